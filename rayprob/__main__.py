@@ -1,0 +1,5 @@
+"""`python -m rayprob` is `rayprob`."""
+
+from rayprob.cli import main
+
+main()

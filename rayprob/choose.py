@@ -1,0 +1,25 @@
+"""The one registry lookup: a part by its name, and the one error for a name that does not exist."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import TypeVar
+
+from rayprob.errors import RayprobError, SpecError
+
+T = TypeVar("T")
+
+
+def choose(table: Mapping[str, T], name: str, what: str, error: type[RayprobError] = SpecError) -> T:
+    """Return `table[name]`; `what` names the kind of part in the error (`unknown loss 'bec'; nearest: bce; ...`)."""
+    if name in table:
+        return table[name]
+    raise error(unknown(name, table, what))
+
+
+def unknown(name: str, allowed: Iterable[str], what: str) -> str:
+    """Return the message for an unknown `name`: the nearest names first, then all allowed ones (at most 40)."""
+    names = [str(candidate) for candidate in allowed]
+    nearest = get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+    shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
+    return f"unknown {what} {name!r}{hint}; allowed: {shown}"

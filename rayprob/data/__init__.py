@@ -1,0 +1,1 @@
+"""Data at rest: annotations in, WebDataset shards and a manifest out."""

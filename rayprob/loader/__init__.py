@@ -1,0 +1,1 @@
+"""From a manifest to batches: deterministic, exactly-once, resumable at any step."""

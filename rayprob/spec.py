@@ -1,0 +1,138 @@
+"""YAML -> frozen pydantic models: strict keys, dotted overrides, write back, fingerprint."""
+
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rayprob.choose import unknown
+from rayprob.errors import SpecError
+
+
+class Spec(BaseModel):
+    """A frozen description: unknown keys are errors that name the nearest known key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a YAML file and apply overrides such as `optimizer.lr=0.1`. Raises SpecError naming file and key."""
+        return cls.parse(override(read_yaml(path), overrides), where=str(path))
+
+    @classmethod
+    def parse(cls, value: dict[str, Any], where: str = "spec") -> Self:
+        """Validate plain data. Raises SpecError that lists every fault with its dotted key."""
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            faults = "\n".join(f"  {_fault(cls, dict(detail))}" for detail in error.errors())
+            raise SpecError(f"{where} has {error.error_count()} fault(s):\n{faults}") from None
+
+    def to_yaml(self) -> str:
+        """Return the whole spec, defaults included, as YAML that `read` reads back to an equal spec."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any value."""
+        return fingerprint(self.model_dump(mode="json"))
+
+
+def fingerprint(value: Any) -> str:
+    """Return 16 hex digits of plain data, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file. Raises SpecError where the file is missing, broken, or no mapping."""
+    try:
+        value = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise SpecError(f"cannot read {path}: {error.strerror}; give the path of a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise SpecError(f"{path} holds {type(value).__name__}, not a mapping; write `key: value` lines")
+    return value
+
+
+def override(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of `value` with `a.b=c` assignments applied; the right-hand side is YAML."""
+    copy: dict[str, Any] = json.loads(json.dumps(value, default=str))
+    for assignment in overrides:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise SpecError(f"--set takes KEY=VALUE, such as optimizer.lr=0.1; found {assignment!r}")
+        *parents, last = key.strip().split(".")
+        node = copy
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise SpecError(f"--set {assignment}: {parent!r} is {child!r}, which has no keys below it")
+            node = child
+        node[last] = _yaml_scalar(text, assignment)
+    return copy
+
+
+def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return `key: old -> new` for every dotted key whose values differ, in sorted order."""
+    lines: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        left, right = old.get(key), new.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            lines += differing_keys(left, right, f"{prefix}{key}.")
+        elif left != right:
+            lines.append(f"{prefix}{key}: {left!r} -> {right!r}")
+    return lines
+
+
+def _yaml_scalar(text: str, assignment: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"--set {assignment}: the value is not YAML: {' '.join(str(error).split())}") from error
+    # YAML 1.1 reads 1e-4 as a string, because it wants a dot; people mean a number.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _fault(model: type[BaseModel], detail: dict[str, Any]) -> str:
+    path = [str(part) for part in detail["loc"]]
+    key = ".".join(path) or "(whole file)"
+    if detail["type"] == "extra_forbidden":
+        parent = _model_at(model, path[:-1])
+        allowed = list(parent.model_fields) if parent else []
+        return unknown(path[-1], allowed, "key" if len(path) == 1 else f"key under {'.'.join(path[:-1])}:")
+    if detail["type"] == "missing":
+        return f"{key}: required, but missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(detail["input"], dict) else f" (found {detail['input']!r})"
+    return f"{key}: {message[0].lower()}{message[1:]}{found}"
+
+
+def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
+    for part in path:
+        field = model.model_fields.get(part)
+        inner = _models_in(field.annotation) if field else []
+        if not inner:
+            return None
+        model = inner[0]
+    return model
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple, list, typing.Annotated):
+        return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
+    return []

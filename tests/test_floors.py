@@ -1,0 +1,86 @@
+"""The import floors of DESIGN.md, read from the source with ast: a file imports only from below, or inside its own folder."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "rayprob"
+
+FLOORS = (
+    ("errors", "labels", "spec", "storage", "choose", "seeds"),
+    ("data",),
+    ("loader", "probability", "metrics", "predictions"),
+    ("models", "bundle"),
+    ("train",),
+    ("sweep", "calibrate", "predict", "report", "export", "serve"),
+    ("cli", "__main__"),
+)
+FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
+RAY_FILES = {"data/build.py", "train/worker.py", "train/launch.py", "sweep.py", "serve.py"}
+TORCH_FREE = {0, 1}
+ONE_FAMILY = {0, 3, 6}  # the words, model and bundle, and the front door may use one another
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+def sources() -> dict[str, set[str]]:
+    return {
+        str(path.relative_to(PACKAGE)): imports(path) for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE / "__init__"
+    }
+
+
+def part_of(relative: str) -> str:
+    return relative.split("/")[0].removesuffix(".py")
+
+
+def test_every_part_stands_on_a_floor() -> None:
+    assert {part_of(name) for name in sources()} - {"__init__"} <= FLOOR.keys()
+
+
+def test_imports_point_downwards() -> None:
+    faults = []
+    for name, found in sources().items():
+        if name == "__init__.py":
+            continue
+        here = part_of(name)
+        for module in found:
+            if not module.startswith("rayprob.") or module == "rayprob.__version__":
+                continue
+            there = module.split(".")[1]
+            same = here == there
+            inside = FLOOR[here] == FLOOR[there] and FLOOR[here] in ONE_FAMILY
+            if not same and not inside and FLOOR[there] >= FLOOR[here]:
+                faults.append(f"{name} (F{FLOOR[here]}) imports {module} (F{FLOOR[there]})")
+    assert not faults, "\n".join(faults)
+
+
+def test_ray_is_imported_in_its_files_only() -> None:
+    users = {name for name, found in sources().items() if any(module.split(".")[0] == "ray" for module in found)}
+    assert users <= RAY_FILES
+
+
+def test_the_lowest_floors_need_no_torch() -> None:
+    faults = {
+        name
+        for name, found in sources().items()
+        if name != "__init__.py"
+        and FLOOR[part_of(name)] in TORCH_FREE
+        and any(module.split(".")[0] in ("torch", "torchvision") for module in found)
+    }
+    assert not faults
+
+
+def test_predictions_and_its_peers_are_independent() -> None:
+    peers = ("loader", "probability", "metrics", "predictions")
+    for name, found in sources().items():
+        if part_of(name) in peers:
+            others = {f"rayprob.{peer}" for peer in peers if peer != part_of(name)}
+            assert not {module for module in found if ".".join(module.split(".")[:2]) in others}, name
