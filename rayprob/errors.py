@@ -9,6 +9,7 @@ RayprobError
 │   ├── DatasetError   a built dataset: manifest, shard, counts
 │   └── SampleError    one sample: its bytes, crc or JPEG
 ├── MetricError        rows missing, double, or without what a metric needs
+├── CalibrationError   predictions that cannot carry what is to be fitted on them
 ├── ModelError         an unknown part, or weights that do not fit
 ├── BundleError        a bundle that this version cannot load
 ├── QueryError         a question that cannot be read or has no answer
@@ -51,6 +52,10 @@ class SampleError(DataError):
 
 class MetricError(RayprobError):
     """Rows are missing, double, or lack what a metric needs."""
+
+
+class CalibrationError(RayprobError):
+    """Predictions cannot carry the calibrator, thresholds or guarantee that is to be fitted on them."""
 
 
 class ModelError(RayprobError):
