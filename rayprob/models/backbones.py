@@ -1,0 +1,244 @@
+"""Backbones by name: images_BCHW -> maps_BFhw. torchvision's classifiers without their heads, and timm's as `timm/<name>`."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from rayprob.choose import choose, unknown
+from rayprob.errors import ModelError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TIMM = "timm/"
+
+
+class Backbone(nn.Module):
+    """Normalises images and turns them into maps [B, F, h, w]; `body` comes from the source library."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, cut: "Cut") -> None:
+        super().__init__()
+        self.body = cut.body
+        self.num_features = cut.num_features
+        self.head_names = cut.head_names
+        self.register_buffer("mean", torch.tensor(cut.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(cut.std).view(3, 1, 1))
+
+    @property
+    def source(self) -> nn.Module:
+        """The module whose parameters are named as in files of the source library."""
+        return cast(nn.Module, getattr(self.body, "whole", self.body))
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Return maps [B, F, h, w] of images that are uint8 in 0..255 or floating in 0..1."""
+        images_BCHW = images_BCHW if images_BCHW.is_floating_point() else images_BCHW.float() / 255
+        return cast(Tensor, self.body((images_BCHW - self.mean) / self.std))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A network without its head: `head_names` are the parameter prefixes that were cut off and are no fault in a file."""
+
+    body: nn.Module
+    num_features: int
+    head_names: tuple[str, ...]
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+def build_backbone(name: str, weights: str | None = None, *, image_size_px: int | None = None, load: bool = True) -> Backbone:
+    """Return the backbone `name`, with fresh parameters or the library's published `weights` (a name such as DEFAULT).
+
+    `load=False` builds what `weights` would need without fetching them. `image_size_px` matters only where a family is
+    built for one size: torchvision's vit (whose position embeddings are resampled to the size of the images) and maxvit,
+    and those timm models that take `img_size`. Raises ModelError for an unknown name, and for weights that cannot be had.
+    """
+    require_backbone(name)
+    if name.startswith(TIMM):
+        return Backbone(_cut_timm(name.removeprefix(TIMM), weights, image_size_px, load))
+    return Backbone(_cut_torchvision(name, weights, image_size_px, load))
+
+
+def require_backbone(name: str) -> None:
+    """Raise ModelError unless `name` is a backbone that can be built here."""
+    if name.startswith(TIMM):
+        model = name.removeprefix(TIMM)
+        if not import_timm().is_model(model):
+            raise ModelError(unknown(model.split(".")[0], import_timm().list_models(), "timm backbone"))
+    elif name not in torchvision_names():
+        raise ModelError(unknown(name, torchvision_names(), "backbone") + "; or timm/<name> with the timm extra")
+
+
+@cache
+def torchvision_names() -> tuple[str, ...]:
+    """Return the registered names of torchvision's image classifiers."""
+    return tuple(torchvision.models.list_models(module=torchvision.models))
+
+
+def import_timm() -> Any:
+    """Return the module timm. Raises ModelError that says how to install it."""
+    try:
+        import timm
+    except ImportError as error:
+        raise ModelError("timm/<name> needs the package timm, which is missing; run pip install 'rayprob[timm]'") from error
+    return timm
+
+
+def _cut_torchvision(name: str, weights: str | None, image_size_px: int | None, load: bool) -> Cut:
+    published = (
+        choose(torchvision.models.get_model_weights(name).__members__, weights, _of(name), ModelError) if weights else None
+    )
+    whole = torchvision.models.get_model(name, weights=None, **_options(name, published, image_size_px))
+    if published and load:
+        with _fetching(name, published.name):
+            # Only the library's own builder mends the parameter names of its oldest files.
+            whole.load_state_dict(torchvision.models.get_model(name, weights=published).state_dict(), strict=False)
+    heads = tuple(child for child, _ in whole.named_children() if child in HEADS)
+    # Their published weights were trained on inputs in -1..1, which torchvision hides behind `transform_input`.
+    mean, std = ((0.5,) * 3, (0.5,) * 3) if name in WITH_AUXILIARY else (IMAGENET_MEAN, IMAGENET_STD)
+    cut = CUTS.get(type(whole).__name__, _sequential)
+    return Cut(cut(whole), _features_before(whole, heads), heads + AUXILIARY, mean, std)
+
+
+def _of(name: str) -> str:
+    return f"weights of {name} (a name of the library, or the path of a file)"
+
+
+def _options(name: str, published: Any, image_size_px: int | None) -> dict[str, Any]:
+    """Return what the builder of `name` needs beyond its defaults."""
+    if name in WITH_AUXILIARY:
+        return {"aux_logits": False, "init_weights": published is None}
+    if name.startswith("vit_"):
+        return {"image_size": published.meta["min_size"][0] if published else image_size_px or 224}
+    if name.startswith("maxvit") and image_size_px:
+        return {"input_size": (image_size_px, image_size_px)}
+    return {}
+
+
+@contextmanager
+def _fetching(name: str, weights: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # urllib, huggingface_hub, httpx and requests have no common error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ModelError(
+            f"cannot fetch the weights {weights!r} of {name} ({reason}); without internet, copy the file here by hand "
+            "and give its path as weights, or train from scratch with weights: null"
+        ) from error
+
+
+def _sequential(whole: nn.Module) -> nn.Module:
+    """Return the children before the head in their order, under their names: most families are such a chain."""
+    return nn.Sequential(OrderedDict((name, child) for name, child in whole.named_children() if name not in HEADS))
+
+
+def _densenet(whole: nn.Module) -> nn.Module:
+    return nn.Sequential(OrderedDict(features=whole.get_submodule("features"), relu=nn.ReLU(inplace=True)))
+
+
+def _convnext(whole: nn.Module) -> nn.Module:
+    # The last LayerNorm is the head's first layer; without it a few channels drown all others.
+    classifier = cast(nn.Sequential, whole.classifier)
+    return nn.Sequential(OrderedDict(features=whole.get_submodule("features"), classifier=classifier[:1]))
+
+
+def _maxvit(whole: nn.Module) -> nn.Module:
+    blocks = nn.Sequential(*cast(nn.ModuleList, whole.blocks))
+    return nn.Sequential(OrderedDict(stem=cast(nn.Module, whole.stem), blocks=blocks))
+
+
+class _PatchTokens(nn.Module):
+    """torchvision's vision transformer as maps: its patch tokens in their grid; the class token only takes part inside."""
+
+    def __init__(self, whole: Any) -> None:
+        super().__init__()
+        self.conv_proj, self.class_token, self.encoder = whole.conv_proj, whole.class_token, whole.encoder
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        patches_BFhw: Tensor = self.conv_proj(images_BCHW)
+        height, width = patches_BFhw.shape[2:]
+        tokens_BNF = patches_BFhw.flatten(2).transpose(1, 2)
+        class_B1F = self.class_token.expand(len(tokens_BNF), -1, -1)
+        tokens_BNF = torch.cat([class_B1F, tokens_BNF], dim=1) + self._positions(height, width)
+        tokens_BNF = self.encoder.ln(self.encoder.layers(self.encoder.dropout(tokens_BNF)))
+        return tokens_BNF[:, 1:].transpose(1, 2).reshape_as(patches_BFhw)
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        """Return the position embeddings [1, 1 + h*w, F], resampled where the grid is not the one they were made for."""
+        positions_1NF = cast(Tensor, self.encoder.pos_embedding)
+        side = math.isqrt(positions_1NF.shape[1] - 1)
+        if (height, width) == (side, side):
+            return positions_1NF
+        grid_1Fhw = positions_1NF[:, 1:].transpose(1, 2).reshape(1, -1, side, side)
+        grid_1Fhw = interpolate(grid_1Fhw, size=(height, width), mode="bicubic", align_corners=True)
+        return torch.cat([positions_1NF[:, :1], grid_1Fhw.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _features_before(whole: nn.Module, heads: tuple[str, ...]) -> int:
+    """Return the channels that reach the head: the inputs of its first layer, divided by the positions it flattens."""
+    layers = [layer for name in heads for layer in whole.get_submodule(name).modules()]
+    first = next(layer for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d))
+    if isinstance(first, nn.Conv2d):
+        return first.in_channels
+    pooled = next((layer.output_size for layer in layers if isinstance(layer, nn.AdaptiveAvgPool2d)), 1)
+    sides = pooled if isinstance(pooled, tuple) else (pooled, pooled)
+    return first.in_features // math.prod(side or 1 for side in sides)
+
+
+def _cut_timm(name: str, weights: str | None, image_size_px: int | None, load: bool) -> Cut:
+    if weights and weights != "DEFAULT":
+        name = f"{name.split('.')[0]}.{_timm_tag(name, weights)}"
+    size = {"img_size": image_size_px} if image_size_px else {}
+    try:
+        whole = import_timm().create_model(name, pretrained=False, num_classes=0, global_pool="", **size)
+    except (TypeError, AssertionError, RuntimeError) as error:
+        raise ModelError(f"timm/{name} cannot be built without its head ({size or 'default size'}): {error}") from error
+    if weights and load:
+        with _fetching(f"timm/{name}", weights):
+            import_timm().models.load_pretrained(whole, num_classes=0)
+    described = whole.pretrained_cfg
+    heads = described.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    return Cut(_TimmMaps(whole), whole.head_hidden_size, heads, tuple(described["mean"]), tuple(described["std"]))
+
+
+def _timm_tag(name: str, tag: str) -> str:
+    known: list[str] = import_timm().models.list_models(f"{name.split('.')[0]}.*", pretrained=True)
+    return choose({model.split(".", 1)[1]: model.split(".", 1)[1] for model in known}, tag, _of(f"timm/{name}"), ModelError)
+
+
+class _TimmMaps(nn.Module):
+    """A headless timm model as maps: NHWC is turned, and N patch tokens become an N x 1 grid (poolings ignore places)."""
+
+    def __init__(self, whole: Any) -> None:
+        super().__init__()
+        self.whole = whole
+        self.num_prefix_tokens = int(getattr(whole, "num_prefix_tokens", 0))
+        self.is_nhwc = str(getattr(whole, "output_fmt", "NCHW")).endswith("NHWC")
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        maps = cast(Tensor, self.whole(images_BCHW))
+        if maps.ndim == 3:
+            return maps[:, self.num_prefix_tokens :].transpose(1, 2).unsqueeze(3)
+        return maps.permute(0, 3, 1, 2) if self.is_nhwc else maps
+
+
+WITH_AUXILIARY = ("googlenet", "inception_v3")
+HEADS = ("avgpool", "flatten", "dropout", "fc", "classifier", "head", "heads")
+AUXILIARY = ("aux1", "aux2", "AuxLogits")
+CUTS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "DenseNet": _densenet,
+    "ConvNeXt": _convnext,
+    "MaxVit": _maxvit,
+    "VisionTransformer": _PatchTokens,
+}

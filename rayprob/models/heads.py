@@ -1,0 +1,154 @@
+"""Heads: features_BF -> the parameters of a label distribution. K components, L labels, rank R."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from rayprob.choose import choose
+from rayprob.errors import ModelError
+from rayprob.spec import Spec
+
+WEIGHT_STD = 0.01  # so small that a fresh head answers with the prevalences (Lin et al., ICCV 2017, section 4.1)
+RAREST = 1e-6  # a label never seen in training is improbable, not impossible
+
+
+class HeadSpec(Spec):
+    """The head; `components` and `rank` belong to the mixture. Rank 0: components differ by their offsets only."""
+
+    name: Literal["bernoulli", "mixture"] = "bernoulli"
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    components: int = Field(default=1, ge=1)
+    rank: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _only_own_parameters(self) -> "HeadSpec":
+        if self.name == "bernoulli" and (self.components, self.rank) != (1, 0):
+            raise ValueError("components and rank are the mixture's; set name: mixture or leave them out")
+        return self
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a fresh head knows of the training labels: prevalences [L], or a fitted mixture (weights [K], P [K, L])."""
+
+    prevalence_L: NDArray[Any] | None = None
+    mixing_weights_K: NDArray[Any] | None = None
+    probabilities_KL: NDArray[Any] | None = None
+
+
+class BernoulliHead(nn.Module):
+    """Independent labels: one logit each, the paper's head."""
+
+    family = "bernoulli"
+
+    def __init__(self, num_features: int, num_labels: int, spec: HeadSpec, start: Start) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(spec.dropout)
+        self.linear = nn.Linear(num_features, num_labels)
+        nn.init.normal_(self.linear.weight, std=WEIGHT_STD)
+        prior_L = np.full(num_labels, 0.5) if start.prevalence_L is None else start.prevalence_L
+        _set(self.linear.bias, _logit(prior_L), "prevalence_L")
+
+    def forward(self, features_BF: Tensor) -> dict[str, Tensor]:
+        """Return {"logits": [B, L]}."""
+        return {"logits": self.linear(self.dropout(features_BF))}
+
+
+class MixtureHead(nn.Module):
+    """Conditional Bernoulli mixture (Li, Wang, Pavlu, Aslam, ICML 2016) with shared label logits and component offsets.
+
+    Component k's logits are `W f + offsets_k + (U_k f) V`, with the last part only where the rank is not 0. So its size
+    is F*(L + K + K*R) + K*L + R*L, and one component is the Bernoulli head whose bias is the offset.
+    """
+
+    family = "mixture"
+
+    def __init__(self, num_features: int, num_labels: int, spec: HeadSpec, start: Start) -> None:
+        super().__init__()
+        self.num_components, self.rank = spec.components, spec.rank
+        self.dropout = nn.Dropout(spec.dropout)
+        self.linear = nn.Linear(num_features, num_labels, bias=False)
+        self.mixing = nn.Linear(num_features, spec.components)
+        # Flat, because weight decay goes to matrices and these are biases.
+        self.offsets = nn.Parameter(torch.empty(spec.components * num_labels))
+        for layer in (self.linear, self.mixing):
+            nn.init.normal_(layer.weight, std=WEIGHT_STD)
+        self._start_components(start)
+        if spec.rank:
+            self.factors = nn.Linear(num_features, spec.components * spec.rank, bias=False)
+            self.basis = nn.Parameter(torch.empty(spec.rank, num_labels))
+            nn.init.normal_(self.factors.weight, std=WEIGHT_STD)
+            nn.init.normal_(self.basis, std=1 / math.sqrt(spec.rank))
+
+    def forward(self, features_BF: Tensor) -> dict[str, Tensor]:
+        """Return {"mixing_logits": [B, K], "component_logits": [B, K, L]}."""
+        features_BF = self.dropout(features_BF)
+        component_logits_BKL = self.linear(features_BF).unsqueeze(1) + self.offsets.view(self.num_components, -1)
+        if self.rank:
+            factors_BKR = self.factors(features_BF).unflatten(1, (self.num_components, self.rank))
+            component_logits_BKL = component_logits_BKL + factors_BKR @ self.basis
+        return {"mixing_logits": self.mixing(features_BF), "component_logits": component_logits_BKL}
+
+    def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
+        """Take over a trained Bernoulli head: its logits plus what sets each component apart from the mixture's marginals.
+
+        With one component and rank 0 the outputs are that head's. Raises ModelError where the shapes differ.
+        """
+        with torch.no_grad():
+            offsets_KL = self.offsets.double().view(self.num_components, -1)
+            mixing_K1 = torch.softmax(self.mixing.bias.double(), dim=0).unsqueeze(1)
+            marginal_L = (mixing_K1 * torch.sigmoid(offsets_KL)).sum(dim=0)
+            _set(self.linear.weight, weight_LF.numpy(), "the weight of the Bernoulli head")
+            apart_KL = offsets_KL - torch.logit(marginal_L)
+            _set(self.offsets, (apart_KL + bias_L).numpy(), "the bias of the Bernoulli head", tuple(offsets_KL.shape))
+
+    def _start_components(self, start: Start) -> None:
+        num_labels = self.linear.out_features
+        if start.probabilities_KL is not None and start.mixing_weights_K is not None:
+            _set(self.offsets, _logit(start.probabilities_KL), "probabilities_KL", (self.num_components, num_labels))
+            _set(self.mixing.bias, np.log(np.maximum(start.mixing_weights_K, RAREST)), "mixing_weights_K")
+            return
+        prior_L = np.full(num_labels, 0.5) if start.prevalence_L is None else start.prevalence_L
+        prior_KL = np.broadcast_to(_logit(prior_L), (self.num_components, len(prior_L)))
+        _set(self.offsets, prior_KL, "prevalence_L", (self.num_components, num_labels))
+        nn.init.zeros_(self.mixing.bias)
+        if self.num_components > 1:  # equal components would get equal gradients for ever
+            with torch.no_grad():
+                self.offsets.add_(torch.randn_like(self.offsets), alpha=0.5)
+
+
+def build_head(spec: HeadSpec, num_features: int, num_labels: int, start: Start | None = None) -> nn.Module:
+    """Return the head that `spec` names, started from what is known of the training labels.
+
+    Raises ModelError where the shapes of `start` do not fit.
+    """
+    return choose(HEADS, spec.name, "head", ModelError)(num_features, num_labels, spec, start or Start())
+
+
+def components_in_use(mixing_logits_BK: Tensor) -> Tensor:
+    """Return exp(entropy) of the mean mixing weights, a scalar in 1..K: how many components these images share out."""
+    log_usage_K = torch.log_softmax(mixing_logits_BK.double(), dim=1).logsumexp(dim=0) - math.log(len(mixing_logits_BK))
+    return (-(log_usage_K.exp() * log_usage_K).sum()).exp()
+
+
+def _logit(probabilities: NDArray[Any]) -> NDArray[Any]:
+    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), RAREST, 1 - RAREST)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+def _set(parameter: Tensor, values: NDArray[Any], what: str, shape: tuple[int, ...] | None = None) -> None:
+    shape = shape or tuple(parameter.shape)
+    if values.shape != shape:
+        raise ModelError(f"{what} gives shape {values.shape}, but the head needs {shape}; use the same labels and components")
+    with torch.no_grad():
+        parameter.copy_(torch.from_numpy(np.ascontiguousarray(values)).reshape(parameter.shape))
+
+
+HEADS: dict[str, Callable[[int, int, HeadSpec, Start], nn.Module]] = {"bernoulli": BernoulliHead, "mixture": MixtureHead}

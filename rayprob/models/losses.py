@@ -1,0 +1,134 @@
+"""Losses: outputs, targets_BL, known_BL -> loss_B, one value a sample, in float32 also under autocast.
+
+Every loss is a sum over the known labels divided by the constant L, so that an unknown label adds nothing, a sample's
+loss does not depend on its batch, and the learning rate does not depend on the number of labels. Times L, `bce`
+(without smoothing) and `mixture` (without its usage term) are the negative log-likelihood of the label set in nats.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+
+from rayprob.choose import choose
+from rayprob.errors import ModelError
+from rayprob.models.precision import at_least_float32, full_precision
+from rayprob.spec import Spec
+
+Loss = Callable[[dict[str, Tensor], Tensor, Tensor], Tensor]
+
+
+class LossSpec(Spec):
+    """A loss and its parameters; a parameter of another loss must stay at its default."""
+
+    name: Literal["bce", "focal", "asymmetric", "mixture"] = "bce"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    alpha: float | None = Field(default=None, gt=0, lt=1)
+    gamma: float = Field(default=2.0, ge=0)
+    gamma_pos: float = Field(default=0.0, ge=0)
+    gamma_neg: float = Field(default=4.0, ge=0)
+    clip: float = Field(default=0.05, ge=0, lt=1)
+    usage_weight: float = Field(default=0.01, ge=0)
+
+    @model_validator(mode="after")
+    def _only_own_parameters(self) -> "LossSpec":
+        own = OWN[self.name]
+        for key, field in type(self).model_fields.items():
+            if key != "name" and key not in own and getattr(self, key) != field.default:
+                raise ValueError(f"{key} is no parameter of the loss {self.name}, which takes {', '.join(own)}")
+        return self
+
+    @property
+    def family(self) -> str:
+        """The family of outputs that this loss reads: bernoulli or mixture."""
+        return "mixture" if self.name == "mixture" else "bernoulli"
+
+
+def build_loss(spec: LossSpec) -> Loss:
+    """Return a function of (outputs, targets_BL, known_BL) that returns loss_B.
+
+    It raises ModelError where the head gives outputs of another family.
+    """
+    term = partial(choose(LOSSES, spec.name, "loss", ModelError), spec)
+    needed = NEEDED[spec.family]
+
+    def loss(outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
+        missing = [name for name in needed if name not in outputs]
+        if missing:
+            raise ModelError(
+                f"loss {spec.name} needs a head with {', '.join(needed)}, found {', '.join(outputs)}; "
+                f"use head: {{name: {spec.family}}} or another loss"
+            )
+        with full_precision(outputs[needed[0]]):
+            full = {name: at_least_float32(outputs[name]) for name in needed}
+            kind = full[needed[0]].dtype
+            return term(full, targets_BL.to(kind), known_BL.to(kind)) / targets_BL.shape[1]
+
+    return loss
+
+
+def bce(spec: LossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
+    """Return binary cross-entropy; smoothing e moves targets to 1 - e/2 and e/2."""
+    smooth_BL = targets_BL * (1 - spec.label_smoothing) + spec.label_smoothing / 2
+    return binary_cross_entropy_with_logits(outputs["logits"], smooth_BL, known_BL, reduction="none").sum(1)
+
+
+def focal(spec: LossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
+    """Return the focal loss -(1 - p_t)^gamma log p_t, weighted by alpha and 1 - alpha if given (Lin et al., ICCV 2017)."""
+    signed_BL = outputs["logits"] * (2 * targets_BL - 1)
+    loss_BL = -logsigmoid(signed_BL) * torch.sigmoid(-signed_BL) ** spec.gamma
+    if spec.alpha is not None:
+        loss_BL = loss_BL * (spec.alpha * targets_BL + (1 - spec.alpha) * (1 - targets_BL))
+    return (loss_BL * known_BL).sum(1)
+
+
+def asymmetric(spec: LossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
+    """Return the asymmetric loss, negatives shifted by `clip` (Ridnik et al., ICCV 2021, equations 4 to 7).
+
+    No gradient flows through the focusing weights, as in the authors' training runs.
+    """
+    logits_BL = outputs["logits"]
+    negative_BL = logsigmoid(-logits_BL)
+    if spec.clip:
+        negative_BL = (torch.sigmoid(-logits_BL) + spec.clip).clamp(max=1).log()
+    with torch.no_grad():
+        positive_weight_BL = torch.sigmoid(-logits_BL) ** spec.gamma_pos
+        negative_weight_BL = (1 - negative_BL.exp()).clamp(min=0) ** spec.gamma_neg
+    positive_BL = targets_BL * positive_weight_BL * logsigmoid(logits_BL)
+    return -((positive_BL + (1 - targets_BL) * negative_weight_BL * negative_BL) * known_BL).sum(1)
+
+
+def mixture(spec: LossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
+    """Return -log sum_k pi_k prod_l Bernoulli(y_l; p_kl) (Li et al., ICML 2016), plus the guard against collapse.
+
+    The guard is usage_weight * KL(uniform || pi), the symmetric Dirichlet prior on mixing weights up to a constant: it is 0
+    for equal weights and grows without bound as a component dies, and unlike a batch's mean usage it is one sample's own.
+    """
+    log_mixing_BK = torch.log_softmax(outputs["mixing_logits"], dim=1)
+    logits_BKL = outputs["component_logits"]
+    targets_BKL, known_BKL = (part_BL.unsqueeze(1).expand_as(logits_BKL) for part_BL in (targets_BL, known_BL))
+    nll_BK = binary_cross_entropy_with_logits(logits_BKL, targets_BKL, known_BKL, reduction="none").sum(2)
+    # logsumexp: the product of 80 small factors underflows float32.
+    nll_B = -torch.logsumexp(log_mixing_BK - nll_BK, dim=1)
+    disuse_B = -log_mixing_BK.mean(dim=1) - math.log(log_mixing_BK.shape[1])
+    return nll_B + spec.usage_weight * disuse_B
+
+
+NEEDED = {"bernoulli": ("logits",), "mixture": ("mixing_logits", "component_logits")}
+OWN = {
+    "bce": ("label_smoothing",),
+    "focal": ("alpha", "gamma"),
+    "asymmetric": ("gamma_pos", "gamma_neg", "clip"),
+    "mixture": ("usage_weight",),
+}
+LOSSES: dict[str, Callable[[LossSpec, dict[str, Tensor], Tensor, Tensor], Tensor]] = {
+    "bce": bce,
+    "focal": focal,
+    "asymmetric": asymmetric,
+    "mixture": mixture,
+}

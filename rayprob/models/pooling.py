@@ -1,0 +1,49 @@
+"""Poolings: maps_BFhw -> features_BF, in float32 also under autocast."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from rayprob.choose import choose
+from rayprob.errors import ModelError
+from rayprob.models.precision import at_least_float32, full_precision
+
+
+class GlobalAverage(nn.Module):
+    """The mean over all positions."""
+
+    def forward(self, maps_BFhw: Tensor) -> Tensor:
+        """Return features [B, F]."""
+        return at_least_float32(maps_BFhw).mean(dim=(2, 3))
+
+
+class GlobalMax(nn.Module):
+    """The largest value over all positions."""
+
+    def forward(self, maps_BFhw: Tensor) -> Tensor:
+        """Return features [B, F]."""
+        return at_least_float32(maps_BFhw).amax(dim=(2, 3))
+
+
+class GeneralisedMean(nn.Module):
+    """(mean of maps^p)^(1/p) with a learnt p: 1 is the average, infinity the maximum (Radenovic et al., TPAMI 2019)."""
+
+    def __init__(self, power: float = 3.0, floor: float = 1e-6) -> None:
+        super().__init__()
+        self.power = nn.Parameter(torch.tensor([power]))
+        self.floor = floor
+
+    def forward(self, maps_BFhw: Tensor) -> Tensor:
+        """Return features [B, F]; values below `floor` count as `floor`."""
+        with full_precision(maps_BFhw):
+            positive = at_least_float32(maps_BFhw).clamp(min=self.floor)
+            return positive.pow(self.power).mean(dim=(2, 3)).pow(1 / self.power)
+
+
+def build_pooling(name: str) -> nn.Module:
+    """Return the pooling `name`. Raises ModelError for an unknown one."""
+    return choose(POOLINGS, name, "pooling", ModelError)()
+
+
+POOLINGS: dict[str, Callable[[], nn.Module]] = {"gap": GlobalAverage, "gmp": GlobalMax, "gem": GeneralisedMean}
