@@ -115,11 +115,7 @@ class Dataset:
     @classmethod
     def open(cls, root: str) -> "Dataset":
         """Open the dataset at a path or URI. Raises DatasetError where it was not built, not finished, or changed."""
-        facts = _read_json(root, "dataset.json", "run `rayprob shard RECIPE` to build it, or to finish a stopped build")
-        if facts.get("format_version") != FORMAT_VERSION:
-            raise DatasetError(
-                f"{root} has dataset format {facts.get('format_version')!r}, this version reads {FORMAT_VERSION}; rebuild it"
-            )
+        facts = read_facts(root)
         label_space = LabelSpace.from_dict(_read_json(root, "labels.json", "build the dataset again"))
         return cls(root, facts, label_space, _read_table(root, sum(s["samples"] for s in facts["shards"])))
 
@@ -161,6 +157,16 @@ class Dataset:
             unknown_labels=Ragged.from_column(rows["unknown_labels"]),
             label_areas_px2=Ragged.from_column(rows["label_areas_px2"]),
         )
+
+
+def read_facts(root: str) -> dict[str, Any]:
+    """Return dataset.json. Raises DatasetError where the dataset was not built, not finished, or by another version."""
+    facts = _read_json(root, "dataset.json", "run `rayprob shard RECIPE` to build it, or to finish a stopped build")
+    if facts.get("format_version") != FORMAT_VERSION:
+        raise DatasetError(
+            f"{root} has dataset format {facts.get('format_version')!r}, this version reads {FORMAT_VERSION}; rebuild it"
+        )
+    return facts
 
 
 def _read_json(root: str, name: str, remedy: str) -> dict[str, Any]:

@@ -1,0 +1,237 @@
+"""One shard: check its images, write a plain WebDataset tar, and leave a report that says that it is done."""
+
+import errno
+import hashlib
+import json
+import posixpath
+import tarfile
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import IO, Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rayprob import storage
+from rayprob.data import jpeg
+from rayprob.data.coco import SourceImage
+from rayprob.data.jpeg import Size
+from rayprob.data.manifest import SCHEMA
+from rayprob.data.plan import ShardPlan
+from rayprob.data.recipe import Encoding
+from rayprob.data.source import Reject
+from rayprob.errors import SampleError, StorageError
+from rayprob.labels import LabelSpace
+from rayprob.spec import fingerprint
+
+BLOCK_BYTES = 512
+READ_AHEAD = 16  # images under way from an object store, where reading is mostly waiting
+FACTS = b"rayprob"
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """All that a task needs to write one shard, wherever it runs."""
+
+    plan: ShardPlan
+    root: str
+    images: str
+    label_space: LabelSpace
+    check: str
+    encode: Encoding | None
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with anything that changes the shard's content."""
+        encode = self.encode.model_dump() if self.encode else None
+        return fingerprint([asdict(self.plan), self.images, self.label_space.fingerprint, self.check, encode])
+
+    @property
+    def report(self) -> str:
+        """Where the report lies while the dataset is being built."""
+        return storage.join(self.root, ".build", f"{self.plan.name}.parquet")
+
+
+@dataclass(frozen=True)
+class ShardFacts:
+    """What became of a shard: its tar in numbers, rejected images, and images whose declared size was not the real one."""
+
+    name: str
+    split: str
+    job: str
+    samples: int
+    size_bytes: int
+    sha256: str
+    sizes_corrected: int
+    rejected: list[Reject]
+
+
+def write_shard(job: ShardJob) -> ShardFacts:
+    """Write the tar of a job, then its report. The same job gives the same bytes. Raises StorageError."""
+    rows: list[dict[str, Any]] = []
+    rejected: list[Reject] = []
+    sizes_corrected = 0
+    with disk_full_explained(), storage.atomic_writer(storage.join(job.root, job.plan.name)) as file:
+        tar = TarWriter(file)
+        for image, content in _read_images(job):
+            try:
+                sample = _prepare(job, content)
+            except SampleError as error:
+                rejected.append(Reject(image.sample_id, job.plan.split, image.file_name, str(error)))
+                continue
+            rows.append(_add(tar, job, image, sample))
+            sizes_corrected += sample.declared_wrong(image)
+        tar.finish()
+    facts = ShardFacts(
+        name=job.plan.name,
+        split=job.plan.split,
+        job=job.fingerprint,
+        samples=len(rows),
+        size_bytes=tar.size_bytes,
+        sha256=tar.sha256.hexdigest(),
+        sizes_corrected=sizes_corrected,
+        rejected=rejected,
+    )
+    _write_report(job.report, facts, rows)
+    return facts
+
+
+def read_report(uri: str) -> tuple[ShardFacts, pa.Table]:
+    """Return the facts and manifest rows that `write_shard` left. Raises StorageError."""
+    try:
+        table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
+        facts = json.loads(table.schema.metadata[FACTS])
+    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{uri} is no report of a shard: {error}; remove it and build again") from error
+    facts["rejected"] = [Reject(**reject) for reject in facts["rejected"]]
+    return ShardFacts(**facts), table.replace_schema_metadata(None)
+
+
+@contextmanager
+def disk_full_explained() -> Iterator[None]:
+    """Add what to do to a StorageError that a full disk caused."""
+    try:
+        yield
+    except StorageError as error:
+        if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise StorageError(f"{error}; make room or choose another target, then the same command continues") from error
+
+
+class TarWriter:
+    """Writes the members of a tar with nothing in it that depends on time, user or machine."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.size_bytes = 0
+
+    def add(self, name: str, content: bytes) -> int:
+        """Append a member; returns the offset of its content."""
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        self._write(member.tobuf(tarfile.USTAR_FORMAT))
+        offset_bytes = self.size_bytes
+        self._write(content)
+        self._write(bytes(-len(content) % BLOCK_BYTES))
+        return offset_bytes
+
+    def finish(self) -> None:
+        """Append the end-of-archive mark, without which readers take a cut tar for a whole one."""
+        self._write(bytes(2 * BLOCK_BYTES))
+
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self.sha256.update(content)
+        self.size_bytes += len(content)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """An image that passed its checks, as it goes into the tar."""
+
+    content: bytes
+    size: Size
+    source_size: Size
+
+    def declared_wrong(self, image: SourceImage) -> bool:
+        return image.height_px > 0 and image.width_px > 0 and Size(image.height_px, image.width_px) != self.source_size
+
+
+def _prepare(job: ShardJob, content: bytes) -> _Sample:
+    size = jpeg.measure(content)
+    if job.encode:
+        encoded = jpeg.encode_again(content, job.encode)
+        return _Sample(encoded, jpeg.measure(encoded), size)
+    if job.check == "decode":
+        jpeg.check_decodes(content)
+    return _Sample(content, size, size)
+
+
+def _add(tar: TarWriter, job: ShardJob, image: SourceImage, sample: _Sample) -> dict[str, Any]:
+    key = f"{image.sample_id:012d}"
+    offset_bytes = tar.add(f"{key}.jpg", sample.content)
+    names = job.label_space.names
+    beside = {
+        "sample_id": image.sample_id,
+        "labels": [names[column] for column in image.labels],
+        "unknown_labels": [names[column] for column in image.unknown_labels],
+        "height_px": sample.size.height_px,
+        "width_px": sample.size.width_px,
+        "file_name": image.file_name,
+    }
+    tar.add(f"{key}.json", json.dumps(beside, separators=(",", ":")).encode())
+    return {
+        "sample_id": image.sample_id,
+        "key": key,
+        "split": job.plan.split,
+        "shard": job.plan.name,
+        "offset_bytes": offset_bytes,
+        "size_bytes": len(sample.content),
+        "height_px": sample.size.height_px,
+        "width_px": sample.size.width_px,
+        "labels": image.labels,
+        "unknown_labels": image.unknown_labels,
+        "label_areas_px2": image.label_areas_px2,
+        "crc32": zlib.crc32(sample.content),
+    }
+
+
+def _write_report(uri: str, facts: ShardFacts, rows: list[dict[str, Any]]) -> None:
+    table = pa.Table.from_pylist(rows, schema=SCHEMA).replace_schema_metadata({FACTS: json.dumps(asdict(facts))})
+    with disk_full_explained(), storage.atomic_writer(uri) as file:
+        pq.write_table(table, file)
+
+
+def _read_images(job: ShardJob) -> Iterator[tuple[SourceImage, bytes]]:
+    filesystem, folder = storage.resolve(job.images)
+    images = job.plan.samples
+
+    def read(image: SourceImage) -> bytes:
+        try:
+            with filesystem.open_input_file(posixpath.join(folder, image.file_name)) as file:
+                return cast(bytes, file.read(jpeg.MAX_FILE_BYTES + 1))
+        except OSError as error:
+            raise StorageError(
+                f"{storage.join(job.images, image.file_name)} was there when the build began and cannot be read now: {error}; "
+                "where several machines build, give a folder that all of them share, or a URI"
+            ) from error
+
+    contents = map(read, images) if storage.is_local(job.images) else read_ahead(read, images, READ_AHEAD)
+    return zip(images, contents, strict=True)
+
+
+def read_ahead(read: Callable[[SourceImage], bytes], images: Sequence[SourceImage], depth: int) -> Iterator[bytes]:
+    """Yield `read(image)` in order, with at most `depth` reads under way."""
+    with ThreadPoolExecutor(depth) as pool:
+        waiting = iter(images)
+        under_way: deque[Future[bytes]] = deque(pool.submit(read, image) for image in islice(waiting, depth))
+        while under_way:
+            content = under_way.popleft().result()
+            under_way.extend(pool.submit(read, image) for image in islice(waiting, 1))
+            yield content
