@@ -1,0 +1,188 @@
+"""Transforms by name: JPEG bytes and a seed in, uint8 [size_px, size_px, 3] out, the same bytes for the same seed.
+
+Every random choice comes from the seed alone, never from a global generator.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self
+
+import numpy as np
+import simplejpeg
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, model_validator
+
+from rayprob.choose import choose
+from rayprob.errors import SampleError
+from rayprob.spec import Spec
+
+Image = NDArray[np.uint8]  # [height, width, 3], RGB
+
+MAX_PIXELS = 2**26
+
+
+class StrongSpec(Spec):
+    """What `strong` adds to a flip; a part is off at 0."""
+
+    crop_probability: float = Field(default=0.5, ge=0, le=1)  # a random crop instead of squashing the whole image
+    min_area: float = Field(default=0.25, gt=0, le=1)  # smallest crop, as a fraction of the image's area
+    randaugment_ops: int = Field(default=2, ge=0, le=14)
+    randaugment_magnitude: int = Field(default=9, ge=0, le=30)
+    cutout: float = Field(default=0.5, ge=0, le=1)  # side of the square put out, as a fraction of size_px
+    cutout_probability: float = Field(default=0.5, ge=0, le=1)
+
+
+class TransformSpec(Spec):
+    """How an image becomes an input: `resize` for evaluation, `paper` and `strong` for training."""
+
+    name: Literal["resize", "paper", "strong"] = "resize"
+    size_px: PositiveInt = 448
+    strong: StrongSpec = StrongSpec()
+
+    @model_validator(mode="after")
+    def _strong_is_used(self) -> Self:
+        if self.name != "strong" and self.strong != StrongSpec():
+            raise ValueError(f"the part `strong` is set, but the transform is {self.name!r}; use name: strong, or remove it")
+        return self
+
+
+class Transform(Protocol):
+    """JPEG bytes and a seed -> uint8 [size_px, size_px, 3]. Raises SampleError for bytes that are no whole JPEG."""
+
+    @property
+    def size_px(self) -> int:
+        """Height and width of what it returns."""
+        ...
+
+    def __call__(self, jpeg: bytes, seed: int) -> Image:
+        """Return the transformed image."""
+        ...
+
+
+def build_transform(spec: TransformSpec) -> Transform:
+    """Return the transform that a spec describes; it can be pickled."""
+    return choose(TRANSFORMS, spec.name, "transform")(spec)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Squash the whole image to a square, antialiased; the seed is ignored."""
+
+    size_px: int
+
+    def __call__(self, jpeg: bytes, seed: int) -> Image:
+        """Return the squashed image."""
+        return resize(decode(jpeg), self.size_px)
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Squash and flip: half of the seeds mirror the image."""
+
+    size_px: int
+
+    def __call__(self, jpeg: bytes, seed: int) -> Image:
+        """Return the squashed image, mirrored or not."""
+        return _flipped(resize(decode(jpeg), self.size_px), random.Random(seed))
+
+
+@dataclass(frozen=True)
+class Strong:
+    """Squash or crop at random, flip, RandAugment (Cubuk et al., 2020), cutout (DeVries and Taylor, 2017)."""
+
+    size_px: int
+    spec: StrongSpec
+
+    def __call__(self, jpeg: bytes, seed: int) -> Image:
+        """Return the augmented image."""
+        chance, image = random.Random(seed), decode(jpeg)
+        if chance.random() < self.spec.crop_probability:
+            image = random_crop(image, self.spec.min_area, chance)
+        image = _flipped(resize(image, self.size_px), chance)
+        image = randaugment(image, self.spec.randaugment_ops, self.spec.randaugment_magnitude, chance.getrandbits(63))
+        if chance.random() < self.spec.cutout_probability:
+            image = cutout(image, self.spec.cutout, chance)
+        return image
+
+
+def decode(jpeg: bytes) -> Image:
+    """Return a JPEG as RGB; grey and CMYK are converted.
+
+    Raises SampleError for other formats, for damage that libjpeg would mend silently, and, before any memory is taken,
+    for more than MAX_PIXELS pixels.
+    """
+    if not simplejpeg.is_jpeg(jpeg):
+        raise SampleError(f"{len(jpeg):,} bytes that are no JPEG (they begin with {bytes(jpeg[:8])!r})")
+    try:
+        height_px, width_px, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+        if height_px * width_px > MAX_PIXELS:
+            raise SampleError(f"JPEG of {width_px:,} x {height_px:,} pixels; at most {MAX_PIXELS:,} pixels are allowed")
+        image: Image = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=True)
+    except ValueError as error:
+        raise SampleError(f"damaged JPEG of {len(jpeg):,} bytes ({error})") from error
+    return image
+
+
+def resize(image: Image, size_px: int) -> Image:
+    """Return the image squashed to a square: bilinear, antialiased where it shrinks, as Pillow and torchvision do it."""
+    # This stride order makes torch choose its kernel for interleaved bytes, and return [height, width, 3] without a copy.
+    pixels_BCHW = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
+    resized_BCHW = torch.nn.functional.interpolate(
+        pixels_BCHW, (size_px, size_px), mode="bilinear", antialias=True, align_corners=False
+    )
+    squashed: Image = resized_BCHW.permute(0, 2, 3, 1)[0].contiguous().numpy()
+    return squashed
+
+
+def random_crop(image: Image, min_area: float, chance: random.Random) -> Image:
+    """Return a crop with an area of `min_area` to 1 of the image and an aspect of 3:4 to 4:3, else the whole image."""
+    height_px, width_px, _ = image.shape
+    for _ in range(10):
+        area_px2 = height_px * width_px * chance.uniform(min_area, 1.0)
+        aspect = (4 / 3) ** chance.uniform(-1.0, 1.0)
+        crop_height_px, crop_width_px = round((area_px2 / aspect) ** 0.5), round((area_px2 * aspect) ** 0.5)
+        if 0 < crop_height_px <= height_px and 0 < crop_width_px <= width_px:
+            top = chance.randint(0, height_px - crop_height_px)
+            left = chance.randint(0, width_px - crop_width_px)
+            return np.ascontiguousarray(image[top : top + crop_height_px, left : left + crop_width_px])
+    return image
+
+
+def randaugment(image: Image, ops: int, magnitude: int, seed: int) -> Image:
+    """Return the image after `ops` random operations of torchvision's RandAugment, drawn by `seed`."""
+    if not ops:
+        return image
+    from PIL import Image as Pillow  # Pillow's operations are 3 times as fast here as torchvision's on tensors.
+    from torchvision.transforms import InterpolationMode, v2
+
+    policy = v2.RandAugment(ops, magnitude, interpolation=InterpolationMode.BILINEAR, fill=[128, 128, 128])
+    state = torch.get_rng_state()
+    try:
+        torch.default_generator.manual_seed(seed)
+        return np.array(policy(Pillow.fromarray(image)))
+    finally:
+        torch.set_rng_state(state)
+
+
+def cutout(image: Image, side: float, chance: random.Random) -> Image:
+    """Return the image with a square of `side` x its size put out in a random colour; it may lie partly outside."""
+    size_px = image.shape[0]
+    half_px = int(size_px * side / 2)
+    row, column = chance.randrange(size_px), chance.randrange(size_px)
+    colour = [chance.randrange(256) for _ in range(3)]
+    image = image.copy()
+    image[max(0, row - half_px) : row + half_px, max(0, column - half_px) : column + half_px] = colour
+    return image
+
+
+def _flipped(image: Image, chance: random.Random) -> Image:
+    return np.ascontiguousarray(image[:, ::-1]) if chance.random() < 0.5 else image
+
+
+TRANSFORMS: dict[str, Callable[[TransformSpec], Transform]] = {
+    "resize": lambda spec: Resize(spec.size_px),
+    "paper": lambda spec: Paper(spec.size_px),
+    "strong": lambda spec: Strong(spec.size_px, spec.strong),
+}

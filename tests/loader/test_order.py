@@ -1,0 +1,111 @@
+"""The order of an epoch, checked as properties and against a plain loop."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rayprob.errors import SpecError
+from rayprob.loader.order import (
+    Place,
+    divisors,
+    epoch_order,
+    evaluation_rows,
+    micro_batches_per_step,
+    rank_columns,
+)
+
+shard_lengths = st.lists(st.integers(0, 30), min_size=1, max_size=12)
+layouts = st.tuples(shard_lengths, st.integers(1, 8), st.integers(1, 4), st.integers(1, 5))
+
+
+def order_of(lengths: list[int], lanes: int, per_lane: int, window: int, *, seed: int = 0, epoch: int = 0) -> np.ndarray:
+    return epoch_order(np.array(lengths), seed=seed, epoch=epoch, lanes=lanes, window=window, global_batch=lanes * per_lane)
+
+
+@given(layouts, st.integers(0, 2**40), st.integers(0, 50))
+@settings(max_examples=150, deadline=None)
+def test_an_epoch_visits_every_sample_at_most_once_and_drops_less_than_a_batch(layout, seed: int, epoch: int) -> None:
+    lengths, lanes, per_lane, window = layout
+    if sum(lengths) < lanes * per_lane:
+        with pytest.raises(SpecError, match=r"fewer than one global_batch"):
+            order_of(lengths, lanes, per_lane, window)
+        return
+    rows_KG = order_of(lengths, lanes, per_lane, window, seed=seed, epoch=epoch)
+    visited = np.unique(rows_KG)
+    assert len(visited) == rows_KG.size > sum(lengths) - lanes * per_lane
+    assert visited[0] >= 0
+    assert visited[-1] < sum(lengths)
+    assert (rows_KG == order_of(lengths, lanes, per_lane, window, seed=seed, epoch=epoch)).all()
+
+
+@given(layouts)
+@settings(max_examples=100, deadline=None)
+def test_lanes_are_equal_runs_of_whole_shards_shuffled_within_windows(layout) -> None:
+    lengths, lanes, per_lane, window = layout
+    if sum(lengths) < lanes * per_lane:
+        return
+    rows_KG = order_of(lengths, lanes, per_lane, window)
+    shard_N = np.repeat(np.arange(len(lengths)), lengths)
+    ends, shards_in_two_lanes, seen = [], 0, set()
+    for lane in range(lanes):
+        shards = shard_N[rows_KG[:, lane * per_lane : (lane + 1) * per_lane].reshape(-1)]
+        # A shard appears in one window only, so between its first and last sample at most `window` shards are mixed.
+        for shard in set(shards):
+            first, last = np.flatnonzero(shards == shard)[[0, -1]]
+            assert len(set(shards[first : last + 1])) <= window
+        shards_in_two_lanes += len(seen & set(shards))
+        seen |= set(shards)
+        ends.append(len(shards))
+    assert len(set(ends)) == 1
+    # Each of the lanes - 1 cuts splits at most one shard.
+    assert shards_in_two_lanes <= max(0, lanes - 1)
+
+
+def test_epochs_and_seeds_differ() -> None:
+    orders = [order_of([40, 40, 40], 2, 5, 2, seed=seed, epoch=epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert len({rows_KG.tobytes() for rows_KG in orders}) == 4
+
+
+def test_the_order_is_the_same_on_every_machine() -> None:
+    assert order_of([5, 3, 4], 2, 2, 1).tolist() == [[5, 6, 3, 4], [7, 0, 11, 10], [2, 1, 9, 8]]
+
+
+def test_every_sample_reaches_every_place() -> None:
+    seen = np.zeros((12, 12), dtype=int)
+    for epoch in range(600):
+        seen[np.arange(12), order_of([3, 3, 3, 3], 1, 3, 4, epoch=epoch).reshape(-1)] += 1
+    assert seen.min() > 20
+    assert seen.max() < 90
+
+
+@given(st.sampled_from([1, 2, 4, 8, 16, 64]), st.integers(1, 4), st.data())
+def test_ranks_share_out_a_global_batch_for_every_world_size(lanes: int, per_lane: int, data: st.DataObject) -> None:
+    world_size = data.draw(st.sampled_from(divisors(lanes)))
+    columns = [rank_columns(Place(rank, world_size), lanes, lanes * per_lane) for rank in range(world_size)]
+    assert sorted(np.concatenate(columns)) == list(range(lanes * per_lane))
+    for rank, columns_of_rank in enumerate(columns):
+        assert list(dict.fromkeys(columns_of_rank // per_lane)) == list(range(rank, lanes, world_size))
+
+
+@given(st.integers(0, 200), st.integers(1, 9))
+def test_evaluation_visits_every_sample_once_in_contiguous_pieces(num_samples: int, world_size: int) -> None:
+    pieces = [evaluation_rows(num_samples, Place(rank, world_size)) for rank in range(world_size)]
+    assert np.concatenate(pieces).tolist() == list(range(num_samples))
+    assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
+
+
+def test_sizes_that_do_not_fit_name_those_that_do() -> None:
+    with pytest.raises(SpecError, match=r"^world_size 3 does not divide lanes 8; allowed: 1, 2, 4, 8$"):
+        rank_columns(Place(0, 3), 8, 64)
+    with pytest.raises(SpecError, match=r"^micro_batch 12 x 4 ranks does not divide global_batch 64; nearest that does: 16$"):
+        micro_batches_per_step(64, 12, 4)
+    with pytest.raises(SpecError, match=r"^global_batch 60 is not a multiple of lanes 8; nearest that is: 64$"):
+        epoch_order(np.array([100]), seed=0, epoch=0, lanes=8, window=1, global_batch=60)
+    with pytest.raises(SpecError, match=r"50 samples, fewer than one global_batch of 64; use at most 48"):
+        order_of([50], 8, 8, 1)
+    with pytest.raises(SpecError, match=r"5 samples, fewer than one global_batch of 64; use fewer than 8 lanes as well"):
+        order_of([5], 8, 8, 1)
+    with pytest.raises(SpecError, match=r"^world_size 5 does not divide global_batch 64; allowed: 1, 2, 4"):
+        micro_batches_per_step(64, 1, 5)
+    assert micro_batches_per_step(64, 4, 4) == 4
