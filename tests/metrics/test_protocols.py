@@ -141,5 +141,5 @@ def test_logits_and_unknown_protocols_are_refused():
         MetricError, match=r"marginals_NL reaches from -3.9.* to 3.7.*, outside \[0, 1\]; turn logits into marginals"
     ):
         published_metrics("ASL", marginals_NL * 8 - 4, targets_NL)
-    with pytest.raises(MetricError, match="unknown protocol 'MLGCN'.*allowed: rayprob, paper, ML-GCN"):
+    with pytest.raises(MetricError, match=r"unknown protocol 'MLGCN'.*allowed: rayprob, paper, ML-GCN"):
         published_metrics("MLGCN", marginals_NL, targets_NL)
