@@ -51,6 +51,7 @@ class Summary:
     already_built: bool = False
     images_written: int = 0
     shards_continued: int = 0
+    writing_s: float = 0.0  # without reading the source and starting Ray
     elapsed_s: float = 0.0
 
 
@@ -69,13 +70,14 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[Progres
     _remove_leftovers(recipe.root, jobs)
     done = {job.plan.name: shard for job in jobs if (shard := _done(job))}
     _check_room(recipe, [job for job in jobs if job.plan.name not in done])
-    images_written = _write(jobs, done, run_tasks, on_progress)
+    images_written, writing_s = _write(jobs, done, run_tasks, on_progress)
     facts = commit(recipe, source, jobs)
     return Summary(
         root=recipe.root,
         facts=facts,
         images_written=images_written,
         shards_continued=len(done),
+        writing_s=writing_s,
         elapsed_s=time.monotonic() - started_at_s,
     )
 
@@ -93,17 +95,13 @@ def on_ray(**init: Any) -> RunTasks:
 
     def run_tasks(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
         if not jobs:
-            return
+            return iter(())
         import ray
 
         was_running = ray.is_initialized()
         if not was_running:
             start_ray(**init)
-        try:
-            yield from _map_on_ray(write, jobs)
-        finally:
-            if not was_running:
-                ray.shutdown()
+        return _map_on_ray(write, jobs, shut_down=not was_running)
 
     return run_tasks
 
@@ -116,12 +114,14 @@ def start_ray(**init: Any) -> None:
     if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False)
         return
+    # Ray listens on all interfaces; with a token only this user's processes may talk to it.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
     quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
     # address: a bare init would join any cluster whose name lies in Ray's temporary folder, even a dead one.
     ray.init(**{"address": "local", "object_store_memory": OBJECT_STORE_BYTES, **quiet, **init})
 
 
-def _map_on_ray(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
+def _map_on_ray(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob], *, shut_down: bool) -> Iterator[ShardFacts]:
     import ray
 
     task = ray.remote(num_cpus=1, max_retries=2)(write)
@@ -142,6 +142,8 @@ def _map_on_ray(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob
     finally:
         for ref in under_way:
             ray.cancel(ref)
+        if shut_down:
+            ray.shutdown()
 
 
 def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -220,8 +222,8 @@ def _nearest_existing(folder: Path) -> Path:
 
 def _write(
     jobs: Sequence[ShardJob], done: dict[str, ShardFacts], run_tasks: RunTasks, on_progress: Callable[[Progress], None]
-) -> int:
-    """Write the shards that are not done; returns the number of images looked at."""
+) -> tuple[int, float]:
+    """Write the shards that are not done; returns the number of images looked at and the seconds that it took."""
     planned = {job.plan.name: len(job.plan.samples) for job in jobs}
     finished = set(done)
     rejected = 0
@@ -230,9 +232,11 @@ def _write(
         images = sum(planned[name] for name in finished)
         on_progress(Progress(len(finished), len(jobs), images, sum(planned.values()), rejected))
 
-    report()
     try:
-        for facts in run_tasks(write_shard, [job for job in jobs if job.plan.name not in done]):
+        written = run_tasks(write_shard, [job for job in jobs if job.plan.name not in done])
+        began_at_s = time.monotonic()
+        report()
+        for facts in written:
             finished.add(facts.name)
             rejected += len(facts.rejected)
             report()
@@ -240,4 +244,4 @@ def _write(
         raise KeyboardInterrupt(
             f"stopped; {len(finished)} of {len(jobs)} shards are done; the same command continues"
         ) from None
-    return sum(planned[name] for name in finished - set(done))
+    return sum(planned[name] for name in finished - set(done)), time.monotonic() - began_at_s

@@ -52,7 +52,8 @@ def read(annotations: str) -> tuple[LabelSpace, list[SourceImage]]:
 
 def _parse(annotations: str) -> dict[str, Any]:
     try:
-        content = json.loads(storage.read_bytes(annotations), object_hook=_without_segmentation)
+        text = storage.read_bytes(annotations).decode("utf-8-sig")
+        content = json.loads(text, object_hook=_without_segmentation)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{annotations} is not JSON: {error}; download it again") from error
     if not isinstance(content, dict):

@@ -46,6 +46,13 @@ def measure(jpeg: bytes) -> Size:
     return Size(height_px, width_px)
 
 
+def check_ends(jpeg: bytes) -> None:
+    """Raise SampleError where no end-of-image mark follows the last scan, as in a file that was cut."""
+    # A preview inside the header has an end mark of its own, before the scan of the image.
+    if jpeg.rfind(b"\xff\xd9") < jpeg.rfind(b"\xff\xda"):
+        raise SampleError("is cut short: no end-of-image mark; replace the file")
+
+
 def check_decodes(jpeg: bytes) -> None:
     """Raise SampleError unless every byte of the image decodes without a complaint of libjpeg.
 

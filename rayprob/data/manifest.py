@@ -59,8 +59,11 @@ class Ragged:
     def to_bool(self, rows: NDArray[np.int64], num_columns: int) -> NDArray[np.bool_]:
         """Return bool [len(rows), num_columns], true where a list holds the column."""
         dense = np.zeros((len(rows), num_columns), dtype=bool)
-        for place, row in enumerate(rows):
-            dense[place, self[int(row)]] = True
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        # Place of every value: the start of its list, and how far into the list it lies.
+        into = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        values = self.values[np.repeat(self.starts[rows], lengths) + into]
+        dense[np.repeat(np.arange(len(rows)), lengths), values] = True
         return dense
 
 
@@ -116,8 +119,7 @@ class Dataset:
     def open(cls, root: str) -> "Dataset":
         """Open the dataset at a path or URI. Raises DatasetError where it was not built, not finished, or changed."""
         facts = read_facts(root)
-        label_space = LabelSpace.from_dict(_read_json(root, "labels.json", "build the dataset again"))
-        return cls(root, facts, label_space, _read_table(root, sum(s["samples"] for s in facts["shards"])))
+        return cls(root, facts, read_label_space(root), _read_table(root, sum(s["samples"] for s in facts["shards"])))
 
     @property
     def fingerprint(self) -> str:
@@ -167,6 +169,11 @@ def read_facts(root: str) -> dict[str, Any]:
             f"{root} has dataset format {facts.get('format_version')!r}, this version reads {FORMAT_VERSION}; rebuild it"
         )
     return facts
+
+
+def read_label_space(root: str) -> LabelSpace:
+    """Return labels.json. Raises DatasetError where it cannot be read, LabelError where it is no label space."""
+    return LabelSpace.from_dict(_read_json(root, "labels.json", "build the dataset again"))
 
 
 def _read_json(root: str, name: str, remedy: str) -> dict[str, Any]:

@@ -168,8 +168,7 @@ def _prepare(job: ShardJob, content: bytes) -> _Sample:
     if job.encode:
         encoded = jpeg.encode_again(content, job.encode)
         return _Sample(encoded, jpeg.measure(encoded), size)
-    if job.check == "decode":
-        jpeg.check_decodes(content)
+    CHECKS[job.check](content)
     return _Sample(content, size, size)
 
 
@@ -235,3 +234,6 @@ def read_ahead(read: Callable[[SourceImage], bytes], images: Sequence[SourceImag
             content = under_way.popleft().result()
             under_way.extend(pool.submit(read, image) for image in islice(waiting, 1))
             yield content
+
+
+CHECKS = {"decode": jpeg.check_decodes, "header": jpeg.check_ends}

@@ -1,0 +1,214 @@
+"""Every byte of a built dataset read again, and held against what its files say about one another."""
+
+import hashlib
+import json
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rayprob import storage
+from rayprob.data.commit import data_fingerprint
+from rayprob.data.manifest import SCHEMA, read_facts, read_label_space
+from rayprob.data.shard import BLOCK_BYTES
+from rayprob.errors import DatasetError, LabelError, StorageError
+from rayprob.labels import LabelSpace
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: in which file, and what, with the sample or the place."""
+
+    file: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+def verify(root: str, on_progress: Callable[[int, int], None] = lambda done, total: None) -> list[Fault]:
+    """Return every fault of the dataset at `root`; none for a sound one. Any changed bit of a shard is a fault.
+
+    `on_progress` is called with the bytes read and their total. Raises DatasetError where dataset.json, against which the
+    rest is held, is missing or unreadable.
+    """
+    facts = read_facts(root)
+    shards = facts["shards"]
+    label_space, faults = _label_space(root, facts)
+    table, manifest_faults = _manifest(root, facts)
+    faults += manifest_faults + _stray_shards(root, shards)
+    done_bytes, total_bytes = 0, sum(shard["size_bytes"] for shard in shards)
+    for shard in shards:
+        on_progress(done_bytes, total_bytes)
+        rows = table.filter(pc.equal(table["shard"], shard["name"])).to_pylist() if table else []
+        faults += [Fault(shard["name"], what) for what in _shard_faults(root, shard, rows, label_space)]
+        done_bytes += shard["size_bytes"]
+    on_progress(total_bytes, total_bytes)
+    if table and label_space and not faults:
+        faults += _fingerprint_faults(facts, label_space, table)
+    return faults
+
+
+def _label_space(root: str, facts: dict[str, Any]) -> tuple[LabelSpace | None, list[Fault]]:
+    try:
+        label_space = read_label_space(root)
+    except (DatasetError, LabelError) as error:
+        return None, [Fault("labels.json", str(error))]
+    if label_space.fingerprint != facts["label_space_fingerprint"]:
+        found, stated = label_space.fingerprint, facts["label_space_fingerprint"]
+        return label_space, [Fault("labels.json", f"has fingerprint {found}, dataset.json says {stated}")]
+    return label_space, []
+
+
+def _manifest(root: str, facts: dict[str, Any]) -> tuple[pa.Table | None, list[Fault]]:
+    try:
+        content = storage.read_bytes(storage.join(root, "manifest.parquet"))
+        table = pq.read_table(pa.BufferReader(content))
+    except (StorageError, pa.ArrowException, OSError) as error:
+        return None, [Fault("manifest.parquet", f"cannot be read: {error}")]
+    if not table.schema.equals(SCHEMA):
+        return None, [Fault("manifest.parquet", f"has columns {table.schema.names}, not {SCHEMA.names}")]
+    return table, [Fault("manifest.parquet", what) for what in _manifest_faults(content, table, facts)]
+
+
+def _manifest_faults(content: bytes, table: pa.Table, facts: dict[str, Any]) -> Iterator[str]:
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != facts["manifest_sha256"]:
+        yield f"has sha256 {sha256:.16}..., dataset.json says {facts['manifest_sha256']:.16}..."
+    stated = [(shard["split"], shard["name"]) for shard in facts["shards"] for _ in range(shard["samples"])]
+    found = list(zip(table["split"].to_pylist(), table["shard"].to_pylist(), strict=True))
+    if found != stated:
+        yield f"has {len(found):,} rows, and not shard by shard the {len(stated):,} samples that dataset.json lists"
+    if twice := [sample_id for sample_id, count in Counter(table["sample_id"].to_pylist()).items() if count > 1]:
+        yield f"has {len(twice):,} sample ids more than once: {twice[:5]}"
+    splits: Counter[str] = Counter()
+    for shard in facts["shards"]:
+        splits[shard["split"]] += shard["samples"]
+    if dict(splits) != facts["splits"]:
+        yield f"dataset.json counts {facts['splits']}, and its shards add up to {dict(splits)}"
+
+
+def _stray_shards(root: str, shards: Sequence[dict[str, Any]]) -> list[Fault]:
+    listed = {shard["name"] for shard in shards}
+    return [
+        Fault(name, "is not listed in dataset.json; remove it")
+        for name in storage.list_names(root)
+        if name.endswith(".tar") and name not in listed
+    ]
+
+
+def _fingerprint_faults(facts: dict[str, Any], label_space: LabelSpace, table: pa.Table) -> list[Fault]:
+    found = data_fingerprint(label_space.fingerprint, [shard["sha256"] for shard in facts["shards"]], table)
+    if found == facts["fingerprint"]:
+        return []
+    return [Fault("dataset.json", f"states fingerprint {facts['fingerprint']}, the data has {found}")]
+
+
+def _shard_faults(
+    root: str, shard: dict[str, Any], rows: Sequence[dict[str, Any]], label_space: LabelSpace | None
+) -> Iterator[str]:
+    try:
+        content = storage.read_bytes(storage.join(root, shard["name"]))
+    except StorageError as error:
+        yield f"cannot be read: {error}"
+        return
+    if len(content) != shard["size_bytes"]:
+        yield f"has {len(content):,} bytes, dataset.json says {shard['size_bytes']:,}"
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != shard["sha256"]:
+        yield f"has sha256 {sha256:.16}..., dataset.json says {shard['sha256']:.16}..."
+    members, broken = read_members(content)
+    if broken:
+        yield broken
+    yield from _sample_faults(content, members, rows, label_space)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file in a tar, by where its content lies."""
+
+    name: str
+    offset_bytes: int
+    size_bytes: int
+
+
+def read_members(content: bytes) -> tuple[list[Member], str]:
+    """Return the members of a tar up to its end or its first fault, and that fault, or an empty string.
+
+    Unlike most readers it takes nothing for granted: padding must be zero, and the end must be marked.
+    """
+    members: list[Member] = []
+    place = 0
+    while any(block := content[place : place + BLOCK_BYTES]):
+        try:
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        except (tarfile.HeaderError, UnicodeDecodeError) as error:
+            return members, f"byte {place:,} should begin a tar header: {error}"
+        start, end = place + BLOCK_BYTES, place + BLOCK_BYTES + header.size
+        place = end + -header.size % BLOCK_BYTES
+        if not header.isreg() or place > len(content):
+            kind = "goes beyond the end" if header.isreg() else f"has type {header.type!r}"
+            return members, f"byte {start - BLOCK_BYTES:,}: member {header.name} {kind}"
+        if any(content[end:place]):
+            return members, f"byte {end:,}: the padding after {header.name} is not zero"
+        members.append(Member(header.name, start, header.size))
+    if len(content) - place < 2 * BLOCK_BYTES or any(content[place:]):
+        return members, f"byte {place:,}: no end-of-archive mark of {2 * BLOCK_BYTES} zeros; the tar is cut or overwritten"
+    return members, ""
+
+
+def _sample_faults(
+    content: bytes, members: Sequence[Member], rows: Sequence[dict[str, Any]], label_space: LabelSpace | None
+) -> Iterator[str]:
+    member_of = {member.name: member for member in members}
+    if len(member_of) < len(members):
+        yield f"has {len(members) - len(member_of)} members under the name of another one"
+    for row in rows:
+        image, beside = member_of.pop(f"{row['key']}.jpg", None), member_of.pop(f"{row['key']}.json", None)
+        yield from (f"sample {row['sample_id']} {what}" for what in _image_faults(content, image, row))
+        yield from (f"sample {row['sample_id']} {what}" for what in _beside_faults(content, beside, row, label_space))
+    for name in member_of:
+        yield f"member {name} belongs to no row of the manifest"
+
+
+def _image_faults(content: bytes, image: Member | None, row: dict[str, Any]) -> Iterator[str]:
+    if image is None:
+        yield f"has no {row['key']}.jpg"
+        return
+    found, stated = (image.offset_bytes, image.size_bytes), (row["offset_bytes"], row["size_bytes"])
+    if found != stated:
+        yield f"has its image at (byte, bytes) {found}, the manifest says {stated}"
+    if zlib.crc32(_content(content, image)) != row["crc32"]:
+        yield "has image bytes of another crc32 than the manifest says"
+
+
+def _beside_faults(content: bytes, beside: Member | None, row: dict[str, Any], label_space: LabelSpace | None) -> Iterator[str]:
+    if beside is None:
+        yield f"has no {row['key']}.json"
+        return
+    try:
+        found = json.loads(_content(content, beside))
+        found = {key: found[key] for key in ("sample_id", "height_px", "width_px", "labels", "unknown_labels")}
+    except (ValueError, KeyError, TypeError) as error:
+        yield f"has a broken {beside.name}: {error!r}"
+        return
+    stated = {key: row[key] for key in ("sample_id", "height_px", "width_px")}
+    if label_space:
+        stated |= {key: _names(row[key], label_space) for key in ("labels", "unknown_labels")}
+    yield from (
+        f"has {key} {found[key]} in its json, {value} in the manifest" for key, value in stated.items() if found[key] != value
+    )
+
+
+def _names(columns: Sequence[int], label_space: LabelSpace) -> list[str]:
+    return [label_space.names[column] if 0 <= column < len(label_space) else f"column {column}" for column in columns]
+
+
+def _content(content: bytes, member: Member) -> bytes:
+    return content[member.offset_bytes : member.offset_bytes + member.size_bytes]
