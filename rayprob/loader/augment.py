@@ -11,14 +11,12 @@ from typing import Literal, Protocol, Self
 import numpy as np
 import simplejpeg
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
 from rayprob.choose import choose
 from rayprob.errors import SampleError
+from rayprob.loader.randaugment import Image, randaugment
 from rayprob.spec import Spec
-
-Image = NDArray[np.uint8]  # [height, width, 3], RGB
 
 MAX_PIXELS = 2**26
 
@@ -101,7 +99,7 @@ class Strong:
         if chance.random() < self.spec.crop_probability:
             image = random_crop(image, self.spec.min_area, chance)
         image = _flipped(resize(image, self.size_px), chance)
-        image = randaugment(image, self.spec.randaugment_ops, self.spec.randaugment_magnitude, chance.getrandbits(63))
+        image = randaugment(image, self.spec.randaugment_ops, self.spec.randaugment_magnitude, chance)
         if chance.random() < self.spec.cutout_probability:
             image = cutout(image, self.spec.cutout, chance)
         return image
@@ -113,7 +111,7 @@ def decode(jpeg: bytes) -> Image:
     Raises SampleError for other formats, for damage that libjpeg would mend silently, and, before any memory is taken,
     for more than MAX_PIXELS pixels.
     """
-    if not simplejpeg.is_jpeg(jpeg):
+    if not jpeg.startswith(b"\xff\xd8\xff"):
         raise SampleError(f"{len(jpeg):,} bytes that are no JPEG (they begin with {bytes(jpeg[:8])!r})")
     try:
         height_px, width_px, _, _ = simplejpeg.decode_jpeg_header(jpeg)
@@ -148,22 +146,6 @@ def random_crop(image: Image, min_area: float, chance: random.Random) -> Image:
             left = chance.randint(0, width_px - crop_width_px)
             return np.ascontiguousarray(image[top : top + crop_height_px, left : left + crop_width_px])
     return image
-
-
-def randaugment(image: Image, ops: int, magnitude: int, seed: int) -> Image:
-    """Return the image after `ops` random operations of torchvision's RandAugment, drawn by `seed`."""
-    if not ops:
-        return image
-    from PIL import Image as Pillow  # Pillow's operations are 3 times as fast here as torchvision's on tensors.
-    from torchvision.transforms import InterpolationMode, v2
-
-    policy = v2.RandAugment(ops, magnitude, interpolation=InterpolationMode.BILINEAR, fill=[128, 128, 128])
-    state = torch.get_rng_state()
-    try:
-        torch.default_generator.manual_seed(seed)
-        return np.array(policy(Pillow.fromarray(image)))
-    finally:
-        torch.set_rng_state(state)
 
 
 def cutout(image: Image, side: float, chance: random.Random) -> Image:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from typing import Any
 
+import cv2
 import torch
 from torch.utils.data import DataLoader, Sampler
 
@@ -75,6 +76,7 @@ def _context() -> BaseContext:
 def _start_worker(_: int) -> None:
     # Ctrl-C reaches the whole process group; the training process finishes its step first, and needs its workers for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
 
 
 def _as_it_is(result: Any) -> Any:

@@ -1,9 +1,9 @@
 """Fixtures of the loader's tests."""
 
 import pytest
-from tiny import write_dataset
 
 from rayprob.data.manifest import Manifest
+from tests.loader.tiny import write_dataset
 
 
 @pytest.fixture(scope="session")

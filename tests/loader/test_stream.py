@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from tiny import labels_of, unknown_labels_of
 
 from rayprob.data.manifest import Manifest
 from rayprob.errors import RunError, SpecError
 from rayprob.loader.augment import StrongSpec, TransformSpec, build_transform
 from rayprob.loader.loader import Batch, EvalStream, StreamSpec, TrainStream
 from rayprob.loader.order import Cursor, Place
+from tests.loader.tiny import labels_of, unknown_labels_of
 
 STRONG = build_transform(TransformSpec(name="strong", size_px=16, strong=StrongSpec(randaugment_ops=1)))
 RESIZE = build_transform(TransformSpec(name="resize", size_px=16))
