@@ -1,0 +1,277 @@
+"""Distributions over label sets, one an image. B images, L labels, K components; log_mixing_BK, component_logits_BKL.
+
+Two families: independent labels, and the conditional Bernoulli mixture p(y|x) = sum_k pi_k(x) prod_l Bernoulli(y_l; p_kl(x))
+of Li, Wang, Pavlu & Aslam (ICML 2016), of which the independent model is the case K = 1. So every answer is written once, for
+components inside which labels are independent, in float64 and over chunks of images that fit in a cache.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, log_expit, log_softmax, logsumexp
+
+from rayprob.choose import choose
+from rayprob.errors import ModelError, QueryError
+from rayprob.probability import expected_f1, information, queries, topsets
+from rayprob.probability.bernoulli import entropy_of_logits
+from rayprob.probability.components import Components
+from rayprob.probability.evidence import Evidence
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+CHUNK_BYTES = 32 * 2**20
+
+
+class LabelDistribution(ABC):
+    """A batch of B distributions over the 2^L label sets. A logit of plus or minus infinity is a label known for certain."""
+
+    family: str
+
+    @property
+    @abstractmethod
+    def log_mixing_BK(self) -> Floats:
+        """Log mixing weights, normalised."""
+
+    @property
+    @abstractmethod
+    def component_logits_BKL(self) -> NDArray[Any]:
+        """Logit of each label in each component, in the precision in which it came."""
+
+    @abstractmethod
+    def rebuilt(self, log_mixing_BK: Floats, component_logits_BKL: NDArray[Any]) -> "LabelDistribution":
+        """Return a distribution of this family with other parameters."""
+
+    def __len__(self) -> int:
+        return len(self.component_logits_BKL)
+
+    @property
+    def num_labels(self) -> int:
+        """L."""
+        return int(self.component_logits_BKL.shape[2])
+
+    def __getitem__(self, rows: slice | NDArray[Any] | list[int]) -> "LabelDistribution":
+        """Return the distributions of some images."""
+        return self.rebuilt(self.log_mixing_BK[rows], self.component_logits_BKL[rows])
+
+    def chunks(self, bytes_per_image: int | None = None) -> Iterator[slice]:
+        """Yield slices of images so small that `bytes_per_image`, by default 8 K L, of each fit into CHUNK_BYTES together."""
+        each = bytes_per_image or 8 * int(np.prod(self.component_logits_BKL.shape[1:]))
+        step = max(1, CHUNK_BYTES // max(each, 1))
+        yield from (slice(start, start + step) for start in range(0, max(len(self), 1), step))
+
+    # ---- probabilities
+
+    def marginals(self) -> Floats:
+        """Return P(label present) [B, L]."""
+        return self._by_chunk(lambda part: _mix(part.log_mixing_BK, expit(_float64(part))))
+
+    def marginal_logits(self) -> Floats:
+        """Return the log-odds of each label [B, L]; they keep their order where marginals round to 0 or 1."""
+
+        def log_odds(part: LabelDistribution) -> Floats:
+            logits_BKL = _float64(part)
+            with np.errstate(divide="ignore"):
+                return np.log(_mix(part.log_mixing_BK, expit(logits_BKL))) - np.log(
+                    _mix(part.log_mixing_BK, expit(-logits_BKL))
+                )
+
+        return self._by_chunk(log_odds)
+
+    def log_prob(self, label_sets_BL: Bools, known_BL: Bools | None = None) -> Floats:
+        """Return log p [B], in nats, of one label set an image; labels not known drop out of the product."""
+        known_BL = np.ones((1, self.num_labels), dtype=bool) if known_BL is None else known_BL
+        joint_BK = self._joint_log_prob(Evidence(*np.broadcast_arrays(label_sets_BL, known_BL)))
+        return np.asarray(logsumexp(joint_BK, axis=1))
+
+    def prob(self, query: queries.Query) -> Floats:
+        """Return the answer to a query [B], exactly. Raises QueryError where its evidence is impossible."""
+        return queries.probability(query, self)
+
+    def condition(self, evidence: Evidence | Mapping[int, bool]) -> "LabelDistribution":
+        """Return the distributions once the evidence is known, exactly: mixing weights by Bayes' rule, its labels certain.
+
+        Raises QueryError where an image gives the evidence probability 0.
+        """
+        if not isinstance(evidence, Evidence):
+            evidence = Evidence.of(evidence, self.num_labels)
+        joint_BK = self._joint_log_prob(evidence)
+        log_prob_B1 = logsumexp(joint_BK, axis=1, keepdims=True)
+        queries.refuse_impossible(log_prob_B1[:, 0] > -np.inf, "the evidence")
+        logits_BKL = self.component_logits_BKL
+        certain_BL = np.where(evidence.values_BL, np.inf, -np.inf).astype(logits_BKL.dtype)
+        return self.rebuilt(joint_BK - log_prob_B1, np.where(evidence.known_BL[:, None], certain_BL[:, None], logits_BKL))
+
+    def count_distribution(self) -> Floats:
+        """Return P(number of labels present = n) [B, L + 1]: a Poisson-binomial distribution in each component."""
+
+        def counts(part: LabelDistribution) -> Floats:
+            labels = range(self.num_labels)
+            components = Components.from_logits(part.log_mixing_BK, part.component_logits_BKL, labels)
+            return np.asarray((components.counts(labels, self.num_labels) * components.weight_KB).sum(axis=1).T)
+
+        return self._by_chunk(counts)
+
+    def pair_probabilities(self) -> Floats:
+        """Return P(both labels present) [B, L, L]; the diagonal holds the marginals."""
+        return self._by_chunk(lambda part: information.pair_probabilities(part.log_mixing_BK, _float64(part)), self._pair_bytes)
+
+    # ---- label sets
+
+    def top_sets(self, k: int) -> topsets.TopSets:
+        """Return the k most probable label sets of each image, best first, exactly (up to ties within rounding)."""
+        return topsets.top_sets(self.log_mixing_BK, self.component_logits_BKL, k)
+
+    def best_f1_sets(self) -> expected_f1.F1Sets:
+        """Return the label set of each image with the largest expected F1, and that F1, exactly."""
+        return expected_f1.best_f1_sets(self.log_mixing_BK, self.component_logits_BKL)
+
+    def sample(self, num_sets: int, seed: int) -> Bools:
+        """Return label sets [num_sets, B, L] drawn from each distribution; equal for equal seeds."""
+        random = np.random.default_rng(seed)
+        parts = [information.draw(self[c].log_mixing_BK, _float64(self[c]), num_sets, random) for c in self.chunks()]
+        return np.concatenate(parts, axis=1)
+
+    # ---- information
+
+    def entropy(self, *, num_samples: int = 256, seed: int = 0) -> information.Estimate:
+        """Return the entropy of each joint distribution in nats, with its standard error [B].
+
+        Exact (standard error 0) for independent labels, and for a mixture of at most `information.ENUMERATED_LABELS` labels.
+        A larger mixture has no closed form: see `information.mixture_entropy` for the estimate from `num_samples` draws.
+        """
+        random = np.random.default_rng(seed)
+        chunks = self.chunks(8 * num_samples * sum(self.component_logits_BKL.shape[1:]))
+        parts = [
+            information.mixture_entropy(self[rows].log_mixing_BK, _float64(self[rows]), num_samples, random) for rows in chunks
+        ]
+        value_B, error_B = (np.concatenate([getattr(part, name) for part in parts]) for name in ("value_B", "standard_error_B"))
+        return information.Estimate(value_B, error_B)
+
+    def mutual_information(self) -> Floats:
+        """Return the mutual information of each pair of labels given the image, in nats [B, L, L]; an entropy where i = j."""
+        return self._by_chunk(lambda part: information.mutual_information(part.log_mixing_BK, _float64(part)), self._pair_bytes)
+
+    # ---- inside
+
+    @property
+    def _pair_bytes(self) -> int:
+        num_components = int(self.component_logits_BKL.shape[1])
+        return 8 * self.num_labels * (self.num_labels + num_components)
+
+    def _by_chunk(self, function: "Callable[[LabelDistribution], Floats]", bytes_per_image: int | None = None) -> Floats:
+        return np.concatenate([function(self[rows]) for rows in self.chunks(bytes_per_image)])
+
+    def _joint_log_prob(self, evidence: Evidence) -> Floats:
+        """Return log p(component, evidence) [B, K]."""
+        if evidence.values_BL.shape[1] != self.num_labels or len(evidence.values_BL) not in (1, len(self)):
+            raise QueryError(
+                f"evidence or label sets have shape {evidence.values_BL.shape}; "
+                f"these distributions are of {len(self)} images and {self.num_labels} labels"
+            )
+        values_BL, known_BL = (
+            np.broadcast_to(a, (len(self), self.num_labels)) for a in (evidence.values_BL, evidence.known_BL)
+        )
+        parts = []
+        for rows in self.chunks():
+            logits_BKL = _float64(self[rows])
+            log_BKL = log_expit(np.where(values_BL[rows, None], logits_BKL, -logits_BKL))
+            parts.append(np.sum(log_BKL, axis=2, where=known_BL[rows, None]))
+        return np.asarray(self.log_mixing_BK + np.concatenate(parts))
+
+
+class BernoulliDistribution(LabelDistribution):
+    """Independent labels: the sigmoid head of the paper, and a mixture of one component."""
+
+    family = "bernoulli"
+
+    def __init__(self, logits_BL: ArrayLike) -> None:
+        self.logits_BL = _finite_or_certain(logits_BL, 2, "logits [B, L]")
+
+    @property
+    def log_mixing_BK(self) -> Floats:
+        return np.zeros((len(self.logits_BL), 1))
+
+    @property
+    def component_logits_BKL(self) -> NDArray[Any]:
+        return self.logits_BL[:, None]
+
+    def rebuilt(self, log_mixing_BK: Floats, component_logits_BKL: NDArray[Any]) -> "BernoulliDistribution":
+        return BernoulliDistribution(component_logits_BKL[:, 0])
+
+    def marginal_logits(self) -> Floats:
+        return np.asarray(self.logits_BL, dtype=np.float64)
+
+    def entropy(self, *, num_samples: int = 256, seed: int = 0) -> information.Estimate:
+        entropy_B = entropy_of_logits(np.asarray(self.logits_BL, dtype=np.float64)).sum(axis=1)
+        return information.Estimate(entropy_B, np.zeros_like(entropy_B))
+
+
+class MixtureDistribution(LabelDistribution):
+    """The conditional Bernoulli mixture: mixing_logits_BK, component_logits_BKL."""
+
+    family = "mixture"
+
+    def __init__(self, mixing_logits_BK: ArrayLike, component_logits_BKL: ArrayLike) -> None:
+        mixing_BK = _finite_or_certain(mixing_logits_BK, 2, "mixing logits [B, K]")
+        self._component_logits_BKL = _finite_or_certain(component_logits_BKL, 3, "component logits [B, K, L]")
+        if mixing_BK.shape != self._component_logits_BKL.shape[:2]:
+            raise ModelError(
+                f"mixing logits {mixing_BK.shape} and component logits {self._component_logits_BKL.shape} do not fit; "
+                "a mixture needs [B, K] and [B, K, L]"
+            )
+        self._log_mixing_BK = np.asarray(log_softmax(mixing_BK.astype(np.float64), axis=1))
+
+    @property
+    def log_mixing_BK(self) -> Floats:
+        return self._log_mixing_BK
+
+    @property
+    def component_logits_BKL(self) -> NDArray[Any]:
+        return self._component_logits_BKL
+
+    def rebuilt(self, log_mixing_BK: Floats, component_logits_BKL: NDArray[Any]) -> "MixtureDistribution":
+        return MixtureDistribution(log_mixing_BK, component_logits_BKL)
+
+
+def from_outputs(family: str, outputs: Mapping[str, Any]) -> LabelDistribution:
+    """Return the distributions that a head's outputs state; tensors of any device and precision, or arrays.
+
+    Raises ModelError for an unknown family, and where an output is missing, misshapen or nan.
+    """
+    build, names = choose(FAMILIES, family, "family", ModelError)
+    missing = [name for name in names if name not in outputs]
+    if missing:
+        raise ModelError(f"family {family!r} needs outputs {', '.join(names)}; found {', '.join(outputs) or 'none'}")
+    return build(*(_to_array(outputs[name]) for name in names))
+
+
+FAMILIES: dict[str, tuple[Callable[..., LabelDistribution], tuple[str, ...]]] = {
+    "bernoulli": (BernoulliDistribution, ("logits",)),
+    "mixture": (MixtureDistribution, ("mixing_logits", "component_logits")),
+}
+
+
+def _to_array(value: Any) -> NDArray[Any]:
+    return np.asarray(value.detach().cpu().float().numpy() if hasattr(value, "detach") else value)
+
+
+def _finite_or_certain(values: ArrayLike, ndim: int, what: str) -> NDArray[Any]:
+    array = np.asarray(values)
+    array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    if array.ndim != ndim:
+        raise ModelError(f"{what} expected, found shape {array.shape}")
+    if np.isnan(array).any():
+        raise ModelError(f"{what} hold nan, first in image {int(np.argwhere(np.isnan(array))[0, 0])}; the model diverged")
+    return array
+
+
+def _float64(part: LabelDistribution) -> Floats:
+    return np.asarray(part.component_logits_BKL, dtype=np.float64)
+
+
+def _mix(log_mixing_BK: Floats, values_BKL: Floats) -> Floats:
+    return np.asarray(np.matmul(np.exp(log_mixing_BK)[:, None], values_BKL)[:, 0])

@@ -1,0 +1,123 @@
+"""What a query asks, as a tree: labels, not, and, or, counts. Immutable, compared by value, printed as it is written."""
+
+import re
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeAlias
+
+from rayprob.labels import LabelSpace
+
+RESERVED = re.compile(r'[&|!(){},<>="]')
+KEYWORDS = ("count", "exactly")
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label is present."""
+
+    column: int
+    name: str
+
+    def __str__(self) -> str:
+        plain = not RESERVED.search(self.name) and self.name not in KEYWORDS and self.name == " ".join(self.name.split())
+        return self.name if plain else f'"{self.name}"'
+
+
+@dataclass(frozen=True)
+class Not:
+    """`part` is not so."""
+
+    part: "Expression"
+
+    def __str__(self) -> str:
+        return f"!({self.part})" if isinstance(self.part, And | Count) else f"!{self.part}"
+
+
+@dataclass(frozen=True)
+class And:
+    """All `parts` are so."""
+
+    parts: tuple["Expression", ...]
+
+    def __str__(self) -> str:
+        return " & ".join(f"({part})" if isinstance(part, And) else str(part) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Or:
+    """At least one of `parts` is so. It keeps its parentheses, as a bare bar means `given`."""
+
+    parts: tuple["Expression", ...]
+
+    def __str__(self) -> str:
+        return f"({' | '.join(str(part) for part in self.parts)})"
+
+
+@dataclass(frozen=True)
+class Count:
+    """The number of labels present, in a group or (with none) of all labels, compares with `number` as `comparison` says."""
+
+    group: tuple[Label, ...] | None
+    comparison: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"count{'' if self.group is None else _braced(self.group)} {self.comparison} {self.number}"
+
+
+@dataclass(frozen=True)
+class Exactly:
+    """The labels of a group are present, and no other label is."""
+
+    group: tuple[Label, ...]
+
+    def __str__(self) -> str:
+        return f"exactly {_braced(self.group)}"
+
+
+Expression: TypeAlias = Label | Not | And | Or | Count | Exactly
+
+
+@dataclass(frozen=True)
+class Query:
+    """P(event | given), over the labels of `label_space`; all of `given` holds."""
+
+    event: Expression
+    given: tuple[Expression, ...]
+    label_space: LabelSpace
+
+    def __str__(self) -> str:
+        return f"P({self.event}{' | ' if self.given else ''}{', '.join(map(str, self.given))})"
+
+
+def literal(expression: Expression) -> tuple[int, bool] | None:
+    """Return (column, is present) if the expression is one label or its negation, else None."""
+    match expression:
+        case Label(column=column):
+            return column, True
+        case Not(part=Label(column=column)):
+            return column, False
+        case _:
+            return None
+
+
+def conjuncts(expression: Expression) -> list[Expression]:
+    """Return what must all hold for the expression to hold."""
+    if isinstance(expression, And):
+        return list(chain.from_iterable(conjuncts(part) for part in expression.parts))
+    return [expression]
+
+
+def labels_of(expression: Expression) -> set[int]:
+    """Return the columns of labels that stand in the expression by themselves, outside of counts."""
+    if isinstance(expression, Label):
+        return {expression.column}
+    if isinstance(expression, Not):
+        return labels_of(expression.part)
+    if isinstance(expression, And | Or):
+        return set().union(*(labels_of(part) for part in expression.parts))
+    return set()
+
+
+def _braced(group: tuple[Label, ...]) -> str:
+    return "{" + ", ".join(str(label) for label in group) + "}"
