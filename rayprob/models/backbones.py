@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from rayprob.choose import choose, unknown
+from rayprob.choose import unknown
 from rayprob.errors import ModelError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -33,6 +33,12 @@ class Backbone(nn.Module):
         self.head_names = cut.head_names
         self.register_buffer("mean", torch.tensor(cut.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(cut.std).view(3, 1, 1))
+
+    def normalise_by(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        """Replace the mean and the standard deviation of the three channels, where given, of images in 0..1."""
+        for buffer, values in ((self.mean, mean), (self.std, std)):
+            if values is not None:
+                buffer.copy_(torch.tensor(values).view(3, 1, 1))
 
     @property
     def source(self) -> nn.Module:
@@ -95,9 +101,11 @@ def import_timm() -> Any:
 
 
 def _cut_torchvision(name: str, weights: str | None, image_size_px: int | None, load: bool) -> Cut:
-    published = (
-        choose(torchvision.models.get_model_weights(name).__members__, weights, _of(name), ModelError) if weights else None
-    )
+    published = None
+    if weights:
+        known = torchvision.models.get_model_weights(name).__members__
+        _require_weights(name, weights, known)
+        published = known[weights]
     whole = torchvision.models.get_model(name, weights=None, **_options(name, published, image_size_px))
     if published and load:
         with _fetching(name, published.name):
@@ -110,8 +118,9 @@ def _cut_torchvision(name: str, weights: str | None, image_size_px: int | None, 
     return Cut(cut(whole), _features_before(whole, heads), heads + AUXILIARY, mean, std)
 
 
-def _of(name: str) -> str:
-    return f"weights of {name} (a name of the library, or the path of a file)"
+def _require_weights(name: str, weights: str, published: Iterable[str]) -> None:
+    if weights not in published:
+        raise ModelError(unknown(weights, published, f"weights of {name}:") + "; or give a path such as ./weights.safetensors")
 
 
 def _options(name: str, published: Any, image_size_px: int | None) -> dict[str, Any]:
@@ -171,7 +180,7 @@ class _PatchTokens(nn.Module):
         class_B1F = self.class_token.expand(len(tokens_BNF), -1, -1)
         tokens_BNF = torch.cat([class_B1F, tokens_BNF], dim=1) + self._positions(height, width)
         tokens_BNF = self.encoder.ln(self.encoder.layers(self.encoder.dropout(tokens_BNF)))
-        return tokens_BNF[:, 1:].transpose(1, 2).reshape_as(patches_BFhw)
+        return cast(Tensor, tokens_BNF[:, 1:].transpose(1, 2).reshape_as(patches_BFhw))
 
     def _positions(self, height: int, width: int) -> Tensor:
         """Return the position embeddings [1, 1 + h*w, F], resampled where the grid is not the one they were made for."""
@@ -197,12 +206,18 @@ def _features_before(whole: nn.Module, heads: tuple[str, ...]) -> int:
 
 def _cut_timm(name: str, weights: str | None, image_size_px: int | None, load: bool) -> Cut:
     if weights and weights != "DEFAULT":
-        name = f"{name.split('.')[0]}.{_timm_tag(name, weights)}"
+        plain = name.split(".")[0]
+        models = import_timm().list_models(f"{plain}.*", pretrained=True)
+        _require_weights(f"timm/{name}", weights, [model.split(".", 1)[1] for model in models])
+        name = f"{plain}.{weights}"
     size = {"img_size": image_size_px} if image_size_px else {}
     try:
         whole = import_timm().create_model(name, pretrained=False, num_classes=0, global_pool="", **size)
     except (TypeError, AssertionError, RuntimeError) as error:
-        raise ModelError(f"timm/{name} cannot be built without its head ({size or 'default size'}): {error}") from error
+        at = f" at image_size_px {image_size_px}" if image_size_px else ""
+        raise ModelError(
+            f"timm/{name} cannot be built without its head{at}: {error}; leave out what it names, or take another"
+        ) from error
     if weights and load:
         with _fetching(f"timm/{name}", weights):
             import_timm().models.load_pretrained(whole, num_classes=0)
@@ -210,11 +225,6 @@ def _cut_timm(name: str, weights: str | None, image_size_px: int | None, load: b
     heads = described.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     return Cut(_TimmMaps(whole), whole.head_hidden_size, heads, tuple(described["mean"]), tuple(described["std"]))
-
-
-def _timm_tag(name: str, tag: str) -> str:
-    known: list[str] = import_timm().models.list_models(f"{name.split('.')[0]}.*", pretrained=True)
-    return choose({model.split(".", 1)[1]: model.split(".", 1)[1] for model in known}, tag, _of(f"timm/{name}"), ModelError)
 
 
 class _TimmMaps(nn.Module):

@@ -17,12 +17,15 @@ from rayprob.models.precision import full_precision
 from rayprob.models.weights import Part, is_file, load_file
 from rayprob.spec import Spec
 
+Channels = tuple[float, float, float]
+
 
 class ModelSpec(Spec):
     """A classifier: a torchvision name or timm/<name>, its starting weights, pooling, head, and what stays as it is.
 
     `weights` is null (from scratch), a name of the library (DEFAULT, IMAGENET1K_V2, a timm tag), or the path or URI of a
     file or of a bundle; of a bundle, `weights_part` says how much is taken. `image_size_px` is for families built for one size.
+    `mean` and `std` replace the normalisation of images in 0..1 that the library states for the backbone, three values each.
     `frozen: backbone` trains pooling and head only. `norm` is what batch norm does in training: own statistics of each rank
     (train), the stored ones (frozen), or those of all ranks (sync, on GPUs).
     """
@@ -31,6 +34,8 @@ class ModelSpec(Spec):
     weights: str | None = None
     weights_part: Part = "all"
     image_size_px: int | None = Field(default=None, ge=1)
+    mean: Channels | None = None
+    std: Channels | None = None
     pooling: Literal["gap", "gmp", "gem"] = "gap"
     head: HeadSpec = HeadSpec()
     frozen: Literal["none", "backbone"] = "none"
@@ -112,6 +117,7 @@ def build_classifier(
     """
     weights = spec.weights if spec.weights and not is_file(spec.weights) else None
     backbone = build_backbone(spec.backbone, weights, image_size_px=spec.image_size_px, load=load)
+    backbone.normalise_by(spec.mean, spec.std)
     start = Start(prevalence_L, *(mixture or ()))
     head = build_head(spec.head, backbone.num_features, num_labels, start)
     classifier = Classifier(backbone, build_pooling(spec.pooling), head, spec)

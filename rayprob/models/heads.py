@@ -148,7 +148,7 @@ def _set(parameter: Tensor, values: NDArray[Any], what: str, shape: tuple[int, .
     if values.shape != shape:
         raise ModelError(f"{what} gives shape {values.shape}, but the head needs {shape}; use the same labels and components")
     with torch.no_grad():
-        parameter.copy_(torch.from_numpy(np.ascontiguousarray(values)).reshape(parameter.shape))
+        parameter.copy_(torch.from_numpy(np.array(values)).reshape(parameter.shape))
 
 
 HEADS: dict[str, Callable[[int, int, HeadSpec, Start], nn.Module]] = {"bernoulli": BernoulliHead, "mixture": MixtureHead}

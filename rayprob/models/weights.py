@@ -29,8 +29,8 @@ BACKBONE_ONLY = "to take its backbone only, set model.weights_part: backbone"
 
 
 def is_file(weights: str) -> bool:
-    """Return whether `weights` is the path or URI of a file or folder rather than a library's name for weights."""
-    return "/" in weights or weights.endswith(SUFFIXES) or storage.exists(weights)
+    """Return whether `weights` is written as a path or URI (./bundle) rather than as a library's name for weights."""
+    return "/" in weights or weights.endswith(SUFFIXES)
 
 
 def load_file(classifier: "Classifier", uri: str, part: Part, label_space: LabelSpace | None) -> None:
@@ -64,9 +64,9 @@ def read_weights(uri: str) -> tuple[dict[str, Tensor], LabelSpace | None]:
             return safetensors.torch.load(content), _labels_in(content)
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"{uri} is no file of weights ({reason}); give a .safetensors file or one that torch.save wrote of a state_dict"
+            f"{uri} holds no tensors that can be read safely ({type(error).__name__}); give a .safetensors file, or one "
+            "that torch.save wrote of a state_dict"
         ) from error
     return _tensors_in(loaded, uri), None
 
@@ -81,7 +81,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, 
     """Load `tensors` into `module`, all of `own` and nothing else. Raises ModelError with the first names that differ."""
     # Files converted from elsewhere often lack this counter, which nothing reads unless momentum is None.
     missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in tensors if name not in own]
+    unexpected = sorted(name for name in tensors if name not in own)
     reshaped = [
         f"{name} {list(tensor.shape)} here, {list(own[name].shape)} needed"
         for name, tensor in tensors.items()
