@@ -1,0 +1,173 @@
+"""A bundle: all that is needed to predict, as one folder of JSON and safetensors. No pickle, so it is safe to open.
+
+<folder>/bundle.json              format version, model, label space, evaluation transform, thresholds, facts, sha256 of files
+<folder>/weights.safetensors      the classifier's parameters and buffers
+<folder>/calibrator.safetensors   only where there is a calibrator
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import safetensors.torch
+from numpy.typing import NDArray
+
+from rayprob import storage
+from rayprob.errors import BundleError, RayprobError
+from rayprob.labels import LabelSpace
+from rayprob.loader.augment import TransformSpec
+from rayprob.models.classifier import Classifier, ModelSpec, build_classifier
+from rayprob.models.weights import WEIGHTS_FILE, classifier_bytes, load_strictly
+from rayprob.probability.calibration import OutputsCalibrator, calibrator_from_arrays
+
+VERSION = 1
+DESCRIPTION_FILE, CALIBRATOR_FILE = "bundle.json", "calibrator.safetensors"
+KEYS = ("model", "label_space", "transform", "calibrator", "thresholds", "facts", "files")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A classifier with its labels, evaluation transform, calibrator and thresholds (by name, each [L]); facts are plain."""
+
+    classifier: Classifier
+    model_spec: ModelSpec
+    label_space: LabelSpace
+    transform_spec: TransformSpec
+    calibrator: OutputsCalibrator | None = None
+    thresholds: Mapping[str, NDArray[np.float64]] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: str) -> None:
+        """Write the bundle to a local folder or URI, in place of one that is there.
+
+        No reader ever sees parts of two bundles: a local folder is renamed into place, and elsewhere bundle.json comes last.
+        Raises StorageError.
+        """
+        files = {WEIGHTS_FILE: classifier_bytes(self.classifier, self.label_space)}
+        if self.calibrator is not None:
+            arrays = {name: np.ascontiguousarray(array) for name, array in self.calibrator.to_arrays().items()}
+            files[CALIBRATOR_FILE] = safetensors.numpy.save(arrays)
+        sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        files[DESCRIPTION_FILE] = json.dumps(self._description(sums), indent=1).encode()
+        if storage.is_local(folder):
+            _write_local(storage.local_path(folder), files)
+        else:
+            _write_remote(folder, files)
+
+    @classmethod
+    def load(cls, folder: str) -> "Bundle":
+        """Read a bundle; its classifier is in evaluation mode, on the CPU.
+
+        Raises BundleError for no bundle, another version, a missing or changed file, and weights that do not fit.
+        """
+        described = _read_description(folder)
+        files = {name: _read_checked(folder, name, sha256) for name, sha256 in described["files"].items()}
+        try:
+            return _rebuild(described, files)
+        except BundleError:
+            raise
+        except (RayprobError, KeyError, TypeError, ValueError) as error:
+            found = f"{type(error).__name__}: {error}" if not isinstance(error, RayprobError) else str(error)
+            raise BundleError(f"the bundle at {folder} cannot be rebuilt: {found}; {MAKE_ANEW}") from error
+
+    def _description(self, sums: dict[str, str]) -> dict[str, Any]:
+        thresholds = {name: np.asarray(values_L).tolist() for name, values_L in (self.thresholds or {}).items()}
+        return {
+            "format": "rayprob bundle",
+            "version": VERSION,
+            "family": self.classifier.family,
+            "model": self.model_spec.model_dump(mode="json"),
+            "label_space": self.label_space.to_dict(),
+            "transform": self.transform_spec.model_dump(mode="json"),
+            "calibrator": self.calibrator.name if self.calibrator else None,
+            "thresholds": thresholds if self.thresholds is not None else None,
+            "facts": dict(self.facts),
+            "files": sums,
+        }
+
+
+MAKE_ANEW = "use the rayprob that wrote it, or train its run to the end with this one, which writes it anew"
+
+
+def _rebuild(described: dict[str, Any], files: dict[str, bytes]) -> Bundle:
+    spec = ModelSpec.parse(described["model"], "its model")
+    label_space = LabelSpace.from_dict(described["label_space"])
+    classifier = build_classifier(spec, len(label_space), load=False)
+    load_strictly(classifier, safetensors.torch.load(files[WEIGHTS_FILE]), WEIGHTS_FILE, classifier.state_dict())
+    calibrator = None
+    if described["calibrator"] is not None:
+        arrays = safetensors.numpy.load(files[CALIBRATOR_FILE])
+        calibrator = calibrator_from_arrays(classifier.family, described["calibrator"], arrays)
+    thresholds = described["thresholds"]
+    return Bundle(
+        classifier=classifier.eval(),
+        model_spec=spec,
+        label_space=label_space,
+        transform_spec=TransformSpec.parse(described["transform"], "its transform"),
+        calibrator=calibrator,
+        thresholds=thresholds and {name: np.asarray(values_L, dtype=np.float64) for name, values_L in thresholds.items()},
+        facts=described["facts"],
+    )
+
+
+def _read_description(folder: str) -> dict[str, Any]:
+    path = storage.join(folder, DESCRIPTION_FILE)
+    if not storage.exists(path):
+        raise BundleError(f"no bundle at {folder}: {DESCRIPTION_FILE} is missing; give the folder that training wrote")
+    try:
+        described = json.loads(storage.read_bytes(path))
+    except ValueError as error:
+        raise BundleError(f"{path} is no JSON: {error}; {MAKE_ANEW}") from error
+    version = described.get("version") if isinstance(described, dict) else None
+    if version != VERSION:
+        raise BundleError(f"the bundle at {folder} has version {version!r}, this rayprob reads {VERSION}; {MAKE_ANEW}")
+    missing = [key for key in KEYS if key not in described]
+    if missing:
+        raise BundleError(f"{path} lacks {', '.join(missing)}; {MAKE_ANEW}")
+    return dict(described)
+
+
+def _read_checked(folder: str, name: str, sha256: str) -> bytes:
+    path = storage.join(folder, name)
+    if not storage.exists(path):
+        raise BundleError(f"the bundle at {folder} lacks {name}; copy the whole folder")
+    content = storage.read_bytes(path)
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise BundleError(
+            f"{path} has sha256 {found[:16]}..., {DESCRIPTION_FILE} says {str(sha256)[:16]}...; the file was changed or cut "
+            "short, so copy the whole folder again"
+        )
+    return content
+
+
+def _write_local(folder: Path, files: dict[str, bytes]) -> None:
+    """Write a new folder beside the old one and swap them; a reader may for an instant find neither."""
+    folder = folder.absolute()
+    temporary, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.{what}") for what in ("tmp", "old"))
+    try:
+        for name, content in files.items():
+            storage.write_bytes(str(temporary / name), content)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists():
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_remote(folder: str, files: dict[str, bytes]) -> None:
+    storage.remove(storage.join(folder, DESCRIPTION_FILE))
+    for name, content in files.items():
+        storage.write_bytes(storage.join(folder, name), content)

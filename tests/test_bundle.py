@@ -1,0 +1,177 @@
+"""Bundles: what is saved comes back, and every fault of a folder is named."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rayprob import bundle as bundle_module
+from rayprob.bundle import Bundle
+from rayprob.errors import BundleError
+from rayprob.labels import LabelSpace
+from rayprob.loader.augment import TransformSpec
+from rayprob.models.classifier import ModelSpec, build_classifier
+from rayprob.probability.calibration import AffineCalibrator
+
+LABELS = LabelSpace(("cat", "cow", "dog"), (1, 2, 3))
+
+
+def make(**keys: object) -> Bundle:
+    spec = ModelSpec.parse({"backbone": "squeezenet1_1", **keys})
+    return Bundle(
+        classifier=build_classifier(spec, 3).eval(),
+        model_spec=spec,
+        label_space=LABELS,
+        transform_spec=TransformSpec(size_px=32),
+        calibrator=AffineCalibrator("platt", scale_L=np.array([1.0, 2.0, 0.5]), shift_L=np.zeros(3)),
+        thresholds={"cf1": np.array([0.1, 0.2, 1 / 3])},
+        facts={"run": {"seed": 3}, "map": 0.25},
+    )
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    make().save(str(tmp_path / "bundle"))
+    return tmp_path / "bundle"
+
+
+@pytest.mark.parametrize("head", [{}, {"name": "mixture", "components": 2, "rank": 1}], ids=["bernoulli", "mixture"])
+@pytest.mark.parametrize("norm", ["train", "sync"])
+def test_a_loaded_bundle_gives_the_same_outputs(tmp_path: Path, head: dict[str, object], norm: str) -> None:
+    original = make(backbone="shufflenet_v2_x0_5", head=head, norm=norm, pooling="gem")
+    bundle_module.Bundle(original.classifier, original.model_spec, LABELS, original.transform_spec).save(str(tmp_path / "b"))
+    loaded = Bundle.load(str(tmp_path / "b"))
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        ours, theirs = original.classifier(images), loaded.classifier(images)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert not loaded.classifier.training
+    assert (loaded.calibrator, loaded.thresholds) == (None, None)
+
+
+def test_everything_beside_the_weights_comes_back(saved: Path) -> None:
+    loaded, original = Bundle.load(str(saved)), make()
+    assert (loaded.model_spec, loaded.label_space, loaded.transform_spec) == (
+        original.model_spec,
+        LABELS,
+        original.transform_spec,
+    )
+    assert loaded.facts == original.facts
+    assert loaded.thresholds is not None
+    assert original.thresholds is not None
+    assert np.array_equal(loaded.thresholds["cf1"], original.thresholds["cf1"])
+    assert isinstance(loaded.calibrator, AffineCalibrator)
+    assert loaded.calibrator.name == "platt"
+    assert np.array_equal(loaded.calibrator.scale_L, [1.0, 2.0, 0.5])
+
+
+def test_a_bundle_is_json_and_safetensors_and_nothing_else(saved: Path) -> None:
+    assert sorted(os.listdir(saved)) == ["bundle.json", "calibrator.safetensors", "weights.safetensors"]
+    assert os.listdir(saved.parent) == ["bundle"]
+
+
+def test_a_bundle_whose_weights_once_were_downloaded_loads_without_network(tmp_path: Path) -> None:
+    original = make()
+    spec = original.model_spec.model_copy(update={"weights": "DEFAULT"})
+    Bundle(original.classifier, spec, LABELS, original.transform_spec).save(str(tmp_path / "b"))
+    assert Bundle.load(str(tmp_path / "b")).model_spec.weights == "DEFAULT"
+
+
+def test_saving_replaces_a_bundle_whole(saved: Path) -> None:
+    second = make()
+    Bundle(second.classifier, second.model_spec, LABELS, second.transform_spec, facts={"run": 2}).save(str(saved))
+    assert sorted(os.listdir(saved)) == ["bundle.json", "weights.safetensors"]
+    assert Bundle.load(str(saved)).facts == {"run": 2}
+    assert os.listdir(saved.parent) == ["bundle"]
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_failed_save_leaves_the_old_bundle(saved: Path, monkeypatch: pytest.MonkeyPatch, renames: int) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    really_replace, calls = os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == renames + 1:
+            raise OSError("disk is gone")
+        really_replace(source, target)
+
+    monkeypatch.setattr(bundle_module.os, "replace", replace)
+    with pytest.raises(OSError, match="disk is gone"):
+        make().save(str(saved))
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert os.listdir(saved.parent) == ["bundle"]
+
+
+def edited(key: str, value: object) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        described = json.loads((folder / "bundle.json").read_text())
+        described[key] = value
+        (folder / "bundle.json").write_text(json.dumps(described))
+
+    return edit
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def overwritten(name: str, content: bytes) -> Callable[[Path], None]:
+    def overwrite(folder: Path) -> None:
+        (folder / name).write_bytes(content)
+
+    return overwrite
+
+
+def cut(folder: Path) -> None:
+    content = (folder / "weights.safetensors").read_bytes()
+    (folder / "weights.safetensors").write_bytes(content[:-1])
+
+
+FAULTS = [
+    (without("bundle.json"), r"no bundle at .*: bundle.json is missing; give the folder that training wrote"),
+    (without("weights.safetensors"), r"lacks weights.safetensors; copy the whole folder"),
+    (without("calibrator.safetensors"), r"lacks calibrator.safetensors; copy the whole folder"),
+    (cut, r"weights.safetensors has sha256 .*, bundle.json says .*; the file was changed or cut short"),
+    (overwritten("bundle.json", b"{"), r"bundle.json is no JSON"),
+    (overwritten("bundle.json", b"[]"), r"has version None, this rayprob reads 1; use the rayprob that wrote it"),
+    (edited("version", 2), r"has version 2, this rayprob reads 1; use the rayprob that wrote it"),
+    (edited("files", {}), r"cannot be rebuilt: KeyError: 'weights.safetensors'"),
+    (edited("model", {"backbone": "squeezenet1_1", "colour": 1}), r"cannot be rebuilt: its model has 1 fault.*\n.*'colour'"),
+    (
+        edited("model", {"backbone": "squeezenet1_0"}),
+        r"the weights at weights.safetensors do not fit this model: .* of another shape",
+    ),
+    (edited("label_space", {"names": ["cat"], "category_ids": [1]}), r"head.linear.weight \[3, 512\] here, \[1, 512\] needed"),
+    (edited("transform", {"name": "shrink"}), r"cannot be rebuilt: its transform has 1 fault"),
+    (edited("calibrator", "magic"), r"unknown calibrator 'magic'"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), FAULTS)
+def test_every_fault_of_a_folder_is_named(saved: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(saved)
+    with pytest.raises(BundleError, match=message):
+        Bundle.load(str(saved))
+
+
+def test_a_description_that_lacks_a_key_is_named(saved: Path) -> None:
+    described = json.loads((saved / "bundle.json").read_text())
+    del described["facts"], described["transform"]
+    (saved / "bundle.json").write_text(json.dumps(described))
+    with pytest.raises(BundleError, match=r"bundle.json lacks transform, facts"):
+        Bundle.load(str(saved))
+
+
+def test_an_object_store_sees_the_description_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(bundle_module.storage, "write_bytes", lambda uri, _: written.append(uri))
+    monkeypatch.setattr(bundle_module.storage, "remove", lambda uri: written.append(f"remove {uri}"))
+    make().save("s3://bucket/run/bundle")
+    names = ["remove bundle.json", "weights.safetensors", "calibrator.safetensors", "bundle.json"]
+    assert [uri.replace("s3://bucket/run/bundle/", "") for uri in written] == names
