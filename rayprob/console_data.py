@@ -79,7 +79,7 @@ def _splits_table(splits: list[SplitFacts]) -> Table:
         side_px = f"{split.short_side_px[0]}..{split.short_side_px[2]}..{split.short_side_px[-1]}"
         counts = (f"{split.samples:,}", f"{split.shards:,}", _bytes(split.size_bytes), per_image, f"{split.unknown_labels:,}")
         table.add_row(split.split, *counts, side_px)
-    table.caption = "short side: least..median..greatest; unknown: labels not stated by the source"
+    table.caption = "short side: least..median..greatest; unknown: labels not stated"
     return table
 
 

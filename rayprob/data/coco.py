@@ -136,8 +136,11 @@ def _doubles(values: Iterable[Any]) -> list[Any]:
 
 
 def _bad_unknowns(images: list[dict[str, Any]], boxes: list[dict[str, Any]], category_ids: set[int]) -> list[str]:
-    asked = {entry["id"]: set(entry["unknown_category_ids"]) for entry in images if entry.get("unknown_category_ids")}
-    stray = [f"image {image}: {min(ids - category_ids)}" for image, ids in asked.items() if ids - category_ids]
+    asked = {entry["id"]: entry["unknown_category_ids"] for entry in images if entry.get("unknown_category_ids")}
+    for image, ids in asked.items():
+        if not isinstance(ids, list) or not all(isinstance(category, int) for category in ids):
+            return [f"image {image}: {ids!r:.80} is no list of ids"]
+    stray = [f"image {image}: {category}" for image, ids in asked.items() for category in set(ids) - category_ids]
     both = {(box["image_id"], box["category_id"]) for box in boxes if box["category_id"] in asked.get(box["image_id"], ())}
     return stray + [f"image {image}: {category} is annotated too" for image, category in sorted(both)]
 
