@@ -1,5 +1,6 @@
 """The front door: one verb a function; only this file prints. Heavy imports stay inside the verbs, so that --help is fast."""
 
+import json
 import logging
 import sys
 from typing import Annotated
@@ -29,6 +30,100 @@ Overrides = Annotated[
 def setup(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the package logs.")] = False) -> None:
     """Set up logging before any verb."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+@app.command()
+def shard(
+    recipe_file: Annotated[str, typer.Argument(metavar="RECIPE.yaml", help="A recipe, such as shards/coco2014.yaml.")],
+    overrides: Overrides = None,
+) -> None:
+    """Build a dataset of WebDataset shards, or go on with a stopped build."""
+    from rayprob.console_data import shard_progress, show_summary
+    from rayprob.data.build import build, on_ray
+    from rayprob.data.recipe import Recipe
+
+    recipe = Recipe.read(recipe_file, overrides or ())
+    try:
+        with shard_progress(err) as on_progress:
+            summary = build(recipe, run_tasks=on_ray(), on_progress=on_progress)
+    except KeyboardInterrupt as stopped:
+        err.print(str(stopped) or "stopped")
+        raise typer.Exit(130) from None
+    show_summary(out, summary)
+
+
+@app.command()
+def verify(dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A built dataset: a folder or URI.")]) -> None:
+    """Read every byte of a dataset again and name each fault; exit code 1 where there is one."""
+    from rayprob.console_data import bytes_progress
+    from rayprob.data.verify import verify as find_faults
+
+    with bytes_progress(err, "verifying") as on_progress:
+        faults = find_faults(dataset, on_progress)
+    for fault in faults:
+        out.print(str(fault), markup=False, soft_wrap=True)
+    if faults:
+        err.print(f"{len(faults):,} faults in {dataset}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+    out.print(f"{dataset}: every byte is as it was built", markup=False, soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A built dataset: a folder or URI.")],
+    top: Annotated[int, typer.Option("--top", help="How many label sets and co-occurrences to show.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Show what a dataset holds: counts, prevalence per label, label-set sizes, strongest co-occurrences."""
+    from rayprob.console_data import show_inspection
+    from rayprob.data.inspect import inspect as find_facts
+
+    found = find_facts(dataset, top=top)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+        return
+    show_inspection(out, found)
+
+
+@app.command()
+def train(
+    run_file: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file, such as tune_configs/demo.yaml.")],
+    overrides: Overrides = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove this run's folder and start anew.")] = False,
+) -> None:
+    """Train a run on Ray, or go on with it: the same command resumes from the last checkpoint."""
+    from rayprob.console import RunView
+    from rayprob.train.launch import launch
+    from rayprob.train.run import Run
+
+    run = Run.read(run_file, overrides or ())
+    with RunView(out) as view:
+        outcome = launch(run, view.tell, fresh=fresh)
+    if outcome.ending == "stopped":
+        out.print(f"stopped at step {outcome.step} of {outcome.total_steps}, saved; the same command goes on from there")
+        raise typer.Exit(130)
+    early = ", stopped early for want of a better evaluation" if outcome.ending == "early" else ""
+    out.print(f"finished at step {outcome.step}{early}; best holdout mAP {outcome.best_score:.4f} at step {outcome.best_step}")
+    out.print(f"next: rayprob evaluate {run.run_folder}    tensorboard --logdir {run.run_folder}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run, such as runs/demo.")],
+    split: Annotated[str, typer.Option("--split", help="Which split of the run's dataset.")] = "val",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Print a run's numbers on a split beside the paper's, and write its predictions."""
+    from rayprob.console import sample_progress, show_assessment
+    from rayprob.train.assess import assess
+
+    with sample_progress(err, f"predicting {split}") as on_progress:
+        assessment = assess(run_folder, split, on_progress)
+    if as_json:
+        typer.echo(json.dumps(assessment.to_dict()))
+        return
+    show_assessment(out, assessment)
+    out.print(f"predictions: {run_folder.rstrip('/')}/predictions/{split}.parquet", soft_wrap=True)
 
 
 def main() -> None:

@@ -26,6 +26,11 @@ class Spec(BaseModel):
         return cls.parse(override(read_yaml(path), overrides), where=str(path))
 
     @classmethod
+    def read_text(cls, text: str, where: str) -> Self:
+        """Read YAML text; `where` names its origin in errors."""
+        return cls.parse(yaml.safe_load(text), where)
+
+    @classmethod
     def parse(cls, value: dict[str, Any], where: str = "spec") -> Self:
         """Validate plain data. Raises SpecError that lists every fault with its dotted key."""
         try:
@@ -121,18 +126,21 @@ def _fault(model: type[BaseModel], detail: dict[str, Any]) -> str:
 
 
 def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         field = model.model_fields.get(part)
         inner = _models_in(field.annotation) if field else []
-        if not inner:
+        if not field or not inner:
             return None
         model = inner[0]
+        if typing.get_origin(field.annotation) in (dict, tuple, list):
+            next(parts, None)  # the key or place inside the collection
     return model
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple, list, typing.Annotated):
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, dict, tuple, list, typing.Annotated):
         return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
     return []

@@ -12,7 +12,7 @@ FLOORS = (
     ("models", "bundle"),
     ("train",),
     ("sweep", "calibrate", "predict", "report", "export", "serve"),
-    ("cli", "__main__"),
+    ("cli", "console", "console_data", "__main__"),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 RAY_FILES = {"data/build.py", "train/worker.py", "train/launch.py", "sweep.py", "serve.py"}

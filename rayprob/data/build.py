@@ -96,8 +96,7 @@ def on_ray(**init: Any) -> RunTasks:
     def run_tasks(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
         if not jobs:
             return iter(())
-        import ray
-
+        ray = import_ray()
         was_running = ray.is_initialized()
         if not was_running:
             start_ray(**init)
@@ -106,24 +105,30 @@ def on_ray(**init: Any) -> RunTasks:
     return run_tasks
 
 
-def start_ray(**init: Any) -> None:
-    """Join the cluster that RAY_ADDRESS names, or start a quiet Ray on this machine with the arguments `init`."""
+def import_ray() -> Any:
+    """Return the module ray, imported with the settings that it reads only then; a user's own settings come first."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "RAY_ADDRESS" not in os.environ:
+        # Ray listens on all interfaces; with a token, only this user's processes may talk to it.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    return ray
+
+
+def start_ray(**init: Any) -> None:
+    """Join the cluster that RAY_ADDRESS names, or start a quiet Ray on this machine with the arguments `init`."""
+    ray = import_ray()
     if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False)
         return
-    # Ray listens on all interfaces; with a token only this user's processes may talk to it.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
     quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
     # address: a bare init would join any cluster whose name lies in Ray's temporary folder, even a dead one.
     ray.init(**{"address": "local", "object_store_memory": OBJECT_STORE_BYTES, **quiet, **init})
 
 
 def _map_on_ray(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob], *, shut_down: bool) -> Iterator[ShardFacts]:
-    import ray
-
+    ray = import_ray()
     task = ray.remote(num_cpus=1, max_retries=2)(write)
     bound = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
     waiting = iter(jobs)

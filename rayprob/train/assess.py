@@ -1,0 +1,116 @@
+"""`rayprob evaluate`: a trained run's numbers on a split, laid beside the paper's. N samples, L labels."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rayprob import storage
+from rayprob.bundle import Bundle
+from rayprob.data.manifest import Dataset, Manifest
+from rayprob.errors import RunError
+from rayprob.loader.augment import build_transform
+from rayprob.loader.loader import EvalStream
+from rayprob.loader.order import Place
+from rayprob.metrics.counting import PaperMetrics, best_single_threshold, label_sets, paper_metrics, top_k
+from rayprob.metrics.ranking import average_precision, mean_average_precision_by_size
+from rayprob.predictions import Predictions
+from rayprob.train.compute import Compute
+from rayprob.train.evaluate import marginals, predict_split, ranking_scores
+from rayprob.train.folder import open_run
+from rayprob.train.run import Run
+
+# Table III of the paper: ResNet-101 at 448 px with sigmoids and BCE, COCO-2014 val, label sets at 0.5.
+PAPER = PaperMetrics(mAP=0.794, OP=0.9947, OR=0.310, OF1=0.473, CP=0.9927, CR=0.255, CF1=0.406)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The numbers of one split, all as fractions of one; `ap` holds the labels that have a positive."""
+
+    run: str
+    split: str
+    num_samples: int
+    threshold: float  # the single one with the best OF1 on holdout
+    at_half: PaperMetrics
+    at_threshold: PaperMetrics
+    top_3: PaperMetrics
+    map_by_size: dict[str, float | None]
+    ap: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        return asdict(self)
+
+
+def assess(folder: str, split: str, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Assessment:
+    """Predict a split with a run's bundle, write `predictions/<split>.parquet`, and return its numbers.
+
+    The threshold comes from the run's holdout predictions; the split itself decides nothing. `on_progress` gets the
+    samples done and their number. Raises RunError for a run without a bundle, DatasetError for an unknown split.
+    """
+    run = open_run(folder)
+    predictions, manifest = predict_run(run, split, on_progress)
+    predictions.write(storage.join(folder, "predictions", f"{split}.parquet"))
+    return assessment(run.name, predictions, tuned_threshold(run), areas(manifest, predictions.sample_ids_N))
+
+
+def predict_run(run: Run, split: str, on_progress: Callable[[int, int], None]) -> tuple[Predictions, Manifest]:
+    """Return the predictions of a run's bundle for a split of its dataset, and the split."""
+    folder = run.run_folder
+    if not storage.exists(storage.join(folder, "bundle", "bundle.json")):
+        raise RunError(f"{folder} has no bundle yet: the run is not finished; `rayprob train` with the same file goes on")
+    bundle = Bundle.load(storage.join(folder, "bundle"))
+    dataset = Dataset.open(run.data.root)
+    bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", run.data.root)
+    manifest = dataset.split(split)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    compute = Compute.plan(run.precision, Place(), device)
+    compute.place_weights(bundle.classifier)
+    transform = build_transform(bundle.transform_spec)
+    stream = EvalStream(manifest, run.stream, transform, place=Place(), micro_batch=run.evaluation.micro_batch)
+    facts = {**bundle.facts, "dataset_fingerprint": dataset.fingerprint}
+    return predict_split(bundle.classifier, manifest, stream, compute, facts, on_progress), manifest
+
+
+def tuned_threshold(run: Run) -> float:
+    """Return the single threshold with the best OF1 on the run's holdout predictions."""
+    path = storage.join(run.run_folder, "predictions", f"{run.evaluation.split}.parquet")
+    holdout = Predictions.read(path)
+    return best_single_threshold(marginals(holdout), holdout.targets_NL, holdout.known_NL, objective="OF1").threshold
+
+
+def areas(manifest: Manifest, sample_ids_N: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the area in px2 of the largest object of each label in each sample [N, L]; nan where there is none."""
+    areas_NL = np.full((len(manifest), len(manifest.label_space)), np.nan)
+    rows = np.repeat(np.arange(len(manifest)), np.diff(manifest.labels.starts))
+    areas_NL[rows, manifest.labels.values] = manifest.label_areas_px2.values
+    order = np.argsort(manifest.sample_ids_N)
+    return areas_NL[order[np.searchsorted(manifest.sample_ids_N, sample_ids_N, sorter=order)]]
+
+
+def assessment(name: str, predictions: Predictions, threshold: float, areas_NL: NDArray[np.float64]) -> Assessment:
+    """Return all numbers of one table of predictions."""
+    scores_NL, marginals_NL = ranking_scores(predictions), marginals(predictions)
+    targets_NL, known_NL = predictions.targets_NL, predictions.known_NL
+
+    def numbers(predicted_NL: NDArray[np.bool_]) -> PaperMetrics:
+        return paper_metrics(scores_NL, predicted_NL, targets_NL, known_NL)
+
+    by_size = mean_average_precision_by_size(scores_NL, targets_NL, areas_NL, known_NL)
+    ap_L = average_precision(scores_NL, targets_NL, known_NL)
+    names = predictions.label_space.names
+    return Assessment(
+        run=name,
+        split=str(predictions.facts["split"]),
+        num_samples=len(predictions.sample_ids_N),
+        threshold=threshold,
+        at_half=numbers(label_sets(marginals_NL, 0.5)),
+        at_threshold=numbers(label_sets(marginals_NL, threshold)),
+        top_3=numbers(top_k(scores_NL, min(3, len(names)))),
+        map_by_size={size: mean.value if mean else None for size, mean in by_size.items()},
+        ap={label: float(ap) for label, ap in zip(names, ap_L, strict=True) if np.isfinite(ap)},
+    )

@@ -1,0 +1,115 @@
+"""Where and in which arithmetic one rank computes: its device, autocast, memory layout, and DDP around the classifier."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from rayprob.loader.order import Place
+from rayprob.models.classifier import Classifier
+from rayprob.train.run import PrecisionSpec
+
+AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """One rank's place, device and arithmetic."""
+
+    place: Place
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+    memory_format: torch.memory_format
+    is_compiled: bool
+
+    @classmethod
+    def plan(cls, spec: PrecisionSpec, place: Place, device: torch.device) -> "Compute":
+        """Resolve every `auto` for this device."""
+        is_gpu = device.type == "cuda"
+        autocast = ("bf16" if is_gpu else "float32") if spec.autocast == "auto" else spec.autocast
+        channels_last = is_gpu if spec.channels_last == "auto" else spec.channels_last
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return cls(place, device, AUTOCAST[autocast], layout, spec.compile)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which a forward runs."""
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.autocast_dtype)
+
+    def grad_scaler(self) -> torch.amp.GradScaler:
+        """Return a loss scaler, active for fp16 only: its exponent range is too small for gradients."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.autocast_dtype == torch.float16)
+
+    def place_weights(self, module: nn.Module) -> None:
+        """Move a module to the device and into the memory layout, in place."""
+        module.to(self.device).to(memory_format=self.memory_format)
+
+    def images(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return a batch's images on the device, in the memory layout of the weights."""
+        moved = images_BCHW.to(self.device, non_blocking=True)
+        return moved.contiguous(memory_format=self.memory_format)
+
+    def parallel(self, classifier: Classifier) -> nn.Module:
+        """Return what training calls: the classifier, compiled if asked for, under DDP where there are several ranks."""
+        module: nn.Module = torch.compile(classifier) if self.is_compiled else classifier  # type: ignore[assignment]
+        if self.place.world_size == 1:
+            return module
+        device_ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=device_ids, gradient_as_bucket_view=True)
+
+
+def accumulating(module: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
+    """Return the context of one micro batch: gradients cross the network with the last one only."""
+    if isinstance(module, DistributedDataParallel) and not is_last:
+        return module.no_sync()
+    return nullcontext()
+
+
+def sum_over_ranks(values: torch.Tensor, place: Place) -> torch.Tensor:
+    """Add `values` up over all ranks, in place."""
+    if place.world_size > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def share_buffers(classifier: nn.Module, place: Place) -> None:
+    """Give every rank the batch-norm statistics of rank 0, which are the ones that a checkpoint keeps."""
+    if place.world_size > 1:
+        for buffer in classifier.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def wait_for_all(place: Place) -> None:
+    """Return when every rank has come here."""
+    if place.world_size > 1:
+        dist.barrier()
+
+
+def gather_lists(values: list[int], place: Place) -> list[int]:
+    """Return the values of all ranks, sorted."""
+    if place.world_size == 1:
+        return sorted(values)
+    everyone: list[list[int]] = [[] for _ in range(place.world_size)]
+    dist.all_gather_object(everyone, values)
+    return sorted(value for part in everyone for value in part)
+
+
+@contextmanager
+def evaluating(classifier: Classifier) -> Iterator[Classifier]:
+    """Put the classifier into evaluation mode without gradients, and back into its former mode afterwards."""
+    was_training = classifier.training
+    classifier.eval()
+    try:
+        with torch.inference_mode():
+            yield classifier
+    finally:
+        classifier.train(was_training)
+
+
+Report = Callable[[dict[str, Any]], None]

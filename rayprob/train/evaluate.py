@@ -1,0 +1,97 @@
+"""From a classifier and a split to predictions, and from predictions to numbers. N samples, L labels."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayprob.data.manifest import Manifest
+from rayprob.loader.loader import Batch, EvalStream
+from rayprob.metrics.counting import best_single_threshold, paper_metrics
+from rayprob.metrics.gather import gather_rows
+from rayprob.metrics.ranking import average_precision
+from rayprob.models.classifier import Classifier
+from rayprob.predictions import Predictions
+from rayprob.probability.distribution import from_outputs
+from rayprob.train.compute import Compute, evaluating
+
+
+def predict_split(
+    classifier: Classifier,
+    manifest: Manifest,
+    stream: EvalStream,
+    compute: Compute,
+    facts: Mapping[str, Any],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Predictions:
+    """Return the predictions of a whole split on every rank: each rank computes its part, the rows are gathered once.
+
+    `on_progress` gets this rank's samples done and the number of all. Raises MetricError where a sample is missing or double.
+    """
+    count = 0
+
+    def counted(batches: Iterable[Batch]) -> Iterator[Batch]:
+        nonlocal count
+        for batch in batches:
+            yield batch
+            count += len(batch)
+            on_progress(count, len(manifest))
+
+    sample_ids_n, outputs = _predict_part(classifier, counted(stream), compute)
+    gathered = gather_rows(sample_ids_n, outputs, expected_ids=manifest.sample_ids_N)
+    rows = np.argsort(manifest.sample_ids_N, kind="stable")
+    return Predictions(
+        label_space=manifest.label_space,
+        sample_ids_N=manifest.sample_ids_N[rows],
+        targets_NL=manifest.targets(rows),
+        known_NL=manifest.known(rows),
+        family=classifier.family,
+        outputs=gathered,
+        facts=dict(facts, split=manifest.split),
+    )
+
+
+def _predict_part(
+    classifier: Classifier, batches: Iterable[Batch], compute: Compute
+) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
+    ids: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    parts: dict[str, list[NDArray[np.float32]]] = {}
+    with evaluating(classifier):
+        for batch in batches:
+            with compute.autocast():
+                outputs = classifier(compute.images(batch.images_BCHW))
+            ids.append(batch.sample_ids_B.numpy())
+            for name, tensor in outputs.items():
+                parts.setdefault(name, []).append(tensor.float().cpu().numpy())
+    return np.concatenate(ids), {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def marginals(predictions: Predictions) -> NDArray[np.float64]:
+    """Return P(label present given image) [N, L]."""
+    return from_outputs(predictions.family, predictions.outputs).marginals()
+
+
+def ranking_scores(predictions: Predictions) -> NDArray[Any]:
+    """Return scores [N, L] that rank as the marginals do: the logits where there are some, for they never saturate."""
+    if "logits" in predictions.outputs:
+        return predictions.outputs["logits"]
+    return marginals(predictions)
+
+
+def evaluation_numbers(predictions: Predictions) -> dict[str, Any]:
+    """Return what a run records at an evaluation: mAP, the paper's six at 0.5, best OF1, NLL per image, AP per label."""
+    targets_NL, known_NL = predictions.targets_NL, predictions.known_NL
+    marginals_NL = marginals(predictions)
+    ap_L = average_precision(ranking_scores(predictions), targets_NL, known_NL)
+    at_half = paper_metrics(ranking_scores(predictions), marginals_NL >= 0.5, targets_NL, known_NL)
+    best = best_single_threshold(marginals_NL, targets_NL, known_NL, objective="OF1")
+    log_prob_N = from_outputs(predictions.family, predictions.outputs).log_prob(targets_NL, known_NL)
+    names = predictions.label_space.names
+    return {
+        **at_half.to_dict(),
+        "best_OF1": best.value,
+        "best_threshold": best.threshold,
+        "nll_nats": float(-np.mean(log_prob_N)),
+        "ap": {name: float(ap) for name, ap in zip(names, ap_L, strict=True) if np.isfinite(ap)},
+    }

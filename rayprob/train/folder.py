@@ -1,0 +1,100 @@
+"""A run's folder: whose it is, whether the run may go on in it, and the two notes that processes leave there.
+
+runs/NAME/run.yaml          the resolved run file
+          run.json          its identity, and the fingerprint of its dataset
+          metrics.jsonl     tensorboard/    checkpoints/    predictions/    bundle/    ray/
+          stop              somebody asks the run to save and stop
+          failed.json       why it cannot go on, so that a restarted worker does not try again
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+from rayprob import __version__, storage
+from rayprob.data.manifest import Dataset
+from rayprob.errors import RayprobError, RunError
+from rayprob.spec import differing_keys
+from rayprob.train.run import Run, identity
+from rayprob.train.state import latest, list_checkpoints
+
+STOP, FAILED = "stop", "failed.json"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a run finds in its folder: nothing (step 0), a checkpoint to go on from, or its own finished result."""
+
+    folder: str
+    step: int
+    is_finished: bool
+
+
+def claim(run: Run, dataset: Dataset) -> Claim:
+    """Make `run.run_folder` this run's, or confirm that it is. Raises RunError where it belongs to another run."""
+    folder = run.run_folder
+    facts = {"identity": identity(run), "dataset_fingerprint": dataset.fingerprint, "rayprob": __version__}
+    if storage.exists(storage.join(folder, "run.json")):
+        _require_same(folder, json.loads(storage.read_bytes(storage.join(folder, "run.json"))), facts)
+    elif storage.list_names(folder):
+        raise RunError(f"{folder} is not empty and holds no run; set another folder, or empty this one")
+    for note in (STOP, FAILED):
+        storage.remove(storage.join(folder, note))
+    storage.write_text(storage.join(folder, "run.yaml"), run.to_yaml())
+    storage.write_text(storage.join(folder, "run.json"), json.dumps(facts, indent=1))
+    last = latest(list_checkpoints(folder))
+    return Claim(folder, last.step if last else 0, storage.exists(storage.join(folder, "bundle", "bundle.json")))
+
+
+def clear(run: Run) -> None:
+    """Remove a run's folder, for a fresh start. Raises RunError where it holds something else than a run."""
+    folder = run.run_folder
+    if not storage.exists(folder):
+        return
+    if not storage.is_local(folder):
+        raise RunError(f"--fresh removes local run folders only; remove {folder} yourself, or choose another name")
+    if not storage.exists(storage.join(folder, "run.json")) and storage.list_names(folder):
+        raise RunError(f"{folder} holds no run, so --fresh does not remove it; set another folder")
+    shutil.rmtree(storage.local_path(folder))
+
+
+def open_run(folder: str) -> Run:
+    """Return the run whose folder this is. Raises RunError where it is none."""
+    uri = storage.join(folder, "run.yaml")
+    if not storage.exists(uri):
+        raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
+    return Run.read_text(storage.read_bytes(uri).decode(), where=uri).model_copy(update={"folder": folder})
+
+
+def ask_to_stop(folder: str) -> None:
+    """Ask all ranks to save and stop after the step they are at."""
+    storage.write_text(storage.join(folder, STOP), "")
+
+
+def stop_is_asked(folder: str) -> bool:
+    """Return whether somebody asked this run to stop."""
+    return storage.exists(storage.join(folder, STOP))
+
+
+def note_failure(folder: str, error: RayprobError) -> None:
+    """Write down an error that a restart would only meet again."""
+    storage.write_text(storage.join(folder, FAILED), json.dumps({"kind": type(error).__name__, "message": str(error)}))
+
+
+def read_failure(folder: str) -> dict[str, str] | None:
+    """Return the noted failure, if there is one."""
+    uri = storage.join(folder, FAILED)
+    return json.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
+
+
+def _require_same(folder: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    changed = differing_keys(old["identity"], new["identity"])
+    if old["dataset_fingerprint"] != new["dataset_fingerprint"]:
+        changed.append(f"dataset fingerprint: {old['dataset_fingerprint']} -> {new['dataset_fingerprint']}")
+    if changed:
+        listed = "\n".join(f"  {line}" for line in changed)
+        raise RunError(
+            f"{folder} holds a run that differs from this one in {len(changed)} key(s):\n{listed}\n"
+            "set another name, undo the changes, or start anew with --fresh (which removes that run)"
+        )

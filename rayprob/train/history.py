@@ -1,0 +1,124 @@
+"""What a run writes down as it goes: one line per event in `metrics.jsonl`, and the same as TensorBoard scalars.
+
+Only rank 0 holds a History. Rows are plain dicts with `kind` ("start", "step" or "evaluation") and `step`. A resumed run
+first drops the rows after its checkpoint, since it will write them again.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from rayprob import storage
+
+FILE = "metrics.jsonl"
+REMOTE_POLL_S = 5.0
+log = logging.getLogger(__name__)
+
+
+class History:
+    """Append-only record of a run from `step` on; a remote folder gets its rows at each `flush`, for it has no append."""
+
+    def __init__(self, folder: str, step: int) -> None:
+        self._uri = storage.join(folder, FILE)
+        self._rows = [row for row in read_history(folder) if row["step"] <= step]
+        self._is_local = storage.is_local(folder)
+        self._write_all()
+        self._board = self._open_board(folder, step)
+
+    def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Add one row and its scalars."""
+        row = {"kind": kind, "step": step, **values}
+        self._rows.append(row)
+        if self._is_local:
+            with open(storage.local_path(self._uri), "a") as file:
+                file.write(json.dumps(row) + "\n")
+        if self._board and kind != "start":
+            for name, value in scalars(values):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def show_images(self, step: int, images_BCHW: NDArray[np.uint8], captions: Sequence[str]) -> None:
+        """Put example images with their label names into TensorBoard."""
+        if self._board:
+            self._board.add_images("examples/images", images_BCHW, step)
+            self._board.add_text("examples/labels", "  \n".join(f"{n}: {text}" for n, text in enumerate(captions)), step)
+
+    def flush(self) -> None:
+        """Make everything recorded so far visible to readers."""
+        if not self._is_local:
+            self._write_all()
+        if self._board:
+            self._board.flush()
+
+    def close(self) -> None:
+        """Flush and let go of the files."""
+        self.flush()
+        if self._board:
+            self._board.close()
+
+    def _write_all(self) -> None:
+        storage.write_text(self._uri, "".join(json.dumps(row) + "\n" for row in self._rows))
+
+    def _open_board(self, folder: str, step: int) -> SummaryWriter | None:
+        if not self._is_local:
+            log.warning("no TensorBoard files: the run folder %s is remote; metrics.jsonl holds the same numbers", folder)
+            return None
+        board = storage.local_path(storage.join(folder, "tensorboard"))
+        return SummaryWriter(str(board), purge_step=step + 1 if step else None)
+
+
+def scalars(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Return every finite number in `values` with its slashed name, nested mappings included."""
+    found: list[tuple[str, float]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found += scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value):
+            found.append((f"{prefix}{name}".replace(" ", "_"), float(value)))
+    return found
+
+
+def read_history(folder: str) -> list[dict[str, Any]]:
+    """Return the rows of a run's `metrics.jsonl`; a last line that was cut by a crash is left out."""
+    uri = storage.join(folder, FILE)
+    if not storage.exists(uri):
+        return []
+    lines = storage.read_bytes(uri).decode().split("\n")
+    # Only a line that ends with a newline was written whole.
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+class HistoryTail:
+    """Follows a run's history from another process: each new row once, also across restarts of its workers."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._num_told = len(read_history(folder))
+        self._size_bytes = _size_bytes(folder)
+        self._looked_at_s = time.monotonic()
+
+    def new_rows(self) -> list[dict[str, Any]]:
+        """Return the rows that were added since the last call; a remote folder is looked at every few seconds only."""
+        now_s = time.monotonic()
+        if not storage.is_local(self._folder) and now_s - self._looked_at_s < REMOTE_POLL_S:
+            return []
+        self._looked_at_s = now_s
+        size_bytes = _size_bytes(self._folder)
+        if size_bytes == self._size_bytes:
+            return []
+        rows = read_history(self._folder)
+        if len(rows) < self._num_told:
+            # A restarted worker dropped the rows after its checkpoint; its news begins with its start row.
+            self._num_told = max((n for n, row in enumerate(rows) if row["kind"] == "start"), default=0)
+        new, self._num_told, self._size_bytes = rows[self._num_told :], len(rows), size_bytes
+        return new
+
+
+def _size_bytes(folder: str) -> int:
+    uri = storage.join(folder, FILE)
+    return storage.size_bytes(uri) if storage.exists(uri) else 0

@@ -1,0 +1,137 @@
+"""One rank's part of a run, ready to go: every part built, checked, and restored from the last checkpoint."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rayprob.data.manifest import Dataset, Manifest
+from rayprob.loader.augment import build_transform
+from rayprob.loader.loader import EvalStream, TrainStream
+from rayprob.loader.order import Place
+from rayprob.models.classifier import build_classifier
+from rayprob.models.losses import Loss, build_loss
+from rayprob.probability.mixture import fit_label_mixture
+from rayprob.seeds import derive
+from rayprob.train.compute import Compute, wait_for_all
+from rayprob.train.history import History
+from rayprob.train.optimizer import build_optimizer
+from rayprob.train.run import Run, check
+from rayprob.train.state import Ema, TrainState, latest, list_checkpoints
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Since when time has not been added to the progress, and when a checkpoint was last written."""
+
+    elapsed_since_s: float
+    saved_at_s: float
+
+    @classmethod
+    def start(cls) -> "Clock":
+        return cls(time.perf_counter(), time.perf_counter())
+
+
+@dataclass
+class Job:
+    """One rank's part of a run, ready to go."""
+
+    run: Run
+    compute: Compute
+    dataset: Dataset
+    stream: TrainStream
+    holdout: EvalStream
+    state: TrainState
+    parallel: torch.nn.Module
+    loss: Loss
+    history: History | None
+    total_steps: int
+    evaluate_every: int
+    clock: Clock = field(default_factory=Clock.start)
+
+    @property
+    def place(self) -> Place:
+        return self.compute.place
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What every table and bundle of this run says of its origin."""
+        return {
+            "run": self.run.model_dump(mode="json"),
+            "run_fingerprint": self.run.fingerprint,
+            "dataset_fingerprint": self.dataset.fingerprint,
+            "step": self.state.progress.step,
+        }
+
+
+def prepare(run: Run, place: Place, device: torch.device) -> Job:
+    """Build every part, check that the parts fit, and restore the last checkpoint where there is one."""
+    dataset = Dataset.open(run.data.root)
+    check(run, dataset, place.world_size)
+    compute = Compute.plan(run.precision, place, device)
+    train_split, holdout_split = dataset.split(run.data.train_split), dataset.split(run.evaluation.split)
+    micro_batch = run.micro_batch(place.world_size)
+    stream = TrainStream(
+        train_split, run.stream, build_transform(run.transforms.train), seed=run.seed, place=place, micro_batch=micro_batch
+    )
+    holdout = EvalStream(
+        holdout_split, run.stream, build_transform(run.transforms.evaluate), place=place, micro_batch=run.evaluation.micro_batch
+    )
+    checkpoint = latest(list_checkpoints(run.run_folder))
+    state = build_state(run, dataset, compute, is_fresh=checkpoint is None)
+    if checkpoint:
+        state.restore(checkpoint.load(), checkpoint.progress)
+    wait_for_all(place)
+    per_epoch = stream.batches_per_epoch
+    return Job(
+        run=run,
+        compute=compute,
+        dataset=dataset,
+        stream=stream,
+        holdout=holdout,
+        state=state,
+        parallel=compute.parallel(state.classifier),
+        loss=build_loss(run.loss),
+        history=History(run.run_folder, state.progress.step) if place.rank == 0 else None,
+        total_steps=run.duration.in_steps(per_epoch, run.stream.global_batch),
+        evaluate_every=run.evaluation.every.in_steps(per_epoch, run.stream.global_batch),
+    )
+
+
+def build_state(run: Run, dataset: Dataset, compute: Compute, *, is_fresh: bool) -> TrainState:
+    """Return the state of step 0, equal on every rank; without its starting weights where a checkpoint will replace them."""
+    torch.manual_seed(derive(run.seed, "weights"))
+    train_split = dataset.split(run.data.train_split)
+    classifier = build_classifier(
+        run.model,
+        len(dataset.label_space),
+        prevalence_L=prevalence(train_split),
+        mixture=label_mixture(run, train_split) if is_fresh and run.model.head.name == "mixture" else None,
+        label_space=dataset.label_space,
+        load=is_fresh,
+    )
+    compute.place_weights(classifier)
+    ema = Ema(classifier, run.ema.half_life_samples, run.stream.global_batch) if run.ema else None
+    return TrainState(
+        classifier=classifier.train(),
+        optimizer=build_optimizer(classifier, run.optimizer, compute.device),
+        scaler=compute.grad_scaler(),
+        ema=ema,
+    )
+
+
+def prevalence(manifest: Manifest) -> NDArray[np.float64]:
+    """Return the share of samples with each label, among those whose label is known [L]."""
+    known_NL = manifest.known()
+    present_L = (manifest.targets() & known_NL).sum(axis=0)
+    return np.asarray(present_L / np.maximum(1, known_NL.sum(axis=0)), dtype=np.float64)
+
+
+def label_mixture(run: Run, manifest: Manifest) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mixture from which a mixture head starts, fitted to the label sets of the training split."""
+    seed = derive(run.seed, "label mixture")
+    mixture = fit_label_mixture(manifest.targets(), manifest.known(), num_components=run.model.head.components, seed=seed)
+    return mixture.mixing_weights_K, mixture.probabilities_KL

@@ -1,0 +1,206 @@
+"""From a run file to Ray Train workers: start or join Ray, place the workers, follow the run, stop it on Ctrl-C."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from rayprob import errors
+from rayprob.data.build import import_ray, start_ray
+from rayprob.data.manifest import Dataset
+from rayprob.errors import RunError
+from rayprob.train import folder
+from rayprob.train.history import HistoryTail
+from rayprob.train.loop import Outcome
+from rayprob.train.run import Run, absolute, check
+from rayprob.train.state import best_first, latest, list_checkpoints
+
+log = logging.getLogger(__name__)
+
+# How Ray should behave under a run; a user's own setting comes first. The reasons are those of Ray 2.60:
+RAY_SETTINGS = {
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every line of a worker is printed twice
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # a report waits for a health check; the default is 2 s
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",  # without it, ranks wait for a hanging one for ever
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many Ray workers train, and what each one holds."""
+
+    num_workers: int
+    use_gpu: bool
+    cpus_per_worker: int
+
+
+def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Outcome:
+    """Train `run` on Ray and return how it ended; `tell` gets each row of its history, and what the driver has to say.
+
+    SIGINT or SIGTERM asks the workers to save and stop; a second one abandons them. Raises RunError and its kin.
+    """
+    run = absolute(run)
+    dataset = Dataset.open(run.data.root)
+    if fresh:
+        folder.clear(run)
+    claim = folder.claim(run, dataset)
+    if claim.is_finished:
+        tell({"kind": "finished", "step": claim.step, "folder": claim.folder})
+        return _finished_outcome(run)
+    with ray_cluster() as resources:
+        workers = place_workers(run, resources)
+        check(run, dataset, workers.num_workers)
+        tell({"kind": "launch", "step": claim.step, "folder": claim.folder, **vars(workers)})
+        return _follow(run, _Fit(run, workers), HistoryTail(run.run_folder), tell)
+
+
+@contextmanager
+def ray_cluster() -> Iterator[dict[str, float]]:
+    """Join the cluster that RAY_ADDRESS or a submitted job names, or start one on this machine; yield its resources."""
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    ray = import_ray()
+    started_here = not ray.is_initialized()
+    if started_here:
+        start_ray()
+    try:
+        yield ray.cluster_resources()
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def place_workers(run: Run, resources: dict[str, float]) -> Workers:
+    """Resolve every `auto` of the placement against the cluster's resources. Raises RunError for more than there is."""
+    spec = run.placement
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    use_gpu = gpus > 0 if spec.use_gpu == "auto" else spec.use_gpu
+    num_workers = (gpus if use_gpu else 1) if spec.num_workers == "auto" else spec.num_workers
+    share = max(1, cpus // max(1, num_workers))
+    # A GPU's worker needs cores for its loader; a CPU's worker computes with all that it gets.
+    wanted = min(share, 1 + run.stream.loader_workers) if use_gpu else share
+    cpus_per_worker = wanted if spec.cpus_per_worker == "auto" else spec.cpus_per_worker
+    kind, available = ("GPU", gpus) if use_gpu else ("CPU", cpus // cpus_per_worker)
+    if not 0 < num_workers <= available and not _can_grow():
+        raise RunError(
+            f"placement asks for {num_workers} worker(s) with {cpus_per_worker} CPU(s)"
+            f"{' and 1 GPU' if use_gpu else ''} each; this Ray has {cpus} CPU(s) and {gpus} GPU(s), "
+            f"enough for {available}; lower placement.num_workers, or join a larger cluster through RAY_ADDRESS"
+        )
+    log.info("placing %d worker(s) on %s", num_workers, kind)
+    return Workers(num_workers, use_gpu, cpus_per_worker)
+
+
+class _Fit(threading.Thread):
+    """`TorchTrainer.fit` in a thread, so that the main thread can follow the run and hear Ctrl-C."""
+
+    def __init__(self, run: Run, workers: Workers) -> None:
+        super().__init__(name="ray-train", daemon=True)
+        self._run, self._workers = run, workers
+        self.value: dict[str, Any] = {}
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.value = _trainer(self._run, self._workers).fit().return_value or {}
+        except BaseException as error:  # carried to the main thread, whatever it is
+            self.error = error
+
+
+def _trainer(run: Run, workers: Workers) -> Any:
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from rayprob.train.worker import work
+
+    placement = run.placement
+    return TorchTrainer(
+        work,
+        train_loop_config={"run": run.model_dump(mode="json")},
+        torch_config=TorchConfig(timeout_s=placement.collective_timeout_s),
+        scaling_config=ScalingConfig(
+            num_workers=workers.num_workers,
+            use_gpu=workers.use_gpu,
+            resources_per_worker={"CPU": workers.cpus_per_worker, **({"GPU": 1} if workers.use_gpu else {})},
+        ),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=run.run_folder,
+            failure_config=FailureConfig(max_failures=placement.max_failures, controller_failure_limit=10),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+
+
+def _follow(run: Run, fitting: _Fit, tail: HistoryTail, tell: Tell) -> Outcome:
+    with _signals_ask_to_stop(run.run_folder, tell):
+        fitting.start()
+        while fitting.is_alive():
+            fitting.join(timeout=0.3)
+            for row in tail.new_rows():
+                tell(row)
+    for row in tail.new_rows():
+        tell(row)
+    return _outcome(run, fitting)
+
+
+def _outcome(run: Run, fitting: _Fit) -> Outcome:
+    failure = fitting.value.get("failure") or folder.read_failure(run.run_folder)
+    if failure:
+        raise getattr(errors, failure["kind"], RunError)(failure["message"])
+    if fitting.error is not None:
+        logs = "/tmp/ray/session_latest/logs/train"
+        raise RunError(
+            f"the run failed and its {run.placement.max_failures} restart(s) did not help: {_root_cause(fitting.error)}\n"
+            f"the workers' logs are in {logs}; the same command goes on from the last checkpoint"
+        ) from fitting.error
+    return Outcome(**fitting.value["outcome"])
+
+
+def _root_cause(error: BaseException) -> str:
+    failures = getattr(error, "worker_failures", None) or {}
+    first = next(iter(failures.values()), error)
+    lines = [line for line in str(first).strip().splitlines() if line.strip()]
+    return f"{type(first).__name__}: {lines[-1].strip() if lines else 'no message'}"
+
+
+@contextmanager
+def _signals_ask_to_stop(run_folder: str, tell: Tell) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if folder.stop_is_asked(run_folder):
+            raise KeyboardInterrupt
+        folder.ask_to_stop(run_folder)
+        tell({"kind": "stopping"})
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _finished_outcome(run: Run) -> Outcome:
+    checkpoints = list_checkpoints(run.run_folder)
+    last, best = latest(checkpoints), best_first(checkpoints)[0]
+    assert last is not None
+    ending = "early" if last.progress.is_stopped_early else "finished"
+    return Outcome(ending, last.step, last.step, best.step, best.score)
+
+
+def _can_grow() -> bool:
+    """Return whether this cluster can add nodes: one that we joined may, one that we started cannot."""
+    return "RAY_ADDRESS" in os.environ

@@ -1,0 +1,244 @@
+"""The training loop: plain PyTorch, one process per rank, resumable at any step, without Ray.
+
+The story is `fit`: prepare, train, finish. Every rank runs it; rank 0 alone writes. All random numbers of a step derive
+from the run's seed and the step, so no generator state has to be saved.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from rayprob import storage
+from rayprob.bundle import Bundle
+from rayprob.data.manifest import Dataset
+from rayprob.loader.loader import Batch
+from rayprob.loader.order import Place
+from rayprob.seeds import derive
+from rayprob.train.compute import Report, accumulating, share_buffers, sum_over_ranks, wait_for_all
+from rayprob.train.evaluate import evaluation_numbers, predict_split
+from rayprob.train.folder import stop_is_asked
+from rayprob.train.history import History
+from rayprob.train.job import Clock, Job, prepare
+from rayprob.train.meter import Meter, StepResult
+from rayprob.train.optimizer import clip_gradients, lr_factor, set_lr
+from rayprob.train.run import Run
+from rayprob.train.state import Progress, best_first, list_checkpoints, prune, save_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `finished`, `early` (no better evaluation for long) or `stopped` (asked to, and resumable)."""
+
+    ending: str
+    step: int
+    total_steps: int
+    best_step: int | None
+    best_score: float | None
+
+
+def fit(run: Run, place: Place, device: torch.device, report: Report = lambda numbers: None) -> Outcome:
+    """Train until the run's end, or until a file named `stop` lies in its folder. Resumes from the last checkpoint.
+
+    `report` is called on every rank with the numbers of each evaluation.
+    """
+    job = prepare(run, place, device)
+    try:
+        ending = train(job, report)
+        if ending != "stopped":
+            finish(job)
+    finally:
+        if job.history:
+            job.history.close()
+    progress = job.state.progress
+    return Outcome(ending, progress.step, job.total_steps, progress.best_step, progress.best_score)
+
+
+def train(job: Job, report: Report) -> str:
+    """Take steps until the end; return how it came: "finished", "early" or "stopped"."""
+    run = job.run
+    if job.history:
+        job.history.record("start", job.state.progress.step, start_facts(job))
+    meter = Meter(job.place, job.history, log_every=run.log_every_steps, global_batch=run.stream.global_batch)
+    for batches in steps(job, meter):
+        meter.add(take_step(job, batches))
+        step = job.state.progress.step
+        if step % job.evaluate_every == 0 or step == job.total_steps:
+            meter.close_window()
+            evaluate(job, report)
+            meter.restart()
+        elif meter.save_is_asked or meter.stop_is_asked or _save_is_due(job):
+            meter.settle()
+            save(job, score=None)
+            meter.save_is_asked = False
+        if job.state.progress.is_stopped_early:
+            break
+        if meter.stop_is_asked and step < job.total_steps:
+            return "stopped"
+    return "early" if job.state.progress.is_stopped_early else "finished"
+
+
+def start_facts(job: Job) -> dict[str, Any]:
+    """Return the facts with which a run starts or goes on."""
+    parameters = sum(parameter.numel() for parameter in job.state.classifier.parameters() if parameter.requires_grad)
+    return {
+        "total_steps": job.total_steps,
+        "steps_per_epoch": job.stream.batches_per_epoch,
+        "train_samples": len(job.dataset.split(job.run.data.train_split)),
+        "world_size": job.place.world_size,
+        "device": str(job.compute.device),
+        "trainable_parameters": parameters,
+    }
+
+
+def steps(job: Job, meter: Meter) -> Iterator[list[Batch]]:
+    """Yield the micro batches of each step that is still to be taken."""
+    progress = job.state.progress
+    if progress.is_stopped_early:
+        return
+    with closing(job.stream.iterate(progress.cursor)) as batches:
+        for _ in range(progress.step, job.total_steps):
+            with meter.waiting():
+                micro_batches = [next(batches) for _ in range(job.stream.micro_batches_per_step)]
+            if job.history and progress.step == 0 and job.state.progress.step == 0:
+                show_examples(job.history, micro_batches[0], job.dataset)
+            yield micro_batches
+
+
+def show_examples(history: History, batch: Batch, dataset: Dataset) -> None:
+    """Put the first images of the run, as the classifier sees them, into TensorBoard."""
+    names = [", ".join(dataset.label_space.names_of(targets_L.numpy())) for targets_L in batch.targets_BL[:16]]
+    history.show_images(0, batch.images_BCHW[:16].numpy(), names)
+
+
+def take_step(job: Job, batches: list[Batch]) -> StepResult:
+    """Take one optimizer step over the global batch of which `batches` is this rank's part."""
+    run, state, place = job.run, job.state, job.place
+    step = state.progress.step
+    set_lr(state.optimizer, factor := lr_factor(run.schedule, step, job.total_steps))
+    torch.manual_seed(derive(run.seed, "step", step, place.rank))
+    loss_B = torch.cat([backward(job, batch, batch is batches[-1]) for batch in batches])
+    update(job)
+    state.progress = replace(state.progress, step=step + 1, cursor=job.stream.next(batches[0].cursor))
+    mean_loss = loss_B.sum() / run.stream.global_batch
+    wishes = torch.tensor([_stop_is_asked(job), _minutes_are_over(job)], dtype=mean_loss.dtype, device=mean_loss.device)
+    return StepResult(
+        step=step + 1,
+        lr=run.optimizer.lr * factor,
+        loss_stop_save=sum_over_ranks(torch.cat([mean_loss[None], wishes]), place),
+        loss_B=loss_B,
+        sample_ids_B=torch.cat([batch.sample_ids_B for batch in batches]),
+    )
+
+
+def backward(job: Job, batch: Batch, is_last: bool) -> torch.Tensor:
+    """Add one micro batch's gradient of the mean loss over the global batch; return its losses [B]."""
+    device = job.compute.device
+    with accumulating(job.parallel, is_last):
+        with job.compute.autocast():
+            outputs = job.parallel(job.compute.images(batch.images_BCHW))
+        loss_B: torch.Tensor = job.loss(outputs, batch.targets_BL.to(device), batch.known_BL.to(device))
+        # DDP averages gradients over ranks; the mean must be over the global batch.
+        scaled = loss_B.sum() * (job.place.world_size / job.run.stream.global_batch)
+        job.state.scaler.scale(scaled).backward()  # type: ignore[no-untyped-call]
+    return loss_B.detach()
+
+
+def update(job: Job) -> None:
+    """Clip, step, forget the gradients, and move the average."""
+    state, clip_norm = job.state, job.run.optimizer.clip_norm
+    if clip_norm is not None:
+        state.scaler.unscale_(state.optimizer)
+        clip_gradients([p for p in state.classifier.parameters() if p.grad is not None], clip_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.ema:
+        state.ema.update(state.classifier)
+
+
+def evaluate(job: Job, report: Report) -> None:
+    """Evaluate on holdout, note whether it is the best so far, save a checkpoint, and report."""
+    started_at_s = time.perf_counter()
+    share_buffers(job.state.classifier, job.place)
+    share_buffers(job.state.evaluated, job.place)
+    manifest = job.dataset.split(job.run.evaluation.split)
+    numbers = evaluation_numbers(predict_split(job.state.evaluated, manifest, job.holdout, job.compute, job.facts))
+    job.state.progress = judged(job.state.progress, numbers["mAP"], job.run)
+    save(job, score=numbers["mAP"])
+    if job.history:
+        elapsed_s = time.perf_counter() - started_at_s
+        is_best = job.state.progress.best_step == job.state.progress.step
+        job.history.record("evaluation", job.state.progress.step, {**numbers, "is_best": is_best, "elapsed_s": elapsed_s})
+        job.history.flush()
+    report({"step": job.state.progress.step, **{k: v for k, v in numbers.items() if isinstance(v, float)}})
+
+
+def judged(progress: Progress, score: float, run: Run) -> Progress:
+    """Return the progress after an evaluation: the best one so far, and whether patience has run out."""
+    if progress.best_score is None or score > progress.best_score + run.evaluation.min_gain:
+        return replace(progress, best_score=score, best_step=progress.step, stale_evaluations=0)
+    stale = progress.stale_evaluations + 1
+    patience = run.evaluation.patience
+    return replace(progress, stale_evaluations=stale, is_stopped_early=patience is not None and stale >= patience)
+
+
+def save(job: Job, score: float | None) -> None:
+    """Write a checkpoint from rank 0 while the others wait."""
+    now_s = time.perf_counter()
+    elapsed_s = job.state.progress.elapsed_s + now_s - job.clock.elapsed_since_s
+    job.state.progress = replace(job.state.progress, elapsed_s=elapsed_s)
+    if job.place.rank == 0:
+        save_checkpoint(job.run.run_folder, job.state, score)
+        prune(job.run.run_folder, job.run.checkpoint.keep_best)
+    wait_for_all(job.place)
+    job.clock = Clock(elapsed_since_s=now_s, saved_at_s=time.perf_counter())
+
+
+def finish(job: Job) -> None:
+    """Load the best checkpoint, write its holdout predictions and its bundle."""
+    folder = job.run.run_folder
+    best = best_first(list_checkpoints(folder))[0]
+    progress = job.state.progress
+    job.state.restore(best.load(), best.progress)
+    manifest = job.dataset.split(job.run.evaluation.split)
+    predictions = predict_split(job.state.evaluated, manifest, job.holdout, job.compute, job.facts)
+    if job.place.rank == 0:
+        predictions.write(storage.join(folder, "predictions", f"{manifest.split}.parquet"))
+        bundle_of(job).save(storage.join(folder, "bundle"))
+    job.state.progress = progress
+    wait_for_all(job.place)
+
+
+def bundle_of(job: Job) -> Bundle:
+    """Return all that is needed to predict with the evaluated weights."""
+    return Bundle(
+        classifier=job.state.evaluated,
+        model_spec=job.run.model,
+        label_space=job.dataset.label_space,
+        transform_spec=job.run.transforms.evaluate,
+        calibrator=None,
+        thresholds=None,
+        facts=job.facts,
+    )
+
+
+def _stop_is_asked(job: Job) -> bool:
+    return job.place.rank == 0 and stop_is_asked(job.run.run_folder)
+
+
+def _minutes_are_over(job: Job) -> bool:
+    minutes = job.run.checkpoint.every_minutes
+    # Clocks differ between ranks, and all must save at the same step: rank 0's clock counts.
+    return job.place.rank == 0 and minutes is not None and time.perf_counter() - job.clock.saved_at_s > 60 * minutes
+
+
+def _save_is_due(job: Job) -> bool:
+    every_steps = job.run.checkpoint.every_steps
+    return every_steps is not None and job.state.progress.step % every_steps == 0

@@ -1,0 +1,110 @@
+"""Reads each step's loss one step late, so that a GPU never waits for it, and keeps time between log lines."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rayprob.errors import NonFiniteLoss
+from rayprob.loader.order import Place
+from rayprob.train.compute import gather_lists
+from rayprob.train.history import History
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One step, its numbers still on the device: mean loss over the global batch, and rank 0's wishes to stop or save."""
+
+    step: int
+    lr: float
+    loss_stop_save: torch.Tensor
+    loss_B: torch.Tensor
+    sample_ids_B: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A step that is not read yet, when it was launched, and how long its run had waited for data by then."""
+
+    result: StepResult
+    at_s: float
+    waited_s: float
+
+
+class Meter:
+    """Collects steps into windows of `log_every` and writes one history row for each."""
+
+    def __init__(self, place: Place, history: History | None, *, log_every: int, global_batch: int) -> None:
+        self._place = place
+        self._history = history
+        self._log_every = log_every
+        self._global_batch = global_batch
+        self._pending: Pending | None = None
+        self._total_waited_s = 0.0
+        self.stop_is_asked = False
+        self.save_is_asked = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new window now."""
+        self._begin_window(time.perf_counter(), self._total_waited_s)
+
+    def close_window(self) -> None:
+        """Read the pending step and write down what is not yet written, before work that is no training."""
+        self.settle()
+        if self._losses:
+            self._write()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time inside as waiting for data."""
+        started_at_s = time.perf_counter()
+        yield
+        self._total_waited_s += time.perf_counter() - started_at_s
+
+    def add(self, result: StepResult) -> None:
+        """Take a new step's result and read the one before."""
+        self.settle()
+        self._pending = Pending(result, time.perf_counter(), self._total_waited_s)
+
+    def settle(self) -> None:
+        """Read the pending step. Raises NonFiniteLoss with the step and the samples."""
+        if self._pending is None:
+            return
+        self._last, self._pending = self._pending, None
+        loss, stop, save = self._last.result.loss_stop_save.tolist()
+        self.stop_is_asked, self.save_is_asked = stop > 0, save > 0
+        if not np.isfinite(loss):
+            self._fail(self._last.result)
+        self._losses.append(loss)
+        if self._last.result.step % self._log_every == 0:
+            self._write()
+
+    def _begin_window(self, at_s: float, waited_s: float) -> None:
+        self._window_at_s, self._window_waited_s = at_s, waited_s
+        self._losses: list[float] = []
+
+    def _write(self) -> None:
+        last = self._last
+        elapsed_s = last.at_s - self._window_at_s
+        if self._history:
+            values = {
+                "loss": float(np.mean(self._losses)),
+                "lr": last.result.lr,
+                "images_per_s": len(self._losses) * self._global_batch / elapsed_s,
+                "data_wait": (last.waited_s - self._window_waited_s) / elapsed_s,
+            }
+            self._history.record("step", last.result.step, values)
+        self._begin_window(last.at_s, last.waited_s)
+
+    def _fail(self, result: StepResult) -> None:
+        is_bad_B = ~torch.isfinite(result.loss_B).cpu()
+        sample_ids = gather_lists(result.sample_ids_B[is_bad_B].tolist(), self._place)
+        shown = ", ".join(map(str, sample_ids[:20])) + (", ..." if len(sample_ids) > 20 else "")
+        raise NonFiniteLoss(
+            f"the loss of step {result.step} is not finite, from {len(sample_ids)} sample(s): {shown}; "
+            "lower optimizer.lr, set optimizer.clip_norm, or look at these samples"
+        )

@@ -1,0 +1,132 @@
+"""Optimizers with weight decay on matrices only, and learning-rate schedules as pure functions of the step."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from torch import nn
+
+from rayprob.choose import choose
+from rayprob.models.classifier import Classifier
+from rayprob.spec import Spec
+
+
+class OptimizerSpec(Spec):
+    """Which optimizer; `lr` is the peak learning rate of the head, the backbone's is `backbone_lr_factor` times it."""
+
+    name: Literal["sgd", "adam", "adamw"] = "adamw"
+    lr: PositiveFloat = 1e-4
+    backbone_lr_factor: NonNegativeFloat = 1.0
+    weight_decay: NonNegativeFloat = 1e-4
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd, with Nesterov's correction where it is above 0")
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: PositiveFloat | None = None
+    fused: bool | Literal["auto"] = "auto"
+
+
+class ScheduleSpec(Spec):
+    """How the learning rate moves over the run, as a factor of its peak.
+
+    `one_cycle` rises by half a cosine from `start_factor` during `warmup` (a share of the run) and anneals by half a
+    cosine to `end_factor` (Smith and Topin, 2018, without the momentum cycle); `cosine` rises in a straight line;
+    `multi_step` multiplies by `decay` at each of `milestones` (shares of the run); `constant` stays after its warm-up.
+    """
+
+    name: Literal["one_cycle", "cosine", "multi_step", "constant"] = "one_cycle"
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    start_factor: float = Field(default=0.04, gt=0, le=1)
+    end_factor: float = Field(default=1e-4, ge=0, le=1)
+    milestones: tuple[float, ...] = (0.6, 0.85)
+    decay: float = Field(default=0.1, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _milestones_ascend(self) -> Self:
+        inside = all(0 < milestone < 1 for milestone in self.milestones)
+        if not inside or any(left >= right for left, right in pairwise(self.milestones)):
+            raise ValueError(f"milestones are shares of the run: ascending, between 0 and 1; found {self.milestones}")
+        return self
+
+
+def lr_factor(spec: ScheduleSpec, step: int, total_steps: int) -> float:
+    """Return the learning rate of step `step` (0 is the first) as a factor of the peak."""
+    warmup_steps = spec.warmup * total_steps
+    if step < warmup_steps:
+        rise = (step + 1) / (warmup_steps + 1)
+        if spec.name == "one_cycle":
+            rise = (1 - math.cos(math.pi * rise)) / 2
+        return spec.start_factor + (1 - spec.start_factor) * rise
+    progress = (step - warmup_steps) / max(1.0, total_steps - 1 - warmup_steps)
+    return choose(SHAPES, spec.name, "schedule")(spec, min(1.0, progress), step / total_steps)
+
+
+def _annealed(spec: ScheduleSpec, progress: float, share: float) -> float:
+    return spec.end_factor + (1 - spec.end_factor) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _stepped(spec: ScheduleSpec, progress: float, share: float) -> float:
+    return spec.decay ** sum(share >= milestone for milestone in spec.milestones)
+
+
+def _constant(spec: ScheduleSpec, progress: float, share: float) -> float:
+    return 1.0
+
+
+def build_optimizer(classifier: Classifier, spec: OptimizerSpec, device: torch.device) -> torch.optim.Optimizer:
+    """Return the optimizer over four groups: backbone and head, each its matrices and its vectors (no weight decay)."""
+    fused = device.type == "cuda" if spec.fused == "auto" else spec.fused
+    build = choose(OPTIMIZERS, spec.name, "optimizer")
+    return build(parameter_groups(classifier, spec), spec, fused)
+
+
+def parameter_groups(classifier: Classifier, spec: OptimizerSpec) -> list[dict[str, Any]]:
+    """Return groups with `lr`, `peak_lr` and `weight_decay`; every trainable parameter stands in exactly one."""
+    parts = ((classifier.backbone_parameters(), spec.backbone_lr_factor), (classifier.head_parameters(), 1.0))
+    groups = []
+    for parameters, factor in parts:
+        trainable = [parameter for _, parameter in parameters if parameter.requires_grad]
+        for is_matrix, weight_decay in ((True, spec.weight_decay), (False, 0.0)):
+            members = [parameter for parameter in trainable if (parameter.ndim >= 2) == is_matrix]
+            if members:
+                peak_lr = spec.lr * factor
+                groups.append({"params": members, "lr": peak_lr, "peak_lr": peak_lr, "weight_decay": weight_decay})
+    return groups
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's learning rate to `factor` times its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["peak_lr"]
+
+
+def clip_gradients(parameters: list[nn.Parameter], clip_norm: float | None) -> None:
+    """Scale all gradients down together so that their global norm is at most `clip_norm`."""
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, clip_norm)
+
+
+def _sgd(groups: list[dict[str, Any]], spec: OptimizerSpec, fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.momentum > 0, fused=fused)
+
+
+def _adam(groups: list[dict[str, Any]], spec: OptimizerSpec, fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=spec.lr, betas=spec.betas, fused=fused)
+
+
+def _adamw(groups: list[dict[str, Any]], spec: OptimizerSpec, fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=fused)
+
+
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], OptimizerSpec, bool], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adamw,
+}
+SHAPES: dict[str, Callable[[ScheduleSpec, float, float], float]] = {
+    "one_cycle": _annealed,
+    "cosine": _annealed,
+    "multi_step": _stepped,
+    "constant": _constant,
+}

@@ -1,0 +1,191 @@
+"""A run file as frozen specs, and `check`, the one place for rules between its parts."""
+
+import math
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from rayprob import storage
+from rayprob.data.manifest import Dataset
+from rayprob.errors import SpecError
+from rayprob.loader.augment import TransformSpec
+from rayprob.loader.loader import StreamSpec
+from rayprob.loader.order import check_global_batch, check_world_size, micro_batches_per_step
+from rayprob.models.classifier import ModelSpec
+from rayprob.models.losses import LossSpec
+from rayprob.spec import Spec
+from rayprob.train.optimizer import OptimizerSpec, ScheduleSpec
+
+
+class Duration(Spec):
+    """A length of training in exactly one unit; `steps` converts it, once."""
+
+    epochs: PositiveFloat | None = None
+    steps: PositiveInt | None = None
+    samples: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        given = [unit for unit in ("epochs", "steps", "samples") if getattr(self, unit) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a duration takes exactly one of epochs, steps, samples; found {', '.join(given) or 'none'}")
+        return self
+
+    def in_steps(self, steps_per_epoch: int, global_batch: int) -> int:
+        """Return the duration in optimizer steps, at least 1; parts of a step count whole."""
+        if self.steps is not None:
+            return self.steps
+        if self.samples is not None:
+            return math.ceil(self.samples / global_batch)
+        assert self.epochs is not None
+        return max(1, round(self.epochs * steps_per_epoch))
+
+
+class DataSpec(Spec):
+    """Which dataset to train on, and which of its splits trains the weights."""
+
+    root: str
+    train_split: str = "train"
+
+
+class TransformsSpec(Spec):
+    """The training transform and the evaluation transform; the second one goes into the bundle."""
+
+    train: TransformSpec
+    evaluate: TransformSpec
+
+
+class EvaluationSpec(Spec):
+    """When to evaluate on which split, and when to stop early. `val` is only for reporting, so it is refused here."""
+
+    split: str = "holdout"
+    every: Duration = Duration(epochs=1)
+    micro_batch: PositiveInt = 64
+    patience: PositiveInt | None = Field(default=None, description="stop after so many evaluations without a better mAP")
+    min_gain: float = Field(default=0.0, ge=0)
+
+
+class EmaSpec(Spec):
+    """Exponential moving average of the weights: a past sample's influence halves every `half_life_samples`."""
+
+    half_life_samples: PositiveInt
+
+
+class PrecisionSpec(Spec):
+    """Arithmetic and memory layout. `auto` is bf16 and channels_last on a GPU, float32 and contiguous on a CPU."""
+
+    autocast: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: bool = False
+
+
+class CheckpointSpec(Spec):
+    """Checkpoints are written at every evaluation, and besides every so many steps or minutes."""
+
+    every_steps: PositiveInt | None = None
+    every_minutes: PositiveFloat | None = 10.0
+    keep_best: PositiveInt = 1
+
+
+class PlacementSpec(Spec):
+    """Where a run computes: by default one Ray worker on every GPU of the cluster, or one on the CPU."""
+
+    num_workers: PositiveInt | Literal["auto"] = "auto"
+    use_gpu: bool | Literal["auto"] = "auto"
+    cpus_per_worker: PositiveInt | Literal["auto"] = "auto"
+    micro_batch: PositiveInt | Literal["auto"] = Field(
+        default="auto", description="samples per forward; auto: a rank's whole share"
+    )
+    max_failures: int = Field(default=3, ge=-1, description="restarts from the last checkpoint; -1: without limit")
+    collective_timeout_s: PositiveInt = 1800
+
+
+class Run(Spec):
+    """One training run, whole."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    folder: str | None = Field(default=None, description="the run's folder; by default runs/NAME")
+    seed: int = 0
+    data: DataSpec
+    stream: StreamSpec
+    transforms: TransformsSpec
+    model: ModelSpec
+    loss: LossSpec = LossSpec()
+    optimizer: OptimizerSpec = OptimizerSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    duration: Duration
+    ema: EmaSpec | None = None
+    evaluation: EvaluationSpec = EvaluationSpec()
+    precision: PrecisionSpec = PrecisionSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    placement: PlacementSpec = PlacementSpec()
+    log_every_steps: PositiveInt = 10
+
+    @property
+    def run_folder(self) -> str:
+        """The folder in which everything of this run lies."""
+        return self.folder or f"runs/{self.name}"
+
+    def micro_batch(self, world_size: int) -> int:
+        """Return the samples per rank per forward."""
+        if self.placement.micro_batch == "auto":
+            return self.stream.global_batch // world_size
+        return self.placement.micro_batch
+
+
+# Keys that move the work about but leave every number of the result as it is.
+FREE_KEYS = ("folder", "placement", "checkpoint", "log_every_steps")
+# The dataset is known by its fingerprint, wherever it lies.
+FREE_STREAM_KEYS = ("loader_workers", "prefetch", "check_shards", "cache_dir", "cache_bytes", "retries")
+
+
+def identity(run: Run) -> dict[str, object]:
+    """Return what makes the run this run: all of its keys but those that leave its result as it is."""
+    value = run.model_dump(mode="json", exclude=set(FREE_KEYS))
+    value["data"].pop("root")
+    value["stream"] = {key: part for key, part in value["stream"].items() if key not in FREE_STREAM_KEYS}
+    return value
+
+
+def absolute(run: Run) -> Run:
+    """Return the run with absolute paths, for workers run in folders of their own; URIs stay as they are."""
+    paths = {"folder": _absolute(run.run_folder), "data": run.data.model_copy(update={"root": _absolute(run.data.root)})}
+    weights = run.model.weights
+    if weights is not None and storage.is_local(weights) and Path(weights).exists():
+        paths["model"] = run.model.model_copy(update={"weights": _absolute(weights)})
+    return run.model_copy(update=paths)
+
+
+def _absolute(uri: str) -> str:
+    return str(storage.local_path(uri).absolute()) if storage.is_local(uri) else uri
+
+
+def check(run: Run, dataset: Dataset, world_size: int) -> None:
+    """Raise SpecError or DatasetError for parts that do not go together: before the first step, never after it."""
+    for split in (run.data.train_split, run.evaluation.split):
+        dataset.split(split)
+    if "val" in (run.evaluation.split, run.data.train_split):
+        raise SpecError(
+            "val is only for reporting: choosing weights or stopping by it would make its numbers too good; "
+            "use data.train_split: train and evaluation.split: holdout, then `rayprob evaluate RUN --split val`"
+        )
+    check_world_size(world_size, run.stream.lanes)
+    num_samples = dataset.splits[run.data.train_split]
+    check_global_batch(num_samples, lanes=run.stream.lanes, global_batch=run.stream.global_batch)
+    micro_batches_per_step(run.stream.global_batch, run.micro_batch(world_size), world_size)
+    _check_sizes(run)
+    if run.loss.family != run.model.head.name:
+        raise SpecError(
+            f"loss.name {run.loss.name} reads the outputs of a {run.loss.family} head, but model.head.name is "
+            f"{run.model.head.name}; use bce, focal or asymmetric with bernoulli, and mixture with mixture"
+        )
+
+
+def _check_sizes(run: Run) -> None:
+    fixed = run.model.image_size_px
+    for name, transform in (("train", run.transforms.train), ("evaluate", run.transforms.evaluate)):
+        if fixed is not None and transform.size_px != fixed:
+            raise SpecError(
+                f"transforms.{name}.size_px {transform.size_px} differs from model.image_size_px {fixed}; make them equal"
+            )

@@ -1,0 +1,168 @@
+"""Everything that a run must remember between two steps, and its checkpoints on disk.
+
+A checkpoint is two files, `step-00000100.pt` (tensors) and `step-00000100.json` (progress). The second is written last:
+a checkpoint that can be seen is whole. The files are the run's own rather than Ray Train's, so a run resumes in the same
+way under Ray, under a process launcher and in a test, from any URI, and a report that Ray lost with its worker is no loss.
+"""
+
+import copy
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from rayprob import storage
+from rayprob.errors import RunError, StorageError
+from rayprob.loader.order import Cursor
+from rayprob.models.classifier import Classifier
+
+FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: what is next in the stream, how many steps lie behind it, and its best evaluation so far."""
+
+    step: int = 0
+    cursor: Cursor = field(default_factory=lambda: Cursor(0, 0))
+    best_score: float | None = None
+    best_step: int | None = None
+    stale_evaluations: int = 0
+    elapsed_s: float = 0.0
+    is_stopped_early: bool = False
+
+
+class Ema:
+    """Exponential moving average of a classifier's parameters and buffers, with a warm-up.
+
+    The decay of update n is min(0.5 ** (global_batch / half_life), (1 + n) / (10 + n)), so that early averages forget the
+    initial weights (the rule of TensorFlow's ExponentialMovingAverage). Integer buffers are copied.
+    """
+
+    def __init__(self, classifier: Classifier, half_life_samples: int, global_batch: int) -> None:
+        self.classifier = copy.deepcopy(classifier).eval().requires_grad_(False)
+        self.decay = 0.5 ** (global_batch / half_life_samples)
+        self.num_updates = 0
+
+    @torch.no_grad()
+    def update(self, classifier: Classifier) -> None:
+        """Move the average towards the current weights by one step."""
+        weight = 1 - min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        ours, theirs = self.classifier.state_dict(), classifier.state_dict()
+        floating = [name for name, tensor in ours.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], weight)
+        for name in ours.keys() - set(floating):
+            ours[name].copy_(theirs[name])
+        self.num_updates += 1
+
+
+@dataclass
+class TrainState:
+    """The parts that training changes: weights, optimizer, averages, loss scale and progress."""
+
+    classifier: Classifier
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: Ema | None
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def evaluated(self) -> Classifier:
+        """The classifier that evaluations and bundles use: the average where there is one."""
+        return self.ema.classifier if self.ema else self.classifier
+
+    def tensors(self) -> dict[str, Any]:
+        """Return all state but the progress, as tensors and plain values."""
+        ema = {"weights": self.ema.classifier.state_dict(), "num_updates": self.ema.num_updates} if self.ema else None
+        return {
+            "classifier": self.classifier.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": ema,
+        }
+
+    def restore(self, tensors: dict[str, Any], progress: Progress) -> None:
+        """Take over a saved state; it must come from the same run file."""
+        self.classifier.load_state_dict(tensors["classifier"])
+        self.optimizer.load_state_dict(tensors["optimizer"])
+        self.scaler.load_state_dict(tensors["scaler"])
+        if self.ema:
+            self.ema.classifier.load_state_dict(tensors["ema"]["weights"])
+            self.ema.num_updates = tensors["ema"]["num_updates"]
+        self.progress = progress
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint on disk; `score` is its evaluation's mAP, None for one between evaluations."""
+
+    folder: str
+    step: int
+    score: float | None
+    progress: Progress
+
+    @property
+    def name(self) -> str:
+        return f"step-{self.step:08d}"
+
+    def load(self) -> dict[str, Any]:
+        """Return the saved tensors, on the CPU. Raises RunError where the file cannot be read."""
+        uri = storage.join(self.folder, FOLDER, f"{self.name}.pt")
+        try:
+            tensors: dict[str, Any] = torch.load(io.BytesIO(storage.read_bytes(uri)), map_location="cpu", weights_only=True)
+        except (StorageError, RuntimeError, EOFError, ValueError) as error:
+            raise RunError(
+                f"checkpoint {uri} cannot be read ({error}); remove its two files to go on from an older one"
+            ) from error
+        return tensors
+
+
+def save_checkpoint(folder: str, state: TrainState, score: float | None) -> Checkpoint:
+    """Write the state below `folder`; replaces a checkpoint of the same step."""
+    checkpoint = Checkpoint(folder, state.progress.step, score, state.progress)
+    buffer = io.BytesIO()
+    torch.save(state.tensors(), buffer)
+    storage.write_bytes(storage.join(folder, FOLDER, f"{checkpoint.name}.pt"), buffer.getvalue())
+    facts = {"step": checkpoint.step, "score": score, "progress": asdict(state.progress)}
+    storage.write_text(storage.join(folder, FOLDER, f"{checkpoint.name}.json"), json.dumps(facts))
+    return checkpoint
+
+
+def list_checkpoints(folder: str) -> list[Checkpoint]:
+    """Return the whole checkpoints below `folder`, oldest first."""
+    base = storage.join(folder, FOLDER)
+    names = [name for name in storage.list_names(base) if re.fullmatch(r"step-\d{8}\.json", name)]
+    return [_from_facts(folder, json.loads(storage.read_bytes(storage.join(base, name)))) for name in names]
+
+
+def latest(checkpoints: list[Checkpoint]) -> Checkpoint | None:
+    """Return the checkpoint with the most steps."""
+    return max(checkpoints, key=lambda checkpoint: checkpoint.step, default=None)
+
+
+def best_first(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """Return the checkpoints that have a score, best first; of equals the earlier one."""
+    scored = [checkpoint for checkpoint in checkpoints if checkpoint.score is not None]
+    return sorted(scored, key=lambda checkpoint: (-(checkpoint.score or 0.0), checkpoint.step))
+
+
+def prune(folder: str, keep_best: int) -> None:
+    """Remove all checkpoints but the last one and the `keep_best` best ones."""
+    checkpoints = list_checkpoints(folder)
+    last = latest(checkpoints)
+    kept = {checkpoint.step for checkpoint in best_first(checkpoints)[:keep_best]} | ({last.step} if last else set())
+    for checkpoint in checkpoints:
+        if checkpoint.step not in kept:
+            # The .json goes first: half a removal must not look like a whole checkpoint.
+            for ending in (".json", ".pt"):
+                storage.remove(storage.join(folder, FOLDER, checkpoint.name + ending))
+
+
+def _from_facts(folder: str, facts: Mapping[str, Any]) -> Checkpoint:
+    progress = dict(facts["progress"])
+    progress["cursor"] = Cursor(**progress["cursor"])
+    return Checkpoint(folder, facts["step"], facts["score"], Progress(**progress))

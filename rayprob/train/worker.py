@@ -1,0 +1,36 @@
+"""What every Ray Train worker runs: its place and device from Ray, then the Ray-free `fit`."""
+
+from dataclasses import asdict
+from typing import Any
+
+import ray.train
+import ray.train.torch
+
+from rayprob.errors import RayprobError
+from rayprob.loader.order import Place
+from rayprob.train.folder import note_failure, read_failure
+from rayprob.train.loop import fit
+from rayprob.train.run import Run
+
+
+def work(config: dict[str, Any]) -> dict[str, Any]:
+    """Train this worker's rank of `config["run"]`; return the outcome, or the failure that a restart cannot mend.
+
+    An error of rayprob's own is written down and raised, which ends the other ranks too; the group that Ray then starts
+    finds the note and returns it instead of failing again. Anything else (a lost node, a killed process) leaves no note, and
+    the new group resumes from the last checkpoint.
+    """
+    run = Run.model_validate(config["run"])
+    failure = read_failure(run.run_folder)
+    if failure:
+        return {"failure": failure}
+    context = ray.train.get_context()
+    place = Place(context.get_world_rank(), context.get_world_size(), context.get_local_world_size())
+    try:
+        outcome = fit(run, place, ray.train.torch.get_device(), report=ray.train.report)
+    except RayprobError as error:
+        note_failure(run.run_folder, error)
+        if place.world_size > 1:
+            raise
+        return {"failure": read_failure(run.run_folder)}
+    return {"outcome": asdict(outcome)}

@@ -1,0 +1,74 @@
+"""A run's folder: whose it is, and when a run may go on in it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rayprob.data.manifest import Dataset
+from rayprob.errors import NonFiniteLoss, RunError
+from rayprob.train import folder
+from rayprob.train.run import Run
+
+MakeRun = Callable[..., Run]
+
+
+def test_a_run_may_claim_an_empty_folder_and_its_own(make_run: MakeRun, tiny: str, tmp_path: Path) -> None:
+    dataset = Dataset.open(tiny)
+    run = make_run(tmp_path / "run")
+    assert folder.claim(run, dataset) == folder.Claim(str(tmp_path / "run"), 0, False)
+    assert folder.claim(make_run(tmp_path / "run", placement={"num_workers": 2}), dataset).step == 0
+    assert folder.open_run(str(tmp_path / "run")).model == run.model
+
+
+def test_a_changed_run_file_is_refused_with_the_keys_that_differ(make_run: MakeRun, tiny: str, tmp_path: Path) -> None:
+    dataset = Dataset.open(tiny)
+    folder.claim(make_run(tmp_path), dataset)
+    with pytest.raises(
+        RunError, match=r"differs from this one in 2 key\(s\):\n  duration.steps: 12 -> 5\n  seed: 0 -> 3\n.*--fresh"
+    ):
+        folder.claim(make_run(tmp_path, seed=3, duration={"steps": 5}), dataset)
+
+
+def test_a_rebuilt_dataset_is_another_run(make_run: MakeRun, tiny: str, tmp_path: Path) -> None:
+    dataset = Dataset.open(tiny)
+    folder.claim(make_run(tmp_path), dataset)
+    changed = replace(dataset, facts={**dataset.facts, "fingerprint": "0" * 16})
+    with pytest.raises(RunError, match=r"dataset fingerprint: [0-9a-f]{16} -> 0{16}"):
+        folder.claim(make_run(tmp_path), changed)
+
+
+def test_a_folder_of_something_else_is_neither_claimed_nor_cleared(make_run: MakeRun, tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="is not empty and holds no run"):
+        folder.claim(make_run(tmp_path), Dataset.open(tiny))
+    with pytest.raises(RunError, match="holds no run, so --fresh does not remove it"):
+        folder.clear(make_run(tmp_path))
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_fresh_removes_a_run(make_run: MakeRun, tiny: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    folder.clear(run)
+    folder.claim(run, Dataset.open(tiny))
+    folder.clear(run)
+    assert not (tmp_path / "run").exists()
+
+
+def test_notes_are_read_and_forgotten_by_the_next_claim(make_run: MakeRun, tiny: str, tmp_path: Path) -> None:
+    run, dataset = make_run(tmp_path / "run"), Dataset.open(tiny)
+    folder.claim(run, dataset)
+    assert not folder.stop_is_asked(run.run_folder)
+    folder.ask_to_stop(run.run_folder)
+    folder.note_failure(run.run_folder, NonFiniteLoss("step 3"))
+    assert folder.stop_is_asked(run.run_folder)
+    assert folder.read_failure(run.run_folder) == {"kind": "NonFiniteLoss", "message": "step 3"}
+    folder.claim(run, dataset)
+    assert not folder.stop_is_asked(run.run_folder)
+    assert folder.read_failure(run.run_folder) is None
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"is no run folder: it has no run.yaml"):
+        folder.open_run(str(tmp_path))

@@ -1,0 +1,70 @@
+"""metrics.jsonl: appended, cut back on resume, followed from another process."""
+
+from pathlib import Path
+
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rayprob.train.history import FILE, History, HistoryTail, read_history
+
+
+def record(history: History, *steps: int) -> None:
+    for step in steps:
+        history.record("step", step, {"loss": 1 / (step + 1), "ap": {"hot dog": 0.5}})
+
+
+def test_rows_come_back_in_order(tmp_path: Path) -> None:
+    history = History(str(tmp_path), 0)
+    record(history, 1, 2)
+    assert [row["step"] for row in read_history(str(tmp_path))] == [1, 2]
+
+
+def test_a_resumed_history_drops_what_it_will_write_again(tmp_path: Path) -> None:
+    history = History(str(tmp_path), 0)
+    record(history, 1, 2, 3)
+    history.close()
+    resumed = History(str(tmp_path), 2)
+    record(resumed, 3, 4)
+    resumed.close()
+    assert [row["step"] for row in read_history(str(tmp_path))] == [1, 2, 3, 4]
+
+
+def test_a_line_cut_by_a_crash_is_left_out(tmp_path: Path) -> None:
+    record(History(str(tmp_path), 0), 1)
+    with open(tmp_path / FILE, "a") as file:
+        file.write('{"kind": "step", "st')
+    assert [row["step"] for row in read_history(str(tmp_path))] == [1]
+
+
+def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path) -> None:
+    for start, steps in ((0, (1, 2, 3)), (2, (3, 4))):
+        history = History(str(tmp_path), start)
+        record(history, *steps)
+        history.close()
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("step/loss")] == [1, 2, 3, 4]
+    assert board.Scalars("step/ap/hot_dog")[0].value == 0.5
+
+
+def test_example_images_reach_tensorboard(tmp_path: Path) -> None:
+    history = History(str(tmp_path), 0)
+    history.show_images(0, np.zeros((2, 3, 8, 8), np.uint8), ["cat", "dog"])
+    history.close()
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert board.Tags()["images"] == ["examples/images/0", "examples/images/1"] or board.Tags()["images"]
+
+
+def test_a_tail_tells_each_row_once_also_across_a_restart(tmp_path: Path) -> None:
+    first = History(str(tmp_path), 0)
+    record(first, 1, 2, 3)
+    tail = HistoryTail(str(tmp_path))
+    assert tail.new_rows() == []
+    record(first, 4, 5)
+    assert [row["step"] for row in tail.new_rows()] == [4, 5]
+    restarted = History(str(tmp_path), 2)
+    restarted.record("start", 2, {})
+    assert [(row["kind"], row["step"]) for row in tail.new_rows()] == [("start", 2)]
+    record(restarted, 3)
+    assert [row["step"] for row in tail.new_rows()] == [3]

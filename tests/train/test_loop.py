@@ -1,0 +1,191 @@
+"""The loop without Ray: it learns, resumes bit for bit, stops when asked, and says where a loss broke."""
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from rayprob.bundle import Bundle
+from rayprob.errors import NonFiniteLoss
+from rayprob.loader.order import Place
+from rayprob.predictions import Predictions
+from rayprob.train import folder, loop
+from rayprob.train.assess import assess
+from rayprob.train.history import read_history
+from rayprob.train.loop import Outcome, fit
+from rayprob.train.run import Run
+from rayprob.train.state import latest, list_checkpoints
+
+CPU = torch.device("cpu")
+MakeRun = Callable[..., Run]
+
+
+def start(run: Run, report: Callable[[dict[str, Any]], None] = lambda numbers: None) -> Outcome:
+    os.makedirs(run.run_folder, exist_ok=True)
+    (Path(run.run_folder) / "run.yaml").write_text(run.to_yaml())
+    return fit(run, Place(), CPU, report)
+
+
+def last_tensors(run: Run) -> dict[str, Any]:
+    checkpoint = latest(list_checkpoints(run.run_folder))
+    assert checkpoint
+    return checkpoint.load()
+
+
+def assert_equal_states(left: Any, right: Any) -> None:
+    if isinstance(left, torch.Tensor):
+        assert torch.equal(left, right)
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_equal_states(left[key], right[key])
+    elif isinstance(left, list):
+        for one, other in zip(left, right, strict=True):
+            assert_equal_states(one, other)
+    else:
+        assert left == right
+
+
+def losses(run: Run) -> list[float]:
+    return [row["loss"] for row in read_history(run.run_folder) if row["kind"] == "step"]
+
+
+def test_a_run_learns_and_leaves_everything_in_its_folder(make_run: MakeRun, tmp_path: Path) -> None:
+    reported: list[dict[str, Any]] = []
+    run = make_run(tmp_path, duration={"steps": 80}, evaluation={"every": {"steps": 40}})
+    outcome = start(run, reported.append)
+    assert outcome.ending == "finished"
+    assert outcome.best_score is not None
+    assert outcome.best_score > 0.8
+    assert [numbers["step"] for numbers in reported] == [40, 80]
+    assert losses(run)[-1] < losses(run)[0] / 2
+    bundle = Bundle.load(str(tmp_path / "bundle"))
+    assert bundle.label_space.names == ("red", "green", "blue", "bright")
+    assert bundle.facts["step"] == outcome.best_step
+    assert len(Predictions.read(str(tmp_path / "predictions" / "holdout.parquet"))) > 10
+    numbers = assess(str(tmp_path), "val")
+    assert numbers.num_samples == 40
+    assert numbers.at_half.mAP > 0.8
+    assert numbers.at_threshold.OF1 > 0.6
+    assert json.loads(json.dumps(numbers.to_dict()))["ap"].keys() == {"red", "green", "blue", "bright"}
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 6, 8])
+def test_a_run_stopped_at_any_step_ends_bit_identical(make_run: MakeRun, tmp_path: Path, stop_at: int) -> None:
+    undisturbed = make_run(tmp_path / "one", model={"backbone": "squeezenet1_1", "head": {"dropout": 0.3}})
+    start(undisturbed)
+    stopped = make_run(tmp_path / "two", model={"backbone": "squeezenet1_1", "head": {"dropout": 0.3}})
+    original = loop.take_step
+
+    def asking(job: Any, batches: Any) -> Any:
+        if job.state.progress.step + 1 == stop_at:
+            folder.ask_to_stop(stopped.run_folder)
+        return original(job, batches)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "take_step", asking)
+        outcome = start(stopped)
+    assert outcome.ending == "stopped"
+    assert stop_at <= outcome.step <= stop_at + 1
+    (tmp_path / "two" / "stop").unlink()
+    assert start(stopped).ending == "finished"
+    assert_equal_states(last_tensors(undisturbed), last_tensors(stopped))
+    assert losses(undisturbed) == losses(stopped)
+
+
+class Killed(BaseException):
+    """Stands for a power cut: nothing in the package may catch it."""
+
+
+def test_a_run_killed_between_checkpoints_ends_bit_identical(make_run: MakeRun, tmp_path: Path) -> None:
+    undisturbed = make_run(tmp_path / "one")
+    start(undisturbed)
+    killed = make_run(tmp_path / "two", checkpoint={"every_steps": 4})
+    original = loop.take_step
+
+    def dying(job: Any, batches: Any) -> Any:
+        if job.state.progress.step == 10:
+            raise Killed
+        return original(job, batches)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "take_step", dying)
+        with pytest.raises(Killed):
+            start(killed)
+    assert [c.step for c in list_checkpoints(killed.run_folder)] == [6, 8]
+    start(killed)
+    assert_equal_states(last_tensors(undisturbed), last_tensors(killed))
+    assert losses(undisturbed) == losses(killed)
+
+
+def test_gradient_accumulation_changes_nothing_but_rounding(make_run: MakeRun, tmp_path: Path) -> None:
+    whole = make_run(tmp_path / "one", duration={"steps": 4})
+    parts = make_run(tmp_path / "two", duration={"steps": 4}, placement={"micro_batch": 4})
+    for run in (whole, parts):
+        start(run)
+    assert losses(whole) == pytest.approx(losses(parts), rel=1e-5)
+
+
+def _rank(rank: int, world_size: int, run: dict[str, Any], port: int) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+    fit(Run.model_validate(run), Place(rank, world_size, world_size), CPU)
+    dist.destroy_process_group()
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_two_ranks_see_the_losses_and_predictions_of_one(make_run: MakeRun, tmp_path: Path) -> None:
+    one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two")
+    start(one)
+    mp.spawn(_rank, (2, two.model_dump(mode="json"), free_port()), nprocs=2)
+    assert losses(one) == pytest.approx(losses(two), rel=1e-3)
+    left, right = (Predictions.read(str(tmp_path / name / "predictions" / "holdout.parquet")) for name in ("one", "two"))
+    assert np.array_equal(left.sample_ids_N, right.sample_ids_N)
+    assert np.allclose(left.outputs["logits"], right.outputs["logits"], atol=2e-3)
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_samples(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path, optimizer={"name": "sgd", "lr": 1e12, "momentum": 0.0})
+    with pytest.raises(
+        NonFiniteLoss, match=r"the loss of step \d+ is not finite, from \d+ sample\(s\): \d+, .*lower optimizer.lr"
+    ):
+        start(run)
+    checkpoint = latest(list_checkpoints(run.run_folder))
+    assert checkpoint is None or checkpoint.step == 6
+
+
+def test_training_stops_early_when_evaluations_get_no_better(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path, evaluation={"every": {"steps": 2}, "patience": 2, "min_gain": 1.0}, duration={"steps": 40})
+    outcome = start(run)
+    assert (outcome.ending, outcome.step, outcome.best_step) == ("early", 6, 2)
+    assert start(run).ending == "early"
+
+
+@pytest.mark.parametrize("precision", [{"autocast": "bf16"}, {"channels_last": True}, {"compile": True}])
+def test_other_arithmetic_stays_near_float32(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: dict[str, Any]
+) -> None:
+    # The real graph capture, without the minutes that generating C++ takes.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain = make_run(tmp_path / "one", duration={"steps": 2})
+    other = make_run(tmp_path / "two", duration={"steps": 2}, precision=precision)
+    for run in (plain, other):
+        start(run)
+    assert losses(plain) == pytest.approx(losses(other), rel=0.05)
+    assert list_checkpoints(other.run_folder)[-1].load()["classifier"].keys() == last_tensors(plain)["classifier"].keys()

@@ -1,0 +1,86 @@
+"""Run files: durations, what makes a run itself, and rules between its parts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rayprob.data.manifest import Dataset
+from rayprob.errors import DatasetError, SpecError
+from rayprob.train.run import Duration, Run, absolute, check, identity
+
+MakeRun = Callable[..., Run]
+
+
+@pytest.mark.parametrize(
+    ("duration", "steps"),
+    [({"steps": 7}, 7), ({"samples": 33}, 3), ({"epochs": 2}, 20), ({"epochs": 0.25}, 2), ({"epochs": 0.001}, 1)],
+)
+def test_durations_become_steps(duration: dict[str, float], steps: int) -> None:
+    assert Duration.parse(duration).in_steps(steps_per_epoch=10, global_batch=16) == steps
+
+
+@pytest.mark.parametrize("duration", [{}, {"steps": 1, "epochs": 1}])
+def test_a_duration_has_one_unit(duration: dict[str, float]) -> None:
+    with pytest.raises(SpecError, match="exactly one of epochs, steps, samples"):
+        Duration.parse(duration)
+
+
+def test_placement_and_cadence_do_not_change_a_runs_identity(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    moved = make_run(
+        tmp_path / "elsewhere",
+        placement={"num_workers": 2, "use_gpu": False},
+        checkpoint={"every_steps": 3},
+        stream={**run.stream.model_dump(), "loader_workers": 3},
+    )
+    assert identity(run) == identity(moved)
+    assert identity(run) != identity(make_run(tmp_path, seed=1))
+
+
+def test_absolute_paths_let_workers_run_anywhere(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = absolute(make_run(Path("runs/x"), data={"root": "data/tiny"}))
+    assert run.data.root == str(tmp_path / "data/tiny")
+    assert run.run_folder == str(tmp_path / "runs/x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "world_size", "message"),
+    [
+        ({}, 3, r"world_size 3 does not divide lanes 4; allowed: 1, 2, 4"),
+        ({"stream": {"global_batch": 18, "lanes": 4}}, 1, r"global_batch 18 is not a multiple of lanes 4; nearest that is: 20"),
+        (
+            {"placement": {"micro_batch": 5}},
+            2,
+            r"micro_batch 5 x 2 ranks does not divide global_batch 16; nearest that does: 4",
+        ),
+        ({"stream": {"global_batch": 512, "lanes": 4}}, 1, r"fewer than one global_batch of 512"),
+        ({"evaluation": {"split": "val"}}, 1, r"val is only for reporting"),
+        (
+            {"loss": {"name": "mixture"}},
+            1,
+            r"loss.name mixture reads the outputs of a mixture head, but model.head.name is bernoulli",
+        ),
+        ({"model": {"backbone": "squeezenet1_1", "image_size_px": 64}}, 1, r"transforms.train.size_px 32 differs from .* 64"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named_before_the_first_step(
+    make_run: MakeRun, tiny: str, tmp_path: Path, changes: dict[str, Any], world_size: int, message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        check(make_run(tmp_path, **changes), Dataset.open(tiny), world_size)
+
+
+def test_a_missing_split_lists_those_that_exist(make_run: MakeRun, tiny: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path, evaluation={"split": "dev"})
+    with pytest.raises(DatasetError, match=r"no split 'dev'; it has train \(\d+\), holdout \(\d+\), val \(40\)"):
+        check(run, Dataset.open(tiny), 1)
+
+
+def test_an_unknown_key_in_a_run_file_names_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("name: x\noptimiser: {lr: 1}\n")
+    with pytest.raises(SpecError, match=r"unknown key 'optimiser'; nearest: optimizer"):
+        Run.read(path)
