@@ -80,7 +80,8 @@ def cases_of(parts: Sequence[Expression], fixed: Mapping[int, bool], num_labels:
             f"an expression joins {len(own)} labels{counted}: more than {MOST_CASES:,} cases to enumerate; "
             "ask for parts of it, or write count{...} for labels that are alike"
         )
-    table_NA = np.logical_and.reduce([_truth(part, _Grid(own, fixed, cells)) for part in parts])
+    grid = _Grid(own, fixed, cells)
+    table_NA = _truth(And(tuple(parts)), grid)
     return _fold(np.broadcast_to(table_NA, (num_counts, 2 ** len(own))), own, cells)
 
 
@@ -91,7 +92,7 @@ class _Grid:
         bits_CA = np.arange(2 ** len(own)) >> np.arange(len(own))[::-1, None] & 1
         self.present: dict[int, Any] = {column: bits[None] for column, bits in zip(own, bits_CA, strict=True)}
         self.present |= {column: np.full((1, 1), int(is_present)) for column, is_present in fixed.items()}
-        numbers_NC = np.array(list(product(*(range(cell.cap + 1) for cell in cells)))).reshape(-1, len(cells))
+        numbers_NC = np.array(list(product(*(range(cell.cap + 1) for cell in cells))), dtype=np.int64)
         self.cells = [(set(cell.columns), numbers_N1) for cell, numbers_N1 in zip(cells, numbers_NC.T[:, :, None], strict=True)]
 
     def count(self, group: set[int]) -> Any:

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 
 from rayprob import storage
 from rayprob.errors import DataError, ModelError, SpecError
+from rayprob.probability.distribution import MixtureDistribution
 from rayprob.seeds import derive
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,10 @@ class LabelMixture:
     def responsibilities(self, targets_NL: Bools, known_NL: Bools | None = None) -> Floats:
         """Return P(component | known labels) [N, K] of each row."""
         return _softmax(self._joint_log_prob_NK(targets_NL, known_NL))[1]
+
+    def distribution(self) -> MixtureDistribution:
+        """Return the mixture as a distribution of one image, to be asked questions and given evidence."""
+        return MixtureDistribution(self.mixing_logits_K[None], self.component_logits_KL[None])
 
     def sample(self, num_samples: int, seed: int) -> Bools:
         """Return `num_samples` label sets [N, L] drawn from the mixture; equal for equal seeds."""

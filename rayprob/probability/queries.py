@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,7 @@ class _Plan:
         return set(self.evidence).union(self.event or (), *rests)
 
 
+@lru_cache(maxsize=4096)
 def _plan(query: Query) -> _Plan:
     given = list(chain.from_iterable(conjuncts(part) for part in query.given))
     evidence, twice = _literals(given)

@@ -52,6 +52,15 @@ def test_restricted_mixture_sums_the_other_labels_out() -> None:
         assert np.exp(mixture.restricted(columns).log_prob(np.array([wanted])))[0] == pytest.approx(summed, abs=1e-12)
 
 
+def test_mixture_answers_questions_as_a_distribution_of_one_image() -> None:
+    mixture = random_mixture(3, 6, 10)
+    sets_NL = np.array(list(product([False, True], repeat=6)))
+    given = mixture.distribution()
+    assert len(given) == 1
+    np.testing.assert_allclose(given.marginals()[0], mixture.marginals_L, atol=1e-12)
+    np.testing.assert_allclose(given.log_prob(sets_NL[37:38]), mixture.log_prob(sets_NL[37:38]), atol=1e-12)
+
+
 def test_responsibilities_are_bayes_rule() -> None:
     mixture = random_mixture(3, 4, 3)
     target_L = np.array([True, False, False, True])
