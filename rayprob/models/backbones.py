@@ -110,7 +110,9 @@ def _cut_torchvision(name: str, weights: str | None, image_size_px: int | None, 
     if published and load:
         with _fetching(name, published.name):
             # Only the library's own builder mends the parameter names of its oldest files.
-            whole.load_state_dict(torchvision.models.get_model(name, weights=published).state_dict(), strict=False)
+            loaded = torchvision.models.get_model(name, weights=published).state_dict()
+        missing = whole.load_state_dict(loaded, strict=False).missing_keys  # left over are auxiliary heads only
+        assert not missing
     heads = tuple(child for child, _ in whole.named_children() if child in HEADS)
     # Their published weights were trained on inputs in -1..1, which torchvision hides behind `transform_input`.
     mean, std = ((0.5,) * 3, (0.5,) * 3) if name in WITH_AUXILIARY else (IMAGENET_MEAN, IMAGENET_STD)
@@ -210,9 +212,9 @@ def _cut_timm(name: str, weights: str | None, image_size_px: int | None, load: b
         models = import_timm().list_models(f"{plain}.*", pretrained=True)
         _require_weights(f"timm/{name}", weights, [model.split(".", 1)[1] for model in models])
         name = f"{plain}.{weights}"
-    size = {"img_size": image_size_px} if image_size_px else {}
+    headless = {"num_classes": 0, "global_pool": ""} | ({"img_size": image_size_px} if image_size_px else {})
     try:
-        whole = import_timm().create_model(name, pretrained=False, num_classes=0, global_pool="", **size)
+        whole = import_timm().create_model(name, pretrained=False, **headless)
     except (TypeError, AssertionError, RuntimeError) as error:
         at = f" at image_size_px {image_size_px}" if image_size_px else ""
         raise ModelError(
@@ -220,7 +222,7 @@ def _cut_timm(name: str, weights: str | None, image_size_px: int | None, load: b
         ) from error
     if weights and load:
         with _fetching(f"timm/{name}", weights):
-            import_timm().models.load_pretrained(whole, num_classes=0)
+            whole = import_timm().create_model(name, pretrained=True, **headless)
     described = whole.pretrained_cfg
     heads = described.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)

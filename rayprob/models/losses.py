@@ -81,7 +81,8 @@ def bce(spec: LossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL
 def focal(spec: LossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
     """Return the focal loss -(1 - p_t)^gamma log p_t, weighted by alpha and 1 - alpha if given (Lin et al., ICCV 2017)."""
     signed_BL = outputs["logits"] * (2 * targets_BL - 1)
-    loss_BL = -logsigmoid(signed_BL) * torch.sigmoid(-signed_BL) ** spec.gamma
+    # A power of sigmoid would have a nan gradient where sigmoid is 0 and gamma below 1.
+    loss_BL = -logsigmoid(signed_BL) * torch.exp(spec.gamma * logsigmoid(-signed_BL))
     if spec.alpha is not None:
         loss_BL = loss_BL * (spec.alpha * targets_BL + (1 - spec.alpha) * (1 - targets_BL))
     return (loss_BL * known_BL).sum(1)

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.error import URLError
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -204,7 +205,8 @@ def test_failed_download_names_the_weights_and_the_other_ways(monkeypatch: pytes
     monkeypatch.setattr("os.makedirs", lambda *_, **__: None)
     with pytest.raises(ModelError, match=r"cannot fetch the weights 'IMAGENET1K_V1' of resnet18 .*no route.*give its path"):
         build_backbone("resnet18", "DEFAULT")
-    monkeypatch.setattr("timm.models.load_pretrained", offline)
+    create_model = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *a, pretrained, **k: offline() if pretrained else create_model(*a, **k))
     with pytest.raises(ModelError, match=r"cannot fetch the weights 'DEFAULT' of timm/resnet18 .*no route.*weights: null"):
         build_backbone("timm/resnet18", "DEFAULT")
 
@@ -221,3 +223,18 @@ def test_weights_of_the_library_arrive_in_the_cut_network(monkeypatch: pytest.Mo
     weight = published.get_parameter("layer4.1.conv2.weight")
     assert torch.equal(loaded.source.get_parameter("layer4.1.conv2.weight"), weight)
     assert not torch.equal(fresh.source.get_parameter("layer4.1.conv2.weight"), weight)
+
+
+def test_timm_weights_arrive_by_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    create_model, asked = timm.create_model, []
+
+    def published(name: str, pretrained: bool, **options: Any) -> nn.Module:
+        asked.append((name, pretrained))
+        network = create_model(name, **options)
+        if pretrained:
+            nn.init.constant_(network.conv1.weight, 0.5)
+        return network
+
+    monkeypatch.setattr(timm, "create_model", published)
+    assert (build_backbone("timm/resnet18", "a2_in1k").source.get_parameter("conv1.weight") == 0.5).all()
+    assert asked == [("resnet18.a2_in1k", False), ("resnet18.a2_in1k", True)]

@@ -91,7 +91,8 @@ def test_weights_of_another_architecture_name_the_first_differences(tmp_path: Pa
 
 def test_a_bundles_weights_load_whole_or_in_part(tmp_path: Path) -> None:
     theirs = trained(tmp_path / "weights.safetensors", pooling="gem")
-    assert same(build(tmp_path, pooling="gem"), theirs)
+    for uri in (tmp_path, tmp_path / "weights.safetensors", f"file://{tmp_path}", f"file://{tmp_path}/weights.safetensors"):
+        assert same(build(uri, pooling="gem"), theirs)
     features = build(tmp_path / "weights.safetensors", pooling="gem", weights_part="features", labels=OTHERS)
     assert same(features, theirs, "backbone.")
     assert same(features, theirs, "pooling.")
