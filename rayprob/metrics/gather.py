@@ -56,8 +56,9 @@ def sharded_average_precision(
     end, so a rank holds N x LABELS_AT_ONCE scores beside its own. Raises MetricError on every rank.
     """
     choose(VARIANTS, variant, "AP variant", MetricError)
-    known_nL = np.ones(targets_nL.shape, bool) if known_nL is None else known_nL
-    arrays = {"scores": scores_nL, "targets": targets_nL, "known": known_nL}
+    arrays: dict[str, NDArray[Any]] = {"scores": scores_nL, "targets": targets_nL}
+    if known_nL is not None:
+        arrays["known"] = known_nL
     plan = RowPlan.agree(sample_ids_n, arrays, expected_ids=expected_ids, fault=_fault_in(scores_nL, targets_nL, known_nL))
     ap_L = np.zeros(plan.layouts["scores"].row_shape)
     blocks = [slice(start, start + LABELS_AT_ONCE) for start in range(0, len(ap_L), LABELS_AT_ONCE)]
@@ -66,8 +67,8 @@ def sharded_average_precision(
         owned = blocks[first : first + world_size()]
         gathered = [[plan.gather_columns(v, labels, owner) for v in arrays.values()] for owner, labels in enumerate(owned)]
         if rank() < len(owned):
-            scores_Nl, targets_Nl, known_Nl = gathered[rank()]
-            ap_L[owned[rank()]] = average_precision(scores_Nl, targets_Nl, known_Nl, variant=variant)
+            scores_Nl, targets_Nl, *known = gathered[rank()]
+            ap_L[owned[rank()]] = average_precision(scores_Nl, targets_Nl, *known, variant=variant)
     return _sum_over_ranks(ap_L)
 
 
@@ -189,7 +190,7 @@ def _require_each_once(
         )
 
 
-def _fault_in(scores_nL: Floats, targets_nL: Bools, known_nL: Bools) -> str | None:
+def _fault_in(scores_nL: Floats, targets_nL: Bools, known_nL: Bools | None) -> str | None:
     if not len(scores_nL):
         return None
     try:

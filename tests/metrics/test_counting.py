@@ -63,6 +63,7 @@ def test_variants_of_averaging_by_hand(averaging, cp, cf1):
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(scored(), st.floats(0, 1))
 def test_the_six_numbers_equal_scikit_learn(case, threshold):
     scores_NL, targets_NL, known_NL = case
@@ -80,6 +81,7 @@ def test_the_six_numbers_equal_scikit_learn(case, threshold):
         assert ours.to_dict() == pytest.approx(expected, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(scored(), st.integers(0, 2**32 - 1))
 def test_order_of_rows_and_columns_never_matters(case, seed):
     rng = np.random.default_rng(seed)
@@ -114,6 +116,7 @@ def test_counts_leave_out_what_is_unknown():
     assert counts.positives_L.tolist() == [2, 1, 2, 0]
 
 
+@settings(deadline=None)
 @given(scored(), st.integers(1, 5))
 def test_top_k_is_the_k_highest_and_then_the_lowest_column(case, k):
     scores_NL = case[0]
@@ -132,7 +135,7 @@ def test_label_sets_take_one_threshold_or_one_per_label():
     assert label_sets(scores_NL, [0.7, 0.2]).tolist() == [[False, True], [True, False]]
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(scored(), st.sampled_from(["harmonic", "mean_of_f1"]), st.sampled_from([0.0, 1.0, None]))
 def test_a_threshold_curve_is_the_six_numbers_at_each_threshold(case, cf1, never_predicted):
     scores_NL, targets_NL, known_NL = case
@@ -154,7 +157,7 @@ def test_a_long_threshold_curve_comes_in_blocks_without_a_seam(monkeypatch):
     np.testing.assert_allclose(curve.CF1, expected, rtol=0, atol=1e-12)
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(
     scored(), st.sampled_from(["OF1", "CF1"]), st.sampled_from(["harmonic", "mean_of_f1"]), st.sampled_from([0.0, 1.0, None])
 )

@@ -1,5 +1,7 @@
 """Rows of 1, 2 and 3 ranks gathered over gloo: the same numbers to the last bit, and one error on every rank."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -94,7 +96,9 @@ def on_rank(rank, folder):
 def found(tmp_path_factory):
     """Files with what every rank of 1, 2 and 3 found, the arrays going in many small chunks and blocks of labels."""
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(on_rank, (str(folder),), nprocs=3)
+    # One process imports torch and the ranks are forked from it: three fresh interpreters take three times as long.
+    multiprocessing.set_forkserver_preload(["torch.distributed", __name__])
+    mp.start_processes(on_rank, (str(folder),), nprocs=3, start_method="forkserver")
     return folder
 
 
@@ -164,3 +168,10 @@ def test_faults_are_raised_without_a_process_group_too():
         MetricError, match=r"of 2 samples, gathered as 2 rows, 1 double \(sample_id 5\) and 1 missing \(sample_id 6\)"
     ):
         gather_rows(np.array([5, 5]), {}, expected_ids=[5, 6])
+
+
+@pytest.mark.parametrize(("backend", "device"), [("gloo", "cpu"), ("cpu:gloo,cuda:nccl", "cpu"), ("nccl", "cuda:3")])
+def test_rows_travel_on_the_device_that_the_backend_serves(monkeypatch, backend, device):
+    monkeypatch.setattr(dist, "get_backend_config", lambda: str(dist.distributed_c10d.BackendConfig(backend)))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert str(gather._device()) == device

@@ -52,6 +52,7 @@ def voc_ap(scores_N, targets_N, eleven_points):
     return sum((b - a) * max(p for r, p in points if r >= b) for a, b in pairwise(recalls) if b > a)
 
 
+@settings(deadline=None)
 @given(ranked())
 def test_average_precision_equals_scikit_learn(case):
     np.testing.assert_allclose(average_precision(*case), sklearn_ap(*case), rtol=0, atol=1e-9)
@@ -68,6 +69,7 @@ def test_average_precision_equals_scikit_learn_at_size(digits):
     assert ours_L.dtype == np.float64
 
 
+@settings(deadline=None)
 @given(ranked(), st.integers(0, 2**32 - 1))
 def test_order_of_rows_never_matters(case, seed):
     order = np.random.default_rng(seed).permutation(len(case[0]))
@@ -77,6 +79,7 @@ def test_order_of_rows_never_matters(case, seed):
         )
 
 
+@settings(deadline=None)
 @given(ranked())
 def test_a_monotone_map_of_the_scores_never_matters(case):
     scores_NL, targets_NL, known_NL = case
@@ -84,13 +87,14 @@ def test_a_monotone_map_of_the_scores_never_matters(case):
     np.testing.assert_array_equal(average_precision(*case), average_precision(mapped_NL, targets_NL, known_NL))
 
 
+@settings(deadline=None)
 @given(ranked())
 def test_what_an_unknown_label_says_never_matters(case):
     scores_NL, targets_NL, known_NL = case
     np.testing.assert_array_equal(average_precision(*case), average_precision(scores_NL, targets_NL ^ ~known_NL, known_NL))
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(ranked())
 def test_interpolated_precision_follows_the_voc_definitions(case):
     for variant, eleven_points in (("voc2010", False), ("voc2007", True)):
@@ -102,6 +106,7 @@ def test_interpolated_precision_follows_the_voc_definitions(case):
                 assert np.isnan(ours)
 
 
+@settings(deadline=None)
 @given(ranked())
 def test_interpolation_never_lowers_average_precision(case):
     exact_L, voc_L = (average_precision(*case, variant=variant) for variant in ("exact", "voc2010"))
@@ -122,6 +127,7 @@ def test_variants_by_hand():
     assert average_precision(scores_NL, targets_NL, variant="voc2010")[0] == pytest.approx(2 / 3)
 
 
+@settings(deadline=None)
 @given(ranked())
 def test_micro_average_precision_equals_scikit_learn(case):
     scores_NL, targets_NL, known_NL = case
@@ -141,6 +147,7 @@ def test_mean_leaves_out_labels_without_positives_and_says_how_many_count():
     np.testing.assert_array_equal(mean.ap_L, [0.5, np.nan, 1.0])
 
 
+@settings(deadline=None)
 @given(ranked())
 def test_precision_recall_points_lie_on_scikit_learns_curve(case):
     for curve, scores, targets, known in zip(precision_recall_curves(*case), *(t.T for t in case), strict=True):

@@ -46,6 +46,7 @@ def calibration_error_by_loop(marginals_M, targets_M, edges):
     return total / len(marginals_M)
 
 
+@settings(deadline=None)
 @given(forecasts(), st.integers(1, 20))
 def test_reliability_curves_equal_scikit_learn(case, bins):
     marginals_NL, targets_NL, known_NL = case
@@ -62,6 +63,7 @@ def test_reliability_curves_equal_scikit_learn(case, bins):
         assert curve.pairs_B.sum() == known_NL.sum()
 
 
+@settings(deadline=None)
 @given(forecasts(), st.integers(1, 20))
 def test_calibration_errors_equal_the_loop_over_bins(case, bins):
     marginals_NL, targets_NL, known_NL = case
@@ -72,6 +74,7 @@ def test_calibration_errors_equal_the_loop_over_bins(case, bins):
     assert adaptive_calibration_error(*case, bins=bins) == pytest.approx(calibration_error_by_loop(*flat, masses), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(forecasts())
 def test_each_label_has_its_own_curve(case):
     marginals_NL, targets_NL, known_NL = case
@@ -86,7 +89,7 @@ def test_each_label_has_its_own_curve(case):
             assert np.isnan(curve.maximum_calibration_error)
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(forecasts(), st.sampled_from(["equal_width", "equal_mass"]), st.integers(1, 12))
 def test_brier_score_equals_scikit_learn_and_its_parts_the_loop(case, binning, bins):
     marginals_NL, targets_NL, known_NL = case
@@ -104,6 +107,7 @@ def test_brier_score_equals_scikit_learn_and_its_parts_the_loop(case, binning, b
     assert found == pytest.approx((*parts, share * (1 - share)), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(forecasts())
 def test_negative_log_likelihood_equals_scikit_learn(case):
     marginals_NL, targets_NL, known_NL = case
