@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rayprob import storage
-from rayprob.errors import MetricError
+from rayprob.errors import LabelError, MetricError
 from rayprob.labels import LabelSpace
 
 FORMAT_VERSION = 1
@@ -88,7 +88,7 @@ class Predictions:
                 outputs={name: _values(table[name], tuple(row_shape)) for name, row_shape in header["shapes"].items()},
                 facts=header["facts"],
             )
-        except (KeyError, TypeError, ValueError, IndexError, pa.ArrowException) as error:
+        except (LabelError, MetricError, KeyError, TypeError, ValueError, IndexError, pa.ArrowException) as error:
             raise MetricError(f"{uri} is a damaged predictions table ({type(error).__name__}: {error}); {REMEDY}") from error
 
     def rows(self, rows_M: NDArray[np.int64] | NDArray[np.bool_]) -> "Predictions":
@@ -141,7 +141,12 @@ def _header(schema: pa.Schema, uri: str) -> dict[str, Any]:
     text = (schema.metadata or {}).get(_KEY)
     if text is None:
         raise MetricError(f"{uri} is Parquet but no predictions table: it has columns {', '.join(schema.names)}; {REMEDY}")
-    header: dict[str, Any] = json.loads(text)
+    try:
+        header = json.loads(text)
+    except ValueError as error:
+        raise MetricError(f"{uri} is a damaged predictions table (its header is not JSON: {error}); {REMEDY}") from error
+    if not isinstance(header, dict):
+        raise MetricError(f"{uri} is a damaged predictions table (its header is {type(header).__name__}); {REMEDY}")
     if header.get("format_version") != FORMAT_VERSION:
         raise MetricError(
             f"{uri} has predictions format {header.get('format_version')!r}, this version reads {FORMAT_VERSION}; {REMEDY}"

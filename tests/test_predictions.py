@@ -1,13 +1,12 @@
 """The predictions table: round trip to the last bit, atomic writing, and what each kind of bad file is told."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayprob import predictions as module
@@ -43,6 +42,7 @@ def assert_equal_bits(ours, theirs):
         assert (left.dtype, left.shape, left.tobytes()) == (right.dtype, right.shape, right.tobytes())
 
 
+@settings(deadline=None)
 @given(st.integers(0, 12), st.integers(1, 4), st.integers(0, 99))
 def test_a_table_reads_back_to_the_last_bit(tmp_path_factory, num_samples, components, seed):
     path = str(tmp_path_factory.getbasetemp() / "predictions.parquet")
@@ -137,15 +137,6 @@ def test_tables_that_contradict_themselves_are_refused(changes, message):
         altered(**changes)
 
 
-def header_of(path: Path) -> dict:
-    return json.loads(pq.read_schema(path).metadata[b"rayprob"])
-
-
-def rewrite(path: Path, header: dict, columns=None) -> None:
-    content = pq.read_table(path).replace_schema_metadata({b"rayprob": json.dumps(header).encode()})
-    pq.write_table(content.select(columns or content.column_names), path)
-
-
 def test_files_that_are_no_predictions_name_themselves_and_the_remedy(tmp_path):
     path = tmp_path / "p.parquet"
     with pytest.raises(StorageError, match=r"no file at .*p\.parquet"):
@@ -158,28 +149,52 @@ def test_files_that_are_no_predictions_name_themselves_and_the_remedy(tmp_path):
         Predictions.read(str(path))
 
 
-def test_tables_of_another_version_or_damaged_ones_name_themselves(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda header: header | {"format_version": 9}, "has predictions format 9, this version reads 1"),
+        (lambda header: header | {"shapes": {"mixing_logits": [7]}}, r"is a damaged predictions table \(ValueError"),
+        (lambda header: header | {"shapes": {"logits": [3]}}, r"is a damaged predictions table \(KeyError.*logits"),
+        (
+            lambda header: header | {"label_space": {"names": ["cat"]}},
+            r"is a damaged predictions table \(LabelError: a label space",
+        ),
+        (
+            lambda header: header | {"label_space": {"names": ["cat"], "category_ids": [1]}},
+            r"is a damaged predictions table \(IndexError",
+        ),
+        (
+            lambda header: {key: header[key] for key in header if key != "family"},
+            r"is a damaged predictions table \(KeyError: 'family'",
+        ),
+        (lambda header: header["family"] * 2, "is a damaged predictions table"),
+    ],
+)
+def test_a_header_that_does_not_fit_names_the_file_and_the_remedy(tmp_path, change, message):
     path = tmp_path / "p.parquet"
     table().write(str(path))
-    good = header_of(path)
-    rewrite(path, good | {"format_version": 9})
-    with pytest.raises(MetricError, match=r"p\.parquet has predictions format 9, this version reads 1; write it again"):
+    content = pq.read_table(path)
+    header = json.dumps(change(json.loads(content.schema.metadata[b"rayprob"]))).encode()
+    pq.write_table(content.replace_schema_metadata({b"rayprob": header}), path)
+    with pytest.raises(MetricError, match=rf"p\.parquet {message}.*; write it again with `rayprob evaluate`"):
         Predictions.read(str(path))
-    rewrite(path, good, ["sample_id", "labels", "unknown_labels", "mixing_logits"])
-    with pytest.raises(MetricError, match=r"p\.parquet is a damaged predictions table \(KeyError.*component_logits"):
+
+
+def test_damaged_files_name_themselves_and_the_remedy(tmp_path):
+    path = tmp_path / "p.parquet"
+    table().write(str(path))
+    content = pq.read_table(path)
+    pq.write_table(content.replace_schema_metadata({b"rayprob": b"{half"}), path)
+    with pytest.raises(
+        MetricError, match=r"p\.parquet is a damaged predictions table \(its header is not JSON.*; write it again"
+    ):
+        Predictions.read(str(path))
+    pq.write_table(pa.concat_tables([content, content]), path)
+    with pytest.raises(
+        MetricError, match=r"p\.parquet is a damaged predictions table \(MetricError: sample_id .*; write it again"
+    ):
         Predictions.read(str(path))
     table().write(str(path))
-    rewrite(path, good | {"shapes": {"mixing_logits": [7]}})
-    with pytest.raises(MetricError, match=r"p\.parquet is a damaged predictions table \(ValueError"):
-        Predictions.read(str(path))
-    table().write(str(path))
-    rewrite(path, good | {"label_space": {"names": ["cat"], "category_ids": [1]}})
-    with pytest.raises(MetricError, match=r"p\.parquet is a damaged predictions table \(IndexError"):
-        Predictions.read(str(path))
-    table().write(str(path))
-    rewrite(path, {key: value for key, value in good.items() if key != "family"})
-    with pytest.raises(MetricError, match=r"p\.parquet is a damaged predictions table \(KeyError: 'family'\)"):
-        Predictions.read(str(path))
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(MetricError, match=r"p\.parquet cannot be read as Parquet"):
+    with pytest.raises(MetricError, match=r"p\.parquet cannot be read as Parquet .*; write it again"):
         Predictions.read(str(path))
