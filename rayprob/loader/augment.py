@@ -14,11 +14,10 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 
 from rayprob.choose import choose
+from rayprob.data.jpeg import measure
 from rayprob.errors import SampleError
 from rayprob.loader.randaugment import Image, randaugment
 from rayprob.spec import Spec
-
-MAX_PIXELS = 2**26
 
 
 class StrongSpec(Spec):
@@ -109,17 +108,13 @@ def decode(jpeg: bytes) -> Image:
     """Return a JPEG as RGB; grey and CMYK are converted.
 
     Raises SampleError for other formats, for damage that libjpeg would mend silently, and, before any memory is taken,
-    for more than MAX_PIXELS pixels.
+    for a header that states too many pixels.
     """
-    if not jpeg.startswith(b"\xff\xd8\xff"):
-        raise SampleError(f"{len(jpeg):,} bytes that are no JPEG (they begin with {bytes(jpeg[:8])!r})")
+    measure(jpeg)
     try:
-        height_px, width_px, _, _ = simplejpeg.decode_jpeg_header(jpeg)
-        if height_px * width_px > MAX_PIXELS:
-            raise SampleError(f"JPEG of {width_px:,} x {height_px:,} pixels; at most {MAX_PIXELS:,} pixels are allowed")
         image: Image = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=True)
     except ValueError as error:
-        raise SampleError(f"damaged JPEG of {len(jpeg):,} bytes ({error})") from error
+        raise SampleError(f"does not decode ({error}); replace the file") from error
     return image
 
 

@@ -78,9 +78,7 @@ class MicroBatches(Dataset[Decoded | RayprobError]):
         try:
             return self._transform(jpeg, seed)
         except SampleError as error:
-            raise SampleError(
-                f"{describe(manifest, row)}: {error}; remove it from the source and build the dataset again"
-            ) from error
+            raise SampleError(f"{describe(manifest, row)} {error}, and build the dataset again") from error
 
 
 def _empty_images(num_samples: int, size_px: int) -> Tensor:

@@ -1,62 +1,11 @@
 """The JPEG bytes of a sample: read by offset, checked by crc."""
 
-import os
 import zlib
-from collections import OrderedDict
-from pathlib import Path
-from typing import Any, Protocol
 
 from rayprob import storage
 from rayprob.data.manifest import Manifest
 from rayprob.errors import DatasetError, SampleError
-
-MAX_OPEN_SHARDS = 64
-
-
-class ShardSource(Protocol):
-    """Where the bytes of shards come from; it can be pickled to another process."""
-
-    def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
-        """Return bytes of a shard, fewer at its end. Raises DatasetError or StorageError where it cannot be read."""
-        ...
-
-
-class LocalShards:
-    """Shards on this machine's file system, read where they lie."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self._files: OrderedDict[str, int] = OrderedDict()
-
-    def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
-        """Return bytes of a shard, fewer at its end. Raises DatasetError where there is no such file."""
-        # pread carries its own offset, so processes that share a descriptor after a fork do not disturb each other.
-        return os.pread(self._descriptor(shard), length_bytes, offset_bytes)
-
-    def path(self, shard: str) -> Path:
-        """Return the path of a shard."""
-        return storage.local_path(storage.join(self._root, shard))
-
-    def close(self) -> None:
-        """Close all files; reading opens them again."""
-        while self._files:
-            os.close(self._files.popitem()[1])
-
-    def _descriptor(self, shard: str) -> int:
-        descriptor = self._files.get(shard)
-        if descriptor is None:
-            descriptor = open_shard(self.path(shard), self._root)
-            self._files[shard] = descriptor
-            if len(self._files) > MAX_OPEN_SHARDS:
-                os.close(self._files.popitem(last=False)[1])
-        self._files.move_to_end(shard)
-        return descriptor
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_root": self._root, "_files": OrderedDict()}
-
-    def __del__(self) -> None:
-        self.close()
+from rayprob.loader.shards import ShardSource
 
 
 class SampleReader:
@@ -85,14 +34,6 @@ class SampleReader:
                 f"{remedy(manifest)}"
             )
         return jpeg
-
-
-def open_shard(path: Path, root: str) -> int:
-    """Return a file descriptor for reading. Raises DatasetError."""
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise DatasetError(f"cannot open shard {path}: {error.strerror}; run `rayprob verify {root}`") from error
 
 
 def describe(manifest: Manifest, row: int) -> str:

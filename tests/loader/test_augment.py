@@ -79,12 +79,12 @@ def test_decoding_agrees_with_pillow_in_colour_grey_and_cmyk() -> None:
 
 def test_bytes_that_are_no_whole_jpeg_are_refused() -> None:
     jpeg = photo(3)
-    with pytest.raises(SampleError, match=r"bytes that are no JPEG \(they begin with b'.x89PNG"):
+    with pytest.raises(SampleError, match="is a PNG, not a JPEG; convert it"):
         decode(encoded(scene(), kind="PNG"))
-    with pytest.raises(SampleError, match="0 bytes that are no JPEG"):
+    with pytest.raises(SampleError, match="is empty, not a JPEG"):
         decode(b"")
     for length in (len(jpeg) // 2, len(jpeg) - 3):
-        with pytest.raises(SampleError, match=r"damaged JPEG of [\d,]+ bytes \(Premature end of JPEG file\)"):
+        with pytest.raises(SampleError, match=r"does not decode \(Premature end of JPEG file\); replace the file"):
             decode(jpeg[:length])
 
 
@@ -92,7 +92,7 @@ def test_a_huge_header_is_refused_before_memory_is_taken() -> None:
     jpeg = bytearray(photo(3))
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = (30_000).to_bytes(2, "big") * 2
-    with pytest.raises(SampleError, match="JPEG of 30,000 x 30,000 pixels; at most 67,108,864 pixels are allowed"):
+    with pytest.raises(SampleError, match="its header states 30,000 x 30,000 pixels, more than 67,108,864"):
         decode(bytes(jpeg))
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
 import zlib
 from dataclasses import dataclass, field
@@ -103,3 +104,16 @@ def write_dataset(root: Path, samples_per_shard: list[int], split: str = "train"
         writer.shard(split, {sample_id: photo(sample_id) for sample_id in range(first, first + samples)})
         first += samples
     return writer.finish()
+
+
+@dataclass(frozen=True)
+class Dying:
+    """A transform that kills its loader worker at one image."""
+
+    deadly: bytes
+    size_px: int = 16
+
+    def __call__(self, jpeg: bytes, seed: int) -> np.ndarray:
+        if jpeg == self.deadly:
+            os._exit(1)
+        return np.zeros((16, 16, 3), dtype=np.uint8)

@@ -1,0 +1,198 @@
+"""A folder on this node that holds remote shards: whole or not at all, within a byte budget, shared by processes.
+
+Every promise rests on `flock`, which the system releases when a process dies: a `.lock` is held by who fetches the shard,
+a shared lock on the shard itself by who will need it, and the lock of the folder by who counts and evicts.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+
+from rayprob import storage
+from rayprob.errors import DatasetError, SpecError, StorageError
+from rayprob.loader.shards import ShardFacts
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CHUNK_BYTES = 8 * 2**20
+MAX_BACKOFF_S = 30.0
+
+
+@dataclass(frozen=True)
+class ShardCache:
+    """The shards of one remote dataset, by way of a cache folder; a ShardSource."""
+
+    root: str
+    fingerprint: str
+    facts: dict[str, ShardFacts]
+    folder: Path
+    budget_bytes: int
+    retries: int
+    backoff_s: float = 0.5
+
+    def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
+        """Return bytes of a shard, fetching it whole where it is absent. Raises StorageError, DatasetError.
+
+        Where all of the budget is in use, the bytes alone are read from the remote shard.
+        """
+        descriptor = self.open(shard)
+        if descriptor is None:
+            uri = storage.join(self.root, shard)
+            return self._retried(uri, lambda: storage.read_bytes(uri, offset_bytes, length_bytes))
+        try:
+            os.utime(descriptor)  # the time of last use decides who is evicted
+            return os.pread(descriptor, length_bytes, offset_bytes)
+        finally:
+            os.close(descriptor)
+
+    def open(self, shard: str) -> int | None:
+        """Return a descriptor of the whole shard that protects it from eviction until closed; None where there is no room."""
+        descriptor = self._open_cached(shard)
+        while descriptor is None:
+            if not self._fetch(shard):
+                return None
+            descriptor = self._open_cached(shard)
+        return descriptor
+
+    def path(self, shard: str) -> Path:
+        """Return where the shard lies when it is cached."""
+        return self.folder / f"{self.fingerprint}-{shard}"
+
+    def _open_cached(self, shard: str) -> int | None:
+        try:
+            descriptor = os.open(self.path(shard), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if os.fstat(descriptor).st_nlink == 0:  # evicted between the two calls
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def _fetch(self, shard: str) -> bool:
+        """Fetch a shard unless another process does or did; return False where there is no room."""
+        path = self.path(shard)
+        with _locked(path.with_suffix(".lock")):
+            if path.exists():
+                return True
+            part = path.with_suffix(".part")
+            if not self._reserve(part, self.facts[shard].size_bytes):
+                return False
+            try:
+                uri = storage.join(self.root, shard)
+                self._retried(uri, lambda: _download(uri, part, self.facts[shard]))
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+        return True
+
+    def _reserve(self, part: Path, size_bytes: int) -> bool:
+        """Take `size_bytes` of the budget for the file `part`, evicting what was used longest ago; False if all is in use."""
+        with _locked(self.folder / "cache.lock"):
+            if not _make_room(self.folder, self.budget_bytes - size_bytes):
+                return False
+            try:
+                with open(part, "wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, size_bytes)
+            except OSError as error:
+                part.unlink(missing_ok=True)
+                raise StorageError(
+                    f"cannot reserve {size_bytes:,} bytes in the cache {self.folder}: {error.strerror}; "
+                    f"lower cache_bytes or set cache_dir to a larger disk"
+                ) from error
+        return True
+
+    def _retried(self, uri: str, attempt: Callable[[], T]) -> T:
+        for count in range(self.retries + 1):
+            try:
+                return attempt()
+            except (StorageError, OSError, pa.ArrowException) as error:
+                if isinstance(error.__cause__, FileNotFoundError):
+                    raise DatasetError(f"no shard at {uri}; run `rayprob verify {self.root}`") from error
+                last = error
+            if count < self.retries:
+                log.info("attempt %d to fetch %s failed: %s", count + 1, uri, last)
+                # Jitter, so that ranks that failed together do not come back together.
+                time.sleep(min(MAX_BACKOFF_S, self.backoff_s * 2**count) * random.uniform(0.5, 1.0))
+        raise StorageError(
+            f"cannot fetch {uri}: {self.retries + 1} attempts failed, the last with: {' '.join(str(last).split())}; "
+            f"check network and credentials, or raise retries"
+        ) from last
+
+
+def check_budget(cache: ShardCache, shards: Iterable[str], *, at_once: int, why: str) -> None:
+    """Raise SpecError where the budget cannot hold `at_once` of the shards together; `why` says what asks for them."""
+    sizes_bytes = sorted((cache.facts[shard].size_bytes for shard in shards), reverse=True)
+    needed_bytes = sum(sizes_bytes[:at_once])
+    if cache.budget_bytes < needed_bytes:
+        raise SpecError(
+            f"cache_bytes {cache.budget_bytes:,} cannot hold the shards that this node needs at once ({why}); "
+            f"give at least {needed_bytes:,}, or lower lanes or window_shards"
+        )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` alone, waiting for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _download(uri: str, part: Path, facts: ShardFacts) -> None:
+    """Write a remote shard to `part`. Raises StorageError for a body of another length or sha256."""
+    digest, found_bytes = hashlib.sha256(), 0
+    with storage.open_input(uri) as source, open(part, "r+b") as target:
+        while chunk := source.read(CHUNK_BYTES):
+            digest.update(chunk)
+            found_bytes += target.write(chunk)
+        target.flush()
+        os.fsync(target.fileno())
+    if found_bytes != facts.size_bytes:
+        raise StorageError(f"its body has {found_bytes:,} bytes, dataset.json says {facts.size_bytes:,}")
+    if digest.hexdigest() != facts.sha256:
+        raise StorageError(f"its body has sha256 {digest.hexdigest()[:16]}..., dataset.json says {facts.sha256[:16]}...")
+
+
+def _make_room(folder: Path, allowed_bytes: int) -> bool:
+    """Evict until the shards in `folder` take at most `allowed_bytes`; return False where those in use take more."""
+    for part in folder.glob("*.part"):
+        _remove_stale(part)
+    files = [(path, path.stat()) for path in folder.iterdir() if path.suffix in (".tar", ".part")]
+    used_bytes = sum(stat.st_size for _, stat in files)
+    for path, stat in sorted(files, key=lambda file: file[1].st_mtime_ns):
+        if used_bytes <= allowed_bytes:
+            break
+        if path.suffix == ".tar" and _evict(path):
+            used_bytes -= stat.st_size
+    return used_bytes <= allowed_bytes
+
+
+def _remove_stale(part: Path) -> None:
+    """Remove what a process left that died while fetching: then nobody holds its lock."""
+    with open(part.with_suffix(".lock"), "wb") as file, suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        part.unlink(missing_ok=True)
+
+
+def _evict(path: Path) -> bool:
+    """Remove a shard unless somebody needs it; return whether it was removed."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        path.unlink()
+    return True

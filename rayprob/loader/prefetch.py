@@ -1,0 +1,81 @@
+"""Fetches the shards of coming micro batches into the cache, and keeps them there until they are past."""
+
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from rayprob.errors import RayprobError
+from rayprob.loader.cache import ShardCache
+
+log = logging.getLogger(__name__)
+
+THREADS = 4
+MAX_AHEAD = 4096  # micro batches
+ADMITTED_AT_ONCE = 16  # micro batches a call: bounds the time that a step spends on planning
+
+
+class Prefetcher:
+    """Walks ahead of the stream within a share of the cache's budget; loader workers then find their shards. A ShardKeeper."""
+
+    def __init__(self, cache: ShardCache, shards_ahead: Iterator[list[str]], budget_bytes: int) -> None:
+        """`shards_ahead` yields the shards of each coming micro batch, in order."""
+        self._cache = cache
+        self._shards_ahead = shards_ahead
+        self._budget_bytes = budget_bytes
+        self._admitted: deque[list[str]] = deque()
+        self._next = next(shards_ahead, None)
+        self._uses: Counter[str] = Counter()  # admitted micro batches that need a shard
+        self._held: dict[str, Future[int | None]] = {}
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="rayprob-fetch")
+        self._admit()
+
+    def decoded(self, shards: list[str], *, ends_pass: bool) -> None:
+        """Let go of the shards that no coming micro batch needs, and admit more."""
+        assert shards == self._admitted[0], "the prefetcher walks another order than the stream"
+        for shard in self._admitted.popleft():
+            self._uses[shard] -= 1
+            if not self._uses[shard]:
+                self._let_go(shard)
+        self._admit()
+
+    def close(self) -> None:
+        """Stop fetching and let go of all shards; they stay in the cache for later runs."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for shard in list(self._held):
+            self._let_go(shard)
+
+    def _admit(self) -> None:
+        for _ in range(ADMITTED_AT_ONCE):
+            # The micro batch in hand is always admitted; min_cache_bytes sees to it that its window fits.
+            if self._next is None or len(self._admitted) >= MAX_AHEAD or (self._admitted and not self._fits(self._next)):
+                return
+            for shard in self._next:
+                self._uses[shard] += 1
+                if shard not in self._held:
+                    self._held[shard] = self._threads.submit(self._hold, shard)
+            self._admitted.append(self._next)
+            self._next = next(self._shards_ahead, None)
+
+    def _fits(self, shards: list[str]) -> bool:
+        needed = self._held.keys() | set(shards)
+        return sum(self._cache.facts[shard].size_bytes for shard in needed) <= self._budget_bytes
+
+    def _hold(self, shard: str) -> int | None:
+        try:
+            return self._cache.open(shard)
+        except RayprobError as error:
+            log.info("prefetch: %s", error)  # the loader worker that needs the shard will meet it and report it
+            return None
+
+    def _let_go(self, shard: str) -> None:
+        future = self._held.pop(shard)
+        if not future.cancel():
+            future.add_done_callback(_close)
+
+
+def _close(future: "Future[int | None]") -> None:
+    descriptor = None if future.cancelled() else future.result()
+    if descriptor is not None:
+        os.close(descriptor)

@@ -1,0 +1,129 @@
+"""What training and evaluation streams share: from requests to batches."""
+
+import logging
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+
+from rayprob import storage
+from rayprob.data.manifest import Manifest, read_facts
+from rayprob.errors import DatasetError
+from rayprob.loader import workers
+from rayprob.loader.augment import Transform
+from rayprob.loader.batch import Batch
+from rayprob.loader.cache import ShardCache, check_budget
+from rayprob.loader.check import LocalCheck, check_sizes
+from rayprob.loader.decode import Decoded, MicroBatches, Request
+from rayprob.loader.order import Cursor, Place
+from rayprob.loader.prefetch import Prefetcher
+from rayprob.loader.reader import SampleReader
+from rayprob.loader.shards import LocalShards, ShardKeeper, read_shard_facts
+from rayprob.spec import Spec
+
+log = logging.getLogger(__name__)
+
+
+class StreamSpec(Spec):
+    """How samples reach the training processes."""
+
+    global_batch: PositiveInt = 64
+    lanes: PositiveInt = 8  # world_size must divide it
+    window_shards: PositiveInt = 8  # shards of a lane that are shuffled together
+    loader_workers: NonNegativeInt = 2  # processes per rank; 0 decodes in the training process
+    prefetch: PositiveInt = 2  # micro batches that each loader worker prepares ahead
+    on_bad_sample: Literal["fail", "skip"] = "fail"
+    max_bad_samples: NonNegativeInt = 100  # with skip: more than this many fail
+    check_shards: bool = True  # compare whole local shards with their sha256 during the first epoch
+    cache_dir: str = "~/.cache/rayprob/shards"  # for remote datasets; ranks of a node share it
+    cache_bytes: PositiveInt = 64 * 2**30
+    retries: NonNegativeInt = 5  # of a failed download
+
+
+class Stream:
+    """What both streams share: from requests to batches."""
+
+    def __init__(self, manifest: Manifest, spec: StreamSpec, transform: Transform, *, seed: int, place: Place) -> None:
+        self.manifest = manifest
+        self.spec = spec
+        self.place = place
+        self.bad_samples: dict[int, str] = {}  # sample_id -> what was wrong; samples met with on_bad_sample: skip
+        self._seed = seed
+        self._facts = read_shard_facts(manifest.root)
+        self._source = self._open_source()
+        self._dataset = MicroBatches(
+            SampleReader(manifest, self._source), transform, seed=seed, on_bad_sample=spec.on_bad_sample
+        )
+
+    def _batches(
+        self, requests: Callable[[], Iterator[Request]], ends_pass: Callable[[Cursor], bool]
+    ) -> Generator[Batch, None, None]:
+        """Yield the batches of `requests`; `ends_pass` says which of them end an epoch or evaluation."""
+        keeper = self._keeper(requests)
+        results = workers.decode_ahead(
+            self._dataset, requests(), loader_workers=self.spec.loader_workers, prefetch=self.spec.prefetch
+        )
+        try:
+            for decoded in results:
+                keeper.decoded(self._shards_of(decoded.request), ends_pass=ends_pass(decoded.request.cursor))
+                yield self._batch(decoded)
+        finally:
+            results.close()
+            keeper.close()
+
+    def _open_source(self) -> LocalShards | ShardCache:
+        root, spec = self.manifest.root, self.spec
+        if storage.is_local(root):
+            check_sizes(root, self.manifest.shards, self._facts)
+            return LocalShards(root)
+        return ShardCache(
+            root=root,
+            fingerprint=str(read_facts(root)["fingerprint"]),
+            facts=self._facts,
+            folder=Path(spec.cache_dir).expanduser(),
+            budget_bytes=spec.cache_bytes,
+            retries=spec.retries,
+        )
+
+    def _check_cache(self, at_once: int, why: str) -> None:
+        if isinstance(self._source, ShardCache):
+            check_budget(self._source, self.manifest.shards, at_once=at_once, why=why)
+
+    def _keeper(self, requests: Callable[[], Iterator[Request]]) -> ShardKeeper:
+        if isinstance(self._source, ShardCache):
+            share_bytes = self.spec.cache_bytes // self.place.local_world_size
+            return Prefetcher(self._source, map(self._shards_of, requests()), share_bytes)
+        return LocalCheck(self.manifest.root, self._facts, contents=self.spec.check_shards)
+
+    def _shards_of(self, request: Request) -> list[str]:
+        return [self.manifest.shards[shard] for shard in np.unique(self.manifest.shard_N[request.rows_B])]
+
+    def _batch(self, decoded: Decoded) -> Batch:
+        rows_B = decoded.request.rows_B
+        known_BL = self.manifest.known(rows_B)
+        if decoded.faults:
+            # A skipped sample keeps its place, so that every rank still takes equal steps; with no known label it has no loss.
+            known_BL[list(decoded.faults)] = False
+            self._count(decoded)
+        return Batch(
+            images_BCHW=decoded.images_BCHW,
+            targets_BL=torch.from_numpy(self.manifest.targets(rows_B)),
+            known_BL=torch.from_numpy(known_BL),
+            sample_ids_B=torch.from_numpy(self.manifest.sample_ids_N[rows_B]),
+            cursor=decoded.request.cursor,
+        )
+
+    def _count(self, decoded: Decoded) -> None:
+        for place, fault in decoded.faults.items():
+            sample_id = int(self.manifest.sample_ids_N[decoded.request.rows_B[place]])
+            if sample_id not in self.bad_samples:
+                log.warning("skipped %s", fault)
+            self.bad_samples[sample_id] = fault
+        if len(self.bad_samples) > self.spec.max_bad_samples:
+            raise DatasetError(
+                f"{len(self.bad_samples)} bad samples, max_bad_samples allows {self.spec.max_bad_samples}; "
+                f"run `rayprob verify {self.manifest.root}`; the last: {list(self.bad_samples.values())[-1]}"
+            )
