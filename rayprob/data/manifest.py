@@ -1,5 +1,6 @@
 """A built dataset as its readers see it: dataset.json, labels.json and manifest.parquet. N samples, L labels."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,7 +120,14 @@ class Dataset:
     def open(cls, root: str) -> "Dataset":
         """Open the dataset at a path or URI. Raises DatasetError where it was not built, not finished, or changed."""
         facts = read_facts(root)
-        return cls(root, facts, read_label_space(root), _read_table(root, sum(s["samples"] for s in facts["shards"])))
+        label_space = read_label_space(root)
+        stated = facts.get("label_space_fingerprint", label_space.fingerprint)
+        if label_space.fingerprint != stated:
+            raise DatasetError(
+                f"{root}/labels.json was changed: its fingerprint is {label_space.fingerprint}, dataset.json says {stated}; "
+                "build the dataset again"
+            )
+        return cls(root, facts, label_space, _read_table(root, facts))
 
     @property
     def fingerprint(self) -> str:
@@ -188,14 +196,19 @@ def _read_json(root: str, name: str, remedy: str) -> dict[str, Any]:
     return value
 
 
-def _read_table(root: str, num_samples: int) -> pa.Table:
+def _read_table(root: str, facts: dict[str, Any]) -> pa.Table:
     try:
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(root, "manifest.parquet"))))
-    except (StorageError, pa.ArrowException) as error:
+        content = storage.read_bytes(storage.join(root, "manifest.parquet"))
+        table = pq.read_table(pa.BufferReader(content))
+    except (StorageError, pa.ArrowException, OSError) as error:
         raise DatasetError(f"the manifest of {root} cannot be read: {error}; build the dataset again") from error
+    num_samples = sum(shard["samples"] for shard in facts["shards"])
     if not table.schema.equals(SCHEMA) or table.num_rows != num_samples:
         raise DatasetError(
             f"the manifest of {root} has {table.num_rows:,} rows and columns {table.schema.names}; dataset.json promises "
             f"{num_samples:,} rows and {SCHEMA.names}; build the dataset again"
         )
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != facts.get("manifest_sha256", sha256):
+        raise DatasetError(f"the manifest of {root} was changed after it was built: its sha256 is {sha256}; build it again")
     return table

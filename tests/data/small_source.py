@@ -1,6 +1,8 @@
 """A small generated source in COCO layout that tests may break."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,3 +98,19 @@ def _box(random: np.random.Generator, sample_id: int) -> dict[str, Any]:
         "iscrowd": int(random.random() < 0.2),
         "segmentation": [[0, 0, 1, 1, 2, 2]],
     }
+
+
+def run_script(body: str, source: Source) -> subprocess.Popen[str]:
+    """Run Python in a process, and a process group, of its own, with `source` at hand."""
+    prelude = (
+        f"from pathlib import Path\nfrom tests.data.small_source import Source\nsource = Source(Path({str(source.folder)!r}))\n"
+    )
+    repository = Path(__file__).resolve().parents[2]
+    return subprocess.Popen(
+        [sys.executable, "-c", prelude + body],
+        cwd=repository,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )

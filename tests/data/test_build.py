@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from rayprob.data.manifest import Dataset
 from rayprob.data.recipe import Recipe
 from rayprob.data.shard import ShardFacts, ShardJob
 from rayprob.errors import DatasetError, SourceError, StorageError
-from tests.data.small_source import FIRST_ID, Source
+from tests.data.small_source import FIRST_ID, Source, run_script
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -188,14 +186,6 @@ def test_leftovers_of_a_killed_build_are_removed(source: Source) -> None:
     (source.built / "notes.tmp").write_bytes(b"somebody's")
     source.build()
     assert [name for name in files(source.built) if name.endswith(".tmp")] == ["notes.tmp"]
-
-
-def run_script(body: str, source: Source) -> subprocess.Popen[str]:
-    """Run Python in a process of its own, with the source at hand."""
-    prelude = (
-        f"from pathlib import Path\nfrom tests.data.small_source import Source\nsource = Source(Path({str(source.folder)!r}))\n"
-    )
-    return subprocess.Popen([sys.executable, "-c", prelude + body], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 SLOW = """

@@ -1,0 +1,96 @@
+"""The verbs shard, verify and inspect, as a person runs them."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from rayprob.cli import app
+from rayprob.data import build as building
+from rayprob.data.shard import ShardFacts, ShardJob
+from rayprob.errors import SourceError
+from tests.data.small_source import Source
+
+
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verbs build in this process."""
+    monkeypatch.setattr(building, "on_ray", lambda: building.in_process)
+
+
+def recipe_file(source: Source) -> str:
+    path = source.folder / "small.yaml"
+    path.write_text(source.recipe().to_yaml())
+    return str(path)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_shard_says_what_was_built_where_and_what_is_next(source: Source) -> None:
+    result = run("shard", recipe_file(source))
+    assert result.exit_code == 0
+    assert "50 images (train 31, holdout 8, val 11) in 7 shards" in result.output
+    assert "wrote 50 images in" in result.output
+    assert f"next: rayprob inspect {source.built}    rayprob verify {source.built}" in result.output
+    again = run("shard", recipe_file(source))
+    assert f"already built: {source.built}" in again.output
+    assert "wrote" not in again.output
+
+
+def test_shard_says_what_was_rejected_corrected_and_continued(source: Source) -> None:
+    source.image(905).write_bytes(b"GIF89a")
+    source.change("val", lambda content: content["images"][6].update(width=1))
+    recipe = source.recipe(allow_rejects=1)
+
+    def stopping(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
+        yield write(jobs[0])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        building.build(recipe, run_tasks=stopping)
+    result = run("shard", recipe_file(source), "--set", "allow_rejects=1")
+    assert "1 shards were done before" in result.output
+    assert f"rejected 1 images, listed in {source.built}/rejected.jsonl" in result.output
+    assert "1 images have another size than declared" in result.output
+
+
+def test_a_stopped_shard_exits_with_130_and_says_how_to_go_on(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
+        yield write(jobs[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(building, "on_ray", lambda: stopped)
+    result = run("shard", recipe_file(source))
+    assert result.exit_code == 130
+    assert "stopped; 1 of 7 shards are done; the same command continues" in result.output
+
+
+def test_shard_leaves_a_fault_of_the_source_to_the_front_door(source: Source) -> None:
+    source.image(905).unlink()
+    assert isinstance(run("shard", recipe_file(source)).exception, SourceError)
+
+
+def test_verify_passes_a_sound_dataset_and_fails_a_damaged_one(source: Source) -> None:
+    source.build()
+    sound = run("verify", str(source.built))
+    assert (sound.exit_code, f"{source.built}: every byte is as it was built" in sound.output) == (0, True)
+    shard: Path = source.built / "val-000000.tar"
+    shard.write_bytes(shard.read_bytes()[:-1024])
+    damaged = run("verify", str(source.built))
+    assert damaged.exit_code == 1
+    assert "val-000000.tar: has " in damaged.output
+    assert f"3 faults in {source.built}" in damaged.output
+
+
+def test_inspect_prints_tables_or_json(built_once: Source) -> None:
+    tables = run("inspect", str(built_once.built))
+    for words in ("holdout", "labels, most frequent first", "tram", "labels in an image", "label sets", "co-occurrences"):
+        assert words in tables.output
+    found = json.loads(run("inspect", str(built_once.built), "--json", "--top", "2").output)
+    assert [split["samples"] for split in found["splits"]] == [31, 8, 11]
+    assert len(found["top_sets"]) == 2
