@@ -93,8 +93,9 @@ def _or_raise(result: Decoded | RayprobError) -> Decoded:
 def _worker_death_reported() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:
+        # Besides DataLoader's own RuntimeError: a dead worker's results cannot be fetched from it any more.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise RunError(
             f"a loader worker died ({error}); usually memory ran out: lower loader_workers, prefetch or micro_batch, "

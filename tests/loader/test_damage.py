@@ -170,5 +170,5 @@ def test_skipped_samples_keep_their_place_without_known_labels_and_are_counted(
 
 
 def test_too_many_bad_samples_are_an_error(with_bad_sources: Manifest) -> None:
-    with pytest.raises(DatasetError, match="3 bad samples, max_bad_samples allows 2; .*; the last: sample 8"):
+    with pytest.raises(DatasetError, match=r"3 bad samples, max_bad_samples allows 2; .*; the last: sample 8"):
         evaluate(with_bad_sources, on_bad_sample="skip", max_bad_samples=2)
