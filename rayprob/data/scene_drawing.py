@@ -16,6 +16,7 @@ from rayprob.data.scene_shapes import LOOK_OF_LABEL, PALETTE, shape_parts
 
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Weights = NDArray[np.floating[Any] | np.bool_]
 Generator = np.random.Generator
 
 SUBPIXEL_BITS = 4  # fillPoly takes fixed-point corners
@@ -176,20 +177,23 @@ def _tile(texture: str, side: int) -> Picture:
     return cv2.resize(weight_TT, (side, side), interpolation=cv2.INTER_AREA)  # type: ignore[no-any-return]
 
 
-def _dots(x: Floats, y: Floats) -> NDArray[np.bool_]:
-    return np.minimum((x - 0.25) ** 2 + (y - 0.25) ** 2, (x - 0.75) ** 2 + (y - 0.75) ** 2) < 0.022
+def _dots(x: Floats, y: Floats) -> Weights:
+    near_TT: Weights = np.minimum((x - 0.25) ** 2 + (y - 0.25) ** 2, (x - 0.75) ** 2 + (y - 0.75) ** 2)
+    return near_TT < 0.022
 
 
-def _patches(x: Floats, y: Floats) -> NDArray[np.bool_]:
-    wave = np.sin(2 * np.pi * (x + 0.15 * np.sin(4 * np.pi * y))) * np.sin(2 * np.pi * (y + 0.15 * np.sin(2 * np.pi * x)))
-    return np.abs(wave) > 0.35
+def _patches(x: Floats, y: Floats) -> Weights:
+    bent_x, bent_y = x + 0.15 * np.sin(4 * np.pi * y), y + 0.15 * np.sin(2 * np.pi * x)
+    wave_TT: Weights = np.abs(np.sin(2 * np.pi * bent_x) * np.sin(2 * np.pi * bent_y))
+    return wave_TT > 0.35
 
 
-def _fluff(x: Floats, y: Floats) -> Floats:
-    return 0.25 + 0.25 * np.sin(8 * np.pi * x + 2 * np.sin(4 * np.pi * y)) * np.sin(8 * np.pi * y)
+def _fluff(x: Floats, y: Floats) -> Weights:
+    curl_TT: Weights = np.sin(8 * np.pi * x + 2 * np.sin(4 * np.pi * y)) * np.sin(8 * np.pi * y)
+    return 0.25 + 0.25 * curl_TT
 
 
-TEXTURES: dict[str, Callable[[Floats, Floats], NDArray[np.floating[Any] | np.bool_]]] = {
+TEXTURES: dict[str, Callable[[Floats, Floats], Weights]] = {
     "plain": lambda x, y: np.zeros_like(x),
     "stripes": lambda x, y: (2 * x) % 1 < 0.42,
     "bands": lambda x, y: (2 * y) % 1 < 0.35,

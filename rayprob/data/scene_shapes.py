@@ -266,7 +266,7 @@ def shape_parts(shape: str) -> tuple[Part, ...]:
 def parse_part(text: str) -> Part:
     """Return the part that `paint kind numbers` describes."""
     paint, kind, *numbers = text.split()
-    values = np.array([int(number) for number in numbers], dtype=np.float32) / 100
+    values = np.array([int(number) / 100 for number in numbers], dtype=np.float32)
     return Part(paint, choose(KINDS, kind, "kind of part")(values))
 
 
