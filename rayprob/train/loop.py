@@ -5,6 +5,8 @@ from the run's seed and the step, so no generator state has to be saved.
 """
 
 import logging
+import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -94,6 +96,8 @@ def start_facts(job: Job) -> dict[str, Any]:
         "world_size": job.place.world_size,
         "device": str(job.compute.device),
         "trainable_parameters": parameters,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
     }
 
 

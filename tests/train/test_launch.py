@@ -1,0 +1,165 @@
+"""Runs on Ray: two workers against one, a killed worker, Ctrl-C, and what is refused before a worker starts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rayprob.errors import NonFiniteLoss, RunError, SpecError
+from rayprob.loader.order import Place
+from rayprob.train.history import read_history
+from rayprob.train.launch import Workers, launch, place_workers
+from rayprob.train.loop import Outcome, fit
+from rayprob.train.run import Run
+from rayprob.train.state import latest, list_checkpoints
+
+MakeRun = Callable[..., Run]
+TWO = {"num_workers": 2, "use_gpu": False, "cpus_per_worker": 1}
+STEPS = 60
+
+
+def small(make_run: MakeRun, folder: Path, **changes: Any) -> Run:
+    defaults = {"duration": {"steps": STEPS}, "evaluation": {"every": {"steps": 30}}, "checkpoint": {"every_steps": 10}}
+    return make_run(folder, **{**defaults, **changes})
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """One small Ray for all runs of this module."""
+    import ray
+
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, object_store_memory=200 * 2**20, logging_level="ERROR",
+        log_to_driver=False,
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    checkpoint = latest(list_checkpoints(run.run_folder))
+    assert checkpoint
+    found: dict[str, torch.Tensor] = checkpoint.load()["classifier"]
+    return found
+
+
+def losses(run: Run) -> list[float]:
+    return [row["loss"] for row in read_history(run.run_folder) if row["kind"] == "step"]
+
+
+def assert_bit_identical(left: Run, right: Run) -> None:
+    ours, theirs = weights(left), weights(right)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def wait_for_step(run: Run, step: int, timeout_s: float = 150) -> dict[str, Any]:
+    """Wait until a run has written `step`; return its last start row."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        rows = read_history(run.run_folder)
+        if any(row["kind"] == "step" and row["step"] >= step for row in rows):
+            return [row for row in rows if row["kind"] == "start"][-1]
+        time.sleep(0.02)
+    raise AssertionError(f"{run.run_folder} did not reach step {step} in {timeout_s} s")
+
+
+@pytest.mark.ray
+def test_two_workers_see_ones_losses_and_survive_a_kill_bit_for_bit(ray_here: None, make_run: MakeRun, tmp_path: Path) -> None:
+    alone = small(make_run, tmp_path / "alone")
+    os.makedirs(alone.run_folder)
+    fit(alone, Place(), torch.device("cpu"))
+    undisturbed = small(make_run, tmp_path / "undisturbed", placement=TWO)
+    assert launch(undisturbed).ending == "finished"
+    assert losses(undisturbed) == pytest.approx(losses(alone), rel=2e-2)
+    assert losses(undisturbed)[:10] == pytest.approx(losses(alone)[:10], rel=1e-4)
+
+    killed = small(make_run, tmp_path / "killed", placement=TWO)
+
+    def kill() -> None:
+        os.kill(wait_for_step(killed, 25)["pid"], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    outcome = launch(killed)
+    killer.join()
+    assert outcome == Outcome("finished", STEPS, STEPS, outcome.best_step, outcome.best_score)
+    starts = [row["step"] for row in read_history(killed.run_folder) if row["kind"] == "start"]
+    assert len(starts) == 2
+    assert 20 <= starts[1] <= STEPS
+    assert_bit_identical(undisturbed, killed)
+    assert losses(undisturbed) == losses(killed)
+
+
+@pytest.mark.ray
+def test_an_error_of_ours_ends_the_run_with_its_own_message(ray_here: None, make_run: MakeRun, tmp_path: Path) -> None:
+    run = small(make_run, tmp_path / "run", optimizer={"name": "sgd", "lr": 1e12, "momentum": 0.0})
+    with pytest.raises(NonFiniteLoss, match=r"the loss of step \d+ is not finite"):
+        launch(run)
+
+
+@pytest.mark.ray
+def test_more_workers_than_there_are_cores_is_refused_at_once(ray_here: None, make_run: MakeRun, tmp_path: Path) -> None:
+    run = small(make_run, tmp_path, placement={"num_workers": 4, "use_gpu": False, "cpus_per_worker": 1})
+    with pytest.raises(RunError, match=r"asks for 4 worker\(s\) .* this Ray has 2 CPU\(s\) and 0 GPU\(s\), enough for 2"):
+        launch(run)
+
+
+@pytest.mark.ray
+def test_a_world_size_that_does_not_divide_the_lanes_is_refused(ray_here: None, make_run: MakeRun, tmp_path: Path) -> None:
+    run = small(make_run, tmp_path, placement=TWO, stream={"global_batch": 15, "lanes": 5, "loader_workers": 0})
+    with pytest.raises(SpecError, match="world_size 2 does not divide lanes 5; allowed: 1, 5"):
+        launch(run)
+
+
+@pytest.mark.ray
+def test_ctrl_c_saves_and_the_same_command_ends_bit_identical(make_run: MakeRun, tmp_path: Path) -> None:
+    undisturbed = small(make_run, tmp_path / "one", stream={"global_batch": 16, "lanes": 4, "loader_workers": 1})
+    os.makedirs(undisturbed.run_folder)
+    fit(undisturbed, Place(), torch.device("cpu"))
+    run = small(make_run, tmp_path / "two", stream={"global_batch": 16, "lanes": 4, "loader_workers": 1})
+    path = tmp_path / "run.yaml"
+    path.write_text(run.to_yaml())
+    command = [sys.executable, "-m", "rayprob", "train", str(path), "--set", "placement.cpus_per_worker=1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    wait_for_step(run, 3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group hears it
+    first, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, first
+    assert "saving at the next step" in first
+    assert "saved; the same command goes on from there" in first
+    stopped_at = latest(list_checkpoints(run.run_folder))
+    assert stopped_at
+    assert 3 <= stopped_at.step < STEPS
+    second = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True).stdout
+    assert f"resuming from step {stopped_at.step}" in second
+    assert f"finished at step {STEPS}" in second
+    assert_bit_identical(undisturbed, run)
+    third = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+    assert "this run is already finished" in third
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["rayprob"]
+
+
+@pytest.mark.parametrize(
+    ("placement", "resources", "workers"),
+    [
+        ({}, {"CPU": 8.0}, Workers(1, False, 8)),
+        ({}, {"CPU": 16.0, "GPU": 4.0}, Workers(4, True, 3)),
+        ({"use_gpu": False, "num_workers": 2}, {"CPU": 8.0, "GPU": 4.0}, Workers(2, False, 4)),
+        ({"num_workers": 2, "cpus_per_worker": 5}, {"CPU": 16.0, "GPU": 4.0}, Workers(2, True, 5)),
+    ],
+)
+def test_auto_placement_takes_every_gpu_or_else_one_worker(
+    make_run: MakeRun, tmp_path: Path, placement: dict[str, Any], resources: dict[str, float], workers: Workers
+) -> None:
+    run = make_run(tmp_path, placement=placement, stream={"global_batch": 16, "lanes": 4, "loader_workers": 2})
+    assert place_workers(run, resources) == workers
