@@ -1,6 +1,6 @@
 """A bundle: all that is needed to predict, as one folder of JSON and safetensors. No pickle, so it is safe to open.
 
-<folder>/bundle.json              format version, model, label space, evaluation transform, thresholds, facts, sha256 of files
+<folder>/bundle.json              format version, model, label space, evaluation transform, thresholds, guarantees, facts, sums
 <folder>/weights.safetensors      the classifier's parameters and buffers
 <folder>/calibrator.safetensors   only where there is a calibrator
 """
@@ -8,42 +8,98 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors.numpy
 import safetensors.torch
+import torch
 from numpy.typing import NDArray
 
 from rayprob import storage
-from rayprob.errors import BundleError, RayprobError
+from rayprob.choose import unknown
+from rayprob.errors import BundleError, QueryError, RayprobError
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.classifier import Classifier, ModelSpec, build_classifier
 from rayprob.models.weights import WEIGHTS_FILE, classifier_bytes, load_strictly
 from rayprob.probability.calibration import OutputsCalibrator, calibrator_from_arrays
+from rayprob.probability.distribution import LabelDistribution, from_outputs
+from rayprob.probability.thresholds import Thresholds
 
 VERSION = 1
+RECALL = "recall@"  # and an alpha: the rule that keeps a guarantee
 DESCRIPTION_FILE, CALIBRATOR_FILE = "bundle.json", "calibrator.safetensors"
-KEYS = ("model", "label_space", "transform", "calibrator", "thresholds", "facts", "files")
+KEYS = ("model", "label_space", "transform", "calibrator", "thresholds", "guarantees", "facts", "files")
+
+
+class RiskControl(Protocol):
+    """What a bundle keeps of a fitted guarantee."""
+
+    def decide(self, marginals_NL: NDArray[np.float64]) -> NDArray[np.bool_]: ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A classifier with its labels, evaluation transform, calibrator and thresholds (by name, each [L]); facts are plain."""
+    """A classifier with its labels and evaluation transform, and what was fitted on holdout; facts are plain.
+
+    Thresholds are by name ("label_OF1"), guarantees by their alpha as text ("0.1"). `dataclasses.replace` makes another bundle.
+    """
 
     classifier: Classifier
     model_spec: ModelSpec
     label_space: LabelSpace
     transform_spec: TransformSpec
     calibrator: OutputsCalibrator | None = None
-    thresholds: Mapping[str, NDArray[np.float64]] | None = None
+    thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
+    guarantees: Mapping[str, RiskControl] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def distribution(self, outputs: Mapping[str, Any]) -> LabelDistribution:
+        """Return the distributions that the classifier's raw outputs state, calibrated where there is a calibrator.
+
+        Outputs are arrays, or tensors of any device. Raises ModelError and CalibrationError where they are not this model's.
+        """
+        arrays = {name: _to_array(value) for name, value in outputs.items()}
+        calibrated = self.calibrator.apply_outputs(arrays) if self.calibrator else arrays
+        return from_outputs(self.classifier.family, calibrated)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules that `label_sets` knows, besides any number from 0 to 1."""
+        return (*self.thresholds, *(f"{RECALL}{alpha}" for alpha in self.guarantees), *JOINT_RULES)
+
+    def label_sets(self, distribution: LabelDistribution, rule: str) -> NDArray[np.bool_]:
+        """Return the label sets chosen by a rule [N, L] from distributions that `distribution` made.
+
+            "0.5"           labels whose marginal reaches a number, the same for all labels
+            "label_OF1"     labels whose marginal reaches the threshold of that name
+            "recall@0.1"    the set whose expected share of missed labels is at most 0.1, by risk control
+            "best_F1"       the set of the largest expected F1
+            "top_set"       the most probable set
+
+        Raises QueryError with the rules that there are.
+        """
+        if rule in JOINT_RULES:
+            return JOINT_RULES[rule](distribution)
+        return self._decision(rule)(distribution.marginals())
+
+    def _decision(self, rule: str) -> Callable[[NDArray[np.float64]], NDArray[np.bool_]]:
+        if rule in self.thresholds:
+            return self.thresholds[rule].decide
+        if rule.startswith(RECALL) and rule.removeprefix(RECALL) in self.guarantees:
+            return self.guarantees[rule.removeprefix(RECALL)].decide
+        if re.fullmatch(r"(0?\.\d+|[01](\.0*)?)", rule):
+            return lambda marginals_NL: np.asarray(marginals_NL >= float(rule))
+        calibrate = "" if self.thresholds else "; `rayprob calibrate` adds thresholds and guarantees to this bundle"
+        raise QueryError(f"{unknown(rule, self.rules, 'rule for label sets')}, or a threshold from 0 to 1{calibrate}")
 
     def save(self, folder: str) -> None:
         """Write the bundle to a local folder or URI, in place of one that is there.
@@ -79,7 +135,6 @@ class Bundle:
             raise BundleError(f"the bundle at {folder} cannot be rebuilt: {found}; {MAKE_ANEW}") from error
 
     def _description(self, sums: dict[str, str]) -> dict[str, Any]:
-        thresholds = {name: np.asarray(values_L).tolist() for name, values_L in (self.thresholds or {}).items()}
         return {
             "format": "rayprob bundle",
             "version": VERSION,
@@ -88,13 +143,22 @@ class Bundle:
             "label_space": self.label_space.to_dict(),
             "transform": self.transform_spec.model_dump(mode="json"),
             "calibrator": self.calibrator.name if self.calibrator else None,
-            "thresholds": thresholds if self.thresholds is not None else None,
+            "thresholds": {name: thresholds.to_dict() for name, thresholds in self.thresholds.items()},
+            "guarantees": {alpha: control.to_dict() for alpha, control in self.guarantees.items()},
             "facts": dict(self.facts),
             "files": sums,
         }
 
 
-MAKE_ANEW = "use the rayprob that wrote it, or train its run to the end with this one, which writes it anew"
+# `train.loop.finish` writes it; a run that has taken all its steps comes there at once.
+MAKE_ANEW = (
+    "use the rayprob that wrote it; or remove the bundle's folder and give `rayprob train` the same run file, which writes "
+    "the bundle again from the run's best checkpoint, without training; then `rayprob calibrate`"
+)
+
+
+def _to_array(value: Any) -> NDArray[Any]:
+    return np.asarray(value.detach().float().cpu().numpy() if isinstance(value, torch.Tensor) else value)
 
 
 def _rebuild(described: dict[str, Any], files: dict[str, bytes]) -> Bundle:
@@ -106,16 +170,29 @@ def _rebuild(described: dict[str, Any], files: dict[str, bytes]) -> Bundle:
     if described["calibrator"] is not None:
         arrays = safetensors.numpy.load(files[CALIBRATOR_FILE])
         calibrator = calibrator_from_arrays(classifier.family, described["calibrator"], arrays)
-    thresholds = described["thresholds"]
     return Bundle(
         classifier=classifier.eval(),
         model_spec=spec,
         label_space=label_space,
         transform_spec=TransformSpec.parse(described["transform"], "its transform"),
         calibrator=calibrator,
-        thresholds=thresholds and {name: np.asarray(values_L, dtype=np.float64) for name, values_L in thresholds.items()},
+        thresholds={name: _thresholds(name, value, len(label_space)) for name, value in described["thresholds"].items()},
+        guarantees={alpha: _guarantee(value) for alpha, value in described["guarantees"].items()},
         facts=described["facts"],
     )
+
+
+def _thresholds(name: str, value: dict[str, Any], num_labels: int) -> Thresholds:
+    thresholds = Thresholds.from_dict(value)
+    if len(thresholds.values_L) != num_labels:
+        raise BundleError(f"thresholds {name!r} are of {len(thresholds.values_L)} labels, the bundle has {num_labels}")
+    return thresholds
+
+
+def _guarantee(value: dict[str, Any]) -> RiskControl:
+    from rayprob.probability.conformal import RiskControl
+
+    return RiskControl.from_dict(value)
 
 
 def _read_description(folder: str) -> dict[str, Any]:
@@ -171,3 +248,9 @@ def _write_remote(folder: str, files: dict[str, bytes]) -> None:
     storage.remove(storage.join(folder, DESCRIPTION_FILE))
     for name, content in files.items():
         storage.write_bytes(storage.join(folder, name), content)
+
+
+JOINT_RULES: dict[str, Callable[[LabelDistribution], NDArray[np.bool_]]] = {
+    "best_F1": lambda distribution: distribution.best_f1_sets().sets_BL,
+    "top_set": lambda distribution: np.asarray(distribution.top_sets(1).sets_BTL[:, 0]),
+}

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ import torch
 
 from rayprob import bundle as bundle_module
 from rayprob.bundle import Bundle
-from rayprob.errors import BundleError
+from rayprob.errors import BundleError, QueryError
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.classifier import ModelSpec, build_classifier
 from rayprob.probability.calibration import AffineCalibrator
+from rayprob.probability.distribution import BernoulliDistribution, MixtureDistribution
+from rayprob.probability.mixture_calibration import MixtureCalibrator
+from rayprob.probability.thresholds import Thresholds
 
 LABELS = LabelSpace(("cat", "cow", "dog"), (1, 2, 3))
 
@@ -28,7 +32,7 @@ def make(**keys: object) -> Bundle:
         label_space=LABELS,
         transform_spec=TransformSpec(size_px=32),
         calibrator=AffineCalibrator("platt", scale_L=np.array([1.0, 2.0, 0.5]), shift_L=np.zeros(3)),
-        thresholds={"cf1": np.array([0.1, 0.2, 1 / 3])},
+        thresholds={"label_CF1": Thresholds(np.array([0.1, 0.2, 1 / 3]), "CF1", 0.0, 0.75, 40, ("a note",))},
         facts={"run": {"seed": 3}, "map": 0.25},
     )
 
@@ -51,7 +55,7 @@ def test_a_loaded_bundle_gives_the_same_outputs(tmp_path: Path, head: dict[str, 
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert not loaded.classifier.training
-    assert (loaded.calibrator, loaded.thresholds) == (None, None)
+    assert (loaded.calibrator, loaded.thresholds, loaded.guarantees) == (None, {}, {})
 
 
 def test_everything_beside_the_weights_comes_back(saved: Path) -> None:
@@ -62,9 +66,7 @@ def test_everything_beside_the_weights_comes_back(saved: Path) -> None:
         original.transform_spec,
     )
     assert loaded.facts == original.facts
-    assert loaded.thresholds is not None
-    assert original.thresholds is not None
-    assert np.array_equal(loaded.thresholds["cf1"], original.thresholds["cf1"])
+    assert loaded.thresholds["label_CF1"].to_dict() == original.thresholds["label_CF1"].to_dict()
     assert isinstance(loaded.calibrator, AffineCalibrator)
     assert loaded.calibrator.name == "platt"
     assert np.array_equal(loaded.calibrator.scale_L, [1.0, 2.0, 0.5])
@@ -80,6 +82,67 @@ def test_a_bundle_whose_weights_once_were_downloaded_loads_without_network(tmp_p
     spec = original.model_spec.model_copy(update={"weights": "DEFAULT"})
     Bundle(original.classifier, spec, LABELS, original.transform_spec).save(str(tmp_path / "b"))
     assert Bundle.load(str(tmp_path / "b")).model_spec.weights == "DEFAULT"
+
+
+def test_a_loaded_bundle_with_another_calibrator_is_saved_again_without_training(saved: Path) -> None:
+    loaded = Bundle.load(str(saved))
+    weights = (saved / "weights.safetensors").read_bytes()
+    other = AffineCalibrator("temperature", np.array([0.5]), np.zeros(1))
+    replace(loaded, calibrator=other, thresholds={}).save(str(saved))
+    again = Bundle.load(str(saved))
+    assert again.calibrator is not None
+    assert (again.calibrator.name, again.thresholds, again.facts) == ("temperature", {}, loaded.facts)
+    assert (saved / "weights.safetensors").read_bytes() == weights
+
+
+def test_distributions_are_calibrated_where_there_is_a_calibrator() -> None:
+    bundle, logits_BL = make(), torch.tensor([[0.0, 1.0, -2.0]], dtype=torch.float64)
+    calibrated = bundle.distribution({"logits": logits_BL}).marginals()
+    assert calibrated == pytest.approx(1 / (1 + np.exp([[0.0, -2.0, 1.0]])), abs=1e-6)
+    raw = replace(bundle, calibrator=None).distribution({"logits": logits_BL.numpy()}).marginals()
+    assert raw == pytest.approx(1 / (1 + np.exp([[0.0, -1.0, 2.0]])))
+
+
+def test_mixtures_are_calibrated_in_their_parameters() -> None:
+    calibrator = MixtureCalibrator("platt", 0.0, np.ones(3), np.array([1.0, 0.0, 0.0]))
+    bundle = replace(make(head={"name": "mixture", "components": 2}), calibrator=calibrator)
+    outputs = {"mixing_logits": torch.tensor([[9.0, 0.0]]), "component_logits": torch.zeros(1, 2, 3)}
+    distribution = bundle.distribution(outputs)
+    assert isinstance(distribution, MixtureDistribution)
+    assert np.exp(distribution.log_mixing_BK) == pytest.approx(0.5)
+    assert distribution.marginals() == pytest.approx(np.array([[1 / (1 + np.exp(-1.0)), 0.5, 0.5]]))
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("0.5", [True, False, False]),
+        ("0.3", [True, True, False]),
+        ("0", [True, True, True]),
+        ("label_CF1", [True, True, False]),
+        ("top_set", [True, False, False]),
+        ("best_F1", [True, True, False]),
+    ],
+)
+def test_label_sets_follow_the_rule(rule: str, expected: list[bool]) -> None:
+    marginals_L = np.array([0.9, 0.45, 0.05])
+    distribution = BernoulliDistribution(np.log(marginals_L / (1 - marginals_L))[None])
+    assert make().label_sets(distribution, rule).tolist() == [expected]
+
+
+def test_an_unknown_rule_is_answered_with_the_rules_that_there_are() -> None:
+    distribution = BernoulliDistribution(np.zeros((1, 3)))
+    with pytest.raises(
+        QueryError,
+        match=r"unknown rule for label sets 'label_cf1'; nearest: label_CF1; allowed: label_CF1, best_F1, top_set, or a "
+        r"threshold from 0 to 1$",
+    ):
+        make().label_sets(distribution, "label_cf1")
+    for rule in ("1.5", "recall@0.3", "-0.5", "nan"):
+        with pytest.raises(QueryError, match=rf"unknown rule for label sets '{rule}'"):
+            make().label_sets(distribution, rule)
+    with pytest.raises(QueryError, match=r"`rayprob calibrate` adds thresholds and guarantees to this bundle"):
+        replace(make(), thresholds={}).label_sets(distribution, "label_CF1")
 
 
 def test_saving_replaces_a_bundle_whole(saved: Path) -> None:
@@ -140,7 +203,7 @@ FAULTS = [
     (cut, r"weights.safetensors has sha256 .*, bundle.json says .*; the file was changed or cut short"),
     (overwritten("bundle.json", b"{"), r"bundle.json is no JSON"),
     (overwritten("bundle.json", b"[]"), r"has version None, this rayprob reads 1; use the rayprob that wrote it"),
-    (edited("version", 2), r"has version 2, this rayprob reads 1; use the rayprob that wrote it"),
+    (edited("version", 2), r"has version 2, .* 1; use the rayprob that wrote it; or remove the bundle's folder and .*train"),
     (edited("files", {}), r"cannot be rebuilt: KeyError: 'weights.safetensors'"),
     (edited("model", {"backbone": "squeezenet1_1", "colour": 1}), r"cannot be rebuilt: its model has 1 fault.*\n.*'colour'"),
     (
@@ -150,6 +213,11 @@ FAULTS = [
     (edited("label_space", {"names": ["cat"], "category_ids": [1]}), r"head.linear.weight \[3, 512\] here, \[1, 512\] needed"),
     (edited("transform", {"name": "shrink"}), r"cannot be rebuilt: its transform has 1 fault"),
     (edited("calibrator", "magic"), r"unknown calibrator 'magic'"),
+    (edited("thresholds", {"label_CF1": {"values": [0.5]}}), r"stored thresholds cannot be read \(KeyError\('smoothing'\)\)"),
+    (
+        edited("thresholds", {"t": Thresholds(np.ones(2), "OF1", 0.0, 0.0, 9).to_dict()}),
+        r"'t' are of 2 labels, the bundle has 3",
+    ),
 ]
 
 

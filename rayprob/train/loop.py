@@ -227,8 +227,6 @@ def bundle_of(job: Job) -> Bundle:
         model_spec=job.run.model,
         label_space=job.dataset.label_space,
         transform_spec=job.run.transforms.evaluate,
-        calibrator=None,
-        thresholds=None,
         facts=job.facts,
     )
 

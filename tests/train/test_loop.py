@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -76,6 +77,17 @@ def test_a_run_learns_and_leaves_everything_in_its_folder(make_run: MakeRun, tmp
     assert numbers.at_half.mAP > 0.8
     assert numbers.at_threshold.OF1 > 0.6
     assert json.loads(json.dumps(numbers.to_dict()))["ap"].keys() == {"red", "green", "blue", "bright"}
+
+
+def test_a_removed_bundle_is_written_again_without_training(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    start(run)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}
+    steps_taken = len(losses(run))
+    shutil.rmtree(tmp_path / "bundle")
+    assert start(run).ending == "finished"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == before
+    assert len(losses(run)) == steps_taken
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 6, 8])
