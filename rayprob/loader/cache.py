@@ -11,7 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -65,6 +65,15 @@ class ShardCache:
             descriptor = self._open_cached(shard)
         return descriptor
 
+    def forget(self, shard: str) -> bool:
+        """Remove a cached shard, also one in use: its readers keep what they have open. Return whether there was one."""
+        try:
+            self.path(shard).unlink()
+        except FileNotFoundError:
+            return False
+        log.warning("the cached copy %s was damaged; fetching it again", self.path(shard))
+        return True
+
     def path(self, shard: str) -> Path:
         """Return where the shard lies when it is cached."""
         return self.folder / f"{self.fingerprint}-{shard}"
@@ -92,14 +101,17 @@ class ShardCache:
             try:
                 uri = storage.join(self.root, shard)
                 self._retried(uri, lambda: _download(uri, part, self.facts[shard]))
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
+                with self._counting():
+                    os.replace(part, path)
+            except BaseException:
+                with self._counting():
+                    part.unlink(missing_ok=True)
+                raise
         return True
 
     def _reserve(self, part: Path, size_bytes: int) -> bool:
         """Take `size_bytes` of the budget for the file `part`, evicting what was used longest ago; False if all is in use."""
-        with _locked(self.folder / "cache.lock"):
+        with self._counting():
             if not _make_room(self.folder, self.budget_bytes - size_bytes):
                 return False
             try:
@@ -112,6 +124,10 @@ class ShardCache:
                     f"lower cache_bytes or set cache_dir to a larger disk"
                 ) from error
         return True
+
+    def _counting(self) -> AbstractContextManager[None]:
+        """Return the lock under which files are counted, and come and go."""
+        return _locked(self.folder / "cache.lock")
 
     def _retried(self, uri: str, attempt: Callable[[], T]) -> T:
         for count in range(self.retries + 1):

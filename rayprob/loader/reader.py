@@ -20,20 +20,28 @@ class SampleReader:
 
         Raises SampleError where they are not those that were built, and DatasetError where the shard is missing or cut.
         """
-        manifest = self.manifest
-        shard, size_bytes = manifest.shards[manifest.shard_N[row]], int(manifest.size_bytes_N[row])
-        jpeg = self._shards.read(shard, int(manifest.offset_bytes_N[row]), size_bytes)
+        jpeg = self._read(row)
+        found, wanted = zlib.crc32(jpeg), int(self.manifest.crc32_N[row])
+        if found != wanted and self._shards.forget(self._shard(row)):
+            found = zlib.crc32(jpeg := self._read(row))
+        if found != wanted:
+            raise SampleError(
+                f"{describe(self.manifest, row)}: its bytes have crc32 {found:#010x}, the manifest says {wanted:#010x}; "
+                f"{remedy(self.manifest)}"
+            )
+        return jpeg
+
+    def _read(self, row: int) -> bytes:
+        manifest, size_bytes = self.manifest, int(self.manifest.size_bytes_N[row])
+        jpeg = self._shards.read(self._shard(row), int(manifest.offset_bytes_N[row]), size_bytes)
         if len(jpeg) != size_bytes:
             raise DatasetError(
                 f"{describe(manifest, row)}: the shard ends after {len(jpeg):,} of its {size_bytes:,} bytes; {remedy(manifest)}"
             )
-        found, wanted = zlib.crc32(jpeg), int(manifest.crc32_N[row])
-        if found != wanted:
-            raise SampleError(
-                f"{describe(manifest, row)}: its bytes have crc32 {found:#010x}, the manifest says {wanted:#010x}; "
-                f"{remedy(manifest)}"
-            )
         return jpeg
+
+    def _shard(self, row: int) -> str:
+        return self.manifest.shards[self.manifest.shard_N[row]]
 
 
 def describe(manifest: Manifest, row: int) -> str:

@@ -28,6 +28,10 @@ class ShardSource(Protocol):
         """Return bytes of a shard, fewer at its end. Raises DatasetError or StorageError where it cannot be read."""
         ...
 
+    def forget(self, shard: str) -> bool:
+        """Give up a copy that turned out damaged, so that it is fetched again; return whether there was one."""
+        ...
+
 
 class ShardKeeper(Protocol):
     """Looks after shards while a stream runs."""
@@ -58,9 +62,9 @@ class LocalShards:
         # pread carries its own offset, so processes that share a descriptor after a fork do not disturb each other.
         return os.pread(self._descriptor(shard), length_bytes, offset_bytes)
 
-    def path(self, shard: str) -> Path:
-        """Return the path of a shard."""
-        return storage.local_path(storage.join(self._root, shard))
+    def forget(self, shard: str) -> bool:
+        """Return False: these are the shards themselves."""
+        return False
 
     def close(self) -> None:
         """Close all files; reading opens them again."""
@@ -70,7 +74,7 @@ class LocalShards:
     def _descriptor(self, shard: str) -> int:
         descriptor = self._files.get(shard)
         if descriptor is None:
-            descriptor = _open(self.path(shard), self._root)
+            descriptor = _open(storage.local_path(storage.join(self._root, shard)), self._root)
             self._files[shard] = descriptor
             if len(self._files) > MAX_OPEN_SHARDS:
                 os.close(self._files.popitem(last=False)[1])

@@ -1,10 +1,13 @@
 """Loader workers: processes that decode requests ahead, in order, and end when the iteration ends."""
 
 import multiprocessing
+import os
 import signal
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -57,7 +60,7 @@ def _start(dataset: MicroBatches, requests: Iterator[Request], loader_workers: i
             num_workers=loader_workers,
             prefetch_factor=prefetch,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_start_worker,
+            worker_init_fn=partial(_start_worker, dict(os.environ)),
             multiprocessing_context=_context(),
         )
         return iter(data_loader)
@@ -70,11 +73,19 @@ def _context() -> BaseContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
+    resource_tracker.ensure_running()  # by itself, because it unblocks signals when it is done
+    # Ctrl-C reaches the whole process group; the training process ends its step first, and needs its loader workers for it.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     return context
 
 
-def _start_worker(_: int) -> None:
-    # Ctrl-C reaches the whole process group; the training process finishes its step first, and needs its workers for it.
+def _start_worker(environment: dict[str, str], _: int) -> None:
+    # The server keeps the environment that it was started with; credentials may have been set since.
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
 

@@ -2,7 +2,9 @@
 
 import itertools
 import multiprocessing
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,11 +125,15 @@ def test_a_sample_with_other_bytes_is_named_as_the_error_it_is(copy: Manifest, l
     assert not multiprocessing.active_children()
 
 
-def test_loader_workers_end_with_the_iterator(manifest: Manifest) -> None:
+def test_loader_workers_outlive_an_interrupt_and_end_with_the_iterator(manifest: Manifest) -> None:
     train = TrainStream(manifest, SPEC.model_copy(update={"loader_workers": 2}), RESIZE, seed=0, place=Place(), micro_batch=2)
     batches = train.iterate(Cursor(3, 2))
     next(batches)
     assert len(multiprocessing.active_children()) == 2
+    for process in multiprocessing.active_children():  # Ctrl-C in a terminal reaches them too; the step in hand still ends
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGINT)
+    assert len(list(itertools.islice(batches, 40))) == 40
     batches.close()
     assert not multiprocessing.active_children()
 

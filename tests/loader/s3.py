@@ -1,0 +1,99 @@
+"""An S3 server (moto) on loopback, and a proxy before it that spoils answers on schedule."""
+
+import http.client
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+BUCKET = "shards"
+
+
+class Proxy(ThreadingHTTPServer):
+    """Forwards to moto. `faults` holds what happens to the coming downloads of shards, first to last."""
+
+    daemon_threads = True
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.target = target
+        self.faults: list[str] = []
+        self.downloads = 0
+        self._lock = threading.Lock()
+
+    def next_fault(self) -> str:
+        with self._lock:
+            self.downloads += 1
+            return self.faults.pop(0) if self.faults else ""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Proxy
+
+    def forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        is_download = self.command == "GET" and ".tar" in self.path
+        fault = self.server.next_fault() if is_download else ""
+        if fault == "reset":
+            self.close_connection = True
+            self.connection.close()
+            return
+        connection = http.client.HTTPConnection(*self.server.target, timeout=20)
+        connection.request(self.command, self.path, body or None, dict(self.headers))
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        if fault == "500":
+            answer.status, content = 500, b"<Error><Code>InternalError</Code></Error>"
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                self.send_header(name, value)
+        length = answer.getheader("Content-Length") if self.command == "HEAD" else len(content)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if fault == "truncate":
+            content, self.close_connection = content[: len(content) // 2], True
+        if fault == "flip":
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        self.wfile.write(content)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serve(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Serve the files of a folder as s3://shards/data, for this process and its loader workers."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    proxy = Proxy(moto.get_host_and_port())
+    thread = threading.Thread(target=proxy.serve_forever, daemon=True)
+    thread.start()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    try:
+        client = boto3.client("s3", endpoint_url=settings["AWS_ENDPOINT_URL"])
+        client.create_bucket(Bucket=BUCKET)
+        for path in folder.iterdir():
+            client.upload_file(str(path), BUCKET, f"data/{path.name}")
+        yield proxy
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+        moto.stop()
