@@ -48,7 +48,9 @@ def measure(jpeg: bytes) -> Size:
 
 def check_ends(jpeg: bytes) -> None:
     """Raise SampleError where no end-of-image mark follows the last scan, as in a file that was cut."""
-    # A preview inside the header has an end mark of its own, before the scan of the image.
+    if jpeg.endswith(b"\xff\xd9"):
+        return
+    # Bytes may follow the end; but a preview inside the header has an end mark of its own, before the scan of the image.
     if jpeg.rfind(b"\xff\xd9") < jpeg.rfind(b"\xff\xda"):
         raise SampleError("is cut short: no end-of-image mark; replace the file")
 

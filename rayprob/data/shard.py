@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
+from operator import attrgetter
 from typing import IO, Any, cast
 
 import pyarrow as pa
@@ -32,6 +33,7 @@ from rayprob.spec import fingerprint
 BLOCK_BYTES = 512
 READ_AHEAD = 16  # images under way from an object store, where reading is mostly waiting
 FACTS = b"rayprob"
+IMAGE_VALUES = attrgetter(*(field.name for field in fields(SourceImage)))
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,10 @@ class ShardJob:
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change with anything that changes the shard's content."""
+        samples = [IMAGE_VALUES(image) for image in self.plan.samples]
         encode = self.encode.model_dump() if self.encode else None
-        return fingerprint([asdict(self.plan), self.images, self.label_space.fingerprint, self.check, encode])
+        place = [self.plan.name, self.plan.split, self.images, self.label_space.fingerprint]
+        return fingerprint([place, samples, self.check, encode])
 
     @property
     def report(self) -> str:
@@ -208,21 +212,31 @@ def _write_report(uri: str, facts: ShardFacts, rows: list[dict[str, Any]]) -> No
 
 
 def _read_images(job: ShardJob) -> Iterator[tuple[SourceImage, bytes]]:
-    filesystem, folder = storage.resolve(job.images)
-    images = job.plan.samples
+    open_file = _opener(job.images)
 
     def read(image: SourceImage) -> bytes:
         try:
-            with filesystem.open_input_file(posixpath.join(folder, image.file_name)) as file:
-                return cast(bytes, file.read(jpeg.MAX_FILE_BYTES + 1))
+            with open_file(image.file_name) as file:
+                # One byte more than allowed is enough to be refused.
+                return file.read(min(image.size_bytes, jpeg.MAX_FILE_BYTES) + 1)
         except OSError as error:
             raise StorageError(
                 f"{storage.join(job.images, image.file_name)} was there when the build began and cannot be read now: {error}; "
                 "where several machines build, give a folder that all of them share, or a URI"
             ) from error
 
+    images = job.plan.samples
     contents = map(read, images) if storage.is_local(job.images) else read_ahead(read, images, READ_AHEAD)
     return zip(images, contents, strict=True)
+
+
+def _opener(folder: str) -> Callable[[str], IO[bytes]]:
+    """Return what opens a file in `folder`; it connects to an object store once, not once a file."""
+    if storage.is_local(folder):
+        local = storage.local_path(folder)
+        return lambda name: open(local / name, "rb")
+    filesystem, path = storage.resolve(folder)
+    return lambda name: cast(IO[bytes], filesystem.open_input_file(posixpath.join(path, name)))
 
 
 def read_ahead(read: Callable[[SourceImage], bytes], images: Sequence[SourceImage], depth: int) -> Iterator[bytes]:
