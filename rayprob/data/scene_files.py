@@ -17,7 +17,7 @@ from rayprob.errors import StorageError
 from rayprob.labels import COCO_80, LabelSpace
 from rayprob.seeds import derive
 
-CHUNK = 32
+CHUNK = 16  # images that a process draws at a time, and finishes when it is stopped
 JPEG_QUALITY = 92
 SUPERCATEGORIES = {
     "person": (1, 1), "vehicle": (2, 9), "outdoor": (10, 15), "animal": (16, 25), "accessory": (27, 33), "sports": (34, 43),

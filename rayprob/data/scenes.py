@@ -10,10 +10,12 @@ and the same for val2014. N images of a split, L labels.
 
 import json
 import logging
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +29,7 @@ from rayprob import storage
 from rayprob.data.scene_drawing import MAX_SIDE_PX
 from rayprob.data.scene_files import CHUNK, DrawnImage, Job, annotations_of, draw_job, prepare_process
 from rayprob.data.scene_labels import SceneLabels
-from rayprob.errors import RunError, SourceError
+from rayprob.errors import RunError, SourceError, SpecError
 from rayprob.labels import COCO_80
 from rayprob.seeds import derive
 from rayprob.spec import Spec, differing_keys
@@ -76,16 +78,18 @@ def generate_scenes(
     """Draw the dataset of `spec` into the local folder `root` and return what it holds.
 
     A folder where the same dataset is finished is left as it is; one where it was begun is finished. Calls `on_progress` with
-    the number of images done since the last call. Raises SourceError for a folder with anything else in it, StorageError,
-    RunError where a process was killed.
+    the number of images done since the last call. Raises SpecError, SourceError for a folder with anything else in it,
+    StorageError for a picture that cannot be written, RunError where a process was killed.
     """
+    if num_processes < 1:
+        raise SpecError(f"num_processes is {num_processes}; allowed: 1 or more")
     started_at_s = time.perf_counter()
     folder = storage.local_path(str(root))
     finished = claim(folder, spec)
     if finished is not None:
         on_progress(spec.num_images)
         return finished
-    splits = {split: _draw_split(folder, spec, split, num_processes, on_progress) for split in ("train", "val")}
+    splits = _draw(folder, spec, num_processes, on_progress)
     summary = _write_annotations(folder, spec, splits, started_at_s)
     _write_state(folder, spec, summary)
     log.info("%s: %d images, %d objects in %.1f s", folder, summary.images, summary.objects, summary.elapsed_s)
@@ -138,17 +142,19 @@ def _write_state(folder: Path, spec: ScenesSpec, summary: ScenesSummary | None) 
     storage.write_text(str(folder / STATE_FILE), json.dumps(state, indent=1) + "\n")
 
 
-def _draw_split(
-    folder: Path, spec: ScenesSpec, split: str, num_processes: int, on_progress: Callable[[int], None]
-) -> list[DrawnImage]:
-    """Draw the pictures of a split and return what they show, in the order of their ids."""
-    jobs = jobs_of(folder, spec, split)
-    (folder / f"{split}2014").mkdir(parents=True, exist_ok=True)
-    images: list[DrawnImage] = []
-    for drawn in _run(jobs, num_processes):
-        images += drawn
-        on_progress(len(drawn))
-    return images
+def _draw(
+    folder: Path, spec: ScenesSpec, num_processes: int, on_progress: Callable[[int], None]
+) -> dict[str, list[DrawnImage]]:
+    """Draw the pictures of both splits and return what they show, in the order of their ids."""
+    jobs = jobs_of(folder, spec, "train") + jobs_of(folder, spec, "val")
+    splits: dict[str, list[DrawnImage]] = {"train": [], "val": []}
+    for split in splits:
+        (folder / f"{split}2014").mkdir(parents=True, exist_ok=True)
+    with closing(_run(jobs, min(num_processes, len(jobs)))) as pieces:
+        for job, drawn in zip(jobs, pieces, strict=True):
+            splits[job.split] += drawn
+            on_progress(len(drawn))
+    return splits
 
 
 def jobs_of(folder: Path, spec: ScenesSpec, split: str) -> list[Job]:
@@ -174,19 +180,31 @@ def jobs_of(folder: Path, spec: ScenesSpec, split: str) -> list[Job]:
     ]
 
 
-def _run(jobs: list[Job], num_processes: int) -> Iterator[list[DrawnImage]]:
-    """Yield the results in the order of the jobs. Where the caller stops, running jobs end and the others never begin."""
+def _run(jobs: list[Job], num_processes: int) -> Generator[list[DrawnImage], None, None]:
+    """Yield the results in the order of the jobs. On closing, running jobs end and the others never begin."""
     if num_processes == 1:
         yield from map(draw_job, jobs)
         return
     # spawn: a fork would copy the threads of OpenCV and pyarrow in whatever state they are.
     pool = ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"), initializer=prepare_process)
     try:
-        yield from pool.map(draw_job, jobs)
+        with _interrupts_held():
+            pieces = pool.map(draw_job, jobs)  # starts the processes
+        yield from pieces
     except BrokenProcessPool as error:
         raise RunError("a drawing process was killed, perhaps for memory; run the same command again to go on") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Deliver Ctrl-C after the block. A process started in it never sees one, not even before `prepare_process`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _write_annotations(
