@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -30,6 +31,33 @@ Overrides = Annotated[
 def setup(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the package logs.")] = False) -> None:
     """Set up logging before any verb."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+@app.command()
+def scenes(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A new or empty folder, such as demo/scenes.")],
+    num_train: Annotated[int, typer.Option("--train", help="Images to train on.")] = 4000,
+    num_val: Annotated[int, typer.Option("--val", help="Images to test on.")] = 1000,
+    size_px: Annotated[int, typer.Option("--size", help="Long side of the images in pixels.")] = 160,
+    num_labels: Annotated[int, typer.Option("--labels", help="How many of COCO's labels, the most prevalent first.")] = 80,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
+    label_noise: Annotated[float, typer.Option("--label-noise", help="Fraction of the annotated labels to falsify.")] = 0.0,
+    num_processes: Annotated[int | None, typer.Option("--processes", help="Default: one for each core.")] = None,
+) -> None:
+    """Draw a dataset in the layout of COCO-2014, with COCO's 80 labels and their real co-occurrence."""
+    from rayprob.console_data import scenes_progress, show_scenes
+    from rayprob.data.scenes import ScenesSpec, generate_scenes
+
+    asked = {"num_train": num_train, "num_val": num_val, "size_px": size_px, "num_labels": num_labels}
+    spec = ScenesSpec.parse({**asked, "seed": seed, "label_noise": label_noise}, where="scenes")
+    processes = (os.cpu_count() or 1) if num_processes is None else num_processes
+    try:
+        with scenes_progress(err, spec.num_images) as on_progress:
+            summary = generate_scenes(folder, spec, num_processes=processes, on_progress=on_progress)
+    except KeyboardInterrupt:
+        err.print("stopped; the same command goes on from there")
+        raise typer.Exit(130) from None
+    show_scenes(out, folder, summary)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What `shard`, `verify` and `inspect` show a person."""
+"""What `scenes`, `shard`, `verify` and `inspect` show a person."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +10,32 @@ from rich.table import Table
 
 from rayprob.data import build
 from rayprob.data.inspect import Inspection, LabelFacts, SplitFacts
+from rayprob.data.scenes import ScenesSummary
 
 BAR_COLUMNS = 20
+
+
+@contextmanager
+def scenes_progress(console: Console, num_images: int) -> Iterator[Callable[[int], None]]:
+    """Yield a callback (images done since the last call) that moves a bar."""
+    columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("drawing", total=num_images)
+        yield lambda done: progress.advance(task, done)
+
+
+def show_scenes(console: Console, folder: str, summary: ScenesSummary) -> None:
+    """Print what a folder of drawn scenes holds and what to do next."""
+    _line(console, f"{'scenes:' if summary.drawn_images else 'already drawn:'} {folder}")
+    _line(
+        console,
+        f"  {summary.images:,} images, {summary.objects:,} objects, {summary.labels_per_image:.2f} labels an image, "
+        f"{summary.empty_images:,} images without any",
+    )
+    if summary.drawn_images:
+        speed = summary.drawn_images / max(summary.elapsed_s, 1e-9)
+        _line(console, f"  drew {summary.drawn_images:,} images in {summary.elapsed_s:.1f} s: {speed:,.0f} images/s")
+    _line(console, f"next: rayprob shard shards/scenes.yaml    (its paths must lead to {folder})")
 
 
 @contextmanager
@@ -48,11 +72,10 @@ def show_summary(console: Console, summary: build.Summary) -> None:
     _line(console, f"{'already built: ' if summary.already_built else ''}{summary.root} (fingerprint {facts['fingerprint']})")
     _line(console, f"  {samples:,} images ({splits}) in {len(shards):,} shards, {_bytes(size_bytes)}")
     if not summary.already_built:
-        speed = summary.images_written / max(summary.elapsed_s, 1e-9)
-        gone_on = f", {summary.shards_continued:,} shards were done before" if summary.shards_continued else ""
-        _line(
-            console, f"  wrote {summary.images_written:,} images in {summary.elapsed_s:.1f} s: {speed:,.0f} images/s{gone_on}"
-        )
+        speed = summary.images_written / max(summary.writing_s, 1e-9)
+        gone_on = f"; {summary.shards_continued:,} shards were done before" if summary.shards_continued else ""
+        written = f"  wrote {summary.images_written:,} images in {summary.writing_s:.1f} s, {speed:,.0f} images/s"
+        _line(console, f"{written} ({summary.elapsed_s:.1f} s with reading annotations and starting Ray){gone_on}")
     if facts["rejected"]:
         _line(console, f"  rejected {facts['rejected']:,} images, listed in {summary.root.rstrip('/')}/rejected.jsonl")
     if facts["sizes_corrected"]:
