@@ -7,14 +7,24 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr, expit
+from scipy.special import entr
 
 Floats = NDArray[np.float64]
 
 
+def present_and_absent(logits: Floats) -> tuple[Floats, Floats]:
+    """Return P(present) and P(absent) of each logit, both to full precision; infinite logits give 0 and 1."""
+    smaller = np.exp(-np.abs(logits))
+    larger = 1 / (1 + smaller)
+    smaller *= larger
+    is_present = logits >= 0
+    return np.where(is_present, larger, smaller), np.where(is_present, smaller, larger)
+
+
 def entropy_of_logits(logits: Floats) -> Floats:
     """Return the entropy in nats of a label with each logit; 0 at plus and minus infinity."""
-    return np.asarray(entr(expit(logits)) + entr(expit(-logits)))
+    present, absent = present_and_absent(logits)
+    return np.asarray(entr(present) + entr(absent))
 
 
 def count_probabilities(present_L: Sequence[Floats] | Floats, absent_L: Sequence[Floats] | Floats, cap: int) -> Floats:

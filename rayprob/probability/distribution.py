@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, log_expit, log_softmax, logsumexp
+from scipy.special import log_expit, log_softmax, logsumexp
 
 from rayprob.choose import choose
 from rayprob.errors import ModelError, QueryError
 from rayprob.probability import expected_f1, information, queries, topsets
-from rayprob.probability.bernoulli import entropy_of_logits
+from rayprob.probability.bernoulli import entropy_of_logits, present_and_absent
 from rayprob.probability.components import Components
 from rayprob.probability.evidence import Evidence
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-CHUNK_BYTES = 32 * 2**20
+CHUNK_BYTES = 16 * 2**20  # arrays above 32 MiB would be mapped afresh each time, which costs more than to compute them
 
 
 class LabelDistribution(ABC):
@@ -57,27 +57,29 @@ class LabelDistribution(ABC):
         """Return the distributions of some images."""
         return self.rebuilt(self.log_mixing_BK[rows], self.component_logits_BKL[rows])
 
+    @property
+    def bytes_per_image(self) -> int:
+        """Size of one image's component logits in float64."""
+        return 8 * int(np.prod(self.component_logits_BKL.shape[1:]))
+
     def chunks(self, bytes_per_image: int | None = None) -> Iterator[slice]:
-        """Yield slices of images so small that `bytes_per_image`, by default 8 K L, of each fit into CHUNK_BYTES together."""
-        each = bytes_per_image or 8 * int(np.prod(self.component_logits_BKL.shape[1:]))
-        step = max(1, CHUNK_BYTES // max(each, 1))
+        """Yield slices of so few images that `bytes_per_image` of each, by default those above, fit into CHUNK_BYTES."""
+        step = max(1, CHUNK_BYTES // max(bytes_per_image or self.bytes_per_image, 1))
         yield from (slice(start, start + step) for start in range(0, max(len(self), 1), step))
 
     # ---- probabilities
 
     def marginals(self) -> Floats:
         """Return P(label present) [B, L]."""
-        return self._by_chunk(lambda part: _mix(part.log_mixing_BK, expit(_float64(part))))
+        return self._by_chunk(lambda part: _mix(part.log_mixing_BK, present_and_absent(_float64(part))[0]))
 
     def marginal_logits(self) -> Floats:
         """Return the log-odds of each label [B, L]; they keep their order where marginals round to 0 or 1."""
 
         def log_odds(part: LabelDistribution) -> Floats:
-            logits_BKL = _float64(part)
+            present_BL, absent_BL = (_mix(part.log_mixing_BK, p_BKL) for p_BKL in present_and_absent(_float64(part)))
             with np.errstate(divide="ignore"):
-                return np.log(_mix(part.log_mixing_BK, expit(logits_BKL))) - np.log(
-                    _mix(part.log_mixing_BK, expit(-logits_BKL))
-                )
+                return np.asarray(np.log(present_BL) - np.log(absent_BL))
 
         return self._by_chunk(log_odds)
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
-from rayprob.probability.bernoulli import count_probabilities, count_without_each
+from rayprob.probability.bernoulli import count_probabilities, count_without_each, present_and_absent
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -59,7 +58,7 @@ def _best(weight_BK: Floats, logits_BKL: Floats) -> F1Sets:
 def present_and_count(weight_BK: Floats, logits_BKL: Floats) -> tuple[Floats, Floats]:
     """Return P(nothing present) [B], and P(label l present and n labels present) [B, L, N] for n = 1..L."""
     logits_LKB = np.ascontiguousarray(logits_BKL.transpose(2, 1, 0))
-    present_LKB, absent_LKB = expit(logits_LKB), expit(-logits_LKB)
+    present_LKB, absent_LKB = present_and_absent(logits_LKB)
     count_NKB = count_probabilities(present_LKB, absent_LKB, len(logits_LKB))
     others_LNKB = count_without_each(count_NKB, present_LKB, absent_LKB)
     joint_BLN = np.einsum("lkb,lnkb->bln", weight_BK.T * present_LKB, others_LNKB)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr, expit, log_expit, log_softmax, rel_entr
+from scipy.special import entr, log_expit, log_softmax, rel_entr
 
-from rayprob.probability.bernoulli import entropy_of_logits
+from rayprob.probability.bernoulli import entropy_of_logits, present_and_absent
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -41,7 +41,7 @@ def mixture_entropy(log_mixing_BK: Floats, logits_BKL: Floats, num_samples: int,
 
 def pair_probabilities(log_mixing_BK: Floats, logits_BKL: Floats) -> Floats:
     """Return P(both labels present) [B, L, L]; the diagonal holds the marginals."""
-    present_BKL = expit(logits_BKL)
+    present_BKL, _ = present_and_absent(logits_BKL)
     both_BLL = _pairs(np.exp(log_mixing_BK), present_BKL, present_BKL)
     diagonal = np.arange(logits_BKL.shape[2])
     both_BLL[:, diagonal, diagonal] = np.einsum("bk,bkl->bl", np.exp(log_mixing_BK), present_BKL)
@@ -51,7 +51,7 @@ def pair_probabilities(log_mixing_BK: Floats, logits_BKL: Floats) -> Floats:
 def mutual_information(log_mixing_BK: Floats, logits_BKL: Floats) -> Floats:
     """Return I(label i; label j) [B, L, L]; the diagonal is the entropy of each label."""
     weight_BK = np.exp(log_mixing_BK)
-    states_BKL = (expit(logits_BKL), expit(-logits_BKL))
+    states_BKL = present_and_absent(logits_BKL)
     information_BLL = np.zeros((len(logits_BKL), logits_BKL.shape[2], logits_BKL.shape[2]))
     marginal_BL = [np.einsum("bk,bkl->bl", weight_BK, state_BKL) for state_BKL in states_BKL]
     for state_BKL, first_BL in zip(states_BKL, marginal_BL, strict=True):
@@ -69,7 +69,7 @@ def draw(log_mixing_BK: Floats, logits_BKL: Floats, num_samples: int, random: np
     edges_BK = np.cumsum(np.exp(log_mixing_BK), axis=1)
     uniform_SB = random.random((num_samples, num_images)) * edges_BK[:, -1]
     component_SB = np.minimum((uniform_SB[:, :, None] >= edges_BK).sum(axis=2), num_components - 1)
-    present_BKL = expit(logits_BKL)
+    present_BKL, _ = present_and_absent(logits_BKL)
     sets_SBL = np.empty((num_samples, num_images, num_labels), dtype=bool)
     for sample, component_B in enumerate(component_SB):
         sets_SBL[sample] = random.random((num_images, num_labels)) < present_BKL[np.arange(num_images), component_B]
@@ -85,8 +85,8 @@ def _enumerated_entropy(log_mixing_BK: Floats, logits_BKL: Floats) -> Floats:
     entropy_B = np.empty(len(logits_BKL))
     for image, (log_mixing_K, logits_KL) in enumerate(zip(log_mixing_BK, logits_BKL, strict=True)):
         joint_KS = np.exp(log_mixing_K)[:, None]
-        for logits_K in logits_KL.T:
-            joint_KS = np.concatenate([joint_KS * expit(-logits_K)[:, None], joint_KS * expit(logits_K)[:, None]], axis=1)
+        for present_K, absent_K in zip(*present_and_absent(logits_KL.T), strict=True):
+            joint_KS = np.concatenate([joint_KS * absent_K[:, None], joint_KS * present_K[:, None]], axis=1)
         entropy_B[image] = entr(joint_KS.sum(axis=0)).sum()
     return entropy_B
 

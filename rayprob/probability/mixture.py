@@ -4,6 +4,7 @@ import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -117,9 +118,10 @@ class LabelMixture:
         return cls.from_arrays(found)
 
     def _joint_log_prob_NK(self, targets_NL: Bools, known_NL: Bools | None) -> Floats:
-        rows = range(0, max(len(targets_NL), 1), ROWS_AT_ONCE)
-        chunks = [slice(start, start + ROWS_AT_ONCE) for start in rows]
-        return np.concatenate([_joint_log_prob(self, targets_NL[c], None if known_NL is None else known_NL[c]) for c in chunks])
+        starts = range(0, max(len(targets_NL), 1), ROWS_AT_ONCE)
+        chunks = [slice(start, start + ROWS_AT_ONCE) for start in starts]
+        parts = [_features(targets_NL[rows], None if known_NL is None else known_NL[rows]) for rows in chunks]
+        return np.concatenate([_joint_log_prob(self, features_NF) for features_NF in parts])
 
 
 def fit_label_mixture(
@@ -160,81 +162,86 @@ def fit_label_mixture(
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """M distinct rows of targets and known flags, and how many samples share each. Without flags every label is known."""
+    """M distinct rows as numbers [M, L], or [M, 2 L] where labels are unknown (see `_features`), and how many samples each."""
 
-    targets_ML: Bools
-    known_ML: Bools | None
+    features_MF: Floats
     count_M: Floats
+    num_labels: int
+
+    def split(self, sums_XF: Floats, total_X: Floats | float) -> tuple[Floats, Floats]:
+        """Return how often each label is present, and known, from weighted sums over rows of features and of 1."""
+        known_XL = sums_XF[..., self.num_labels :]
+        return sums_XF[..., : self.num_labels], known_XL if known_XL.size else np.asarray(total_X)[..., None]
+
+    @cached_property
+    def prevalence_L(self) -> Floats:
+        """Share of the samples that know a label in which it is present, a little away from 0 and 1."""
+        present_L, known_L = self.split(self.count_M @ self.features_MF, self.count_M.sum())
+        return (present_L + 0.5) / (known_L + 1)
 
 
 def distinct_rows(targets_NL: Bools, known_NL: Bools | None) -> Rows:
     """Return the distinct rows with their counts: COCO's 82,081 label sets are 18,955 distinct ones."""
     if known_NL is not None and known_NL.all():
         known_NL = None
-    stated_NL = targets_NL if known_NL is None else np.concatenate([targets_NL & known_NL, known_NL], axis=1)
-    packed = np.ascontiguousarray(np.packbits(stated_NL, axis=1))
+    stated_NF = targets_NL if known_NL is None else np.concatenate([targets_NL & known_NL, known_NL], axis=1)
+    packed = np.ascontiguousarray(np.packbits(stated_NF, axis=1))
     keys_N = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
     _, first_M, count_M = np.unique(keys_N, return_index=True, return_counts=True)
-    known_ML = None if known_NL is None else known_NL[first_M]
-    return Rows(targets_NL[first_M], known_ML, count_M.astype(np.float64))
+    return Rows(stated_NF[first_M].astype(np.float64), count_M.astype(np.float64), targets_NL.shape[1])
 
 
 def _fit_once(
     rows: Rows, num_components: int, seed: int, smoothing: float, max_iterations: int, tolerance: float, retention: float
 ) -> tuple[float, LabelMixture]:
     """Return (mean log-likelihood of what is listed, mixture of what is listed) of one run of EM from a random start."""
-    prevalence_L = _prevalence(rows)
-    mixture = _random_start(rows, prevalence_L, num_components, np.random.default_rng(seed))
+    mixture = _random_start(rows, num_components, np.random.default_rng(seed))
     before = -np.inf
     for iteration in range(max_iterations):
         # Deterministic annealing (Ueda & Nakano 1998): a warm start is drawn less firmly to the first components it met.
         warmth = max(0.0, 1 - iteration / WARM_UP_ITERATIONS)
         temperature = FIRST_TEMPERATURE**warmth
-        log_MK = _joint_log_prob(mixture, rows.targets_ML, rows.known_ML) / temperature
-        log_prob_M, responsibility_MK = _softmax(log_MK)
+        log_prob_M, responsibility_MK = _softmax(_joint_log_prob(mixture, rows.features_MF) / temperature)
         mean_log_prob = float(log_prob_M @ rows.count_M / rows.count_M.sum())
         if temperature == 1 and mean_log_prob - before < tolerance:
             break
         before = mean_log_prob if temperature == 1 else -np.inf
-        mixture = _maximise(rows, responsibility_MK, prevalence_L, smoothing, retention)
+        mixture = _maximise(rows, responsibility_MK, smoothing, retention)
     return mean_log_prob, mixture
 
 
-def _maximise(rows: Rows, responsibility_MK: Floats, prevalence_L: Floats, smoothing: float, retention: float) -> LabelMixture:
+def _maximise(rows: Rows, responsibility_MK: Floats, smoothing: float, retention: float) -> LabelMixture:
     weight_KM = (responsibility_MK * rows.count_M[:, None]).T
     total_K = weight_KM.sum(axis=1)
-    if rows.known_ML is None:
-        present_KL, known_KL = weight_KM @ rows.targets_ML, total_K[:, None]
-    else:
-        present_KL, known_KL = weight_KM @ (rows.targets_ML & rows.known_ML), weight_KM @ rows.known_ML
-    p_KL = (present_KL + smoothing * prevalence_L) / (known_KL + smoothing)
+    present_KL, known_KL = rows.split(weight_KM @ rows.features_MF, total_K)
+    p_KL = (present_KL + smoothing * rows.prevalence_L) / (known_KL + smoothing)
     # The expected log-likelihood is concave in each probability, so its maximum under p <= retention is the clipped one.
     p_KL = np.clip(p_KL, SMALLEST * retention, (1 - SMALLEST) * retention)
     return LabelMixture((total_K + 1) / (total_K.sum() + len(total_K)), p_KL)
 
 
-def _random_start(rows: Rows, prevalence_L: Floats, num_components: int, random: np.random.Generator) -> LabelMixture:
+def _random_start(rows: Rows, num_components: int, random: np.random.Generator) -> LabelMixture:
     """Return components halfway between randomly chosen rows and the prevalence, with equal weights."""
     chosen_K = random.choice(len(rows.count_M), size=num_components, p=rows.count_M / rows.count_M.sum())
-    known_KL = True if rows.known_ML is None else rows.known_ML[chosen_K]
-    row_KL = np.where(known_KL, rows.targets_ML[chosen_K], prevalence_L)
-    p_KL = np.clip((row_KL + prevalence_L) / 2, 1e-4, 1 - 1e-4)
+    present_KL, known_KL = rows.split(rows.features_MF[chosen_K], 1.0)
+    row_KL = present_KL + (1 - known_KL) * rows.prevalence_L
+    p_KL = np.clip((row_KL + rows.prevalence_L) / 2, 1e-4, 1 - 1e-4)
     return LabelMixture(np.full(num_components, 1 / num_components), p_KL)
 
 
-def _prevalence(rows: Rows) -> Floats:
-    present_ML = rows.targets_ML if rows.known_ML is None else rows.targets_ML & rows.known_ML
-    known_L = rows.count_M.sum() if rows.known_ML is None else rows.count_M @ rows.known_ML
-    return np.asarray((rows.count_M @ present_ML + 0.5) / (known_L + 1))
+def _features(targets_NL: Bools, known_NL: Bools | None) -> Floats:
+    """Return numbers in which the log probability is linear: present [N, L], or present beside known [N, 2 L]."""
+    if known_NL is None:
+        return targets_NL.astype(np.float64)
+    return np.concatenate([targets_NL & known_NL, known_NL], axis=1, dtype=np.float64)
 
 
-def _joint_log_prob(mixture: LabelMixture, targets_NL: Bools, known_NL: Bools | None) -> Floats:
-    """Return log p(component, known labels) [N, K]: matrix products, since labels enter linearly."""
-    absent_KL = np.log1p(-mixture.probabilities_KL)
-    present_NL = targets_NL if known_NL is None else targets_NL & known_NL
-    log_NK = present_NL.astype(np.float64) @ mixture.component_logits_KL.T
-    log_NK += absent_KL.sum(axis=1) if known_NL is None else known_NL.astype(np.float64) @ absent_KL.T
-    return log_NK + mixture.mixing_logits_K
+def _joint_log_prob(mixture: LabelMixture, features_NF: Floats) -> Floats:
+    """Return log p(component, known labels) [N, K]."""
+    logits_KL, absent_KL = mixture.component_logits_KL, np.log1p(-mixture.probabilities_KL)
+    if features_NF.shape[1] == logits_KL.shape[1]:
+        return np.asarray(features_NF @ logits_KL.T + (absent_KL.sum(axis=1) + mixture.mixing_logits_K))
+    return np.asarray(features_NF @ np.concatenate([logits_KL, absent_KL], axis=1).T + mixture.mixing_logits_K)
 
 
 def _softmax(log_NK: Floats) -> tuple[Floats, Floats]:
@@ -257,5 +264,5 @@ def _check_settings(num_components: int, restarts: int, max_iterations: int, ret
         raise SpecError(
             f"num_components {num_components}, restarts {restarts} and max_iterations {max_iterations} must be at least 1"
         )
-    if not (0 < retention <= 1 and smoothing >= 0):
-        raise SpecError(f"retention {retention} must lie in (0, 1] and smoothing {smoothing} must not be negative")
+    if not (0 < retention <= 1 and smoothing > 0):
+        raise SpecError(f"retention {retention} must lie in (0, 1] and smoothing {smoothing} must be positive")

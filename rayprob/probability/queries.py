@@ -54,7 +54,7 @@ def answers(queries: Sequence[Query], distribution: "LabelDistribution") -> Iter
                 f"{query} asks about {len(query.label_space)} labels, but the distribution has {distribution.num_labels}"
             )
     columns = set().union(*(plan.columns for plan in plans))
-    for images in distribution.chunks():
+    for images in distribution.chunks(max(distribution.bytes_per_image, len(queries) // 2)):
         part = distribution[images]
         components = Components.from_logits(part.log_mixing_BK, part.component_logits_BKL, columns)
         yield images, np.stack([_answer(plan, components, images.start) for plan in plans])
@@ -110,15 +110,14 @@ def _plan(query: Query) -> _Plan:
 
 
 def _answer(plan: _Plan, components: Components, first_image: int) -> Floats:
-    weight_KB = components.given(plan.evidence)
-    whole_KB = weight_KB * plan.condition.probability(components) if plan.condition else weight_KB
-    whole_B = whole_KB.sum(axis=0)
+    weight_KB, whole_B = components.given(plan.evidence)
+    if plan.condition:
+        whole_B = (weight_KB * plan.condition.probability(components)).sum(axis=0)
     refuse_impossible(whole_B > 0, f"the evidence of {plan.text}", first_image)
     if plan.event is None:
         return np.zeros(len(whole_B))
-    joint_KB = components.joint(plan.event, weight_KB)
-    joint_KB = joint_KB * plan.joint.probability(components) if plan.joint else joint_KB
-    return np.asarray(np.minimum(joint_KB.sum(axis=0) / whole_B, 1))
+    rest_KB = weight_KB * plan.joint.probability(components) if plan.joint else weight_KB
+    return np.asarray(np.minimum(components.total(plan.event, rest_KB) / whole_B, 1))
 
 
 def _literals(parts: Iterable[Expression]) -> tuple[dict[int, bool], int | None]:

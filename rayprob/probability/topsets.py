@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_expit
+from scipy.special import log_expit
 
 from rayprob.errors import QueryError
+from rayprob.probability.bernoulli import present_and_absent
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -97,7 +98,7 @@ class _Space:
     @classmethod
     def of(cls, log_mixing_BK: Floats, logits_BKL: Floats) -> "_Space":
         """Prepare the search of a few images."""
-        absent_BKL, present_BKL = expit(-logits_BKL), expit(logits_BKL)
+        present_BKL, absent_BKL = present_and_absent(logits_BKL)
         marginal_BL = np.einsum("bk,bkl->bl", np.exp(log_mixing_BK), present_BKL)
         label_BL = np.argsort(-np.minimum(marginal_BL, 1 - marginal_BL), axis=1, kind="stable")
         log_start_BK = log_mixing_BK + log_expit(np.abs(logits_BKL)).sum(axis=2)

@@ -83,12 +83,12 @@ def test_distinct_rows_keep_every_sample_and_ignore_values_of_unknown_labels() -
     assert sorted(distinct_rows(targets_NL, None).count_M) == [1, 1, 2]
     known_NL = np.array([[1, 0, 1]] * 4, dtype=bool)
     assert sorted(distinct_rows(targets_NL, known_NL).count_M) == [1, 3]
-    assert distinct_rows(targets_NL, np.ones_like(targets_NL)).known_ML is None
+    assert distinct_rows(targets_NL, np.ones_like(targets_NL)).features_MF.shape == (3, 3)
 
 
 def test_one_component_is_the_prevalence() -> None:
     targets_NL = np.random.default_rng(0).random((500, 6)) < 0.3
-    fitted = fit_label_mixture(targets_NL, num_components=1, seed=0, smoothing=0)
+    fitted = fit_label_mixture(targets_NL, num_components=1, seed=0, smoothing=1e-9)
     np.testing.assert_allclose(fitted.probabilities_KL[0], targets_NL.mean(axis=0), atol=1e-12)
 
 
@@ -133,7 +133,7 @@ def test_retention_undoes_dropped_labels() -> None:
 def test_fifty_components_come_below_8_7_nats_on_coco(shared: Path) -> None:
     lists = pq.read_table(shared / "labels" / "coco_train2014_labels.parquet")["labels"].to_pylist()
     targets_NL = from_label_lists(lists, 80)[np.random.default_rng(0).permutation(len(lists))]
-    fitted = fit_label_mixture(targets_NL[:65_000], num_components=50, seed=0)
+    fitted = fit_label_mixture(targets_NL[:65_000], num_components=50, seed=0, tolerance=1e-3)
     assert -fitted.log_prob(targets_NL[65_000:]).mean() <= 8.7
 
 
