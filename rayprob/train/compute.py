@@ -32,7 +32,7 @@ class Compute:
         """Resolve every `auto` for this device."""
         is_gpu = device.type == "cuda"
         autocast = ("bf16" if is_gpu else "float32") if spec.autocast == "auto" else spec.autocast
-        channels_last = is_gpu if spec.channels_last == "auto" else spec.channels_last
+        channels_last = spec.channels_last == "auto" or spec.channels_last
         layout = torch.channels_last if channels_last else torch.contiguous_format
         return cls(place, device, AUTOCAST[autocast], layout, spec.compile)
 

@@ -73,7 +73,7 @@ class EmaSpec(Spec):
 
 
 class PrecisionSpec(Spec):
-    """Arithmetic and memory layout. `auto` is bf16 and channels_last on a GPU, float32 and contiguous on a CPU."""
+    """Arithmetic and memory layout. `auto` is channels_last, with bf16 on a GPU and float32 on a CPU."""
 
     autocast: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
