@@ -120,7 +120,7 @@ def start_ray(**init: Any) -> None:
     """Join the cluster that RAY_ADDRESS names, or start a quiet Ray on this machine with the arguments `init`."""
     ray = import_ray()
     if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=False)
+        ray.init(logging_level="ERROR", log_to_driver=False)
         return
     quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
     # address: a bare init would join any cluster whose name lies in Ray's temporary folder, even a dead one.
