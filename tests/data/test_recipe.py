@@ -12,11 +12,13 @@ from tests.data.small_source import Source
 RECIPES = Path(__file__).resolve().parents[2] / "shards"
 
 
-@pytest.mark.parametrize("name", ["coco2014", "coco-sample", "scenes"])
-def test_shipped_recipe_reads_and_is_named_like_its_file(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "root"), [("coco2014", "shards/coco2014"), ("coco-sample", "shards/coco-sample"), ("scenes", "demo/shards")]
+)
+def test_shipped_recipe_reads_and_is_named_like_its_file(name: str, root: str) -> None:
     recipe = Recipe.read(RECIPES / f"{name}.yaml")
     assert recipe.name == name
-    assert recipe.root == f"shards/{name}"
+    assert recipe.root == root
     assert recipe.holdout
     assert recipe.holdout.of == "train"
 
