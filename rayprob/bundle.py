@@ -8,13 +8,12 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -23,27 +22,20 @@ import torch
 from numpy.typing import NDArray
 
 from rayprob import storage
-from rayprob.choose import unknown
-from rayprob.errors import BundleError, QueryError, RayprobError
+from rayprob.errors import BundleError, RayprobError
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.classifier import Classifier, ModelSpec, build_classifier
 from rayprob.models.weights import WEIGHTS_FILE, classifier_bytes, load_strictly
 from rayprob.probability.calibration import OutputsCalibrator, calibrator_from_arrays
+from rayprob.probability.conformal import RiskControl
 from rayprob.probability.distribution import LabelDistribution, from_outputs
+from rayprob.probability.rules import Rules
 from rayprob.probability.thresholds import Thresholds
 
 VERSION = 1
-RECALL = "recall@"  # and an alpha: the rule that keeps a guarantee
 DESCRIPTION_FILE, CALIBRATOR_FILE = "bundle.json", "calibrator.safetensors"
 KEYS = ("model", "label_space", "transform", "calibrator", "thresholds", "guarantees", "facts", "files")
-
-
-class RiskControl(Protocol):
-    """What a bundle keeps of a fitted guarantee."""
-
-    def decide(self, marginals_NL: NDArray[np.float64]) -> NDArray[np.bool_]: ...
-    def to_dict(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,32 +66,14 @@ class Bundle:
     @property
     def rules(self) -> tuple[str, ...]:
         """The rules that `label_sets` knows, besides any number from 0 to 1."""
-        return (*self.thresholds, *(f"{RECALL}{alpha}" for alpha in self.guarantees), *JOINT_RULES)
+        return Rules(self.thresholds, self.guarantees).names
 
     def label_sets(self, distribution: LabelDistribution, rule: str) -> NDArray[np.bool_]:
-        """Return the label sets chosen by a rule [N, L] from distributions that `distribution` made.
-
-            "0.5"           labels whose marginal reaches a number, the same for all labels
-            "label_OF1"     labels whose marginal reaches the threshold of that name
-            "recall@0.1"    the set whose expected share of missed labels is at most 0.1, by risk control
-            "best_F1"       the set of the largest expected F1
-            "top_set"       the most probable set
+        """Return the label sets [N, L] that a rule of `probability.rules` chooses from what `distribution` returned.
 
         Raises QueryError with the rules that there are.
         """
-        if rule in JOINT_RULES:
-            return JOINT_RULES[rule](distribution)
-        return self._decision(rule)(distribution.marginals())
-
-    def _decision(self, rule: str) -> Callable[[NDArray[np.float64]], NDArray[np.bool_]]:
-        if rule in self.thresholds:
-            return self.thresholds[rule].decide
-        if rule.startswith(RECALL) and rule.removeprefix(RECALL) in self.guarantees:
-            return self.guarantees[rule.removeprefix(RECALL)].decide
-        if re.fullmatch(r"(0?\.\d+|[01](\.0*)?)", rule):
-            return lambda marginals_NL: np.asarray(marginals_NL >= float(rule))
-        calibrate = "" if self.thresholds else "; `rayprob calibrate` adds thresholds and guarantees to this bundle"
-        raise QueryError(f"{unknown(rule, self.rules, 'rule for label sets')}, or a threshold from 0 to 1{calibrate}")
+        return Rules(self.thresholds, self.guarantees).label_sets(distribution, rule)
 
     def save(self, folder: str) -> None:
         """Write the bundle to a local folder or URI, in place of one that is there.
@@ -177,7 +151,7 @@ def _rebuild(described: dict[str, Any], files: dict[str, bytes]) -> Bundle:
         transform_spec=TransformSpec.parse(described["transform"], "its transform"),
         calibrator=calibrator,
         thresholds={name: _thresholds(name, value, len(label_space)) for name, value in described["thresholds"].items()},
-        guarantees={alpha: _guarantee(value) for alpha, value in described["guarantees"].items()},
+        guarantees={alpha: RiskControl.from_dict(value) for alpha, value in described["guarantees"].items()},
         facts=described["facts"],
     )
 
@@ -187,12 +161,6 @@ def _thresholds(name: str, value: dict[str, Any], num_labels: int) -> Thresholds
     if len(thresholds.values_L) != num_labels:
         raise BundleError(f"thresholds {name!r} are of {len(thresholds.values_L)} labels, the bundle has {num_labels}")
     return thresholds
-
-
-def _guarantee(value: dict[str, Any]) -> RiskControl:
-    from rayprob.probability.conformal import RiskControl
-
-    return RiskControl.from_dict(value)
 
 
 def _read_description(folder: str) -> dict[str, Any]:
@@ -248,9 +216,3 @@ def _write_remote(folder: str, files: dict[str, bytes]) -> None:
     storage.remove(storage.join(folder, DESCRIPTION_FILE))
     for name, content in files.items():
         storage.write_bytes(storage.join(folder, name), content)
-
-
-JOINT_RULES: dict[str, Callable[[LabelDistribution], NDArray[np.bool_]]] = {
-    "best_F1": lambda distribution: distribution.best_f1_sets().sets_BL,
-    "top_set": lambda distribution: np.asarray(distribution.top_sets(1).sets_BTL[:, 0]),
-}

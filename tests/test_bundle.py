@@ -17,6 +17,7 @@ from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.classifier import ModelSpec, build_classifier
 from rayprob.probability.calibration import AffineCalibrator
+from rayprob.probability.conformal import RiskControl
 from rayprob.probability.distribution import BernoulliDistribution, MixtureDistribution
 from rayprob.probability.mixture_calibration import MixtureCalibrator
 from rayprob.probability.thresholds import Thresholds
@@ -33,6 +34,7 @@ def make(**keys: object) -> Bundle:
         transform_spec=TransformSpec(size_px=32),
         calibrator=AffineCalibrator("platt", scale_L=np.array([1.0, 2.0, 0.5]), shift_L=np.zeros(3)),
         thresholds={"label_CF1": Thresholds(np.array([0.1, 0.2, 1 / 3]), "CF1", 0.0, 0.75, 40, ("a note",))},
+        guarantees={"0.2": RiskControl(0.04, 0.2, 40, 0.15)},
         facts={"run": {"seed": 3}, "map": 0.25},
     )
 
@@ -66,6 +68,7 @@ def test_everything_beside_the_weights_comes_back(saved: Path) -> None:
         original.transform_spec,
     )
     assert loaded.facts == original.facts
+    assert loaded.guarantees == original.guarantees
     assert loaded.thresholds["label_CF1"].to_dict() == original.thresholds["label_CF1"].to_dict()
     assert isinstance(loaded.calibrator, AffineCalibrator)
     assert loaded.calibrator.name == "platt"
@@ -120,6 +123,7 @@ def test_mixtures_are_calibrated_in_their_parameters() -> None:
         ("0.3", [True, True, False]),
         ("0", [True, True, True]),
         ("label_CF1", [True, True, False]),
+        ("recall@0.2", [True, True, True]),
         ("top_set", [True, False, False]),
         ("best_F1", [True, True, False]),
     ],
@@ -134,14 +138,14 @@ def test_an_unknown_rule_is_answered_with_the_rules_that_there_are() -> None:
     distribution = BernoulliDistribution(np.zeros((1, 3)))
     with pytest.raises(
         QueryError,
-        match=r"unknown rule for label sets 'label_cf1'; nearest: label_CF1; allowed: label_CF1, best_F1, top_set, or a "
-        r"threshold from 0 to 1$",
+        match=r"unknown rule for label sets 'label_cf1'; nearest: label_CF1; allowed: label_CF1, recall@0.2, best_F1, "
+        r"top_set, or a threshold from 0 to 1$",
     ):
         make().label_sets(distribution, "label_cf1")
     for rule in ("1.5", "recall@0.3", "-0.5", "nan"):
         with pytest.raises(QueryError, match=rf"unknown rule for label sets '{rule}'"):
             make().label_sets(distribution, rule)
-    with pytest.raises(QueryError, match=r"`rayprob calibrate` adds thresholds and guarantees to this bundle"):
+    with pytest.raises(QueryError, match=r"`rayprob calibrate RUN` fits thresholds and guarantees"):
         replace(make(), thresholds={}).label_sets(distribution, "label_CF1")
 
 
@@ -212,6 +216,7 @@ FAULTS = [
     ),
     (edited("label_space", {"names": ["cat"], "category_ids": [1]}), r"head.linear.weight \[3, 512\] here, \[1, 512\] needed"),
     (edited("transform", {"name": "shrink"}), r"cannot be rebuilt: its transform has 1 fault"),
+    (edited("guarantees", {"0.1": {}}), r"stored risk control cannot be read"),
     (edited("calibrator", "magic"), r"unknown calibrator 'magic'"),
     (edited("thresholds", {"label_CF1": {"values": [0.5]}}), r"stored thresholds cannot be read \(KeyError\('smoothing'\)\)"),
     (
