@@ -31,6 +31,7 @@ def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob]) -> dict
     shards, tables = _reports(recipe.root, jobs)
     rejected = source.missing + [reject for shard in shards for reject in shard.rejected]
     check_rejects(recipe, rejected)
+    _write_rejects(recipe, rejected)
     shards = _without_empty(recipe, shards)
     table = pa.concat_tables(tables)
     manifest = _parquet(table)
@@ -50,7 +51,6 @@ def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob]) -> dict
     with disk_full_explained():
         storage.write_bytes(storage.join(recipe.root, "manifest.parquet"), manifest)
         storage.write_text(storage.join(recipe.root, "labels.json"), _json(source.label_space.to_dict()))
-        _write_rejects(recipe, rejected)
         storage.write_text(storage.join(recipe.root, "dataset.json"), _json(facts))
     remove_reports(recipe.root)
     return facts
@@ -112,7 +112,8 @@ def _shard_entry(shard: ShardFacts) -> dict[str, Any]:
 
 def _write_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
     lines = [json.dumps(vars(reject)) for reject in rejected]
-    storage.write_text(storage.join(recipe.root, "rejected.jsonl"), "".join(f"{line}\n" for line in lines))
+    with disk_full_explained():
+        storage.write_text(storage.join(recipe.root, "rejected.jsonl"), "".join(f"{line}\n" for line in lines))
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -333,6 +333,7 @@ def test_a_split_of_nothing_but_rejects_is_refused(source: Source) -> None:
     spoil(source, *range(FIRST_ID["val"], FIRST_ID["val"] + 12))
     with pytest.raises(SourceError, match="split val is empty: every image of it was rejected"):
         source.build(allow_rejects=20)
+    assert len((source.built / "rejected.jsonl").read_text().splitlines()) == 11
 
 
 def test_shards_written_to_another_machines_disk_are_noticed(source: Source) -> None:

@@ -94,14 +94,12 @@ def pretend_coco_2014(path: Path, labelled: int, unlabelled: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"), [(1, r"states 82,080 images with and 702 without"), (0, r"none of the 82,081")]
+    ("missing", "message"), [(1, r"states 40,136 images with and 367 without"), (0, r"none of the 40,137")]
 )
 def test_the_standard_split_sizes_are_asserted(tmp_path: Path, missing: int, message: str) -> None:
     shipped = Recipe.read(Path(__file__).resolve().parents[2] / "shards" / "coco2014.yaml")
-    pretend_coco_2014(tmp_path / "instances.json", 82_081 - missing, 702)
-    train = shipped.splits["train"].model_copy(
-        update={"images": str(tmp_path), "annotations": str(tmp_path / "instances.json")}
-    )
+    pretend_coco_2014(tmp_path / "instances.json", 40_137 - missing, 367)
+    val = shipped.splits["val"].model_copy(update={"images": str(tmp_path), "annotations": str(tmp_path / "instances.json")})
     # Where the counts are right, the next thing that is wrong is named: the folder holds no images.
     with pytest.raises(SourceError, match=message):
-        read_source(shipped.model_copy(update={"splits": {"train": train}}))
+        read_source(shipped.model_copy(update={"splits": {"val": val}}))
