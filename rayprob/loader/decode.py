@@ -1,22 +1,17 @@
-"""A request for a micro batch becomes images, inside a loader worker. B samples."""
+"""A request for a micro batch becomes images. B samples."""
 
-import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from rayprob.errors import RayprobError, SampleError
+from rayprob.errors import SampleError
 from rayprob.loader.augment import Transform
 from rayprob.loader.order import Cursor
 from rayprob.loader.reader import SampleReader, describe
 from rayprob.seeds import derive
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,41 +30,34 @@ class Decoded:
     images_BCHW: Tensor
     faults: dict[int, str]
 
-    def pin_memory(self) -> "Decoded":
-        """Return a copy in page-locked memory; DataLoader calls this."""
-        return replace(self, images_BCHW=self.images_BCHW.pin_memory())
 
-
-class MicroBatches(Dataset[Decoded | RayprobError]):
-    """Maps a request to its images. An error is returned, not raised: DataLoader would wrap it in a wall of traceback."""
+class Decoder:
+    """Reads, decodes and transforms the samples of requests; it can be pickled to a loader worker."""
 
     def __init__(
         self, reader: SampleReader, transform: Transform, *, seed: int, on_bad_sample: Literal["fail", "skip"]
     ) -> None:
+        self.size_px = transform.size_px
         self._reader = reader
         self._transform = transform
         self._seed = seed
         self._on_bad_sample = on_bad_sample
 
-    def __getitem__(self, request: Request) -> Decoded | RayprobError:
-        """Return the images of a request, or the RayprobError that prevents it."""
-        try:
-            return self._decode(request)
-        except RayprobError as error:
-            return error
+    def decode_into(self, pixels_BHWC: NDArray[np.uint8], request: Request) -> dict[int, str]:
+        """Write the images of a request; return what was wrong with which, whose pixels are then 0.
 
-    def _decode(self, request: Request) -> Decoded:
-        images_BHWC, faults = _empty_images(len(request.rows_B), self._transform.size_px), {}
-        pixels_BHWC = images_BHWC.numpy()
+        Raises SampleError for a bad sample with on_bad_sample: fail, DatasetError and StorageError for a bad shard.
+        """
+        faults: dict[int, str] = {}
         for place, row in enumerate(request.rows_B.tolist()):
             try:
                 pixels_BHWC[place] = self._image(row, request.cursor.epoch)
             except SampleError as error:
                 if self._on_bad_sample == "fail":
                     raise
+                pixels_BHWC[place] = 0
                 faults[place] = str(error)
-        # The bytes stay interleaved: [B, C, H, W] in channels_last order is a view, and what GPUs compute on.
-        return Decoded(request, images_BHWC.permute(0, 3, 1, 2), faults)
+        return faults
 
     def _image(self, row: int, epoch: int) -> NDArray[np.uint8]:
         manifest = self._reader.manifest
@@ -79,12 +67,3 @@ class MicroBatches(Dataset[Decoded | RayprobError]):
             return self._transform(jpeg, seed)
         except SampleError as error:
             raise SampleError(f"{describe(manifest, row)} {error}, and build the dataset again") from error
-
-
-def _empty_images(num_samples: int, size_px: int) -> Tensor:
-    """Return zeros [B, H, W, 3]; a loader worker takes them from shared memory, so that sending them copies nothing."""
-    shape = (num_samples, size_px, size_px, 3)
-    if torch.utils.data.get_worker_info() is None:
-        return torch.zeros(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(num_samples * size_px * size_px * 3)  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload, no-any-return]

@@ -24,7 +24,7 @@ class TrainStream(Stream):
         self, manifest: Manifest, spec: StreamSpec, transform: Transform, *, seed: int, place: Place, micro_batch: int
     ) -> None:
         """Raise SpecError where batch sizes, lanes and world size do not fit each other or the split."""
-        super().__init__(manifest, spec, transform, seed=seed, place=place)
+        super().__init__(manifest, spec, transform, seed=seed, place=place, micro_batch=micro_batch)
         order.check_global_batch(len(manifest), lanes=spec.lanes, global_batch=spec.global_batch)
         self._columns = order.rank_columns(place, spec.lanes, spec.global_batch)
         self.micro_batches_per_step = order.micro_batches_per_step(spec.global_batch, micro_batch, place.world_size)
@@ -74,9 +74,8 @@ class EvalStream(Stream):
     """Every sample of the split exactly once over all ranks, in order, without padding; ranks may differ in length."""
 
     def __init__(self, manifest: Manifest, spec: StreamSpec, transform: Transform, *, place: Place, micro_batch: int) -> None:
-        super().__init__(manifest, spec, transform, seed=0, place=place)
+        super().__init__(manifest, spec, transform, seed=0, place=place, micro_batch=micro_batch)
         self._rows = order.evaluation_rows(len(manifest), place)
-        self._micro_batch = micro_batch
         self._check_cache(place.local_world_size, "one for each of its ranks")
 
     def __len__(self) -> int:

@@ -41,7 +41,7 @@ class SampleReader:
         return jpeg
 
     def _shard(self, row: int) -> str:
-        return self.manifest.shards[self.manifest.shard_N[row]]
+        return self.manifest.shards[int(self.manifest.shard_N[row])]
 
 
 def describe(manifest: Manifest, row: int) -> str:

@@ -17,7 +17,7 @@ from rayprob.loader.augment import Transform
 from rayprob.loader.batch import Batch
 from rayprob.loader.cache import ShardCache, check_budget
 from rayprob.loader.check import LocalCheck, check_sizes
-from rayprob.loader.decode import Decoded, MicroBatches, Request
+from rayprob.loader.decode import Decoded, Decoder, Request
 from rayprob.loader.order import Cursor, Place
 from rayprob.loader.prefetch import Prefetcher
 from rayprob.loader.reader import SampleReader
@@ -46,17 +46,19 @@ class StreamSpec(Spec):
 class Stream:
     """What both streams share: from requests to batches."""
 
-    def __init__(self, manifest: Manifest, spec: StreamSpec, transform: Transform, *, seed: int, place: Place) -> None:
+    def __init__(
+        self, manifest: Manifest, spec: StreamSpec, transform: Transform, *, seed: int, place: Place, micro_batch: int
+    ) -> None:
         self.manifest = manifest
         self.spec = spec
         self.place = place
         self.bad_samples: dict[int, str] = {}  # sample_id -> what was wrong; samples met with on_bad_sample: skip
         self._seed = seed
+        self._micro_batch = micro_batch
         self._facts = read_shard_facts(manifest.root)
         self._source = self._open_source()
-        self._dataset = MicroBatches(
-            SampleReader(manifest, self._source), transform, seed=seed, on_bad_sample=spec.on_bad_sample
-        )
+        reader = SampleReader(manifest, self._source)
+        self._decoder = Decoder(reader, transform, seed=seed, on_bad_sample=spec.on_bad_sample)
 
     def _batches(
         self, requests: Callable[[], Iterator[Request]], ends_pass: Callable[[Cursor], bool]
@@ -64,7 +66,11 @@ class Stream:
         """Yield the batches of `requests`; `ends_pass` says which of them end an epoch or evaluation."""
         keeper = self._keeper(requests)
         results = workers.decode_ahead(
-            self._dataset, requests(), loader_workers=self.spec.loader_workers, prefetch=self.spec.prefetch
+            self._decoder,
+            requests(),
+            loader_workers=self.spec.loader_workers,
+            prefetch=self.spec.prefetch,
+            max_samples=self._micro_batch,
         )
         try:
             for decoded in results:

@@ -7,6 +7,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -141,6 +142,14 @@ def test_loader_workers_outlive_an_interrupt_and_end_with_the_iterator(manifest:
 def test_the_death_of_a_loader_worker_is_a_run_error(manifest: Manifest) -> None:
     with pytest.raises(RunError, match=r"a loader worker died .*; usually memory ran out: lower loader_workers"):
         train_epoch(manifest, Dying(photo(int(manifest.sample_ids_N[7]))), loader_workers=1)
+
+
+def test_too_little_shared_memory_is_named_before_a_worker_is_killed_for_it(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(RunError, match=r"need 30,720 bytes of shared memory, .* has 1,000 free: lower loader_workers"):
+        evaluate(manifest, loader_workers=2)
 
 
 @pytest.fixture
