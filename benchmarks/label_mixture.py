@@ -51,8 +51,8 @@ def main() -> None:
 
     def mixtures(name: str, *data: Any, components: list[int], **settings: Any) -> None:
         for k in components:
-            settings = {"num_components": k, "seed": 0, "restarts": options.restarts, **settings}
-            shown(f"{name}, K = {k}", lambda s=settings: fit_label_mixture(*data, **s), fit_NL, test_NL)
+            fit = {"num_components": k, "seed": 0, "restarts": options.restarts, **settings}
+            shown(f"{name}, K = {k}", lambda fit=fit: fit_label_mixture(*data, **fit), fit_NL, test_NL)
 
     mixtures("mixture", fit_NL, components=options.components)
     partial(fit_NL, listed_NL[:NUM_TO_FIT], [1, *options.components], mixtures)

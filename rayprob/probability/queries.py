@@ -57,7 +57,10 @@ def answers(queries: Sequence[Query], distribution: "LabelDistribution") -> Iter
     for images in distribution.chunks(max(distribution.bytes_per_image, len(queries) // 2)):
         part = distribution[images]
         components = Components.from_logits(part.log_mixing_BK, part.component_logits_BKL, columns)
-        yield images, np.stack([_answer(plan, components, images.start) for plan in plans])
+        answers_QB = np.empty((len(plans), len(part)))
+        for place, plan in enumerate(plans):
+            answers_QB[place] = _answer(plan, components, images.start)
+        yield images, answers_QB
 
 
 def refuse_impossible(is_possible_B: NDArray[np.bool_], what: str, first_image: int = 0) -> None:
