@@ -11,7 +11,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"
 LAUNCHER_FILES = ("gpu", "gcp", "azure", "onprem")
 CLOUD_FILES = ("gpu", "gcp", "azure")
-KUBERAY_FILES = ("shared", "rayjob", "raycluster")
 
 
 class StrictLoader(yaml.SafeLoader):

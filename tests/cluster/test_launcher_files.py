@@ -150,6 +150,16 @@ def test_nothing_is_open_to_the_world_and_nothing_secret_is_written_down(path: P
     assert not re.search(r"\b[0-9a-f]{64}\b|PRIVATE KEY|AKIA[0-9A-Z]{16}", text)
 
 
+@pytest.mark.parametrize("path", sorted(CLUSTER.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_placeholder_says_what_to_write(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines):
+        value, _, comment = line.partition("#")
+        if "EDIT" in value:
+            above = [other.strip() for other in lines[max(0, number - 3) : number]]
+            assert "EDIT" in comment or any(other.startswith("# EDIT") for other in above), line
+
+
 @pytest.mark.parametrize("name", LAUNCHER_FILES)
 def test_ray_starts_with_a_token_and_a_private_dashboard(name: str) -> None:
     config = read_launcher_file(name)
