@@ -31,6 +31,9 @@ class Place:
     world_size: int = 1
     local_world_size: int = 1
 
+    def __post_init__(self) -> None:
+        assert 0 <= self.rank < self.world_size, self
+
 
 def epoch_order(
     samples_per_shard_S: Rows, *, seed: int, epoch: int, lanes: int, window: int, global_batch: int

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import random
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,9 +16,10 @@ from rayprob import storage
 from rayprob.data.manifest import Manifest
 from rayprob.errors import DatasetError, SpecError, StorageError
 from rayprob.loader import workers
-from rayprob.loader.cache import ShardCache, _locked, check_budget
+from rayprob.loader.cache import ShardCache, check_budget
 from rayprob.loader.prefetch import Prefetcher
 from rayprob.loader.shards import read_shard_facts
+from tests.loader.tiny import content_of, read_all, used_bytes
 
 Faults = list[str]
 
@@ -71,17 +71,8 @@ def _faulty(open_input: Callable[[str], object], planned: Faults) -> Callable[[s
     return opened
 
 
-def content_of(manifest: Manifest, shard: str) -> bytes:
-    return (Path(manifest.root) / shard).read_bytes()
-
-
 def cached(cache: ShardCache) -> set[str]:
     return {path.name.removeprefix("f-") for path in cache.folder.glob("*.tar")}
-
-
-def used_bytes(cache: ShardCache) -> int:
-    with _locked(cache.folder / "cache.lock"):
-        return sum(path.stat().st_size for path in cache.folder.iterdir())
 
 
 def with_room_for(cache: ShardCache, shards: list[str]) -> ShardCache:
@@ -151,18 +142,6 @@ def test_what_a_dead_process_left_is_removed(cache: ShardCache, manifest: Manife
     assert cache.read(shard, 0, 10) == content_of(manifest, shard)[:10]
     assert cached(cache) == {shard}
     assert not left.exists()
-
-
-def read_all(cache: ShardCache, manifest: Manifest, seed: int) -> str:
-    """Read at random in a process of its own; return what was wrong."""
-    chance = random.Random(seed)
-    for _ in range(15):
-        shard = chance.choice(manifest.shards)
-        if cache.read(shard, 512, 300) != content_of(manifest, shard)[512:812]:
-            return f"wrong bytes of {shard}"
-        if used_bytes(cache) > cache.budget_bytes:
-            return "over budget"
-    return ""
 
 
 @pytest.mark.parametrize("room", [2, 7])

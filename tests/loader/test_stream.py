@@ -2,17 +2,22 @@
 
 import hashlib
 import itertools
+import multiprocessing
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rayprob.data.manifest import Manifest
 from rayprob.errors import RunError, SpecError
 from rayprob.loader.augment import StrongSpec, TransformSpec, build_transform
 from rayprob.loader.loader import Batch, EvalStream, StreamSpec, TrainStream
-from rayprob.loader.order import Cursor, Place
-from tests.loader.tiny import labels_of, unknown_labels_of
+from rayprob.loader.order import Cursor, Place, divisors
+from tests.loader.tiny import Digest, labels_of, unknown_labels_of
 
 STRONG = build_transform(TransformSpec(name="strong", size_px=16, strong=StrongSpec(randaugment_ops=1)))
 RESIZE = build_transform(TransformSpec(name="resize", size_px=16))
@@ -95,6 +100,55 @@ def test_a_resumed_stream_equals_the_uninterrupted_stream(manifest: Manifest, tw
 def test_a_stream_stopped_with_loader_workers_goes_on_without_them(manifest: Manifest, two_epochs: list[Fact]) -> None:
     begun = take(stream(manifest, loader_workers=2), Cursor(0, 0), 5)
     assert begun + take(stream(manifest), Cursor(0, 5), 7) == two_epochs
+
+
+@given(
+    lanes=st.sampled_from([4, 8]),
+    per_lane=st.integers(1, 4),
+    window=st.integers(1, 8),
+    seed=st.integers(0, 2**40),
+    stop=st.integers(0, 11),
+    data=st.data(),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_layout_rank_or_stop_changes_the_stream(
+    manifest: Manifest, lanes: int, per_lane: int, window: int, seed: int, stop: int, data: st.DataObject
+) -> None:
+    spec = StreamSpec(global_batch=lanes * per_lane, lanes=lanes, window_shards=window, loader_workers=0, check_shards=False)
+    whole = TrainStream(manifest, spec, Digest(), seed=seed, place=Place(), micro_batch=spec.global_batch)
+    expected = take(whole, Cursor(0, 0), 12)
+    cursor = Cursor(0, 0)
+    for _ in range(stop):
+        cursor = whole.next(cursor)
+    world_size = data.draw(st.sampled_from([1, 2, 4]))
+    micro_batch = data.draw(st.sampled_from(divisors(spec.global_batch // world_size)))
+    ranks = [
+        TrainStream(manifest, spec, Digest(), seed=seed, place=Place(rank, world_size), micro_batch=micro_batch)
+        for rank in range(world_size)
+    ]
+    resumed = [fact for rank in ranks for fact in take(rank, cursor, 12 - stop)]
+    assert sorted(resumed) == sorted(expected[stop * spec.global_batch :])
+
+
+def test_memory_does_not_grow_over_epochs(manifest: Manifest) -> None:
+    spec = SPEC.model_copy(update={"loader_workers": 1})
+    train = TrainStream(manifest, spec, RESIZE, seed=0, place=Place(), micro_batch=8)
+    held_kib = {}
+    for batch in train.iterate(Cursor(0, 0)):
+        if batch.cursor.batch == 0 and batch.cursor.epoch in (40, 240):
+            held_kib[batch.cursor.epoch] = sum(map(resident_kib, [os.getpid(), *loader_worker_ids()]))
+        if batch.cursor.epoch == 240:
+            break
+    assert held_kib[240] - held_kib[40] < 2048
+
+
+def loader_worker_ids() -> list[int]:
+    return [process.pid for process in multiprocessing.active_children() if process.pid]
+
+
+def resident_kib(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
 def test_micro_batches_in_order_make_up_the_rank_part(manifest: Manifest, two_epochs: list[Fact]) -> None:

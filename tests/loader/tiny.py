@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import tarfile
 import zlib
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ import pyarrow.parquet as pq
 import simplejpeg
 import torch
 
-from rayprob.data.manifest import FORMAT_VERSION, SCHEMA, Dataset
+from rayprob.data.manifest import FORMAT_VERSION, SCHEMA, Dataset, Manifest
+from rayprob.loader.cache import ShardCache, _locked
 
 LABELS = ["person", "bicycle", "car"]
 torch.set_num_threads(1)
@@ -117,3 +119,35 @@ class Dying:
         if jpeg == self.deadly:
             os._exit(1)
         return np.zeros((16, 16, 3), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Digest:
+    """A transform that is cheap: one pixel that depends on the JPEG and the seed."""
+
+    size_px: int = 1
+
+    def __call__(self, jpeg: bytes, seed: int) -> np.ndarray:
+        digest = hashlib.blake2b(jpeg + seed.to_bytes(8, "little"), digest_size=3).digest()
+        return np.frombuffer(digest, dtype=np.uint8).reshape(1, 1, 3)
+
+
+def content_of(manifest: Manifest, shard: str) -> bytes:
+    return (Path(manifest.root) / shard).read_bytes()
+
+
+def used_bytes(cache: ShardCache) -> int:
+    with _locked(cache.folder / "cache.lock"):
+        return sum(path.stat().st_size for path in cache.folder.iterdir())
+
+
+def read_all(cache: ShardCache, manifest: Manifest, seed: int) -> str:
+    """Read at random in a process of its own; return what was wrong."""
+    chance = random.Random(seed)
+    for _ in range(15):
+        shard = chance.choice(manifest.shards)
+        if cache.read(shard, 512, 300) != content_of(manifest, shard)[512:812]:
+            return f"wrong bytes of {shard}"
+        if used_bytes(cache) > cache.budget_bytes:
+            return "over budget"
+    return ""
