@@ -154,6 +154,76 @@ def evaluate(
     out.print(f"predictions: {run_folder.rstrip('/')}/predictions/{split}.parquet", soft_wrap=True)
 
 
+@app.command()
+def calibrate(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run, such as runs/demo.")],
+    method: Annotated[
+        str, typer.Option("--method", help="auto, identity, temperature, shared_platt, platt or isotonic.")
+    ] = "auto",
+    precision: Annotated[
+        float | None, typer.Option("--precision", metavar="P", help="Fit thresholds for this precision too, such as 0.9.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Fit a calibrator, thresholds and guarantees on holdout, and put them into the run's bundle."""
+    from rayprob.calibrate import calibrate as fit
+    from rayprob.console_calibrate import show_calibration
+    from rayprob.crossfit import CalibrateSpec
+
+    spec = CalibrateSpec.parse({"method": method, "precision": precision}, where="calibrate")
+    with err.status("calibrating"):
+        report = fit(run_folder, spec)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    show_calibration(out, run_folder, report)
+
+
+@app.command()
+def predict(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a run's, such as runs/demo.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="JPEG or PNG files, folders, globs, built datasets.")],
+    queries: Annotated[
+        list[str] | None, typer.Option("--query", "-q", metavar="Q", help="Such as 'P(fork | dining table, !person)'; repeat.")
+    ] = None,
+    evidence: Annotated[
+        list[str] | None, typer.Option("--evidence", "-e", metavar="LABEL=1", help="What you know of all images; repeat.")
+    ] = None,
+    rule: Annotated[str | None, typer.Option("--rule", help="How label sets are chosen: label_OF1, recall@0.1, 0.5...")] = None,
+    top: Annotated[int, typer.Option("--top", help="How many labels and label sets to list.")] = 5,
+    split: Annotated[str, typer.Option("--split", help="Which split of a built dataset.")] = "val",
+    others: Annotated[
+        list[str] | None, typer.Option("--ensemble", metavar="BUNDLE", help="Another bundle, to predict together; repeat.")
+    ] = None,
+    mc_dropout: Annotated[int, typer.Option("--mc-dropout", metavar="N", help="Uncertainty by N passes with dropout.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each image, nothing else.")] = False,
+    parquet: Annotated[str | None, typer.Option(metavar="FILE", help="Write a table; goes on where it was stopped.")] = None,
+    figure: Annotated[str | None, typer.Option(metavar="DIR", help="Write a PNG for each image, with bars beside it.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Exit with 0 although some images could not be read.")] = False,
+    batch: Annotated[int, typer.Option("--batch", help="Images computed at a time.")] = 16,
+) -> None:
+    """Say what is in images: label sets, their guarantee, answers to queries given evidence, and how uncertain they are.
+
+    Images that cannot be read are named; the others are predicted all the same, and the exit code is 1 at the end.
+    """
+    from rayprob.console_predict import finish, show_outcomes, write_parquet
+    from rayprob.predict.images import find_images
+    from rayprob.predict.predict import ask
+
+    if parquet and (as_json or figure):
+        raise typer.BadParameter("--parquet writes a table and nothing else; leave out --json and --figure")
+    found = find_images(images, split)
+    bundles = [bundle, *(others or ())]
+    asking = ask(
+        bundles, queries=queries or (), evidence=evidence or (), rule=rule, top=top, mc_dropout=mc_dropout, batch=batch
+    )
+    if parquet:
+        rejected = write_parquet(out, err, asking, found, parquet)
+    else:
+        rejected = show_outcomes(out, err, asking, found, as_json=as_json, figures=figure)
+    finish(err, rejected, len(found), skip_bad=skip_bad)
+
+
 def main() -> None:
     """Run the CLI; a RayprobError becomes its message and exit code 1, Ctrl-C exit code 130."""
     try:

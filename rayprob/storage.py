@@ -60,6 +60,20 @@ def list_names(uri: str) -> list[str]:
     return sorted(entry.base_name for entry in entries if entry.type == fs.FileType.File)
 
 
+def is_folder(uri: str) -> bool:
+    """Return whether a folder is at `uri`; an object store has one where objects lie below it."""
+    return bool(_info(uri).type == fs.FileType.Directory)
+
+
+def list_below(uri: str) -> list[str]:
+    """Return the sorted paths, relative to the folder `uri`, of all files in it and below it."""
+    filesystem, path = resolve(uri)
+    with _reported(uri, "list"):
+        entries = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    root = path.rstrip("/") + "/"
+    return sorted(entry.path.removeprefix(root) for entry in entries if entry.type == fs.FileType.File)
+
+
 def read_bytes(uri: str, offset_bytes: int = 0, length_bytes: int | None = None) -> bytes:
     """Return the file at `uri`, or `length_bytes` of it from `offset_bytes`. Raises StorageError, also for a short read."""
     filesystem, path = resolve(uri)
@@ -125,6 +139,13 @@ def remove(uri: str) -> None:
     filesystem, path = resolve(uri)
     with _reported(uri, "remove"), suppress(FileNotFoundError):
         filesystem.delete_file(path)
+
+
+def remove_folder(uri: str) -> None:
+    """Remove the folder at `uri` and all that is in it; nothing happens where there is none."""
+    filesystem, path = resolve(uri)
+    with _reported(uri, "remove"), suppress(FileNotFoundError):
+        filesystem.delete_dir(path)
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:

@@ -11,8 +11,8 @@ FLOORS = (
     ("loader", "probability", "metrics", "predictions"),
     ("models", "bundle"),
     ("train",),
-    ("sweep", "calibrate", "predict", "report", "export", "serve"),
-    ("cli", "console", "console_data", "__main__"),
+    ("sweep", "calibrate", "crossfit", "comparison", "predict", "report", "export", "serve"),
+    ("cli", "console", "console_data", "console_calibrate", "console_predict", "__main__"),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 RAY_FILES = {"data/build.py", "train/worker.py", "train/launch.py", "sweep.py", "serve.py"}

@@ -150,6 +150,19 @@ def test_atomic_writer_leaves_nothing_behind_on_error(tmp_path: Path) -> None:
     assert storage.list_names(str(tmp_path / "sub")) == ["file"]
 
 
+def test_a_folder_is_listed_with_all_below_it_and_removed_whole(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/c.txt", "a/b/d.txt"):
+        storage.write_bytes(str(tmp_path / "folder" / name), b"x")
+    folder = str(tmp_path / "folder")
+    assert storage.list_below(folder) == ["a/b/d.txt", "a/c.txt", "b.txt"]
+    assert storage.list_below(folder + "/") == storage.list_below(f"file://{folder}")
+    assert [storage.is_folder(path) for path in (folder, f"{folder}/b.txt", f"{folder}/gone")] == [True, False, False]
+    storage.remove_folder(folder)
+    storage.remove_folder(folder)
+    assert storage.list_below(folder) == []
+    assert not storage.exists(folder)
+
+
 def test_storage_reads_ranges_and_reports_short_files(tmp_path: Path) -> None:
     target = str(tmp_path / "file")
     storage.write_bytes(target, b"0123456789")

@@ -1,0 +1,147 @@
+"""What `predict` shows a person: one image as a table, several as a few lines each; and where it writes figures and tables."""
+
+import json
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from rayprob import storage
+from rayprob.console import sample_progress
+from rayprob.predict.figure import file_names, write_figure
+from rayprob.predict.images import Image
+from rayprob.predict.predict import Asking
+from rayprob.predict.record import Record, Rejected
+from rayprob.predict.table import Plan, write_table
+from rayprob.probability.explain import Why
+
+BAR_COLUMNS = 24
+MOST_NAMED = 20
+FEWEST_SHARE = 0.05  # of P(label): components below are not named
+
+
+def show_outcomes(
+    out: Console, err: Console, asking: Asking, images: Sequence[Image], *, as_json: bool, figures: str | None
+) -> int:
+    """Print what is said of each image as it comes, write figures if asked for, and return how many images were rejected."""
+    show = _show_json if as_json else show_record if len(images) == 1 else show_lines
+    num_rejected = 0
+    names = file_names(image.name for image in images)
+    for outcome, name in zip(asking.outcomes(images), names, strict=True):
+        if isinstance(outcome, Rejected):
+            num_rejected += 1
+            _line(err, str(outcome), style="red")
+            if as_json:
+                typer.echo(json.dumps(outcome.to_dict()))
+            continue
+        show(out, outcome)
+        if figures:
+            write_figure(outcome, storage.join(figures, name))
+    if figures and not as_json:
+        _line(out, f"figures: {figures}")
+    return num_rejected
+
+
+def write_parquet(out: Console, err: Console, asking: Asking, images: Sequence[Image], path: str) -> int:
+    """Write the table, name the images that were rejected (at most MOST_NAMED), and return how many they are."""
+    with sample_progress(err, "predicting") as on_progress:
+        written = write_table(Plan.of(path, asking, images), asking.outcomes, on_progress)
+    for text in written.rejected[:MOST_NAMED]:
+        _line(err, text, style="red")
+    if len(written.rejected) > MOST_NAMED:
+        _line(err, f"... and {len(written.rejected) - MOST_NAMED:,} more; the column `error` has them all", style="red")
+    _line(out, f"{'already there: ' if written.was_there else ''}{path}: {written.num_images:,} rows")
+    return len(written.rejected)
+
+
+def finish(err: Console, num_rejected: int, num_images: int, *, skip_bad: bool) -> None:
+    """End with exit code 1 where images were rejected that must not be, or all of them were."""
+    if not num_rejected:
+        return
+    is_fault = not skip_bad or num_rejected == num_images
+    remedy = "; --skip-bad makes that no fault" if not skip_bad and num_rejected < num_images else ""
+    _line(err, f"{num_rejected:,} of {num_images:,} images could not be read{remedy}", style="red" if is_fault else "")
+    if is_fault:
+        raise typer.Exit(1)
+
+
+def show_lines(console: Console, record: Record) -> None:
+    """Print what is said of one image of several, in a few lines."""
+    _line(console, record.image.name, style="bold")
+    lines = [_marginal(line.label, line.marginal, line.without_evidence, record) for line in record.labels]
+    _line(console, f"  {'   '.join(lines)}")
+    _facts(console, record, "  ")
+
+
+def show_record(console: Console, record: Record) -> None:
+    """Print what is said of one image, its labels as bars."""
+    _line(console, record.image.name, style="bold")
+    table = Table(box=None, pad_edge=False, show_header=bool(record.evidence))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column("marginal", justify="right", no_wrap=True)
+    table.add_column("without evidence" if record.evidence else "", justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    for line in record.labels:
+        is_chosen = line.label in record.label_set
+        bar = Text("█" * round(line.marginal * BAR_COLUMNS), style="blue" if is_chosen else "bright_black")
+        before = "" if line.without_evidence is None else f"{line.without_evidence:.3f}"
+        mark = "known" if line.label in record.evidence else "in the set" if is_chosen else ""
+        table.add_row(escape(line.label), bar, f"{line.marginal:.3f}", before, mark)
+    console.print(table)
+    _facts(console, record, "")
+
+
+def _show_json(console: Console, record: Record) -> None:
+    typer.echo(json.dumps(record.to_dict(), allow_nan=False))
+
+
+def _facts(console: Console, record: Record, indent: str) -> None:
+    _line(console, f"{indent}label set by {record.rule}: {', '.join(record.label_set) or '(no label)'}")
+    if record.guarantee:
+        _line(console, f"{indent}this rule {record.guarantee}")
+    if record.top_sets is not None:
+        sets = "   ".join(f"{line.probability:.3f} {{{', '.join(line.labels)}}}" for line in record.top_sets)
+        _line(console, f"{indent}most probable sets: {sets}")
+    error = f" +- {record.entropy_standard_error:.2f}" if record.entropy_standard_error >= 0.005 else ""
+    _line(console, f"{indent}entropy {record.entropy_nats:.2f}{error} nats{_doubt(record)}")
+    for answer in record.answers:
+        _line(console, f"{indent}{answer.query} = {answer.probability:.4g}", style="green")
+    for why in record.why:
+        _line(console, f"{indent}why {why.label}: {_why(why)}")
+    for note in record.notes:
+        _line(console, f"{indent}{note}", style="dim")
+
+
+def _marginal(label: str, marginal: float, without_evidence: float | None, record: Record) -> str:
+    if label in record.evidence:
+        return f"[{'' if record.evidence[label] else '!'}{label} known]"
+    before = "" if without_evidence is None else f" (was {without_evidence:.2f})"
+    return f"{label} {marginal:.2f}{before}"
+
+
+def _doubt(record: Record) -> str:
+    doubt = record.uncertainty
+    if doubt is None:
+        return ""
+    return (
+        f"; {doubt.members} members, summed over labels: total {doubt.total_nats:.2f} = aleatoric {doubt.aleatoric_nats:.2f} "
+        f"+ epistemic {doubt.epistemic_nats:.2f} nats"
+    )
+
+
+def _why(why: Why) -> str:
+    pieces = ", ".join(f"{'' if piece.is_present else '!'}{piece.name} {piece.last:+.2f}" for piece in why.pieces)
+    scenes = "; ".join(
+        f"<{scene.name}> {scene.weight_before:.2f} -> {scene.weight:.2f}" for scene in why.scenes if scene.share >= FEWEST_SHARE
+    )
+    return f"log-odds {why.log_odds_before:+.2f} -> {why.log_odds:+.2f} by {pieces}" + (
+        f"; components {scenes}" if scenes else ""
+    )
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

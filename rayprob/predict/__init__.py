@@ -1,0 +1,1 @@
+"""`rayprob predict`: from a bundle and images to label sets, answers to queries, uncertainty, tables and figures."""

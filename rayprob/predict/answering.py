@@ -1,0 +1,147 @@
+"""From the forecasts of a batch to what is said of each image. B images, L labels, M members, Q queries, T label sets."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayprob.bundle import Bundle
+from rayprob.errors import QueryError
+from rayprob.predict.members import Forecast, Predictor
+from rayprob.predict.question import Question, guarantee_of
+from rayprob.predict.reading import Loaded
+from rayprob.predict.record import AnswerLine, Doubt, DoubtLine, LabelLine, Record, SetLine
+from rayprob.probability.distribution import LabelDistribution
+from rayprob.probability.explain import Why, explain
+from rayprob.probability.queries import probabilities
+from rayprob.probability.uncertainty import uncertainty
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+MOST_EXPLAINED = 3
+NOTABLE = 0.01  # a change of marginal by less is not explained
+NO_GUARANTEE_WITH_EVIDENCE = "no guarantee: it holds for images without evidence"
+NO_TOP_SETS = "the most probable label sets cannot be found exactly: {}"
+
+
+class Answering:
+    """Answers one question for batch after batch."""
+
+    def __init__(self, predictor: Predictor, question: Question) -> None:
+        self._bundle: Bundle = predictor.bundle
+        self._names = predictor.bundle.label_space.names
+        self._question = question
+        self._queries = question.given_evidence()
+        self._guarantee, self._notes = _promise(predictor, question)
+
+    def records(self, loaded: Sequence[Loaded], forecast: Forecast) -> list[Record]:
+        """Return what is said of each image. Raises QueryError, with the image's name, where an answer does not exist."""
+        try:
+            return self._records(loaded, forecast)
+        except QueryError as error:
+            if len(loaded) == 1:
+                raise QueryError(f"{loaded[0].image.name}: {error}") from error
+            return [
+                record for place in range(len(loaded)) for record in self.records(loaded[place : place + 1], forecast[[place]])
+            ]
+
+    def _records(self, loaded: Sequence[Loaded], forecast: Forecast) -> list[Record]:
+        question, before = self._question, forecast.distribution
+        after = before.condition(question.evidence) if question.evidence else before
+        marginals_BL, before_BL = after.marginals(), before.marginals()
+        sets_BL = self._label_sets(after)
+        listed_B = [self._listed(marginals_L, set_L) for marginals_L, set_L in zip(marginals_BL, sets_BL, strict=True)]
+        top_sets_B, notes = self._top_sets(after)
+        entropy = after.entropy()
+        answers_QB = probabilities(self._queries, before) if self._queries else np.empty((0, len(loaded)))
+        doubts_B = _doubts(forecast.members, listed_B, self._names)
+        return [
+            Record(
+                image=one.image,
+                notes=(*one.notes, *self._notes, *notes),
+                marginals_L=marginals_BL[b],
+                labels=tuple(self._label_line(column, marginals_BL[b], before_BL[b]) for column in listed_B[b]),
+                label_set=self._names_of(sets_BL[b]),
+                rule=question.rule,
+                guarantee=self._guarantee,
+                top_sets=top_sets_B[b],
+                entropy_nats=float(entropy.value_B[b]),
+                entropy_standard_error=float(entropy.standard_error_B[b]),
+                evidence=question.evidence_names,
+                answers=tuple(
+                    AnswerLine(str(query), float(p)) for query, p in zip(question.queries, answers_QB[:, b], strict=True)
+                ),
+                why=self._why(before[[b]], marginals_BL[b] - before_BL[b]),
+                uncertainty=doubts_B[b],
+            )
+            for b, one in enumerate(loaded)
+        ]
+
+    def _label_sets(self, after: LabelDistribution) -> Bools:
+        sets_BL = np.array(self._bundle.label_sets(after, self._question.rule))
+        for column, is_present in self._question.evidence.items():
+            sets_BL[:, column] = is_present  # also where a threshold is 0, or beyond 1
+        return sets_BL
+
+    def _listed(self, marginals_L: Floats, set_L: Bools) -> list[int]:
+        """Return the columns to list, most probable first: the top ones, the evidence, and all of the label set."""
+        order_L = np.argsort(-marginals_L, kind="stable")
+        wanted_L = set_L.copy()
+        wanted_L[order_L[: self._question.top]] = True
+        wanted_L[list(self._question.evidence)] = True
+        return [int(column) for column in order_L if wanted_L[column]]
+
+    def _label_line(self, column: int, marginals_L: Floats, before_L: Floats) -> LabelLine:
+        without = float(before_L[column]) if self._question.evidence else None
+        return LabelLine(self._names[column], float(marginals_L[column]), without)
+
+    def _names_of(self, present_L: Bools) -> tuple[str, ...]:
+        return tuple(self._names[column] for column in np.flatnonzero(present_L))
+
+    def _top_sets(self, after: LabelDistribution) -> tuple[list[tuple[SetLine, ...] | None], tuple[str, ...]]:
+        try:
+            top = after.top_sets(self._question.top)
+        except QueryError as error:
+            if len(after) > 1:
+                raise
+            return [None], (NO_TOP_SETS.format(error),)
+        probability_BT = np.exp(top.log_prob_BT)
+        lines_B = [
+            tuple(SetLine(self._names_of(set_L), float(p)) for set_L, p in zip(sets_TL, p_T, strict=True) if p > 0)
+            for sets_TL, p_T in zip(top.sets_BTL, probability_BT, strict=True)
+        ]
+        return list(lines_B), ()
+
+    def _why(self, before: LabelDistribution, change_L: Floats) -> tuple[Why, ...]:
+        """Return why the labels moved that the evidence moved most; nothing moves where labels are independent."""
+        evidence = self._question.evidence
+        moved = [column for column in np.argsort(-np.abs(change_L), kind="stable").tolist() if column not in evidence]
+        moved = [column for column in moved[:MOST_EXPLAINED] if abs(change_L[column]) >= NOTABLE]
+        return tuple(explain(before, column, evidence, self._bundle.label_space) for column in moved)
+
+
+def _promise(predictor: Predictor, question: Question) -> tuple[str | None, tuple[str, ...]]:
+    """Return the guarantee of the rule, or the notes that say why it does not hold here."""
+    guarantee = guarantee_of(predictor.bundle, question.rule)
+    if guarantee is None:
+        return None, ()
+    if predictor.why_no_guarantee:
+        return None, (f"no guarantee: {predictor.why_no_guarantee}",)
+    return (None, (NO_GUARANTEE_WITH_EVIDENCE,)) if question.evidence else (guarantee, ())
+
+
+def _doubts(members: Sequence[LabelDistribution], listed_B: list[list[int]], names: Sequence[str]) -> list[Doubt | None]:
+    if not members:
+        return [None] * len(listed_B)
+    marginals_MBL = np.stack([member.marginals() for member in members])
+    found = uncertainty(marginals_MBL)
+    lowest_BL, highest_BL = marginals_MBL.min(axis=0), marginals_MBL.max(axis=0)
+    per_label = (found.total_NL, found.aleatoric_NL, found.epistemic_NL, lowest_BL, highest_BL)
+
+    def doubt(b: int, listed: list[int]) -> Doubt:
+        total, aleatoric, epistemic = (float(part_B[b]) for part_B in (found.total_N, found.aleatoric_N, found.epistemic_N))
+        lines = (DoubtLine(names[column], *(float(part_BL[b, column]) for part_BL in per_label)) for column in listed)
+        return Doubt(len(members), total, aleatoric, epistemic, tuple(lines))
+
+    return [doubt(b, listed) for b, listed in enumerate(listed_B)]

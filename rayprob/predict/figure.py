@@ -1,0 +1,151 @@
+"""`--figure DIR`: one PNG an image, the image on the left, bars of its marginals and of the answers on the right."""
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+
+import cv2
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from rayprob import storage
+from rayprob.loader.randaugment import Image as Pixels
+from rayprob.predict.pixels import read_pixels
+from rayprob.predict.record import Record
+
+INK, QUIET, RULE = "#1f2933", "#616e7c", "#e4e7eb"
+CHOSEN, OTHER, KNOWN, ANSWER = "#2166ac", "#b9cfe4", "#d9902f", "#5b8c5a"
+SMALL = 8.5
+MOST_LABELS = 12
+HEADLINE_COLUMNS, TEXT_COLUMNS, QUERY_COLUMNS = 105, 88, 27
+MOST_SETS = 3
+SHOWN_PX = 900
+DPI = 130
+ROW_INCHES, LEAST_INCHES = 0.29, 4.2
+
+
+def file_names(names: Iterable[str]) -> Iterator[str]:
+    """Yield a PNG name for each image: its own name, with a number where another has it already."""
+    taken: dict[str, int] = {}
+    for name in names:
+        stem = PurePosixPath(name).stem or "image"
+        taken[stem] = taken.get(stem, 0) + 1
+        yield f"{stem}.png" if taken[stem] == 1 else f"{stem}-{taken[stem]}.png"
+
+
+def write_figure(record: Record, path: str) -> None:
+    """Draw what is said of an image beside it, and write it to a path or URI. Raises StorageError."""
+    figure = draw(record, _shown(read_pixels(record.image.read())))
+    with storage.atomic_writer(path) as file:
+        figure.savefig(file, format="png", dpi=DPI, facecolor="white")
+
+
+def draw(record: Record, pixels: Pixels) -> Figure:
+    """Return the figure of an image and what is said of it."""
+    num_labels, num_answers = min(len(record.labels), MOST_LABELS), len(record.answers)
+    rows = num_labels + (num_answers + 1.6 if num_answers else 0)
+    headline = textwrap.wrap(", ".join(record.label_set) or "no label", HEADLINE_COLUMNS)
+    height_inches = max(LEAST_INCHES, rows * ROW_INCHES + 1.2) + 0.3 * len(headline)
+    figure = Figure(figsize=(11, height_inches), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, wspace=0.03))
+    FigureCanvasAgg(figure)
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.12), squeeze=False)[0]
+    _image(left.subplots(), pixels, record)
+    if num_answers:
+        labels, answers = right.subplots(2, 1, height_ratios=(num_labels, num_answers + 0.3))
+        _answers(answers, record)
+    else:
+        labels = right.subplots()
+    _labels(labels, record)
+    figure.suptitle("\n".join(headline), x=0.012, ha="left", color=INK, fontsize=14)
+    return figure
+
+
+def _image(axes: Axes, pixels: Pixels, record: Record) -> None:
+    axes.imshow(pixels)
+    axes.set_axis_off()
+    axes.set_anchor("NW")
+    axes.set_title(PurePosixPath(record.image.name).name, loc="left", fontsize=SMALL, color=QUIET)
+    below = [line for text in _facts(record) for line in textwrap.wrap(text, TEXT_COLUMNS, subsequent_indent="    ")]
+    text = axes.text(0, -0.02, "\n".join(below), transform=axes.transAxes, va="top", fontsize=SMALL, color=QUIET)
+    text.set_linespacing(1.45)
+
+
+def _labels(axes: Axes, record: Record) -> None:
+    lines = record.labels[:MOST_LABELS]
+    places = range(len(lines))
+    axes.barh(places, [line.marginal for line in lines], color=[_colour(line.label, record) for line in lines], height=0.72)
+    for place, line in enumerate(lines):
+        known = line.label in record.evidence
+        _value(axes, place, line.marginal, f"{line.marginal:.2f}" + ("  known" if known else ""))
+        if line.without_evidence is not None and not known:
+            axes.plot([line.without_evidence] * 2, [place - 0.36, place + 0.36], color=INK, linewidth=1.6)
+    if record.uncertainty:
+        for place, doubt in zip(places, record.uncertainty.labels, strict=False):
+            axes.plot([doubt.lowest, doubt.highest], [place] * 2, color=INK, linewidth=1.1, alpha=0.75)
+    _rows(axes, [textwrap.shorten(line.label, 30, placeholder="…") for line in lines])
+    axes.set_title(_caption(record), loc="left", fontsize=SMALL, color=QUIET, linespacing=1.4)
+
+
+def _answers(axes: Axes, record: Record) -> None:
+    places = range(len(record.answers))
+    axes.barh(places, [answer.probability for answer in record.answers], color=ANSWER, height=0.72)
+    for place, answer in enumerate(record.answers):
+        _value(axes, place, answer.probability, f"{answer.probability:.3g}")
+    _rows(axes, ["\n".join(textwrap.wrap(answer.query, QUERY_COLUMNS)[:2]) for answer in record.answers])
+    known = f", given {_evidence(record)}" if record.evidence else ""
+    axes.set_title(f"answers{known}", loc="left", fontsize=SMALL, color=QUIET)
+
+
+def _rows(axes: Axes, names: list[str]) -> None:
+    axes.set_yticks(range(len(names)), names, fontsize=9.5, color=INK)
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.set_xlim(0, 1.13)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "¼", "½", "¾", "1"], fontsize=8, color=QUIET)
+    axes.tick_params(length=0)
+    axes.grid(axis="x", color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+
+
+def _value(axes: Axes, place: int, probability: float, text: str) -> None:
+    axes.text(probability + 0.012, place, text, va="center", fontsize=SMALL, color=QUIET)
+
+
+def _colour(label: str, record: Record) -> str:
+    if label in record.evidence:
+        return KNOWN
+    return CHOSEN if label in record.label_set else OTHER
+
+
+def _facts(record: Record) -> list[str]:
+    """Return what stands below the image: the rule and its guarantee, the most probable sets, and how uncertain all this is."""
+    lines = [f"label set by {record.rule}" + (f": {record.guarantee}" if record.guarantee else "")]
+    if record.top_sets:
+        lines.append("most probable label sets:")
+        lines += [f"  {line.probability:.3f}  {{{', '.join(line.labels)}}}" for line in record.top_sets[:MOST_SETS]]
+    lines.append(f"entropy {record.entropy_nats:.2f} nats")
+    if record.uncertainty:
+        doubt = record.uncertainty
+        lines.append(f"{doubt.members} members: {doubt.epistemic_nats:.2f} of {doubt.total_nats:.2f} nats are disagreement")
+    return lines
+
+
+def _caption(record: Record) -> str:
+    marks = ["tick: without the evidence"] if record.evidence else []
+    marks += [f"line: range of {record.uncertainty.members} members"] if record.uncertainty else []
+    return "\n".join(["P(label present); dark: in the label set", *marks])
+
+
+def _evidence(record: Record) -> str:
+    return ", ".join(label if is_present else f"!{label}" for label, is_present in record.evidence.items())
+
+
+def _shown(pixels: Pixels) -> Pixels:
+    scale = SHOWN_PX / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    height_px, width_px = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    shrunk: Pixels = cv2.resize(pixels, (width_px, height_px), interpolation=cv2.INTER_AREA)
+    return shrunk

@@ -1,0 +1,118 @@
+"""What the arguments of `rayprob predict` name: files, folders, globs, URIs, and the samples of built datasets."""
+
+import glob
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rayprob import storage
+from rayprob.data.jpeg import MAX_FILE_BYTES
+from rayprob.data.manifest import Dataset
+from rayprob.errors import SampleError, StorageError
+from rayprob.loader.reader import SampleReader
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class Image(Protocol):
+    """One image to predict: its name, its sample_id where it has one, and its bytes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sample_id(self) -> int | None: ...
+    def read(self) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image in a file of its own, at a path or URI."""
+
+    name: str
+    sample_id: None = None
+
+    def read(self) -> bytes:
+        """Return the bytes of the file. Raises StorageError, and SampleError for a file too large to be an image."""
+        if storage.size_bytes(self.name) > MAX_FILE_BYTES:
+            raise SampleError(f"has more than {MAX_FILE_BYTES:,} bytes; shrink it")
+        return storage.read_bytes(self.name)
+
+
+@dataclass(frozen=True)
+class DatasetImage:
+    """An image inside a shard of a built dataset."""
+
+    reader: SampleReader
+    row: int
+
+    @property
+    def name(self) -> str:
+        """The dataset's root and the sample's key."""
+        return storage.join(self.reader.manifest.root, self.reader.manifest.keys[self.row])
+
+    @property
+    def sample_id(self) -> int:
+        """The key of the sample in every table."""
+        return int(self.reader.manifest.sample_ids_N[self.row])
+
+    def read(self) -> bytes:
+        """Return the JPEG bytes. Raises SampleError, DatasetError or StorageError."""
+        return self.reader.read(self.row)
+
+
+def find_images(arguments: Sequence[str], split: str = "val") -> list[Image]:
+    """Return the images that the arguments name, in their order, each once; folders and globs are sorted.
+
+    A folder stands for the JPEG and PNG files anywhere below it, and the root of a built dataset for one of its splits. Raises
+    StorageError for a path that is not there, a folder without images, and a glob that matches nothing.
+    """
+    found: dict[str, Image] = {}
+    for argument in arguments:
+        for image in _named_by(argument, split):
+            found.setdefault(image.name, image)
+    return list(found.values())
+
+
+class RangeReads:
+    """Bytes of shards, local or remote, one range at a time. Keeps nothing open, so threads may share it."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
+        """Return bytes of a shard. Raises StorageError, also where it ends before them."""
+        return storage.read_bytes(storage.join(self._root, shard), offset_bytes, length_bytes)
+
+    def forget(self, shard: str) -> bool:
+        """Return that there is no other copy to read from."""
+        return False
+
+
+def _named_by(argument: str, split: str) -> Iterable[Image]:
+    if storage.is_local(argument) and glob.has_magic(argument) and not storage.exists(argument):
+        return _matching(argument)
+    if storage.exists(storage.join(argument, "dataset.json")):
+        manifest = Dataset.open(argument).split(split)
+        reader = SampleReader(manifest, RangeReads(argument))
+        return (DatasetImage(reader, row) for row in range(len(manifest)))
+    if storage.is_folder(argument):
+        return _in_folder(argument)
+    if not storage.exists(argument):
+        raise StorageError(f"no file or folder at {argument}; check the path")
+    return [ImageFile(argument)]
+
+
+def _in_folder(folder: str) -> Iterator[Image]:
+    names = [name for name in storage.list_below(folder) if name.lower().endswith(SUFFIXES)]
+    if not names:
+        raise StorageError(f"the folder {folder} holds no image: no {', '.join(SUFFIXES)} file in it or below it")
+    return (ImageFile(storage.join(folder, name)) for name in names)
+
+
+def _matching(pattern: str) -> list[Image]:
+    names = sorted(glob.glob(pattern, recursive=True))
+    files = [name for name in names if not storage.is_folder(name)]
+    if not files:
+        found = "only folders match" if names else "no file matches"
+        raise StorageError(f"{found} {pattern}; check the pattern, and quote it only where the shell must not expand it")
+    return [ImageFile(name) for name in files]

@@ -1,0 +1,132 @@
+"""Who predicts: one bundle, its heads thinned by dropout, or several bundles. B images, M members, F features."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rayprob.bundle import Bundle
+from rayprob.errors import ModelError
+from rayprob.models.precision import full_precision
+from rayprob.probability.distribution import LabelDistribution, MixtureDistribution
+from rayprob.seeds import derive
+
+Images = Sequence[Tensor]  # a batch [B, 3, H, W] for every size in `sizes_px`
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """The distributions to answer from, and those of each member where there are several."""
+
+    distribution: LabelDistribution
+    members: tuple[LabelDistribution, ...] = ()
+
+    def __getitem__(self, rows: list[int]) -> "Forecast":
+        """Return the forecasts of some images."""
+        return Forecast(self.distribution[rows], tuple(member[rows] for member in self.members))
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Images squashed to `sizes_px` -> forecasts. `bundle` has the labels and rules; `why_no_guarantee` may be empty."""
+
+    bundle: Bundle
+    sizes_px: tuple[int, ...]
+    forecast: Callable[[Images], Forecast]
+    num_members: int = 0
+    why_no_guarantee: str = ""
+
+
+def one_bundle(bundle: Bundle, device: torch.device) -> Predictor:
+    """Return a bundle by itself."""
+    network = _Network(bundle, device)
+    return Predictor(bundle, (network.size_px,), lambda images: Forecast(network.distribution(images[0])))
+
+
+def with_dropout(bundle: Bundle, device: torch.device, num_members: int, seed: int = 0) -> Predictor:
+    """Return a bundle whose answers are its own, with members that are its head behind dropout (Gal, Ghahramani, ICML 2016).
+
+    Each member drops the same features for every image, so that images can be compared and their order does not matter; the
+    features are computed once. Raises ModelError for a head without dropout and for fewer than two members.
+    """
+    rate = bundle.model_spec.head.dropout
+    _require_several(num_members, "--mc-dropout")
+    if not rate:
+        raise ModelError(
+            "--mc-dropout needs a head that was trained with dropout, and this bundle's has 0; "
+            "train with model.head.dropout above 0, such as 0.2, or give several bundles with --ensemble"
+        )
+    network = _Network(bundle, device)
+    kept_MF = _kept_features(num_members, bundle, rate, seed).to(device)
+
+    def forecast(images: Images) -> Forecast:
+        features_BF = network.features(images[0])
+        members = tuple(network.of_features(features_BF * kept_F) for kept_F in kept_MF)
+        return Forecast(network.of_features(features_BF), members)
+
+    return Predictor(bundle, (network.size_px,), forecast, num_members)
+
+
+def ensemble(bundles: Sequence[Bundle], device: torch.device) -> Predictor:
+    """Return several bundles as one: their distribution is the equal mixture of theirs, and the first one's rules choose.
+
+    Raises LabelError where their labels differ, and ModelError for fewer than two.
+    """
+    _require_several(len(bundles), "an ensemble")
+    for place, bundle in enumerate(bundles[1:], start=2):
+        bundles[0].label_space.require_same(bundle.label_space, "bundle 1 of the ensemble", f"bundle {place}")
+    networks = [_Network(bundle, device) for bundle in bundles]
+    sizes_px = tuple(sorted({network.size_px for network in networks}))
+
+    def forecast(images: Images) -> Forecast:
+        of_size = dict(zip(sizes_px, images, strict=True))
+        members = tuple(network.distribution(of_size[network.size_px]) for network in networks)
+        return Forecast(equal_mixture(members), members)
+
+    why_no_guarantee = "the guarantee was fitted for one bundle, not for an ensemble"
+    return Predictor(bundles[0], sizes_px, forecast, len(bundles), why_no_guarantee)
+
+
+def equal_mixture(members: Sequence[LabelDistribution]) -> LabelDistribution:
+    """Return the distribution that asks one of the members at random: all their components, each with its share."""
+    log_mixing_BK = np.concatenate([member.log_mixing_BK for member in members], axis=1)  # a softmax makes the shares equal
+    return MixtureDistribution(log_mixing_BK, np.concatenate([member.component_logits_BKL for member in members], axis=1))
+
+
+class _Network:
+    """A bundle's classifier on a device, in float32, channels_last and evaluation mode."""
+
+    def __init__(self, bundle: Bundle, device: torch.device) -> None:
+        self.bundle = bundle
+        self.size_px = bundle.transform_spec.size_px
+        self._device = device
+        self._classifier = bundle.classifier.to(device).to(memory_format=torch.channels_last).eval()
+
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        with torch.inference_mode():
+            moved = images_BCHW.to(self._device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+            return self._classifier.features(moved)
+
+    def of_features(self, features_BF: Tensor) -> LabelDistribution:
+        with torch.inference_mode(), full_precision(features_BF):
+            outputs: Mapping[str, Any] = self._classifier.head(features_BF)
+        return self.bundle.distribution(outputs)
+
+    def distribution(self, images_BCHW: Tensor) -> LabelDistribution:
+        return self.of_features(self.features(images_BCHW))
+
+
+def _kept_features(num_members: int, bundle: Bundle, rate: float, seed: int) -> Tensor:
+    """Return what each member multiplies the features with [M, F]: 0, or 1 / (1 - rate), as dropout does."""
+    num_features = bundle.classifier.backbone.num_features
+    chance = np.random.default_rng(derive(seed, "mc-dropout", num_members))
+    kept_MF = chance.random((num_members, num_features)) >= rate
+    return torch.from_numpy((kept_MF / (1 - rate)).astype(np.float32))
+
+
+def _require_several(num_members: int, what: str) -> None:
+    if num_members < 2:
+        raise ModelError(f"{what} needs at least 2 members, found {num_members}; one alone cannot disagree")

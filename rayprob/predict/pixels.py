@@ -1,0 +1,62 @@
+"""The bytes of an image file -> RGB. JPEG by the decoder of training, so that a file and a shard give the same pixels; PNG."""
+
+import io
+import struct
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import UnidentifiedImageError
+
+from rayprob.data.jpeg import MAX_PIXELS
+from rayprob.errors import SampleError
+from rayprob.loader.augment import decode
+from rayprob.loader.randaugment import Image
+
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG"
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = 1
+
+
+def read_pixels(content: bytes) -> Image:
+    """Return a JPEG or PNG as RGB [H, W, 3]; what is transparent becomes white.
+
+    Raises SampleError for other formats and damage, and, before any memory is taken, for a header that states too many pixels.
+    """
+    return _png(content) if content.startswith(PNG) else decode(content)
+
+
+def orientation_note(content: bytes) -> str | None:
+    """Return a remark where a JPEG's EXIF wants it turned: training takes pixels as they are stored, and so must predict."""
+    if not content.startswith(JPEG) or b"Exif\0" not in content[: 2**16]:
+        return None
+    try:
+        with Pillow.open(io.BytesIO(content), formats=["JPEG"]) as image:
+            orientation = image.getexif().get(ORIENTATION, UPRIGHT)
+    except (OSError, SyntaxError, ValueError):
+        return None
+    if orientation == UPRIGHT:
+        return None
+    return f"its EXIF orientation {orientation} is ignored, as in training: save the image upright for a better prediction"
+
+
+def _png(content: bytes) -> Image:
+    width_px, height_px = struct.unpack(">II", content[16:24].ljust(8, b"\0"))  # every PNG begins with them
+    if width_px * height_px > MAX_PIXELS:
+        raise SampleError(f"its header states {width_px:,} x {height_px:,} pixels, more than {MAX_PIXELS:,}; shrink it")
+    try:
+        with Pillow.open(io.BytesIO(content), formats=["PNG"]) as image:
+            return _rgb(image)
+    except UnidentifiedImageError as error:
+        raise SampleError("is a PNG that does not decode (its header is broken); replace the file") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SampleError(f"is a PNG that does not decode ({error}); replace the file") from error
+
+
+def _rgb(image: Pillow.Image) -> Image:
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+        grey_HW = (np.asarray(image.convert("I")) >> 8).astype(np.uint8)
+        return np.repeat(grey_HW[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        image = Pillow.alpha_composite(Pillow.new("RGBA", layered.size, "white"), layered)
+    return np.array(image.convert("RGB"))

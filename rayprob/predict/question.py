@@ -1,0 +1,85 @@
+"""What is asked of every image: queries, evidence, a rule for label sets, and how much to list."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rayprob.bundle import Bundle
+from rayprob.errors import QueryError
+from rayprob.labels import LabelSpace
+from rayprob.probability.distribution import BernoulliDistribution
+from rayprob.probability.evidence import parse_evidence
+from rayprob.probability.expression import Label, Not
+from rayprob.probability.queries import Query, parse
+from rayprob.probability.rules import RECALL
+
+DEFAULT_RULES = ("label_OF1", "global_OF1", "best_F1")  # the first that the bundle has; it always has the last
+UNLIKELY = -9.0  # a logit
+
+
+@dataclass(frozen=True)
+class Question:
+    """Queries as asked, evidence {column: is present}, the rule for label sets, and how many labels and sets to list."""
+
+    queries: tuple[Query, ...]
+    evidence: Mapping[int, bool]
+    label_space: LabelSpace
+    rule: str
+    top: int
+
+    @classmethod
+    def of(
+        cls, bundle: Bundle, *, queries: Sequence[str] = (), evidence: Sequence[str] = (), rule: str | None = None, top: int = 5
+    ) -> "Question":
+        """Read a question in the label names of `bundle`; all that can be wrong with it is found here, before any image.
+
+        Raises QueryError for wrong syntax, an unknown label or rule, and contradictory evidence; LabelError for an unknown
+        label in the evidence.
+        """
+        if top < 1:
+            raise QueryError(f"--top {top} lists nothing; give at least 1")
+        known = parse_evidence(evidence, bundle.label_space)
+        asked = tuple(dict.fromkeys(parse(text, bundle.label_space) for text in queries))
+        rule = rule or next(name for name in DEFAULT_RULES if name in bundle.rules)
+        bundle.label_sets(
+            BernoulliDistribution(np.full((1, len(bundle.label_space)), UNLIKELY)), rule
+        )  # refuses an unknown rule
+        question = cls(asked, known, bundle.label_space, rule, top)
+        question.given_evidence()
+        return question
+
+    @property
+    def evidence_names(self) -> dict[str, bool]:
+        """The evidence by the names of labels."""
+        return {self.label_space.names[column]: is_present for column, is_present in self.evidence.items()}
+
+    def given_evidence(self) -> tuple[Query, ...]:
+        """Return the queries with the evidence among what is given: on the unconditioned distribution, they ask the same.
+
+        Raises QueryError where a query's own evidence contradicts it.
+        """
+        return tuple(self._given(query) for query in self.queries)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        queries = [str(query) for query in self.queries]
+        return {"queries": queries, "evidence": dict(self.evidence_names), "rule": self.rule, "top": self.top}
+
+    def _given(self, query: Query) -> Query:
+        labels = {column: Label(column, self.label_space.names[column]) for column in self.evidence}
+        stated = (labels[column] if is_present else Not(labels[column]) for column, is_present in self.evidence.items())
+        return parse(str(Query(query.event, (*query.given, *stated), self.label_space)), self.label_space)
+
+
+def guarantee_of(bundle: Bundle, rule: str) -> str | None:
+    """Return in words what a rule's label sets guarantee, or None where it promises nothing."""
+    alpha = rule.removeprefix(RECALL)
+    if not rule.startswith(RECALL) or alpha not in bundle.guarantees:
+        return None
+    return f"misses at most {100 * float(alpha):g} % of an image's labels on average, over images like those of the holdout"
+
+
+def _require_rule(bundle: Bundle, rule: str) -> None:
+    bundle.label_sets(BernoulliDistribution(np.full((1, len(bundle.label_space)), UNLIKELY)), rule)

@@ -1,0 +1,73 @@
+"""Images to batches: read, decoded and squashed ahead by threads, in order, with bounded memory. S sizes of square."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayprob.errors import SampleError, StorageError
+from rayprob.loader.augment import resize
+from rayprob.predict.images import Image, ImageFile
+from rayprob.predict.pixels import orientation_note, read_pixels
+
+Pixels = NDArray[np.uint8]
+
+BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """An image squashed to every size wanted, uint8 [size_px, size_px, 3] each; or, without any, the error that prevents it."""
+
+    image: Image
+    squashed_S: tuple[Pixels, ...]
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def batches(images: Iterable[Image], sizes_px: Sequence[int], *, batch: int, threads: int) -> Iterator[list[Loaded]]:
+    """Yield the images in their order, `batch` at a time; at most BATCHES_AHEAD batches and one lie in memory.
+
+    What is wrong with one image becomes its `error`. Raises DatasetError or StorageError where a dataset cannot be read.
+    """
+    remaining = iter(images)
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        ahead: deque[Future[Loaded]] = deque()
+
+        def read_on(count: int) -> None:
+            ahead.extend(pool.submit(load, image, sizes_px) for image in islice(remaining, count))
+
+        read_on(batch * BATCHES_AHEAD)
+        try:
+            while ahead:
+                loaded = [ahead.popleft().result() for _ in range(min(batch, len(ahead)))]
+                read_on(batch)
+                yield loaded
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def load(image: Image, sizes_px: Sequence[int]) -> Loaded:
+    """Return an image squashed as the evaluation transform does it, to each of the sizes."""
+    try:
+        content = image.read()
+        pixels = read_pixels(content)
+    except SampleError as error:
+        return Loaded(image, (), error=str(error))
+    except StorageError as error:
+        if not isinstance(image, ImageFile):
+            raise
+        return Loaded(image, (), error=str(error))
+    note = orientation_note(content)
+    return Loaded(image, tuple(resize(pixels, size_px) for size_px in sizes_px), (note,) if note else ())
+
+
+def stacked(loaded: Sequence[Loaded], size: int) -> NDArray[Any]:
+    """Return the images of one size as [B, 3, size_px, size_px]: a view of interleaved bytes, which is channels_last."""
+    return np.stack([one.squashed_S[size] for one in loaded]).transpose(0, 3, 1, 2)

@@ -1,0 +1,157 @@
+"""What is said of one image. The keys of `Record.to_dict`, which `rayprob predict --json` prints one line an image, are stable:
+
+    image, sample_id    the file, or dataset and key; sample_id is null for files
+    error               null; or what prevents a prediction, and then no key follows
+    notes               remarks, such as why there is no guarantee
+    labels              [{label, marginal, without_evidence}] the most probable ones and all of the label set; calibrated
+    label_set, rule     the labels chosen, and by which rule
+    guarantee           null, or what the rule promises
+    top_sets            [{labels, probability}] best first; null where they cannot be found exactly
+    entropy_nats        of the distribution of label sets, with its entropy_standard_error (0: exact)
+    evidence            {label: true or false}; it enters all that stands above and below
+    answers             [{query, probability}] in the order asked
+    why                 [{label, log_odds_before, log_odds, pieces, scenes}] of the labels that the evidence moved most
+    uncertainty         null, or {members, total_nats, aleatoric_nats, epistemic_nats, labels}: sums over all labels, and
+                        labels: [{label, total_nats, aleatoric_nats, epistemic_nats, lowest, highest}] of those in `labels`;
+                        of the image by itself, without the evidence
+
+Numbers have six significant digits.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayprob.predict.images import Image
+from rayprob.probability.explain import Why
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An image that could not be predicted, and why."""
+
+    image: Image
+    error: str
+
+    def __str__(self) -> str:
+        return rejection(self.image.name, self.error)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        return {"image": self.image.name, "sample_id": self.image.sample_id, "error": self.error}
+
+
+@dataclass(frozen=True)
+class LabelLine:
+    """A label with its marginal, and what that would be without the evidence (None: there is no evidence)."""
+
+    label: str
+    marginal: float
+    without_evidence: float | None
+
+
+@dataclass(frozen=True)
+class SetLine:
+    """A label set and its probability."""
+
+    labels: tuple[str, ...]
+    probability: float
+
+
+@dataclass(frozen=True)
+class AnswerLine:
+    """A query as it was asked, and its answer."""
+
+    query: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class DoubtLine:
+    """How unsure the members are of a label together, each by itself, and of one another; and the range of their marginals."""
+
+    label: str
+    total_nats: float
+    aleatoric_nats: float
+    epistemic_nats: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """The uncertainty of one image over `members`, summed over all labels, and line by line for the labels listed."""
+
+    members: int
+    total_nats: float
+    aleatoric_nats: float
+    epistemic_nats: float
+    labels: tuple[DoubtLine, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """All that is said of one image; `marginals_L` are those of every label."""
+
+    image: Image
+    notes: tuple[str, ...]
+    marginals_L: Floats
+    labels: tuple[LabelLine, ...]
+    label_set: tuple[str, ...]
+    rule: str
+    guarantee: str | None
+    top_sets: tuple[SetLine, ...] | None
+    entropy_nats: float
+    entropy_standard_error: float
+    evidence: Mapping[str, bool]
+    answers: tuple[AnswerLine, ...]
+    why: tuple[Why, ...]
+    uncertainty: Doubt | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        said = {name: getattr(self, name) for name in KEYS}
+        head = {"image": self.image.name, "sample_id": self.image.sample_id, "error": None}
+        return head | {name: _plain(value) for name, value in said.items()}
+
+
+KEYS = (
+    "notes",
+    "labels",
+    "label_set",
+    "rule",
+    "guarantee",
+    "top_sets",
+    "entropy_nats",
+    "entropy_standard_error",
+    "evidence",
+    "answers",
+    "why",
+    "uncertainty",
+)
+Outcome = Record | Rejected
+
+
+def rejection(name: str, error: str) -> str:
+    """Return one sentence that names the image and says why it could not be predicted."""
+    return error if name in error else f"{name} {error}"
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case bool() | str() | int() | None:
+            return value
+        case float():
+            return float(f"{value:.6g}") if math.isfinite(value) else None
+        case Mapping():
+            return {key: _plain(inner) for key, inner in value.items()}
+        case Sequence():
+            return [_plain(inner) for inner in value]
+        case _:
+            return _plain(asdict(value))

@@ -1,0 +1,184 @@
+"""`--parquet FILE`: a table of outcomes, written part by part, so that a stopped command goes on where it was. L labels.
+
+One row an image, in order: image, sample_id, error, notes, marginals (list of L), label_set, guarantee, top_sets, entropy_nats,
+entropy_standard_error; a column for each query, named by its text; and with members total_nats, aleatoric_nats, epistemic_nats.
+The labels and the question are JSON in the schema's metadata, under "rayprob".
+
+Parts lie in FILE.parts/ beside plan.json, which says what they are parts of; FILE appears whole at the end, and then they go.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rayprob import storage
+from rayprob.errors import StorageError
+from rayprob.labels import LabelSpace
+from rayprob.predict.images import Image
+from rayprob.predict.predict import Asking
+from rayprob.predict.record import Outcome, Record, Rejected, rejection
+from rayprob.spec import differing_keys
+
+FORMAT_VERSION = 1
+KEY = b"rayprob"
+PART_IMAGES = 1024
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a table is to hold: images cut into parts, the labels, and all that its rows depend on as plain data."""
+
+    path: str
+    images: Sequence[Image]
+    label_space: LabelSpace
+    facts: dict[str, Any]
+    has_members: bool
+    part_images: int = PART_IMAGES
+
+    @classmethod
+    def of(cls, path: str, asking: Asking, images: Sequence[Image]) -> "Plan":
+        """Return the plan of a table at `path` of what is said of `images`."""
+        label_space = asking.predictor.bundle.label_space
+        names = "\n".join(image.name for image in images)
+        about = {"number": len(images), "sha256": hashlib.sha256(names.encode()).hexdigest()[:16]}
+        facts = {"format_version": FORMAT_VERSION, **asking.facts, "labels": list(label_space.names), "images": about}
+        return cls(path, images, label_space, facts, asking.predictor.num_members > 0)
+
+    @property
+    def parts_folder(self) -> str:
+        """Where the parts lie until the table is whole."""
+        return f"{self.path}.parts"
+
+    @property
+    def num_parts(self) -> int:
+        """How many parts there are; the last may be smaller."""
+        return -(-len(self.images) // self.part_images)
+
+    def part_path(self, part: int) -> str:
+        """Return the path of a part."""
+        return storage.join(self.parts_folder, f"part-{part:06d}.parquet")
+
+    def images_of(self, part: int) -> Sequence[Image]:
+        """Return the images of a part."""
+        return self.images[part * self.part_images : (part + 1) * self.part_images]
+
+    def schema(self) -> pa.Schema:
+        """Return the columns of the table, with the facts as metadata."""
+        label_sets = pa.list_(pa.string())
+        top_sets = pa.list_(pa.struct({"labels": label_sets, "probability": pa.float64()}))
+        columns = {
+            "image": pa.string(),
+            "sample_id": pa.int64(),
+            "error": pa.string(),
+            "notes": pa.list_(pa.string()),
+            "marginals": pa.list_(pa.float32(), len(self.label_space)),
+            "label_set": label_sets,
+            "guarantee": pa.string(),
+            "top_sets": top_sets,
+            "entropy_nats": pa.float64(),
+            "entropy_standard_error": pa.float64(),
+            **{query: pa.float64() for query in self.facts["queries"]},
+            **({name: pa.float64() for name in DOUBTS} if self.has_members else {}),
+        }
+        return pa.schema(columns, metadata={KEY: json.dumps(self.facts).encode()})
+
+
+DOUBTS = ("total_nats", "aleatoric_nats", "epistemic_nats")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What stands in a finished table: how many rows, the rejected images among them with their errors."""
+
+    num_images: int
+    rejected: tuple[str, ...]
+    was_there: bool
+
+
+def write_table(
+    plan: Plan,
+    predict: Callable[[Sequence[Image]], Iterable[Outcome]],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Written:
+    """Write the table that is planned, or the parts of it that are not there yet, and return what it holds.
+
+    Raises StorageError where the file or the parts beside it are those of another plan.
+    """
+    if storage.exists(plan.path):
+        _require_same(_read_facts(plan.path), plan, plan.path, "give another file, or remove this one")
+        return _held(plan.path, was_there=True)
+    begin(plan)
+    for part in range(plan.num_parts):
+        if not storage.exists(plan.part_path(part)):
+            write_part(plan, part, predict)
+        on_progress(min((part + 1) * plan.part_images, len(plan.images)), len(plan.images))
+    return commit(plan)
+
+
+def begin(plan: Plan) -> None:
+    """Claim the folder of the parts, or confirm that it holds parts of this plan. Raises StorageError where it does not."""
+    path = storage.join(plan.parts_folder, PLAN_FILE)
+    if storage.exists(path):
+        old = json.loads(storage.read_bytes(path))
+        _require_same(old, plan, plan.parts_folder, f"give another file, or remove {plan.parts_folder}")
+    else:
+        storage.write_text(path, json.dumps(plan.facts | {"part_images": plan.part_images}, indent=1))
+
+
+def write_part(plan: Plan, part: int, predict: Callable[[Sequence[Image]], Iterable[Outcome]]) -> None:
+    """Predict the images of one part and write it; it appears whole or not at all."""
+    outcomes = list(predict(plan.images_of(part)))
+    rows = [_rejected_row(one) if isinstance(one, Rejected) else _row(one) for one in outcomes]
+    with storage.atomic_writer(plan.part_path(part)) as file:
+        pq.write_table(pa.Table.from_pylist(rows, schema=plan.schema()), file, compression="zstd")
+
+
+def commit(plan: Plan) -> Written:
+    """Join all parts to the table, remove them, and return what it holds."""
+    with storage.atomic_writer(plan.path) as file, pq.ParquetWriter(file, plan.schema(), compression="zstd") as writer:
+        for part in range(plan.num_parts):
+            writer.write_table(pq.read_table(pa.BufferReader(storage.read_bytes(plan.part_path(part)))))
+    storage.remove_folder(plan.parts_folder)
+    return _held(plan.path, was_there=False)
+
+
+def _row(record: Record) -> dict[str, Any]:
+    said = record.to_dict()
+    row = {name: said[name] for name in ("image", "sample_id", "error", "notes", "label_set", "guarantee", "top_sets")}
+    row |= {"marginals": record.marginals_L, "entropy_nats": record.entropy_nats}
+    row |= {"entropy_standard_error": record.entropy_standard_error}
+    row |= {answer.query: answer.probability for answer in record.answers}
+    return row | ({name: getattr(record.uncertainty, name) for name in DOUBTS} if record.uncertainty else {})
+
+
+def _rejected_row(rejected: Rejected) -> dict[str, Any]:
+    return rejected.to_dict()
+
+
+def _held(path: str, *, was_there: bool) -> Written:
+    table = pq.read_table(pa.BufferReader(storage.read_bytes(path)), columns=["image", "error"])
+    bad = [rejection(row["image"], row["error"]) for row in table.filter(pa.compute.is_valid(table["error"])).to_pylist()]
+    return Written(table.num_rows, tuple(bad), was_there)
+
+
+def _read_facts(path: str) -> dict[str, Any]:
+    try:
+        metadata = pq.read_schema(pa.BufferReader(storage.read_bytes(path))).metadata or {}
+        facts: dict[str, Any] = json.loads(metadata[KEY])
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise StorageError(f"{path} is there and is no table of predictions; give another file") from error
+    return facts
+
+
+def _require_same(old: dict[str, Any], plan: Plan, where: str, remedy: str) -> None:
+    new = plan.facts | ({"part_images": plan.part_images} if "part_images" in old else {})
+    changed = differing_keys(old, new)
+    if changed:
+        listed = "\n".join(f"  {line:.300}" for line in changed)
+        raise StorageError(f"{where} holds another table, which differs in {len(changed)} key(s):\n{listed}\n{remedy}")

@@ -1,0 +1,41 @@
+"""Bundles of a small network with random weights, six labels and everything that can be fitted on a holdout."""
+
+import numpy as np
+import torch
+
+from rayprob.bundle import Bundle
+from rayprob.labels import LabelSpace
+from rayprob.loader.augment import TransformSpec
+from rayprob.models.classifier import ModelSpec, build_classifier
+from rayprob.probability.calibration import AffineCalibrator, OutputsCalibrator
+from rayprob.probability.conformal import RiskControl
+from rayprob.probability.mixture_calibration import MixtureCalibrator
+from rayprob.probability.thresholds import Thresholds
+
+NAMES = ("person", "cat", "dog", "fork", "knife", "dining table")
+LABELS = LabelSpace(NAMES, (1, 2, 3, 4, 5, 6))
+SCALE, SHIFT = np.array([0.8]), np.array([0.2])
+
+
+def make_bundle(seed: int, head: dict[str, object], *, size_px: int = 32, labels: LabelSpace = LABELS) -> Bundle:
+    """Return a bundle whose answers differ between images."""
+    torch.manual_seed(seed)
+    spec = ModelSpec.parse({"backbone": "squeezenet1_1", "head": head})
+    random = np.random.default_rng(seed)
+    probabilities_KL = random.uniform(0.05, 0.9, (int(str(head.get("components", 1))), len(labels)))
+    weights_K = random.dirichlet(np.ones(len(probabilities_KL)))
+    mixture = (weights_K, probabilities_KL) if head["name"] == "mixture" else None
+    classifier = build_classifier(spec, len(labels), mixture=mixture).eval()
+    torch.nn.init.normal_(classifier.head.get_submodule("linear").weight, std=0.3)
+    calibrator: OutputsCalibrator = AffineCalibrator("shared_platt", SCALE, SHIFT)
+    if mixture:
+        calibrator = MixtureCalibrator("shared_platt", 0.9, SCALE, SHIFT)
+    return Bundle(
+        classifier=classifier,
+        model_spec=spec,
+        label_space=labels,
+        transform_spec=TransformSpec(size_px=size_px),
+        calibrator=calibrator,
+        thresholds={"label_OF1": Thresholds(np.linspace(0.3, 0.6, len(labels)), "OF1", 0.0, 0.7, 100)},
+        guarantees={"0.1": RiskControl(0.2, 0.1, 100, 0.09)},
+    )
