@@ -43,12 +43,9 @@ def main() -> None:
     options = parser.parse_args()
     table = read(options.predictions) if options.predictions else drawn(options.seed)
     num_calibration = options.calibration or max(len(table[0]) // 10, 40)
-    print(
-        f"{len(table[0]):,} images, {table[0].shape[1]} labels; {options.splits} splits with {num_calibration:,} to calibrate on"
-    )
-    print(
-        f"{'also used for':28} {'alpha':>6} {'at least':>9} {'mean risk':>10} {'s.e.':>7} {'kept':>5} {'false':>6} {'size':>6}"
-    )
+    print(f"{len(table[0]):,} images, {table[0].shape[1]} labels; {options.splits} splits, {num_calibration:,} to calibrate on")
+    header = f"{'also used for':28} {'alpha':>6} {'at least':>9} {'mean risk':>10} {'s.e.':>7} {'kept':>5} {'false':>6}"
+    print(f"{header} {'size':>6}")
     for use, fit_and_control in USES.items():
         rng = np.random.default_rng(options.seed)
         splits = [one_split(table, rng, num_calibration, options.alphas, fit_and_control) for _ in range(options.splits)]
