@@ -166,9 +166,9 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Fit a calibrator, thresholds and guarantees on holdout, and put them into the run's bundle."""
-    from rayprob.calibrate import calibrate as fit
+    from rayprob.calibrate.calibrate import calibrate as fit
+    from rayprob.calibrate.crossfit import CalibrateSpec
     from rayprob.console_calibrate import show_calibration
-    from rayprob.crossfit import CalibrateSpec
 
     spec = CalibrateSpec.parse({"method": method, "precision": precision}, where="calibrate")
     with err.status("calibrating"):

@@ -11,7 +11,7 @@ FLOORS = (
     ("loader", "probability", "metrics", "predictions"),
     ("models", "bundle"),
     ("train",),
-    ("sweep", "calibrate", "crossfit", "comparison", "predict", "report", "export", "serve"),
+    ("sweep", "calibrate", "predict", "report", "export", "serve"),
     ("cli", "console", "console_data", "console_calibrate", "console_predict", "__main__"),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

@@ -1,0 +1,96 @@
+"""One split before and after calibration: how honest its marginals are, and what each rule's label sets are worth."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from rayprob.metrics.counting import count_metrics
+from rayprob.metrics.reliability import adaptive_calibration_error, brier_score, expected_calibration_error
+from rayprob.predictions import Predictions
+from rayprob.probability.conformal import missed_share
+from rayprob.probability.distribution import LabelDistribution, from_outputs
+from rayprob.probability.holdout import Bools, Floats
+from rayprob.probability.rules import Rules
+from rayprob.probability.thresholds import fit_global_threshold, fit_label_thresholds
+
+
+@dataclass(frozen=True)
+class Honesty:
+    """How far marginals can be trusted; 0 is best. The likelihood is that of an image's whole label set."""
+
+    ECE: float
+    adaptive_ECE: float
+    Brier: float
+    nll_nats: float
+
+
+@dataclass(frozen=True)
+class SetNumbers:
+    """What label sets are worth, as fractions of one; `missed_share` is what a guarantee bounds."""
+
+    OP: float
+    OR: float
+    OF1: float
+    CP: float
+    CR: float
+    CF1: float
+    missed_share: float
+    labels_per_image: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One split before and after calibration. Sets are by rule; oracles are thresholds fitted on this very split."""
+
+    split: str
+    num_samples: int
+    before: Honesty
+    after: Honesty
+    before_at_half: SetNumbers
+    sets: dict[str, SetNumbers]
+    oracles: dict[str, SetNumbers]
+
+
+def compare(predictions: Predictions, after: LabelDistribution, sets: Mapping[str, Bools]) -> Comparison:
+    """Return the numbers of predictions as they are, of their calibrated distributions, and of label sets by rule."""
+    before = from_outputs(predictions.family, predictions.outputs)
+    marginals_NL = after.marginals()
+    return Comparison(
+        split=str(predictions.facts["split"]),
+        num_samples=len(predictions),
+        before=honesty(before, predictions),
+        after=honesty(after, predictions),
+        before_at_half=set_numbers(Rules().label_sets(before, "0.5"), predictions),
+        sets={rule: set_numbers(sets_NL, predictions) for rule, sets_NL in sets.items()},
+        oracles={rule: set_numbers(sets_NL, predictions) for rule, sets_NL in oracle_sets(marginals_NL, predictions).items()},
+    )
+
+
+def honesty(distribution: LabelDistribution, truth: Predictions) -> Honesty:
+    """Return the calibration errors, the Brier score and the likelihood of distributions."""
+    rows = distribution.marginals(), truth.targets_NL, truth.known_NL
+    return Honesty(
+        ECE=expected_calibration_error(*rows),
+        adaptive_ECE=adaptive_calibration_error(*rows),
+        Brier=brier_score(*rows).value,
+        nll_nats=float(-np.mean(distribution.log_prob(truth.targets_NL, truth.known_NL))),
+    )
+
+
+def set_numbers(sets_NL: Bools, truth: Predictions) -> SetNumbers:
+    """Return precision, recall and F1 of label sets, the share of present labels missed, and their size."""
+    is_stated_N = truth.known_NL.any(axis=1)
+    missed_N = missed_share(sets_NL, truth.targets_NL, truth.known_NL)[is_stated_N]
+    counts = count_metrics(sets_NL, truth.targets_NL, truth.known_NL).to_dict()
+    return SetNumbers(**counts, missed_share=float(missed_N.mean()), labels_per_image=float(sets_NL.sum(axis=1).mean()))
+
+
+def oracle_sets(marginals_NL: Floats, truth: Predictions) -> dict[str, Bools]:
+    """Return the label sets of the thresholds that suit these very targets best: what no honest threshold can exceed."""
+    rows = marginals_NL, truth.targets_NL, truth.known_NL
+    sets = {}
+    for objective in ("OF1", "CF1"):
+        sets[f"global_{objective}"] = fit_global_threshold(*rows, objective=objective).decide(marginals_NL)
+        sets[f"label_{objective}"] = fit_label_thresholds(*rows, objective=objective, smoothing=0).decide(marginals_NL)
+    return sets

@@ -1,0 +1,134 @@
+"""A calibrator, thresholds and guarantees from one table of predictions, and what judges them. N samples, L labels.
+
+Cross-fitted means that each sample is judged by a fit on the other folds: of its outputs the calibrator alone, of its label
+sets the whole procedure, thresholds and guarantees included. Only the calibrator's method is chosen once, on all samples.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from rayprob.errors import CalibrationError
+from rayprob.predictions import Predictions
+from rayprob.probability.calibration import Choice, OutputsCalibrator, choose_calibrator
+from rayprob.probability.distribution import LabelDistribution, from_outputs
+from rayprob.probability.holdout import Bools, Rows, folds
+from rayprob.probability.rules import RECALL, FittedRules, fit_rules
+from rayprob.spec import Spec
+
+MIN_HOLDOUT = 10
+AUTO = "auto"
+
+
+class CalibrateSpec(Spec):
+    """What to fit: a calibrator by name, or the best by cross-validated likelihood; a precision; guarantees."""
+
+    method: str = AUTO
+    precision: float | None = Field(default=None, gt=0, le=1)
+    alphas: tuple[float, ...] = (0.05, 0.1, 0.2)
+    num_folds: int = Field(default=5, ge=2, le=MIN_HOLDOUT // 2)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """The fit on all samples; and cross-fitted distributions and label sets by rule, without the rules that a fold lacks."""
+
+    choice: Choice
+    fitted: FittedRules
+    distribution: LabelDistribution
+    sets: dict[str, Bools]
+    left_out: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The fit on all folds but one, and the rows of that one."""
+
+    calibrator: OutputsCalibrator
+    fitted: FittedRules
+    judged_rows: Rows
+
+
+def cross_fit(holdout: Predictions, spec: CalibrateSpec) -> CrossFit:
+    """Fit `spec` on all of holdout and, to judge the result, on each fold's other folds.
+
+    Raises CalibrationError where a threshold cannot be fitted; guarantees that the samples do not allow are listed.
+    """
+    choice = fit_calibrator(holdout, spec.method, spec)
+    parts = [fit_part(holdout, *fold, choice.calibrator.name, spec) for fold in folds_of(holdout, spec)]
+    calibrators = [(part.calibrator, part.judged_rows) for part in parts]
+    fitted = fit_behind(holdout, choice.calibrator, calibrators, spec)
+    for rule, why in fitted.impossible.items():
+        if not rule.startswith(RECALL):
+            raise CalibrationError(f"{rule}: {why}")
+    crossed = calibrated_by_parts(holdout, calibrators)
+    left_out = {rule: why for part in parts for rule, why in part.fitted.impossible.items()}
+    return CrossFit(choice, fitted, crossed, sets_by_parts(crossed, parts, left_out.keys()), left_out)
+
+
+def fit_part(holdout: Predictions, fit_rows: Rows, judged_rows: Rows, method: str, spec: CalibrateSpec) -> Part:
+    """Return the fit of a named method on some rows, to judge others by."""
+    rows = holdout.rows(fit_rows)
+    calibrator = fit_calibrator(rows, method, spec).calibrator
+    inner = ((fit_calibrator(rows.rows(fit), method, spec).calibrator, judged) for fit, judged in folds_of(rows, spec))
+    return Part(calibrator, fit_behind(rows, calibrator, inner, spec), judged_rows)
+
+
+def fit_calibrator(rows: Predictions, method: str, spec: CalibrateSpec) -> Choice:
+    """Return the calibrator `method` fitted on all rows, or with "auto" the best by cross-validated likelihood."""
+    known, candidates = (rows.targets_NL, rows.known_NL), None if method == AUTO else (method,)
+    folding = {"num_folds": spec.num_folds, "seed": spec.seed}
+    return choose_calibrator(rows.family, rows.outputs, *known, candidates=candidates, **folding)
+
+
+def fit_behind(
+    rows: Predictions,
+    calibrator: OutputsCalibrator,
+    calibrators: Iterable[tuple[OutputsCalibrator, Rows]],
+    spec: CalibrateSpec,
+) -> FittedRules:
+    """Return thresholds and guarantees fitted on marginals calibrated by fits on other folds: `calibrators`, with their rows.
+
+    In-sample marginals of `platt` broke the guarantee on 12 simulated holdouts of 200 samples: risk 0.106 at alpha 0.1, and
+    0.096 cross-fitted (+-0.002). But where a calibrator keeps the order of an image's marginals, the sets that risk control
+    chooses from are those of the raw model: then the guarantee is exact in-sample.
+    """
+    if keeps_order(rows, calibrator):
+        distribution = from_outputs(rows.family, calibrator.apply_outputs(rows.outputs))
+    else:
+        distribution = calibrated_by_parts(rows, calibrators)
+    marginals_NL = distribution.marginals()
+    return fit_rules(marginals_NL, rows.targets_NL, rows.known_NL, alphas=spec.alphas, precision=spec.precision)
+
+
+def keeps_order(rows: Predictions, calibrator: OutputsCalibrator) -> bool:
+    """Return whether a calibrator keeps the order of all marginals of an image."""
+    return rows.family == "bernoulli" and calibrator.name in ("identity", "temperature", "shared_platt")
+
+
+def calibrated_by_parts(rows: Predictions, calibrators: Iterable[tuple[OutputsCalibrator, Rows]]) -> LabelDistribution:
+    """Return distributions of which each calibrator made some rows."""
+    outputs = {name: np.empty_like(values) for name, values in rows.outputs.items()}
+    for calibrator, judged_rows in calibrators:
+        for name, values in calibrator.apply_outputs(rows.rows(judged_rows).outputs).items():
+            outputs[name][judged_rows] = values
+    return from_outputs(rows.family, outputs)
+
+
+def sets_by_parts(crossed: LabelDistribution, parts: Sequence[Part], left_out: Collection[str]) -> dict[str, Bools]:
+    """Return the label sets of each rule, every part deciding on the rows that it did not see."""
+    marginals_NL = crossed.marginals()
+    rules = [rule for rule in ("0.5", *parts[0].fitted.rules.fitted) if rule not in left_out]
+    sets = {rule: np.empty(marginals_NL.shape, dtype=bool) for rule in rules}
+    for part in parts:
+        for rule, sets_NL in sets.items():
+            sets_NL[part.judged_rows] = part.fitted.rules.decide(marginals_NL[part.judged_rows], rule)
+    return sets
+
+
+def folds_of(rows: Predictions, spec: CalibrateSpec) -> Iterator[tuple[Rows, Rows]]:
+    """Yield the rows to fit on and the rows to judge, fold by fold."""
+    return folds(len(rows), spec.num_folds, spec.seed)
