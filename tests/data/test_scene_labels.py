@@ -49,15 +49,17 @@ def test_shipped_mixture_is_a_distribution_over_the_80_labels(labels: SceneLabel
 
 def test_prevalences_and_pairs_are_those_of_coco(labels: SceneLabels, shared: Path) -> None:
     lists = pq.read_table(shared / "labels" / "coco_train2014_labels.parquet")["labels"].combine_chunks()
-    present_NL = np.zeros((len(lists) + 702, 80), np.float32)  # train2014 has 702 images without a label
-    present_NL[pc.list_parent_indices(lists), lists.flatten()] = 1
-    assert np.abs(labels.marginals_L - present_NL.mean(axis=0)).max() < 1e-3
+    num_images = len(lists) + 702  # train2014 has 702 images without a label, which the file leaves out
+    assert np.abs(labels.marginals_L - np.bincount(lists.flatten(), minlength=80) / num_images).max() < 1e-3
+    some = lists.slice(0, 20_000)
+    present_NL = np.zeros((len(some), 80), np.float32)
+    present_NL[pc.list_parent_indices(some), some.flatten()] = 1
     both_LL = present_NL.T @ present_NL / len(present_NL)
-    independent_LL = np.outer(labels.marginals_L, labels.marginals_L)
+    off_diagonal, independent_LL = ~np.eye(80, dtype=bool), np.outer(labels.marginals_L, labels.marginals_L)
     mixture_error, independent_error = (
-        np.abs(both_LL - guess)[~np.eye(80, dtype=bool)].sum() for guess in (pair_probabilities(labels), independent_LL)
+        np.abs(both_LL - guess_LL)[off_diagonal].sum() for guess_LL in (pair_probabilities(labels), independent_LL)
     )
-    assert mixture_error < 0.25 * independent_error
+    assert mixture_error < 0.3 * independent_error
 
 
 def test_samples_follow_the_mixture(labels: SceneLabels) -> None:
