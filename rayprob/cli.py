@@ -152,6 +152,8 @@ def evaluate(
         return
     show_assessment(out, assessment)
     out.print(f"predictions: {run_folder.rstrip('/')}/predictions/{split}.parquet", soft_wrap=True)
+    if assessment.tuned is None:
+        out.print(f"next: rayprob calibrate {run_folder}", soft_wrap=True)
 
 
 @app.command()

@@ -106,13 +106,16 @@ def show_assessment(console: Console, assessment: Assessment) -> None:
     """Print the seven numbers beside the paper's, mAP by size, and the best and worst labels."""
     table = Table(title=f"{assessment.run} on {assessment.split}: {assessment.num_samples:,} images", title_justify="left")
     table.add_column("")
-    for heading in ("at 0.5", f"at {assessment.threshold:.3f}", "top 3", "the paper, at 0.5"):
+    columns = {"at 0.5": assessment.at_half, f"at {assessment.threshold:.3f}": assessment.at_threshold}
+    if assessment.tuned:
+        columns["tuned (per label)"] = assessment.tuned
+    columns |= {"top 3": assessment.top_3, "the paper, at 0.5": PAPER}
+    for heading in columns:
         table.add_column(heading, justify="right")
-    columns = (assessment.at_half, assessment.at_threshold, assessment.top_3, PAPER)
     for name in ("mAP", "OP", "OR", "OF1", "CP", "CR", "CF1"):
-        table.add_row(name, *(f"{getattr(column, name):.4f}" for column in columns))
+        table.add_row(name, *(f"{getattr(column, name):.4f}" for column in columns.values()))
     console.print(table)
-    console.print("the threshold was chosen on holdout; the paper's row is COCO-2014 val, ResNet-101 at 448 px", style="dim")
+    console.print("thresholds were chosen on holdout; the paper's row is COCO-2014 val, ResNet-101 at 448 px", style="dim")
     sizes = "   ".join(f"{size} {'none' if v is None else format(v, '.3f')}" for size, v in assessment.map_by_size.items())
     console.print(f"mAP by size of the largest object: {sizes}")
     ranked = sorted(assessment.ap.items(), key=lambda item: -item[1])

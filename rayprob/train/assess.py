@@ -24,6 +24,7 @@ from rayprob.train.folder import open_run
 from rayprob.train.run import Run
 
 # Table III of the paper: ResNet-101 at 448 px with sigmoids and BCE, COCO-2014 val, label sets at 0.5.
+TUNED = "label_OF1"
 PAPER = PaperMetrics(mAP=0.794, OP=0.9947, OR=0.310, OF1=0.473, CP=0.9927, CR=0.255, CF1=0.406)
 
 
@@ -37,6 +38,7 @@ class Assessment:
     threshold: float  # the single one with the best OF1 on holdout
     at_half: PaperMetrics
     at_threshold: PaperMetrics
+    tuned: PaperMetrics | None  # by the bundle's calibrator and its threshold a label for OF1; None before `rayprob calibrate`
     top_3: PaperMetrics
     map_by_size: dict[str, float | None]
     ap: dict[str, float]
@@ -53,17 +55,21 @@ def assess(folder: str, split: str, on_progress: Callable[[int, int], None] = la
     samples done and their number. Raises RunError for a run without a bundle, DatasetError for an unknown split.
     """
     run = open_run(folder)
-    predictions, manifest = predict_run(run, split, on_progress)
+    bundle = open_bundle(folder)
+    predictions, manifest = predict_run(run, bundle, split, on_progress)
     predictions.write(storage.join(folder, "predictions", f"{split}.parquet"))
-    return assessment(run.name, predictions, tuned_threshold(run), areas(manifest, predictions.sample_ids_N))
+    return assessment(run, bundle, predictions, areas(manifest, predictions.sample_ids_N))
 
 
-def predict_run(run: Run, split: str, on_progress: Callable[[int, int], None]) -> tuple[Predictions, Manifest]:
-    """Return the predictions of a run's bundle for a split of its dataset, and the split."""
-    folder = run.run_folder
+def open_bundle(folder: str) -> Bundle:
+    """Return the bundle of the run in `folder`. Raises RunError where there is none yet."""
     if not storage.exists(storage.join(folder, "bundle", "bundle.json")):
         raise RunError(f"{folder} has no bundle yet: the run is not finished; `rayprob train` with the same file goes on")
-    bundle = Bundle.load(storage.join(folder, "bundle"))
+    return Bundle.load(storage.join(folder, "bundle"))
+
+
+def predict_run(run: Run, bundle: Bundle, split: str, on_progress: Callable[[int, int], None]) -> tuple[Predictions, Manifest]:
+    """Return what a run's bundle says, uncalibrated, of a split of its dataset; and the split."""
     dataset = Dataset.open(run.data.root)
     bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", run.data.root)
     manifest = dataset.split(split)
@@ -72,7 +78,8 @@ def predict_run(run: Run, split: str, on_progress: Callable[[int, int], None]) -
     compute.place_weights(bundle.classifier)
     transform = build_transform(bundle.transform_spec)
     stream = EvalStream(manifest, run.stream, transform, place=Place(), micro_batch=run.evaluation.micro_batch)
-    facts = {**bundle.facts, "dataset_fingerprint": dataset.fingerprint}
+    facts = {key: fact for key, fact in bundle.facts.items() if key != "calibration"}
+    facts["dataset_fingerprint"] = dataset.fingerprint
     return predict_split(bundle.classifier, manifest, stream, compute, facts, on_progress), manifest
 
 
@@ -92,7 +99,14 @@ def areas(manifest: Manifest, sample_ids_N: NDArray[np.int64]) -> NDArray[np.flo
     return areas_NL[order[np.searchsorted(manifest.sample_ids_N, sample_ids_N, sorter=order)]]
 
 
-def assessment(name: str, predictions: Predictions, threshold: float, areas_NL: NDArray[np.float64]) -> Assessment:
+def tuned_sets(bundle: Bundle, predictions: Predictions) -> NDArray[np.bool_] | None:
+    """Return the label sets by calibrated marginals and a threshold a label, None where the bundle has no such thresholds."""
+    if TUNED not in bundle.thresholds:
+        return None
+    return bundle.label_sets(bundle.distribution(predictions.outputs), TUNED)
+
+
+def assessment(run: Run, bundle: Bundle, predictions: Predictions, areas_NL: NDArray[np.float64]) -> Assessment:
     """Return all numbers of one table of predictions."""
     scores_NL, marginals_NL = ranking_scores(predictions), marginals(predictions)
     targets_NL, known_NL = predictions.targets_NL, predictions.known_NL
@@ -100,16 +114,18 @@ def assessment(name: str, predictions: Predictions, threshold: float, areas_NL: 
     def numbers(predicted_NL: NDArray[np.bool_]) -> PaperMetrics:
         return paper_metrics(scores_NL, predicted_NL, targets_NL, known_NL)
 
+    threshold, tuned_NL = tuned_threshold(run), tuned_sets(bundle, predictions)
     by_size = mean_average_precision_by_size(scores_NL, targets_NL, areas_NL, known_NL)
     ap_L = average_precision(scores_NL, targets_NL, known_NL)
     names = predictions.label_space.names
     return Assessment(
-        run=name,
+        run=run.name,
         split=str(predictions.facts["split"]),
         num_samples=len(predictions.sample_ids_N),
         threshold=threshold,
         at_half=numbers(label_sets(marginals_NL, 0.5)),
         at_threshold=numbers(label_sets(marginals_NL, threshold)),
+        tuned=None if tuned_NL is None else numbers(tuned_NL),
         top_3=numbers(top_k(scores_NL, min(3, len(names)))),
         map_by_size={size: mean.value if mean else None for size, mean in by_size.items()},
         ap={label: float(ap) for label, ap in zip(names, ap_L, strict=True) if np.isfinite(ap)},

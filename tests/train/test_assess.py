@@ -1,0 +1,42 @@
+"""`rayprob evaluate` before and after `rayprob calibrate`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from typer.testing import CliRunner
+
+from rayprob.bundle import Bundle
+from rayprob.calibrate.calibrate import calibrate
+from rayprob.calibrate.crossfit import CalibrateSpec
+from rayprob.cli import app
+from rayprob.loader.order import Place
+from rayprob.predictions import Predictions
+from rayprob.train.assess import assess
+from rayprob.train.loop import fit
+from tests.train.conftest import MakeRun
+
+
+def test_evaluate_adds_the_tuned_column_of_a_calibrated_bundle(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (tmp_path / "run.yaml").write_text(run.to_yaml())
+    fit(run, Place(), torch.device("cpu"))
+    raw = assess(str(tmp_path), "val")
+    assert raw.tuned is None
+    before = Predictions.read(str(tmp_path / "predictions" / "val.parquet"))
+    calibrate(str(tmp_path), CalibrateSpec())
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path)])
+    assert "tuned (per label)" in result.output
+    numbers = assess(str(tmp_path), "val")
+    assert numbers.at_half == raw.at_half
+    assert numbers.at_threshold == raw.at_threshold
+    val = Predictions.read(str(tmp_path / "predictions" / "val.parquet"))
+    assert np.array_equal(val.outputs["logits"], before.outputs["logits"])
+    assert val.facts == before.facts
+    bundle = Bundle.load(str(tmp_path / "bundle"))
+    sets_NL = bundle.label_sets(bundle.distribution(val.outputs), "label_OF1")
+    assert numbers.tuned is not None
+    assert pytest.approx(f1_score(val.targets_NL, sets_NL, average="micro")) == numbers.tuned.OF1
+    assert numbers.tuned.mAP == raw.at_half.mAP
