@@ -54,7 +54,8 @@ def answers(queries: Sequence[Query], distribution: "LabelDistribution") -> Iter
                 f"{query} asks about {len(query.label_space)} labels, but the distribution has {distribution.num_labels}"
             )
     columns = set().union(*(plan.columns for plan in plans))
-    for images in distribution.chunks(max(distribution.bytes_per_image, len(queries) // 2)):
+    # A chunk's answers may take 16 times as much memory as its logits: larger chunks repeat fewer steps of Python.
+    for images in distribution.chunks(max(distribution.bytes_per_image, 8 * len(queries) // 16)):
         part = distribution[images]
         components = Components.from_logits(part.log_mixing_BK, part.component_logits_BKL, columns)
         answers_QB = np.empty((len(plans), len(part)))
