@@ -184,7 +184,9 @@ def calibrate(
 @app.command()
 def predict(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a run's, such as runs/demo.")],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="JPEG or PNG files, folders, globs, built datasets.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES...", help="JPEG or PNG files, folders, globs, built datasets.")
+    ],
     queries: Annotated[
         list[str] | None, typer.Option("--query", "-q", metavar="Q", help="Such as 'P(fork | dining table, !person)'; repeat.")
     ] = None,
@@ -224,6 +226,27 @@ def predict(
     else:
         rejected = show_outcomes(out, err, asking, found, as_json=as_json, figures=figure)
     finish(err, rejected, len(found), skip_bad=skip_bad)
+
+
+@app.command()
+def export(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a run's, such as runs/demo.")],
+    onnx: Annotated[str, typer.Option("--onnx", metavar="FILE", help="Where to write the ONNX graph, such as demo.onnx.")],
+) -> None:
+    """Write a bundle as one ONNX graph, from pixels to calibrated probabilities, checked against PyTorch."""
+    from rayprob.bundle import Bundle
+    from rayprob.export.onnx_file import TOLERANCE, export_onnx
+    from rayprob.predict.predict import bundle_fingerprint, bundle_folder
+
+    folder = bundle_folder(bundle)
+    exported = export_onnx(Bundle.load(folder), onnx, fingerprint=bundle_fingerprint(folder))
+    out.print(f"{exported.path}: {exported.size_bytes / 1e6:.1f} MB; {', '.join(exported.outputs)}", soft_wrap=True)
+    batches = ", ".join(map(str, exported.batches))
+    out.print(
+        f"onnxruntime differs from PyTorch by {exported.largest_difference:.1e} at most (allowed {TOLERANCE:.0e}), "
+        f"for batches of {batches} images of several sizes",
+        soft_wrap=True,
+    )
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ def ask(
     folders = [bundle_folder(path) for path in bundles]
     predictor = open_predictor([Bundle.load(folder) for folder in folders], mc_dropout=mc_dropout)
     question = Question.of(predictor.bundle, queries=queries, evidence=evidence, rule=rule, top=top)
-    facts = {"bundles": [_fingerprint(folder) for folder in folders], "mc_dropout": mc_dropout, **question.to_dict()}
+    facts = {"bundles": [bundle_fingerprint(folder) for folder in folders], "mc_dropout": mc_dropout, **question.to_dict()}
     return Asking(predictor, question, batch, facts)
 
 
@@ -88,7 +88,7 @@ def bundle_folder(path: str) -> str:
     return inside if is_run else path
 
 
-def _fingerprint(folder: str) -> str:
+def bundle_fingerprint(folder: str) -> str:
     """Return 16 hex digits of the description, which holds the sums of all other files."""
     return hashlib.sha256(storage.read_bytes(storage.join(folder, DESCRIPTION_FILE))).hexdigest()[:16]
 
