@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from rayprob.choose import choose
 from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability import platt
-from rayprob.probability.holdout import Bools, Floats, Rows, checked_logits, folds
+from rayprob.probability.holdout import Bools, Floats, Rows, checked_logits, folds, require_outputs
 from rayprob.probability.isotonic import IsotonicCalibrator, fit_isotonic
 from rayprob.probability.mixture_calibration import MIXTURE_FITS, MixtureCalibrator, checked_mixture, joint_nll
 
@@ -64,6 +64,7 @@ class AffineCalibrator:
 
     def apply_outputs(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return calibrated outputs "logits" in the type they came in."""
+        require_outputs(outputs, "bernoulli", "logits")
         return {"logits": self.apply(outputs["logits"]).astype(outputs["logits"].dtype)}
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -153,10 +154,7 @@ class _Problem:
 
 
 def _bernoulli_problem(outputs: Mapping[str, ArrayLike], targets: ArrayLike, known: ArrayLike) -> _Problem:
-    if "logits" not in outputs:
-        raise CalibrationError(
-            f"bernoulli outputs lack logits; found {', '.join(outputs) or 'none'}; use the outputs of a Bernoulli head"
-        )
+    require_outputs(outputs, "bernoulli", "logits")
     checked = checked_logits(outputs["logits"], targets, known)
     stated_N = checked[2].any(axis=1)
     logits_NL, targets_NL, known_NL = checked[0][stated_N], checked[1][stated_N], checked[2][stated_N]

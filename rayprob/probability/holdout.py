@@ -1,6 +1,7 @@
 """The rows that a calibrator, a threshold or a guarantee is fitted on, checked once. N samples, L labels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +37,14 @@ def folds(num_samples: int, num_folds: int, seed: int) -> Iterator[tuple[Rows, R
     order_N = np.random.default_rng(derive(seed, "folds")).permutation(num_samples)
     for fold in range(num_folds):
         yield np.delete(order_N, np.s_[fold::num_folds]), order_N[fold::num_folds]
+
+
+def require_outputs(outputs: Mapping[str, Any], family: str, *names: str) -> None:
+    """Raise CalibrationError unless a head's outputs hold those of `family`."""
+    missing = sorted(set(names) - outputs.keys())
+    if missing:
+        found = ", ".join(outputs) or "none"
+        raise CalibrationError(f"{family} outputs lack {', '.join(missing)}; found {found}; use the outputs of a {family} head")
 
 
 def _checked(values: ArrayLike, targets: ArrayLike, known: ArrayLike, what: str) -> tuple[Floats, Bools, Bools]:

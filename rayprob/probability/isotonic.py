@@ -18,7 +18,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability import platt
-from rayprob.probability.holdout import Bools, Floats
+from rayprob.probability.holdout import Bools, Floats, require_outputs
 
 PRIOR_POSITIVES = 400.0  # of 20, 100, 400 and all pooled, the least held-out NLL on simulated 500 and 4,100 samples
 
@@ -65,6 +65,7 @@ class IsotonicCalibrator:
 
     def apply_outputs(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return calibrated outputs "logits" in the type they came in."""
+        require_outputs(outputs, "bernoulli", "logits")
         return {"logits": self.apply(outputs["logits"]).astype(outputs["logits"].dtype)}
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

@@ -21,7 +21,7 @@ from scipy.special import log_expit, log_softmax, logsumexp
 from rayprob.choose import choose
 from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability import platt
-from rayprob.probability.holdout import Bools, Floats, checked_logits
+from rayprob.probability.holdout import Bools, Floats, checked_logits, require_outputs
 
 CHUNK_VALUES = 250_000  # component logits worked on at a time: 2 MB an array, which stays in cache
 
@@ -37,6 +37,7 @@ class MixtureCalibrator:
 
     def apply_outputs(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return calibrated "mixing_logits" [..., K] and "component_logits" [..., K, L] in the type they came in."""
+        require_outputs(outputs, "mixture", "mixing_logits", "component_logits")
         mixing_NK, component_NKL = outputs["mixing_logits"], outputs["component_logits"]
         if self.scale_L.size not in (1, component_NKL.shape[-1]):
             raise CalibrationError(
@@ -75,11 +76,7 @@ def checked_mixture(
     outputs: Mapping[str, ArrayLike], targets: ArrayLike, known: ArrayLike
 ) -> tuple[Floats, Floats, Bools, Bools]:
     """Return mixing_logits_NK, component_logits_NKL (float64), targets_NL and known_NL. Raises CalibrationError."""
-    missing = {"mixing_logits", "component_logits"} - outputs.keys()
-    if missing:
-        raise CalibrationError(
-            f"mixture outputs lack {', '.join(sorted(missing))}; found {', '.join(outputs)}; use the outputs of a mixture head"
-        )
+    require_outputs(outputs, "mixture", "mixing_logits", "component_logits")
     mixing_NK = np.asarray(outputs["mixing_logits"], dtype=np.float64)
     component_NKL = np.asarray(outputs["component_logits"], dtype=np.float64)
     if component_NKL.ndim != 3 or mixing_NK.shape != component_NKL.shape[:2] or not np.isfinite(mixing_NK).all():
