@@ -6,8 +6,9 @@ Every random choice comes from the seed alone, never from a global generator.
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, cast
 
+import cv2
 import numpy as np
 import simplejpeg
 import torch
@@ -155,7 +156,7 @@ def cutout(image: Image, side: float, chance: random.Random) -> Image:
 
 
 def _flipped(image: Image, chance: random.Random) -> Image:
-    return np.ascontiguousarray(image[:, ::-1]) if chance.random() < 0.5 else image
+    return cast(Image, cv2.flip(image, 1)) if chance.random() < 0.5 else image
 
 
 TRANSFORMS: dict[str, Callable[[TransformSpec], Transform]] = {

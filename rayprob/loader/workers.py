@@ -130,6 +130,7 @@ def _start(decoder: Decoder, slots_SBHWC: Tensor, requests: Iterator[Request], l
             collate_fn=_as_it_is,
             num_workers=loader_workers,
             prefetch_factor=prefetch,
+            generator=torch.Generator(),  # DataLoader draws a seed; the global generator belongs to the model
             worker_init_fn=partial(_start_worker, dict(os.environ)),
             multiprocessing_context=_context(),
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -98,7 +99,9 @@ def test_a_resumed_stream_equals_the_uninterrupted_stream(manifest: Manifest, tw
 
 
 def test_a_stream_stopped_with_loader_workers_goes_on_without_them(manifest: Manifest, two_epochs: list[Fact]) -> None:
+    state = torch.get_rng_state()
     begun = take(stream(manifest, loader_workers=2), Cursor(0, 0), 5)
+    assert torch.equal(torch.get_rng_state(), state), "the model's random numbers would depend on the loader"
     assert begun + take(stream(manifest), Cursor(0, 5), 7) == two_epochs
 
 
