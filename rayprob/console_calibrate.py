@@ -5,15 +5,20 @@ from rich.table import Table
 
 from rayprob.calibrate.calibrate import REPORT_FILE, CalibrationReport
 from rayprob.calibrate.comparison import Comparison, SetNumbers
-from rayprob.probability.rules import RECALL
+
+LEGEND = (
+    "missed: the share of an image's labels that its set lacks, which recall@A keeps to A on average; labels: in a set. "
+    "Numbers of holdout are cross-fitted, val is only reported, and the oracle's thresholds are fitted on the very split."
+)
 
 
 def show_calibration(console: Console, folder: str, report: CalibrationReport) -> None:
     """Print before -> after on holdout and val, each rule's label sets, what to know, and what was written."""
     comparisons = [report.holdout, *([report.reported] if report.reported else [])]
-    _line(console, f"{report.run}: {report.method} ({report.reason})")
+    _line(console, f"{report.run}, calibrated by {report.reason}")
     console.print(_honesty_table(comparisons))
     console.print(_rules_table(comparisons))
+    console.print(LEGEND, style="dim", markup=False, soft_wrap=True)
     for note in report.notes:
         _line(console, f"note: {note}")
     folder = folder.rstrip("/")
@@ -22,7 +27,7 @@ def show_calibration(console: Console, folder: str, report: CalibrationReport) -
 
 
 def _honesty_table(comparisons: list[Comparison]) -> Table:
-    table = _table("marginals, before -> after", comparisons)
+    table = _table("marginals, before -> after", [f"{at.split} ({at.num_samples:,} images)" for at in comparisons])
     for heading, name in (("ECE", "ECE"), ("adaptive ECE", "adaptive_ECE"), ("Brier", "Brier"), ("NLL an image", "nll_nats")):
         numbers = ((getattr(at.before, name), getattr(at.after, name)) for at in comparisons)
         table.add_row(heading, *(f"{before:.4f} -> {after:.4f}" for before, after in numbers))
@@ -30,31 +35,30 @@ def _honesty_table(comparisons: list[Comparison]) -> Table:
 
 
 def _rules_table(comparisons: list[Comparison]) -> Table:
-    table = _table("label sets: OF1  CF1  missed share  labels an image", comparisons)
-    table.add_row("0.5, before", *(_sets(at.before_at_half) for at in comparisons))
+    table = _table(
+        "label sets", [f"{at.split}\n{heading}" for at in comparisons for heading in ("OF1", "CF1", "missed", "labels")]
+    )
+    _add(table, "0.5, before", [at.before_at_half for at in comparisons])
     rules = dict.fromkeys(rule for at in comparisons for rule in at.sets)
     for rule in rules:
-        table.add_row(rule, *(_sets(at.sets.get(rule)) for at in comparisons))
+        _add(table, rule, [at.sets.get(rule) for at in comparisons])
     for rule in comparisons[0].oracles:
-        table.add_row(f"oracle's {rule}", *(_sets(at.oracles[rule]) for at in comparisons), style="dim")
-    guaranteed = f"; {RECALL}A: missed share at most A on average" if any(rule.startswith(RECALL) for rule in rules) else ""
-    table.caption = (
-        f"holdout is cross-fitted, val only reported; the oracle's thresholds are fitted on the very split{guaranteed}"
-    )
+        _add(table, f"oracle's {rule}", [at.oracles[rule] for at in comparisons], style="dim")
     return table
 
 
-def _sets(numbers: SetNumbers | None) -> str:
-    if numbers is None:
-        return "-"
-    return f"{numbers.OF1:.4f}  {numbers.CF1:.4f}  {numbers.missed_share:.3f}  {numbers.labels_per_image:5.1f}"
+def _add(table: Table, rule: str, numbers: list[SetNumbers | None], style: str = "") -> None:
+    cells: list[str] = []
+    for at in numbers:
+        cells += [f"{at.OF1:.3f}", f"{at.CF1:.3f}", f"{at.missed_share:.3f}", f"{at.labels_per_image:.1f}"] if at else ["-"] * 4
+    table.add_row(rule, *cells, style=style)
 
 
-def _table(title: str, comparisons: list[Comparison]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left", box=None, pad_edge=False)
+def _table(title: str, headings: list[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for at in comparisons:
-        table.add_column(f"{at.split} ({at.num_samples:,} images)", justify="right", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 

@@ -56,18 +56,26 @@ class CalibrationReport:
 def calibrate(folder: str, spec: CalibrateSpec) -> CalibrationReport:
     """Fit on a run's holdout predictions, put the result into its bundle, and write `calibration.json` beside it.
 
-    A bundle that was calibrated before is calibrated anew, with equal numbers for equal predictions. Raises RunError for a
-    folder without a bundle or predictions of it, CalibrationError for samples that cannot carry the fit, SpecError.
+    A bundle that was calibrated before is calibrated anew, with equal numbers for equal predictions. Raises as `fit_run`.
+    """
+    bundle, report = fit_run(folder, spec)
+    bundle.save(storage.join(folder, "bundle"))
+    storage.write_text(storage.join(folder, REPORT_FILE), json.dumps(report.to_dict(), indent=1))
+    return report
+
+
+def fit_run(folder: str, spec: CalibrateSpec) -> tuple[Bundle, CalibrationReport]:
+    """Return a run's bundle with all that was fitted on its holdout predictions, and what that is worth; write nothing.
+
+    Raises RunError for a folder without a bundle or predictions of it, CalibrationError for samples that cannot carry the fit,
+    SpecError for an unknown method.
     """
     check_method(spec)
     bundle = open_bundle(folder)
     holdout = open_holdout(folder, bundle)
     fit = cross_fit(holdout, spec)
     bundle = calibrated(bundle, fit, holdout)
-    report = report_on(folder, bundle, fit, holdout, spec)
-    bundle.save(storage.join(folder, "bundle"))
-    storage.write_text(storage.join(folder, REPORT_FILE), json.dumps(report.to_dict(), indent=1))
-    return report
+    return bundle, report_on(folder, bundle, fit, holdout, spec)
 
 
 def check_method(spec: CalibrateSpec) -> None:
@@ -139,11 +147,11 @@ def report_on(folder: str, bundle: Bundle, fit: CrossFit, holdout: Predictions, 
     """Return what the calibrated bundle is worth on holdout, cross-fitted, and on val."""
     reported, stale = compare_reported(folder, bundle)
     only_in_folds = {rule: why for rule, why in fit.left_out.items() if rule not in fit.fitted.impossible}
-    unjudged = (f"{rule} has no numbers on holdout, for its folds are too small: {why}" for rule, why in only_in_folds.items())
+    unjudged = (f"{rule} has no cross-fitted numbers, for on a part of holdout {why}" for rule, why in only_in_folds.items())
     return CalibrationReport(
         run=str(bundle.facts["run"]["name"]),
         method=fit.choice.calibrator.name,
-        reason=fit.choice.reason if spec.method == AUTO else "named, not chosen",
+        reason=fit.choice.reason if spec.method == AUTO else f"{fit.choice.calibrator.name}: named, not chosen",
         nll_by_method=fit.choice.nll_by_name,
         holdout=compare(holdout, fit.distribution, fit.sets),
         reported=reported,

@@ -217,5 +217,5 @@ def _out_of_reach_notes(is_out_of_reach_L: Bools, precision: float, highest_L: F
         for column in columns
     )
     for note in notes:
-        log.warning(note)
+        log.info(note)
     return notes

@@ -139,7 +139,7 @@ def test_a_tiny_holdout_says_what_it_cannot_carry(tmp_path: Path) -> None:
     assert "recall@0.2" in report.holdout.sets
     notes = "\n".join(report.notes)
     assert "23 samples are too few to try platt (50), isotonic (1,000)" in notes
-    assert "recall@0.05 has no numbers on holdout, for its folds are too small: alpha 0.05 needs 19" in notes
+    assert "recall@0.05 has no cross-fitted numbers, for on a part of holdout alpha 0.05 needs 19" in notes
     assert "no predictions of val to report on: `rayprob evaluate" in notes
     tiny = calibrate(write_run(tmp_path / "ten", predictions(10, "holdout", seed=1)), AUTO)
     assert list(tiny.guarantees) == ["0.1", "0.2"]
@@ -248,7 +248,13 @@ def test_the_verb_shows_before_and_after_and_what_is_next(tmp_path: Path) -> Non
     folder = write_run(tmp_path, predictions(60, "holdout", seed=1), predictions(80, "val", seed=2))
     result = run(folder, "--method", "shared_platt", "--precision", "0.6")
     assert result.exit_code == 0, result.output
-    for text in ("tiny: shared_platt (named, not chosen)", "holdout (60 images)", "val (80 images)", "adaptive ECE", " -> "):
+    for text in (
+        "tiny, calibrated by shared_platt: named, not chosen",
+        "holdout (60 images)",
+        "val (80 images)",
+        "adaptive ECE",
+        " -> ",
+    ):
         assert text in result.output
     for rule in ("0.5, before", "label_OF1", "global_precision_0.6", "recall@0.1", "oracle's label_CF1"):
         assert rule in result.output

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -226,6 +227,7 @@ def test_precision_a_label_is_near_the_wanted_one_on_held_out_samples() -> None:
 
 
 def test_a_label_out_of_reach_is_never_predicted_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     marginals_NL, targets_NL, known_NL = simulate(400)
     marginals_NL[:, -1] = 1 - marginals_NL[:, -1]  # ranked the wrong way round
     fitted = fit_label_precision(marginals_NL, targets_NL, known_NL, precision=0.9)
