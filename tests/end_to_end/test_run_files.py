@@ -1,0 +1,69 @@
+"""The run files and recipes that we ship: each can be read, and the paper's takes a step on real images."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from rayprob.data.build import build, in_process
+from rayprob.data.recipe import Recipe
+from rayprob.loader.order import Place
+from rayprob.train.history import read_history
+from rayprob.train.loop import fit
+from rayprob.train.run import Run
+from rayprob.train.state import list_checkpoints
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RUN_FILES = sorted((REPOSITORY / "tune_configs").glob("*.yaml"))
+RECIPES = sorted((REPOSITORY / "shards").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.stem)
+def test_every_run_file_is_read_and_says_how_to_run_it(path: Path) -> None:
+    run = Run.read(path)
+    assert run.name == path.stem
+    assert f"rayprob train tune_configs/{path.name}" in path.read_text()
+    assert run.stream.global_batch % run.stream.lanes == 0
+    assert run.evaluation.split == "holdout"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_read_and_says_how_to_build_it(path: Path) -> None:
+    recipe = Recipe.read(path)
+    assert recipe.name == path.stem
+    assert f"rayprob shard shards/{path.name}" in path.read_text()
+    assert {"train", "val"} <= recipe.splits.keys()
+
+
+@pytest.mark.shared
+def test_the_papers_network_takes_an_optimizer_step_on_real_images(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    recipe = Recipe.read(REPOSITORY / "shards" / "coco-sample.yaml", [f"target={tmp_path / 'sample'}", "holdout.fraction=0.02"])
+    root = build(recipe, run_tasks=in_process).root
+    changes = [
+        f"folder={tmp_path / 'run'}",
+        f"data.root={root}",
+        "model.weights=null",
+        "stream={global_batch: 4, lanes: 4, loader_workers: 0}",
+        "duration={steps: 1}",
+        "evaluation.split=holdout",
+        "evaluation.micro_batch=4",
+        "log_every_steps=1",
+    ]
+    run = Run.read(REPOSITORY / "tune_configs" / "paper.yaml", changes)
+    assert (run.model.backbone, run.transforms.train.size_px, run.model.pooling, run.loss.name) == (
+        "resnet101",
+        448,
+        "gap",
+        "bce",
+    )
+    fit(run, Place(), torch.device("cpu"))
+    (step,) = [row for row in read_history(run.run_folder) if row["kind"] == "step"]
+    assert 0 < step["loss"] < math.log(2)
+    (checkpoint,) = list_checkpoints(run.run_folder)
+    weights = checkpoint.load()["classifier"]
+    assert sum(tensor.numel() for name, tensor in weights.items() if name.startswith("backbone")) > 42e6
+    assert weights["head.linear.weight"].shape == (80, 2048)
