@@ -1,0 +1,194 @@
+"""The page's charts: plain values in, inline SVG out. Each has a description for those who do not see it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+
+from rayprob.metrics.reliability import ReliabilityCurve
+from rayprob.report.curves import Line, ThresholdChart
+from rayprob.report.judged import Floats
+from rayprob.report.labels import LabelRow
+from rayprob.report.svg import INKS, drawing, to_svg
+
+SERIES = ("one", "two", "three", "four")
+NAMED_POINTS = 5
+SMOOTH_POINTS = 12
+COUNTS = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else "")  # matplotlib's own would write formulas
+
+
+def over_steps(line: Line, name: str, description: str, *, log_y: bool = False, mark: int | None = None) -> Markup:
+    """Return a line over steps, with a mark at one step, such as the best."""
+    with drawing(340, 200) as figure:
+        axes = figure.subplots()
+        dots = "o" if len(line.x) < 40 else ""
+        many = len(line.x) > 4 * SMOOTH_POINTS
+        axes.plot(line.x, line.y, color=INKS["one"], marker=dots, markersize=3.2, alpha=0.35 if many else 1)
+        if many:
+            axes.plot(line.x, smoothed(line.y), color=INKS["one"])
+        if mark in line.x:
+            at = line.x.index(mark)
+            axes.plot(mark, line.y[at], "o", color=INKS["two"], markersize=6)
+            axes.annotate("best", (mark, line.y[at]), (0, 7), textcoords="offset points", ha="center", color=INKS["two"])
+            axes.margins(y=0.15)
+        if log_y and min(line.y, default=0) > 0:
+            axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_xlabel("step")
+        return to_svg(figure, name, description)
+
+
+def smoothed(values: Sequence[float]) -> Floats:
+    """Return a centred running mean that keeps its ends."""
+    padded = np.pad(np.asarray(values), SMOOTH_POINTS // 2, mode="edge")
+    return np.convolve(padded, np.ones(SMOOTH_POINTS) / SMOOTH_POINTS, mode="valid")[: len(values)]
+
+
+def precision_recall(lines: Sequence[Line], description: str) -> Markup:
+    """Return precision against recall; the first line is the pooled one."""
+    with drawing(460, 320) as figure:
+        axes = figure.subplots()
+        for line, ink in zip(lines, SERIES, strict=False):
+            axes.plot(line.x, line.y, color=INKS[ink], label=line.name, linewidth=2.2 if ink == "one" else 1.4)
+        _unit_square(axes)
+        axes.set_xlabel("recall")
+        axes.set_ylabel("precision")
+        figure.legend(loc="outside upper left", ncols=2, labelcolor=INKS["muted"], handlelength=1.4, borderaxespad=0)
+        return to_svg(figure, "pr", description)
+
+
+def ap_by_prevalence(rows: Sequence[LabelRow], description: str) -> Markup:
+    """Return AP against the number of positives, a point a label; the outliers are named."""
+    counted = [row for row in rows if row.ap is not None]
+    x = [max(row.positives if row.train_positives is None else row.train_positives, 1) for row in counted]
+    y = [float(row.ap or 0) for row in counted]
+    with drawing(460, 320) as figure:
+        axes = figure.subplots()
+        titles = {}
+        for place, (row, at_x, at_y) in enumerate(zip(counted, x, y, strict=True)):
+            (point,) = axes.plot(at_x, at_y, "o", color=INKS["one"], markersize=5, alpha=0.75, markeredgewidth=0)
+            point.set_gid(f"label{place}")
+            titles[f"label{place}"] = f"{row.name}: AP {at_y:.3f}, {at_x:,} positives"
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(COUNTS)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylim(0, 1.04)
+        where = "training" if counted and counted[0].train_positives is not None else "this split"
+        axes.set_xlabel(f"positives in {where}, logarithmic")
+        axes.set_ylabel("AP")
+        axes.margins(x=0.1)
+        for place in _apart(_outliers(y), np.log10(x).tolist(), y):
+            axes.annotate(
+                counted[place].name, (x[place], y[place]), (5, 4), textcoords="offset points", color=INKS["muted"], fontsize=9
+            )
+        return to_svg(figure, "ap", description, titles)
+
+
+def reliability(before: ReliabilityCurve, after: ReliabilityCurve | None, description: str) -> Markup:
+    """Return the share present against the marginal, before and after calibration, above the number of pairs."""
+    with drawing(460, 360) as figure:
+        axes, below = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+        axes.plot([0, 1], [0, 1], color=INKS["muted"], linewidth=1, linestyle=(0, (2, 3)))
+        shown = [("before calibration", before, "two")] + ([("after", after, "one")] if after else [])
+        for name, curve, ink in shown:
+            filled = curve.pairs_B > 0
+            points = curve.mean_marginal_B[filled], curve.present_share_B[filled]
+            axes.plot(*points, color=INKS[ink], marker="o", markersize=4.5, label=name)
+        _unit_square(axes)
+        axes.set_ylabel("share truly present")
+        axes.legend(loc="upper left", labelcolor=INKS["muted"], handlelength=1.4)
+        _, last, ink = shown[-1]
+        width = np.diff(last.edges)
+        below.bar(last.edges[:-1], last.pairs_B, width * 0.92, align="edge", color=INKS[ink], alpha=0.55)
+        below.set_yscale("log")
+        below.yaxis.set_major_formatter(COUNTS)
+        below.set_ylabel("pairs")
+        below.set_xlabel("marginal: what the model says")
+        return to_svg(figure, "reliability", description)
+
+
+def f1_against_threshold(chart: ThresholdChart, description: str) -> Markup:
+    """Return F1 against the threshold with the chosen thresholds marked."""
+    with drawing(460, 320) as figure:
+        axes = figure.subplots()
+        styles = (("one", 2.2, "-"), ("three", 1.4, "-"), ("muted", 1.2, (0, (4, 2))))
+        for line, (ink, width, dash) in zip(chart.lines, styles, strict=False):
+            axes.plot(line.x, line.y, color=INKS[ink], linewidth=width, linestyle=dash, label=line.name)
+        lift = 8
+        for name, at, value in chart.marks:
+            axes.plot([at, at], [0, value], color=INKS["two"], linewidth=1, linestyle=(0, (2, 2)))
+            axes.plot(at, value, "o", color=INKS["two"], markersize=6)
+            axes.annotate(
+                f"{name}: {value:.3f}", (at, value), (6, lift), textcoords="offset points", color=INKS["two"], fontsize=9
+            )
+            lift += 10
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, min(1.04, 1.25 * max(max(line.y) for line in chart.lines) + 0.02))
+        axes.set_xlabel("threshold, one for all labels")
+        axes.set_ylabel("F1")
+        figure.legend(loc="outside upper left", ncols=3, labelcolor=INKS["muted"], handlelength=1.6, borderaxespad=0)
+        return to_svg(figure, "f1", description)
+
+
+def heat_map(values_MM: Floats, names: Sequence[str], name: str, description: str, *, signed: bool = False) -> Markup:
+    """Return a square heat map whose ink is the share, or, signed, two inks for too much and too little."""
+    size = len(names)
+    greatest = float(np.nanmax(np.abs(values_MM), initial=0)) if signed else 1.0
+    greatest = max(greatest, 1e-9)
+    with drawing(360, 370) as figure:
+        axes = figure.subplots()
+        titles = {}
+        for row, column in np.ndindex(size, size):
+            value = float(values_MM[row, column])
+            if not np.isfinite(value):
+                continue
+            ink = INKS["two"] if signed and value > 0 else INKS["one"]
+            gid = f"cell{row}x{column}"
+            square = Rectangle(
+                (column - 0.46, row - 0.46), 0.92, 0.92, facecolor=ink, alpha=min(abs(value) / greatest, 1), gid=gid
+            )
+            axes.add_patch(square)
+            titles[gid] = (
+                f"P({names[column]} | {names[row]}): {value:+.3f}"
+                if signed
+                else f"P({names[column]} | {names[row]}) = {value:.3f}"
+            )
+        axes.set_xlim(-0.5, size - 0.5)
+        axes.set_ylim(size - 0.5, -0.5)
+        axes.set_aspect("equal")
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.set_xticks(range(size), [shortened(text) for text in names], rotation=90, fontsize=9)
+        axes.set_yticks(range(size), [shortened(text) for text in names], fontsize=9)
+        axes.tick_params(length=0)
+        return to_svg(figure, name, description, titles)
+
+
+def shortened(name: str, most: int = 16) -> str:
+    """Return a name that fits beside an axis."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _unit_square(axes: Axes) -> None:
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(0, 1.03)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def _apart(places: Sequence[int], x: Sequence[float], y: Sequence[float]) -> list[int]:
+    """Return the places whose names do not fall upon one another, the first come first."""
+    width = max(max(x, default=0) - min(x, default=0), 1e-9)
+    kept: list[int] = []
+    for place in places:
+        if all(abs(y[place] - y[other]) > 0.045 or abs(x[place] - x[other]) > 0.22 * width for other in kept):
+            kept.append(place)
+    return kept
+
+
+def _outliers(values: Sequence[float]) -> list[int]:
+    order = np.argsort(values, kind="stable").tolist()
+    return list(dict.fromkeys([*order[:NAMED_POINTS], *order[-NAMED_POINTS:]]))

@@ -1,0 +1,175 @@
+"""What a run's folder holds for the page, read as it is; what is missing becomes a note with the command that makes it."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from rayprob import storage
+from rayprob.bundle import DESCRIPTION_FILE, Bundle
+from rayprob.data.manifest import Dataset
+from rayprob.errors import LabelError, RayprobError, RunError
+from rayprob.predictions import Predictions
+
+REPORTED = "val"
+ORIGIN = ("run_fingerprint", "step")
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that a reader of the page should know, and the command that would change it ("" for none)."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run as its folder tells it; `predictions` is the split that the page is about."""
+
+    folder: str
+    run: dict[str, Any]
+    history: list[dict[str, Any]]
+    split: str
+    predictions: Predictions
+    holdout: Predictions | None
+    bundle: Bundle | None  # only where the predictions are its own
+    calibration: dict[str, Any] | None
+    dataset: Dataset | None
+    notes: tuple[Note, ...]
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.run.get("name", "unnamed"))
+
+    @property
+    def chosen_on(self) -> str:
+        """The split on which the run was allowed to choose."""
+        return holdout_split(self.run)
+
+
+def open_run_files(folder: str, split: str | None) -> RunFiles:
+    """Read a run's folder. `split` None stands for val, or for holdout where there are no predictions of val.
+
+    Raises RunError for a folder that is no run's, and for one without predictions of the split.
+    """
+    run = read_run(folder)
+    chosen = choose_split(folder, holdout_split(run), split)
+    predictions = read_predictions(folder, chosen)
+    notes = [] if split or chosen == REPORTED else [_without_val(folder, chosen)]
+    bundle, bundle_notes = open_own_bundle(folder, predictions)
+    dataset, dataset_notes = open_dataset(run, predictions)
+    holdout = read_predictions(folder, holdout_split(run)) if has_predictions(folder, holdout_split(run)) else None
+    return RunFiles(
+        folder=folder,
+        run=run,
+        history=read_history(folder),
+        split=chosen,
+        predictions=predictions,
+        holdout=holdout,
+        bundle=bundle,
+        calibration=_read_json(storage.join(folder, "calibration.json")),
+        dataset=dataset,
+        notes=(*notes, *bundle_notes, *dataset_notes),
+    )
+
+
+def read_run(folder: str) -> dict[str, Any]:
+    """Return run.yaml as plain values. Raises RunError where the folder has none, or one that is no mapping."""
+    uri = storage.join(folder, "run.yaml")
+    if not storage.exists(uri):
+        raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
+    try:
+        run = yaml.safe_load(storage.read_bytes(uri))
+    except yaml.YAMLError as error:
+        raise RunError(f"{uri} is no YAML ({' '.join(str(error).split())}); `rayprob train` writes it again") from error
+    if not isinstance(run, dict):
+        raise RunError(f"{uri} holds {type(run).__name__}, not a run; `rayprob train` writes it again")
+    return run
+
+
+def holdout_split(run: dict[str, Any]) -> str:
+    """Return the split on which a run may choose."""
+    evaluation = run.get("evaluation")
+    return str(evaluation.get("split", "holdout")) if isinstance(evaluation, dict) else "holdout"
+
+
+def choose_split(folder: str, holdout: str, split: str | None) -> str:
+    """Return the split to report on: the one asked for, else val, else holdout. Raises RunError with what there is."""
+    wanted = [split] if split else [REPORTED, holdout]
+    found = next((name for name in wanted if has_predictions(folder, name)), None)
+    if found is not None:
+        return found
+    names = storage.list_names(storage.join(folder, "predictions"))
+    there = ", ".join(name.removesuffix(".parquet") for name in names if name.endswith(".parquet")) or "none"
+    missing = " or ".join(wanted)
+    raise RunError(
+        f"{folder} has no predictions of {missing} (there: {there}); once the run has finished, "
+        f"`rayprob evaluate {folder} --split {wanted[0]}` writes them"
+    )
+
+
+def has_predictions(folder: str, split: str) -> bool:
+    """Return whether the folder holds predictions of a split."""
+    return storage.exists(storage.join(folder, "predictions", f"{split}.parquet"))
+
+
+def read_predictions(folder: str, split: str) -> Predictions:
+    """Return the predictions of a split. Raises MetricError for a damaged table."""
+    return Predictions.read(storage.join(folder, "predictions", f"{split}.parquet"))
+
+
+def read_history(folder: str) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl in order; a last line that was cut by a crash is left out."""
+    uri = storage.join(folder, "metrics.jsonl")
+    if not storage.exists(uri):
+        return []
+    lines = storage.read_bytes(uri).decode().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def open_own_bundle(folder: str, predictions: Predictions) -> tuple[Bundle | None, list[Note]]:
+    """Return the bundle that made the predictions, and notes on what it lacks."""
+    path = storage.join(folder, "bundle")
+    if not storage.exists(storage.join(path, DESCRIPTION_FILE)):
+        return None, [Note("The run has no bundle yet, so nothing here is calibrated: the run is not finished.")]
+    bundle = Bundle.load(path)
+    bundle.label_space.require_same(predictions.label_space, "the bundle", "its predictions")
+    if any(predictions.facts.get(key) != bundle.facts.get(key) for key in ORIGIN):
+        renew = f"rayprob evaluate {folder} --split {predictions.facts.get('split', REPORTED)}"
+        return None, [Note("The predictions were made before the bundle was, so its calibration is left out.", renew)]
+    if bundle.calibrator is None and not bundle.thresholds:
+        return bundle, [Note("Not calibrated yet: no calibrator, no thresholds, no guarantees.", f"rayprob calibrate {folder}")]
+    return bundle, []
+
+
+def open_dataset(run: dict[str, Any], predictions: Predictions) -> tuple[Dataset | None, list[Note]]:
+    """Return the run's dataset, and a note where it is not there any more or is another one."""
+    data = run.get("data")
+    root = str(data.get("root", "")) if isinstance(data, dict) else ""
+    try:
+        dataset = Dataset.open(root)
+        predictions.label_space.require_same(dataset.label_space, "the predictions", root)
+    except (RayprobError, LabelError) as error:
+        return None, [Note(f"The dataset cannot be opened, so the page has no images and no object sizes: {error}")]
+    stated = predictions.facts.get("dataset_fingerprint", dataset.fingerprint)
+    if stated != dataset.fingerprint:
+        return None, [Note(f"The dataset at {root} was built anew since the run, so the page has no images of it.")]
+    return dataset, []
+
+
+def _without_val(folder: str, chosen: str) -> Note:
+    return Note(
+        f"There are no predictions of {REPORTED}, so the page is about {chosen}, on which the run chose its checkpoint: its "
+        "numbers flatter the model.",
+        f"rayprob evaluate {folder}",
+    )
+
+
+def _read_json(uri: str) -> dict[str, Any] | None:
+    if not storage.exists(uri):
+        return None
+    value = json.loads(storage.read_bytes(uri))
+    return value if isinstance(value, dict) else None
