@@ -222,7 +222,7 @@ def _uneven(picture_HW3: Picture, rng: Generator) -> Picture:
 def _gradient(height_px: int, width_px: int, upper: Colour, lower: Colour) -> Picture:
     down_H1 = np.linspace(0, 1, height_px)[:, None]
     rows_H3 = np.clip(np.array(upper) + (np.array(lower) - upper) * down_H1, 0, 255).astype(np.uint8)
-    return np.repeat(rows_H3[:, None], width_px, axis=1)
+    return cv2.repeat(rows_H3[:, None], 1, width_px)  # type: ignore[no-any-return]
 
 
 def _over(picture_HW3: Picture, layer_HW3: Picture, opacity: float) -> Picture:

@@ -67,9 +67,8 @@ def paint(picture_HW3: Picture, item: Stamp, rng: Generator) -> None:
     target, source = overlap(picture_HW3.shape[:2], item)
     if source[0].stop <= source[0].start or source[1].stop <= source[1].start:
         return
-    cover_HW1 = item.coverage_HW[source][..., None].astype(np.uint16)
-    mixed = colours_HW3[source] * cover_HW1 + picture_HW3[target] * (255 - cover_HW1)
-    picture_HW3[target] = ((mixed + 127) // 255).astype(np.uint8)
+    cover_HW = item.coverage_HW[source].astype(np.float32)
+    picture_HW3[target] = cv2.blendLinear(colours_HW3[source], picture_HW3[target], cover_HW, 255 - cover_HW)
 
 
 def overlap(shape: tuple[int, ...], item: Stamp, shift_px: int = 0) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
@@ -87,18 +86,22 @@ def overlap(shape: tuple[int, ...], item: Stamp, shift_px: int = 0) -> tuple[tup
 
 
 def light(picture_HW3: Picture, rng: Generator) -> Picture:
-    """Return the picture under a random light: its brightness, colour, direction, and the camera's noise and softness."""
+    """Return the picture under a random light: its brightness, colour, direction, and the camera's grain and softness."""
     height_px, width_px, _ = picture_HW3.shape
-    across_W = np.linspace(-1, 1, width_px, dtype=np.float32) * rng.uniform(-0.22, 0.22)
-    down_H = np.linspace(-1, 1, height_px, dtype=np.float32) * rng.uniform(-0.22, 0.22)
-    gain = rng.uniform(0.72, 1.15)
-    tint_3 = 1 + rng.uniform(-0.07, 0.07, 3).astype(np.float32)
-    light_HW1 = (gain * (1 + across_W + down_H[:, None]))[..., None].astype(np.float32)
-    lit_HW3 = picture_HW3 * (light_HW1 * tint_3)
-    lit_HW3 += _noise(height_px, width_px, rng) * np.float32(rng.uniform(1, 6))
-    sharp_HW3 = np.clip(lit_HW3, 0, 255).astype(np.uint8)
+    slopes_2, gain, grain = rng.uniform(-0.22, 0.22, 2), rng.uniform(0.72, 1.15), rng.uniform(0.008, 0.045)
+    grain_HW = np.float32(grain) * _noise(height_px, width_px, rng)
+    light_HW = np.float32(gain) * (1 + _slope(height_px, width_px, slopes_2)) + grain_HW
+    tints = (1 + rng.uniform(-0.07, 0.07, 3)).tolist()
+    sharp_HW3: Picture = cv2.multiply(picture_HW3, cv2.merge([light_HW * tint for tint in tints]), dtype=cv2.CV_8U)
     is_soft, softness_px = rng.random() < 0.2, rng.uniform(0.4, 0.8)
     return cv2.GaussianBlur(sharp_HW3, (3, 3), softness_px) if is_soft else sharp_HW3
+
+
+def _slope(height_px: int, width_px: int, slopes_2: NDArray[np.float64]) -> Floats:
+    """Return a plane [H, W] that rises from -slope to +slope across and down."""
+    across_W = np.linspace(-slopes_2[0], slopes_2[0], width_px, dtype=np.float32)
+    down_H1 = np.linspace(-slopes_2[1], slopes_2[1], height_px, dtype=np.float32)[:, None]
+    return across_W + down_H1
 
 
 def _colours(item: Stamp, rng: Generator) -> Picture:
@@ -106,7 +109,7 @@ def _colours(item: Stamp, rng: Generator) -> Picture:
     gain_3 = rng.uniform(0.86, 1.1) * (1 + rng.uniform(-0.05, 0.05, 3))
     body_3, trim_3 = (np.array(PALETTE[name]) * gain_3 for name in (look.colour, look.trim))
     ramp_T3 = np.clip(body_3 + (trim_3 - body_3) * np.linspace(0, 1, 256)[:, None], 0, 255).astype(np.uint8)
-    body_HW3 = ramp_T3[_texture_on(item, look.texture)]
+    body_HW3: Picture = cv2.LUT(cv2.merge([_texture_on(item, look.texture)] * 3), ramp_T3[None])
     colours_HW3 = body_HW3.copy()
     paints = dict(zip((*PALETTE, "trim"), (np.array((*PALETTE.values(), PALETTE[look.trim])) * gain_3).tolist(), strict=True))
     edge = tuple((body_3 * 0.55).tolist())
@@ -122,6 +125,8 @@ def _colours(item: Stamp, rng: Generator) -> Picture:
 def _texture_on(item: Stamp, texture: str) -> Picture:
     """Return the weight of the trim colour [H, W]: the texture's tile turned and stretched with the object."""
     height, width = item.coverage_HW.shape
+    if texture == "plain":
+        return np.zeros((height, width), np.uint8)
     extent_px = float(np.sqrt(abs(np.linalg.det(item.matrix_23[:, :2]))))
     side = int(np.clip(2 ** np.round(np.log2(max(2 * extent_px / TEXTURE_REPEATS, 1))), 4, 64))
     tile_TT = _tile(texture, side)
@@ -136,12 +141,10 @@ def _texture_on(item: Stamp, texture: str) -> Picture:
 
 def _shade(colours_HW3: Picture, rng: Generator) -> Picture:
     """Return the colours under a soft light from one side."""
-    height, width, _ = colours_HW3.shape
     angle = rng.uniform(0, 2 * np.pi)
-    across_W = np.linspace(-1, 1, width, dtype=np.float32) * np.float32(np.cos(angle))
-    down_H = np.linspace(-1, 1, height, dtype=np.float32) * np.float32(np.sin(angle))
-    ramp_HW1 = (1 + 0.16 * (across_W + down_H[:, None]))[..., None]
-    return np.clip(colours_HW3 * ramp_HW1, 0, 255).astype(np.uint8)
+    height, width, _ = colours_HW3.shape
+    ramp_HW = 1 + _slope(height, width, 0.16 * np.array([np.cos(angle), np.sin(angle)]))
+    return cv2.multiply(colours_HW3, cv2.merge([ramp_HW] * 3), dtype=cv2.CV_8U)  # type: ignore[no-any-return]
 
 
 def _cast_shadow(picture_HW3: Picture, item: Stamp) -> None:
@@ -149,8 +152,8 @@ def _cast_shadow(picture_HW3: Picture, item: Stamp) -> None:
     target, source = overlap(picture_HW3.shape[:2], item, shift_px)
     shadow_HW = cv2.blur(item.coverage_HW, (2 * shift_px + 1, 2 * shift_px + 1))[source]
     if shadow_HW.size:
-        light_HW1 = 255 - (shadow_HW.astype(np.uint16) * 2 // 5)[..., None]
-        picture_HW3[target] = (picture_HW3[target] * light_HW1 // 255).astype(np.uint8)
+        left_HW3 = cv2.merge([255 - (0.4 * shadow_HW).astype(np.uint8)] * 3)
+        picture_HW3[target] = cv2.multiply(picture_HW3[target], left_HW3, scale=1 / 255)
 
 
 def _fill(picture: Picture, polygon: NDArray[np.int32], colour: int | tuple[float, ...]) -> None:
@@ -210,7 +213,7 @@ TEXTURES: dict[str, Callable[[Floats, Floats], Weights]] = {
 
 @cache
 def _noise_bank() -> Floats:
-    return np.random.default_rng(0).standard_normal((MAX_SIDE_PX + 256, MAX_SIDE_PX + 256, 1), dtype=np.float32)
+    return np.random.default_rng(0).standard_normal((MAX_SIDE_PX + 256, MAX_SIDE_PX + 256), dtype=np.float32)
 
 
 def _noise(height_px: int, width_px: int, rng: Generator) -> Floats:
