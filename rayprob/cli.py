@@ -136,6 +136,34 @@ def train(
 
 
 @app.command()
+def refit(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run, such as runs/demo.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as head.name=bernoulli or epochs=40; repeat.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The new run's name; its folder lies beside RUN.")] = None,
+    folder: Annotated[str | None, typer.Option("--folder", metavar="DIR", help="The new run's folder.")] = None,
+) -> None:
+    """Train a new head, by default a mixture of 16 components, on the frozen features of a run: a new run, in minutes."""
+    from rayprob.console import RunView
+    from rayprob.spec import override
+    from rayprob.train.refit import RefitSpec
+    from rayprob.train.refit import refit as train_head
+
+    spec = RefitSpec.parse(override({}, overrides or ()), where="refit")
+    with RunView(out) as view:
+        refitted = train_head(run_folder, spec, name=name, folder=folder, tell=view.tell)
+    best = refitted.best
+    already = "was there already" if refitted.was_finished else "finished"
+    out.print(
+        f"{already}; best holdout NLL {best['nll_nats']:.3f} nats, mAP {best['mAP']:.4f} at step {best['step']} "
+        f"of {refitted.total_steps}",
+        soft_wrap=True,
+    )
+    out.print(f"next: rayprob evaluate {refitted.folder}    rayprob calibrate {refitted.folder}", soft_wrap=True)
+
+
+@app.command()
 def evaluate(
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run, such as runs/demo.")],
     split: Annotated[str, typer.Option("--split", help="Which split of the run's dataset.")] = "val",
@@ -247,6 +275,26 @@ def export(
         f"for batches of {batches} images of several sizes",
         soft_wrap=True,
     )
+
+
+@app.command()
+def report(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of an evaluated run, such as runs/demo.")],
+    split: Annotated[str | None, typer.Option("--split", help="Which split: val, or holdout where val is not there.")] = None,
+    path: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="Where to write; by default RUN/report.html.")
+    ] = None,
+) -> None:
+    """Write one HTML page about a run: numbers beside published ones, charts, scenes, images, how it was made."""
+    from rayprob.report.report import report as write_page
+
+    with err.status("drawing the page"):
+        written = write_page(run_folder, split, path)
+    out.print(
+        f"{written.path}: {written.num_samples:,} images of {written.split}, {written.size_bytes / 1e6:.1f} MB", soft_wrap=True
+    )
+    for note in written.notes:
+        out.print(f"note: {note.text}{f' {note.command}' if note.command else ''}", markup=False, soft_wrap=True)
 
 
 def main() -> None:

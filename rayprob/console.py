@@ -18,7 +18,7 @@ class RunView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
-            TextColumn("step {task.completed}/{task.total}"),
+            TextColumn("{task.fields[unit]} {task.completed}/{task.total}"),
             BarColumn(bar_width=24),
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
@@ -28,6 +28,7 @@ class RunView:
             transient=True,
         )
         self._task: TaskID | None = None
+        self._features_task: TaskID | None = None
         self._launched_at_s = time.monotonic()
         self._steps_per_epoch = 1
 
@@ -42,6 +43,7 @@ class RunView:
         """Show one event; kinds without a line of their own are passed over."""
         show = {
             "launch": self._launch,
+            "features": self._features,
             "start": self._start,
             "step": self._step,
             "evaluation": self._evaluation,
@@ -58,6 +60,15 @@ class RunView:
         self._line(f"{word} with {event['num_workers']} worker(s), {device} each; everything lies in {event['folder']}")
         self._progress.console.print("[dim]Ctrl-C saves and stops; the same command goes on[/dim]")
 
+    def _features(self, event: dict[str, Any]) -> None:
+        """Show features being computed; the bar of a split goes when it is full."""
+        if self._features_task is None:
+            self._features_task = self._progress.add_task("", total=event["total"], unit=f"features of {event['split']}")
+        self._progress.update(self._features_task, completed=event["done"])
+        if event["done"] == event["total"]:
+            self._progress.remove_task(self._features_task)
+            self._features_task = None
+
     def _start(self, event: dict[str, Any]) -> None:
         waited_s = time.monotonic() - self._launched_at_s
         self._steps_per_epoch = event["steps_per_epoch"]
@@ -66,7 +77,7 @@ class RunView:
             f"{event['total_steps']:,} steps on {event['world_size']} x {event['device']} (ready after {waited_s:.0f} s)"
         )
         if self._task is None:
-            self._task = self._progress.add_task("", total=event["total_steps"], completed=event["step"])
+            self._task = self._progress.add_task("", total=event["total_steps"], completed=event["step"], unit="step")
 
     def _step(self, event: dict[str, Any]) -> None:
         if self._task is not None:
@@ -77,10 +88,11 @@ class RunView:
         if self._task is not None:
             self._progress.update(self._task, completed=event["step"])
         best = "  best so far" if event["is_best"] else ""
+        in_use = f"  {event['components_in_use']:.1f} components in use" if "components_in_use" in event else ""
         self._line(
             f"step {event['step']:>6} (epoch {event['step'] / self._steps_per_epoch:.1f})  holdout mAP {event['mAP']:.4f}  "
             f"OF1 {event['OF1']:.3f} at 0.5, {event['best_OF1']:.3f} at {event['best_threshold']:.2f}  "
-            f"NLL {event['nll_nats']:.2f} nats{best}"
+            f"NLL {event['nll_nats']:.2f} nats{in_use}{best}"
         )
 
     def _stopping(self, event: dict[str, Any]) -> None:

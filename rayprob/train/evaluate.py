@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rayprob.data.manifest import Manifest
@@ -12,6 +13,7 @@ from rayprob.metrics.counting import best_single_threshold, paper_metrics
 from rayprob.metrics.gather import gather_rows
 from rayprob.metrics.ranking import average_precision
 from rayprob.models.classifier import Classifier
+from rayprob.models.heads import components_in_use
 from rayprob.predictions import Predictions
 from rayprob.probability.distribution import from_outputs
 from rayprob.train.compute import Compute, evaluating
@@ -80,7 +82,10 @@ def ranking_scores(predictions: Predictions) -> NDArray[Any]:
 
 
 def evaluation_numbers(predictions: Predictions) -> dict[str, Any]:
-    """Return what a run records at an evaluation: mAP, the paper's six at 0.5, best OF1, NLL per image, AP per label."""
+    """Return what a run records at an evaluation: mAP, the paper's six at 0.5, best OF1, NLL per image, AP per label.
+
+    A mixture's also say how many of its components are in use, which falls where the mixture collapses.
+    """
     targets_NL, known_NL = predictions.targets_NL, predictions.known_NL
     marginals_NL = marginals(predictions)
     ap_L = average_precision(ranking_scores(predictions), targets_NL, known_NL)
@@ -88,10 +93,13 @@ def evaluation_numbers(predictions: Predictions) -> dict[str, Any]:
     best = best_single_threshold(marginals_NL, targets_NL, known_NL, objective="OF1")
     log_prob_N = from_outputs(predictions.family, predictions.outputs).log_prob(targets_NL, known_NL)
     names = predictions.label_space.names
+    mixing_NK = predictions.outputs.get("mixing_logits")
+    in_use = {} if mixing_NK is None else {"components_in_use": float(components_in_use(torch.from_numpy(mixing_NK)))}
     return {
         **at_half.to_dict(),
         "best_OF1": best.value,
         "best_threshold": best.threshold,
         "nll_nats": float(-np.mean(log_prob_N)),
+        **in_use,
         "ap": {name: float(ap) for name, ap in zip(names, ap_L, strict=True) if np.isfinite(ap)},
     }

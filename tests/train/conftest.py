@@ -69,7 +69,7 @@ class MakeRun(Protocol):
     def __call__(self, folder: Path, **changes: Any) -> Run: ...
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_run(tiny: str) -> MakeRun:
     """A run on the tiny dataset, in a folder of the test's choice."""
 

@@ -1,0 +1,106 @@
+"""Features of a whole split under a bundle, computed once and kept beside the run. N samples, F features, L labels."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from rayprob import storage
+from rayprob.bundle import DESCRIPTION_FILE, Bundle
+from rayprob.data.manifest import Dataset
+from rayprob.errors import RunError
+from rayprob.loader.augment import build_transform
+from rayprob.loader.loader import EvalStream
+from rayprob.loader.order import Place
+from rayprob.models.weights import WEIGHTS_FILE
+from rayprob.spec import fingerprint
+from rayprob.train.compute import Compute, evaluating
+from rayprob.train.run import Run
+
+FOLDER = "features"
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What a frozen backbone and pooling make of each sample, beside what is true of it; rows in order of sample_id."""
+
+    sample_ids_N: Tensor
+    features_NF: Tensor
+    targets_NL: Tensor
+    known_NL: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sample_ids_N)
+
+    def to(self, device: torch.device) -> "Features":
+        """Return the same on a device."""
+        return Features(*(tensor.to(device) for tensor in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished run whose features are wanted: its run file, dataset and bundle, and the fingerprint of what sets features."""
+
+    run: Run
+    dataset: Dataset
+    bundle: Bundle
+    fingerprint: str
+
+    @classmethod
+    def open(cls, run: Run, bundle: Bundle) -> "Source":
+        """Bind a run, its bundle and its dataset. Raises LabelError where the dataset has other labels than the bundle."""
+        dataset = Dataset.open(run.data.root)
+        bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", run.data.root)
+        described = json.loads(storage.read_bytes(storage.join(run.run_folder, "bundle", DESCRIPTION_FILE)))
+        parts = [described["files"][WEIGHTS_FILE], described["model"], described["transform"], dataset.fingerprint]
+        return cls(run, dataset, bundle, fingerprint(parts))
+
+
+def split_features(source: Source, split: str, tell: Tell) -> Features:
+    """Return the features of a split under the evaluation transform, from RUN/features where they lie there already.
+
+    `tell` gets events of kind features: the split, the samples done and their number. Raises DatasetError for an unknown
+    split, RunError for a file of features that cannot be read.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    compute = Compute.plan(source.run.precision, Place(), device)
+    name = f"{split}-{fingerprint([source.fingerprint, str(compute.autocast_dtype)])}.safetensors"
+    uri = storage.join(source.run.run_folder, FOLDER, name)
+    if storage.exists(uri):
+        return _read(uri)
+    features = _compute(source, split, compute, tell)
+    storage.write_bytes(uri, safetensors.torch.save(vars(features)))
+    return features
+
+
+def _compute(source: Source, split: str, compute: Compute, tell: Tell) -> Features:
+    manifest, bundle = source.dataset.split(split), source.bundle
+    micro_batch = source.run.evaluation.micro_batch
+    transform = build_transform(bundle.transform_spec)
+    stream = EvalStream(manifest, source.run.stream, transform, place=Place(), micro_batch=micro_batch)
+    compute.place_weights(bundle.classifier)
+    rows: list[tuple[Tensor, ...]] = []
+    with evaluating(bundle.classifier):
+        for batch in stream:
+            with compute.autocast():
+                features_BF = bundle.classifier.features(compute.images(batch.images_BCHW)).float().cpu()
+            rows.append((batch.sample_ids_B, features_BF, batch.targets_BL, batch.known_BL))
+            done = min(len(rows) * micro_batch, len(manifest))
+            tell({"kind": "features", "split": split, "done": done, "total": len(manifest)})
+    bundle.classifier.to("cpu")
+    tensors = [torch.cat(parts) for parts in zip(*rows, strict=True)]
+    order = torch.argsort(tensors[0], stable=True)
+    return Features(*(tensor[order].clone() for tensor in tensors))
+
+
+def _read(uri: str) -> Features:
+    try:
+        return Features(**safetensors.torch.load(storage.read_bytes(uri)))
+    except (SafetensorError, TypeError) as error:
+        raise RunError(f"{uri} holds no features ({error}); remove the file, and they are computed anew") from error

@@ -1,0 +1,172 @@
+"""A head that learns on features which lie in memory: plain steps, in one process, the same for the same seed.
+
+N samples, F features, G = global_batch.
+"""
+
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rayprob.errors import NonFiniteLoss
+from rayprob.labels import LabelSpace
+from rayprob.models.classifier import Classifier
+from rayprob.models.losses import Loss, build_loss
+from rayprob.predictions import Predictions
+from rayprob.seeds import derive
+from rayprob.train.evaluate import evaluation_numbers
+from rayprob.train.features import Features, Tell
+from rayprob.train.history import History
+from rayprob.train.loop import judged
+from rayprob.train.optimizer import build_optimizer, clip_gradients, lr_factor, set_lr
+from rayprob.train.run import Run
+from rayprob.train.state import Progress
+
+ROWS_AT_ONCE = 4096
+
+
+@dataclass
+class Fitting:
+    """A refit under way: the classifier whose head learns, its features, and the best head so far by holdout NLL."""
+
+    run: Run
+    classifier: Classifier
+    train_split: Features
+    holdout: Features
+    label_space: LabelSpace
+    history: History
+    tell: Tell
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    progress: Progress = field(default_factory=Progress)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def start(
+        cls, run: Run, classifier: Classifier, train: Features, holdout: Features, label_space: LabelSpace, tell: Tell
+    ) -> "Fitting":
+        """Build what training needs; the history of an earlier try in the run's folder is dropped."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        classifier.head.to(device)
+        return cls(
+            run=run,
+            classifier=classifier,
+            train_split=train.to(device),
+            holdout=holdout.to(device),
+            label_space=label_space,
+            history=History(run.run_folder, step=-1),
+            tell=tell,
+            loss=build_loss(run.loss),
+            optimizer=build_optimizer(classifier, run.optimizer, device),
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.train_split) // self.run.stream.global_batch
+
+    @property
+    def total_steps(self) -> int:
+        return self.run.duration.in_steps(self.steps_per_epoch, self.run.stream.global_batch)
+
+    def train(self) -> None:
+        """Take all steps, or as many as patience allows, with an evaluation before the first one and after each epoch."""
+        self._record("start", self._start_facts())
+        self.evaluate()
+        losses: list[float] = []
+        began_s = time.perf_counter()
+        for rows_G in self._batches():
+            losses.append(self.take_step(rows_G))
+            step = self.progress.step
+            if step % self.run.log_every_steps == 0 or step == self.total_steps:
+                self._record("step", self._step_facts(losses, time.perf_counter() - began_s))
+                losses, began_s = [], time.perf_counter()
+            if step % self.steps_per_epoch == 0 or step == self.total_steps:
+                self.evaluate()
+                began_s = time.perf_counter()
+            if self.progress.is_stopped_early:
+                return
+
+    def take_step(self, rows_G: Tensor) -> float:
+        """Take one optimizer step over the samples of a global batch; return its mean loss. Raises NonFiniteLoss."""
+        run, step, split = self.run, self.progress.step, self.train_split
+        set_lr(self.optimizer, lr_factor(run.schedule, step, self.total_steps))
+        torch.manual_seed(derive(run.seed, "step", step))
+        head = self.classifier.head.train()
+        loss = self.loss(head(split.features_NF[rows_G]), split.targets_NL[rows_G], split.known_NL[rows_G]).mean()
+        if not math.isfinite(value := loss.item()):
+            raise NonFiniteLoss(f"the loss of step {step + 1} is not finite; lower optimizer.lr or set optimizer.clip_norm")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip_gradients(list(head.parameters()), run.optimizer.clip_norm)
+        self.optimizer.step()
+        self.progress = replace(self.progress, step=step + 1)
+        return value
+
+    def evaluate(self) -> None:
+        """Evaluate on holdout, and keep the head where its NLL is the lowest so far."""
+        started_at_s = time.perf_counter()
+        numbers = evaluation_numbers(predictions_of(self.classifier, self.holdout, self.label_space, {}))
+        self.progress = judged(self.progress, -numbers["nll_nats"], self.run)
+        is_best = self.progress.best_step == self.progress.step
+        if is_best:
+            self.best_weights = deepcopy(self.classifier.head.state_dict())
+        self._record("evaluation", {**numbers, "is_best": is_best, "elapsed_s": time.perf_counter() - started_at_s})
+
+    def restore_best(self) -> Classifier:
+        """Return the classifier with the best head, in evaluation mode."""
+        self.classifier.head.load_state_dict(self.best_weights)
+        return self.classifier.eval()
+
+    def _batches(self) -> Iterator[Tensor]:
+        """Yield the rows of each step; an epoch's order comes of the seed, and its last incomplete batch is dropped."""
+        size = self.run.stream.global_batch
+        for step in range(self.total_steps):
+            epoch, batch = divmod(step, self.steps_per_epoch)
+            if batch == 0:
+                order_N = np.random.default_rng(derive(self.run.seed, "order", epoch)).permutation(len(self.train_split))
+            yield torch.from_numpy(order_N[batch * size : (batch + 1) * size])
+
+    def _start_facts(self) -> dict[str, Any]:
+        return {
+            "total_steps": self.total_steps,
+            "steps_per_epoch": self.steps_per_epoch,
+            "train_samples": len(self.train_split),
+            "world_size": 1,
+            "device": str(self.train_split.features_NF.device),
+            "trainable_parameters": sum(parameter.numel() for parameter in self.classifier.head.parameters()),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+
+    def _step_facts(self, losses: list[float], elapsed_s: float) -> dict[str, Any]:
+        lr = self.run.optimizer.lr * lr_factor(self.run.schedule, self.progress.step - 1, self.total_steps)
+        images_per_s = len(losses) * self.run.stream.global_batch / elapsed_s
+        return {"loss": float(np.mean(losses)), "lr": lr, "images_per_s": images_per_s, "data_wait": 0.0}
+
+    def _record(self, kind: str, values: Mapping[str, Any]) -> None:
+        self.history.record(kind, self.progress.step, values)
+        self.tell({"kind": kind, "step": self.progress.step, **values})
+
+
+@torch.inference_mode()
+def predictions_of(classifier: Classifier, split: Features, label_space: LabelSpace, facts: dict[str, Any]) -> Predictions:
+    """Return what the classifier's head says of a split's features."""
+    head = classifier.head.eval()
+    parts = [head(features_BF) for features_BF in torch.split(split.features_NF, ROWS_AT_ONCE)]
+    return Predictions(
+        label_space=label_space,
+        sample_ids_N=split.sample_ids_N.cpu().numpy(),
+        targets_NL=split.targets_NL.cpu().numpy(),
+        known_NL=split.known_NL.cpu().numpy(),
+        family=classifier.family,
+        outputs={name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]},
+        facts=facts,
+    )

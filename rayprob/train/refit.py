@@ -1,0 +1,179 @@
+"""`rayprob refit`: a second stage, in which a new head learns on the frozen features of a finished run.
+
+The story is `refit`: features of both splits, once; a head that starts from the label sets of the training split and from the
+run's own Bernoulli head; plain training on the features; and a new run folder that every other verb takes.
+"""
+
+import posixpath
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import nn
+
+from rayprob import storage
+from rayprob.bundle import Bundle
+from rayprob.errors import RunError
+from rayprob.models.classifier import Classifier
+from rayprob.models.heads import BernoulliHead, HeadSpec, MixtureHead, Start, build_head
+from rayprob.models.losses import LossSpec
+from rayprob.seeds import derive
+from rayprob.spec import Spec
+from rayprob.train.assess import open_bundle
+from rayprob.train.features import Source, Tell, split_features
+from rayprob.train.fitting import Fitting, predictions_of
+from rayprob.train.folder import claim, open_run
+from rayprob.train.history import read_history
+from rayprob.train.job import label_mixture, prevalence
+from rayprob.train.optimizer import OptimizerSpec, ScheduleSpec
+from rayprob.train.run import Duration, Run, check
+
+
+class RefitSpec(Spec):
+    """How a new head learns. Its loss is the head's own by default: bce for bernoulli, mixture for mixture.
+
+    The evaluation with the lowest holdout NLL is kept, the start included; `patience` stops after so many epochs without a
+    lower one.
+    """
+
+    head: HeadSpec = HeadSpec(name="mixture", components=16)
+    loss: LossSpec | None = None
+    optimizer: OptimizerSpec = OptimizerSpec(lr=1e-3, weight_decay=1e-2)
+    schedule: ScheduleSpec = ScheduleSpec()
+    epochs: PositiveFloat = 20.0
+    global_batch: PositiveInt = 64
+    seed: int = 0
+    patience: PositiveInt | None = Field(default=None, description="stop after so many epochs without a lower holdout NLL")
+
+    @property
+    def loss_of_head(self) -> LossSpec:
+        """The loss, by default the negative log-likelihood of the head's family."""
+        return self.loss or LossSpec(name="mixture" if self.head.name == "mixture" else "bce")
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """How a refit ended: the new run's folder and length, and the evaluation that was kept, as metrics.jsonl has it."""
+
+    folder: str
+    total_steps: int
+    best: dict[str, Any]
+    was_finished: bool
+
+
+def refit(
+    source_folder: str,
+    spec: RefitSpec,
+    *,
+    name: str | None = None,
+    folder: str | None = None,
+    tell: Tell = lambda event: None,
+) -> Refitted:
+    """Train a new head on the features of the run in `source_folder`, and write it as a run of its own.
+
+    The new run lies beside the old one, or in `folder`; the same refit of the same bundle finds itself there and is over at
+    once. `tell` gets the rows of the new metrics.jsonl, and events of kind features before them. Raises RunError for a run
+    without a bundle and for a folder of another run, SpecError where parts do not fit.
+    """
+    source = Source.open(open_run(source_folder), open_bundle(source_folder))
+    run = refit_run(source, spec, name=name, folder=folder)
+    check(run, source.dataset, world_size=1)
+    if claim(run, source.dataset).is_finished:
+        _require_same_source(run, source)
+        return _refitted(run, was_finished=True)
+    train = split_features(source, run.data.train_split, tell)
+    holdout = split_features(source, run.evaluation.split, tell)
+    fitting = Fitting.start(
+        run, fresh_classifier(run, source, train.features_NF.shape[1]), train, holdout, source.bundle.label_space, tell
+    )
+    try:
+        fitting.train()
+    finally:
+        fitting.history.close()
+    write(source, fitting)
+    return _refitted(run, was_finished=False)
+
+
+def refit_run(source: Source, spec: RefitSpec, *, name: str | None, folder: str | None) -> Run:
+    """Return the refit as a run: the source's bundle as a frozen backbone, and on it the head of `spec`."""
+    old = source.run
+    components = spec.head.components if spec.head.name == "mixture" else ""
+    name = name or f"{old.name}-{spec.head.name}{components}"
+    frozen = {"weights": storage.join(old.run_folder, "bundle"), "weights_part": "features", "frozen": "backbone"}
+    changes = {
+        "name": name,
+        "folder": folder or posixpath.join(posixpath.dirname(old.run_folder.rstrip("/")), name),
+        "seed": spec.seed,
+        "stream": {**old.stream.model_dump(), "global_batch": spec.global_batch},
+        "model": {**old.model.model_dump(), **frozen, "head": spec.head.model_dump()},
+        "loss": spec.loss_of_head.model_dump(),
+        "optimizer": spec.optimizer.model_dump(),
+        "schedule": spec.schedule.model_dump(),
+        "duration": Duration(epochs=spec.epochs).model_dump(),
+        "ema": None,
+        "evaluation": {
+            **old.evaluation.model_dump(),
+            "every": Duration(epochs=1).model_dump(),
+            "patience": spec.patience,
+            "min_gain": 0.0,
+        },
+    }
+    return Run.parse({**old.model_dump(), **changes}, where=f"the refit of {old.run_folder}")
+
+
+def fresh_classifier(run: Run, source: Source, num_features: int) -> Classifier:
+    """Return the source's backbone and pooling under the new head, which starts from what is known already.
+
+    A mixture starts from the mixture fitted to the label sets of the training split; both heads take over a Bernoulli head of
+    the source. The seed alone decides what is random.
+    """
+    torch.manual_seed(derive(run.seed, "weights"))
+    train_split, old = source.dataset.split(run.data.train_split), source.bundle.classifier
+    fitted = label_mixture(run, train_split) if run.model.head.name == "mixture" else ()
+    start = Start(prevalence(train_split), *fitted)
+    head = build_head(run.model.head, num_features, len(source.bundle.label_space), start)
+    if isinstance(old.head, BernoulliHead):
+        _take_over(head, old.head)
+    return Classifier(old.backbone, old.pooling, head, run.model)
+
+
+def write(source: Source, fitting: Fitting) -> None:
+    """Write the holdout predictions of the kept head, then the bundle that ends the run."""
+    run, classifier = fitting.run, fitting.restore_best()
+    facts = {
+        "run": run.model_dump(mode="json"),
+        "run_fingerprint": run.fingerprint,
+        "dataset_fingerprint": source.dataset.fingerprint,
+        "step": fitting.progress.best_step,
+        "refit": {"source": source.run.run_folder, "source_fingerprint": source.fingerprint},
+    }
+    split = run.evaluation.split
+    predictions = predictions_of(classifier, fitting.holdout, source.bundle.label_space, {**facts, "split": split})
+    predictions.write(storage.join(run.run_folder, "predictions", f"{split}.parquet"))
+    bundle = Bundle(classifier, run.model, source.bundle.label_space, source.bundle.transform_spec, facts=facts)
+    bundle.save(storage.join(run.run_folder, "bundle"))
+
+
+def _take_over(head: nn.Module, old: BernoulliHead) -> None:
+    weight_LF, bias_L = old.linear.weight.detach(), old.linear.bias.detach()
+    if isinstance(head, MixtureHead):
+        head.start_from_bernoulli(weight_LF, bias_L)
+    else:
+        head.load_state_dict(old.state_dict())
+
+
+def _require_same_source(run: Run, source: Source) -> None:
+    made_from = open_bundle(run.run_folder).facts["refit"]["source_fingerprint"]
+    if made_from != source.fingerprint:
+        raise RunError(
+            f"{run.run_folder} is a refit of what {source.run.run_folder} held before: its bundle was {made_from}, now it is "
+            f"{source.fingerprint}; give another --name, or remove the folder of the refit"
+        )
+
+
+def _refitted(run: Run, *, was_finished: bool) -> Refitted:
+    rows = read_history(run.run_folder)
+    best = [row for row in rows if row["kind"] == "evaluation" and row["is_best"]][-1]
+    start = next(row for row in rows if row["kind"] == "start")
+    return Refitted(run.run_folder, start["total_steps"], best, was_finished)
