@@ -11,7 +11,7 @@ from rayprob.predictions import Predictions
 from rayprob.probability.conformal import missed_share
 from rayprob.probability.distribution import LabelDistribution, from_outputs
 from rayprob.probability.holdout import Bools, Floats
-from rayprob.probability.rules import Rules
+from rayprob.probability.rules import JOINT_RULES, Rules
 from rayprob.probability.thresholds import fit_global_threshold, fit_label_thresholds
 
 
@@ -53,16 +53,19 @@ class Comparison:
 
 
 def compare(predictions: Predictions, after: LabelDistribution, sets: Mapping[str, Bools]) -> Comparison:
-    """Return the numbers of predictions as they are, of their calibrated distributions, and of label sets by rule."""
+    """Return the numbers of predictions as they are, of their calibrated distributions, and of label sets by rule.
+
+    The rules that read the distribution itself are added to `sets`.
+    """
     before = from_outputs(predictions.family, predictions.outputs)
-    marginals_NL = after.marginals()
+    marginals_NL, joint = after.marginals(), {rule: decide(after) for rule, decide in JOINT_RULES.items()}
     return Comparison(
         split=str(predictions.facts["split"]),
         num_samples=len(predictions),
         before=honesty(before, predictions),
         after=honesty(after, predictions),
         before_at_half=set_numbers(Rules().label_sets(before, "0.5"), predictions),
-        sets={rule: set_numbers(sets_NL, predictions) for rule, sets_NL in sets.items()},
+        sets={rule: set_numbers(sets_NL, predictions) for rule, sets_NL in {**sets, **joint}.items()},
         oracles={rule: set_numbers(sets_NL, predictions) for rule, sets_NL in oracle_sets(marginals_NL, predictions).items()},
     )
 

@@ -66,7 +66,7 @@ def test_the_bundle_decides_as_the_report_says(tmp_path: Path) -> None:
     assert bundle.facts["calibration"] == {"method": report.method, "split": "holdout", "num_samples": 400}
     distribution = bundle.distribution(val.outputs)
     assert report.reported is not None
-    assert list(report.reported.sets) == ["0.5", *fitted, "recall@0.05", "recall@0.1", "recall@0.2"]
+    assert list(report.reported.sets) == ["0.5", *fitted, "recall@0.05", "recall@0.1", "recall@0.2", "best_F1", "top_set"]
     for rule, numbers in report.reported.sets.items():
         sets_NL = bundle.label_sets(distribution, rule)
         assert pytest.approx(f1_score(val.targets_NL, sets_NL, average="micro", zero_division=0)) == numbers.OF1
