@@ -1,6 +1,9 @@
 """`rayprob calibrate`: from a run's holdout predictions to a bundle with honest marginals, thresholds and guarantees.
 
 Everything is fitted on holdout; val is only reported. N samples, L labels.
+
+A guarantee supposes that holdout and later images are exchangeable. The run has chosen its checkpoint on holdout, so strictly
+they are not; the missed share on val, beside the one promised, shows what that costs.
 """
 
 import json
