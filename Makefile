@@ -1,4 +1,4 @@
-# make demo    scenes -> shards -> train -> evaluate on this machine, in ./demo
+# make demo    scenes -> shards -> train -> evaluate -> calibrate -> report on this machine, in ./demo
 # make test    all tests          make lint    ruff and mypy
 # make bench   every benchmark, ratios measured side by side
 PYTHON ?= python3
@@ -13,6 +13,33 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/rayprob scenes demo/scenes --train 4000 --val 1000 --size 128 --labels 20
+	$(BIN)/rayprob shard shards/scenes.yaml
+	$(BIN)/rayprob train tune_configs/demo.yaml
+	$(BIN)/rayprob evaluate demo/run
+	$(BIN)/rayprob calibrate demo/run
+	$(BIN)/rayprob report demo/run
+	@echo
+	@echo "what lies where   demo/run/report.html   the page: open it in a browser"
+	@echo "                  demo/run/bundle        the trained classifier, ready to predict"
+	@echo "                  demo/shards            the dataset; demo/scenes: its images"
+	@echo "what to try next  . $(BIN)/activate"
+	@echo "                  rayprob predict demo/run demo/scenes/val2014/*0000040*.jpg --query 'P(chair | dining table)'"
+	@echo "                  rayprob train tune_configs/demo.yaml --set name=wider --set folder=demo/wider --set duration.epochs=10"
+	@echo "                  rayprob inspect demo/shards;  tensorboard --logdir demo"
+
+# What needs real images is skipped where ../shared is absent; a demo makes the run for the calibration benchmark.
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/exact_map.py
+	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/label_mixture.py
+	$(BIN)/python benchmarks/queries_speed.py
+	$(BIN)/python benchmarks/conformal_risk.py
+	$(BIN)/python benchmarks/shard_writing.py
+	$(BIN)/rayprob shard shards/coco-sample.yaml
+	$(BIN)/python benchmarks/loader_throughput.py shards/coco-sample
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
