@@ -21,6 +21,7 @@ from rayprob.predictions import Predictions
 from rayprob.train import folder, loop
 from rayprob.train.assess import assess
 from rayprob.train.history import read_history
+from rayprob.train.job import label_mixture, prepare, prevalence
 from rayprob.train.loop import Outcome, fit
 from rayprob.train.run import Run
 from rayprob.train.state import latest, list_checkpoints
@@ -107,6 +108,48 @@ def test_a_run_stopped_at_any_step_ends_bit_identical(make_run: MakeRun, tmp_pat
         outcome = start(stopped)
     assert outcome.ending == "stopped"
     assert stop_at <= outcome.step <= stop_at + 1
+    (tmp_path / "two" / "stop").unlink()
+    assert start(stopped).ending == "finished"
+    assert_equal_states(last_tensors(undisturbed), last_tensors(stopped))
+    assert losses(undisturbed) == losses(stopped)
+
+
+MIXTURE: dict[str, Any] = {
+    "model": {"backbone": "squeezenet1_1", "norm": "frozen", "head": {"name": "mixture", "components": 3, "rank": 1}},
+    "loss": {"name": "mixture"},
+}
+
+
+def test_a_mixture_head_learns_end_to_end_and_counts_its_components(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path, **MIXTURE, duration={"steps": 60}, evaluation={"every": {"steps": 30}})
+    outcome = start(run)
+    assert outcome.best_score is not None
+    assert outcome.best_score > 0.8
+    evaluations = [row for row in read_history(run.run_folder) if row["kind"] == "evaluation"]
+    assert all(1 <= row["components_in_use"] <= 3 for row in evaluations)
+    predictions = Predictions.read(str(tmp_path / "predictions" / "holdout.parquet"))
+    assert predictions.outputs["component_logits"].shape == (len(predictions), 3, 4)
+    assert assess(str(tmp_path), "val").at_half.mAP > 0.8
+
+
+def test_a_mixture_run_starts_from_the_label_sets_of_its_training_split(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path, **MIXTURE)
+    job = prepare(run, Place(), CPU)
+    assert job.history
+    job.history.close()
+    head = job.state.classifier.head
+    train_split = job.dataset.split("train")
+    mixing_K, probabilities_KL = label_mixture(run, train_split)
+    assert np.allclose(torch.softmax(head.mixing.bias, 0).detach().numpy(), mixing_K, atol=1e-6)
+    assert np.allclose(torch.sigmoid(head.offsets).detach().numpy().reshape(3, 4), probabilities_KL, atol=1e-6)
+    assert np.allclose(mixing_K @ probabilities_KL, prevalence(train_split), atol=0.03)
+
+
+def test_a_stopped_mixture_run_ends_bit_identical(make_run: MakeRun, tmp_path: Path) -> None:
+    undisturbed, stopped = make_run(tmp_path / "one", **MIXTURE), make_run(tmp_path / "two", **MIXTURE)
+    start(undisturbed)
+    folder.ask_to_stop(stopped.run_folder)
+    assert start(stopped).ending == "stopped"
     (tmp_path / "two" / "stop").unlink()
     assert start(stopped).ending == "finished"
     assert_equal_states(last_tensors(undisturbed), last_tensors(stopped))
