@@ -41,6 +41,14 @@ class ShardCache:
     retries: int
     backoff_s: float = 0.5
 
+    def __post_init__(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot make the cache folder {self.folder}: {error.strerror}; set cache_dir to a folder on this node"
+            ) from error
+
     def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
         """Return bytes of a shard, fetching it whole where it is absent. Raises StorageError, DatasetError.
 
@@ -140,7 +148,7 @@ class ShardCache:
             if count < self.retries:
                 log.info("attempt %d to fetch %s failed: %s", count + 1, uri, last)
                 # Jitter, so that ranks that failed together do not come back together.
-                time.sleep(min(MAX_BACKOFF_S, self.backoff_s * 2**count) * random.uniform(0.5, 1.0))
+                time.sleep(min(MAX_BACKOFF_S, self.backoff_s * 2**count) * random.SystemRandom().uniform(0.5, 1.0))
         raise StorageError(
             f"cannot fetch {uri}: {self.retries + 1} attempts failed, the last with: {' '.join(str(last).split())}; "
             f"check network and credentials, or raise retries"
@@ -161,7 +169,6 @@ def check_budget(cache: ShardCache, shards: Iterable[str], *, at_once: int, why:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path` alone, waiting for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

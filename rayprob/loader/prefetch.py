@@ -48,7 +48,7 @@ class Prefetcher:
 
     def _admit(self) -> None:
         for _ in range(ADMITTED_AT_ONCE):
-            # The micro batch in hand is always admitted; min_cache_bytes sees to it that its window fits.
+            # The micro batch in hand is always admitted; check_budget has seen to it that its window fits.
             if self._next is None or len(self._admitted) >= MAX_AHEAD or (self._admitted and not self._fits(self._next)):
                 return
             for shard in self._next:

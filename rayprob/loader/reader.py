@@ -21,24 +21,31 @@ class SampleReader:
         Raises SampleError where they are not those that were built, and DatasetError where the shard is missing or cut.
         """
         jpeg = self._read(row)
-        found, wanted = zlib.crc32(jpeg), int(self.manifest.crc32_N[row])
-        if found != wanted and self._shards.forget(self._shard(row)):
-            found = zlib.crc32(jpeg := self._read(row))
-        if found != wanted:
-            raise SampleError(
-                f"{describe(self.manifest, row)}: its bytes have crc32 {found:#010x}, the manifest says {wanted:#010x}; "
-                f"{remedy(self.manifest)}"
-            )
+        fault = self._fault(row, jpeg)
+        if fault and self._shards.forget(self._shard(row)):
+            jpeg = self._read(row)
+            fault = self._fault(row, jpeg)
+        if fault:
+            raise fault
         return jpeg
 
     def _read(self, row: int) -> bytes:
-        manifest, size_bytes = self.manifest, int(self.manifest.size_bytes_N[row])
-        jpeg = self._shards.read(self._shard(row), int(manifest.offset_bytes_N[row]), size_bytes)
-        if len(jpeg) != size_bytes:
-            raise DatasetError(
-                f"{describe(manifest, row)}: the shard ends after {len(jpeg):,} of its {size_bytes:,} bytes; {remedy(manifest)}"
+        manifest = self.manifest
+        return self._shards.read(self._shard(row), int(manifest.offset_bytes_N[row]), int(manifest.size_bytes_N[row]))
+
+    def _fault(self, row: int, jpeg: bytes) -> DatasetError | SampleError | None:
+        manifest, wanted_bytes, wanted = self.manifest, int(self.manifest.size_bytes_N[row]), int(self.manifest.crc32_N[row])
+        if len(jpeg) != wanted_bytes:
+            return DatasetError(
+                f"{describe(manifest, row)}: the shard ends after {len(jpeg):,} of its {wanted_bytes:,} bytes; "
+                f"{remedy(manifest)}"
             )
-        return jpeg
+        if (found := zlib.crc32(jpeg)) != wanted:
+            return SampleError(
+                f"{describe(manifest, row)}: its bytes have crc32 {found:#010x}, the manifest says {wanted:#010x}; "
+                f"{remedy(manifest)}"
+            )
+        return None
 
     def _shard(self, row: int) -> str:
         return self.manifest.shards[int(self.manifest.shard_N[row])]

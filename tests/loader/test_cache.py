@@ -136,7 +136,6 @@ def test_a_shard_in_use_is_never_evicted(cache: ShardCache, manifest: Manifest) 
 def test_what_a_dead_process_left_is_removed(cache: ShardCache, manifest: Manifest) -> None:
     shard = manifest.shards[0]
     cache = with_room_for(cache, [shard])
-    cache.folder.mkdir()
     left = cache.folder / "f-train-000003.part"
     left.write_bytes(bytes(cache.budget_bytes))
     assert cache.read(shard, 0, 10) == content_of(manifest, shard)[:10]
@@ -196,6 +195,12 @@ def test_a_full_disk_is_named(cache: ShardCache, manifest: Manifest, monkeypatch
     with pytest.raises(StorageError, match=r"cannot reserve [\d,]+ bytes in the cache .*: No space left on device; lower"):
         cache.read(manifest.shards[0], 0, 10)
     assert not list(cache.folder.glob("*.part"))
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named(cache: ShardCache, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=rf"cannot make the cache folder {tmp_path}/file/cache: Not a directory; set"):
+        replace(cache, folder=tmp_path / "file" / "cache")
 
 
 def test_a_budget_below_a_window_names_the_least_that_does(cache: ShardCache, manifest: Manifest) -> None:
