@@ -73,7 +73,7 @@ class Account:
     def ray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         ray = str(Path(sys.executable).with_name("ray"))
         command = [ray, *arguments]
-        return subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +284,7 @@ for kind in ("gpu_spot", "gpu_on_demand"):
     provider.create_node(node_type["node_config"], named, 1)
 """
     command = [sys.executable, "-c", program, str(edited)]
-    done = subprocess.run(command, env=up.environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=up.environment, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     for kind in ("gpu_spot", "gpu_on_demand"):
         (resources,) = re.findall(rf"^{kind} (.*)$", done.stdout, re.M)
