@@ -6,7 +6,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from rayprob.metrics.reliability import ReliabilityCurve
 from rayprob.report.curves import Line, ThresholdChart
@@ -20,12 +20,12 @@ SMOOTH_POINTS = 12
 COUNTS = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else "")  # matplotlib's own would write formulas
 
 
-def over_steps(line: Line, name: str, description: str, *, log_y: bool = False, mark: int | None = None) -> Markup:
-    """Return a line over steps, with a mark at one step, such as the best."""
-    with drawing(340, 200) as figure:
+def over_steps(line: Line, name: str, description: str, *, is_noisy: bool = False, mark: int | None = None) -> Markup:
+    """Return a line over steps, with a running mean where it is noisy, and a mark at one step, such as the best."""
+    with drawing(440, 210) as figure:
         axes = figure.subplots()
         dots = "o" if len(line.x) < 40 else ""
-        many = len(line.x) > 4 * SMOOTH_POINTS
+        many = is_noisy and len(line.x) > 4 * SMOOTH_POINTS
         axes.plot(line.x, line.y, color=INKS["one"], marker=dots, markersize=3.2, alpha=0.35 if many else 1)
         if many:
             axes.plot(line.x, smoothed(line.y), color=INKS["one"])
@@ -34,8 +34,6 @@ def over_steps(line: Line, name: str, description: str, *, log_y: bool = False, 
             axes.plot(mark, line.y[at], "o", color=INKS["two"], markersize=6)
             axes.annotate("best", (mark, line.y[at]), (0, 7), textcoords="offset points", ha="center", color=INKS["two"])
             axes.margins(y=0.15)
-        if log_y and min(line.y, default=0) > 0:
-            axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("step")
         return to_svg(figure, name, description)
@@ -73,6 +71,7 @@ def ap_by_prevalence(rows: Sequence[LabelRow], description: str) -> Markup:
             point.set_gid(f"label{place}")
             titles[f"label{place}"] = f"{row.name}: AP {at_y:.3f}, {at_x:,} positives"
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(COUNTS)
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(0, 1.04)
@@ -105,6 +104,7 @@ def reliability(before: ReliabilityCurve, after: ReliabilityCurve | None, descri
         below.bar(last.edges[:-1], last.pairs_B, width * 0.92, align="edge", color=INKS[ink], alpha=0.55)
         below.set_yscale("log")
         below.yaxis.set_major_formatter(COUNTS)
+        below.yaxis.set_minor_formatter(NullFormatter())
         below.set_ylabel("pairs")
         below.set_xlabel("marginal: what the model says")
         return to_svg(figure, "reliability", description)
@@ -138,7 +138,7 @@ def heat_map(values_MM: Floats, names: Sequence[str], name: str, description: st
     size = len(names)
     greatest = float(np.nanmax(np.abs(values_MM), initial=0)) if signed else 1.0
     greatest = max(greatest, 1e-9)
-    with drawing(360, 370) as figure:
+    with drawing(320, 330) as figure:
         axes = figure.subplots()
         titles = {}
         for row, column in np.ndindex(size, size):

@@ -23,7 +23,7 @@ class Judged:
 
     predictions: Predictions
     before: LabelDistribution
-    after: LabelDistribution | None  # calibrated, where there is a calibrator
+    after: LabelDistribution | None  # calibrated, where a calibrator changes anything
     rules: Rules
     tuned_threshold: float  # one for all labels, on `best`
     tuned_on: str  # the split it was chosen on
@@ -32,7 +32,8 @@ class Judged:
     def of(cls, files: RunFiles) -> "Judged":
         """Judge the predictions of a run's folder; the threshold comes from holdout where there is any."""
         predictions, bundle = files.predictions, files.bundle
-        after = bundle.distribution(predictions.outputs) if bundle and bundle.calibrator else None
+        is_calibrated = bundle is not None and bundle.calibrator is not None and bundle.calibrator.name != "identity"
+        after = bundle.distribution(predictions.outputs) if bundle and is_calibrated else None
         rules = Rules(bundle.thresholds, bundle.guarantees) if bundle else Rules()
         source = files.holdout if files.holdout is not None else predictions
         tuned_on = files.chosen_on if files.holdout is not None else files.split

@@ -57,10 +57,10 @@ def percent(value: float | None) -> str:
     if value is None:
         return NONE
     if 0 < value < 0.001:
-        return "< 0.1 %"
+        return "< 0.1\N{NO-BREAK SPACE}%"
     if 0.999 < value < 1:
-        return "> 99.9 %"
-    return f"{value * 100:.1f} %"
+        return "> 99.9\N{NO-BREAK SPACE}%"
+    return f"{value * 100:.1f}\N{NO-BREAK SPACE}%"
 
 
 def number(value: float | None) -> str:
@@ -85,9 +85,14 @@ def _performance(facts: Facts) -> dict[str, Any]:
 def _trust(facts: Facts) -> dict[str, Any]:
     before, after = curves.reliability(facts.judged)
     f1 = curves.f1_against_threshold(facts.judged)
+    bundle = facts.files.bundle
+    is_calibrated = bundle is not None and bundle.calibrator is not None
+    on_reliability = takeaways.on_reliability(facts.headline, is_calibrated=is_calibrated)
     return {
+        "is_calibrated": is_calibrated,
+        "on_reliability": on_reliability,
         "reliability_rows": _reliability_rows(before, after),
-        "reliability_chart": charts.reliability(before, after, takeaways.on_reliability(facts.headline)),
+        "reliability_chart": charts.reliability(before, after, on_reliability),
         "f1": f1,
         "f1_chart": charts.f1_against_threshold(f1, takeaways.on_thresholds(f1)),
     }
@@ -132,10 +137,10 @@ def _training(history: curves.Training | None) -> dict[str, Any]:
     if history is None:
         return {"training_charts": []}
     parts: tuple[tuple[str, curves.Line, str, dict[str, Any]], ...] = (
-        ("Loss", history.loss, "loss", {}),
+        ("Loss", history.loss, "loss", {"is_noisy": True}),
         ("Holdout mAP", history.holdout_map, "map", {"mark": history.best_step}),
         ("Learning rate", history.lr, "rate", {}),
-        ("Images a second", history.images_per_s, "speed", {}),
+        ("Images a second", history.images_per_s, "speed", {"is_noisy": True}),
     )
     return {
         "training_charts": [

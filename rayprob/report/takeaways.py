@@ -32,9 +32,11 @@ def on_labels(labels: Labels) -> str:
     return f"{text}; the rarest third of the labels has mean AP {rare:.3f}, the most frequent third {frequent:.3f}."
 
 
-def on_reliability(numbers: Headline) -> str:
+def on_reliability(numbers: Headline, *, is_calibrated: bool) -> str:
     """What calibration did to the marginals."""
     before = numbers.before.ECE
+    if numbers.after is None and is_calibrated:
+        return f"Marginals are honest as trained, off by {before * 100:.2f} points on average (ECE): no calibrator did better."
     if numbers.after is None:
         return f"Marginals are off by {before * 100:.2f} points on average (ECE), before any calibration."
     after = numbers.after.ECE

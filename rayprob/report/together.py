@@ -9,7 +9,7 @@ from rayprob.probability.distribution import LabelDistribution
 from rayprob.probability.explain import component_names
 from rayprob.report.judged import Floats, Judged
 
-MOST_LABELS = 14
+MOST_LABELS = 12
 MOST_SCENES = 12
 IMAGES_A_SCENE = 4
 LABELS_A_SCENE = 6
