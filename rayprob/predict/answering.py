@@ -47,15 +47,14 @@ class Answering:
             ]
 
     def _records(self, loaded: Sequence[Loaded], forecast: Forecast) -> list[Record]:
-        question, before = self._question, forecast.distribution
-        after = before.condition(question.evidence) if question.evidence else before
-        marginals_BL, before_BL = after.marginals(), before.marginals()
+        question, before, after = self._question, forecast.distribution, self._given_evidence(forecast.distribution)
+        marginals_BL, before_BL = _marginals(after), _marginals(before)
         sets_BL = self._label_sets(after)
         listed_B = [self._listed(marginals_L, set_L) for marginals_L, set_L in zip(marginals_BL, sets_BL, strict=True)]
         top_sets_B, notes = self._top_sets(after)
         entropy = after.entropy()
         answers_QB = probabilities(self._queries, before) if self._queries else np.empty((0, len(loaded)))
-        doubts_B = _doubts(forecast.members, listed_B, self._names)
+        doubts_B = _doubts([self._given_evidence(member) for member in forecast.members], listed_B, self._names)
         return [
             Record(
                 image=one.image,
@@ -77,6 +76,9 @@ class Answering:
             )
             for b, one in enumerate(loaded)
         ]
+
+    def _given_evidence(self, distribution: LabelDistribution) -> LabelDistribution:
+        return distribution.condition(self._question.evidence) if self._question.evidence else distribution
 
     def _label_sets(self, after: LabelDistribution) -> Bools:
         sets_BL = np.array(self._bundle.label_sets(after, self._question.rule))
@@ -131,10 +133,15 @@ def _promise(predictor: Predictor, question: Question) -> tuple[str | None, tupl
     return (None, (NO_GUARANTEE_WITH_EVIDENCE,)) if question.evidence else (guarantee, ())
 
 
+def _marginals(distribution: LabelDistribution) -> Floats:
+    """Return marginals, of which sums over components may have rounded some beyond 1."""
+    return np.minimum(distribution.marginals(), 1.0)
+
+
 def _doubts(members: Sequence[LabelDistribution], listed_B: list[list[int]], names: Sequence[str]) -> list[Doubt | None]:
     if not members:
         return [None] * len(listed_B)
-    marginals_MBL = np.stack([member.marginals() for member in members])
+    marginals_MBL = np.stack([_marginals(member) for member in members])
     found = uncertainty(marginals_MBL)
     lowest_BL, highest_BL = marginals_MBL.min(axis=0), marginals_MBL.max(axis=0)
     per_label = (found.total_NL, found.aleatoric_NL, found.epistemic_NL, lowest_BL, highest_BL)

@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from rayprob import storage
 from rayprob.loader.randaugment import Image as Pixels
 from rayprob.predict.pixels import read_pixels
-from rayprob.predict.record import Record
+from rayprob.predict.record import LabelLine, Record
 
 INK, QUIET, RULE = "#1f2933", "#616e7c", "#e4e7eb"
 CHOSEN, OTHER, KNOWN, ANSWER = "#2166ac", "#b9cfe4", "#d9902f", "#5b8c5a"
@@ -44,13 +44,14 @@ def write_figure(record: Record, path: str) -> None:
 
 def draw(record: Record, pixels: Pixels) -> Figure:
     """Return the figure of an image and what is said of it."""
-    num_labels, num_answers = min(len(record.labels), MOST_LABELS), len(record.answers)
+    num_labels, num_answers = len(_listed(record)), len(record.answers)
     rows = num_labels + (num_answers + 1.6 if num_answers else 0)
     headline = textwrap.wrap(", ".join(record.label_set) or "no label", HEADLINE_COLUMNS)
     height_inches = max(LEAST_INCHES, rows * ROW_INCHES + 1.2) + 0.3 * len(headline)
     figure = Figure(figsize=(11, height_inches), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, wspace=0.03))
     FigureCanvasAgg(figure)
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.12), squeeze=False)[0]
+    left_share = min(1.0, max(0.72, 0.8 * pixels.shape[1] / pixels.shape[0]))
+    left, right = figure.subfigures(1, 2, width_ratios=(left_share, 1.12), squeeze=False)[0]
     _image(left.subplots(), pixels, record)
     if num_answers:
         labels, answers = right.subplots(2, 1, height_ratios=(num_labels, num_answers + 0.3))
@@ -73,19 +74,28 @@ def _image(axes: Axes, pixels: Pixels, record: Record) -> None:
 
 
 def _labels(axes: Axes, record: Record) -> None:
-    lines = record.labels[:MOST_LABELS]
+    lines = _listed(record)
     places = range(len(lines))
     axes.barh(places, [line.marginal for line in lines], color=[_colour(line.label, record) for line in lines], height=0.72)
+    ranges = {doubt.label: doubt for doubt in record.uncertainty.labels} if record.uncertainty else {}
     for place, line in enumerate(lines):
-        known = line.label in record.evidence
-        _value(axes, place, line.marginal, f"{line.marginal:.2f}" + ("  known" if known else ""))
+        known, end = line.label in record.evidence, line.marginal
         if line.without_evidence is not None and not known:
             axes.plot([line.without_evidence] * 2, [place - 0.36, place + 0.36], color=INK, linewidth=1.6)
-    if record.uncertainty:
-        for place, doubt in zip(places, record.uncertainty.labels, strict=False):
+        if line.label in ranges and not known:
+            doubt = ranges[line.label]
             axes.plot([doubt.lowest, doubt.highest], [place] * 2, color=INK, linewidth=1.1, alpha=0.75)
+            end = max(end, doubt.highest)
+        _value(axes, place, end, f"{line.marginal:.2f}" + ("  known" if known else ""))
     _rows(axes, [textwrap.shorten(line.label, 30, placeholder="…") for line in lines])
     axes.set_title(_caption(record), loc="left", fontsize=SMALL, color=QUIET, linespacing=1.4)
+
+
+def _listed(record: Record) -> list[LabelLine]:
+    """Return the lines of the labels to draw: the most probable, and those that are evidence."""
+    spare = MOST_LABELS - len(record.evidence)
+    others = [line.label for line in record.labels if line.label not in record.evidence][: max(spare, 1)]
+    return [line for line in record.labels if line.label in record.evidence or line.label in others]
 
 
 def _answers(axes: Axes, record: Record) -> None:

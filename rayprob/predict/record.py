@@ -12,8 +12,8 @@
     answers             [{query, probability}] in the order asked
     why                 [{label, log_odds_before, log_odds, pieces, scenes}] of the labels that the evidence moved most
     uncertainty         null, or {members, total_nats, aleatoric_nats, epistemic_nats, labels}: sums over all labels, and
-                        labels: [{label, total_nats, aleatoric_nats, epistemic_nats, lowest, highest}] of those in `labels`;
-                        of the image by itself, without the evidence
+                        labels: [{label, total_nats, aleatoric_nats, epistemic_nats, lowest, highest}] of those in `labels`,
+                        with lowest and highest the range of the members' marginals
 
 Numbers have six significant digits.
 """

@@ -92,6 +92,16 @@ def test_total_uncertainty_is_what_members_share_and_what_they_dispute(bundle: B
         assert [line.label for line in doubt.labels] == [line.label for line in together.labels]
 
 
+def test_members_see_the_evidence_too(bundle: Bundle, photos: Path) -> None:
+    predictor = open_predictor([bundle, make_bundle(2, {"name": "bernoulli"})])
+    question = Question.of(predictor.bundle, evidence=["cat=1", "dog=0"], top=6)
+    for record in predict(predictor, question, find_images([str(photos)])):
+        assert isinstance(record, Record)
+        assert record.uncertainty is not None
+        known = [line for line in record.uncertainty.labels if line.label in ("cat", "dog")]
+        assert [(line.label, line.lowest, line.total_nats) for line in known] == [("cat", 1.0, 0.0), ("dog", 0.0, 0.0)]
+
+
 def test_an_ensemble_keeps_no_guarantee(bundle: Bundle, photos: Path) -> None:
     for record in records(open_predictor([bundle, bundle]), photos, rule="recall@0.1"):
         assert (record.guarantee, len(record.notes)) == (None, 1)
