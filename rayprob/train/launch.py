@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from rayprob import errors
+from rayprob import errors, storage
 from rayprob.data.build import import_ray, start_ray
 from rayprob.data.manifest import Dataset
 from rayprob.errors import RunError
@@ -30,6 +30,8 @@ RAY_SETTINGS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+# A cluster that adds nodes for a run needs minutes for it; Ray's default of 60 s gives up ten times in as many.
+JOINED_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800"}
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -48,6 +50,7 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
 
     SIGINT or SIGTERM asks the workers to save and stop; a second one abandons them. Raises RunError and its kin.
     """
+    _check_folder(run)
     run = absolute(run)
     dataset = Dataset.open(run.data.root)
     if fresh:
@@ -66,7 +69,7 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
 @contextmanager
 def ray_cluster() -> Iterator[dict[str, float]]:
     """Join the cluster that RAY_ADDRESS or a submitted job names, or start one on this machine; yield its resources."""
-    for name, value in RAY_SETTINGS.items():
+    for name, value in {**RAY_SETTINGS, **(JOINED_SETTINGS if _is_joined() else {})}.items():
         os.environ.setdefault(name, value)
     ray = import_ray()
     started_here = not ray.is_initialized()
@@ -83,6 +86,11 @@ def place_workers(run: Run, resources: dict[str, float]) -> Workers:
     """Resolve every `auto` of the placement against the cluster's resources. Raises RunError for more than there is."""
     spec = run.placement
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    if _is_joined() and gpus == 0 and spec.use_gpu == "auto" and spec.num_workers == "auto":
+        raise RunError(
+            f"the cluster has no GPU now ({cpus} CPUs), so auto cannot say how many workers to start; say it: "
+            "--set placement.num_workers=N --set placement.use_gpu=true (or false)"
+        )
     use_gpu = gpus > 0 if spec.use_gpu == "auto" else spec.use_gpu
     num_workers = (gpus if use_gpu else 1) if spec.num_workers == "auto" else spec.num_workers
     share = max(1, cpus // max(1, num_workers))
@@ -90,7 +98,7 @@ def place_workers(run: Run, resources: dict[str, float]) -> Workers:
     wanted = min(share, 1 + run.stream.loader_workers) if use_gpu else share
     cpus_per_worker = wanted if spec.cpus_per_worker == "auto" else spec.cpus_per_worker
     kind, available = ("GPU", gpus) if use_gpu else ("CPU", cpus // cpus_per_worker)
-    if not 0 < num_workers <= available and not _can_grow():
+    if not 0 < num_workers <= available and not _is_joined():
         raise RunError(
             f"placement asks for {num_workers} worker(s) with {cpus_per_worker} CPU(s)"
             f"{' and 1 GPU' if use_gpu else ''} each; this Ray has {cpus} CPU(s) and {gpus} GPU(s), "
@@ -201,6 +209,16 @@ def _finished_outcome(run: Run) -> Outcome:
     return Outcome(ending, last.step, last.step, best.step, best.score)
 
 
-def _can_grow() -> bool:
-    """Return whether this cluster can add nodes: one that we joined may, one that we started cannot."""
+def _check_folder(run: Run) -> None:
+    """Refuse a relative folder inside a submitted job: it would lie in Ray's copy of the working directory, on one node."""
+    is_relative = storage.is_local(run.run_folder) and not storage.local_path(run.run_folder).is_absolute()
+    if is_relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        raise RunError(
+            f"folder {run.run_folder} is relative, and a job runs in a copy that is thrown away; set a path that every node "
+            "sees, or a URI: --set folder=/mnt/shared/runs/" + run.name
+        )
+
+
+def _is_joined() -> bool:
+    """Return whether the cluster is one that we join, which may grow, and not one of our own on this machine."""
     return "RAY_ADDRESS" in os.environ

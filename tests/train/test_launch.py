@@ -163,3 +163,19 @@ def test_auto_placement_takes_every_gpu_or_else_one_worker(
 ) -> None:
     run = make_run(tmp_path, placement=placement, stream={"global_batch": 16, "lanes": 4, "loader_workers": 2})
     assert place_workers(run, resources) == workers
+
+
+def test_auto_on_a_cluster_without_gpus_asks_to_be_explicit(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    with pytest.raises(RunError, match=r"no GPU now \(8 CPUs\).*placement.num_workers=N"):
+        place_workers(make_run(tmp_path), {"CPU": 8.0})
+    explicit = make_run(tmp_path, placement={"num_workers": 16, "use_gpu": True, "cpus_per_worker": 4})
+    assert place_workers(explicit, {"CPU": 8.0}) == Workers(16, True, 4)
+
+
+def test_a_relative_folder_inside_a_job_is_refused(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(RunError, match=r"folder runs/x is relative, .* --set folder=/mnt/shared/runs/tiny"):
+        launch(make_run(Path("runs/x")))
