@@ -146,9 +146,8 @@ def main() -> None:
         f"{name} {1000 * time:.1f} ms" for name, time in medians.items()
     ))  # fmt: skip
     quartiles = statistics.quantiles(ratios, n=4)
-    print(
-        f"bare / rayprob: median of {args.rounds} pairs {statistics.median(ratios):.3f} (quartiles {quartiles[0]:.3f}, {quartiles[2]:.3f})"
-    )
+    spread = f"quartiles {quartiles[0]:.3f}, {quartiles[2]:.3f}"
+    print(f"bare / rayprob: median of {args.rounds} pairs {statistics.median(ratios):.3f} ({spread})")
     if device.type == "cuda":
         images_per_s = args.batch / medians["rayprob"]
         name = torch.cuda.get_device_name()
