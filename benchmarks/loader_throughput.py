@@ -46,11 +46,22 @@ def main() -> None:
     names = [name for name in CONTENDERS if name not in ("coco", "epochs") or (name == "coco" and options.images)]
     if "coco" not in names:
         print("coco: skipped, because --images and --annotations are not given")
-    rounds = [{name: run(name) for name in names} for _ in range(options.rounds)]
+    rounds = [one_round(names, number) for number in range(options.rounds)]
+    print()
     for name in names:
         print(line(name, rounds))
     memory = run("epochs")
     print(f"stream, memory over {len(memory['pss_mib'])} epochs (MiB): {' '.join(f'{m:.0f}' for m in memory['pss_mib'])}")
+
+
+def one_round(names: list[str], number: int) -> dict[str, dict[str, float]]:
+    """Run each contender once and print its two rates."""
+    results: dict[str, dict[str, float]] = {}
+    for name in names:
+        results[name] = run(name)
+        rates = f"{results[name]['images_per_s']:.1f} images/s, {results[name]['images_per_cpu_s']:.1f} images/CPU s"
+        print(f"round {number + 1}: {name:11} {rates}", flush=True)
+    return results
 
 
 def line(name: str, rounds: list[dict[str, dict[str, float]]]) -> str:
