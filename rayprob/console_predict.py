@@ -109,7 +109,8 @@ def _facts(console: Console, record: Record, indent: str) -> None:
     error = f" +- {record.entropy_standard_error:.2f}" if record.entropy_standard_error >= 0.005 else ""
     _line(console, f"{indent}entropy {record.entropy_nats:.2f}{error} nats{_doubt(record)}")
     for answer in record.answers:
-        _line(console, f"{indent}{answer.query} = {answer.probability:.4g}", style="green")
+        if answer.probability is not None:
+            _line(console, f"{indent}{answer.query} = {answer.probability:.4g}", style="green")
     for why in record.why:
         _line(console, f"{indent}why {why.label}: {_why(why)}")
     for note in record.notes:

@@ -10,10 +10,10 @@ from rayprob.errors import QueryError
 from rayprob.predict.members import Forecast, Predictor
 from rayprob.predict.question import Question, guarantee_of
 from rayprob.predict.reading import Loaded
-from rayprob.predict.record import AnswerLine, Doubt, DoubtLine, LabelLine, Record, SetLine
+from rayprob.predict.record import AnswerLine, Doubt, DoubtLine, LabelLine, Outcome, Record, Rejected, SetLine
 from rayprob.probability.distribution import LabelDistribution
 from rayprob.probability.explain import Why, explain
-from rayprob.probability.queries import probabilities
+from rayprob.probability.queries import Query, probabilities
 from rayprob.probability.uncertainty import uncertainty
 
 Floats = NDArray[np.float64]
@@ -22,6 +22,7 @@ Bools = NDArray[np.bool_]
 MOST_EXPLAINED = 3
 NOTABLE = 0.01  # a change of marginal by less is not explained
 NO_GUARANTEE_WITH_EVIDENCE = "no guarantee: it holds for images without evidence"
+NO_ANSWER = "no answer to {}: what it takes as given has probability 0"
 NO_TOP_SETS = "the most probable label sets cannot be found exactly: {}"
 
 
@@ -35,16 +36,15 @@ class Answering:
         self._queries = question.given_evidence()
         self._guarantee, self._notes = _promise(predictor, question)
 
-    def records(self, loaded: Sequence[Loaded], forecast: Forecast) -> list[Record]:
-        """Return what is said of each image. Raises QueryError, with the image's name, where an answer does not exist."""
+    def outcomes(self, loaded: Sequence[Loaded], forecast: Forecast) -> list[Outcome]:
+        """Return what is said of each image; one that the evidence or the rule cannot be applied to is rejected."""
         try:
-            return self._records(loaded, forecast)
+            return list(self._records(loaded, forecast))
         except QueryError as error:
             if len(loaded) == 1:
-                raise QueryError(f"{loaded[0].image.name}: {error}") from error
-            return [
-                record for place in range(len(loaded)) for record in self.records(loaded[place : place + 1], forecast[[place]])
-            ]
+                return [Rejected(loaded[0].image, str(error))]
+            each = (self.outcomes([one], forecast[[place]]) for place, one in enumerate(loaded))
+            return [outcome for outcomes in each for outcome in outcomes]
 
     def _records(self, loaded: Sequence[Loaded], forecast: Forecast) -> list[Record]:
         question, before, after = self._question, forecast.distribution, self._given_evidence(forecast.distribution)
@@ -52,13 +52,13 @@ class Answering:
         sets_BL = self._label_sets(after)
         listed_B = [self._listed(marginals_L, set_L) for marginals_L, set_L in zip(marginals_BL, sets_BL, strict=True)]
         top_sets_B, notes = self._top_sets(after)
+        answers_B, more_notes = self._answers(before)
         entropy = after.entropy()
-        answers_QB = probabilities(self._queries, before) if self._queries else np.empty((0, len(loaded)))
         doubts_B = _doubts([self._given_evidence(member) for member in forecast.members], listed_B, self._names)
         return [
             Record(
                 image=one.image,
-                notes=(*one.notes, *self._notes, *notes),
+                notes=(*one.notes, *self._notes, *notes, *more_notes),
                 marginals_L=marginals_BL[b],
                 labels=tuple(self._label_line(column, marginals_BL[b], before_BL[b]) for column in listed_B[b]),
                 label_set=self._names_of(sets_BL[b]),
@@ -68,9 +68,7 @@ class Answering:
                 entropy_nats=float(entropy.value_B[b]),
                 entropy_standard_error=float(entropy.standard_error_B[b]),
                 evidence=question.evidence_names,
-                answers=tuple(
-                    AnswerLine(str(query), float(p)) for query, p in zip(question.queries, answers_QB[:, b], strict=True)
-                ),
+                answers=answers_B[b],
                 why=self._why(before[[b]], marginals_BL[b] - before_BL[b]),
                 uncertainty=doubts_B[b],
             )
@@ -114,6 +112,27 @@ class Answering:
             for sets_TL, p_T in zip(top.sets_BTL, probability_BT, strict=True)
         ]
         return list(lines_B), ()
+
+    def _answers(self, before: LabelDistribution) -> tuple[list[tuple[AnswerLine, ...]], tuple[str, ...]]:
+        """Return each image's answers; of a single image also why there is none, where there is none."""
+        if not self._queries:
+            return [()] * len(before), ()
+        texts = [str(query) for query in self._question.queries]
+        try:
+            answers_QB = probabilities(self._queries, before)
+        except QueryError:
+            if len(before) > 1:
+                raise
+            lines, notes = zip(*map(self._answer, texts, self._queries, [before] * len(texts)), strict=True)
+            return [lines], tuple(note for note in notes if note)
+        lines_QB = [[AnswerLine(text, float(p)) for p in p_B] for text, p_B in zip(texts, answers_QB, strict=True)]
+        return list(zip(*lines_QB, strict=True)), ()
+
+    def _answer(self, text: str, query: Query, one: LabelDistribution) -> tuple[AnswerLine, str]:
+        try:
+            return AnswerLine(text, float(one.prob(query)[0])), ""
+        except QueryError:
+            return AnswerLine(text, None), NO_ANSWER.format(text)
 
     def _why(self, before: LabelDistribution, change_L: Floats) -> tuple[Why, ...]:
         """Return why the labels moved that the evidence moved most; nothing moves where labels are independent."""

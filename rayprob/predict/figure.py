@@ -100,9 +100,10 @@ def _listed(record: Record) -> list[LabelLine]:
 
 def _answers(axes: Axes, record: Record) -> None:
     places = range(len(record.answers))
-    axes.barh(places, [answer.probability for answer in record.answers], color=ANSWER, height=0.72)
+    axes.barh(places, [answer.probability or 0.0 for answer in record.answers], color=ANSWER, height=0.72)
     for place, answer in enumerate(record.answers):
-        _value(axes, place, answer.probability, f"{answer.probability:.3g}")
+        text = "no answer" if answer.probability is None else f"{answer.probability:.3g}"
+        _value(axes, place, answer.probability or 0.0, text)
     _rows(axes, ["\n".join(textwrap.wrap(answer.query, QUERY_COLUMNS)[:2]) for answer in record.answers])
     known = f", given {_evidence(record)}" if record.evidence else ""
     axes.set_title(f"answers{known}", loc="left", fontsize=SMALL, color=QUIET)

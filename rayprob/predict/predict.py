@@ -71,14 +71,14 @@ def predict(
 ) -> Iterator[Outcome]:
     """Yield what is said of each image, in order; a batch is decoded by `threads` threads while the one before is computed.
 
-    An image that cannot be read becomes a Rejected. Raises QueryError where a question has no answer for an image, and
-    DatasetError or StorageError where a dataset cannot be read.
+    An image that cannot be read, or that makes the evidence impossible, becomes a Rejected. Raises DatasetError or StorageError
+    where a dataset cannot be read.
     """
     answering = Answering(predictor, question)
     for loaded in batches(images, predictor.sizes_px, batch=batch, threads=threads or (os.cpu_count() or 1)):
         readable = [one for one in loaded if one.error is None]
-        records = iter(answering.records(readable, predictor.forecast(_tensors(readable, predictor))) if readable else ())
-        yield from (Rejected(one.image, one.error) if one.error is not None else next(records) for one in loaded)
+        outcomes = iter(answering.outcomes(readable, predictor.forecast(_tensors(readable, predictor))) if readable else ())
+        yield from (Rejected(one.image, one.error) if one.error is not None else next(outcomes) for one in loaded)
 
 
 def bundle_folder(path: str) -> str:

@@ -9,7 +9,7 @@
     top_sets            [{labels, probability}] best first; null where they cannot be found exactly
     entropy_nats        of the distribution of label sets, with its entropy_standard_error (0: exact)
     evidence            {label: true or false}; it enters all that stands above and below
-    answers             [{query, probability}] in the order asked
+    answers             [{query, probability}] in the order asked; null where what is given has probability 0
     why                 [{label, log_odds_before, log_odds, pieces, scenes}] of the labels that the evidence moved most
     uncertainty         null, or {members, total_nats, aleatoric_nats, epistemic_nats, labels}: sums over all labels, and
                         labels: [{label, total_nats, aleatoric_nats, epistemic_nats, lowest, highest}] of those in `labels`,
@@ -66,10 +66,10 @@ class SetLine:
 
 @dataclass(frozen=True)
 class AnswerLine:
-    """A query as it was asked, and its answer."""
+    """A query as it was asked, and its answer; None where what the query takes as given is impossible."""
 
     query: str
-    probability: float
+    probability: float | None
 
 
 @dataclass(frozen=True)

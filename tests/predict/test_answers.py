@@ -1,6 +1,8 @@
 """What is said of an image equals brute force over the label sets of the same distribution, and promises no more than holds."""
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +16,7 @@ from rayprob.errors import LabelError, QueryError
 from rayprob.predict.images import find_images
 from rayprob.predict.predict import open_predictor, predict
 from rayprob.predict.question import Question
-from rayprob.predict.record import Record
+from rayprob.predict.record import Record, Rejected
 from rayprob.probability.distribution import LabelDistribution
 from tests.loader.tiny import write_dataset
 from tests.predict.small import NAMES, make_bundle
@@ -116,6 +118,32 @@ def test_a_guarantee_is_stated_only_where_it_holds(bundle: Bundle, photos: Path)
     assert (record.guarantee, record.notes) == (None, ("no guarantee: it holds for images without evidence",))
     (record,) = records(bundle, one, rule="0.3")
     assert (record.guarantee, record.notes) == (None, ())
+
+
+def certain(bundle: Bundle, **logits: float) -> Bundle:
+    """The same bundle, but so sure of some labels that float64 has no room for doubt."""
+    classifier = copy.deepcopy(bundle.classifier)
+    weight, offsets = classifier.head.get_submodule("linear").weight, classifier.head.get_parameter("offsets")
+    with torch.no_grad():
+        for name, logit in logits.items():
+            weight[NAMES.index(name)] = 0
+            offsets.view(3, 6)[:, NAMES.index(name)] = logit
+    return replace(bundle, classifier=classifier)
+
+
+def test_a_query_whose_evidence_is_impossible_has_no_answer_and_the_others_have_one(bundle: Bundle, photos: Path) -> None:
+    for record in records(certain(bundle, dog=-2000.0), photos, queries=["P(cat | dog)", "P(cat)"]):
+        assert record.answers[0].probability is None
+        assert record.answers[1].probability == pytest.approx(listed(record).get("cat", record.answers[1].probability))
+        assert record.notes == ("no answer to P(cat | dog): what it takes as given has probability 0",)
+
+
+def test_an_image_that_makes_the_evidence_impossible_is_rejected(bundle: Bundle, photos: Path) -> None:
+    sure = certain(bundle, dog=-np.inf)
+    question = Question.of(sure, evidence=["dog=1"])
+    outcomes = list(predict(open_predictor([sure]), question, find_images([str(photos)])))
+    assert all(isinstance(outcome, Rejected) for outcome in outcomes)
+    assert "the evidence has probability 0 for 1 of 1 images" in str(outcomes[0])
 
 
 def test_a_sample_of_a_dataset_and_its_file_get_the_same_answers(bundle: Bundle, tmp_path: Path) -> None:
