@@ -39,7 +39,7 @@ class RefitSpec(Spec):
 
     head: HeadSpec = HeadSpec(name="mixture", components=16)
     loss: LossSpec | None = None
-    optimizer: OptimizerSpec = OptimizerSpec(lr=1e-3, weight_decay=1e-2)
+    optimizer: OptimizerSpec = OptimizerSpec(lr=3e-3, weight_decay=1e-2)
     schedule: ScheduleSpec = ScheduleSpec()
     epochs: PositiveFloat = 20.0
     global_batch: PositiveInt = 64
