@@ -8,9 +8,9 @@ each kind: the mean over images of the entropy of all labels (total), the part t
 which they disagree (epistemic), in nats, and the share epistemic / total. In brackets the AUROC of telling this kind from
 in-domain images by that number: 0.5 is chance, above it the kind is the more uncertain one.
 
-Measured on 24 images a kind with heads trained on 200 images of COCO over ImageNet features: the share by dropout has AUROC 0.87
-to 1.00 for every kind, with a mixture head as with independent labels; total entropy, which mostly says how many labels an image
-may have, has 0.06 to 0.67. Four such heads as an ensemble do worse (share 0.22 for text): one backbone, one view of the world.
+Measured on 24 images a kind, heads trained on 200 images of COCO over ImageNet features: the share by dropout has AUROC 0.87
+to 1.00 for every kind, with a mixture head as with independent labels; total entropy, which mostly says how many labels there
+may be, has 0.06 to 0.67. Four such heads as an ensemble do worse (share 0.22 for text): one backbone, one view of the world.
 """
 
 import argparse
