@@ -177,12 +177,11 @@ def _locked(path: Path) -> Iterator[None]:
 def _download(uri: str, part: Path, facts: ShardFacts) -> None:
     """Write a remote shard to `part`. Raises StorageError for a body of another length or sha256."""
     digest, found_bytes = hashlib.sha256(), 0
+    # Without fsync: a copy that a crash of this machine spoils is found by the crc of its samples, and fetched again.
     with storage.open_input(uri) as source, open(part, "r+b") as target:
         while chunk := source.read(CHUNK_BYTES):
             digest.update(chunk)
             found_bytes += target.write(chunk)
-        target.flush()
-        os.fsync(target.fileno())
     if found_bytes != facts.size_bytes:
         raise StorageError(f"its body has {found_bytes:,} bytes, dataset.json says {facts.size_bytes:,}")
     if digest.hexdigest() != facts.sha256:

@@ -1,13 +1,7 @@
-"""Loader workers: processes that decode requests ahead, in order, and end when the iteration ends.
+"""Loader workers: processes that decode requests ahead, in order, and end when the iteration ends."""
 
-They write into slots of one block of shared memory, which are used over and over: fresh shared memory for each micro batch
-costs 0.4 ms an image at 448 px in page faults, a tenth of all work on it.
-"""
-
-import itertools
 import multiprocessing
 import os
-import shutil
 import signal
 import warnings
 from collections.abc import Generator, Iterator
@@ -16,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -26,8 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rayprob.errors import RayprobError, RunError
 from rayprob.loader.decode import Decoded, Decoder, Request
-
-SHARED_MEMORY = Path("/dev/shm")
+from rayprob.loader.slots import Slots
 
 
 def decode_ahead(
@@ -41,12 +33,12 @@ def decode_ahead(
     if loader_workers == 0:
         yield from (_decoded_here(decoder, request) for request in requests)
         return
-    # DataLoader has at most loader_workers x prefetch requests under way; one more slot is being copied.
-    slots_SBHWC = _shared_slots(loader_workers * prefetch + 1, max_samples, decoder.size_px)
-    results = _start(decoder, slots_SBHWC, requests, loader_workers, prefetch)
+    # DataLoader has loader_workers x prefetch requests under way, a result in hand, and the loop its last and next batch.
+    slots = Slots(loader_workers * prefetch + 3, max_samples, decoder.size_px)
+    results = _start(decoder, slots, requests, loader_workers, prefetch)
     try:
         with _worker_death_reported():
-            yield from (_taken(slots_SBHWC, result) for result in results)
+            yield from (_taken(slots, result) for result in results)
     finally:
         # Left to the garbage collector, the processes would outlive an error for as long as its traceback is kept.
         results._shutdown_workers()
@@ -79,14 +71,14 @@ class _IntoSlots(Dataset[_Done | RayprobError]):
 
 
 class _Tasks(Sampler[_Task]):
-    """Hands requests to DataLoader, each with the next slot of the ring."""
+    """Hands requests to DataLoader, each with a free slot."""
 
-    def __init__(self, requests: Iterator[Request], num_slots: int) -> None:
+    def __init__(self, requests: Iterator[Request], slots: Slots) -> None:
         self._requests = requests
-        self._num_slots = num_slots
+        self._slots = slots
 
     def __iter__(self) -> Iterator[_Task]:
-        return map(_Task, itertools.cycle(range(self._num_slots)), self._requests)
+        return (_Task(self._slots.take(), request) for request in self._requests)
 
 
 def _decoded_here(decoder: Decoder, request: Request) -> Decoded:
@@ -95,40 +87,22 @@ def _decoded_here(decoder: Decoder, request: Request) -> Decoded:
     return Decoded(request, images_BHWC.permute(0, 3, 1, 2), faults)
 
 
-def _taken(slots_SBHWC: Tensor, result: _Done | RayprobError) -> Decoded:
-    """Return a result in memory of its own, page-locked where there is a GPU, so that its slot is free again."""
+def _taken(slots: Slots, result: _Done | RayprobError) -> Decoded:
     if isinstance(result, RayprobError):
         raise result
-    request = result.task.request
-    slot_BHWC = slots_SBHWC[result.task.slot, : len(request.rows_B)]
-    images_BHWC = torch.empty(slot_BHWC.shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
-    # By numpy, because torch would copy with all its threads, which then spin and take time from the loader workers.
-    images_BHWC.numpy()[...] = slot_BHWC.numpy()
+    images_BHWC = slots.images(result.task.slot, len(result.task.request.rows_B))
     # The bytes stay interleaved: [B, C, H, W] in channels_last order is a view, and what GPUs compute on.
-    return Decoded(request, images_BHWC.permute(0, 3, 1, 2), result.faults)
+    return Decoded(result.task.request, images_BHWC.permute(0, 3, 1, 2), result.faults)
 
 
-def _shared_slots(num_slots: int, max_samples: int, size_px: int) -> Tensor:
-    shape = (num_slots, max_samples, size_px, size_px, 3)
-    wanted_bytes = num_slots * max_samples * size_px * size_px * 3
-    # A worker that finds no room is killed by the system, so look first.
-    if SHARED_MEMORY.is_dir() and (free_bytes := shutil.disk_usage(SHARED_MEMORY).free) < wanted_bytes:
-        raise RunError(
-            f"loader workers need {wanted_bytes:,} bytes of shared memory, {SHARED_MEMORY} has {free_bytes:,} free: "
-            f"lower loader_workers, prefetch or micro_batch, or start the container with a larger --shm-size"
-        )
-    storage = torch.UntypedStorage._new_shared(wanted_bytes)  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload, no-any-return]
-
-
-def _start(decoder: Decoder, slots_SBHWC: Tensor, requests: Iterator[Request], loader_workers: int, prefetch: int) -> Any:
+def _start(decoder: Decoder, slots: Slots, requests: Iterator[Request], loader_workers: int, prefetch: int) -> Any:
     with warnings.catch_warnings():
         # The run file says how many; a hint about the number of cores would come once for every evaluation and rank.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         data_loader = DataLoader(
-            _IntoSlots(decoder, slots_SBHWC),
+            _IntoSlots(decoder, slots.block_SBHWC),
             batch_size=None,
-            sampler=_Tasks(requests, len(slots_SBHWC)),
+            sampler=_Tasks(requests, slots),
             collate_fn=_as_it_is,
             num_workers=loader_workers,
             prefetch_factor=prefetch,

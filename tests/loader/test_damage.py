@@ -148,7 +148,7 @@ def test_too_little_shared_memory_is_named_before_a_worker_is_killed_for_it(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(RunError, match=r"need 30,720 bytes of shared memory, .* has 1,000 free: lower loader_workers"):
+    with pytest.raises(RunError, match=r"need 43,008 bytes of shared memory, .* has 1,000 free: lower loader_workers"):
         evaluate(manifest, loader_workers=2)
 
 

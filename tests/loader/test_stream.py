@@ -133,6 +133,19 @@ def test_no_layout_rank_or_stop_changes_the_stream(
     assert sorted(resumed) == sorted(expected[stop * spec.global_batch :])
 
 
+@pytest.mark.parametrize("kept_of_seven", [0, 1, 4, 7])
+def test_batches_that_are_kept_stay_as_they_were(manifest: Manifest, kept_of_seven: int) -> None:
+    batches = stream(manifest, loader_workers=1).iterate(Cursor(0, 0))
+    kept: list[tuple[torch.Tensor, bytes]] = []
+    for place, batch in enumerate(itertools.islice(batches, 60)):
+        # A view is all that is kept, and what it shows is noted at once.
+        view = batch.images_BCHW[0, 1]
+        if place % 7 < kept_of_seven:
+            kept.append((view, view.numpy().tobytes()))
+    batches.close()
+    assert all(view.numpy().tobytes() == noted for view, noted in kept)
+
+
 def test_memory_does_not_grow_over_epochs(manifest: Manifest) -> None:
     spec = SPEC.model_copy(update={"loader_workers": 1})
     train = TrainStream(manifest, spec, RESIZE, seed=0, place=Place(), micro_batch=8)
