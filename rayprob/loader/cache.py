@@ -67,11 +67,7 @@ class ShardCache:
     def open(self, shard: str) -> int | None:
         """Return a descriptor of the whole shard that protects it from eviction until closed; None where there is no room."""
         descriptor = self._open_cached(shard)
-        while descriptor is None:
-            if not self._fetch(shard):
-                return None
-            descriptor = self._open_cached(shard)
-        return descriptor
+        return self._fetch(shard) if descriptor is None else descriptor
 
     def forget(self, shard: str) -> bool:
         """Remove a cached shard, also one in use: its readers keep what they have open. Return whether there was one."""
@@ -97,25 +93,29 @@ class ShardCache:
             return None
         return descriptor
 
-    def _fetch(self, shard: str) -> bool:
-        """Fetch a shard unless another process does or did; return False where there is no room."""
-        path = self.path(shard)
-        with _locked(path.with_suffix(".lock")):
-            if path.exists():
-                return True
-            part = path.with_suffix(".part")
-            if not self._reserve(part, self.facts[shard].size_bytes):
-                return False
-            try:
-                uri = storage.join(self.root, shard)
-                self._retried(uri, lambda: _download(uri, part, self.facts[shard]))
-                with self._counting():
-                    os.replace(part, path)
-            except BaseException:
-                with self._counting():
-                    part.unlink(missing_ok=True)
-                raise
-        return True
+    def _fetch(self, shard: str) -> int | None:
+        """Return a descriptor of the shard, fetched by this process or another; None where there is no room."""
+        part = self.path(shard).with_suffix(".part")
+        with _locked(self.path(shard).with_suffix(".lock")):
+            descriptor = self._open_cached(shard)
+            if descriptor is None and self._reserve(part, self.facts[shard].size_bytes):
+                return self._fetch_into(part, shard)
+        return descriptor
+
+    def _fetch_into(self, part: Path, shard: str) -> int:
+        uri = storage.join(self.root, shard)
+        try:
+            self._retried(uri, lambda: _download(uri, part, self.facts[shard]))
+            # Held before others can see it: nobody evicts it until it is read.
+            descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            with self._counting():
+                os.replace(part, self.path(shard))
+        except BaseException:
+            with self._counting():
+                part.unlink(missing_ok=True)
+            raise
+        return descriptor
 
     def _reserve(self, part: Path, size_bytes: int) -> bool:
         """Take `size_bytes` of the budget for the file `part`, evicting what was used longest ago; False if all is in use."""
