@@ -230,6 +230,7 @@ def predict(
     mc_dropout: Annotated[int, typer.Option("--mc-dropout", metavar="N", help="Uncertainty by N passes with dropout.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each image, nothing else.")] = False,
     parquet: Annotated[str | None, typer.Option(metavar="FILE", help="Write a table; goes on where it was stopped.")] = None,
+    on_ray: Annotated[bool, typer.Option("--ray", help="Write the table's parts on Ray: a cluster, or all CPUs.")] = False,
     figure: Annotated[str | None, typer.Option(metavar="DIR", help="Write a PNG for each image, with bars beside it.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Exit with 0 although some images could not be read.")] = False,
     batch: Annotated[int, typer.Option("--batch", help="Images computed at a time.")] = 16,
@@ -239,21 +240,18 @@ def predict(
     Images that cannot be read are named; the others are predicted all the same, and the exit code is 1 at the end.
     """
     from rayprob.console_predict import finish, show_outcomes, write_parquet
-    from rayprob.predict.images import find_images
-    from rayprob.predict.predict import ask
+    from rayprob.predict.predict import Job
 
-    if parquet and (as_json or figure):
-        raise typer.BadParameter("--parquet writes a table and nothing else; leave out --json and --figure")
-    found = find_images(images, split)
-    bundles = [bundle, *(others or ())]
-    asking = ask(
-        bundles, queries=queries or (), evidence=evidence or (), rule=rule, top=top, mc_dropout=mc_dropout, batch=batch
-    )
+    if (parquet and (as_json or figure)) or (on_ray and not parquet):
+        raise typer.BadParameter("--parquet writes a table and nothing else, and --ray needs it: leave out --json and --figure")
+    asked = {"queries": queries or (), "evidence": evidence or (), "rule": rule, "top": top}
+    asked |= {"mc_dropout": mc_dropout, "batch": batch}
+    job = Job((bundle, *(others or ())), tuple(images), asked, split)
     if parquet:
-        rejected = write_parquet(out, err, asking, found, parquet)
+        counts = write_parquet(out, err, job, parquet, on_ray=on_ray)
     else:
-        rejected = show_outcomes(out, err, asking, found, as_json=as_json, figures=figure)
-    finish(err, rejected, len(found), skip_bad=skip_bad)
+        counts = show_outcomes(out, err, job, as_json=as_json, figures=figure)
+    finish(err, *counts, skip_bad=skip_bad)
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """What `predict` shows a person: one image as a table, several as a few lines each; and where it writes figures and tables."""
 
 import json
-from collections.abc import Sequence
 
 import typer
 from rich.console import Console
@@ -12,10 +11,10 @@ from rich.text import Text
 from rayprob import storage
 from rayprob.console import sample_progress
 from rayprob.predict.figure import file_names, write_figure
-from rayprob.predict.images import Image
-from rayprob.predict.predict import Asking
+from rayprob.predict.on_ray import write_table_on_ray
+from rayprob.predict.predict import Job
 from rayprob.predict.record import Record, Rejected
-from rayprob.predict.table import Plan, write_table
+from rayprob.predict.table import write_table_here
 from rayprob.probability.explain import Why
 
 BAR_COLUMNS = 24
@@ -23,10 +22,9 @@ MOST_NAMED = 20
 FEWEST_SHARE = 0.05  # of P(label): components below are not named
 
 
-def show_outcomes(
-    out: Console, err: Console, asking: Asking, images: Sequence[Image], *, as_json: bool, figures: str | None
-) -> int:
-    """Print what is said of each image as it comes, write figures if asked for, and return how many images were rejected."""
+def show_outcomes(out: Console, err: Console, job: Job, *, as_json: bool, figures: str | None) -> tuple[int, int]:
+    """Print what is said of each image as it comes, and write figures if asked for; return the rejected and all images."""
+    asking, images = job.open()
     show = _show_json if as_json else show_record if len(images) == 1 else show_lines
     num_rejected = 0
     names = file_names(image.name for image in images)
@@ -42,19 +40,19 @@ def show_outcomes(
             write_figure(outcome, storage.join(figures, name))
     if figures and not as_json:
         _line(out, f"figures: {figures}")
-    return num_rejected
+    return num_rejected, len(images)
 
 
-def write_parquet(out: Console, err: Console, asking: Asking, images: Sequence[Image], path: str) -> int:
-    """Write the table, name the images that were rejected (at most MOST_NAMED), and return how many they are."""
+def write_parquet(out: Console, err: Console, job: Job, path: str, *, on_ray: bool) -> tuple[int, int]:
+    """Write a table and name the images that were rejected, at most MOST_NAMED; return the rejected and all images."""
     with sample_progress(err, "predicting") as on_progress:
-        written = write_table(Plan.of(path, asking, images), asking.outcomes, on_progress)
+        written = write_table_on_ray(job, path, on_progress) if on_ray else write_table_here(job, path, on_progress)
     for text in written.rejected[:MOST_NAMED]:
         _line(err, text, style="red")
     if len(written.rejected) > MOST_NAMED:
         _line(err, f"... and {len(written.rejected) - MOST_NAMED:,} more; the column `error` has them all", style="red")
     _line(out, f"{'already there: ' if written.was_there else ''}{path}: {written.num_images:,} rows")
-    return len(written.rejected)
+    return len(written.rejected), written.num_images
 
 
 def finish(err: Console, num_rejected: int, num_images: int, *, skip_bad: bool) -> None:

@@ -15,7 +15,7 @@ FLOORS = (
     ("cli", "console", "console_data", "console_calibrate", "console_predict", "__main__"),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
-RAY_FILES = {"data/build.py", "train/worker.py", "train/launch.py", "sweep.py", "serve.py"}
+RAY_FILES = {"data/build.py", "train/worker.py", "train/launch.py", "sweep.py", "serve.py", "predict/on_ray.py"}
 TORCH_FREE = {0, 1}
 ONE_FAMILY = {0, 3, 6}  # the words, model and bundle, and the front door may use one another
 

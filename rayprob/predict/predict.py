@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from rayprob import storage
 from rayprob.bundle import DESCRIPTION_FILE, Bundle
 from rayprob.errors import ModelError, SpecError
 from rayprob.predict.answering import Answering
-from rayprob.predict.images import Image
+from rayprob.predict.images import Image, find_images
 from rayprob.predict.members import Predictor, ensemble, one_bundle, with_dropout
 from rayprob.predict.question import Question
 from rayprob.predict.reading import Loaded, batches, stacked
@@ -31,6 +31,26 @@ class Asking:
     def outcomes(self, images: Iterable[Image]) -> Iterator[Outcome]:
         """Yield what is said of each image, in order, as `predict` does."""
         return predict(self.predictor, self.question, images, batch=self.batch)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a person wants: bundles, images and question, all as text, so that another process can open it as well."""
+
+    bundles: tuple[str, ...]  # of bundles or runs; several make an ensemble
+    images: tuple[str, ...]
+    asked: Mapping[str, Any]  # the keywords of `ask`
+    split: str = "val"
+
+    def open(self) -> tuple[Asking, list[Image]]:
+        """Find the images, open the bundles and read the question. Raises StorageError and all that `ask` raises."""
+        images = find_images(self.images, self.split)
+        return ask(self.bundles, **self.asked), images
+
+    def absolute(self) -> "Job":
+        """Return the job with local paths that hold in any working directory."""
+        bundles, images = (tuple(map(absolute, paths)) for paths in (self.bundles, self.images))
+        return replace(self, bundles=bundles, images=images)
 
 
 def ask(
@@ -86,6 +106,11 @@ def bundle_folder(path: str) -> str:
     inside = storage.join(path, "bundle")
     is_run = not storage.exists(storage.join(path, DESCRIPTION_FILE)) and storage.exists(storage.join(inside, DESCRIPTION_FILE))
     return inside if is_run else path
+
+
+def absolute(path: str) -> str:
+    """Return a path or URI that holds in any working directory."""
+    return str(storage.local_path(path).absolute()) if storage.is_local(path) else path
 
 
 def bundle_fingerprint(folder: str) -> str:

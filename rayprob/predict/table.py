@@ -9,7 +9,7 @@ Parts lie in FILE.parts/ beside plan.json, which says what they are parts of; FI
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from rayprob import storage
 from rayprob.errors import StorageError
 from rayprob.labels import LabelSpace
 from rayprob.predict.images import Image
-from rayprob.predict.predict import Asking
+from rayprob.predict.predict import Asking, Job
 from rayprob.predict.record import Outcome, Record, Rejected, rejection
 from rayprob.spec import differing_keys
 
@@ -28,6 +28,8 @@ FORMAT_VERSION = 1
 KEY = b"rayprob"
 PART_IMAGES = 1024
 PLAN_FILE = "plan.json"
+
+Progress = Callable[[int, int], None]  # images done, and how many there are
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,13 @@ class Plan:
     part_images: int = PART_IMAGES
 
     @classmethod
-    def of(cls, path: str, asking: Asking, images: Sequence[Image]) -> "Plan":
+    def of(cls, path: str, asking: Asking, images: Sequence[Image], *, part_images: int = PART_IMAGES) -> "Plan":
         """Return the plan of a table at `path` of what is said of `images`."""
         label_space = asking.predictor.bundle.label_space
         names = "\n".join(image.name for image in images)
         about = {"number": len(images), "sha256": hashlib.sha256(names.encode()).hexdigest()[:16]}
         facts = {"format_version": FORMAT_VERSION, **asking.facts, "labels": list(label_space.names), "images": about}
-        return cls(path, images, label_space, facts, asking.predictor.num_members > 0)
+        return cls(path, images, label_space, facts, asking.predictor.num_members > 0, part_images)
 
     @property
     def parts_folder(self) -> str:
@@ -101,23 +103,40 @@ class Written:
     was_there: bool
 
 
+def write_table_here(job: Job, path: str, on_progress: Progress) -> Written:
+    """Write the table of a job in this process, as `write_table` does."""
+    asking, images = job.open()
+    return write_table(Plan.of(path, asking, images), asking.outcomes, on_progress)
+
+
 def write_table(
-    plan: Plan,
-    predict: Callable[[Sequence[Image]], Iterable[Outcome]],
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    plan: Plan, predict: Callable[[Sequence[Image]], Iterable[Outcome]], on_progress: Progress = lambda done, total: None
 ) -> Written:
     """Write the table that is planned, or the parts of it that are not there yet, and return what it holds.
 
     Raises StorageError where the file or the parts beside it are those of another plan.
     """
+
+    def in_turn(parts: Sequence[int]) -> Iterator[int]:
+        for part in parts:
+            write_part(plan, part, predict)
+            yield part
+
+    return write_parts(plan, in_turn, on_progress)
+
+
+def write_parts(plan: Plan, write: Callable[[Sequence[int]], Iterable[int]], on_progress: Progress) -> Written:
+    """Write a table by `write`, which gets the parts that are missing and yields each as it is done, in any order."""
     if storage.exists(plan.path):
         _require_same(_read_facts(plan.path), plan, plan.path, "give another file, or remove this one")
         return _held(plan.path, was_there=True)
     begin(plan)
-    for part in range(plan.num_parts):
-        if not storage.exists(plan.part_path(part)):
-            write_part(plan, part, predict)
-        on_progress(min((part + 1) * plan.part_images, len(plan.images)), len(plan.images))
+    missing = [part for part in range(plan.num_parts) if not storage.exists(plan.part_path(part))]
+    num_done = len(plan.images) - sum(len(plan.images_of(part)) for part in missing)
+    on_progress(num_done, len(plan.images))
+    for part in write(missing):
+        num_done += len(plan.images_of(part))
+        on_progress(num_done, len(plan.images))
     return commit(plan)
 
 

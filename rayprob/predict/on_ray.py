@@ -1,0 +1,104 @@
+"""`--parquet FILE --ray`: the parts of a table, written by actors of Ray Data that each load the bundle once.
+
+Only numbers of parts pass through Ray. An actor finds, reads and decodes its images itself, so that none enters the object
+store, and writes its part where the table will lie; memory is bounded by a part's records and a few batches an actor.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rayprob import errors
+from rayprob.data.build import import_ray, start_ray
+from rayprob.errors import RayprobError, RunError
+from rayprob.predict.predict import Asking, Job, absolute
+from rayprob.predict.table import PART_IMAGES, Plan, Progress, Written, write_part, write_parts
+
+
+@dataclass(frozen=True)
+class TableJob:
+    """A job and where its table goes; every node sees the same paths."""
+
+    job: Job
+    path: str
+    part_images: int
+
+    def open(self) -> tuple[Asking, Plan]:
+        """Return who is asked, and the plan of the table."""
+        asking, images = self.job.open()
+        return asking, Plan.of(self.path, asking, images, part_images=self.part_images)
+
+
+class PartWriter:
+    """An actor: opens the job once, then writes part after part."""
+
+    def __init__(self, table: TableJob, num_threads: int | None) -> None:
+        if num_threads:
+            torch.set_num_threads(num_threads)
+        self._asking, self._plan = table.open()
+
+    def __call__(self, rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Write the parts of a block and return it, with the error that prevents each as its kind and message, or "".
+
+        An error is returned, not raised: Ray Data would wrap it in layers from which it cannot be had back.
+        """
+        met = [self._write(part) for part in rows["id"].tolist()]
+        return {"id": rows["id"], "kind": np.array([kind for kind, _ in met]), "message": np.array([text for _, text in met])}
+
+    def _write(self, part: int) -> tuple[str, str]:
+        try:
+            write_part(self._plan, part, self._asking.outcomes)
+        except RayprobError as error:
+            return type(error).__name__, str(error)
+        return "", ""
+
+
+def write_table_on_ray(job: Job, path: str, on_progress: Progress, *, part_images: int = PART_IMAGES) -> Written:
+    """Write the table of a job on the cluster of RAY_ADDRESS, else on this machine; goes on as `write_table` does.
+
+    Raises what an actor met, and RunError where Ray lost one.
+    """
+    table = TableJob(job.absolute(), absolute(path), part_images)
+    _, plan = table.open()
+    return write_parts(plan, lambda missing: _write_on_ray(table, missing), on_progress)
+
+
+def _write_on_ray(table: TableJob, missing: Sequence[int]) -> Iterator[int]:
+    if not missing:
+        return
+    ray = import_ray()
+    started_here = not ray.is_initialized()
+    if started_here:
+        start_ray()
+    try:
+        for row in _parts(table, missing, ray.cluster_resources()).iter_rows():
+            if row["kind"]:
+                raise getattr(errors, row["kind"])(row["message"])
+            yield int(row["id"])
+    except ray.exceptions.RayError as error:
+        raise RunError(f"Ray lost an actor that wrote the table: {error}; the same command continues") from error
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _parts(table: TableJob, missing: Sequence[int], resources: Mapping[str, float]) -> Any:
+    """Return the Ray dataset of finished parts; an actor for each GPU of the cluster, else for each CPU."""
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    num_gpus = int(resources.get("GPU", 0))
+    num_actors = min(len(missing), max(1, num_gpus or int(resources.get("CPU", 1))))
+    each = {"num_gpus": 1} if num_gpus else {"num_cpus": 1}
+    blocks = ray.data.from_items([{"id": part} for part in missing], override_num_blocks=len(missing))
+    return blocks.map_batches(
+        PartWriter,
+        fn_constructor_args=(table, None if num_gpus else 1),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=num_actors, max_tasks_in_flight_per_actor=1),
+        **each,
+    )
