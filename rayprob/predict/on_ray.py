@@ -4,6 +4,7 @@ Only numbers of parts pass through Ray. An actor finds, reads and decodes its im
 store, and writes its part where the table will lie; memory is bounded by a part's records and a few batches an actor.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,8 @@ def _parts(table: TableJob, missing: Sequence[int], resources: Mapping[str, floa
     """Return the Ray dataset of finished parts; an actor for each GPU of the cluster, else for each CPU."""
     import ray.data
 
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    ray.data.DataContext.get_current().enable_progress_bars = False  # the verb shows its own
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     num_gpus = int(resources.get("GPU", 0))
     num_actors = min(len(missing), max(1, num_gpus or int(resources.get("CPU", 1))))
     each = {"num_gpus": 1} if num_gpus else {"num_cpus": 1}
