@@ -37,6 +37,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/label_mixture.py
 	$(BIN)/python benchmarks/queries_speed.py
 	$(BIN)/python benchmarks/conformal_risk.py
+	$(BIN)/python benchmarks/predict_overhead.py --backbone resnet50 --size 224
 	$(BIN)/python benchmarks/shard_writing.py
 	$(BIN)/rayprob shard shards/coco-sample.yaml
 	$(BIN)/python benchmarks/loader_throughput.py shards/coco-sample
