@@ -9,7 +9,7 @@ better marginals, being no longer linear in the features; so a second control is
 exactly the mixture's: what the mixture gains on that is what it knows of labels going together.
 
 Evidence is the truth about 1, 2, 3 labels of each image, the same for all heads: `half` reveals present labels and absent ones
-in equal parts as far as an image has them, `present` only present ones. Judged are all other labels: mean AP, and NLL per image.
+in equal parts as far as an image has them, `present` only present ones. Judged are all other labels: mean AP and NLL per image.
 Last comes the reliability of answers: P(a & b) on all images, and P(a | b) on the images where b holds, against how often it is
 so, for the last seed. All other tables give the mean over seeds +- the standard deviation between them.
 """

@@ -47,14 +47,17 @@ class TransformSpec(Spec):
 
 
 class Transform(Protocol):
-    """JPEG bytes and a seed -> uint8 [size_px, size_px, 3]. Raises SampleError for bytes that are no whole JPEG."""
+    """JPEG bytes and a seed -> uint8 [size_px, size_px, 3]. Raises SampleError for bytes that are no whole JPEG.
+
+    A transform may write its image into the memory `into` and return that, which saves fresh memory for it.
+    """
 
     @property
     def size_px(self) -> int:
         """Height and width of what it returns."""
         ...
 
-    def __call__(self, jpeg: bytes, seed: int) -> Image:
+    def __call__(self, jpeg: bytes, seed: int, into: Image | None = None) -> Image:
         """Return the transformed image."""
         ...
 
@@ -70,7 +73,7 @@ class Resize:
 
     size_px: int
 
-    def __call__(self, jpeg: bytes, seed: int) -> Image:
+    def __call__(self, jpeg: bytes, seed: int, into: Image | None = None) -> Image:
         """Return the squashed image."""
         return resize(decode(jpeg), self.size_px)
 
@@ -81,9 +84,9 @@ class Paper:
 
     size_px: int
 
-    def __call__(self, jpeg: bytes, seed: int) -> Image:
+    def __call__(self, jpeg: bytes, seed: int, into: Image | None = None) -> Image:
         """Return the squashed image, mirrored or not."""
-        return _flipped(resize(decode(jpeg), self.size_px), random.Random(seed))
+        return _flipped(resize(decode(jpeg), self.size_px), random.Random(seed), into)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Strong:
     size_px: int
     spec: StrongSpec
 
-    def __call__(self, jpeg: bytes, seed: int) -> Image:
+    def __call__(self, jpeg: bytes, seed: int, into: Image | None = None) -> Image:
         """Return the augmented image."""
         chance, image = random.Random(seed), decode(jpeg)
         if chance.random() < self.spec.crop_probability:
@@ -155,8 +158,8 @@ def cutout(image: Image, side: float, chance: random.Random) -> Image:
     return image
 
 
-def _flipped(image: Image, chance: random.Random) -> Image:
-    return cast(Image, cv2.flip(image, 1)) if chance.random() < 0.5 else image
+def _flipped(image: Image, chance: random.Random, into: Image | None = None) -> Image:
+    return cast(Image, cv2.flip(image, 1, dst=into)) if chance.random() < 0.5 else image
 
 
 TRANSFORMS: dict[str, Callable[[TransformSpec], Transform]] = {

@@ -51,7 +51,7 @@ class Decoder:
         faults: dict[int, str] = {}
         for place, row in enumerate(request.rows_B.tolist()):
             try:
-                pixels_BHWC[place] = self._image(row, request.cursor.epoch)
+                self._write_image(pixels_BHWC[place], row, request.cursor.epoch)
             except SampleError as error:
                 if self._on_bad_sample == "fail":
                     raise
@@ -59,11 +59,13 @@ class Decoder:
                 faults[place] = str(error)
         return faults
 
-    def _image(self, row: int, epoch: int) -> NDArray[np.uint8]:
+    def _write_image(self, pixels_HWC: NDArray[np.uint8], row: int, epoch: int) -> None:
         manifest = self._reader.manifest
         jpeg = self._reader.read(row)
         seed = derive(self._seed, "augment", epoch, int(manifest.sample_ids_N[row]))
         try:
-            return self._transform(jpeg, seed)
+            image_HWC = self._transform(jpeg, seed, pixels_HWC)
         except SampleError as error:
             raise SampleError(f"{describe(manifest, row)} {error}, and build the dataset again") from error
+        if image_HWC is not pixels_HWC:
+            pixels_HWC[...] = image_HWC

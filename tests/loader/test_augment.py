@@ -43,6 +43,8 @@ def test_a_transform_depends_on_its_seed_alone(name: str, seed: int) -> None:
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
     assert (pickle.loads(pickle.dumps(transform))(jpeg, seed) == image).all()
+    into = np.zeros((2, 20, 20, 3), dtype=np.uint8)[1]
+    assert (transform(jpeg, seed, into) == image).all()
     assert image.shape == (20, 20, 3)
     assert image.dtype == np.uint8
     assert torch.equal(torch.get_rng_state(), state)

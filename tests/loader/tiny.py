@@ -115,7 +115,7 @@ class Dying:
     deadly: bytes
     size_px: int = 16
 
-    def __call__(self, jpeg: bytes, seed: int) -> np.ndarray:
+    def __call__(self, jpeg: bytes, seed: int, into: np.ndarray | None = None) -> np.ndarray:
         if jpeg == self.deadly:
             os._exit(1)
         return np.zeros((16, 16, 3), dtype=np.uint8)
@@ -127,7 +127,7 @@ class Digest:
 
     size_px: int = 1
 
-    def __call__(self, jpeg: bytes, seed: int) -> np.ndarray:
+    def __call__(self, jpeg: bytes, seed: int, into: np.ndarray | None = None) -> np.ndarray:
         digest = hashlib.blake2b(jpeg + seed.to_bytes(8, "little"), digest_size=3).digest()
         return np.frombuffer(digest, dtype=np.uint8).reshape(1, 1, 3)
 
