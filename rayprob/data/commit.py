@@ -71,7 +71,7 @@ def check_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
 def data_fingerprint(label_space_fingerprint: str, shard_sha256: Sequence[str], table: pa.Table) -> str:
     """Return 16 hex digits that change with any sample, label or shard, and with no version of Parquet."""
     # The areas are the only column that is in no shard.
-    areas = np.concatenate([np.asarray(chunk.flatten()) for chunk in table["label_areas_px2"].chunks])
+    areas = np.concatenate([np.from_dlpack(chunk.flatten().drop_null()) for chunk in table["label_areas_px2"].chunks])
     return fingerprint([label_space_fingerprint, list(shard_sha256), hashlib.sha256(areas.tobytes()).hexdigest()])
 
 

@@ -5,12 +5,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayprob.data.manifest import Dataset, Ragged
+from rayprob.data.manifest import SCHEMA, Dataset, Ragged, to_table
 from rayprob.errors import DatasetError
 from tests.data.small_source import Source
 
@@ -19,6 +20,25 @@ from tests.data.small_source import Source
 def dataset(built_once: Source, tmp_path: Path) -> Path:
     """A copy of the dataset that the test may break."""
     return Path(shutil.copytree(built_once.built, tmp_path / "copy"))
+
+
+def integers(kind: pa.DataType) -> st.SearchStrategy[int]:
+    info = np.iinfo(kind.to_pandas_dtype())
+    return st.integers(int(info.min), int(info.max))
+
+
+def values_of(kind: pa.DataType) -> st.SearchStrategy[object]:
+    if pa.types.is_list(kind):
+        return st.lists(values_of(kind.value_type), max_size=4).map(tuple)
+    if pa.types.is_floating(kind):
+        return st.floats(width=32, allow_nan=False) | st.floats(0, 1e6)
+    return st.text(max_size=9) if pa.types.is_string(kind) else integers(kind)
+
+
+@settings(deadline=None)  # from_pylist imports pandas first
+@given(st.lists(st.fixed_dictionaries({field.name: values_of(field.type) for field in SCHEMA}), max_size=4))
+def test_rows_become_the_table_that_pyarrow_makes_of_them(rows: list[dict[str, object]]) -> None:
+    assert to_table(rows).equals(pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
 @given(st.lists(st.sets(st.integers(0, 5)), min_size=1, max_size=9), st.data())
