@@ -1,10 +1,8 @@
 """One shard: check its images, write a plain WebDataset tar, and leave a report that says that it is done."""
 
 import errno
-import hashlib
 import json
 import posixpath
-import tarfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,17 +20,18 @@ from rayprob import storage
 from rayprob.data import jpeg
 from rayprob.data.coco import SourceImage
 from rayprob.data.jpeg import Size
-from rayprob.data.manifest import SCHEMA
+from rayprob.data.manifest import to_table
 from rayprob.data.plan import ShardPlan
 from rayprob.data.recipe import Encoding
 from rayprob.data.source import Reject
+from rayprob.data.tar import TarWriter
 from rayprob.errors import SampleError, StorageError
 from rayprob.labels import LabelSpace
 from rayprob.spec import fingerprint
 
-BLOCK_BYTES = 512
 READ_AHEAD = 16  # images under way from an object store, where reading is mostly waiting
 FACTS = b"rayprob"
+COMPACT = json.JSONEncoder(separators=(",", ":"))
 IMAGE_VALUES = attrgetter(*(field.name for field in fields(SourceImage)))
 
 
@@ -80,8 +79,7 @@ def write_shard(job: ShardJob) -> ShardFacts:
     rows: list[dict[str, Any]] = []
     rejected: list[Reject] = []
     sizes_corrected = 0
-    with disk_full_explained(), storage.atomic_writer(storage.join(job.root, job.plan.name)) as file:
-        tar = TarWriter(file)
+    with disk_full_explained(), storage.atomic_writer(storage.join(job.root, job.plan.name)) as file, TarWriter(file) as tar:
         for image, content in _read_images(job):
             try:
                 sample = _prepare(job, content)
@@ -90,14 +88,13 @@ def write_shard(job: ShardJob) -> ShardFacts:
                 continue
             rows.append(_add(tar, job, image, sample))
             sizes_corrected += sample.declared_wrong(image)
-        tar.finish()
     facts = ShardFacts(
         name=job.plan.name,
         split=job.plan.split,
         job=job.fingerprint,
         samples=len(rows),
         size_bytes=tar.size_bytes,
-        sha256=tar.sha256.hexdigest(),
+        sha256=tar.sha256,
         sizes_corrected=sizes_corrected,
         rejected=rejected,
     )
@@ -108,7 +105,8 @@ def write_shard(job: ShardJob) -> ShardFacts:
 def read_report(uri: str) -> tuple[ShardFacts, pa.Table]:
     """Return the facts and manifest rows that `write_shard` left. Raises StorageError."""
     try:
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
+        # read_table would do, but imports pandas.
+        table = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri))).read()
         facts = json.loads(table.schema.metadata[FACTS])
     except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{uri} is no report of a shard: {error}; remove it and build again") from error
@@ -125,34 +123,6 @@ def disk_full_explained() -> Iterator[None]:
         if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise StorageError(f"{error}; make room or choose another target, then the same command continues") from error
-
-
-class TarWriter:
-    """Writes the members of a tar with nothing in it that depends on time, user or machine."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-        self.size_bytes = 0
-
-    def add(self, name: str, content: bytes) -> int:
-        """Append a member; returns the offset of its content."""
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        self._write(member.tobuf(tarfile.USTAR_FORMAT))
-        offset_bytes = self.size_bytes
-        self._write(content)
-        self._write(bytes(-len(content) % BLOCK_BYTES))
-        return offset_bytes
-
-    def finish(self) -> None:
-        """Append the end-of-archive mark, without which readers take a cut tar for a whole one."""
-        self._write(bytes(2 * BLOCK_BYTES))
-
-    def _write(self, content: bytes) -> None:
-        self._file.write(content)
-        self.sha256.update(content)
-        self.size_bytes += len(content)
 
 
 @dataclass(frozen=True)
@@ -188,7 +158,7 @@ def _add(tar: TarWriter, job: ShardJob, image: SourceImage, sample: _Sample) -> 
         "width_px": sample.size.width_px,
         "file_name": image.file_name,
     }
-    tar.add(f"{key}.json", json.dumps(beside, separators=(",", ":")).encode())
+    tar.add(f"{key}.json", COMPACT.encode(beside).encode())
     return {
         "sample_id": image.sample_id,
         "key": key,
@@ -206,7 +176,7 @@ def _add(tar: TarWriter, job: ShardJob, image: SourceImage, sample: _Sample) -> 
 
 
 def _write_report(uri: str, facts: ShardFacts, rows: list[dict[str, Any]]) -> None:
-    table = pa.Table.from_pylist(rows, schema=SCHEMA).replace_schema_metadata({FACTS: json.dumps(asdict(facts))})
+    table = to_table(rows).replace_schema_metadata({FACTS: json.dumps(asdict(facts))})
     with disk_full_explained(), storage.atomic_writer(uri) as file:
         pq.write_table(table, file)
 

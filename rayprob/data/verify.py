@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from rayprob import storage
 from rayprob.data.commit import data_fingerprint
 from rayprob.data.manifest import SCHEMA, read_facts, read_label_space
-from rayprob.data.shard import BLOCK_BYTES
+from rayprob.data.tar import RECORD_BYTES
 from rayprob.errors import DatasetError, LabelError, StorageError
 from rayprob.labels import LabelSpace
 
@@ -145,21 +145,21 @@ def read_members(content: bytes) -> tuple[list[Member], str]:
     """
     members: list[Member] = []
     place = 0
-    while any(block := content[place : place + BLOCK_BYTES]):
+    while any(block := content[place : place + RECORD_BYTES]):
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
         except (tarfile.HeaderError, UnicodeDecodeError) as error:
             return members, f"byte {place:,} should begin a tar header: {error}"
-        start, end = place + BLOCK_BYTES, place + BLOCK_BYTES + header.size
-        place = end + -header.size % BLOCK_BYTES
+        start, end = place + RECORD_BYTES, place + RECORD_BYTES + header.size
+        place = end + -header.size % RECORD_BYTES
         if not header.isreg() or place > len(content):
             kind = "goes beyond the end" if header.isreg() else f"has type {header.type!r}"
-            return members, f"byte {start - BLOCK_BYTES:,}: member {header.name} {kind}"
+            return members, f"byte {start - RECORD_BYTES:,}: member {header.name} {kind}"
         if any(content[end:place]):
             return members, f"byte {end:,}: the padding after {header.name} is not zero"
         members.append(Member(header.name, start, header.size))
-    if len(content) - place < 2 * BLOCK_BYTES or any(content[place:]):
-        return members, f"byte {place:,}: no end-of-archive mark of {2 * BLOCK_BYTES} zeros; the tar is cut or overwritten"
+    if len(content) - place < 2 * RECORD_BYTES or any(content[place:]):
+        return members, f"byte {place:,}: no end-of-archive mark of {2 * RECORD_BYTES} zeros; the tar is cut or overwritten"
     return members, ""
 
 

@@ -353,3 +353,10 @@ def test_relative_paths_count_from_the_working_folder(source: Source, monkeypatc
     summary: Summary = source.build(splits=splits, target=None)
     assert summary.root == "shards/small"
     assert (source.folder / "shards" / "small" / "dataset.json").is_file()
+
+
+def test_a_build_does_not_import_pandas(source: Source) -> None:
+    process = run_script("import sys\nsource.build()\nprint('pandas' in sys.modules)\n", source)
+    printed, errors = process.communicate(timeout=60)
+    # pyarrow imports it with the first pa.array, pa.scalar or read_table: half a second in each process that writes shards.
+    assert printed == "False\n", errors

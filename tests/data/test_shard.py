@@ -12,7 +12,7 @@ import pytest
 
 from rayprob.data.coco import SourceImage
 from rayprob.data.plan import plan
-from rayprob.data.shard import ShardFacts, ShardJob, TarWriter, read_ahead, read_report, write_shard
+from rayprob.data.shard import ShardFacts, ShardJob, read_ahead, read_report, write_shard
 from rayprob.data.source import read_source
 from rayprob.errors import StorageError
 from tests.data.small_source import Source, draw_jpeg
@@ -150,14 +150,3 @@ def test_read_ahead_keeps_the_order_and_never_runs_further_ahead_than_asked() ->
     for number in range(50):
         assert next(contents) == str(number).encode()
         assert len(started) <= number + 1 + 4
-
-
-def test_the_tar_writer_pads_and_ends_like_tarfile() -> None:
-    ours = io.BytesIO()
-    writer = TarWriter(ours)
-    for size in (0, 1, 511, 512, 513):
-        writer.add(f"{size}.bin", bytes([7]) * size)
-    writer.finish()
-    with tarfile.open(fileobj=io.BytesIO(ours.getvalue())) as tar:
-        assert [(m.name, m.size) for m in tar.getmembers()] == [(f"{size}.bin", size) for size in (0, 1, 511, 512, 513)]
-    assert len(ours.getvalue()) % 512 == 0
