@@ -52,8 +52,13 @@ class Compute:
 
     def images(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Return a batch's images on the device, in the memory layout of the weights."""
-        moved = images_BCHW.to(self.device, non_blocking=True)
-        return moved.contiguous(memory_format=self.memory_format)
+        return self.on_device(images_BCHW).contiguous(memory_format=self.memory_format)
+
+    def on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a CPU tensor on the device; a GPU goes on computing meanwhile, for which the memory must be page-locked."""
+        if self.device.type == "cuda" and not tensor.is_pinned():
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def parallel(self, classifier: Classifier) -> nn.Module:
         """Return what training calls: the classifier, compiled if asked for, under DDP where there are several ranks."""

@@ -131,7 +131,7 @@ def take_step(job: Job, batches: list[Batch]) -> StepResult:
     update(job)
     state.progress = replace(state.progress, step=step + 1, cursor=job.stream.next(batches[0].cursor))
     mean_loss = loss_B.sum() / run.stream.global_batch
-    wishes = torch.tensor([_stop_is_asked(job), _minutes_are_over(job)], dtype=mean_loss.dtype, device=mean_loss.device)
+    wishes = job.compute.on_device(torch.tensor([_stop_is_asked(job), _minutes_are_over(job)], dtype=mean_loss.dtype))
     return StepResult(
         step=step + 1,
         lr=run.optimizer.lr * factor,
@@ -143,11 +143,11 @@ def take_step(job: Job, batches: list[Batch]) -> StepResult:
 
 def backward(job: Job, batch: Batch, is_last: bool) -> torch.Tensor:
     """Add one micro batch's gradient of the mean loss over the global batch; return its losses [B]."""
-    device = job.compute.device
+    compute = job.compute
     with accumulating(job.parallel, is_last):
-        with job.compute.autocast():
-            outputs = job.parallel(job.compute.images(batch.images_BCHW))
-        loss_B: torch.Tensor = job.loss(outputs, batch.targets_BL.to(device), batch.known_BL.to(device))
+        with compute.autocast():
+            outputs = job.parallel(compute.images(batch.images_BCHW))
+        loss_B: torch.Tensor = job.loss(outputs, compute.on_device(batch.targets_BL), compute.on_device(batch.known_BL))
         # DDP averages gradients over ranks; the mean must be over the global batch.
         scaled = loss_B.sum() * (job.place.world_size / job.run.stream.global_batch)
         job.state.scaler.scale(scaled).backward()  # type: ignore[no-untyped-call]
