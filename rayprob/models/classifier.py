@@ -25,6 +25,7 @@ class ModelSpec(Spec):
 
     `weights` is null (from scratch), a name of the library (DEFAULT, IMAGENET1K_V2, a timm tag), or the path or URI of a
     file or of a bundle; of a bundle, `weights_part` says how much is taken. `image_size_px` is for families built for one size.
+    `pooling: places` keeps the places of an image apart, for a head with attention.
     `mean` and `std` replace the normalisation of images in 0..1 that the library states for the backbone, three values each.
     `frozen: backbone` trains pooling and head only. `norm` is what batch norm does in training: own statistics of each rank
     (train), the stored ones (frozen), or those of all ranks (sync, on GPUs).
@@ -36,7 +37,7 @@ class ModelSpec(Spec):
     image_size_px: int | None = Field(default=None, ge=1)
     mean: Channels | None = None
     std: Channels | None = None
-    pooling: Literal["gap", "gmp", "gem"] = "gap"
+    pooling: Literal["gap", "gmp", "gem", "places"] = "gap"
     head: HeadSpec = HeadSpec()
     frozen: Literal["none", "backbone"] = "none"
     norm: Literal["train", "frozen", "sync"] = "train"
@@ -56,6 +57,15 @@ class ModelSpec(Spec):
             raise ValueError(f"weights_part {self.weights_part} is for the path of a bundle; weights is {self.weights!r}")
         return self
 
+    @model_validator(mode="after")
+    def _attention_sees_places(self) -> "ModelSpec":
+        if self.head.attention and self.pooling != "places":
+            raise ValueError(
+                f"head.attention {self.head.attention} looks at every place, but pooling {self.pooling} leaves none; "
+                "set pooling: places, or attention: 0"
+            )
+        return self
+
 
 class Classifier(nn.Module):
     """Backbone, pooling and head; `family` names the label distribution that its outputs describe."""
@@ -71,12 +81,15 @@ class Classifier(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> dict[str, Tensor]:
         """Return the head's outputs, in float32, for images that are uint8 in 0..255 or floating in 0..1."""
-        features_BF = self.features(images_BCHW)
-        with full_precision(features_BF):
-            return cast(dict[str, Tensor], self.head(features_BF))
+        features = self.features(images_BCHW)
+        with full_precision(features):
+            return cast(dict[str, Tensor], self.head(features))
 
     def features(self, images_BCHW: Tensor) -> Tensor:
-        """Return features [B, F], in float32. Raises ModelError where synchronised batch norm trains on a CPU."""
+        """Return features [B, F], or [B, F, P] of P places, in float32.
+
+        Raises ModelError where synchronised batch norm trains on a CPU.
+        """
         if self.norm == "sync" and self.training and images_BCHW.device.type == "cpu":
             raise ModelError("norm: sync needs GPUs, because PyTorch has none for CPUs; set model.norm to train or frozen")
         return cast(Tensor, self.pooling(self.backbone(images_BCHW)))

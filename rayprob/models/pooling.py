@@ -1,4 +1,7 @@
-"""Poolings: maps_BFhw -> features_BF, in float32 also under autocast."""
+"""Poolings: maps_BFhw -> features_BF, in float32 also under autocast.
+
+`places` keeps the P = h * w places apart, as features_BFP, for a head that looks at each of them.
+"""
 
 from collections.abc import Callable
 
@@ -41,9 +44,22 @@ class GeneralisedMean(nn.Module):
             return positive.pow(self.power).mean(dim=(2, 3)).pow(1 / self.power)
 
 
+class Places(nn.Module):
+    """No pooling: every place has its features, and the head pools scores."""
+
+    def forward(self, maps_BFhw: Tensor) -> Tensor:
+        """Return features [B, F, P]."""
+        return at_least_float32(maps_BFhw).flatten(2)
+
+
 def build_pooling(name: str) -> nn.Module:
     """Return the pooling `name`. Raises ModelError for an unknown one."""
     return choose(POOLINGS, name, "pooling", ModelError)()
 
 
-POOLINGS: dict[str, Callable[[], nn.Module]] = {"gap": GlobalAverage, "gmp": GlobalMax, "gem": GeneralisedMean}
+POOLINGS: dict[str, Callable[[], nn.Module]] = {
+    "gap": GlobalAverage,
+    "gmp": GlobalMax,
+    "gem": GeneralisedMean,
+    "places": Places,
+}

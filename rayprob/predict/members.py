@@ -63,9 +63,9 @@ def with_dropout(bundle: Bundle, device: torch.device, num_members: int, seed: i
     kept_MF = _kept_features(num_members, bundle, rate, seed).to(device)
 
     def forecast(images: Images) -> Forecast:
-        features_BF = network.features(images[0])
-        members = tuple(network.of_features(features_BF * kept_F) for kept_F in kept_MF)
-        return Forecast(network.of_features(features_BF), members)
+        features = network.features(images[0])
+        kept = kept_MF if features.ndim == 2 else kept_MF[:, :, None]
+        return Forecast(network.of_features(features), tuple(network.of_features(features * kept_F) for kept_F in kept))
 
     return Predictor(bundle, (network.size_px,), forecast, num_members)
 
@@ -110,9 +110,9 @@ class _Network:
             moved = images_BCHW.to(self._device, non_blocking=True).contiguous(memory_format=torch.channels_last)
             return self._classifier.features(moved)
 
-    def of_features(self, features_BF: Tensor) -> LabelDistribution:
-        with torch.inference_mode(), full_precision(features_BF):
-            outputs: Mapping[str, Any] = self._classifier.head(features_BF)
+    def of_features(self, features: Tensor) -> LabelDistribution:
+        with torch.inference_mode(), full_precision(features):
+            outputs: Mapping[str, Any] = self._classifier.head(features)
         return self.bundle.distribution(outputs)
 
     def distribution(self, images_BCHW: Tensor) -> LabelDistribution:

@@ -1,6 +1,7 @@
 """Features of a whole split under a bundle, computed once and kept beside the run. N samples, F features, L labels."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +24,16 @@ from rayprob.train.compute import Compute, evaluating
 from rayprob.train.run import Run
 
 FOLDER = "features"
+MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 Tell = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a frozen backbone and pooling make of each sample, beside what is true of it; rows in order of sample_id."""
+    """What a frozen backbone and pooling make of each sample, beside what is true of it; rows in order of sample_id.
+
+    Features are [N, F], or [N, F, P] where the pooling keeps P places apart.
+    """
 
     sample_ids_N: Tensor
     features_NF: Tensor
@@ -89,14 +94,27 @@ def _compute(source: Source, split: str, compute: Compute, tell: Tell) -> Featur
     with evaluating(bundle.classifier):
         for batch in stream:
             with compute.autocast():
-                features_BF = bundle.classifier.features(compute.images(batch.images_BCHW)).float().cpu()
-            rows.append((batch.sample_ids_B, features_BF, batch.targets_BL, batch.known_BL))
+                features = bundle.classifier.features(compute.images(batch.images_BCHW)).float().cpu()
+            if not rows:
+                _require_memory(features, len(manifest), split)
+            rows.append((batch.sample_ids_B, features, batch.targets_BL, batch.known_BL))
             done = min(len(rows) * micro_batch, len(manifest))
             tell({"kind": "features", "split": split, "done": done, "total": len(manifest)})
     bundle.classifier.to("cpu")
     tensors = [torch.cat(parts) for parts in zip(*rows, strict=True)]
     order = torch.argsort(tensors[0], stable=True)
     return Features(*(tensor[order].clone() for tensor in tensors))
+
+
+def _require_memory(first: Tensor, num_samples: int, split: str) -> None:
+    """Raise RunError where the features of all samples, of which `first` are the first, would not fit into memory."""
+    wanted_bytes = 2 * first[0].nbytes * num_samples  # the batches, and all of them put together
+    if wanted_bytes > MEMORY_BYTES:
+        raise RunError(
+            f"the features of the {num_samples:,} samples of {split} need {wanted_bytes / 1e9:,.1f} GB of memory, "
+            f"this machine has {MEMORY_BYTES / 1e9:,.1f} GB; train with pooling: gap "
+            "(places multiplies features by their number), or the new head by `rayprob train` and model.frozen: backbone"
+        )
 
 
 def _read(uri: str) -> Features:

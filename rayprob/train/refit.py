@@ -34,7 +34,7 @@ class RefitSpec(Spec):
     """How a new head learns. Its loss is the head's own by default: bce for bernoulli, mixture for mixture.
 
     The evaluation with the lowest holdout NLL is kept, the start included; `patience` stops after so many epochs without a
-    lower one.
+    lower one. A head without attention takes over that of the source.
     """
 
     head: HeadSpec = HeadSpec(name="mixture", components=16)
@@ -98,6 +98,7 @@ def refit(
 def refit_run(source: Source, spec: RefitSpec, *, name: str | None, folder: str | None) -> Run:
     """Return the refit as a run: the source's bundle as a frozen backbone, and on it the head of `spec`."""
     old = source.run
+    head = spec.head.model_copy(update={"attention": spec.head.attention or old.model.head.attention})
     components = spec.head.components if spec.head.name == "mixture" else ""
     name = name or f"{old.name}-{spec.head.name}{components}"
     frozen = {"weights": storage.join(old.run_folder, "bundle"), "weights_part": "features", "frozen": "backbone"}
@@ -106,7 +107,7 @@ def refit_run(source: Source, spec: RefitSpec, *, name: str | None, folder: str 
         "folder": folder or posixpath.join(posixpath.dirname(old.run_folder.rstrip("/")), name),
         "seed": spec.seed,
         "stream": {**old.stream.model_dump(), "global_batch": spec.global_batch},
-        "model": {**old.model.model_dump(), **frozen, "head": spec.head.model_dump()},
+        "model": {**old.model.model_dump(), **frozen, "head": head.model_dump()},
         "loss": spec.loss_of_head.model_dump(),
         "optimizer": spec.optimizer.model_dump(),
         "schedule": spec.schedule.model_dump(),

@@ -118,9 +118,13 @@ def test_normalisation_can_be_given() -> None:
     torch.testing.assert_close(classifier.backbone.std.flatten(), torch.tensor([0.5, 0.6, 0.7]))
 
 
-@pytest.mark.parametrize("head", [{}, MIXTURE], ids=["bernoulli", "mixture"])
-def test_compiled_and_exported_classifiers_equal_the_eager_one(head: dict[str, object]) -> None:
-    classifier = small(backbone="squeezenet1_1", head=head, pooling="gem").eval()
+@pytest.mark.parametrize(
+    ("head", "pooling"),
+    [({}, "gem"), (MIXTURE, "gem"), ({"attention": 0.3}, "places")],
+    ids=["bernoulli", "mixture", "attention"],
+)
+def test_compiled_and_exported_classifiers_equal_the_eager_one(head: dict[str, object], pooling: str) -> None:
+    classifier = small(backbone="squeezenet1_1", head=head, pooling=pooling).eval()
     with torch.no_grad():
         expected = classifier(images(3))
         batch = torch.export.Dim("batch", min=1)
@@ -140,7 +144,11 @@ def test_compiling_has_no_graph_break_under_autocast() -> None:
 def test_model_files_are_checked_when_they_are_read() -> None:
     for keys, message in (
         ({"backbone": "resnet110"}, "backbone: unknown backbone 'resnet110'; nearest: resnet101"),
-        ({"pooling": "gep"}, "pooling: input should be 'gap', 'gmp' or 'gem'"),
+        ({"pooling": "gep"}, "pooling: input should be 'gap', 'gmp', 'gem' or 'places'"),
+        (
+            {"head": {"attention": 0.3}},
+            "head.attention 0.3 looks at every place, but pooling gap leaves none; set pooling: places",
+        ),
         ({"weights_part": "features"}, "weights_part features is for the path of a bundle; weights is None"),
         ({"weights_part": "backbone", "weights": "DEFAULT"}, "weights_part backbone is for the path of a bundle"),
     ):

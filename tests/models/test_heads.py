@@ -129,6 +129,37 @@ def test_ten_thousand_labels_cost_megabytes_not_gigabytes() -> None:
     assert extra == 2048 * 32 + 32 + 32 * 10_000 + 2048 * 32 * 8 + 8 * 10_000
 
 
+def test_attention_adds_the_best_places_score_to_the_average() -> None:
+    head = build_head(HeadSpec(attention=0.3), F, L, Start(prevalence_L=PREVALENCE))
+    features_BFP = torch.randn(3, F, 6, generator=torch.Generator().manual_seed(4))
+    weight_LF, bias_L = (parameter.detach().numpy() for parameter in (head.linear.weight, head.linear.bias))
+    scores_BLP = np.einsum("lf,bfp->blp", weight_LF, features_BFP.numpy())
+    expected = scores_BLP.mean(2) + bias_L + 0.3 * scores_BLP.max(2)
+    np.testing.assert_allclose(head(features_BFP)["logits"].detach().numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_mixture_of_one_component_attends_as_the_bernoulli_head() -> None:
+    bernoulli = build_head(HeadSpec(attention=0.4), F, L)
+    mixture = build_head(HeadSpec(name="mixture", components=1, attention=0.4), F, L)
+    mixture.start_from_bernoulli(bernoulli.linear.weight.detach(), bernoulli.linear.bias.detach())
+    features_BFP = torch.randn(3, F, 6, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(mixture(features_BFP)["component_logits"][:, 0], bernoulli(features_BFP)["logits"])
+
+
+@pytest.mark.parametrize("head", [HeadSpec(), HeadSpec(name="mixture", components=3, rank=2)])
+def test_places_without_attention_are_averaged(head: HeadSpec) -> None:
+    built = build_head(head, F, L)
+    features_BFP = torch.randn(3, F, 6, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(built(features_BFP), built(features_BFP.mean(2)))
+
+
+def test_dropout_drops_a_feature_at_all_places_or_at_none() -> None:
+    head = build_head(HeadSpec(dropout=0.5, attention=0.3), F, L)
+    kept_BFP = head.dropout(torch.ones(50, F, 6))
+    assert set(kept_BFP.unique().tolist()) == {0.0, 2.0}
+    assert (kept_BFP.std(dim=2) == 0).all()
+
+
 def test_components_in_use_counts_shares() -> None:
     even, one = torch.zeros(6, 4), torch.tensor([[50.0, 0, 0, 0]] * 6)
     each_its_own = 50 * torch.eye(4)

@@ -15,6 +15,9 @@ def test_poolings_equal_their_definitions() -> None:
     expected = {"gap": maps.mean((2, 3)), "gmp": maps.max((2, 3)), "gem": np.cbrt((maps**3).mean((2, 3)))}
     for name, features in expected.items():
         np.testing.assert_allclose(build_pooling(name)(MAPS).detach().numpy(), features, rtol=1e-5)
+    places_BFP = build_pooling("places")(MAPS)
+    assert places_BFP.shape == (2, 5, 12)
+    np.testing.assert_array_equal(places_BFP.numpy()[..., 7], maps[..., 1, 3])
 
 
 def test_generalised_mean_lies_between_average_and_maximum() -> None:
@@ -31,7 +34,7 @@ def test_generalised_mean_learns_its_power_and_bears_zeros() -> None:
 
 
 def test_poolings_return_float32_under_autocast_and_keep_float64() -> None:
-    for name in ("gap", "gmp", "gem"):
+    for name in ("gap", "gmp", "gem", "places"):
         with torch.autocast("cpu", torch.bfloat16):
             pooled = build_pooling(name)(MAPS.bfloat16())
         assert pooled.dtype == torch.float32
@@ -40,5 +43,5 @@ def test_poolings_return_float32_under_autocast_and_keep_float64() -> None:
 
 
 def test_unknown_pooling_names_the_nearest() -> None:
-    with pytest.raises(ModelError, match=r"unknown pooling 'gam'; nearest: g.*allowed: gap, gmp, gem"):
+    with pytest.raises(ModelError, match=r"unknown pooling 'gam'; nearest: g.*allowed: gap, gmp, gem, places"):
         build_pooling("gam")

@@ -18,7 +18,7 @@ from rayprob.loader.augment import build_transform
 from rayprob.loader.loader import EvalStream
 from rayprob.loader.order import Place
 from rayprob.predictions import Predictions
-from rayprob.train import fitting
+from rayprob.train import features, fitting
 from rayprob.train.assess import assess, open_bundle
 from rayprob.train.features import Source, split_features
 from rayprob.train.folder import claim, open_run
@@ -226,6 +226,27 @@ def test_a_damaged_file_of_features_is_named(source: str) -> None:
         RunError, match=r"train-\w+.safetensors holds no features .*remove the file, and they are computed anew"
     ):
         refit(source, spec(head={"name": "bernoulli"}))
+
+
+def test_a_head_of_places_keeps_its_attention(make_run: Any, tmp_path: Path) -> None:
+    attentive = {"backbone": "timm/test_resnet", "pooling": "places", "head": {"attention": 0.3}}
+    run = make_run(tmp_path / "places", duration={"steps": 2}, model=attentive)
+    claim(run, Dataset.open(run.data.root))
+    fit(run, Place(), torch.device("cpu"))
+    new = refit(run.run_folder, spec(head={"name": "mixture", "components": 1}, epochs=1))
+    bundle = open_bundle(new.folder)
+    assert bundle.model_spec.head.attention == 0.3
+    features = split_features(Source.open(open_run(new.folder), bundle), "holdout", lambda event: None)
+    assert features.features_NF.ndim == 3
+    assert rows(new.folder, "evaluation")[0]["mAP"] == pytest.approx(rows(run.run_folder, "evaluation")[-1]["mAP"])
+
+
+def test_features_too_large_for_this_machine_are_refused(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "MEMORY_BYTES", 1000)
+    with pytest.raises(
+        RunError, match=r"features of the \d+ samples of train need 0.0 GB of memory, this machine has 0.0 GB; train"
+    ):
+        refit(source, spec(head=MIXTURE))
 
 
 def test_features_of_an_unknown_split_are_refused(source: str) -> None:
