@@ -5,7 +5,6 @@ import os
 import tarfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from io import UnsupportedOperation
 from types import TracebackType
 from typing import IO, Self
 
@@ -93,6 +92,6 @@ def header(name: str, size_bytes: int) -> bytes:
 
 def _start_writeback(file: IO[bytes], offset_bytes: int, length_bytes: int) -> None:
     """Have Linux send the pages to the disk now: it would begin only with the sync at the end, which then is a long wait."""
-    with suppress(AttributeError, UnsupportedOperation):  # another system; a stream that is no local file
+    with suppress(AttributeError, OSError):  # another system; a stream that is no local file, a disk that takes no advice
         # DONTNEED begins to write dirty pages without waiting, and drops only pages that the disk has already.
         os.posix_fadvise(file.fileno(), offset_bytes, length_bytes, os.POSIX_FADV_DONTNEED)
