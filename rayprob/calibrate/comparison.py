@@ -3,26 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from rayprob.metrics.counting import count_metrics
-from rayprob.metrics.reliability import adaptive_calibration_error, brier_score, expected_calibration_error
+from rayprob.metrics.reliability import Honesty, honesty
 from rayprob.predictions import Predictions
 from rayprob.probability.conformal import missed_share
 from rayprob.probability.distribution import LabelDistribution, from_outputs
 from rayprob.probability.holdout import Bools, Floats
 from rayprob.probability.rules import JOINT_RULES, Rules
 from rayprob.probability.thresholds import fit_global_threshold, fit_label_thresholds
-
-
-@dataclass(frozen=True)
-class Honesty:
-    """How far marginals can be trusted; 0 is best. The likelihood is that of an image's whole label set."""
-
-    ECE: float
-    adaptive_ECE: float
-    Brier: float
-    nll_nats: float
 
 
 @dataclass(frozen=True)
@@ -62,23 +50,17 @@ def compare(predictions: Predictions, after: LabelDistribution, sets: Mapping[st
     return Comparison(
         split=str(predictions.facts["split"]),
         num_samples=len(predictions),
-        before=honesty(before, predictions),
-        after=honesty(after, predictions),
+        before=_honesty(before, predictions),
+        after=_honesty(after, predictions),
         before_at_half=set_numbers(Rules().label_sets(before, "0.5"), predictions),
         sets={rule: set_numbers(sets_NL, predictions) for rule, sets_NL in {**sets, **joint}.items()},
         oracles={rule: set_numbers(sets_NL, predictions) for rule, sets_NL in oracle_sets(marginals_NL, predictions).items()},
     )
 
 
-def honesty(distribution: LabelDistribution, truth: Predictions) -> Honesty:
-    """Return the calibration errors, the Brier score and the likelihood of distributions."""
-    rows = distribution.marginals(), truth.targets_NL, truth.known_NL
-    return Honesty(
-        ECE=expected_calibration_error(*rows),
-        adaptive_ECE=adaptive_calibration_error(*rows),
-        Brier=brier_score(*rows).value,
-        nll_nats=float(-np.mean(distribution.log_prob(truth.targets_NL, truth.known_NL))),
-    )
+def _honesty(distribution: LabelDistribution, truth: Predictions) -> Honesty:
+    log_prob_N = distribution.log_prob(truth.targets_NL, truth.known_NL)
+    return honesty(distribution.marginals(), log_prob_N, truth.targets_NL, truth.known_NL)
 
 
 def set_numbers(sets_NL: Bools, truth: Predictions) -> SetNumbers:

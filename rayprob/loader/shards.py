@@ -88,6 +88,21 @@ class LocalShards:
         self.close()
 
 
+class RangeReads:
+    """Bytes of shards, local or remote, one range at a time. Keeps nothing open, so threads may share it."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
+        """Return bytes of a shard. Raises StorageError, also where it ends before them."""
+        return storage.read_bytes(storage.join(self._root, shard), offset_bytes, length_bytes)
+
+    def forget(self, shard: str) -> bool:
+        """Return that there is no other copy to read from."""
+        return False
+
+
 def _open(path: Path, root: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

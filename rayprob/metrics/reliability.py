@@ -129,6 +129,27 @@ def negative_log_likelihood(marginals_NL: Floats, targets_NL: Bools, known_NL: B
     return float(-np.log(np.clip(of_truth_M, step, 1 - step)).sum() / len(marginals_NL))
 
 
+@dataclass(frozen=True)
+class Honesty:
+    """How far marginals and distributions can be trusted; 0 is best. The likelihood is that of an image's whole label set."""
+
+    ECE: float
+    adaptive_ECE: float
+    Brier: float
+    nll_nats: float
+
+
+def honesty(marginals_NL: Floats, log_prob_N: Floats, targets_NL: Bools, known_NL: Bools) -> Honesty:
+    """Return calibration errors and Brier score of marginals, and the mean of -log_prob_N, which whole label sets had."""
+    rows = marginals_NL, targets_NL, known_NL
+    return Honesty(
+        ECE=expected_calibration_error(*rows),
+        adaptive_ECE=adaptive_calibration_error(*rows),
+        Brier=brier_score(*rows).value,
+        nll_nats=float(-np.mean(log_prob_N)),
+    )
+
+
 def _curve(marginals_M: Floats, targets_M: Bools, binning: str, bins: int) -> ReliabilityCurve:
     edges_of = choose(BINNINGS, binning, "binning", MetricError)
     if bins < 1:

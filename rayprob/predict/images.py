@@ -10,6 +10,7 @@ from rayprob.data.jpeg import MAX_FILE_BYTES
 from rayprob.data.manifest import Dataset
 from rayprob.errors import SampleError, StorageError
 from rayprob.loader.reader import SampleReader
+from rayprob.loader.shards import RangeReads
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -71,21 +72,6 @@ def find_images(arguments: Sequence[str], split: str = "val") -> list[Image]:
         for image in _named_by(argument, split):
             found.setdefault(image.name, image)
     return list(found.values())
-
-
-class RangeReads:
-    """Bytes of shards, local or remote, one range at a time. Keeps nothing open, so threads may share it."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-
-    def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
-        """Return bytes of a shard. Raises StorageError, also where it ends before them."""
-        return storage.read_bytes(storage.join(self._root, shard), offset_bytes, length_bytes)
-
-    def forget(self, shard: str) -> bool:
-        """Return that there is no other copy to read from."""
-        return False
 
 
 def _named_by(argument: str, split: str) -> Iterable[Image]:

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from rayprob.labels import COCO_80
 from rayprob.metrics.counting import PaperMetrics, label_sets, paper_metrics, top_k
 from rayprob.metrics.protocols import PROTOCOLS, Protocol, published_metrics
-from rayprob.metrics.reliability import adaptive_calibration_error, brier_score, expected_calibration_error
+from rayprob.metrics.reliability import Honesty, honesty
 from rayprob.probability.conformal import missed_share
 from rayprob.probability.distribution import LabelDistribution
 from rayprob.probability.rules import RECALL
@@ -38,16 +36,6 @@ class PublishedRow:
     protocol: Protocol
     counting: str
     ours: float | None
-
-
-@dataclass(frozen=True)
-class Honesty:
-    """How far marginals and distributions can be trusted; 0 is best."""
-
-    ECE: float
-    adaptive_ECE: float
-    Brier: float
-    nll_nats: float
 
 
 @dataclass(frozen=True)
@@ -139,11 +127,5 @@ def _counting(protocol: Protocol) -> str:
 
 def _honesty(distribution: LabelDistribution, judged: Judged) -> Honesty:
     marginals_NL = judged.raw_marginals_NL if distribution is judged.before else judged.marginals_NL
-    rows = marginals_NL, judged.targets_NL, judged.known_NL
-    nll_N = distribution.log_prob(judged.targets_NL, judged.known_NL)
-    return Honesty(
-        ECE=expected_calibration_error(*rows),
-        adaptive_ECE=adaptive_calibration_error(*rows),
-        Brier=brier_score(*rows).value,
-        nll_nats=float(-np.mean(nll_N)),
-    )
+    log_prob_N = distribution.log_prob(judged.targets_NL, judged.known_NL)
+    return honesty(marginals_NL, log_prob_N, judged.targets_NL, judged.known_NL)

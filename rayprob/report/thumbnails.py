@@ -12,27 +12,12 @@ from rayprob.data.jpeg import measure
 from rayprob.data.manifest import Manifest
 from rayprob.errors import RayprobError
 from rayprob.loader.reader import SampleReader
-from rayprob.loader.shards import LocalShards
+from rayprob.loader.shards import LocalShards, RangeReads
 from rayprob.report.files import Note, RunFiles
 
 LONG_SIDE_PX = 200
 QUALITY = 72
 log = logging.getLogger(__name__)
-
-
-class RemoteShards:
-    """Shards read by range where they lie: a page needs some dozen images of a dataset."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-
-    def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
-        """Return bytes of a shard. Raises StorageError."""
-        return storage.read_bytes(storage.join(self._root, shard), offset_bytes, length_bytes)
-
-    def forget(self, shard: str) -> bool:
-        """Return False: there is no copy."""
-        return False
 
 
 def thumbnails(files: RunFiles, rows: Iterable[int]) -> tuple[dict[int, str], list[Note]]:
@@ -66,5 +51,5 @@ def thumbnail(jpeg: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(small).decode()
 
 
-def _shards(manifest: Manifest) -> LocalShards | RemoteShards:
-    return LocalShards(manifest.root) if storage.is_local(manifest.root) else RemoteShards(manifest.root)
+def _shards(manifest: Manifest) -> LocalShards | RangeReads:
+    return LocalShards(manifest.root) if storage.is_local(manifest.root) else RangeReads(manifest.root)
