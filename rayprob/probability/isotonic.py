@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logit
-from sklearn.isotonic import IsotonicRegression
 
 from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability import platt
@@ -101,6 +100,8 @@ def fit_isotonic(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Isoto
 
 
 def _curve(logits_M: Floats, targets_M: Bools) -> tuple[Floats, Floats]:
+    from sklearn.isotonic import IsotonicRegression  # not above: every training process imports this module
+
     floor = 1.0 / (len(logits_M) + 2)
     fitted = IsotonicRegression(y_min=floor, y_max=1.0 - floor, out_of_bounds="clip").fit(logits_M, targets_M)
     return np.asarray(fitted.X_thresholds_, dtype=np.float64), np.asarray(fitted.y_thresholds_, dtype=np.float64)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # which loads scipy.optimize at its first use: every training process imports this module
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
 from scipy.special import log_expit, log_softmax, logsumexp
 
 from rayprob.choose import choose
@@ -158,7 +158,9 @@ def _platt(mixing_NK: Floats, component_NKL: Floats, targets_NL: Bools, known_NL
 
 
 def _minimise(energy: Callable[[Floats], tuple[float, Floats]], start: Floats) -> Floats:
-    return np.asarray(minimize(energy, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-11, "maxiter": 200}).x)
+    return np.asarray(
+        scipy.optimize.minimize(energy, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-11, "maxiter": 200}).x
+    )
 
 
 def _nll_and_slopes(

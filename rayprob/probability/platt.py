@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
+import scipy  # which loads scipy.optimize at its first use: every training process imports this module
 from scipy.special import expit
 
 from rayprob.probability.holdout import Bools, Floats
@@ -46,7 +46,7 @@ def fit_log_scale(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> floa
         return float(binary_nll(np.exp(log_scale) * logits_M, targets_M).sum())
 
     bounds = (-MAX_LOG_SCALE, MAX_LOG_SCALE)
-    return float(minimize_scalar(nll, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
+    return float(scipy.optimize.minimize_scalar(nll, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
 
 
 def fit_shared(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Floats:
@@ -60,7 +60,9 @@ def fit_shared(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Floats:
         return float(nll), np.array([(residual_M * scaled_M).mean(), residual_M.mean()])
 
     bounds = [(-MAX_LOG_SCALE, MAX_LOG_SCALE), (-MAX_SHIFT, MAX_SHIFT)]
-    found = minimize(nll_and_slope, np.zeros(2), jac=True, bounds=bounds, method="L-BFGS-B", options={"ftol": 1e-14})
+    found = scipy.optimize.minimize(
+        nll_and_slope, np.zeros(2), jac=True, bounds=bounds, method="L-BFGS-B", options={"ftol": 1e-14}
+    )
     return np.asarray(found.x)
 
 

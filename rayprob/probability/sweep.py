@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # which loads scipy.optimize at its first use: every training process imports this module
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from rayprob.probability.holdout import Bools, Floats
 
@@ -179,7 +179,7 @@ def _cf1_cuts(sweep: Sweep) -> Counts:
             best = value, cuts_L
         return float(weight**2 * cp + (1.0 - weight) ** 2 * cr)
 
-    minimize_scalar(bound, bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-5})
+    scipy.optimize.minimize_scalar(bound, bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-5})
     return _ascend(sweep, shares_CL2, best[1])
 
 
