@@ -1,15 +1,68 @@
-"""Shared fixtures: where ../shared lies, and quiet, small Ray settings."""
+"""Shared fixtures: where ../shared lies, and quiet, small Ray settings. One worker of pytest-xdist runs all that starts Ray."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+os.environ["OMP_NUM_THREADS"] = "1"  # for child processes too: small tensors on busy cores are slower with more threads
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves its workers beside other tests
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+RAY = ("train/test_launch.py", "predict/test_on_ray.py", "data/test_build_elsewhere.py")
+# The files that take longest start first; the short ones fill up the other workers.
+FIRST = (*RAY, "train/test_loop.py", "cluster/test_aws.py", "calibrate/test_calibrate.py", "end_to_end/test_run_files.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Share a run of whole folders among up to four workers; what is asked for by file runs in this process."""
+    is_of_folders = all(Path(argument).is_dir() for argument in config.args)
+    return min(4, os.cpu_count() or 1) if is_of_folders else 0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep a file in one worker, which makes its fixtures once, and all files that start Ray in one, one after the other."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # xdist's own groups have no effect under pytest 9.2, which makes node ids otherwise
+        def _split_scope(self, nodeid: str) -> str:
+            return "ray" if _file(nodeid) in RAY else _file(nodeid)
+
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    items.sort(key=lambda item: FIRST.index(_file(item.nodeid)) if _file(item.nodeid) in FIRST else len(FIRST))
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.split("::")[0].removeprefix("tests/")
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """One small Ray for all tests of a file."""
+    import ray
+
+    settings = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
+    for attempts_left in (2, 1, 0):
+        try:
+            ray.init(address="local", num_cpus=2, object_store_memory=200 * 2**20, **settings)
+            break
+        except Exception:  # a bare Exception is what Ray raises where the machine is too busy to start it within 30 s
+            ray.shutdown()
+            if not attempts_left:
+                raise
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

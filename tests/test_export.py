@@ -1,7 +1,6 @@
 """An exported graph gives PyTorch's answers from the same pixels, and says what its outputs mean."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -28,14 +27,6 @@ from rayprob.models.heads import build_head
 from rayprob.models.pooling import build_pooling
 from rayprob.probability.calibration import AffineCalibrator, fit_calibrator
 from tests.predict.small import LABELS, make_bundle
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

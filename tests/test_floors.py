@@ -1,7 +1,10 @@
 """The import floors of DESIGN.md, read from the source with ast: a file imports only from below, or inside its own folder."""
 
 import ast
+import re
 from pathlib import Path
+
+from tests import conftest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "rayprob"
 
@@ -84,3 +87,13 @@ def test_predictions_and_its_peers_are_independent() -> None:
         if part_of(name) in peers:
             others = {f"rayprob.{peer}" for peer in peers if peer != part_of(name)}
             assert not {module for module in found if ".".join(module.split(".")[:2]) in others}, name
+
+
+def test_every_test_file_that_starts_ray_is_named_for_the_one_worker_that_does() -> None:
+    tests = Path(__file__).parent
+    found = {
+        path.relative_to(tests).as_posix()
+        for path in tests.rglob("test_*.py")
+        if re.search(r"^@pytest\.mark\.ray$", path.read_text(), re.M)
+    }
+    assert found == {*conftest.RAY}

@@ -14,13 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
-import torch
 
 from rayprob.data.manifest import FORMAT_VERSION, SCHEMA, Dataset, Manifest
 from rayprob.loader.cache import ShardCache, _locked
 
 LABELS = ["person", "bicycle", "car"]
-torch.set_num_threads(1)
 
 
 def photo(sample_id: int, height_px: int = 24, width_px: int = 32) -> bytes:

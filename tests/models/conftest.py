@@ -1,15 +1,9 @@
-"""One thread: the networks are tiny, and the tests share two cores."""
-
-from collections.abc import Iterator
+"""One seed: networks have the same weights in every run."""
 
 import pytest
 import torch
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_and_one_seed() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _one_seed() -> None:
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)

@@ -1,22 +1,12 @@
 """A small bundle with everything in it, and a folder of small images that differ."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from rayprob.bundle import Bundle
 from tests.loader.tiny import photo
 from tests.predict.small import make_bundle
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,10 @@
 """A table by actors of Ray Data is the table of one process."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 from rayprob.errors import StorageError
 from rayprob.predict.on_ray import write_table_on_ray
@@ -18,17 +15,8 @@ from tests.loader.tiny import write_dataset
 INEXACT = ["marginals", "top_sets", "entropy_nats", "entropy_standard_error", "P(cat | dog)"]  # threads add in another order
 
 
-@pytest.fixture(scope="module")
-def _ray() -> Iterator[None]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
-    ray.init(address="local", num_cpus=1, object_store_memory=100 * 2**20, **quiet)
-    yield
-    ray.shutdown()
-
-
 @pytest.mark.ray
-@pytest.mark.usefixtures("_ray")
+@pytest.mark.usefixtures("ray_here")
 def test_a_table_on_ray_is_that_of_one_process_and_goes_on_with_its_parts(
     bundle_path: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,7 +38,7 @@ def test_a_table_on_ray_is_that_of_one_process_and_goes_on_with_its_parts(
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("_ray")
+@pytest.mark.usefixtures("ray_here")
 def test_what_stops_an_actor_is_said(bundle_path: str, tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path, [2, 2], split="val")
     (tmp_path / "val-000001.tar").unlink()

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from rayprob.calibrate.calibrate import calibrate
 from rayprob.calibrate.crossfit import CalibrateSpec
@@ -14,7 +13,6 @@ from tests.report.run_folders import build_dataset, write_run
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The root of a built dataset with nasty label names."""
-    torch.set_num_threads(1)
     return build_dataset(tmp_path_factory.mktemp("nasty"))
 
 

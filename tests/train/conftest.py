@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import numpy as np
 import pytest
 import simplejpeg
-import torch
 
 from rayprob.data.build import build, in_process
 from rayprob.data.recipe import Recipe
@@ -44,12 +43,6 @@ def write_coco(root: Path, split: str, num_images: int, first_id: int) -> dict[s
     document = {"images": images, "annotations": annotations, "categories": categories}
     (root / f"{split}.json").write_text(json.dumps(document))
     return {"images": str(folder), "annotations": str(root / f"{split}.json")}
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    """Small tensors on busy cores are slower with more threads."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from rayprob.cli import app
 from rayprob.errors import NonFiniteLoss, RunError, SpecError
 from rayprob.loader.order import Place
 from rayprob.train.history import read_history
@@ -30,19 +32,6 @@ STEPS = 60
 def small(make_run: MakeRun, folder: Path, **changes: Any) -> Run:
     defaults = {"duration": {"steps": STEPS}, "evaluation": {"every": {"steps": 30}}, "checkpoint": {"every_steps": 10}}
     return make_run(folder, **{**defaults, **changes})
-
-
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    """One small Ray for all runs of this module."""
-    import ray
-
-    ray.init(
-        address="local", num_cpus=2, include_dashboard=False, object_store_memory=200 * 2**20, logging_level="ERROR",
-        log_to_driver=False,
-    )  # fmt: skip
-    yield
-    ray.shutdown()
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -121,15 +110,23 @@ def test_a_world_size_that_does_not_divide_the_lanes_is_refused(ray_here: None, 
         launch(run)
 
 
+def rayprob(*arguments: str) -> str:
+    """Return what a command prints that succeeds; it runs in this process, on the Ray of this module."""
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
 @pytest.mark.ray
-def test_ctrl_c_saves_and_the_same_command_ends_bit_identical(make_run: MakeRun, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_the_same_command_ends_bit_identical(ray_here: None, make_run: MakeRun, tmp_path: Path) -> None:
     undisturbed = small(make_run, tmp_path / "one", stream={"global_batch": 16, "lanes": 4, "loader_workers": 1})
     os.makedirs(undisturbed.run_folder)
     fit(undisturbed, Place(), torch.device("cpu"))
     run = small(make_run, tmp_path / "two", stream={"global_batch": 16, "lanes": 4, "loader_workers": 1})
     path = tmp_path / "run.yaml"
     path.write_text(run.to_yaml())
-    command = [sys.executable, "-m", "rayprob", "train", str(path), "--set", "placement.cpus_per_worker=1"]
+    arguments = ["train", str(path), "--set", "placement.cpus_per_worker=1"]
+    command = [sys.executable, "-m", "rayprob", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     wait_for_step(run, 3)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group hears it
@@ -140,12 +137,11 @@ def test_ctrl_c_saves_and_the_same_command_ends_bit_identical(make_run: MakeRun,
     stopped_at = latest(list_checkpoints(run.run_folder))
     assert stopped_at
     assert 3 <= stopped_at.step < STEPS
-    second = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True).stdout
+    second = rayprob(*arguments)
     assert f"resuming from step {stopped_at.step}" in second
     assert f"finished at step {STEPS}" in second
     assert_bit_identical(undisturbed, run)
-    third = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
-    assert "this run is already finished" in third
+    assert "this run is already finished" in rayprob(*arguments)
     assert json.loads((tmp_path / "two" / "run.json").read_text())["rayprob"]
 
 
