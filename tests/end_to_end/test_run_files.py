@@ -47,10 +47,10 @@ def test_the_papers_network_takes_an_optimizer_step_on_real_images(
         f"folder={tmp_path / 'run'}",
         f"data.root={root}",
         "model.weights=null",
-        "stream={global_batch: 4, lanes: 4, loader_workers: 0}",
+        "stream={global_batch: 2, lanes: 2, loader_workers: 0}",
         "duration={steps: 1}",
         "evaluation.split=holdout",
-        "evaluation.micro_batch=4",
+        "evaluation.micro_batch=2",
         "log_every_steps=1",
     ]
     run = Run.read(REPOSITORY / "tune_configs" / "paper.yaml", changes)

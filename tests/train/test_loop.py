@@ -36,6 +36,25 @@ def start(run: Run, report: Callable[[dict[str, Any]], None] = lambda numbers: N
     return fit(run, Place(), CPU, report)
 
 
+@pytest.fixture(scope="module")
+def finished(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The default run, trained without a disturbance; tests only read it."""
+    run = make_run(tmp_path_factory.mktemp("finished"))
+    start(run)
+    return run
+
+
+DROPOUT: dict[str, Any] = {"model": {"backbone": "squeezenet1_1", "head": {"dropout": 0.3}}}
+
+
+@pytest.fixture(scope="module")
+def finished_with_dropout(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that draws random numbers in every step, trained without a disturbance; tests only read it."""
+    run = make_run(tmp_path_factory.mktemp("dropout"), **DROPOUT)
+    start(run)
+    return run
+
+
 def last_tensors(run: Run) -> dict[str, Any]:
     checkpoint = latest(list_checkpoints(run.run_folder))
     assert checkpoint
@@ -92,10 +111,10 @@ def test_a_removed_bundle_is_written_again_without_training(make_run: MakeRun, t
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 6, 8])
-def test_a_run_stopped_at_any_step_ends_bit_identical(make_run: MakeRun, tmp_path: Path, stop_at: int) -> None:
-    undisturbed = make_run(tmp_path / "one", model={"backbone": "squeezenet1_1", "head": {"dropout": 0.3}})
-    start(undisturbed)
-    stopped = make_run(tmp_path / "two", model={"backbone": "squeezenet1_1", "head": {"dropout": 0.3}})
+def test_a_run_stopped_at_any_step_ends_bit_identical(
+    finished_with_dropout: Run, make_run: MakeRun, tmp_path: Path, stop_at: int
+) -> None:
+    stopped = make_run(tmp_path, **DROPOUT)
     original = loop.take_step
 
     def asking(job: Any, batches: Any) -> Any:
@@ -108,10 +127,10 @@ def test_a_run_stopped_at_any_step_ends_bit_identical(make_run: MakeRun, tmp_pat
         outcome = start(stopped)
     assert outcome.ending == "stopped"
     assert stop_at <= outcome.step <= stop_at + 1
-    (tmp_path / "two" / "stop").unlink()
+    (tmp_path / "stop").unlink()
     assert start(stopped).ending == "finished"
-    assert_equal_states(last_tensors(undisturbed), last_tensors(stopped))
-    assert losses(undisturbed) == losses(stopped)
+    assert_equal_states(last_tensors(finished_with_dropout), last_tensors(stopped))
+    assert losses(finished_with_dropout) == losses(stopped)
 
 
 MIXTURE: dict[str, Any] = {
@@ -160,10 +179,8 @@ class Killed(BaseException):
     """Stands for a power cut: nothing in the package may catch it."""
 
 
-def test_a_run_killed_between_checkpoints_ends_bit_identical(make_run: MakeRun, tmp_path: Path) -> None:
-    undisturbed = make_run(tmp_path / "one")
-    start(undisturbed)
-    killed = make_run(tmp_path / "two", checkpoint={"every_steps": 4})
+def test_a_run_killed_between_checkpoints_ends_bit_identical(finished: Run, make_run: MakeRun, tmp_path: Path) -> None:
+    killed = make_run(tmp_path, checkpoint={"every_steps": 4})
     original = loop.take_step
 
     def dying(job: Any, batches: Any) -> Any:
@@ -177,8 +194,8 @@ def test_a_run_killed_between_checkpoints_ends_bit_identical(make_run: MakeRun, 
             start(killed)
     assert [c.step for c in list_checkpoints(killed.run_folder)] == [6, 8]
     start(killed)
-    assert_equal_states(last_tensors(undisturbed), last_tensors(killed))
-    assert losses(undisturbed) == losses(killed)
+    assert_equal_states(last_tensors(finished), last_tensors(killed))
+    assert losses(finished) == losses(killed)
 
 
 def test_gradient_accumulation_changes_nothing_but_rounding(make_run: MakeRun, tmp_path: Path) -> None:
@@ -190,7 +207,6 @@ def test_gradient_accumulation_changes_nothing_but_rounding(make_run: MakeRun, t
 
 
 def _rank(rank: int, world_size: int, run: dict[str, Any], port: int) -> None:
-    torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world_size)
     fit(Run.model_validate(run), Place(rank, world_size, world_size), CPU)
@@ -205,12 +221,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_two_ranks_see_the_losses_and_predictions_of_one(make_run: MakeRun, tmp_path: Path) -> None:
-    one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two")
-    start(one)
+def test_two_ranks_see_the_losses_and_predictions_of_one(finished: Run, make_run: MakeRun, tmp_path: Path) -> None:
+    two = make_run(tmp_path)
     mp.spawn(_rank, (2, two.model_dump(mode="json"), free_port()), nprocs=2)
-    assert losses(one) == pytest.approx(losses(two), rel=1e-3)
-    left, right = (Predictions.read(str(tmp_path / name / "predictions" / "holdout.parquet")) for name in ("one", "two"))
+    assert losses(finished) == pytest.approx(losses(two), rel=1e-3)
+    left, right = (Predictions.read(f"{run.run_folder}/predictions/holdout.parquet") for run in (finished, two))
     assert np.array_equal(left.sample_ids_N, right.sample_ids_N)
     assert np.allclose(left.outputs["logits"], right.outputs["logits"], atol=2e-3)
 
