@@ -27,12 +27,12 @@ def set_probabilities(distribution: LabelDistribution) -> Floats:
         mixing_BK = mixing_BK / mixing_BK.sum(axis=1, keepdims=True)
         logits_BKL = distribution.component_logits_BKL.astype(np.float64)
     with np.errstate(over="ignore"):
-        present_BKL = 1 / (1 + np.exp(-logits_BKL))
+        # 1 - present would cancel: at a logit of 15 it has ten digits left.
+        present_BKL, absent_BKL = 1 / (1 + np.exp(-logits_BKL)), 1 / (1 + np.exp(logits_BKL))
     sets_SL = all_sets(logits_BKL.shape[2])
     out_BS = np.zeros((len(logits_BKL), len(sets_SL)))
     for component in range(mixing_BK.shape[1]):
-        p_BL = present_BKL[:, component]
-        each_BSL = np.where(sets_SL[None], p_BL[:, None], 1 - p_BL[:, None])
+        each_BSL = np.where(sets_SL[None], present_BKL[:, None, component], absent_BKL[:, None, component])
         out_BS += mixing_BK[:, component, None] * each_BSL.prod(axis=2)
     return out_BS
 

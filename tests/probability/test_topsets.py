@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import example, settings
 from hypothesis import given as for_all
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from rayprob.errors import QueryError
@@ -27,6 +27,7 @@ def assert_top_sets_are_right(given: LabelDistribution, k: int) -> None:
 
 @settings(deadline=None, max_examples=60)
 @for_all(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 10), st.integers(1, 40), st.floats(0.01, 6))
+@example(3, 2, 2, 3, 5.0)  # a logit of 15
 def test_top_sets_equal_brute_force(seed: int, num_components: int, num_labels: int, k: int, spread: float) -> None:
     random = np.random.default_rng(seed)
     logits_BKL = random.normal(-spread / 3, spread, (3, num_components, num_labels))
