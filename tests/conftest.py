@@ -1,6 +1,7 @@
 """Shared fixtures: where ../shared lies, and quiet, small Ray settings. One worker of pytest-xdist runs all that starts Ray."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves its workers beside other tests
+
+# A suite started in the background ignores Ctrl-C, and all that it starts would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two runs of the suite draw the same examples; --hypothesis-profile=default draws new ones.
 settings.register_profile("same", derandomize=True)
