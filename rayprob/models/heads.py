@@ -23,7 +23,7 @@ class HeadSpec(Spec):
     """The head; `components` and `rank` belong to the mixture. Rank 0: components differ by their offsets only.
 
     `attention` adds so many times a label's score at its best place to its score on average over all places: class-specific
-    residual attention (Zhu and Wu, ICCV 2021) with one head and infinite temperature. Small objects gain; 0.1 to 0.4 is usual.
+    residual attention (Zhu and Wu, ICCV 2021) with one head and infinite temperature. It needs `pooling: places`.
     """
 
     name: Literal["bernoulli", "mixture"] = "bernoulli"
