@@ -1,36 +1,18 @@
-"""The page: facts into HTML. Names of labels, files and runs are untrusted text, so everything is escaped (Jinja2 autoescape).
+"""The page of a run: facts into HTML."""
 
-The Content-Security-Policy allows no script, no network and no style but the one in the page, by its hash.
-"""
-
-import base64
-import hashlib
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from rayprob.metrics.reliability import ReliabilityCurve
 from rayprob.report import charts, curves, takeaways
 from rayprob.report.facts import Facts
+from rayprob.report.html import NONE, fill
 from rayprob.report.together import CoOccurrence
-
-NONE = "\N{EN DASH}"
-TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render(facts: Facts) -> str:
     """Return the whole page."""
-    style = (TEMPLATES / "style.css").read_text()
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"share": share, "number": number, "percent": percent}
     values = {
         "facts": facts,
-        "style": Markup(style),
-        "policy": policy(style),
         "says": takeaways,
         "family": facts.judged.predictions.family,
         **_performance(facts),
@@ -38,34 +20,7 @@ def render(facts: Facts) -> str:
         **_together(facts.co_occurrence),
         **_training(facts.training),
     }
-    return environment.get_template("page.html").render(values)
-
-
-def policy(style: str) -> str:
-    """Return the Content-Security-Policy of a page with this style sheet."""
-    sha256 = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{sha256}'; img-src data:; base-uri 'none'; form-action 'none'"
-
-
-def share(value: float | None, digits: int = 3) -> str:
-    """Return a fraction of one with fixed digits, so that columns align; a dash for none."""
-    return NONE if value is None else f"{value:.{digits}f}"
-
-
-def percent(value: float | None) -> str:
-    """Return a probability as a percentage that is never rounded to a certainty it has not."""
-    if value is None:
-        return NONE
-    if 0 < value < 0.001:
-        return "< 0.1\N{NO-BREAK SPACE}%"
-    if 0.999 < value < 1:
-        return "> 99.9\N{NO-BREAK SPACE}%"
-    return f"{value * 100:.1f}\N{NO-BREAK SPACE}%"
-
-
-def number(value: float | None) -> str:
-    """Return a count with thousands separated; a dash for none."""
-    return NONE if value is None else f"{value:,.0f}"
+    return fill("page.html", values)
 
 
 def _performance(facts: Facts) -> dict[str, Any]:
