@@ -135,6 +135,36 @@ def train(
     out.print(f"next: rayprob evaluate {run.run_folder}    tensorboard --logdir {run.run_folder}", soft_wrap=True)
 
 
+@app.command("lr-find")
+def lr_find(
+    run_file: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file, such as tune_configs/demo.yaml.")],
+    overrides: Overrides = None,
+    lowest: Annotated[float, typer.Option("--from", metavar="LR", help="The first learning rate.")] = 1e-6,
+    highest: Annotated[
+        float, typer.Option("--to", metavar="LR", help="The last one; the test ends once the loss leaves.")
+    ] = 10.0,
+    num_steps: Annotated[int, typer.Option("--steps", help="How many steps the range takes.")] = 100,
+    figure: Annotated[str | None, typer.Option(metavar="FILE", help="The picture; by default lr-find-NAME.png.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Suggest optimizer.lr for a run: a hundred steps with a rising learning rate, and their picture. Trains nothing."""
+    from rayprob.console import sample_progress
+    from rayprob.console_lr import show_lr_range
+    from rayprob.train.lr_figure import write_figure
+    from rayprob.train.lr_range import find_lr
+    from rayprob.train.run import Run
+
+    run = Run.read(run_file, overrides or ())
+    path = figure or f"lr-find-{run.name}.png"
+    with sample_progress(err, "learning rate rises") as on_step:
+        found = find_lr(run, lowest=lowest, highest=highest, num_steps=num_steps, on_step=on_step)
+    write_figure(found, f"learning-rate range test of {run.name}", path)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+        return
+    show_lr_range(out, found, run_file, overrides or (), path)
+
+
 @app.command()
 def refit(
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run, such as runs/demo.")],

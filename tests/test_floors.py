@@ -15,7 +15,7 @@ FLOORS = (
     ("models", "bundle"),
     ("train",),
     ("sweep", "calibrate", "predict", "report", "export", "serve"),
-    ("cli", "console", "console_data", "console_calibrate", "console_predict", "__main__"),
+    ("cli", "console", "console_data", "console_calibrate", "console_predict", "console_lr", "__main__"),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 RAY_FILES = {"data/build.py", "train/worker.py", "train/launch.py", "sweep.py", "serve.py", "predict/on_ray.py"}

@@ -33,9 +33,11 @@ class ScheduleSpec(Spec):
     `one_cycle` rises by half a cosine from `start_factor` during `warmup` (a share of the run) and anneals by half a
     cosine to `end_factor` (Smith and Topin, 2018, without the momentum cycle); `cosine` rises in a straight line;
     `multi_step` multiplies by `decay` at each of `milestones` (shares of the run); `constant` stays after its warm-up.
+    `exponential` has no warm-up: each step multiplies by the same factor, from `start_factor` at the first to 1 at the last,
+    as a learning-rate range test does.
     """
 
-    name: Literal["one_cycle", "cosine", "multi_step", "constant"] = "one_cycle"
+    name: Literal["one_cycle", "cosine", "multi_step", "constant", "exponential"] = "one_cycle"
     warmup: float = Field(default=0.1, ge=0, lt=1)
     start_factor: float = Field(default=0.04, gt=0, le=1)
     end_factor: float = Field(default=1e-4, ge=0, le=1)
@@ -52,7 +54,7 @@ class ScheduleSpec(Spec):
 
 def lr_factor(spec: ScheduleSpec, step: int, total_steps: int) -> float:
     """Return the learning rate of step `step` (0 is the first) as a factor of the peak."""
-    warmup_steps = spec.warmup * total_steps
+    warmup_steps = 0.0 if spec.name == "exponential" else spec.warmup * total_steps
     if step < warmup_steps:
         rise = (step + 1) / (warmup_steps + 1)
         if spec.name == "one_cycle":
@@ -72,6 +74,10 @@ def _stepped(spec: ScheduleSpec, progress: float, share: float) -> float:
 
 def _constant(spec: ScheduleSpec, progress: float, share: float) -> float:
     return 1.0
+
+
+def _exponential(spec: ScheduleSpec, progress: float, share: float) -> float:
+    return float(spec.start_factor ** (1 - progress))
 
 
 def build_optimizer(classifier: Classifier, spec: OptimizerSpec, device: torch.device) -> torch.optim.Optimizer:
@@ -129,4 +135,5 @@ SHAPES: dict[str, Callable[[ScheduleSpec, float, float], float]] = {
     "cosine": _annealed,
     "multi_step": _stepped,
     "constant": _constant,
+    "exponential": _exponential,
 }

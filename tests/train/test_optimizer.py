@@ -53,6 +53,12 @@ def test_multi_step_decays_at_its_milestones() -> None:
     assert found[[99, 100, 149, 150]] == pytest.approx([1, 0.1, 0.1, 0.01])
 
 
+def test_an_exponential_schedule_multiplies_by_one_factor_from_its_start_to_the_peak() -> None:
+    found = factors(50, name="exponential", start_factor=1e-7, warmup=0.5)
+    assert found[[0, -1]] == pytest.approx([1e-7, 1.0])
+    assert found[1:] / found[:-1] == pytest.approx(np.full(49, 1e7 ** (1 / 49)))
+
+
 def test_milestones_out_of_order_are_refused() -> None:
     with pytest.raises(SpecError, match="milestones are shares of the run: ascending"):
         ScheduleSpec.parse({"name": "multi_step", "milestones": [0.8, 0.5]})

@@ -1,0 +1,268 @@
+"""Learning-rate range test: a short run whose learning rate rises, and what its losses say of a good one. S steps.
+
+Smith, "Cyclical learning rates for training neural networks" (WACV 2017), as Gugger presented it in 2018: the learning rate is
+multiplied by the same factor after every step until the loss has left for good. Where the loss falls steepest a rate works
+best for the weights of the start; where it is lowest the rate is about to be too high, so a tenth of that is suggested.
+
+The steps are those of training: the run's own data, augmentation, loss, optimizer and arithmetic, on one rank that has the
+whole global batch. Averages of weights and evaluations are left out, and nothing stays in the run's folder.
+
+A batch of images with many labels has a large loss whatever the weights are, and that noise hides the fall. So what is smoothed
+is the difference to the loss of the untrained weights on the very same batch, plus the mean of the latter: a control variate.
+"""
+
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import closing
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rayprob.errors import NonFiniteLoss, RunError, SpecError
+from rayprob.loader.loader import Batch
+from rayprob.loader.order import Place
+from rayprob.models.classifier import Classifier
+from rayprob.seeds import derive
+from rayprob.train.job import Job, prepare
+from rayprob.train.loop import steps, take_step
+from rayprob.train.meter import Meter
+from rayprob.train.run import Run
+
+Floats = NDArray[np.float64]
+
+MIN_STEPS = 20
+DIVERGED = 4.0  # times the best smoothed loss so far: there the test ends
+WINDOW_SHARE = 20  # a loss is smoothed over a window of this part of the steps
+SAFETY = 10.0  # how far below the rate of the lowest loss the suggestion lies
+SEEN, LEAST_FALL = 2.0, 0.01  # a fall is this many times the noise, and this share of the untrained loss
+
+
+@dataclass(frozen=True)
+class LrRange:
+    """The losses by learning rate [S], what they suggest, and the rate at which the loss left (None: it did not)."""
+
+    lrs: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    steepest: float
+    lowest: float  # the learning rate of the lowest smoothed loss, not the loss
+    suggestion: float
+    diverged_at: float | None
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        return asdict(self)
+
+
+def find_lr(
+    run: Run,
+    *,
+    lowest: float = 1e-6,
+    highest: float = 10.0,
+    num_steps: int = 100,
+    device: torch.device | None = None,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> LrRange:
+    """Train `run` for at most `num_steps` steps while optimizer.lr rises from `lowest` to `highest`.
+
+    The backbone keeps its factor of that rate. On a CPU the same call returns the same numbers. Raises SpecError for a range
+    that is none or parts of the run that do not fit, RunError where the loss never falls.
+    """
+    _check_range(lowest, highest, num_steps)
+    with tempfile.TemporaryDirectory(prefix="rayprob-lr-find-") as folder:
+        rising = _rising(run, folder, lowest, highest, num_steps)
+        job = prepare(rising, Place(), device or _device(run))
+        try:
+            measured = _until_it_leaves(job, on_step)
+        finally:
+            if job.history:
+                job.history.close()
+    return read_range(measured)
+
+
+def _check_range(lowest: float, highest: float, num_steps: int) -> None:
+    if not 0 < lowest < highest:
+        raise SpecError(f"a range of learning rates from {lowest:g} to {highest:g}; give --from above 0 and --to above --from")
+    if num_steps < MIN_STEPS:
+        raise SpecError(
+            f"{num_steps} steps are too few to see a loss fall through its noise; take {MIN_STEPS} at least, 100 as a rule"
+        )
+
+
+def _rising(run: Run, folder: str, lowest: float, highest: float, num_steps: int) -> Run:
+    """Return the run as a range test; a rank that has the work of several takes it in their micro batches."""
+    num_workers = 1 if run.placement.num_workers == "auto" else run.placement.num_workers
+    changes: dict[str, dict[str, Any]] = {
+        "optimizer": {"lr": highest},
+        "schedule": {"name": "exponential", "start_factor": lowest / highest},
+        "placement": {"micro_batch": run.micro_batch(num_workers)},
+    }
+    value = run.model_dump()
+    value |= {part: {**value[part], **keys} for part, keys in changes.items()}
+    value |= {"folder": folder, "ema": None, "duration": {"steps": num_steps}}
+    return Run.parse(value, where=f"the range test of {run.name}")
+
+
+def _device(run: Run) -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() and run.placement.use_gpu else "cpu")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: its learning rate, its loss, and the loss of the untrained weights on the same batch."""
+
+    lr: float
+    loss: float
+    untrained: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The steps of a test, and whether the loss had left before they were over."""
+
+    steps: list[Step]
+    num_steps: int
+    has_left: bool
+
+    def column(self, name: str) -> Floats:
+        """Return one number of every step [S]."""
+        return np.array([getattr(step, name) for step in self.steps])
+
+
+def _until_it_leaves(job: Job, on_step: Callable[[int, int], None]) -> Measured:
+    done: list[Step] = []
+    smoothed, best = Smoothed(job.total_steps), np.inf
+    with closing(_steps(job)) as running:
+        for step in running:
+            done.append(step)
+            level = smoothed.add(step.loss)
+            best = min(best, level)
+            on_step(len(done), job.total_steps)
+            if level > DIVERGED * best:
+                return Measured(done, job.total_steps, has_left=True)
+    return Measured(done, job.total_steps, has_left=len(done) < job.total_steps)
+
+
+def _steps(job: Job) -> Generator[Step, None, None]:
+    """Yield each step, until the loss is not finite."""
+    meter = Meter(job.place, None, log_every=1, global_batch=job.run.stream.global_batch)
+    untrained = deepcopy(job.state.classifier)
+    for batches in steps(job, meter):
+        before = _mean_loss(job, untrained, batches)
+        result = take_step(job, batches)
+        meter.add(result)
+        try:
+            meter.settle()
+        except NonFiniteLoss:
+            return
+        yield Step(result.lr, float(result.loss_stop_save[0]), before)
+
+
+@torch.no_grad()
+def _mean_loss(job: Job, classifier: Classifier, batches: list[Batch]) -> float:
+    """Return the loss that a step would have with other weights, and the same dropout."""
+    compute = job.compute
+    torch.manual_seed(derive(job.run.seed, "step", job.state.progress.step, job.place.rank))
+    total = 0.0
+    for batch in batches:
+        with compute.autocast():
+            outputs = classifier(compute.images(batch.images_BCHW))
+        total += float(job.loss(outputs, compute.on_device(batch.targets_BL), compute.on_device(batch.known_BL)).sum())
+    return total / job.run.stream.global_batch
+
+
+class Smoothed:
+    """The exponential mean of a sequence, without the bias of its start."""
+
+    def __init__(self, num_steps: int) -> None:
+        self._keep = 1 - 1 / window_of(num_steps)
+        self._sum = self._weight = 0.0
+
+    def add(self, value: float) -> float:
+        """Take the next value; return the mean."""
+        self._sum = self._keep * self._sum + (1 - self._keep) * value
+        self._weight = self._keep * self._weight + (1 - self._keep)
+        return self._sum / self._weight
+
+
+def smooth(values_S: Floats, num_steps: int) -> Floats:
+    """Return the mean of the exponential means from both ends, which lags behind neither."""
+    ends = []
+    for ordered_S in (values_S, values_S[::-1]):
+        mean = Smoothed(num_steps)
+        ends.append(np.array([mean.add(value) for value in ordered_S]))
+    return np.asarray((ends[0] + ends[1][::-1]) / 2)
+
+
+def window_of(num_steps: int) -> int:
+    """Return over how many steps of a test its losses are smoothed."""
+    return max(2, num_steps // WINDOW_SHARE)
+
+
+def read_range(measured: Measured) -> LrRange:
+    """Return what the losses of a test suggest. Raises RunError where they never fall."""
+    _require_length(measured)
+    lrs_S, losses_S, untrained_S = (measured.column(name) for name in ("lr", "loss", "untrained"))
+    # The last jump is capped, for the mean from behind would carry it far ahead.
+    compared_S = np.minimum(losses_S, DIVERGED * untrained_S.mean()) - untrained_S + untrained_S.mean()
+    smoothed_S = smooth(compared_S, measured.num_steps)
+    bottom = int(np.argmin(smoothed_S))
+    _require_fall(measured, compared_S, smoothed_S)
+    steepest = int(np.argmin(np.gradient(smoothed_S)[: bottom + 1]))
+    return LrRange(
+        lrs=tuple(lrs_S.tolist()),
+        losses=tuple(losses_S.tolist()),
+        smoothed=tuple(smoothed_S.tolist()),
+        steepest=float(lrs_S[steepest]),
+        lowest=float(lrs_S[bottom]),
+        suggestion=float(lrs_S[bottom]) / SAFETY,
+        diverged_at=float(lrs_S[-1]) if measured.has_left else None,
+        notes=tuple(_notes(measured, bottom)),
+    )
+
+
+def _notes(measured: Measured, bottom: int) -> list[str]:
+    first, last, lowest = measured.steps[0].lr, measured.steps[-1].lr, measured.steps[bottom].lr
+    notes = []
+    if not measured.has_left:
+        notes.append(f"the loss had not left by {last:.2g}, so its lowest may lie beyond; a higher --to would show it")
+    if lowest / SAFETY < first:
+        notes.append(
+            f"the loss was lowest near the beginning of the range, {first:.2g}; a lower --from would show its fall whole"
+        )
+    return notes
+
+
+def _require_length(measured: Measured) -> None:
+    fewest = 2 * window_of(measured.num_steps)
+    if len(measured.steps) < fewest:
+        at = f", at a learning rate of {measured.steps[-1].lr:.2g}" if measured.steps else ""
+        raise RunError(
+            f"the loss left after {len(measured.steps)} step(s){at}, before it could be seen to fall; give a --from that is a "
+            "hundredth of that, and look at the data where this goes on"
+        )
+
+
+def _require_fall(measured: Measured, compared_S: Floats, smoothed_S: Floats) -> None:
+    """Raise RunError unless the loss falls by more than its noise, and by more than nothing."""
+    window, bottom = window_of(measured.num_steps), int(np.argmin(smoothed_S))
+    untrained = float(measured.column("untrained").mean())
+    noise = float(np.std((compared_S - smoothed_S)[: max(bottom, window) + 1])) / np.sqrt(window)
+    fall = untrained - float(smoothed_S[bottom])
+    if fall > max(SEEN * noise, LEAST_FALL * untrained):
+        return
+    first, last = measured.steps[0].lr, measured.steps[-1].lr
+    remedy = (
+        "give a lower --from, or more --steps"
+        if measured.has_left
+        else "give a higher --to, or more --steps for the same range"
+    )
+    raise RunError(
+        f"the loss never falls between learning rates of {first:.2g} and {last:.2g}: {untrained:.4f} untrained, "
+        f"{smoothed_S[bottom]:.4f} at its lowest, with noise of {noise:.4f}; {remedy}"
+    )
