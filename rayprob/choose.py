@@ -19,7 +19,8 @@ def choose(table: Mapping[str, T], name: str, what: str, error: type[RayprobErro
 def unknown(name: str, allowed: Iterable[str], what: str) -> str:
     """Return the message for an unknown `name`: the nearest names first, then all allowed ones (at most 40)."""
     names = [str(candidate) for candidate in allowed]
-    nearest = get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    as_written = {candidate.lower(): candidate for candidate in names}
+    nearest = [as_written[match] for match in get_close_matches(name.lower(), as_written, n=3, cutoff=0.6)]
     hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
     shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
     return f"unknown {what} {name!r}{hint}; allowed: {shown}"

@@ -166,6 +166,31 @@ def lr_find(
 
 
 @app.command()
+def tune(
+    sweep_file: Annotated[
+        str, typer.Argument(metavar="SWEEP.yaml", help="A sweep file, such as tune_configs/demo-sweep.yaml.")
+    ],
+    overrides: Overrides = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Remove this sweep's folder with all its trials and start anew.")
+    ] = False,
+) -> None:
+    """Search a run's hyperparameters on Ray Tune, or go on with it: the same command never repeats a finished trial."""
+    from rayprob.console_sweep import SweepView, show_sweep
+    from rayprob.sweep.search import Sweep
+    from rayprob.sweep.sweep import run_sweep
+
+    sweep = Sweep.read(sweep_file, overrides or ())
+    with SweepView(out) as view:
+        swept = run_sweep(sweep, view.tell, fresh=fresh)
+    if not swept.is_finished:
+        done = sum(row["state"] != "running" for row in swept.summary["trials"])
+        out.print(f"stopped; {done} trial(s) are done and those under way are saved; the same command goes on from there")
+        raise typer.Exit(130)
+    show_sweep(out, sweep.folder, swept.summary)
+
+
+@app.command()
 def refit(
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run, such as runs/demo.")],
     overrides: Annotated[

@@ -14,7 +14,8 @@ RayprobError
 ├── BundleError        a bundle that this version cannot load
 ├── QueryError         a question that cannot be read or has no answer
 └── RunError           a run that cannot start, resume or go on
-    └── NonFiniteLoss  the loss became inf or nan
+    ├── NonFiniteLoss  the loss became inf or nan
+    └── OutOfMemory    a micro batch does not fit into the device
 """
 
 
@@ -76,3 +77,7 @@ class RunError(RayprobError):
 
 class NonFiniteLoss(RunError):
     """The loss became inf or nan; the message names the step and the samples."""
+
+
+class OutOfMemory(RunError):
+    """A micro batch does not fit into the memory of its device."""

@@ -55,7 +55,32 @@ def fingerprint(value: Any) -> str:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file. Raises SpecError where the file is missing, broken, or no mapping."""
+    """Return the mapping in a YAML file, laid over the file beside it that its key `extends` names, where it has one.
+
+    Raises SpecError where a file is missing, broken or no mapping, and where files extend each other in a circle.
+    """
+    chain = [Path(path)]
+    value = _read_mapping(path)
+    while (name := value.pop("extends", None)) is not None:
+        base = chain[-1].parent / str(name)
+        if base.resolve() in [file.resolve() for file in chain]:
+            raise SpecError(f"{chain[-1]} extends {name}, which extends it in turn; leave out one `extends`")
+        chain.append(base)
+        value = merged(_read_mapping(base), value)
+    return value
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return `below` with the keys of `above` laid over it, mapping by mapping."""
+    both = {key: merged(below[key], value) for key, value in above.items() if _are_mappings(below.get(key), value)}
+    return {**below, **above, **both}
+
+
+def _are_mappings(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
+
+
+def _read_mapping(path: str | Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(Path(path).read_text())
     except OSError as error:
@@ -69,19 +94,25 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def override(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return a copy of `value` with `a.b=c` assignments applied; the right-hand side is YAML."""
-    copy: dict[str, Any] = json.loads(json.dumps(value, default=str))
     for assignment in overrides:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
             raise SpecError(f"--set takes KEY=VALUE, such as optimizer.lr=0.1; found {assignment!r}")
-        *parents, last = key.strip().split(".")
-        node = copy
-        for parent in parents:
-            child = node.setdefault(parent, {})
-            if not isinstance(child, dict):
-                raise SpecError(f"--set {assignment}: {parent!r} is {child!r}, which has no keys below it")
-            node = child
-        node[last] = _yaml_scalar(text, assignment)
+        value = assigned(value, key.strip(), _yaml_scalar(text, assignment), where=f"--set {assignment}")
+    return value
+
+
+def assigned(value: dict[str, Any], key: str, to: Any, where: str) -> dict[str, Any]:
+    """Return a copy of `value` whose dotted `key` is `to`; `where` says in an error who asked for it."""
+    copy: dict[str, Any] = json.loads(json.dumps(value, default=str))
+    *parents, last = key.split(".")
+    node = copy
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise SpecError(f"{where}: {parent!r} is {child!r}, which has no keys below it")
+        node = child
+    node[last] = to
     return copy
 
 
@@ -102,7 +133,11 @@ def _yaml_scalar(text: str, assignment: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SpecError(f"--set {assignment}: the value is not YAML: {' '.join(str(error).split())}") from error
-    # YAML 1.1 reads 1e-4 as a string, because it wants a dot; people mean a number.
+    return as_number(value)
+
+
+def as_number(value: Any) -> Any:
+    """Return the number that a string such as 1e-4 stands for: YAML 1.1 wants a dot in it; anything else as it is."""
     if isinstance(value, str):
         try:
             return float(value)

@@ -15,10 +15,10 @@ FLOORS = (
     ("models", "bundle"),
     ("train",),
     ("sweep", "calibrate", "predict", "report", "export", "serve"),
-    ("cli", "console", "console_data", "console_calibrate", "console_predict", "console_lr", "__main__"),
+    ("cli", "console", "console_data", "console_calibrate", "console_predict", "console_lr", "console_sweep", "__main__"),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
-RAY_FILES = {"data/build.py", "train/worker.py", "train/launch.py", "sweep.py", "serve.py", "predict/on_ray.py"}
+RAY_FILES = {"data/build.py", "train/worker.py", "train/launch.py", "sweep/trials.py", "serve.py", "predict/on_ray.py"}
 TORCH_FREE = {0, 1}
 ONE_FAMILY = {0, 3, 6}  # the words, model and bundle, and the front door may use one another
 

@@ -1,6 +1,7 @@
 """Backbones by name: images_BCHW -> maps_BFhw. torchvision's classifiers without their heads, and timm's as `timm/<name>`."""
 
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,28 @@ class Backbone(nn.Module):
         """Return maps [B, F, h, w] of images that are uint8 in 0..255 or floating in 0..1."""
         images_BCHW = images_BCHW if images_BCHW.is_floating_point() else images_BCHW.float() / 255
         return cast(Tensor, self.body((images_BCHW - self.mean) / self.std))
+
+
+def patch_px(name: str) -> int | None:
+    """Return what the side of images must be a multiple of, as the backbone's name states it; None where any side will do.
+
+    Convolutions take the last, incomplete cell along; patches leave it out, and MaxViT needs whole windows of 7 x 32 pixels.
+    """
+    stated = re.search(r"patch(\d+)|^vit_[a-z]+_(\d+)$", name)
+    if stated:
+        return int(stated[1] or stated[2])
+    return 224 if name.startswith("maxvit") else None
+
+
+def check_image_size(name: str, size_px: int, where: str) -> None:
+    """Raise ModelError for images whose side the backbone would cut off or refuse; `where` says who wants the size."""
+    patch = patch_px(name)
+    if patch and size_px % patch:
+        nearest = max(patch, round(size_px / patch) * patch)
+        raise ModelError(
+            f"{where}: images of {size_px} px are no multiple of {patch} px, the patches of {name}, and would lose their "
+            f"edge; nearest that is: {nearest}"
+        )
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from rayprob.data.manifest import Dataset
 from rayprob.errors import RunError
 from rayprob.train import folder
 from rayprob.train.history import HistoryTail
-from rayprob.train.loop import Outcome
+from rayprob.train.loop import Outcome, finished_outcome
 from rayprob.train.run import Run, absolute, check
-from rayprob.train.state import best_first, latest, list_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
 
     SIGINT or SIGTERM asks the workers to save and stop; a second one abandons them. Raises RunError and its kin.
     """
-    _check_folder(run)
+    check_folder(run)
     run = absolute(run)
     dataset = Dataset.open(run.data.root)
     if fresh:
@@ -58,7 +57,7 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
     claim = folder.claim(run, dataset)
     if claim.is_finished:
         tell({"kind": "finished", "step": claim.step, "folder": claim.folder})
-        return _finished_outcome(run)
+        return finished_outcome(run)
     with ray_cluster() as resources:
         workers = place_workers(run, resources)
         check(run, dataset, workers.num_workers)
@@ -67,14 +66,16 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
 
 
 @contextmanager
-def ray_cluster() -> Iterator[dict[str, float]]:
-    """Join the cluster that RAY_ADDRESS or a submitted job names, or start one on this machine; yield its resources."""
+def ray_cluster(**init: Any) -> Iterator[dict[str, float]]:
+    """Join the cluster that RAY_ADDRESS or a submitted job names, or start one on this machine with the arguments `init`; yield
+    its resources.
+    """
     for name, value in {**RAY_SETTINGS, **(JOINED_SETTINGS if _is_joined() else {})}.items():
         os.environ.setdefault(name, value)
     ray = import_ray()
     started_here = not ray.is_initialized()
     if started_here:
-        start_ray()
+        start_ray(**init)
     try:
         yield ray.cluster_resources()
     finally:
@@ -201,15 +202,7 @@ def _signals_ask_to_stop(run_folder: str, tell: Tell) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _finished_outcome(run: Run) -> Outcome:
-    checkpoints = list_checkpoints(run.run_folder)
-    last, best = latest(checkpoints), best_first(checkpoints)[0]
-    assert last is not None
-    ending = "early" if last.progress.is_stopped_early else "finished"
-    return Outcome(ending, last.step, last.step, best.step, best.score)
-
-
-def _check_folder(run: Run) -> None:
+def check_folder(run: Run) -> None:
     """Refuse a relative folder inside a submitted job: it would lie in Ray's copy of the working directory, on one node."""
     is_relative = storage.is_local(run.run_folder) and not storage.local_path(run.run_folder).is_absolute()
     if is_relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:

@@ -18,6 +18,7 @@ import torch
 from rayprob import storage
 from rayprob.bundle import Bundle
 from rayprob.data.manifest import Dataset
+from rayprob.errors import OutOfMemory
 from rayprob.loader.loader import Batch
 from rayprob.loader.order import Place
 from rayprob.seeds import derive
@@ -29,7 +30,7 @@ from rayprob.train.job import Clock, Job, prepare
 from rayprob.train.meter import Meter, StepResult
 from rayprob.train.optimizer import clip_gradients, lr_factor, set_lr
 from rayprob.train.run import Run
-from rayprob.train.state import Progress, best_first, list_checkpoints, prune, save_checkpoint
+from rayprob.train.state import Progress, best_first, latest, list_checkpoints, prune, save_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +56,26 @@ def fit(run: Run, place: Place, device: torch.device, report: Report = lambda nu
         ending = train(job, report)
         if ending != "stopped":
             finish(job)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"{run.micro_batch(place.world_size)} images of {run.transforms.train.size_px} px at a time do not fit into the "
+            f"memory of {device}; lower placement.micro_batch, which leaves the global batch as it is "
+            f"({str(error).splitlines()[0]})"
+        ) from error
     finally:
         if job.history:
             job.history.close()
     progress = job.state.progress
     return Outcome(ending, progress.step, job.total_steps, progress.best_step, progress.best_score)
+
+
+def finished_outcome(run: Run) -> Outcome:
+    """Return how a run that is over ended."""
+    checkpoints = list_checkpoints(run.run_folder)
+    last, best = latest(checkpoints), best_first(checkpoints)[0]
+    assert last is not None
+    ending = "early" if last.progress.is_stopped_early else "finished"
+    return Outcome(ending, last.step, last.step, best.step, best.score)
 
 
 def train(job: Job, report: Report) -> str:
@@ -94,6 +110,7 @@ def start_facts(job: Job) -> dict[str, Any]:
         "steps_per_epoch": job.stream.batches_per_epoch,
         "train_samples": len(job.dataset.split(job.run.data.train_split)),
         "world_size": job.place.world_size,
+        "micro_batch": job.run.micro_batch(job.place.world_size),
         "device": str(job.compute.device),
         "trainable_parameters": parameters,
         "host": socket.gethostname(),
@@ -181,7 +198,9 @@ def evaluate(job: Job, report: Report) -> None:
         is_best = job.state.progress.best_step == job.state.progress.step
         job.history.record("evaluation", job.state.progress.step, {**numbers, "is_best": is_best, "elapsed_s": elapsed_s})
         job.history.flush()
-    report({"step": job.state.progress.step, **{k: v for k, v in numbers.items() if isinstance(v, float)}})
+    step = job.state.progress.step
+    epoch = step / job.stream.batches_per_epoch
+    report({"step": step, "epoch": epoch, **{k: v for k, v in numbers.items() if isinstance(v, float)}})
 
 
 def judged(progress: Progress, score: float, run: Run) -> Progress:

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from rayprob import storage
 from rayprob.data.manifest import Dataset
@@ -57,9 +57,10 @@ class TransformsSpec(Spec):
 
 
 class EvaluationSpec(Spec):
-    """When to evaluate on which split, and when to stop early. `val` is only for reporting, so it is refused here."""
+    """When to evaluate on which split, and when to stop early. `val` is only for reporting, so it takes `spends_val`, too."""
 
     split: str = "holdout"
+    spends_val: bool = Field(default=False, description="choose by val all the same, whose numbers then are too good")
     every: Duration = Duration(epochs=1)
     micro_batch: PositiveInt = 64
     patience: PositiveInt | None = Field(default=None, description="stop after so many evaluations without a better mAP")
@@ -99,6 +100,16 @@ class PlacementSpec(Spec):
     )
     max_failures: int = Field(default=3, ge=-1, description="restarts from the last checkpoint; -1: without limit")
     collective_timeout_s: PositiveInt = 1800
+
+    @field_validator("num_workers", mode="before")
+    @classmethod
+    def _whole_gpus(cls, value: object) -> object:
+        if isinstance(value, float) and not value.is_integer():
+            raise ValueError(
+                "a worker holds one whole GPU: trainings that share one halve each other's speed and die of each other's "
+                "memory; use 1 and smaller batches"
+            )
+        return value
 
 
 class Run(Spec):
@@ -144,6 +155,8 @@ def identity(run: Run) -> dict[str, object]:
     """Return what makes the run this run: all of its keys but those that leave its result as it is."""
     value = run.model_dump(mode="json", exclude=set(FREE_KEYS))
     value["data"].pop("root")
+    if not run.evaluation.spends_val:
+        value["evaluation"].pop("spends_val")  # runs of 0.1 do not have it written down
     value["stream"] = {key: part for key, part in value["stream"].items() if key not in FREE_STREAM_KEYS}
     return value
 
@@ -165,7 +178,7 @@ def check(run: Run, dataset: Dataset, world_size: int) -> None:
     """Raise SpecError or DatasetError for parts that do not go together: before the first step, never after it."""
     for split in (run.data.train_split, run.evaluation.split):
         dataset.split(split)
-    if "val" in (run.evaluation.split, run.data.train_split):
+    if run.data.train_split == "val" or (run.evaluation.split == "val" and not run.evaluation.spends_val):
         raise SpecError(
             "val is only for reporting: choosing weights or stopping by it would make its numbers too good; "
             "use data.train_split: train and evaluation.split: holdout, then `rayprob evaluate RUN --split val`"

@@ -1,0 +1,180 @@
+"""What `rayprob tune` shows a person: a live table of trials, one line for each that ends, and what came of the sweep."""
+
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rayprob.sweep.search import described, short
+from rayprob.sweep.study import Study, Trial
+
+BEST_SHOWN = 5
+STATES = {"running": "cyan", "finished": "green", "pruned": "yellow", "failed": "red"}
+
+
+class SweepView:
+    """Shows a sweep from the events of `run_sweep`: the trials under way and the best so far, live; each end as a line."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._study: Study | None = None
+        self._note = ""
+
+    def __enter__(self) -> "SweepView":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        kind = event["kind"]
+        if kind == "launch":
+            self._launch(event)
+        elif kind == "end" and event["trial"].state != "running":
+            self._line(_ended(event["trial"], self._metrics))
+        elif kind == "stopping":
+            self._note = "saving and stopping; Ctrl-C again abandons what is not saved"
+            self._line(self._note)
+        elif kind == "val":
+            self._line(f"evaluating trial {event['trial'].number:03d}, the best, on val")
+        if self._live.is_started and self._study is not None:
+            self._live.update(self._table(self._study), refresh=True)
+
+    @property
+    def _metrics(self) -> tuple[str, ...]:
+        return self._study.metrics if self._study else ()
+
+    def _launch(self, event: dict[str, Any]) -> None:
+        study, room = event["study"], event["room"]
+        self._study = study
+        done = sum(trial.state != "running" for trial in study.trials.values())
+        kind = "GPU" if room.workers.use_gpu else f"{room.workers.cpus_per_worker} CPU(s)"
+        word = f"going on, {done} trial(s) are done" if done else "starting"
+        self._line(
+            f"{word}: {study.num_expected} trials at most, {room.max_concurrent} at a time, each {room.workers.num_workers} "
+            f"worker(s) with {kind}; everything lies in {event['folder']}"
+        )
+        self._console.print("[dim]Ctrl-C saves and stops; the same command goes on[/dim]")
+
+    def _table(self, study: Study) -> Group:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("trial", "parameters", "epoch", *study.metrics, "state"):
+            table.add_column(heading, justify="left" if heading in ("parameters", "state") else "right", overflow="ellipsis")
+        running = [trial for trial in study.trials.values() if trial.state == "running"]
+        for trial in [*study.ranked()[:BEST_SHOWN], *running]:
+            table.add_row(*_cells(trial, len(study.metrics)))
+        counts = {state: sum(trial.state == state for trial in study.trials.values()) for state in STATES}
+        counted = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        return Group(
+            table, Text(f"{counted} of {study.num_expected} at most; the best {BEST_SHOWN} and those under way", "dim")
+        )
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _cells(trial: Trial, num_metrics: int) -> list[Text | str]:
+    values = [f"{value:.4f}" for value in trial.best] or ["-"] * num_metrics
+    return [
+        f"{trial.number:03d}",
+        _said(trial),
+        f"{trial.epoch:.1f}",
+        *values,
+        Text(trial.state, STATES[trial.state]),
+    ]
+
+
+def _said(trial: Trial) -> str:
+    if trial.what == "confirm":
+        return f"trial {trial.of:03d} again, seed {trial.seed}"
+    return described(trial.params) or "the run file as it stands"
+
+
+def _ended(trial: Trial, metrics: tuple[str, ...]) -> str:
+    values = "  ".join(f"{name} {value:.4f}" for name, value in zip(metrics, trial.best, strict=False))
+    why = f": {trial.reason}" if trial.reason else ""
+    return f"trial {trial.number:03d}  {_said(trial)}  {values}  {trial.state} after {trial.epoch:.1f} epoch(s){why}"
+
+
+def show_sweep(console: Console, folder: str, summary: dict[str, Any], num_shown: int = 10) -> None:
+    """Print the best trials, the gain over the default, what mattered, and where to go on."""
+    metrics = [metric["name"] for metric in summary["metrics"]]
+    table = Table(title=f"{summary['name']}: {len(summary['trials'])} trials, by {', '.join(metrics)} on {summary['split']}")
+    table.title_justify = "left"
+    for heading in ("trial", "parameters", *metrics, "epochs", "images/s", "state"):
+        table.add_column(heading, justify="left" if heading in ("parameters", "state") else "right", overflow="fold")
+    rows = [row for row in summary["trials"] if row["kind"] != "confirm" and row["values"]]
+    sign = -1 if summary["metrics"][0]["mode"] == "max" else 1
+    rows.sort(key=lambda row: (row["state"] != "finished", sign * row["values"][metrics[0]]))
+    for row in rows[:num_shown]:
+        table.add_row(*_result_cells(row, metrics, is_best=row["number"] == summary["best"]))
+    console.print(table)
+    for line in conclusions(summary, folder):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _result_cells(row: dict[str, Any], metrics: list[str], *, is_best: bool) -> list[str]:
+    said = described(row["params"]) + ("  (the run file as it stands)" if row["kind"] == "default" else "")
+    values = [f"{row['values'][name]:.4f}" for name in metrics]
+    number = f"{row['number']:03d}"
+    return [
+        f"[bold]{number}[/bold]" if is_best else number,
+        said,
+        *values,
+        f"{row['epochs']:.1f}",
+        short(row["images_per_s"]),
+        row["state"],
+    ]
+
+
+def conclusions(summary: dict[str, Any], folder: str) -> list[str]:
+    """Return what the sweep says, a sentence a line; what is unknown is left out."""
+    lines = []
+    failed = [row for row in summary["trials"] if row["state"] == "failed"]
+    if failed:
+        listed = "; ".join(f"{row['number']:03d}: {row['reason']}" for row in failed[:3])
+        lines.append(f"{len(failed)} trial(s) failed: {listed}{' ...' if len(failed) > 3 else ''}")
+    if summary["full_epochs"] > summary["total_epochs"]:
+        saved = 1 - summary["total_epochs"] / summary["full_epochs"]
+        lines.append(
+            f"epochs: {summary['total_epochs']:.1f} trained, {summary['full_epochs']:.1f} without early stopping "
+            f"({saved:.0%} saved)"
+        )
+    if summary["importance"]:
+        lines.append(
+            "what mattered (fANOVA): " + ", ".join(f"{key} {share:.0%}" for key, share in summary["importance"].items())
+        )
+    lines += _on_noise(summary)
+    if summary["val"]:
+        best = summary["val"]["best"]
+        lines.append(f"val, trial {summary['best']:03d} only: mAP {best['mAP']:.4f}  OF1 {best['OF1']:.4f} at 0.5")
+    if summary["best"] is not None:
+        lines.append(f"next: rayprob train {folder}/best.yaml    rayprob report {folder}")
+    else:
+        lines.append(
+            "no trial has finished; see the reasons above, and `rayprob train` on a trial's run.yaml to look at one alone"
+        )
+    return lines
+
+
+def _on_noise(summary: dict[str, Any]) -> list[str]:
+    noise = summary["noise"]
+    if noise is None or summary["best"] == summary["default"]:
+        return []
+    name = summary["metrics"][0]["name"]
+    parts = [f"{which} {_spread(noise[which])}" for which in ("default", "best")]
+    error = f" ± {noise['gain_se']:.4f}" if noise["gain_se"] is not None else ""
+    is_noise = noise["gain_se"] is not None and abs(noise["gain"]) < 2 * noise["gain_se"]
+    verdict = ": no more than two standard errors, so it may be noise" if is_noise else ""
+    return [f"over fresh seeds, {name}: {', '.join(parts)}; gain {noise['gain']:+.4f}{error}{verdict}"]
+
+
+def _spread(part: dict[str, Any]) -> str:
+    sd = f" (sd {part['sd']:.4f})" if part["sd"] is not None else ""
+    return f"{part['mean']:.4f}{sd}"

@@ -1,0 +1,231 @@
+"""A sweep file: a run file plus a `search:` part. Read, checked against the run it changes, and turned into trials."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from rayprob.choose import unknown
+from rayprob.errors import SpecError
+from rayprob.models.backbones import check_image_size
+from rayprob.spec import Spec, override, read_yaml
+from rayprob.sweep.space import RESOLUTION, Parameter, Params, applies, grid_cells, value_at, with_params
+from rayprob.train.run import Run
+
+# What a trial can be judged by, and in which direction: the numbers of its kept evaluation, and what it cost.
+METRICS: dict[str, Literal["max", "min"]] = {
+    "mAP": "max",
+    "OF1": "max",
+    "CF1": "max",
+    "best_OF1": "max",
+    "nll_nats": "min",
+    "images_per_s": "max",
+    "elapsed_s": "min",
+}
+SEARCHED_ELSEWHERE = {"name", "folder", "search"}
+
+
+class SchedulerSpec(Spec):
+    """How trials without prospects are stopped early.
+
+    `asha` is asynchronous successive halving (Li et al., MLSys 2020): at `grace_epochs`, and at each `reduction_factor` times
+    as many, the best 1 / reduction_factor of those that came so far go on. `hyperband` is its mixture of several graces. Both
+    are Optuna's pruners.
+    """
+
+    name: Literal["none", "asha", "hyperband"] = "none"
+    grace_epochs: PositiveFloat = 1.0
+    reduction_factor: int = Field(default=3, ge=2)
+
+
+class ConfirmSpec(Spec):
+    """The default and the best trained again with other seeds, to tell a gain from noise."""
+
+    seeds: int = Field(default=0, ge=0)
+
+
+class SearchSpec(Spec):
+    """What is searched, how, and by which metric."""
+
+    metric: tuple[str, ...]
+    space: dict[str, Parameter]
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    trials: PositiveInt | None = Field(default=None, description="draws; for each combination of the grid, where there is one")
+    scheduler: SchedulerSpec = SchedulerSpec()
+    default: bool = Field(default=True, description="train the run file as it stands, as trial 0")
+    confirm: ConfirmSpec = ConfirmSpec()
+    split: str | None = Field(default=None, description="judge trials on this split instead of the run file's evaluation.split")
+    max_concurrent: PositiveInt | Literal["auto"] = "auto"
+    seed: int = 0
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _one_or_two_known_metrics(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else list(value or ())
+        for name in names:
+            if name not in METRICS:
+                raise ValueError(unknown(str(name), list(METRICS), "metric"))
+        if not 1 <= len(set(names)) == len(names) <= 2:
+            raise ValueError(f"takes one metric, or two for a Pareto front, of {', '.join(METRICS)}")
+        return tuple(names)
+
+    @model_validator(mode="after")
+    def _parts_go_together(self) -> Self:
+        if not self.space:
+            raise ValueError("space is empty; name at least one key of the run file with its values, such as optimizer.lr")
+        if len(self.metric) > 1 and self.scheduler.name != "none":
+            raise ValueError(
+                f"scheduler {self.scheduler.name} stops trials by one metric, and two are asked for; leave one out"
+            )
+        if self.trials is None and not self.is_all_grid:
+            raise ValueError("trials is missing: say how many to draw, such as trials: 20; only an all-grid search has an end")
+        if self.sampler == "grid" and (ranges := [key for key, p in self.space.items() if p.uniform or p.loguniform]):
+            raise ValueError(
+                f"sampler grid needs listed values, but {', '.join(ranges)} is a range; use grid: [...] or quniform"
+            )
+        return self
+
+    @property
+    def is_all_grid(self) -> bool:
+        """Whether every value is listed and every combination is to be tried."""
+        return self.sampler == "grid" or all(parameter.kind == "grid" for parameter in self.space.values())
+
+    def cells(self) -> list[dict[str, Any]]:
+        """Return the combinations of the grid, one empty one where there is no grid."""
+        return grid_cells(self.space, ("grid", "choice", "quniform") if self.sampler == "grid" else ("grid",))
+
+    @property
+    def modes(self) -> tuple[Literal["max", "min"], ...]:
+        """The direction of each metric."""
+        return tuple(METRICS[name] for name in self.metric)
+
+
+class Sweep(Spec):
+    """A run, and the search that varies it; `description` is the first comment of the sweep file."""
+
+    run: Run
+    search: SearchSpec
+    description: str = ""
+
+    @classmethod
+    def read(cls, path: str | Path, overrides: Any = ()) -> Self:
+        """Read a sweep file. Raises SpecError for a file without search, and for a space that the run file does not take."""
+        value = override(read_yaml(path), overrides)
+        search = value.pop("search", None)
+        if search is None:
+            raise SpecError(f"{path} is a run file: it has no search part; use `rayprob train {path}`, or add `search:`")
+        if not isinstance(search, dict) or not search.get("metric"):
+            raise SpecError(
+                f"{path}: search has no metric, so no trial is better than another; add search.metric, "
+                f"one of {', '.join(METRICS)} (mAP on holdout is the usual one)"
+            )
+        spec = SearchSpec.parse({**search}, where=f"{path}: search")
+        sweep = cls(run=_judged_on(Run.parse(value, where=str(path)), spec), search=spec, description=_description(path))
+        sweep.check()
+        return sweep
+
+    def to_yaml(self) -> str:
+        """Return the sweep file with all of its defaults, as `read` takes it."""
+        value = {**self.base(), "search": self.search.model_dump(mode="json", exclude_none=True)}
+        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+    @property
+    def folder(self) -> str:
+        """The folder in which everything of the sweep lies."""
+        return self.run.folder or f"sweeps/{self.run.name}"
+
+    def base(self) -> dict[str, Any]:
+        """Return the run file with all of its defaults, as plain data."""
+        return self.run.model_dump(mode="json")
+
+    def trial_run(self, number: int, params: Params, seed: int | None = None) -> Run:
+        """Return the run of trial `number`. Raises SpecError naming the parameters that make no run."""
+        where = f"trial {number} ({described(params) or 'the run file as it stands'})"
+        value = with_params(self.base(), params, self.search.space, where)
+        name = f"{self.run.name}-{number:03d}"
+        value |= {"name": name, "folder": trial_folder(self.folder, number)}
+        if seed is not None:
+            value["seed"] = seed
+        run = Run.parse(value, where=where)
+        check_image_size(run.model.backbone, run.transforms.train.size_px, where)
+        return run
+
+    def check(self) -> None:
+        """Raise SpecError for a key that the run file does not have, and for any listed value that makes no run."""
+        base = self.base()
+        if self.search.scheduler.name == "hyperband" and self.run.duration.epochs is None:
+            raise SpecError("scheduler hyperband shares out epochs: state duration.epochs instead of steps or samples")
+        for key, parameter in self.search.space.items():
+            if key in SEARCHED_ELSEWHERE:
+                raise SpecError(f"search.space: {key} says where a trial lies and cannot be searched; leave it out")
+            if all(parameter.part(value) is None for value in parameter.values or [None]):
+                _require_key(base, key)
+            for value in parameter.values or parameter.bounds:
+                if key != "seed":
+                    self._try(key, value)
+
+    def _try(self, key: str, value: Any) -> None:
+        """Build the run that one value makes, together with first values of what its `when` needs."""
+        params: dict[str, Any] = {}
+        for other, wanted in self.search.space[key].when.items():
+            if other in self.search.space:
+                params[other] = wanted[0] if isinstance(wanted, list) else wanted
+        self.trial_run(0, {**params, key: value})
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the values that the run file itself has for the searched keys; parts by name have none."""
+        base = self.base()
+        params: dict[str, Any] = {}
+        for key, parameter in self.search.space.items():
+            found = value_at(base, "transforms.train.size_px" if key == RESOLUTION else key)
+            if found is not None and applies(parameter, params, base):
+                params[key] = found
+        return params
+
+
+def trial_folder(sweep_folder: str, number: int) -> str:
+    """Return the run folder of a trial."""
+    return f"{sweep_folder.rstrip('/')}/trials/{number:03d}"
+
+
+def described(params: Params) -> str:
+    """Return parameters as one reads them: `optimizer.lr=0.003 loss.name=focal`."""
+    return " ".join(f"{key}={short(value)}" for key, value in params.items())
+
+
+def short(value: Any) -> str:
+    """Return a value with at most four digits that count."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _judged_on(run: Run, search: SearchSpec) -> Run:
+    if search.split is None:
+        return run
+    evaluation = run.evaluation.model_copy(update={"split": search.split, "spends_val": search.split == "val"})
+    return run.model_copy(update={"evaluation": evaluation})
+
+
+def _require_key(base: dict[str, Any], key: str) -> None:
+    if key == RESOLUTION:
+        return
+    node: Any = base
+    for depth, part in enumerate(parts := key.split(".")):
+        if not isinstance(node, dict) or part not in node:
+            known = [*node] if isinstance(node, dict) else []
+            under = f"key under {'.'.join(parts[:depth])}:" if depth else "key of the run file"
+            raise SpecError(
+                f"search.space: {key}: "
+                + unknown(part, [*known, *([] if depth else [RESOLUTION])], under)
+                + "; a name of your own takes parts: {choice: {NAME: {loss.name: focal}, ...}}"
+            )
+        node = node[part]
+
+
+def _description(path: str | Path) -> str:
+    lines = []
+    for line in Path(path).read_text().splitlines():
+        if not line.startswith("#") or not line.strip("# "):
+            break
+        lines.append(line.strip("# "))
+    return " ".join(lines)

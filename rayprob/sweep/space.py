@@ -1,0 +1,164 @@
+"""What a sweep searches: parameters, each with the values that it may take, and how parameters change a run file."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from rayprob.spec import Spec, as_number, assigned
+
+RESOLUTION = "resolution_px"
+KINDS = ("choice", "grid", "uniform", "loguniform", "quniform")
+
+Params = Mapping[str, Any]
+
+
+class Parameter(Spec):
+    """The values that one parameter may take: exactly one of the five kinds.
+
+    `choice` and `grid` list values, or name parts of a run file: {focal: {loss.name: focal, loss.gamma: 2}, ...}. A choice is
+    drawn; every value of a grid is combined with every other grid's. `uniform` and `loguniform` take [low, high], `quniform`
+    takes [low, high, step]. With `when`, the parameter exists only where others have the values that it names.
+    """
+
+    choice: list[Any] | dict[str, dict[str, Any]] | None = None
+    grid: list[Any] | dict[str, dict[str, Any]] | None = None
+    uniform: tuple[float, float] | None = None
+    loguniform: tuple[float, float] | None = None
+    quniform: tuple[float, float, float] | None = None
+    when: dict[str, Any] = Field(default={}, description="such as {loss.name: focal}, or {loss.name: [focal, asymmetric]}")
+
+    @field_validator("choice", "grid", mode="after")
+    @classmethod
+    def _values_are_told_apart(cls, values: list[Any] | dict[str, dict[str, Any]] | None) -> Any:
+        if isinstance(values, list):
+            values = [as_number(value) for value in values]
+            if len({repr(value) for value in values}) < len(values):
+                raise ValueError(f"lists a value twice: {values}")
+        if values is not None and not values:
+            raise ValueError("is empty; list at least one value")
+        return values
+
+    @model_validator(mode="after")
+    def _one_kind_that_holds_something(self) -> "Parameter":
+        kinds = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"a parameter takes exactly one of {', '.join(KINDS)}; found {', '.join(kinds) or 'none'}")
+        if self.values is None:
+            low, high = self.bounds
+            if not low < high:
+                raise ValueError(f"{kinds[0]} from {low:g} to {high:g} is empty; put the lower end first")
+            if self.loguniform and low <= 0:
+                raise ValueError(
+                    f"loguniform from {low:g}: a logarithm needs ends above 0; use uniform, or a small positive end"
+                )
+            if self.quniform and not 0 < self.quniform[2] <= high - low:
+                raise ValueError(f"quniform's step {self.quniform[2]:g} is not between 0 and {high - low:g}, its range")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the five kinds it is."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def values(self) -> list[Any] | None:
+        """The listed values, or the names of parts; None for a range."""
+        listed = self.choice if self.choice is not None else self.grid
+        return None if listed is None else list(listed)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The ends of a range."""
+        ends = self.uniform or self.loguniform or self.quniform
+        assert ends is not None
+        return ends[0], ends[1]
+
+    @property
+    def steps(self) -> list[float] | None:
+        """The values of a stepped range; None for anything else."""
+        if self.quniform is None:
+            return None
+        low, high, step = self.quniform
+        return [low + step * place for place in range(math.floor((high - low) / step + 1e-9) + 1)]
+
+    def part(self, value: Any) -> dict[str, Any] | None:
+        """Return the part of a run file that a value stands for; None where values are plain."""
+        named = self.choice if self.choice is not None else self.grid
+        return named[value] if isinstance(named, dict) else None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the parameter as plain data, for summary.json."""
+        if self.values is not None:
+            return {"kind": self.kind, "choices": self.values}
+        low, high = self.bounds
+        return {"kind": self.kind, "low": low, "high": high, **({"step": self.quniform[2]} if self.quniform else {})}
+
+
+def applies(parameter: Parameter, params: Params, base: Mapping[str, Any]) -> bool:
+    """Return whether a parameter's `when` holds for the parameters chosen so far, or else for the run file's own values."""
+    for key, wanted in parameter.when.items():
+        found = params[key] if key in params else value_at(base, key)
+        if found not in (wanted if isinstance(wanted, list) else [wanted]):
+            return False
+    return True
+
+
+def value_at(value: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a dotted key, None where there is none."""
+    node: Any = value
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def with_params(base: dict[str, Any], params: Params, space: Mapping[str, Parameter], where: str) -> dict[str, Any]:
+    """Return the run file `base` after the parameters, as plain data; `where` names the trial in errors."""
+    for key, value in params.items():
+        part = space[key].part(value) if key in space else None
+        for inner, to in ({key: value} if part is None else part).items():
+            base = _assigned(base, inner, to, where)
+    return base
+
+
+def _assigned(value: dict[str, Any], key: str, to: Any, where: str) -> dict[str, Any]:
+    if key != RESOLUTION:
+        return assigned(value, key, to, where)
+    return at_resolution(value, int(to), where)
+
+
+def at_resolution(value: dict[str, Any], size_px: int, where: str) -> dict[str, Any]:
+    """Return the run file trained at `size_px`, evaluated at the same multiple of it as before, in no more memory than before.
+
+    Memory goes with the number of pixels: micro batches that the file states shrink where images grow.
+    """
+    trained_px = value_at(value, "transforms.train.size_px")
+    evaluated_px = value_at(value, "transforms.evaluate.size_px")
+    if trained_px:
+        value = assigned(value, "transforms.evaluate.size_px", round(evaluated_px * size_px / trained_px), where)
+    value = assigned(value, "transforms.train.size_px", size_px, where)
+    if value_at(value, "model.image_size_px"):
+        value = assigned(value, "model.image_size_px", size_px, where)
+    growth = (size_px / trained_px) ** 2 if trained_px else 1.0
+    for key in ("placement.micro_batch", "evaluation.micro_batch"):
+        stated = value_at(value, key)
+        if isinstance(stated, int) and growth > 1:
+            value = assigned(value, key, shrunk(stated, growth), where)
+    return value
+
+
+def shrunk(micro_batch: int, growth: float) -> int:
+    """Return the largest divisor of `micro_batch` that fits into the same memory when a sample takes `growth` times as much."""
+    most = max(1, math.floor(micro_batch / growth))
+    return max(divisor for divisor in range(1, most + 1) if micro_batch % divisor == 0)
+
+
+def grid_cells(space: Mapping[str, Parameter], kinds: Sequence[str] = ("grid",)) -> list[dict[str, Any]]:
+    """Return every combination of the values of the parameters of these kinds, the last parameter moving fastest."""
+    cells: list[dict[str, Any]] = [{}]
+    for key, parameter in space.items():
+        listed = parameter.values if parameter.values is not None else parameter.steps
+        if parameter.kind in kinds and listed is not None:
+            cells = [{**cell, key: value} for cell in cells for value in listed]
+    return cells

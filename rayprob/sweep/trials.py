@@ -1,0 +1,243 @@
+"""Ray Tune under a sweep: it places trials, runs them, restarts those whose process died, and carries their reports.
+
+What is tried and what is stopped is the study's to say. Tune's own searchers, schedulers and restore are left aside on purpose:
+they are pickled at intervals, so a killed driver forgets what came after; a ledger does not.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from rayprob import errors, storage
+from rayprob.errors import RayprobError, RunError
+from rayprob.sweep.study import DONE, WAIT, Study, Trial
+from rayprob.sweep.work import as_report, costs, train_here, train_trial
+from rayprob.train import folder
+from rayprob.train.history import read_history
+from rayprob.train.launch import RAY_SETTINGS, Workers, launch
+from rayprob.train.loop import Outcome
+from rayprob.train.run import Run
+
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials keep histories of their own, which survive restarts
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints its banner at any verbosity
+}
+Tell = Callable[[dict[str, Any]], None]
+MakeRun = Callable[[Trial], Run]
+
+
+@dataclass(frozen=True)
+class Room:
+    """What each trial holds, and how many of them run at a time."""
+
+    workers: Workers
+    max_concurrent: int
+
+
+class Director(Searcher):  # type: ignore[misc]
+    """Tune's searcher: hands out the study's trials, brings it their results, and asks those without prospects to stop.
+
+    A trial is stopped by a note in its folder: it saves after the step that it is at, so no process is killed, no placement
+    group leaks, and `rayprob train` on its run file goes on from there.
+    """
+
+    def __init__(self, study: Study, make_run: MakeRun, tell: Tell) -> None:
+        super().__init__()
+        self._study, self._make_run, self._tell = study, make_run, tell
+        self._runs: dict[str, tuple[Trial, Run]] = {}
+        self._lock = threading.Lock()
+        self.is_stopping = False
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the run of the next trial, None to be asked again, or FINISHED."""
+        with self._lock:
+            chosen = DONE if self.is_stopping else self._study.next()
+            if chosen == WAIT:
+                return None
+            if not isinstance(chosen, Trial):
+                return str(Searcher.FINISHED)
+            run = self._make_run(chosen)
+            self._runs[trial_id] = (chosen, run)
+            self._tell({"kind": "trial", "trial": chosen})
+            return {"number": chosen.number, "run": run.model_dump(mode="json")}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Note an evaluation, and ask the trial to stop where it has no prospects."""
+        with self._lock:
+            trial, run = self._runs[trial_id]
+            if "epoch" not in result:
+                return
+            # Tune has flattened what the trial reported.
+            values = {name: result[f"values/{name}"] for name in self._study.metrics}
+            goes_on = self._study.result(trial.number, result["epoch"], values)
+            if not goes_on:
+                folder.ask_to_stop(run.run_folder)
+            self._tell({"kind": "result", "trial": trial})
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Note how a trial ended; one that was stopped from outside has no end yet."""
+        with self._lock:
+            trial, _ = self._runs.pop(trial_id)
+            if error:
+                self._study.end(trial.number, "failed", "its process died, and so did its restarts; its log is under /tmp/ray")
+            elif result and result.get("reason"):
+                self._study.end(trial.number, "failed", result["reason"])
+            elif result and result.get("ending") == "stopped":
+                if trial.is_to_stop:
+                    self._study.end(trial.number, "pruned")
+            elif result:
+                self._study.end(trial.number, "finished")
+            self._tell({"kind": "end", "trial": trial})
+
+    def stop(self) -> None:
+        """Start no more trials, and ask those under way to save and stop."""
+        with self._lock:
+            self.is_stopping = True
+            for _, run in self._runs.values():
+                # A trial that has only now begun would take an earlier note away.
+                if storage.exists(storage.join(run.run_folder, "run.json")) and not folder.stop_is_asked(run.run_folder):
+                    folder.ask_to_stop(run.run_folder)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher to restore it; the ledger is what we go on from
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing: the ledger is what a sweep goes on from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Read nothing: the ledger is what a sweep goes on from."""
+
+
+class TrialsThread(threading.Thread):
+    """Tune in a thread of its own, so that the main thread can show the sweep and hear Ctrl-C."""
+
+    def __init__(self, director: Director, room: Room, metrics: tuple[str, ...], *, sweep_folder: str, restarts: int) -> None:
+        super().__init__(name="ray-tune", daemon=True)
+        self._director, self._room, self._metrics = director, room, metrics
+        self._sweep_folder, self._restarts = sweep_folder, restarts
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        # Tune's own files serve to restore it, which the ledger does.
+        tunes_own = storage.join(self._sweep_folder, "tune")
+        try:
+            storage.remove_folder(tunes_own)
+            self._tuner().fit()
+            storage.remove_folder(tunes_own)
+        except BaseException as error:  # carried to the main thread, whatever it is
+            self.error = error
+
+    def _tuner(self) -> Any:
+        for name, value in TUNE_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        metrics = self._metrics
+
+        def trial(config: dict[str, Any]) -> None:
+            work(config, metrics)
+
+        return tune.Tuner(
+            tune.with_resources(trial, self._resources()),
+            tune_config=tune.TuneConfig(
+                search_alg=self._director,
+                num_samples=-1,
+                max_concurrent_trials=self._room.max_concurrent,
+                reuse_actors=True,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=self._sweep_folder,
+                failure_config=tune.FailureConfig(max_failures=self._restarts),
+                verbose=0,
+            ),
+        )
+
+    def _resources(self) -> dict[str, float]:
+        workers = self._room.workers
+        if workers.num_workers > 1:
+            # The trial itself only waits for its workers: it takes no CPU from them, and stays on the head.
+            return {"node:__internal_head__": 0.001}
+        return {"cpu": workers.cpus_per_worker, **({"gpu": 1} if workers.use_gpu else {})}
+
+
+def _name(trial: Any) -> str:
+    return f"{trial.config['number']:03d}"
+
+
+def work(config: dict[str, Any], metrics: tuple[str, ...]) -> None:
+    """Train the run of one trial and report to Tune: each evaluation, then how it ended. Runs in an actor of Tune."""
+    run = Run.model_validate(config["run"])
+    train = train_here if run.placement.num_workers == 1 else _train_on_ray
+
+    def report(numbers: dict[str, Any]) -> None:
+        known = {**costs(read_history(run.run_folder), run.stream.global_batch), **numbers}
+        tune.report({"epoch": numbers["epoch"], "values": {name: known[name] for name in metrics}})
+
+    try:
+        outcome = train_trial(run, train, report)
+    except RayprobError as error:
+        tune.report({"reason": f"{type(error).__name__}: {error}"})
+        return
+    tune.report({"ending": outcome.ending})
+
+
+def _train_on_ray(run: Run, report: Callable[[dict[str, Any]], None]) -> Outcome:
+    """Train a run of several workers under Ray Train, from within a trial."""
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    steps_per_epoch = 1
+
+    def tell(event: dict[str, Any]) -> None:
+        nonlocal steps_per_epoch
+        if event["kind"] == "start":
+            steps_per_epoch = event["steps_per_epoch"]
+        elif event["kind"] == "evaluation":
+            report(as_report(event, steps_per_epoch))
+
+    return launch(run, tell)
+
+
+def room_for(run: Run, resources: Mapping[str, float], max_concurrent: int | str) -> Room:
+    """Return what a trial holds and how many fit. Raises RunError where the cluster has too little for one.
+
+    By default a trial has one worker; on GPUs as many trials run as fit, on CPUs at most four, which share the cores.
+    """
+    placement = run.placement
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    use_gpu = gpus > 0 if placement.use_gpu == "auto" else placement.use_gpu
+    num_workers = 1 if placement.num_workers == "auto" else placement.num_workers
+    if use_gpu and num_workers > gpus:
+        raise RunError(
+            f"a trial takes {num_workers} GPU(s), one for each of placement.num_workers, and this cluster has {gpus}; "
+            "lower placement.num_workers, or join a larger cluster through RAY_ADDRESS"
+        )
+    fitting = gpus // num_workers if use_gpu else min(4, cpus // num_workers)
+    if max_concurrent == "auto":
+        concurrent = max(1, fitting)
+    else:
+        concurrent = min(int(max_concurrent), max(1, gpus // num_workers)) if use_gpu else int(max_concurrent)
+    share = max(1, cpus // (num_workers * concurrent))
+    wanted = min(share, 1 + run.stream.loader_workers) if use_gpu else share
+    each = wanted if placement.cpus_per_worker == "auto" else placement.cpus_per_worker
+    if each * num_workers > cpus:
+        raise RunError(
+            f"a trial takes {each * num_workers} CPU(s), {each} for each of {num_workers} worker(s), and this cluster has "
+            f"{cpus}; lower placement.num_workers or placement.cpus_per_worker"
+        )
+    return Room(Workers(num_workers, use_gpu, each), max(1, min(concurrent, cpus // (each * num_workers))))
+
+
+def error_of(thread: TrialsThread) -> RayprobError | None:
+    """Return what ended Tune before the sweep was over, as an error for the user."""
+    if thread.error is None:
+        return None
+    if isinstance(thread.error, RayprobError):
+        return thread.error
+    text = str(thread.error).strip().splitlines() or ["no message"]
+    return errors.RunError(f"Ray Tune failed: {type(thread.error).__name__}: {text[-1]}; the same command goes on")

@@ -1,0 +1,88 @@
+"""One trial, trained: in this process where it has one worker, under Ray Train where it has more. There is no Ray here."""
+
+import logging
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from rayprob.data.manifest import Dataset
+from rayprob.errors import OutOfMemory
+from rayprob.loader.order import Place
+from rayprob.train import folder
+from rayprob.train.history import read_history
+from rayprob.train.loop import Outcome, finished_outcome, fit
+from rayprob.train.run import Run, absolute, check
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[dict[str, Any]], None]
+Train = Callable[[Run, Report], Outcome]
+
+
+def train_trial(run: Run, train: Train, report: Report) -> Outcome:
+    """Train a trial or go on with it; `report` gets its evaluations: `epoch` and numbers, those of an earlier try first.
+
+    Where memory runs out, the micro batch is halved, as often as it can be. Raises OutOfMemory where one image is too much.
+    """
+    for numbers in past_evaluations(run.run_folder):
+        report(numbers)
+    while True:
+        try:
+            return train(run, report)
+        except OutOfMemory as error:
+            smaller = halved(run)
+            if smaller is None:
+                raise
+            log.warning("%s: %s; going on with micro batches of %s", run.name, error, smaller.placement.micro_batch)
+            run = smaller
+        # Out of the except clause nothing holds the tensors of the failed step any more.
+        torch.cuda.empty_cache()
+
+
+def halved(run: Run) -> Run | None:
+    """Return the run with half the micro batch; None where it is one image already."""
+    world_size = int(run.placement.num_workers) if run.placement.num_workers != "auto" else 1
+    micro_batch = run.micro_batch(world_size)
+    if micro_batch == 1:
+        return None
+    # Half of an odd one would not divide the rank's share of the global batch.
+    smaller = max(divisor for divisor in range(1, micro_batch // 2 + 1) if micro_batch % divisor == 0)
+    placement = run.placement.model_copy(update={"micro_batch": smaller})
+    return run.model_copy(update={"placement": placement})
+
+
+def train_here(run: Run, report: Report) -> Outcome:
+    """Train a run of one worker in this process, on the first GPU that it sees where it is to use one."""
+    run = absolute(run)
+    dataset = Dataset.open(run.data.root)
+    if folder.claim(run, dataset).is_finished:
+        return finished_outcome(run)
+    check(run, dataset, world_size=1)
+    device = torch.device("cuda", 0) if run.placement.use_gpu is True else torch.device("cpu")
+    return fit(run, Place(0, 1, 1), device, report=report)
+
+
+def past_evaluations(run_folder: str) -> list[dict[str, Any]]:
+    """Return what `report` would have got from the evaluations that a run's history holds."""
+    rows = read_history(run_folder)
+    per_epoch = next((row["steps_per_epoch"] for row in rows if row["kind"] == "start"), None)
+    return [as_report(row, per_epoch) for row in rows if row["kind"] == "evaluation" and per_epoch]
+
+
+def as_report(row: dict[str, Any], steps_per_epoch: int) -> dict[str, Any]:
+    """Return an evaluation's row of a history as a report: its step, epoch and numbers."""
+    numbers = {key: value for key, value in row.items() if isinstance(value, float)}
+    return {**numbers, "step": row["step"], "epoch": row["step"] / steps_per_epoch}
+
+
+def costs(rows: list[dict[str, Any]], global_batch: int) -> dict[str, float]:
+    """Return what a history says of a run's cost: `images_per_s` while training, and `elapsed_s` with its evaluations."""
+    speeds = [row["images_per_s"] for row in rows if row["kind"] == "step"]
+    if not speeds:
+        return {"images_per_s": 0.0, "elapsed_s": 0.0}
+    images_per_s = statistics.median(speeds)
+    num_steps = max(row["step"] for row in rows)
+    evaluating_s = sum(row["elapsed_s"] for row in rows if row["kind"] == "evaluation")
+    return {"images_per_s": images_per_s, "elapsed_s": num_steps * global_batch / images_per_s + evaluating_s}

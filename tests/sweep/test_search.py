@@ -1,0 +1,107 @@
+"""Sweep files: what is read, what is refused and with which words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rayprob.errors import ModelError, SpecError
+from rayprob.sweep.search import Sweep
+from tests.sweep.conftest import MakeSweep
+
+
+def space(**values: Any) -> dict[str, Any]:
+    return {key.replace("__", "."): value for key, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"space": {"optimizer.lrr": {"uniform": [0, 1]}}}, r"optimizer\.lrr: unknown key under optimizer: 'lrr'; nearest: lr"),
+        ({"space": {"optimiser.lr": {"uniform": [0, 1]}}}, r"unknown key of the run file 'optimiser'; nearest: optimizer"),
+        ({"space": {"optimizer.lr": {"uniform": [1, 0]}}}, "uniform from 1 to 0 is empty; put the lower end first"),
+        ({"space": {}}, "space is empty; name at least one key"),
+        ({"space": {"loss.name": {"choice": ["bce", "bec"]}}}, "trial 0 .*loss.name=bec.* has 1 fault"),
+        ({"space": {"name": {"choice": ["a"]}}}, "name says where a trial lies and cannot be searched"),
+        ({"metric": "map"}, "unknown metric 'map'; nearest: .*mAP"),
+        ({"metric": ["mAP", "images_per_s", "OF1"]}, "takes one metric, or two for a Pareto front"),
+        (
+            {"metric": ["mAP", "images_per_s"], "scheduler": {"name": "asha"}},
+            "stops trials by one metric, and two are asked for",
+        ),
+        ({"trials": None}, "trials is missing: say how many to draw"),
+        ({"sampler": "grid"}, r"sampler grid needs listed values, but optimizer\.lr is a range"),
+        ({"scheduler": {"name": "hyperband"}}, "hyperband shares out epochs: state duration.epochs"),
+        ({"scheduler": {"name": "pbt"}}, "input should be 'none', 'asha' or 'hyperband'"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_when_its_file_is_read(
+    make_sweep: MakeSweep, search: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        make_sweep(**search)
+
+
+def test_a_search_without_an_objective_is_told_what_there_is(make_sweep: MakeSweep) -> None:
+    with pytest.raises(
+        SpecError, match=r"search has no metric, so no trial is better than another; add search\.metric, one of mAP"
+    ):
+        make_sweep(metric=None)
+
+
+def test_a_run_file_is_no_sweep_file(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    make_sweep()
+    value = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
+    del value["search"]
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(value))
+    with pytest.raises(SpecError, match=r"is a run file: it has no search part; use `rayprob train"):
+        Sweep.read(tmp_path / "run.yaml")
+
+
+def test_a_resolution_that_cuts_patches_is_refused(make_sweep: MakeSweep) -> None:
+    vit = {"model": {"backbone": "vit_b_16"}}
+    with pytest.raises(
+        ModelError, match=r"images of 72 px are no multiple of 16 px, the patches of vit_b_16.*nearest that is: 64"
+    ):
+        make_sweep(vit, space={"resolution_px": {"choice": [64, 72]}})
+    make_sweep(vit, space={"resolution_px": {"choice": [64, 80]}})
+    make_sweep(space={"resolution_px": {"choice": [63, 72]}})  # to convolutions it does not matter
+
+
+def test_half_a_gpu_is_refused_with_a_reason(make_sweep: MakeSweep) -> None:
+    with pytest.raises(SpecError, match=r"a worker holds one whole GPU: .* use 1 and smaller batches \(found 0\.5\)"):
+        make_sweep({"placement": {"num_workers": 0.5}})
+
+
+def test_a_trial_is_the_run_file_after_its_parameters(make_sweep: MakeSweep) -> None:
+    sweep = make_sweep()
+    run = sweep.trial_run(7, {"optimizer.lr": 0.05}, seed=3)
+    assert (run.optimizer.lr, run.seed, run.name) == (0.05, 3, "tiny-007")
+    assert run.run_folder == f"{sweep.folder}/trials/007"
+    same = run.model_copy(update={"optimizer": sweep.run.optimizer, "seed": 0, "name": "tiny", "folder": sweep.run.folder})
+    assert same == sweep.run
+
+
+def test_val_is_searched_only_where_the_file_says_so(make_sweep: MakeSweep) -> None:
+    assert make_sweep().run.evaluation.split == "holdout"
+    spent = make_sweep(split="val").run.evaluation
+    assert (spent.split, spent.spends_val) == ("val", True)
+
+
+def test_a_sweep_file_that_was_written_reads_back_the_same(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    sweep = make_sweep(scheduler={"name": "asha"}, metric="nll_nats")
+    (tmp_path / "again.yaml").write_text(sweep.to_yaml())
+    assert Sweep.read(tmp_path / "again.yaml") == sweep.model_copy(update={"description": ""})
+
+
+def test_a_file_lies_over_the_one_that_it_extends(tmp_path: Path, make_sweep: MakeSweep) -> None:
+    make_sweep()
+    (tmp_path / "over.yaml").write_text("# Over it.\nextends: sweep.yaml\nname: over\noptimizer: {weight_decay: 0.5}\n")
+    over = Sweep.read(tmp_path / "over.yaml", ["search.trials=9"])
+    assert (over.run.name, over.run.optimizer.weight_decay, over.run.optimizer.lr) == ("over", 0.5, 1e-3)
+    assert (over.search.trials, over.description) == (9, "Over it.")
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(SpecError, match=r"b\.yaml extends a\.yaml, which extends it in turn"):
+        Sweep.read(tmp_path / "a.yaml")
