@@ -55,7 +55,7 @@ class SweepView:
         self._study = study
         done = sum(trial.state != "running" for trial in study.trials.values())
         kind = "GPU" if room.workers.use_gpu else f"{room.workers.cpus_per_worker} CPU(s)"
-        word = f"going on, {done} trial(s) are done" if done else "starting"
+        word = f"going on, {done} trial(s) are done and {len(study.trials) - done} under way" if study.trials else "starting"
         self._line(
             f"{word}: {study.num_expected} trials at most, {room.max_concurrent} at a time, each {room.workers.num_workers} "
             f"worker(s) with {kind}; everything lies in {event['folder']}"

@@ -1,0 +1,246 @@
+"""Whole sweeps under Ray Tune, each a child process as users start it: stopped, killed and gone on with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from rayprob.data.manifest import Dataset
+from rayprob.errors import RunError
+from rayprob.sweep.ledger import read_ledger
+from rayprob.sweep.search import Sweep
+from rayprob.sweep.sweep import claim, run_sweep
+from rayprob.sweep.trials import room_for
+from rayprob.train.history import read_history
+from tests.train.conftest import MakeRun
+
+LIMIT_S = 240
+LRS = [1e-4, 1e-3, 3e-3, 1e30]
+SLOW = 60  # steps of a trial that can be caught under way
+
+
+def sweep_file(
+    make_run: MakeRun, tmp_path: Path, steps: int = 12, placement: dict[str, Any] | None = None, **search: Any
+) -> Path:
+    """Write a sweep over the learning rate of the tiny run, one CPU a trial; the highest rate fails."""
+    changes = {
+        "duration": {"steps": steps},
+        "evaluation": {"every": {"steps": 6}, "micro_batch": 20},
+        "placement": placement or {"num_workers": 1, "cpus_per_worker": 1, "use_gpu": False},
+        "checkpoint": {"every_steps": 3},
+    }
+    run = make_run(tmp_path / "sweep", **changes).model_dump(mode="json", exclude_none=True)
+    space = {"optimizer.lr": {"grid": LRS}}
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump({**run, "search": {"metric": "mAP", "space": space, "default": False, **search}}))
+    return file
+
+
+def start(file: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "rayprob", "tune", str(file), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def finish(child: subprocess.Popen[str]) -> str:
+    """Wait for a sweep to end well; return what it printed."""
+    text, _ = child.communicate(timeout=LIMIT_S)
+    assert child.returncode == 0, text
+    return text
+
+
+def wait_until(is_so: Callable[[], bool], child: subprocess.Popen[str]) -> None:
+    """Wait until something is so, while the sweep is alive."""
+    until_s = time.monotonic() + LIMIT_S
+    while not is_so():
+        assert child.poll() is None, child.communicate()[0]
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+def steps_of(folder: Path, number: int) -> list[int]:
+    return [row["step"] for row in read_history(f"{folder}/trials/{number:03d}") if row["kind"] == "step"]
+
+
+def starts(folder: Path, number: int) -> list[dict[str, Any]]:
+    return [row for row in read_history(f"{folder}/trials/{number:03d}") if row["kind"] == "start"]
+
+
+def ends(folder: Path) -> list[tuple[int, str]]:
+    return [(row["number"], row["state"]) for row in read_ledger(str(folder)) if row["kind"] == "end"]
+
+
+@pytest.fixture(scope="module")
+def alone(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of an undisturbed sweep of three slow trials, and what it printed."""
+    tmp_path = tmp_path_factory.mktemp("alone")
+    text = finish(start(sweep_file(make_run, tmp_path, steps=SLOW)))
+    return tmp_path / "sweep", text
+
+
+@pytest.fixture
+def disturbed(make_run: MakeRun, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts the sweep of `alone` in `tmp_path/sweep`, as often as it is called; none is left after the test."""
+    file, children = sweep_file(make_run, tmp_path, steps=SLOW), []
+
+    def start_again() -> subprocess.Popen[str]:
+        children.append(start(file))
+        return children[-1]
+
+    yield start_again
+    for child in children:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def values(folder: Path) -> dict[int, tuple[Any, ...]]:
+    summary = json.loads((folder / "summary.json").read_text())
+    return {row["number"]: (row["params"], row["values"], row["state"], row["curve"]) for row in summary["trials"]}
+
+
+@pytest.mark.ray
+def test_a_sweep_leaves_tables_a_best_run_file_and_a_summary(alone: tuple[Path, str]) -> None:
+    folder, text = alone
+    assert sorted(ends(folder)) == [(0, "finished"), (1, "finished"), (2, "finished"), (3, "failed")]
+    table = pq.read_table(folder / "results.parquet").to_pylist()
+    assert [row["set.optimizer.lr"] for row in table] == LRS
+    assert len((folder / "results.csv").read_text().splitlines()) == 1 + len(LRS)
+    summary = json.loads((folder / "summary.json").read_text())
+    best = max(summary["trials"][:3], key=lambda row: row["values"]["mAP"])
+    assert summary["best"] == best["number"]
+    assert set(summary["val"]["best"]) >= {"mAP", "OF1"}
+    assert f"next: rayprob train {folder}/best.yaml" in text
+    assert list((folder / "tensorboard").rglob("events.out.tfevents.*"))
+    assert not (folder / "tune").exists()
+
+
+@pytest.mark.ray
+def test_a_failing_trial_is_one_row_with_its_reason(alone: tuple[Path, str]) -> None:
+    folder, text = alone
+    failed = json.loads((folder / "summary.json").read_text())["trials"][3]
+    assert (failed["state"], failed["values"]) == ("failed", {})
+    assert failed["reason"].startswith("NonFiniteLoss: the loss of step")
+    assert "1 trial(s) failed: 003: NonFiniteLoss" in text
+
+
+@pytest.mark.ray
+def test_the_best_run_file_alone_repeats_its_trial_bit_by_bit(alone: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = alone
+    command = [sys.executable, "-m", "rayprob", "train", str(folder / "best.yaml"), "--set", f"folder={tmp_path / 'again'}"]
+    subprocess.run(command, check=True, timeout=LIMIT_S, capture_output=True)
+    summary = json.loads((folder / "summary.json").read_text())
+    told = [
+        [row for row in read_history(str(place)) if row["kind"] == "evaluation"]
+        for place in (folder / "trials" / f"{summary['best']:03d}", tmp_path / "again")
+    ]
+    assert told[0]
+    timeless = [[{**row, "elapsed_s": 0} for row in rows] for rows in told]
+    assert timeless[0] == timeless[1]
+
+
+@pytest.mark.ray
+def test_a_finished_sweep_is_over_at_once_and_trains_nothing(alone: tuple[Path, str], make_run: MakeRun) -> None:
+    folder, _ = alone
+    before, rows = values(folder), read_ledger(str(folder))
+    swept = run_sweep(Sweep.read(folder.parent / "sweep.yaml"))
+    assert swept.is_finished
+    assert (values(folder), read_ledger(str(folder))) == (before, rows)
+
+
+@pytest.mark.ray
+def test_ctrl_c_then_a_killed_driver_then_a_killed_trial_lose_nothing_and_repeat_nothing(
+    alone: tuple[Path, str], disturbed: Callable[[], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "sweep"
+    child = disturbed()
+    wait_until(lambda: max(steps_of(folder, 0), default=0) >= 3, child)
+    child.send_signal(signal.SIGINT)
+    text, _ = child.communicate(timeout=LIMIT_S)
+    assert child.returncode == 130, text
+    assert "those under way are saved; the same command goes on from there" in text
+
+    child = disturbed()
+    wait_until(lambda: max(steps_of(folder, 0)) >= starts(folder, 0)[-1]["step"] + 9, child)
+    child.kill()
+    child.communicate()
+    time.sleep(2)  # Ray's processes notice that their driver is gone
+    done_then = dict(ends(folder))
+
+    child = disturbed()
+    wait_until(lambda: len(starts(folder, 0)) == 3 and max(steps_of(folder, 0)) > starts(folder, 0)[-1]["step"] + 3, child)
+    assert starts(folder, 0)[-1]["step"] >= 6, "the trial went on from its checkpoint"
+    os.kill(starts(folder, 0)[-1]["pid"], signal.SIGKILL)
+    assert "going on, " in finish(child)
+    assert len(starts(folder, 0)) == 4
+    assert values(folder) == values(alone[0])
+    finished = ends(folder)
+    assert len(finished) == len({number for number, _ in finished}) == len(LRS)
+    assert done_then.items() <= dict(finished).items()
+
+
+@pytest.mark.ray
+def test_a_trial_of_two_workers_trains_under_ray_train(make_run: MakeRun, tmp_path: Path) -> None:
+    placement = {"num_workers": 2, "cpus_per_worker": 1, "use_gpu": False}
+    finish(start(sweep_file(make_run, tmp_path, placement=placement, space={"optimizer.lr": {"grid": [1e-3]}})))
+    assert ends(tmp_path / "sweep") == [(0, "finished")]
+    assert [row["world_size"] for row in starts(tmp_path / "sweep", 0)] == [2]
+
+
+def test_two_sweeps_with_one_name_are_told_apart(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    file = sweep_file(make_run, tmp_path, trials=1)
+    first = Sweep.read(file)
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="is not empty and holds no sweep; set another name or folder"):
+        run_sweep(first)
+    (folder / "notes.txt").unlink()
+    dataset = Dataset.open(first.run.data.root)
+    claim(first, dataset)
+    claim(Sweep.read(file, ["search.confirm.seeds=3"]), dataset)
+    with pytest.raises(
+        RunError, match=r"holds another sweep of this name, which differs in 1 key\(s\):\n  run\.seed: 0 -> 5\nset"
+    ):
+        claim(Sweep.read(file, ["seed=5"]), dataset)
+
+
+@pytest.mark.parametrize(
+    ("placement", "resources", "expected"),
+    [
+        ({}, {"CPU": 2}, (1, False, 1, 2)),
+        ({}, {"CPU": 16}, (1, False, 4, 4)),
+        ({"num_workers": 2}, {"CPU": 2}, (2, False, 1, 1)),
+        ({}, {"CPU": 16, "GPU": 4}, (1, True, 1, 4)),
+        ({"num_workers": 4}, {"CPU": 32, "GPU": 8}, (4, True, 1, 2)),
+        ({"cpus_per_worker": 2}, {"CPU": 2}, (1, False, 2, 1)),
+    ],
+)
+def test_as_many_trials_run_as_fit(
+    make_run: MakeRun, tmp_path: Path, placement: dict[str, Any], resources: dict[str, float], expected: tuple[Any, ...]
+) -> None:
+    room = room_for(make_run(tmp_path, placement=placement), resources, "auto")
+    workers = room.workers
+    assert (workers.num_workers, workers.use_gpu, workers.cpus_per_worker, room.max_concurrent) == expected
+
+
+def test_a_trial_larger_than_the_cluster_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(
+        RunError, match=r"a trial takes 8 GPU\(s\), one for each of placement\.num_workers, and this cluster has 4"
+    ):
+        room_for(make_run(tmp_path, placement={"num_workers": 8}), {"CPU": 64, "GPU": 4}, "auto")
+    with pytest.raises(RunError, match=r"a trial takes 4 CPU\(s\), 1 for each of 4 worker\(s\), and this cluster has 2"):
+        room_for(make_run(tmp_path, placement={"num_workers": 4}), {"CPU": 2}, "auto")
