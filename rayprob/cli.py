@@ -338,7 +338,12 @@ def report(
         str | None, typer.Option("--out", metavar="FILE", help="Where to write; by default RUN/report.html.")
     ] = None,
 ) -> None:
-    """Write one HTML page about a run: numbers beside published ones, charts, scenes, images, how it was made."""
+    """Write one HTML page about a run, or about a sweep: numbers, charts, images, how it was made."""
+    from rayprob.report.sweep_files import is_sweep
+
+    if is_sweep(run_folder):
+        _report_sweep(run_folder, split, path)
+        return
     from rayprob.report.report import report as write_page
 
     with err.status("drawing the page"):
@@ -348,6 +353,16 @@ def report(
     )
     for note in written.notes:
         out.print(f"note: {note.text}{f' {note.command}' if note.command else ''}", markup=False, soft_wrap=True)
+
+
+def _report_sweep(folder: str, split: str | None, path: str | None) -> None:
+    from rayprob.report.sweep_page import sweep_report
+
+    if split is not None:
+        raise typer.BadParameter("the page of a sweep is about the split it chose on: leave out --split")
+    with err.status("drawing the page"):
+        written = sweep_report(folder, path)
+    out.print(f"{written.path}: {written.num_trials:,} trials, {written.size_bytes / 1e6:.1f} MB", soft_wrap=True)
 
 
 def main() -> None:
