@@ -248,6 +248,15 @@ def calibrate(
     precision: Annotated[
         float | None, typer.Option("--precision", metavar="P", help="Fit thresholds for this precision too, such as 0.9.")
     ] = None,
+    smoothing: Annotated[
+        float | None, typer.Option("--smoothing", metavar="S", help="Of thresholds a label; by default cross-validated.")
+    ] = None,
+    objectives: Annotated[
+        list[str] | None, typer.Option("--objective", metavar="NAME", help="Fit thresholds for it too: mean_F1.")
+    ] = None,
+    alphas: Annotated[
+        list[float] | None, typer.Option("--alpha", metavar="A", help="Of guarantees, instead of 0.05, 0.1 and 0.2; repeat.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Fit a calibrator, thresholds and guarantees on holdout, and put them into the run's bundle."""
@@ -255,7 +264,10 @@ def calibrate(
     from rayprob.calibrate.crossfit import CalibrateSpec
     from rayprob.console_calibrate import show_calibration
 
-    spec = CalibrateSpec.parse({"method": method, "precision": precision}, where="calibrate")
+    asked: dict[str, object] = {"method": method, "precision": precision, "smoothing": smoothing}
+    asked |= {"objectives": list(dict.fromkeys(("OF1", "CF1", *(objectives or ()))))}
+    asked |= {"alphas": alphas} if alphas else {}
+    spec = CalibrateSpec.parse(asked, where="calibrate")
     with err.status("calibrating"):
         report = fit(run_folder, spec)
     if as_json:

@@ -83,12 +83,22 @@ class FittedRules:
 
 
 def fit_rules(
-    marginals_NL: Floats, targets_NL: Bools, known_NL: Bools, *, alphas: Sequence[float], precision: float | None = None
+    marginals_NL: Floats,
+    targets_NL: Bools,
+    known_NL: Bools,
+    *,
+    alphas: Sequence[float],
+    precision: float | None = None,
+    objectives: Sequence[str] = ("OF1", "CF1"),
+    smoothing: float | None = None,
 ) -> FittedRules:
-    """Fit thresholds for OF1, CF1 and, where one is wanted, a precision, and the guarantees that the samples allow."""
+    """Fit thresholds for objectives and, where one is wanted, a precision, and the guarantees that the samples allow.
+
+    Without a `smoothing`, that of the thresholds a label is cross-validated.
+    """
     rows = marginals_NL, targets_NL, known_NL
     thresholds, guarantees, impossible = {}, {}, {}
-    for name, fit in _threshold_fits(rows, precision).items():
+    for name, fit in (_objective_fits(rows, objectives, smoothing) | _precision_fits(rows, precision)).items():
         try:
             thresholds[name] = fit()
         except CalibrationError as error:
@@ -101,15 +111,24 @@ def fit_rules(
     return FittedRules(Rules(thresholds, guarantees), impossible)
 
 
-def _threshold_fits(rows: tuple[Floats, Bools, Bools], precision: float | None) -> dict[str, Callable[[], Thresholds]]:
-    fits: dict[str, Callable[[], Thresholds]] = {}
-    for objective in ("OF1", "CF1"):
+Fits = dict[str, Callable[[], Thresholds]]
+
+
+def _objective_fits(rows: tuple[Floats, Bools, Bools], objectives: Sequence[str], smoothing: float | None) -> Fits:
+    fits: Fits = {}
+    for objective in objectives:
         fits[f"global_{objective}"] = partial(fit_global_threshold, *rows, objective=objective)
-        fits[f"label_{objective}"] = partial(fit_label_thresholds, *rows, objective=objective)
-    if precision is not None:
-        fits[f"global_precision_{precision:g}"] = partial(fit_global_precision, *rows, precision=precision)
-        fits[f"label_precision_{precision:g}"] = partial(fit_label_precision, *rows, precision=precision)
+        fits[f"label_{objective}"] = partial(fit_label_thresholds, *rows, objective=objective, smoothing=smoothing)
     return fits
+
+
+def _precision_fits(rows: tuple[Floats, Bools, Bools], precision: float | None) -> Fits:
+    if precision is None:
+        return {}
+    return {
+        f"global_precision_{precision:g}": partial(fit_global_precision, *rows, precision=precision),
+        f"label_precision_{precision:g}": partial(fit_label_precision, *rows, precision=precision),
+    }
 
 
 JOINT_RULES: dict[str, Callable[[LabelDistribution], NDArray[np.bool_]]] = {

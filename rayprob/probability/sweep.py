@@ -81,18 +81,24 @@ def between(upper: Floats, lower: Floats) -> Floats:
 
 def best_shared_threshold(sweep: Sweep, objective: Objective) -> tuple[float, float]:
     """Return the one threshold for all labels of the highest value, and that value; the highest of equal ones. Exact."""
+    thresholds_T, values_T = shared_curve(sweep, objective)
+    best = int(np.argmax(values_T))
+    if values_T[best] <= 0:
+        return NEVER, 0.0
+    return float(thresholds_T[best]), float(values_T[best])
+
+
+def shared_curve(sweep: Sweep, objective: Objective) -> tuple[Floats, Floats]:
+    """Return every threshold for all labels that decides differently, falling [T], and its value. One sort serves them all."""
     shares_CLD = objective.contribute(sweep.true_positives_CL, sweep.predicted_C1, sweep.positives_L)
     is_known_NL = sweep.scores_NL >= 0
     scores_M, gains_MD = sweep.scores_NL[is_known_NL], np.diff(shares_CLD, axis=0)[is_known_NL]
     order_M = np.argsort(-scores_M, kind="stable")
     scores_M = scores_M[order_M]
     values_M = objective.combine(np.cumsum(gains_MD[order_M], axis=0) + shares_CLD[0].sum(axis=0), sweep.positives_L)
-    is_cut_M = np.append(scores_M[:-1] > scores_M[1:], True)
-    best = int(np.argmax(np.where(is_cut_M, values_M, -np.inf)))
-    if values_M[best] <= 0:
-        return NEVER, 0.0
-    left_out = scores_M[best + 1] if best + 1 < len(scores_M) else 0.0
-    return float(between(scores_M[best], np.asarray(left_out))), float(values_M[best])
+    ends_T = np.flatnonzero(np.append(scores_M[:-1] > scores_M[1:], True))
+    left_out_T = np.append(scores_M[ends_T[1:]], 0.0)
+    return between(scores_M[ends_T], left_out_T), values_M[ends_T]
 
 
 def pooled_counts(sweep: Sweep) -> tuple[Floats, Counts, Counts]:

@@ -103,6 +103,14 @@ def fit_label_thresholds(
     return Thresholds(values_L, objective, smoothing, value, len(rows[0]))
 
 
+def smoothed_thresholds(
+    marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike, *, objective: str, smoothings: Sequence[float]
+) -> Floats:
+    """Return the thresholds of `fit_label_thresholds` at each smoothing [S, L], for the work of one."""
+    aim = choose(OBJECTIVES, objective, "threshold objective")
+    return np.stack(_blended(_sweep(*checked_marginals(marginals_NL, targets_NL, known_NL)), aim, smoothings))
+
+
 def fit_global_precision(
     marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike, *, precision: float
 ) -> Thresholds:

@@ -291,7 +291,7 @@ def test_stored_thresholds_are_equal(smoothing: float) -> None:
 def test_faults_are_named() -> None:
     rows = simulate(60)
     nothing_NL = np.zeros_like(rows[1])
-    with pytest.raises(SpecError, match="unknown threshold objective 'OF2'; allowed: OF1, CF1, mean_F1"):
+    with pytest.raises(SpecError, match="unknown threshold objective 'OF2'; nearest: OF1; allowed: OF1, CF1, mean_F1"):
         fit_global_threshold(*rows, objective="OF2")
     with pytest.raises(SpecError, match="unknown threshold objective 'F'"):
         fit_label_thresholds(*rows, objective="F")
