@@ -15,7 +15,17 @@ FLOORS = (
     ("models", "bundle"),
     ("train",),
     ("sweep", "calibrate", "predict", "report", "export", "serve"),
-    ("cli", "console", "console_data", "console_calibrate", "console_predict", "console_lr", "console_sweep", "__main__"),
+    (
+        "cli",
+        "console",
+        "console_data",
+        "console_calibrate",
+        "console_predict",
+        "console_lr",
+        "console_search",
+        "console_sweep",
+        "__main__",
+    ),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 RAY_FILES = {"data/build.py", "train/worker.py", "train/launch.py", "sweep/trials.py", "serve.py", "predict/on_ray.py"}

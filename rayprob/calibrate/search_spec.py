@@ -1,0 +1,43 @@
+"""A search file, `tune_configs/thresholds.yaml`: what to search on a run's saved predictions."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from rayprob.calibrate.crossfit import MIN_HOLDOUT
+from rayprob.spec import Spec
+
+SMOOTHINGS = (0.0, *(round(float(value), 3) for value in np.geomspace(0.5, 500, 40)))
+PRECISIONS = tuple(round(0.02 * step, 2) for step in range(15, 48))
+LEVELS = tuple(round(0.02 * step, 2) for step in range(1, 31))
+
+Aim = Literal["OF1", "CF1", "mean_F1"]
+PolicyName = Literal["global", "label", "precision", "recall", "best_F1", "top_k"]
+Smoothing = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Level = Annotated[float, Field(gt=0, lt=1)]
+
+
+class SearchSpec(Spec):
+    """What to search, on which run's predictions, and how it is judged."""
+
+    run: str
+    objectives: tuple[Aim, ...] = Field(default=("OF1", "CF1", "mean_F1"), min_length=1)
+    calibrators: Literal["auto"] | tuple[str, ...] = "auto"
+    policies: tuple[PolicyName, ...] = Field(
+        default=("global", "label", "precision", "recall", "best_F1", "top_k"), min_length=1
+    )
+    smoothings: tuple[Smoothing, ...] = Field(default=SMOOTHINGS, min_length=1)
+    precisions: tuple[Share, ...] = Field(default=PRECISIONS, min_length=1)
+    conformal_levels: tuple[Level, ...] = Field(default=LEVELS, min_length=1)
+    top_k: tuple[PositiveInt, ...] = Field(default=(1, 2, 3, 4, 5), min_length=1)
+    folds: int = Field(default=5, ge=2, le=MIN_HOLDOUT // 2)
+    bootstrap: PositiveInt = 1000
+    seed: NonNegativeInt = 0
+
+
+class ThresholdSearch(Spec):
+    """A search file: one part, `thresholds`."""
+
+    thresholds: SearchSpec

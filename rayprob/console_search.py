@@ -1,0 +1,100 @@
+"""What a threshold search shows a person."""
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+
+from rayprob.calibrate.search import REPORT_FILE, TABLE_FILE
+from rayprob.calibrate.search_report import Ranked, SearchReport, Winner
+
+LEGEND = (
+    "holdout: cross-validated, calibrator and thresholds fitted on the other folds, the parameter chosen on them too; best: "
+    "the candidate's own cross-validated value, which flatters as the highest of many. val decided nothing; gains on it with "
+    "their 95 % interval over images."
+)
+
+
+def show_threshold_search(console: Console, report: SearchReport) -> None:
+    """Print how fast it went, the policies side by side, the winners with their gains on val, and how to use them."""
+    for line in _speed(report):
+        _line(console, line)
+    console.print(_policies_table(report))
+    console.print(_winners_table(report))
+    if report.num_reported is not None:
+        console.print(_gains_table(report))
+    console.print(LEGEND, style="dim", markup=False, soft_wrap=True)
+    for note in report.notes:
+        _line(console, f"note: {note}")
+    folder = report.folder.rstrip("/")
+    _line(console, f"written: {folder}/{TABLE_FILE}    {folder}/{REPORT_FILE}")
+    for winner in report.winners:
+        if winner.command:
+            _line(console, f"for {winner.objective}: {winner.command}    then --rule {winner.rule}")
+
+
+def _speed(report: SearchReport) -> Iterator[str]:
+    yield (
+        f"{report.run}: {report.num_candidates:,} candidates on {report.num_samples:,} images of holdout and "
+        f"{report.num_labels} labels in {report.elapsed_s:.1f} s: {report.candidates_per_s:,.0f} a second"
+    )
+    yield (
+        f"{report.num_cuts:,} of them are cuts of one threshold, judged by one sort; {report.num_fitted:,} are fitted in each "
+        f"fold: {report.fitted_per_s:,.0f} a second, the calibrators' own fits included"
+    )
+
+
+def _policies_table(report: SearchReport) -> Table:
+    aims = [winner.objective for winner in report.winners]
+    table = _table("policies on holdout, with the calibrator that suits each best", aims)
+    for reference in dict.fromkeys(one.name for one in report.references):
+        found = {one.objective: one.holdout for one in report.references if one.name == reference}
+        table.add_row(f"{reference}, as the network says it", *(f"{found[aim]:.4f}" for aim in aims), style="dim")
+    for policy in dict.fromkeys(family.policy for family in report.families):
+        table.add_row(policy, *(_best_of(report, policy, aim) for aim in aims))
+    return table
+
+
+def _best_of(report: SearchReport, policy: str, aim: str) -> str:
+    best: Ranked = max((f for f in report.families if f.policy == policy), key=lambda family: family.nested[aim])
+    return f"{best.nested[aim]:.4f} {best.calibrator}"
+
+
+def _winners_table(report: SearchReport) -> Table:
+    table = _table("winners", ["calibrator", "policy", "parameter", "holdout", "best", "val"])
+    for winner in report.winners:
+        parameter = "-" if winner.parameter is None else f"{winner.parameter:.4g}"
+        on_val = "-" if winner.val is None else f"{winner.val[winner.objective]:.4f}"
+        numbers = (f"{winner.nested:.4f}", f"{winner.cross_validated:.4f}", on_val)
+        table.add_row(winner.objective, winner.calibrator, winner.policy, parameter, *numbers)
+    return table
+
+
+def _gains_table(report: SearchReport) -> Table:
+    headings = [f"{over}\n{what}" for over in _references(report.winners[0]) for what in ("there", "gain", "interval")]
+    table = _table(f"gains on val ({report.num_reported:,} images) over", ["winner", *headings])
+    for winner in report.winners:
+        assert winner.val is not None
+        for metric in dict.fromkeys(gain.metric for gain in winner.gains):
+            cells = [f"{winner.val[metric]:.4f}"]
+            for gain in (one for one in winner.gains if one.metric == metric):
+                there = winner.val[metric] - gain.value
+                cells += [f"{there:.4f}", f"{gain.value:+.4f}", f"{gain.low:+.4f} to {gain.high:+.4f}"]
+            table.add_row(f"for {winner.objective}: {metric}", *cells)
+    return table
+
+
+def _references(winner: Winner) -> list[str]:
+    return list(dict.fromkeys(gain.over for gain in winner.gains))
+
+
+def _table(title: str, headings: list[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
