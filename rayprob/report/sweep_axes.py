@@ -29,19 +29,18 @@ class Axis:
     is_upside_down: bool = False
 
     def place(self, value: Any) -> float:
-        """Return where a value stands: 0 to 1, or below 0 for what has no place on the axis."""
-        words = told(value)
+        """Return where a value, or NOT_SET, stands: 0 to 1, or below 0 for what has no place on the axis."""
         if self.is_numeric and _is_number(value):
             share = (_scaled(float(value), self.is_log) - self.low) / (self.high - self.low)
             return 1 - share if self.is_upside_down else share
-        places = {text: at for at, text in self.ticks + self.extra}
-        return places.get(NOT_SET if value is None and words not in places else words, BELOW)
+        places = {words: at for at, words in self.ticks + self.extra}
+        return places.get(told(value), BELOW)
 
 
 def parameter_axis(sweep: Sweep, name: str) -> Axis:
     """Return the axis of a searched parameter, wide enough for every trial, the default among them."""
     span = sweep.space[name]
-    values = [trial.params.get(name) for trial in sweep.settings]
+    values = [trial.params.get(name, NOT_SET) for trial in sweep.settings]
     if span.choices is not None:
         return _choices(name, span.choices, values)
     return _numeric(name, span, values)
@@ -57,13 +56,13 @@ def metric_axis(metric: Metric, values: Sequence[float]) -> Axis:
 
 def _choices(name: str, choices: Iterable[Any], values: Iterable[Any]) -> Axis:
     # What was tried beyond the choices, such as the run file's own value, is a place too.
-    tried = [value for value in values if value is not None]
+    tried = [value for value in values if value != NOT_SET]
     distinct = {told(value): value for value in (*choices, *tried)}
     if all(map(_is_number, distinct.values())):
         distinct = dict(sorted(distinct.items(), key=lambda item: float(item[1])))
     spots = np.linspace(0, 1, len(distinct) + 2)[1:-1] if len(distinct) < 3 else np.linspace(0, 1, len(distinct))
     ticks = tuple(zip(spots.tolist(), distinct, strict=True))
-    return Axis(name, ticks, _below(values, lambda value: value is None and "null" not in distinct))
+    return Axis(name, ticks, _below(values, lambda value: value == NOT_SET))
 
 
 def _numeric(name: str, span: Range, values: Sequence[Any]) -> Axis:
@@ -91,7 +90,7 @@ def _with_ticks(axis: Axis, ticks: Sequence[tuple[float, str]]) -> Axis:
 
 def _below(values: Iterable[Any], has_no_place: Any) -> tuple[tuple[float, str], ...]:
     homeless = [value for value in values if has_no_place(value)]
-    words = dict.fromkeys(NOT_SET if value is None else told(value) for value in homeless)
+    words = dict.fromkeys(map(told, homeless))
     return tuple((BELOW * (step + 1), text) for step, text in enumerate(words))
 
 

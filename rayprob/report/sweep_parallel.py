@@ -9,9 +9,9 @@ from rayprob.report.svg import INKS, drawing, to_svg
 from rayprob.report.sweep_axes import Axis, metric_axis, parameter_axis
 from rayprob.report.sweep_files import Sweep, Trial
 from rayprob.report.sweep_looks import LOOKS, Chart, draw_key, parameter_table, role, thinning, tooltip, value_of
-from rayprob.report.sweep_words import tail
+from rayprob.report.sweep_words import NOT_SET, tail
 
-MOST_AXES = 10
+MOST_AXES = 8
 AXIS_PX = 118
 
 
@@ -30,7 +30,7 @@ def parallel(sweep: Sweep) -> Chart | None:
             _draw_axis(axes, x, axis, is_last=x == len(names))
         titles: dict[str, str] = {}
         for trial in sweep.valued:
-            heights = [axis.place(trial.params.get(name)) for axis, name in zip(axes_A, names, strict=False)]
+            heights = [axis.place(trial.params.get(name, NOT_SET)) for axis, name in zip(axes_A, names, strict=False)]
             heights.append(axes_A[-1].place(value_of(sweep, trial)))
             titles |= _draw_line(axes, sweep, trial, heights)
         _clear(axes, len(axes_A))
@@ -79,4 +79,5 @@ def _description(sweep: Sweep, names: Sequence[str]) -> str:
 
 def _left_out(sweep: Sweep, names: Sequence[str]) -> str:
     rest = [name for name in sweep.space if name not in names]
-    return f"The {len(names)} most important of {len(sweep.space)} parameters; not drawn: {', '.join(rest)}." if rest else ""
+    which = "The first" if sweep.importance is None else "The most important"
+    return f"{which} {len(names)} of {len(sweep.space)} parameters; not drawn: {', '.join(rest)}." if rest else ""

@@ -11,8 +11,8 @@ from rayprob.report.svg import drawing, to_svg
 from rayprob.report.sweep_axes import Axis, parameter_axis
 from rayprob.report.sweep_files import Sweep, Trial
 from rayprob.report.sweep_looks import Chart, draw_spots, parameter_of, parameter_table, value_of
+from rayprob.report.sweep_words import NOT_SET, tail, told
 from rayprob.report.sweep_words import figure as told_value
-from rayprob.report.sweep_words import tail, told
 
 RESOLUTION = "resolution_px"
 CROWDED = 36  # letters under an axis
@@ -28,7 +28,7 @@ def slices(sweep: Sweep) -> list[Chart]:
 def slice_of(sweep: Sweep, name: str, prefix: str) -> Chart:
     """Return the metric against one parameter."""
     axis = parameter_axis(sweep, name)
-    spots = [(trial, axis.place(trial.params.get(name)), value_of(sweep, trial)) for trial in sweep.valued]
+    spots = [(trial, axis.place(trial.params.get(name, NOT_SET)), value_of(sweep, trial)) for trial in sweep.valued]
     with drawing(320, 230) as figure:
         axes = figure.subplots()
         titles = draw_spots(axes, sweep, spots)

@@ -127,9 +127,8 @@ def on_importance(sweep: Sweep) -> str:
     if not sweep.importance:
         return "Too few trials with a value for shares of importance."
     name, share = max(sweep.importance.items(), key=lambda item: item[1])
-    text = (
-        f"{name} explains {share:.0%} of how the value varies over the space (fANOVA; {len(sweep.valued)} settings have one)."
-    )
+    settings = f"{len(sweep.valued)} settings have a value"
+    text = f"{name} explains {share:.0%} of how the value varies over the space (fANOVA; {settings})."
     if len(sweep.valued) < FEW_TRIALS:
         return f"{text} With so few, the shares are rough: read their order at most, and not the order of small ones."
     return text

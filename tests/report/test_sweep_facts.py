@@ -134,7 +134,7 @@ def test_the_best_so_far_is_the_running_maximum(tmp_path: Path) -> None:
 def test_a_parameter_that_is_not_set_stands_below_its_axis(tmp_path: Path) -> None:
     axis = parameter_axis(sweep_of(summary(), tmp_path), "loss.gamma")
     assert [words for _, words in axis.extra] == ["not set"]
-    assert axis.place(None) == axis.extra[0][0] < 0
+    assert axis.place("not set") == axis.extra[0][0] < 0
     assert 0 <= axis.place(2.0) <= 1
 
 
@@ -149,6 +149,15 @@ def test_axes_place_values_by_kind_and_stretch_to_the_default(tmp_path: Path) ->
     size = parameter_axis(sweep, "resolution_px")
     assert [size.place(px) for px in (64, 96, 128)] == [0.0, 0.5, 1.0]
     assert not size.extra
+
+
+def test_a_choice_of_null_is_another_place_than_not_set(tmp_path: Path) -> None:
+    value = summary()
+    value["space"] = {"loss.gamma": {"kind": "choice", "choices": [None, 1.0]}}
+    for row in value["trials"][:12]:
+        row["params"] = {"loss.gamma": None} if row["number"] % 2 else {}
+    axis = parameter_axis(sweep_of(value, tmp_path), "loss.gamma")
+    assert axis.place("not set") < 0 <= axis.place(None)
 
 
 def test_a_rate_of_zero_makes_a_linear_axis(tmp_path: Path) -> None:
