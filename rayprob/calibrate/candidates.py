@@ -18,7 +18,7 @@ on the other folds.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +34,11 @@ from rayprob.probability.holdout import Bools, Floats, Rows
 from rayprob.probability.rules import JOINT_RULES
 from rayprob.probability.sweep import OBJECTIVES, Objective, Sweep, shared_curve
 from rayprob.probability.thresholds import (
-    Thresholds,
-    fit_global_precision,
     fit_global_threshold,
-    fit_label_precision,
+    lowest_precise,
+    precise_thresholds,
     smoothed_thresholds,
+    sweep_of,
 )
 
 Counts = NDArray[np.int64]
@@ -66,6 +66,11 @@ class Fold:
     def fit_checked(self) -> tuple[Floats, Bools, Bools]:
         """What a threshold is fitted on."""
         return self.fit_marginals_NL, self.fit.targets_NL, self.fit.known_NL
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """All cuts of it, sorted once for all thresholds."""
+        return sweep_of(*self.fit_checked)
 
 
 @dataclass(frozen=True)
@@ -228,7 +233,7 @@ def policies_of(
 
 
 def _by_label(objective: str, smoothings: Sequence[float], fold: Fold, marginals_NL: Floats) -> Decided:
-    thresholds_CL = smoothed_thresholds(*fold.fit_checked, objective=objective, smoothings=smoothings)
+    thresholds_CL = smoothed_thresholds(fold.sweep, objective=objective, smoothings=smoothings)
     return Decided(judge_thresholds(thresholds_CL, marginals_NL, fold.judged), {})
 
 
@@ -244,15 +249,11 @@ def _one_by_one(parameters: Sequence[float], fit: Callable[[Fold, float], Floats
 
 
 def _global_precise(fold: Fold, precision: float) -> Floats:
-    return _values(fit_global_precision(*fold.fit_checked, precision=precision))
+    return np.asarray(lowest_precise(fold.sweep, precision)[0])
 
 
 def _label_precise(fold: Fold, precision: float) -> Floats:
-    return _values(fit_label_precision(*fold.fit_checked, precision=precision))
-
-
-def _values(thresholds: Thresholds) -> Floats:
-    return thresholds.values_L
+    return precise_thresholds(fold.sweep, precision)[0]
 
 
 def _risk_controlled(fold: Fold, alpha: float) -> Floats:

@@ -7,6 +7,7 @@ then found by one sort, and a threshold a label by `best_cuts`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy  # which loads scipy.optimize at its first use: every training process imports this module
@@ -45,6 +46,22 @@ class Sweep:
     def predicted_C1(self) -> Counts:
         """How many samples each cut predicts, the same for every label."""
         return np.arange(len(self.is_cut_CL))[:, None]
+
+    @cached_property
+    def precision_CL(self) -> Floats:
+        """Return the share of the predicted samples that are right."""
+        return np.asarray(self.true_positives_CL / np.maximum(self.predicted_C1, 1))
+
+    @cached_property
+    def pooled(self) -> tuple[Floats, Counts, Counts]:
+        """Return the distinct thresholds T of all labels, falling, with the true positives and the number predicted at each."""
+        is_known_NL = self.scores_NL >= 0
+        scores_M, hits_M = self.scores_NL[is_known_NL], np.diff(self.true_positives_CL, axis=0)[is_known_NL]
+        order_M = np.argsort(-scores_M, kind="stable")
+        scores_M = scores_M[order_M]
+        ends_T = np.flatnonzero(np.append(scores_M[:-1] > scores_M[1:], True))
+        left_out_T = np.append(scores_M[ends_T[1:]], 0.0)
+        return between(scores_M[ends_T], left_out_T), np.cumsum(hits_M[order_M])[ends_T], ends_T + 1
 
     def counts_at(self, cuts_L: Counts) -> tuple[Counts, Counts, Counts]:
         """Return true positives, predicted and positives of each label [L] at its cut."""
@@ -99,17 +116,6 @@ def shared_curve(sweep: Sweep, objective: Objective) -> tuple[Floats, Floats]:
     ends_T = np.flatnonzero(np.append(scores_M[:-1] > scores_M[1:], True))
     left_out_T = np.append(scores_M[ends_T[1:]], 0.0)
     return between(scores_M[ends_T], left_out_T), values_M[ends_T]
-
-
-def pooled_counts(sweep: Sweep) -> tuple[Floats, Counts, Counts]:
-    """Return the distinct thresholds T of all labels, falling, with the true positives and the number predicted at each."""
-    is_known_NL = sweep.scores_NL >= 0
-    scores_M, hits_M = sweep.scores_NL[is_known_NL], np.diff(sweep.true_positives_CL, axis=0)[is_known_NL]
-    order_M = np.argsort(-scores_M, kind="stable")
-    scores_M = scores_M[order_M]
-    ends_T = np.flatnonzero(np.append(scores_M[:-1] > scores_M[1:], True))
-    left_out_T = np.append(scores_M[ends_T[1:]], 0.0)
-    return between(scores_M[ends_T], left_out_T), np.cumsum(hits_M[order_M])[ends_T], ends_T + 1
 
 
 def _above(highest_L: Floats) -> Floats:

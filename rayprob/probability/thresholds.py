@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 from rayprob.choose import choose
 from rayprob.errors import BundleError, CalibrationError, SpecError
 from rayprob.probability.holdout import Bools, Floats, Rows, checked_marginals, folds
-from rayprob.probability.sweep import NEVER, OBJECTIVES, Counts, Objective, Sweep, best_shared_threshold, pooled_counts
+from rayprob.probability.sweep import NEVER, OBJECTIVES, Counts, Objective, Sweep, best_shared_threshold
 
 log = logging.getLogger(__name__)
 
@@ -103,12 +103,10 @@ def fit_label_thresholds(
     return Thresholds(values_L, objective, smoothing, value, len(rows[0]))
 
 
-def smoothed_thresholds(
-    marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike, *, objective: str, smoothings: Sequence[float]
-) -> Floats:
+def smoothed_thresholds(sweep: Sweep, *, objective: str, smoothings: Sequence[float]) -> Floats:
     """Return the thresholds of `fit_label_thresholds` at each smoothing [S, L], for the work of one."""
     aim = choose(OBJECTIVES, objective, "threshold objective")
-    return np.stack(_blended(_sweep(*checked_marginals(marginals_NL, targets_NL, known_NL)), aim, smoothings))
+    return np.stack(_blended(sweep, aim, smoothings))
 
 
 def fit_global_precision(
@@ -118,8 +116,8 @@ def fit_global_precision(
 
     Raises CalibrationError with the highest precision there is where none does.
     """
-    sweep = _sweep(*checked_marginals(marginals_NL, targets_NL, known_NL))
-    threshold, value = _lowest_precise(sweep, _checked_precision(precision))
+    sweep = sweep_of(marginals_NL, targets_NL, known_NL)
+    threshold, value = lowest_precise(sweep, precision)
     values_L = np.full(len(sweep.positives_L), threshold)
     return Thresholds(values_L, f"precision>={precision:g}", np.inf, value, len(sweep.scores_NL))
 
@@ -133,18 +131,28 @@ def fit_label_precision(marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL
     """
     rows = checked_marginals(marginals_NL, targets_NL, known_NL)
     sweep = _sweep(*rows)
-    shared, _ = _lowest_precise(sweep, _checked_precision(precision))
-    precision_CL = sweep.true_positives_CL / np.maximum(sweep.predicted_C1, 1)
-    is_precise_CL = sweep.is_cut_CL & (precision_CL >= precision)
+    values_L, is_out_of_reach_L = precise_thresholds(sweep, precision)
+    true_positives_L, predicted_L, _ = _counts(values_L, *rows)
+    value = float(true_positives_L.sum() / max(1, predicted_L.sum()))
+    highest_L = np.where(sweep.is_cut_CL, sweep.precision_CL, 0.0).max(axis=0)
+    notes = _out_of_reach_notes(is_out_of_reach_L, precision, highest_L)
+    return Thresholds(values_L, f"precision>={precision:g}", PRECISION_SMOOTHING, value, len(rows[0]), notes)
+
+
+def precise_thresholds(sweep: Sweep, precision: float) -> tuple[Floats, Bools]:
+    """Return the thresholds of `fit_label_precision`, and which labels they never predict for want of precision."""
+    shared, _ = lowest_precise(sweep, precision)
+    is_precise_CL = sweep.is_cut_CL & (sweep.precision_CL >= precision)
     cuts_L = np.where(is_precise_CL.any(axis=0), len(is_precise_CL) - 1 - np.argmax(is_precise_CL[::-1], axis=0), 0)
     weight_L = sweep.positives_L / (sweep.positives_L + PRECISION_SMOOTHING) * (sweep.positives_L >= MIN_POSITIVES)
     is_out_of_reach_L = (cuts_L == 0) & (weight_L > 0)
     blended_L = _blend(np.where(weight_L > 0, sweep.thresholds_at(cuts_L), shared), shared, weight_L)
-    values_L = np.where(is_out_of_reach_L, NEVER, blended_L)
-    true_positives_L, predicted_L, _ = _counts(values_L, *rows)
-    value = float(true_positives_L.sum() / max(1, predicted_L.sum()))
-    notes = _out_of_reach_notes(is_out_of_reach_L, precision, np.where(sweep.is_cut_CL, precision_CL, 0.0).max(axis=0))
-    return Thresholds(values_L, f"precision>={precision:g}", PRECISION_SMOOTHING, value, len(rows[0]), notes)
+    return np.where(is_out_of_reach_L, NEVER, blended_L), is_out_of_reach_L
+
+
+def sweep_of(marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike) -> Sweep:
+    """Return the sweep of rows that thresholds are fitted on. Raises CalibrationError as the fits do."""
+    return _sweep(*checked_marginals(marginals_NL, targets_NL, known_NL))
 
 
 def _sweep(marginals_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Sweep:
@@ -199,14 +207,15 @@ def _counts(values_L: Floats, marginals_NL: Floats, targets_NL: Bools, known_NL:
     return per_label[0], per_label[1], per_label[2]
 
 
-def _checked_precision(precision: float) -> float:
+def _checked_precision(precision: float) -> None:
     if not 0 < precision <= 1:
         raise SpecError(f"precision {precision:g} is outside (0, 1]; write 90 % as 0.9")
-    return precision
 
 
-def _lowest_precise(sweep: Sweep, precision: float) -> tuple[float, float]:
-    thresholds_T, true_positives_T, predicted_T = pooled_counts(sweep)
+def lowest_precise(sweep: Sweep, precision: float) -> tuple[float, float]:
+    """Return the lowest threshold for all labels that reaches a precision, and its precision. Raises as the fits do."""
+    _checked_precision(precision)
+    thresholds_T, true_positives_T, predicted_T = sweep.pooled
     precision_T = true_positives_T / predicted_T
     reached_R = np.flatnonzero(precision_T >= precision)
     if len(reached_R):

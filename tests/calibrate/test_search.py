@@ -27,7 +27,12 @@ from rayprob.metrics.counting import count_metrics
 from rayprob.predictions import Predictions
 from rayprob.probability.holdout import folds
 from rayprob.probability.sweep import OBJECTIVES
-from rayprob.probability.thresholds import fit_global_threshold, fit_label_thresholds
+from rayprob.probability.thresholds import (
+    fit_global_precision,
+    fit_global_threshold,
+    fit_label_precision,
+    fit_label_thresholds,
+)
 from tests.calibrate.calibrated_run import mixture_predictions, predictions, write_run
 
 FOLDS = CalibrateSpec()
@@ -293,3 +298,18 @@ def test_calibrate_takes_what_a_search_found(tmp_path: Path) -> None:
         "label_OF1": 7.0, "label_CF1": 7.0, "label_mean_F1": 7.0
     }  # fmt: skip
     assert list(report.guarantees) == ["0.3"]
+
+
+@pytest.mark.parametrize("policy", ["global_precision", "label_precision"])
+def test_thresholds_for_a_precision_are_those_of_their_fits(policy: str) -> None:
+    holdout = predictions(80, "holdout", seed=5)
+    family = families(holdout, "identity", "precision")[policy]
+    fit = {"global_precision": fit_global_precision, "label_precision": fit_label_precision}[policy]
+    marginals_NL = expit(holdout.outputs["logits"].astype(np.float64))
+    assert family.parameters_C.tolist() == [0.5, 0.7]
+    for place, precision in enumerate(family.parameters_C):
+        sets_NL = np.zeros_like(holdout.targets_NL)
+        for fit_rows, judged in folds(80, 5, FOLDS.seed):
+            rows = marginals_NL[fit_rows], holdout.targets_NL[fit_rows], holdout.known_NL[fit_rows]
+            sets_NL[judged] = fit(*rows, precision=float(precision)).decide(marginals_NL[judged])
+        assert family.values["CF1"][place] == pytest.approx(count_metrics(sets_NL, holdout.targets_NL).CF1)
