@@ -177,6 +177,7 @@ def tune(
 ) -> None:
     """Search a run's hyperparameters on Ray Tune, or go on with it: the same command never repeats a finished trial."""
     from rayprob.console_sweep import SweepView, show_sweep
+    from rayprob.report.sweep_page import sweep_report
     from rayprob.sweep.search import Sweep
     from rayprob.sweep.sweep import run_sweep
 
@@ -188,6 +189,7 @@ def tune(
         out.print(f"stopped; {done} trial(s) are done and those under way are saved; the same command goes on from there")
         raise typer.Exit(130)
     show_sweep(out, sweep.folder, swept.summary)
+    out.print(f"the page: {sweep_report(sweep.folder).path}", soft_wrap=True)
 
 
 @app.command()

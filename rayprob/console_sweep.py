@@ -1,5 +1,6 @@
 """What `rayprob tune` shows a person: a live table of trials, one line for each that ends, and what came of the sweep."""
 
+import statistics
 from typing import Any
 
 from rich.console import Console, Group
@@ -146,6 +147,9 @@ def conclusions(summary: dict[str, Any], folder: str) -> list[str]:
             f"epochs: {summary['total_epochs']:.1f} trained, {summary['full_epochs']:.1f} without early stopping "
             f"({saved:.0%} saved)"
         )
+    spent = [row["lasted_s"] - row["elapsed_s"] for row in summary["trials"] if row["lasted_s"] and row["state"] != "failed"]
+    if spent:
+        lines.append(f"a trial took {statistics.median(spent):.1f} s besides training and evaluating (median)")
     if summary["importance"]:
         lines.append(
             "what mattered (fANOVA): " + ", ".join(f"{key} {share:.0%}" for key, share in summary["importance"].items())

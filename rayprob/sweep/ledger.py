@@ -4,10 +4,12 @@ Rows are appended and flushed before anything follows from them, so a killed dri
   ask     {number, what, params, seed, of}      a trial is to be trained: what is default, search or confirm
   result  {number, epoch, values, decision}     one evaluation of it, and whether it goes on or is pruned
   end     {number, state, reason}               finished, pruned or failed; a trial without an end goes on next time
+and each has `at_s`, when that was, in seconds since 1970.
 """
 
 import json
 import os
+import time
 from typing import Any
 
 from rayprob import storage
@@ -26,7 +28,8 @@ class Ledger:
         self._write_all()
 
     def append(self, row: Row) -> None:
-        """Add a row; when this returns, it is on the disk."""
+        """Add a row and the time; when this returns, it is on the disk."""
+        row = {**row, "at_s": time.time()}
         self.rows.append(row)
         if not storage.is_local(self._uri):
             self._write_all()

@@ -14,8 +14,8 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from rayprob import storage
 from rayprob.data.manifest import Dataset
+from rayprob.sweep.ledger import read_ledger
 from rayprob.sweep.search import Sweep, described, trial_folder
-from rayprob.sweep.space import Params
 from rayprob.sweep.study import Study, Trial
 from rayprob.sweep.work import costs, past_evaluations
 from rayprob.train.history import read_history
@@ -61,7 +61,8 @@ def _kept(rows: list[Row], evaluations: list[Row]) -> Row:
 def summarise(sweep: Sweep, study: Study, val: dict[str, Any] | None, elapsed_s: float) -> dict[str, Any]:
     """Return the whole sweep as plain data: what `summary.json` holds and the page shows."""
     dataset = Dataset.open(sweep.run.data.root)
-    rows = [trial_row(sweep, trial) for trial in study.trials.values()]
+    lasted_s = lasting(read_ledger(sweep.folder))
+    rows = [{**trial_row(sweep, trial), "lasted_s": lasted_s.get(number)} for number, trial in study.trials.items()]
     search, best = sweep.search, study.best()
     done = [row for row in rows if row["state"] in ("finished", "pruned")]
     return {
@@ -87,6 +88,12 @@ def summarise(sweep: Sweep, study: Study, val: dict[str, Any] | None, elapsed_s:
         "total_epochs": sum(row["epochs"] for row in done),
         "full_epochs": _full_epochs(sweep, done),
     }
+
+
+def lasting(ledger: Sequence[Row]) -> dict[int, float]:
+    """Return how long each trial took from its start to its end, its process and all; stops of the sweep count, too."""
+    asked = {row["number"]: row["at_s"] for row in ledger if row["kind"] == "ask"}
+    return {row["number"]: row["at_s"] - asked[row["number"]] for row in ledger if row["kind"] == "end"}
 
 
 def _full_epochs(sweep: Sweep, rows: Sequence[Row]) -> float:
@@ -160,7 +167,7 @@ def flat_row(row: Row, keys: Sequence[str]) -> Row:
     """Return a trial as one row of a table: parameters as `set.KEY` in text where they are mixed, numbers as columns."""
     params = {f"set.{key}": row["params"].get(key) for key in keys}
     plain = {key: row[key] for key in ("number", "kind", "state", "of", "seed")}
-    cost = {key: row[key] for key in ("epochs", "elapsed_s", "images_per_s", "micro_batch", "reason", "folder")}
+    cost = {key: row[key] for key in ("epochs", "elapsed_s", "lasted_s", "images_per_s", "micro_batch", "reason", "folder")}
     return {**plain, **params, **row["numbers"], **cost}
 
 
@@ -217,8 +224,3 @@ def write_hparams(folder: str, summary: dict[str, Any]) -> None:
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
-
-
-def param_text(params: Params) -> str:
-    """Return a trial's parameters as one reads them."""
-    return described(params)

@@ -1,7 +1,6 @@
 """One trial, trained: in this process where it has one worker, under Ray Train where it has more. There is no Ray here."""
 
 import logging
-import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -79,10 +78,11 @@ def as_report(row: dict[str, Any], steps_per_epoch: int) -> dict[str, Any]:
 
 def costs(rows: list[dict[str, Any]], global_batch: int) -> dict[str, float]:
     """Return what a history says of a run's cost: `images_per_s` while training, and `elapsed_s` with its evaluations."""
-    speeds = [row["images_per_s"] for row in rows if row["kind"] == "step"]
-    if not speeds:
-        return {"images_per_s": 0.0, "elapsed_s": 0.0}
-    images_per_s = statistics.median(speeds)
-    num_steps = max(row["step"] for row in rows)
+    steps = [row for row in rows if row["kind"] == "step"]
+    before = [0, *(row["step"] for row in steps)]
+    training_s = sum(
+        (row["step"] - last) * global_batch / row["images_per_s"] for row, last in zip(steps, before, strict=False)
+    )
     evaluating_s = sum(row["elapsed_s"] for row in rows if row["kind"] == "evaluation")
-    return {"images_per_s": images_per_s, "elapsed_s": num_steps * global_batch / images_per_s + evaluating_s}
+    images_per_s = steps[-1]["step"] * global_batch / training_s if steps else 0.0
+    return {"images_per_s": images_per_s, "elapsed_s": training_s + evaluating_s}
