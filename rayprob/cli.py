@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -175,7 +176,16 @@ def tune(
         bool, typer.Option("--fresh", help="Remove this sweep's folder with all its trials and start anew.")
     ] = False,
 ) -> None:
-    """Search a run's hyperparameters on Ray Tune, or go on with it: the same command never repeats a finished trial."""
+    """Search a run's hyperparameters on Ray Tune, or go on with it; or, of a finished run, thresholds and calibrators.
+
+    The same command goes on with a stopped search, and never repeats a finished trial. A file with `thresholds:` instead of
+    `search:` trains nothing.
+    """
+    from rayprob.spec import override, read_yaml
+
+    if "thresholds" in override(read_yaml(sweep_file), overrides or ()):
+        _tune_thresholds(sweep_file, overrides or ())
+        return
     from rayprob.console_sweep import SweepView, show_sweep
     from rayprob.report.sweep_page import sweep_report
     from rayprob.sweep.search import Sweep
@@ -190,6 +200,16 @@ def tune(
         raise typer.Exit(130)
     show_sweep(out, sweep.folder, swept.summary)
     out.print(f"the page: {sweep_report(sweep.folder).path}", soft_wrap=True)
+
+
+def _tune_thresholds(file: str, overrides: Sequence[str]) -> None:
+    from rayprob.calibrate.search import ThresholdSearch, search_thresholds
+    from rayprob.console import sample_progress
+    from rayprob.console_search import show_threshold_search
+
+    with sample_progress(err, "judging candidates") as on_progress:
+        report = search_thresholds(ThresholdSearch.read(file, overrides), on_progress)
+    show_threshold_search(out, report)
 
 
 @app.command()
