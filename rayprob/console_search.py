@@ -6,13 +6,15 @@ from rich.console import Console
 from rich.table import Table
 
 from rayprob.calibrate.search import REPORT_FILE, TABLE_FILE
-from rayprob.calibrate.search_report import Ranked, SearchReport, Winner
+from rayprob.calibrate.search_report import Ranked, SearchReport
 
 LEGEND = (
     "holdout: cross-validated, calibrator and thresholds fitted on the other folds, the parameter chosen on them too; best: "
     "the candidate's own cross-validated value, which flatters as the highest of many. val decided nothing; gains on it with "
-    "their 95 % interval over images."
+    "their 95 % interval over images. raw, identity: marginals as the network says them, which label sets do not mind and "
+    "probabilities may."
 )
+SHORT = {"temperature": "temp.", "shared_platt": "shared", "identity": "raw"}
 
 
 def show_threshold_search(console: Console, report: SearchReport) -> None:
@@ -49,7 +51,7 @@ def _policies_table(report: SearchReport) -> Table:
     table = _table("policies on holdout, with the calibrator that suits each best", aims)
     for reference in dict.fromkeys(one.name for one in report.references):
         found = {one.objective: one.holdout for one in report.references if one.name == reference}
-        table.add_row(f"{reference}, as the network says it", *(f"{found[aim]:.4f}" for aim in aims), style="dim")
+        table.add_row(f"{reference}, raw", *(f"{found[aim]:.4f}" for aim in aims), style="dim")
     for policy in dict.fromkeys(family.policy for family in report.families):
         table.add_row(policy, *(_best_of(report, policy, aim) for aim in aims))
     return table
@@ -57,7 +59,7 @@ def _policies_table(report: SearchReport) -> Table:
 
 def _best_of(report: SearchReport, policy: str, aim: str) -> str:
     best: Ranked = max((f for f in report.families if f.policy == policy), key=lambda family: family.nested[aim])
-    return f"{best.nested[aim]:.4f} {best.calibrator}"
+    return f"{best.nested[aim]:.4f} {SHORT.get(best.calibrator, best.calibrator)}"
 
 
 def _winners_table(report: SearchReport) -> Table:
@@ -71,21 +73,14 @@ def _winners_table(report: SearchReport) -> Table:
 
 
 def _gains_table(report: SearchReport) -> Table:
-    headings = [f"{over}\n{what}" for over in _references(report.winners[0]) for what in ("there", "gain", "interval")]
-    table = _table(f"gains on val ({report.num_reported:,} images) over", ["winner", *headings])
+    table = _table(f"gains on val ({report.num_reported:,} images)", ["winner", "over", "there", "gain", "95 % interval"])
     for winner in report.winners:
         assert winner.val is not None
-        for metric in dict.fromkeys(gain.metric for gain in winner.gains):
-            cells = [f"{winner.val[metric]:.4f}"]
-            for gain in (one for one in winner.gains if one.metric == metric):
-                there = winner.val[metric] - gain.value
-                cells += [f"{there:.4f}", f"{gain.value:+.4f}", f"{gain.low:+.4f} to {gain.high:+.4f}"]
-            table.add_row(f"for {winner.objective}: {metric}", *cells)
+        for gain in winner.gains:
+            value = winner.val[gain.metric]
+            numbers = (f"{value - gain.value:.4f}", f"{gain.value:+.4f}", f"{gain.low:+.4f} to {gain.high:+.4f}")
+            table.add_row(f"for {winner.objective}: {gain.metric}", f"{value:.4f}", gain.over, *numbers)
     return table
-
-
-def _references(winner: Winner) -> list[str]:
-    return list(dict.fromkeys(gain.over for gain in winner.gains))
 
 
 def _table(title: str, headings: list[str]) -> Table:

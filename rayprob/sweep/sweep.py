@@ -1,6 +1,8 @@
 """`rayprob tune`: claim the sweep's folder, read its ledger, train what is left, confirm the best, write what came of it."""
 
+import fcntl
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +51,11 @@ def run_sweep(sweep: Sweep, tell: Tell = lambda event: None, fresh: bool = False
     if fresh:
         clear(sweep)
     claim(sweep, dataset)
+    with alone_in(sweep.folder):
+        return _sweep(sweep, dataset, tell)
+
+
+def _sweep(sweep: Sweep, dataset: Dataset, tell: Tell) -> Swept:
     study = Study(sweep, Ledger(sweep.folder))
     started_at_s = time.monotonic()
     known = {} if study.is_open() else _known(sweep)
@@ -96,6 +103,27 @@ def claim(sweep: Sweep, dataset: Dataset) -> None:
         raise RunError(f"{folder} is not empty and holds no sweep; set another name or folder, or empty this one")
     storage.write_text(storage.join(folder, "sweep.yaml"), sweep.to_yaml())
     storage.write_text(uri, json.dumps(facts, indent=1))
+
+
+@contextmanager
+def alone_in(folder: str) -> Iterator[None]:
+    """Hold a local folder for this process. Raises RunError where another process of this machine holds it."""
+    if not storage.is_local(folder):
+        yield
+        return
+    with open(storage.local_path(storage.join(folder, "sweep.lock")), "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+        except OSError:
+            lock.seek(0)
+            raise RunError(
+                f"{folder} is being worked on by process {lock.read().strip() or '?'} of this machine; wait for it, or stop it "
+                "with Ctrl-C and start this again"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def clear(sweep: Sweep) -> None:

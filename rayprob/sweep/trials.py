@@ -56,15 +56,17 @@ class Director(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the run of the next trial, None to be asked again, or FINISHED."""
         with self._lock:
-            chosen = DONE if self.is_stopping else self._study.next()
-            if chosen == WAIT:
-                return None
-            if not isinstance(chosen, Trial):
-                return str(Searcher.FINISHED)
-            run = self._make_run(chosen)
-            self._runs[trial_id] = (chosen, run)
-            self._tell({"kind": "trial", "trial": chosen})
-            return {"number": chosen.number, "run": run.model_dump(mode="json")}
+            while isinstance(chosen := DONE if self.is_stopping else self._study.next(), Trial):
+                try:
+                    run = self._make_run(chosen)
+                except RayprobError as error:  # parameters that do not go together fail their trial, not the sweep
+                    self._study.end(chosen.number, "failed", f"{type(error).__name__}: {error}")
+                    self._tell({"kind": "end", "trial": chosen})
+                    continue
+                self._runs[trial_id] = (chosen, run)
+                self._tell({"kind": "trial", "trial": chosen})
+                return {"number": chosen.number, "run": run.model_dump(mode="json")}
+            return None if chosen == WAIT else str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Note an evaluation, and ask the trial to stop where it has no prospects."""

@@ -274,11 +274,11 @@ def test_a_folder_without_a_bundle_or_predictions_is_refused(tmp_path: Path) -> 
 
 def test_a_person_reads_speed_winners_gains_and_the_command(searched: tuple[str, SearchReport]) -> None:
     folder, report = searched
-    console = Console(file=io.StringIO(), width=200)
+    console = Console(file=io.StringIO(), width=80)
     show_threshold_search(console, report)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert f"{report.num_candidates:,} candidates on 120 images of holdout and 6 labels" in text
-    assert "gains on val (500 images) over" in text
+    assert "gains on val (500 images)" in text
     assert f"{folder}/threshold_search.parquet" in text
     for winner in report.winners:
         assert f"for {winner.objective}: {winner.command}    then --rule {winner.rule}" in text

@@ -9,13 +9,15 @@ import torch
 from rayprob.data.build import build, in_process
 from rayprob.data.recipe import Recipe
 from rayprob.loader.order import Place
+from rayprob.spec import read_yaml
 from rayprob.train.history import read_history
 from rayprob.train.loop import fit
 from rayprob.train.run import Run
 from rayprob.train.state import list_checkpoints
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RUN_FILES = sorted((REPOSITORY / "tune_configs").glob("*.yaml"))
+FILES = sorted((REPOSITORY / "tune_configs").glob("*.yaml"))
+RUN_FILES = [path for path in FILES if not {"search", "thresholds"} & read_yaml(path).keys()]
 RECIPES = sorted((REPOSITORY / "shards").glob("*.yaml"))
 
 

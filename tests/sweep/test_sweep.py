@@ -16,10 +16,11 @@ import yaml
 
 from rayprob.data.manifest import Dataset
 from rayprob.errors import RunError
-from rayprob.sweep.ledger import read_ledger
+from rayprob.sweep.ledger import Ledger, read_ledger
 from rayprob.sweep.search import Sweep
-from rayprob.sweep.sweep import claim, run_sweep
-from rayprob.sweep.trials import room_for
+from rayprob.sweep.study import Study
+from rayprob.sweep.sweep import alone_in, claim, run_sweep
+from rayprob.sweep.trials import Director, room_for
 from rayprob.train.history import read_history
 from tests.train.conftest import MakeRun
 
@@ -216,6 +217,33 @@ def test_two_sweeps_with_one_name_are_told_apart(make_run: MakeRun, tmp_path: Pa
         RunError, match=r"holds another sweep of this name, which differs in 1 key\(s\):\n  run\.seed: 0 -> 5\nset"
     ):
         claim(Sweep.read(file, ["seed=5"]), dataset)
+
+
+def test_one_process_at_a_time_works_on_a_sweep(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    busy = f"is being worked on by process {os.getpid()} of this machine"
+    with alone_in(folder), pytest.raises(RunError, match=busy), alone_in(folder):
+        pass
+    with alone_in(str(tmp_path)):
+        pass
+
+
+def test_parameters_that_make_no_run_fail_their_trial_and_not_the_sweep(make_run: MakeRun, tmp_path: Path) -> None:
+    space = {"loss.gamma": {"choice": [1.0]}, "loss.name": {"choice": ["focal", "bce"]}}
+    base = {"loss": {"name": "focal"}}
+    file = sweep_file(make_run, tmp_path, space=space, trials=4)
+    value = {**yaml.safe_load(file.read_text()), **base}
+    file.write_text(yaml.safe_dump(value))
+    sweep = Sweep.read(file)
+    study = Study(sweep, Ledger(sweep.folder))
+    told: list[dict[str, Any]] = []
+    director = Director(study, lambda trial: sweep.trial_run(trial.number, trial.params), told.append)
+    while isinstance(director.suggest(f"trial {len(study.trials)}"), dict):
+        pass
+    states = {trial.params["loss.name"]: (trial.state, trial.reason) for trial in study.trials.values()}
+    assert states["focal"] == ("running", "")
+    assert states["bce"][0] == "failed"
+    assert states["bce"][1].startswith("SpecError: trial ")
 
 
 @pytest.mark.parametrize(

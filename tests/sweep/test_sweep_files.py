@@ -21,6 +21,7 @@ def test_the_sweeps_that_users_ask_for_are_there() -> None:
 def test_its_trials_are_runs(name: str, tmp_path: Path) -> None:
     sweep = Sweep.read(FOLDER / name, [f"folder={tmp_path}"])
     assert sweep.description
+    assert f"rayprob tune tune_configs/{name}" in (FOLDER / name).read_text()
     study = Study(sweep, Ledger(sweep.folder))
     seen = []
     for _ in range(20):
