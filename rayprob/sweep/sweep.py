@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import signal
 import time
@@ -23,6 +24,8 @@ from rayprob.sweep.trials import Director, Room, TrialsThread, error_of, room_fo
 from rayprob.train.assess import assess
 from rayprob.train.launch import check_folder, ray_cluster
 from rayprob.train.run import Run, absolute, check, identity
+
+log = logging.getLogger(__name__)
 
 Tell = Callable[[dict[str, Any]], None]
 # Keys of `search` that may change between two starts of a sweep: they add trials, or move them about.
@@ -48,6 +51,8 @@ def run_sweep(sweep: Sweep, tell: Tell = lambda event: None, fresh: bool = False
     check_folder(sweep.run.model_copy(update={"folder": sweep.folder}))
     sweep = sweep.model_copy(update={"run": absolute(sweep.run.model_copy(update={"folder": sweep.folder}))})
     dataset = Dataset.open(sweep.run.data.root)
+    if sweep.run.evaluation.split == "val":
+        log.warning("trials are chosen by val: its numbers will be too good, and no split is left to report on")
     if fresh:
         clear(sweep)
     claim(sweep, dataset)
@@ -135,6 +140,8 @@ def clear(sweep: Sweep) -> None:
         raise RunError(
             f"--fresh removes local folders of sweeps only, and {folder} is none; remove it yourself, or set another"
         )
+    with alone_in(folder):
+        pass  # nobody works in it
     storage.remove_folder(folder)
 
 

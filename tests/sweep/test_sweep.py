@@ -19,7 +19,7 @@ from rayprob.errors import RunError
 from rayprob.sweep.ledger import Ledger, read_ledger
 from rayprob.sweep.search import Sweep
 from rayprob.sweep.study import Study
-from rayprob.sweep.sweep import alone_in, claim, run_sweep
+from rayprob.sweep.sweep import alone_in, claim, clear, run_sweep
 from rayprob.sweep.trials import Director, room_for
 from rayprob.train.history import read_history
 from tests.train.conftest import MakeRun
@@ -226,6 +226,24 @@ def test_one_process_at_a_time_works_on_a_sweep(tmp_path: Path) -> None:
         pass
     with alone_in(str(tmp_path)):
         pass
+
+
+def test_a_sweep_on_val_is_warned_of(make_run: MakeRun, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="is not empty"):
+        run_sweep(Sweep.read(sweep_file(make_run, tmp_path, split="val")))
+    assert "trials are chosen by val: its numbers will be too good" in caplog.text
+
+
+def test_a_fresh_start_takes_no_sweep_from_under_another_process(make_run: MakeRun, tmp_path: Path) -> None:
+    sweep = Sweep.read(sweep_file(make_run, tmp_path))
+    claim(sweep, Dataset.open(sweep.run.data.root))
+    with alone_in(sweep.folder), pytest.raises(RunError, match="is being worked on by process"):
+        run_sweep(sweep, fresh=True)
+    assert (tmp_path / "sweep" / "sweep.json").exists()
+    clear(sweep)
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_parameters_that_make_no_run_fail_their_trial_and_not_the_sweep(make_run: MakeRun, tmp_path: Path) -> None:
