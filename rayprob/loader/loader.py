@@ -26,7 +26,7 @@ class TrainStream(Stream):
         """Raise SpecError where batch sizes, lanes and world size do not fit each other or the split."""
         super().__init__(manifest, spec, transform, seed=seed, place=place, micro_batch=micro_batch)
         order.check_global_batch(len(manifest), lanes=spec.lanes, global_batch=spec.global_batch)
-        self._columns = order.rank_columns(place, spec.lanes, spec.global_batch)
+        self._lanes = order.rank_lanes(place, spec.lanes)
         self.micro_batches_per_step = order.micro_batches_per_step(spec.global_batch, micro_batch, place.world_size)
         self.batches_per_epoch = len(manifest) // spec.global_batch
         lanes = spec.lanes // place.world_size * place.local_world_size
@@ -53,14 +53,14 @@ class TrainStream(Stream):
 
     def _requests(self, cursor: Cursor) -> Iterator[Request]:
         for epoch in itertools.count(cursor.epoch):
-            rows_KG = self._epoch_rows(epoch)[:, self._columns]
-            for batch in range(cursor.batch if epoch == cursor.epoch else 0, self.batches_per_epoch):
-                for rows_B in np.split(rows_KG[batch], self.micro_batches_per_step):
+            first = cursor.batch if epoch == cursor.epoch else 0
+            for batch, rows in enumerate(self._epoch_order(epoch).batches(self._lanes, first), start=first):
+                for rows_B in np.split(rows, self.micro_batches_per_step):
                     yield Request(Cursor(epoch, batch), rows_B)
 
-    def _epoch_rows(self, epoch: int) -> order.Rows:
+    def _epoch_order(self, epoch: int) -> order.EpochOrder:
         spec = self.spec
-        return order.epoch_order(
+        return order.EpochOrder(
             self.manifest.samples_per_shard(),
             seed=self._seed,
             epoch=epoch,

@@ -3,7 +3,7 @@
 N samples in S shards, K global batches of G samples. A row is a sample's place in its manifest.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,35 +35,78 @@ class Place:
         assert 0 <= self.rank < self.world_size, self
 
 
-def epoch_order(
-    samples_per_shard_S: Rows, *, seed: int, epoch: int, lanes: int, window: int, global_batch: int
-) -> NDArray[np.int64]:
-    """Return the rows of every global batch of an epoch [K, G], with the columns grouped by lane.
+class EpochOrder:
+    """The order of one epoch: a pure function of its arguments, computed window by window where it is asked for.
 
     Shards are permuted and their samples concatenated and cut into `lanes` equal runs; within a lane samples are shuffled
     inside windows of `window` shards; global batch k takes G / lanes samples from each lane. A row occurs at most once, and
-    fewer than G rows do not occur. Raises SpecError where G is no multiple of `lanes` or the split is smaller than G.
+    fewer than G rows do not occur. It holds a few numbers a shard, and none a sample.
     """
-    num_samples = int(samples_per_shard_S.sum())
-    check_global_batch(num_samples, lanes=lanes, global_batch=global_batch)
-    # Raw 64-bit words are the one stream that numpy promises to keep between versions; its permutations are not.
-    words = np.random.PCG64(derive(seed, "order", epoch))
-    shards_S = np.argsort(words.random_raw(len(samples_per_shard_S)), kind="stable")
-    rows_N, position_N = _concatenate(samples_per_shard_S, shards_S)
-    starts = np.arange(lanes, dtype=np.int64) * num_samples // lanes
-    windows_N = _windows(position_N, starts, window)
-    shuffled_N = rows_N[_shuffled_within(windows_N, words.random_raw(num_samples))]
-    return _batches(shuffled_N, starts, global_batch // lanes, num_samples // global_batch)
+
+    def __init__(self, samples_per_shard_S: Rows, *, seed: int, epoch: int, lanes: int, window: int, global_batch: int) -> None:
+        """Raise SpecError where `global_batch` is no multiple of `lanes`, or the split is smaller than it."""
+        self.num_samples = int(samples_per_shard_S.sum())
+        check_global_batch(self.num_samples, lanes=lanes, global_batch=global_batch)
+        self.num_batches, self.per_lane = self.num_samples // global_batch, global_batch // lanes
+        self._seed = derive(seed, "order", epoch)
+        # Raw 64-bit words are the one stream that numpy promises to keep between versions; its permutations are not.
+        shards_S = np.argsort(np.random.PCG64(self._seed).random_raw(len(samples_per_shard_S)), kind="stable")
+        lengths_S = samples_per_shard_S[shards_S]
+        self._ends_S = np.cumsum(lengths_S)
+        # A row is its place in the epoch plus the shift of its shard.
+        self._shift_S = (np.cumsum(samples_per_shard_S) - samples_per_shard_S)[shards_S] - (self._ends_S - lengths_S)
+        self._windows_W, self._first_window = _windows(self._ends_S, lanes, window)
+
+    def batches(self, lanes: Sequence[int], first_batch: int = 0) -> Iterator[Rows]:
+        """Yield the rows that the given lanes give to global batch `first_batch` and to each after it, lane by lane."""
+        runs = [self._run(lane, first_batch * self.per_lane) for lane in lanes]
+        for _ in range(first_batch, self.num_batches):
+            yield np.concatenate([next(run) for run in runs])
+
+    def _run(self, lane: int, skipped: int) -> Iterator[Rows]:
+        """Yield `per_lane` rows at a time of a lane, after the first `skipped`, holding little more than a window of them."""
+        first = int(self._windows_W[self._first_window[lane]])
+        window = int(np.searchsorted(self._windows_W, first + skipped, side="right")) - 1
+        rows = self.window_rows(window)[first + skipped - int(self._windows_W[window]) :]
+        while True:
+            while len(rows) < self.per_lane:
+                window += 1
+                rows = np.concatenate([rows, self.window_rows(window)])
+            yield rows[: self.per_lane]
+            rows = rows[self.per_lane :]
+
+    def window_rows(self, window: int) -> Rows:
+        """Return the rows of a window in their shuffled order; windows are counted through all lanes."""
+        first, end = int(self._windows_W[window]), int(self._windows_W[window + 1])
+        words = np.random.PCG64(self._seed)
+        words.advance(len(self._ends_S) + first)  # past the words of the shards and of all windows before
+        places = first + self._shuffled(words.random_raw(end - first))
+        return places + self._shift_S[np.searchsorted(self._ends_S, places, side="right")]
+
+    def _shuffled(self, words_N: NDArray[np.uint64]) -> Rows:
+        """Return the places 0..N-1 of a window in the order of the upper bits of their random words."""
+        place_bits = max(self.num_samples - 1, 1).bit_length()
+        # An epoch was once sorted as a whole, with its windows numbered in the upper bits: fewer random bits, the same order.
+        random_bits = 64 - place_bits - (len(self._windows_W) - 2).bit_length()
+        # Random bits and place in one word: sorting it is 8 times faster than a lexsort, and no two words tie.
+        keys_N = words_N >> np.uint64(64 - random_bits) << np.uint64(place_bits)
+        keys_N |= np.arange(len(words_N), dtype=np.uint64)
+        keys_N.sort()
+        return (keys_N & np.uint64((1 << place_bits) - 1)).astype(np.int64)
 
 
-def rank_columns(place: Place, lanes: int, global_batch: int) -> NDArray[np.int64]:
-    """Return the columns of a global batch that belong to a rank: those of lanes r, r + world_size, ... in that order.
+def epoch_order(
+    samples_per_shard_S: Rows, *, seed: int, epoch: int, lanes: int, window: int, global_batch: int
+) -> NDArray[np.int64]:
+    """Return the rows of every global batch of an EpochOrder at once [K, G], with the columns grouped by lane."""
+    order = EpochOrder(samples_per_shard_S, seed=seed, epoch=epoch, lanes=lanes, window=window, global_batch=global_batch)
+    return np.stack(list(order.batches(range(lanes))))
 
-    Raises SpecError where world_size does not divide `lanes`.
-    """
+
+def rank_lanes(place: Place, lanes: int) -> range:
+    """Return the lanes of a rank: r, r + world_size, ... Raises SpecError where world_size does not divide `lanes`."""
     check_world_size(place.world_size, lanes)
-    columns_by_lane = np.arange(global_batch, dtype=np.int64).reshape(lanes, -1)
-    return columns_by_lane[place.rank :: place.world_size].reshape(-1)
+    return range(place.rank, lanes, place.world_size)
 
 
 def evaluation_rows(num_samples: int, place: Place) -> NDArray[np.int64]:
@@ -110,41 +153,17 @@ def divisors(number: int) -> list[int]:
     return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
 
 
-def _concatenate(samples_per_shard_S: Rows, shards_S: Rows) -> tuple[Rows, Rows]:
-    """Return the rows of the shards in the order `shards_S` [N], and the place in that order of each row's shard [N]."""
-    first_row_S = np.cumsum(samples_per_shard_S) - samples_per_shard_S
-    lengths_S = samples_per_shard_S[shards_S]
-    offset_S = first_row_S[shards_S] - (np.cumsum(lengths_S) - lengths_S)
-    rows_N = np.arange(lengths_S.sum(), dtype=np.int64) + np.repeat(offset_S, lengths_S)
-    return rows_N, np.repeat(np.arange(len(shards_S), dtype=np.int64), lengths_S)
-
-
-def _windows(position_N: Rows, starts: Rows, window: int) -> Rows:
-    """Return the number of each sample's (lane, window of shards): 0, 0, ..., 1, 1, ... along the lanes."""
-    lengths = np.diff(starts, append=len(position_N))
+def _windows(ends_S: Rows, lanes: int, window: int) -> tuple[Rows, Rows]:
+    """Return where each window starts, and then the number of samples [W + 1]; and the first window of each lane."""
+    num_samples = int(ends_S[-1])
+    starts = np.arange(lanes, dtype=np.int64) * num_samples // lanes
+    pieces = np.unique(np.concatenate([starts, ends_S[ends_S < num_samples], np.zeros(1, dtype=np.int64)]))
+    shards, lanes_of_pieces = (np.searchsorted(bounds, pieces, side="right") for bounds in (ends_S, starts))
     # Windows are counted from a lane's own first shard, so that each lane starts with a full window.
-    within_N = (position_N - np.repeat(position_N[starts], lengths)) // window
-    begins_N = np.diff(within_N, prepend=0) != 0
-    begins_N[starts[1:]] = True
-    return np.cumsum(begins_N)
-
-
-def _shuffled_within(windows_N: Rows, words_N: NDArray[np.uint64]) -> Rows:
-    """Return the places 0..N-1 shuffled by random words within each window."""
-    num_samples = len(windows_N)
-    place_bits, window_bits = max(num_samples - 1, 1).bit_length(), int(windows_N[-1]).bit_length()
-    # Window, random bits and place in one word: sorting it is 8 times faster than a lexsort, and no two words tie.
-    keys_N = words_N >> np.uint64(window_bits + place_bits) << np.uint64(place_bits)
-    keys_N |= np.arange(num_samples, dtype=np.uint64)
-    keys_N |= windows_N.astype(np.uint64) << np.uint64(64 - window_bits) if window_bits else np.uint64(0)
-    keys_N.sort()
-    return (keys_N & np.uint64((1 << place_bits) - 1)).astype(np.int64)
-
-
-def _batches(shuffled_N: Rows, starts: Rows, per_lane: int, num_batches: int) -> Rows:
-    """Return [K, G]: batch k takes the k-th `per_lane` samples of each lane."""
-    by_lane = shuffled_N[starts[:, None] + np.arange(num_batches * per_lane)]
-    return np.ascontiguousarray(by_lane.reshape(len(starts), num_batches, per_lane).swapaxes(0, 1)).reshape(num_batches, -1)
+    within = (shards - shards[np.searchsorted(pieces, starts)][lanes_of_pieces - 1]) // window
+    begins = (np.diff(within, prepend=-1) != 0) | (np.diff(lanes_of_pieces, prepend=0) != 0)
+    windows_W = np.append(pieces[begins], num_samples)
+    return windows_W, np.searchsorted(windows_W, starts)
 
 
 def _nearest(wanted: int, allowed: Iterable[int]) -> int:

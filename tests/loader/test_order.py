@@ -1,5 +1,8 @@
 """The order of an epoch, checked as properties and against a plain loop."""
 
+import itertools
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,13 +10,15 @@ from hypothesis import strategies as st
 
 from rayprob.errors import SpecError
 from rayprob.loader.order import (
+    EpochOrder,
     Place,
     divisors,
     epoch_order,
     evaluation_rows,
     micro_batches_per_step,
-    rank_columns,
+    rank_lanes,
 )
+from tests.loader.whole_epoch import whole_epoch
 
 shard_lengths = st.lists(st.integers(0, 30), min_size=1, max_size=12)
 layouts = st.tuples(shard_lengths, st.integers(1, 8), st.integers(1, 4), st.integers(1, 5))
@@ -79,13 +84,51 @@ def test_every_sample_reaches_every_place() -> None:
     assert seen.max() < 90
 
 
-@given(st.sampled_from([1, 2, 4, 8, 16, 64]), st.integers(1, 4), st.data())
-def test_ranks_share_out_a_global_batch_for_every_world_size(lanes: int, per_lane: int, data: st.DataObject) -> None:
+@given(layouts, st.integers(0, 2**40), st.integers(0, 50), st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_rank_from_any_cursor_sees_what_the_whole_epoch_gives(layout, seed: int, epoch: int, data: st.DataObject) -> None:
+    lengths, lanes, per_lane, window = layout
+    if sum(lengths) < lanes * per_lane:
+        return
+    sizes = {"seed": seed, "epoch": epoch, "lanes": lanes, "window": window, "global_batch": lanes * per_lane}
+    whole_KG = whole_epoch(np.array(lengths), **sizes)
+    assert (epoch_order(np.array(lengths), **sizes) == whole_KG).all()
     world_size = data.draw(st.sampled_from(divisors(lanes)))
-    columns = [rank_columns(Place(rank, world_size), lanes, lanes * per_lane) for rank in range(world_size)]
-    assert sorted(np.concatenate(columns)) == list(range(lanes * per_lane))
-    for rank, columns_of_rank in enumerate(columns):
-        assert list(dict.fromkeys(columns_of_rank // per_lane)) == list(range(rank, lanes, world_size))
+    place = Place(data.draw(st.integers(0, world_size - 1)), world_size)
+    first_batch = data.draw(st.integers(0, len(whole_KG)))
+    found = list(EpochOrder(np.array(lengths), **sizes).batches(rank_lanes(place, lanes), first_batch))
+    columns_by_lane = np.arange(lanes * per_lane).reshape(lanes, per_lane)
+    wanted = whole_KG[first_batch:, columns_by_lane[place.rank :: world_size].reshape(-1)]
+    assert len(found) == len(wanted)
+    assert all((rows == row).all() for rows, row in zip(found, wanted, strict=True))
+
+
+def test_an_epoch_of_many_windows_is_the_whole_epoch() -> None:
+    lengths = np.random.default_rng(1).integers(0, 700, 400)
+    sizes = {"seed": 3, "epoch": 1, "lanes": 24, "window": 3, "global_batch": 240}
+    assert (epoch_order(lengths, **sizes) == whole_epoch(lengths, **sizes)).all()
+
+
+def test_what_a_rank_holds_grows_with_the_shards_and_a_window_not_with_the_samples() -> None:
+    lengths_S = np.full(100_000, 1000)  # 10^8 samples: one int64 for each would be 763 MiB
+    tracemalloc.start()
+    order = EpochOrder(lengths_S, seed=0, epoch=0, lanes=64, window=8, global_batch=4096)
+    batches = order.batches(rank_lanes(Place(3, 64), 64), first_batch=20_000)
+    rows = np.concatenate(list(itertools.islice(batches, 300)))
+    held_bytes, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(np.unique(rows)) == 300 * 64
+    assert held_bytes < 40 * len(lengths_S)
+    assert peak_bytes < 150 * len(lengths_S)
+
+
+@given(st.sampled_from([1, 2, 4, 8, 16, 64]), st.data())
+def test_ranks_share_out_the_lanes_for_every_world_size(lanes: int, data: st.DataObject) -> None:
+    world_size = data.draw(st.sampled_from(divisors(lanes)))
+    shares = [list(rank_lanes(Place(rank, world_size), lanes)) for rank in range(world_size)]
+    assert sorted(itertools.chain(*shares)) == list(range(lanes))
+    for rank, share in enumerate(shares):
+        assert all(lane % world_size == rank for lane in share)
 
 
 @given(st.integers(0, 200), st.integers(1, 9))
@@ -97,7 +140,7 @@ def test_evaluation_visits_every_sample_once_in_contiguous_pieces(num_samples: i
 
 def test_sizes_that_do_not_fit_name_those_that_do() -> None:
     with pytest.raises(SpecError, match=r"^world_size 3 does not divide lanes 8; allowed: 1, 2, 4, 8$"):
-        rank_columns(Place(0, 3), 8, 64)
+        rank_lanes(Place(0, 3), 8)
     with pytest.raises(SpecError, match=r"^micro_batch 12 x 4 ranks does not divide global_batch 64; nearest that does: 16$"):
         micro_batches_per_step(64, 12, 4)
     with pytest.raises(SpecError, match=r"^global_batch 60 is not a multiple of lanes 8; nearest that is: 64$"):
