@@ -10,7 +10,7 @@ from rayprob.choose import unknown
 from rayprob.errors import SpecError
 from rayprob.models.backbones import check_image_size
 from rayprob.spec import Spec, override, read_yaml
-from rayprob.sweep.space import RESOLUTION, Parameter, Params, applies, grid_cells, value_at, with_params
+from rayprob.sweep.space import RESOLUTION, Parameter, Params, applies, grid_cells, with_params
 from rayprob.train.run import Run
 
 # What a trial can be judged by, and in which direction: the numbers of its kept evaluation, and what it cost.
@@ -174,11 +174,11 @@ class Sweep(Spec):
         self.trial_run(0, {**params, key: value})
 
     def defaults(self) -> dict[str, Any]:
-        """Return the values that the run file itself has for the searched keys; parts by name have none."""
+        """Return what the run file itself has for the searched keys: of named parts the name of the one that it has."""
         base = self.base()
         params: dict[str, Any] = {}
         for key, parameter in self.search.space.items():
-            found = value_at(base, "transforms.train.size_px" if key == RESOLUTION else key)
+            found = parameter.found_in(base, key)
             if found is not None and applies(parameter, params, base):
                 params[key] = found
         return params

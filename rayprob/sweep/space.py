@@ -88,6 +88,13 @@ class Parameter(Spec):
         named = self.choice if self.choice is not None else self.grid
         return named[value] if isinstance(named, dict) else None
 
+    def found_in(self, base: Mapping[str, Any], key: str) -> Any:
+        """Return the value that a run file has here: of named parts the name of the first that it agrees with; else None."""
+        named = self.choice if self.choice is not None else self.grid
+        if isinstance(named, dict):
+            return next((name for name, part in named.items() if all(value_at(base, k) == v for k, v in part.items())), None)
+        return value_at(base, "transforms.train.size_px" if key == RESOLUTION else key)
+
     def describe(self) -> dict[str, Any]:
         """Return the parameter as plain data, for summary.json."""
         if self.values is not None:

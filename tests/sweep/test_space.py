@@ -67,6 +67,14 @@ def test_named_parts_set_several_keys_and_leave_the_run_file_as_it_was() -> None
     assert RUN["loss"] == {"name": "bce", "gamma": 2.0}
 
 
+def test_a_run_file_is_told_by_the_name_of_the_part_that_it_has() -> None:
+    parts = {"focal": {"loss.name": "focal"}, "bce": {"loss.name": "bce", "loss.gamma": 2.0}}
+    assert Parameter.parse({"choice": parts}).found_in(RUN, "loss") == "bce"
+    assert Parameter.parse({"choice": {"focal": parts["focal"]}}).found_in(RUN, "loss") is None
+    assert Parameter.parse({"uniform": [0, 1]}).found_in(RUN, "loss.gamma") == 2.0
+    assert Parameter.parse({"choice": [1, 2]}).found_in(RUN, "resolution_px") == 100
+
+
 def test_a_key_below_a_plain_value_is_refused() -> None:
     with pytest.raises(SpecError, match=r"trial 3: 'name' is 'bce', which has no keys below it"):
         with_params(RUN, {"loss.name.x": 1}, {}, "trial 3")
