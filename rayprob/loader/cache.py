@@ -10,11 +10,11 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import pyarrow as pa
 
@@ -24,6 +24,7 @@ from rayprob.loader.shards import ShardFacts
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+K = TypeVar("K")
 
 CHUNK_BYTES = 8 * 2**20
 MAX_BACKOFF_S = 30.0
@@ -120,7 +121,7 @@ class ShardCache:
     def _reserve(self, part: Path, size_bytes: int) -> bool:
         """Take `size_bytes` of the budget for the file `part`, evicting what was used longest ago; False if all is in use."""
         with self._counting():
-            if not _make_room(self.folder, self.budget_bytes - size_bytes):
+            if not _make_room_in(self.folder, self.budget_bytes - size_bytes):
                 return False
             try:
                 with open(part, "wb") as file:
@@ -147,8 +148,7 @@ class ShardCache:
                 last = error
             if count < self.retries:
                 log.info("attempt %d to fetch %s failed: %s", count + 1, uri, last)
-                # Jitter, so that ranks that failed together do not come back together.
-                time.sleep(min(MAX_BACKOFF_S, self.backoff_s * 2**count) * random.SystemRandom().uniform(0.5, 1.0))
+                time.sleep(pause_s(count, self.backoff_s, random.SystemRandom()))
         raise StorageError(
             f"cannot fetch {uri}: {self.retries + 1} attempts failed, the last with: {' '.join(str(last).split())}; "
             f"check network and credentials, or raise retries"
@@ -164,6 +164,35 @@ def check_budget(cache: ShardCache, shards: Iterable[str], *, at_once: int, why:
             f"cache_bytes {cache.budget_bytes:,} cannot hold the shards that this node needs at once ({why}); "
             f"give at least {needed_bytes:,}, or lower lanes or window_shards"
         )
+
+
+@dataclass(frozen=True)
+class Kept(Generic[K]):
+    """A shard that a cache keeps, or is fetching."""
+
+    shard: K
+    size_bytes: int
+    last_used: float
+
+
+def make_room(kept: Sequence[Kept[K]], allowed_bytes: int, evict: Callable[[K], bool]) -> bool:
+    """Evict what was used longest ago until what is kept takes at most `allowed_bytes`; `evict` may refuse what is in use.
+
+    Return False where all that remains is in use and takes more.
+    """
+    used_bytes = sum(one.size_bytes for one in kept)
+    for one in sorted(kept, key=lambda one: one.last_used):
+        if used_bytes <= allowed_bytes:
+            break
+        if evict(one.shard):
+            used_bytes -= one.size_bytes
+    return used_bytes <= allowed_bytes
+
+
+def pause_s(failures: int, base_s: float, chance: random.Random) -> float:
+    """Return how long to wait after a failed download that `failures` others came before."""
+    # Jitter, so that ranks that failed together do not come back together.
+    return min(MAX_BACKOFF_S, base_s * 2.0**failures) * chance.uniform(0.5, 1.0)
 
 
 @contextmanager
@@ -188,18 +217,15 @@ def _download(uri: str, part: Path, facts: ShardFacts) -> None:
         raise StorageError(f"its body has sha256 {digest.hexdigest()[:16]}..., dataset.json says {facts.sha256[:16]}...")
 
 
-def _make_room(folder: Path, allowed_bytes: int) -> bool:
-    """Evict until the shards in `folder` take at most `allowed_bytes`; return False where those in use take more."""
+def _make_room_in(folder: Path, allowed_bytes: int) -> bool:
     for part in folder.glob("*.part"):
         _remove_stale(part)
     files = [(path, path.stat()) for path in folder.iterdir() if path.suffix in (".tar", ".part")]
-    used_bytes = sum(stat.st_size for _, stat in files)
-    for path, stat in sorted(files, key=lambda file: file[1].st_mtime_ns):
-        if used_bytes <= allowed_bytes:
-            break
-        if path.suffix == ".tar" and _evict(path):
-            used_bytes -= stat.st_size
-    return used_bytes <= allowed_bytes
+    return make_room(
+        [Kept(path, stat.st_size, stat.st_mtime_ns) for path, stat in files],
+        allowed_bytes,
+        lambda path: path.suffix == ".tar" and _evict(path),
+    )
 
 
 def _remove_stale(part: Path) -> None:

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from rayprob.errors import RayprobError
@@ -16,28 +16,59 @@ MAX_AHEAD = 4096  # micro batches
 ADMITTED_AT_ONCE = 16  # micro batches a call: bounds the time that a step spends on planning
 
 
+class Plan:
+    """Which shards to hold for the coming micro batches, within a budget: the decisions of a Prefetcher, without its work."""
+
+    def __init__(self, shards_ahead: Iterator[list[str]], size_bytes: Callable[[str], int], budget_bytes: int) -> None:
+        """`shards_ahead` yields the shards of each coming micro batch, in order."""
+        self._shards_ahead = shards_ahead
+        self._size_bytes = size_bytes
+        self._budget_bytes = budget_bytes
+        self._admitted: deque[list[str]] = deque()
+        self._next = next(shards_ahead, None)
+        self._uses: Counter[str] = Counter()  # admitted micro batches that need a shard; its keys are the shards held
+
+    def admit(self) -> list[str]:
+        """Admit some of the coming micro batches; return the shards to take hold of for them, the first needed first."""
+        wanted: list[str] = []
+        for _ in range(ADMITTED_AT_ONCE):
+            # The micro batch in hand is always admitted; check_budget has seen to it that its window fits.
+            if self._next is None or len(self._admitted) >= MAX_AHEAD or (self._admitted and not self._fits(self._next)):
+                break
+            wanted += [shard for shard in self._next if shard not in self._uses]
+            self._uses.update(self._next)
+            self._admitted.append(self._next)
+            self._next = next(self._shards_ahead, None)
+        return wanted
+
+    def past(self, shards: list[str]) -> list[str]:
+        """Note that the first admitted micro batch, from these shards, is past; return those that no other one needs."""
+        assert shards == self._admitted[0], "the prefetcher walks another order than the stream"
+        self._uses.subtract(self._admitted.popleft())
+        done = [shard for shard in shards if not self._uses[shard]]
+        for shard in done:
+            del self._uses[shard]
+        return done
+
+    def _fits(self, shards: list[str]) -> bool:
+        return sum(map(self._size_bytes, self._uses.keys() | set(shards))) <= self._budget_bytes
+
+
 class Prefetcher:
     """Walks ahead of the stream within a share of the cache's budget; loader workers then find their shards. A ShardKeeper."""
 
     def __init__(self, cache: ShardCache, shards_ahead: Iterator[list[str]], budget_bytes: int) -> None:
         """`shards_ahead` yields the shards of each coming micro batch, in order."""
         self._cache = cache
-        self._shards_ahead = shards_ahead
-        self._budget_bytes = budget_bytes
-        self._admitted: deque[list[str]] = deque()
-        self._next = next(shards_ahead, None)
-        self._uses: Counter[str] = Counter()  # admitted micro batches that need a shard
+        self._plan = Plan(shards_ahead, lambda shard: cache.facts[shard].size_bytes, budget_bytes)
         self._held: dict[str, Future[int | None]] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="rayprob-fetch")
         self._admit()
 
     def decoded(self, shards: list[str], *, ends_pass: bool) -> None:
         """Let go of the shards that no coming micro batch needs, and admit more."""
-        assert shards == self._admitted[0], "the prefetcher walks another order than the stream"
-        for shard in self._admitted.popleft():
-            self._uses[shard] -= 1
-            if not self._uses[shard]:
-                self._let_go(shard)
+        for shard in self._plan.past(shards):
+            self._let_go(shard)
         self._admit()
 
     def close(self) -> None:
@@ -47,20 +78,8 @@ class Prefetcher:
             self._let_go(shard)
 
     def _admit(self) -> None:
-        for _ in range(ADMITTED_AT_ONCE):
-            # The micro batch in hand is always admitted; check_budget has seen to it that its window fits.
-            if self._next is None or len(self._admitted) >= MAX_AHEAD or (self._admitted and not self._fits(self._next)):
-                return
-            for shard in self._next:
-                self._uses[shard] += 1
-                if shard not in self._held:
-                    self._held[shard] = self._threads.submit(self._hold, shard)
-            self._admitted.append(self._next)
-            self._next = next(self._shards_ahead, None)
-
-    def _fits(self, shards: list[str]) -> bool:
-        needed = self._held.keys() | set(shards)
-        return sum(self._cache.facts[shard].size_bytes for shard in needed) <= self._budget_bytes
+        for shard in self._plan.admit():
+            self._held[shard] = self._threads.submit(self._hold, shard)
 
     def _hold(self, shard: str) -> int | None:
         try:
