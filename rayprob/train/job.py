@@ -20,7 +20,7 @@ from rayprob.train.compute import Compute, wait_for_all
 from rayprob.train.history import History
 from rayprob.train.optimizer import build_optimizer
 from rayprob.train.run import Run, check
-from rayprob.train.state import Ema, TrainState, latest, list_checkpoints
+from rayprob.train.state import Ema, TrainState, list_checkpoints, load_first, newest_first
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,11 @@ def prepare(run: Run, place: Place, device: torch.device) -> Job:
     holdout = EvalStream(
         holdout_split, run.stream, build_transform(run.transforms.evaluate), place=place, micro_batch=run.evaluation.micro_batch
     )
-    checkpoint = latest(list_checkpoints(run.run_folder))
-    state = build_state(run, dataset, compute, is_fresh=checkpoint is None)
-    if checkpoint:
-        state.restore(checkpoint.load(), checkpoint.progress)
+    found = load_first(newest_first(list_checkpoints(run.run_folder)))
+    state = build_state(run, dataset, compute, is_fresh=found is None)
+    if found:
+        checkpoint, tensors = found
+        state.restore(tensors, checkpoint.progress)
     wait_for_all(place)
     per_epoch = stream.batches_per_epoch
     return Job(

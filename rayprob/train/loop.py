@@ -30,7 +30,7 @@ from rayprob.train.job import Clock, Job, prepare
 from rayprob.train.meter import Meter, StepResult
 from rayprob.train.optimizer import clip_gradients, lr_factor, set_lr
 from rayprob.train.run import Run
-from rayprob.train.state import Progress, best_first, latest, list_checkpoints, prune, save_checkpoint
+from rayprob.train.state import Progress, best_first, latest, list_checkpoints, load_first, prune, save_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -227,9 +227,11 @@ def save(job: Job, score: float | None) -> None:
 def finish(job: Job) -> None:
     """Load the best checkpoint, write its holdout predictions and its bundle."""
     folder = job.run.run_folder
-    best = best_first(list_checkpoints(folder))[0]
+    found = load_first(best_first(list_checkpoints(folder)))
+    assert found is not None
+    best, tensors = found
     progress = job.state.progress
-    job.state.restore(best.load(), best.progress)
+    job.state.restore(tensors, best.progress)
     manifest = job.dataset.split(job.run.evaluation.split)
     predictions = predict_split(job.state.evaluated, manifest, job.holdout, job.compute, job.facts)
     if job.place.rank == 0:

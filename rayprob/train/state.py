@@ -6,10 +6,12 @@ way under Ray, under a process launcher and in a test, from any URI, and a repor
 """
 
 import copy
+import hashlib
 import io
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +23,7 @@ from rayprob.loader.order import Cursor
 from rayprob.models.classifier import Classifier
 
 FOLDER = "checkpoints"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,22 +101,29 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint on disk; `score` is its evaluation's mAP, None for one between evaluations."""
+    """One checkpoint on disk; `score` is its evaluation's mAP, None for one between evaluations.
+
+    `sha256` is that of its tensors' file; None in checkpoints of version 0.1 before they had one.
+    """
 
     folder: str
     step: int
     score: float | None
     progress: Progress
+    sha256: str | None = None
 
     @property
     def name(self) -> str:
         return f"step-{self.step:08d}"
 
     def load(self) -> dict[str, Any]:
-        """Return the saved tensors, on the CPU. Raises RunError where the file cannot be read."""
+        """Return the saved tensors, on the CPU. Raises RunError where the file cannot be read or is not what was written."""
         uri = storage.join(self.folder, FOLDER, f"{self.name}.pt")
         try:
-            tensors: dict[str, Any] = torch.load(io.BytesIO(storage.read_bytes(uri)), map_location="cpu", weights_only=True)
+            content = storage.read_bytes(uri)
+            if self.sha256 and hashlib.sha256(content).hexdigest() != self.sha256:
+                raise ValueError(f"its {len(content):,} bytes have another sha256 than those that were written")
+            tensors: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except (StorageError, RuntimeError, EOFError, ValueError) as error:
             raise RunError(
                 f"checkpoint {uri} cannot be read ({error}); remove its two files to go on from an older one"
@@ -123,11 +133,12 @@ class Checkpoint:
 
 def save_checkpoint(folder: str, state: TrainState, score: float | None) -> Checkpoint:
     """Write the state below `folder`; replaces a checkpoint of the same step."""
-    checkpoint = Checkpoint(folder, state.progress.step, score, state.progress)
     buffer = io.BytesIO()
     torch.save(state.tensors(), buffer)
+    sha256 = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    checkpoint = Checkpoint(folder, state.progress.step, score, state.progress, sha256)
     storage.write_bytes(storage.join(folder, FOLDER, f"{checkpoint.name}.pt"), buffer.getvalue())
-    facts = {"step": checkpoint.step, "score": score, "progress": asdict(state.progress)}
+    facts = {"step": checkpoint.step, "score": score, "progress": asdict(state.progress), "sha256": sha256}
     storage.write_text(storage.join(folder, FOLDER, f"{checkpoint.name}.json"), json.dumps(facts))
     return checkpoint
 
@@ -136,7 +147,8 @@ def list_checkpoints(folder: str) -> list[Checkpoint]:
     """Return the whole checkpoints below `folder`, oldest first."""
     base = storage.join(folder, FOLDER)
     names = [name for name in storage.list_names(base) if re.fullmatch(r"step-\d{8}\.json", name)]
-    return [_from_facts(folder, json.loads(storage.read_bytes(storage.join(base, name)))) for name in names]
+    found = [_from_facts(folder, storage.join(base, name)) for name in names]
+    return [checkpoint for checkpoint in found if checkpoint is not None]
 
 
 def latest(checkpoints: list[Checkpoint]) -> Checkpoint | None:
@@ -150,11 +162,30 @@ def best_first(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
     return sorted(scored, key=lambda checkpoint: (-(checkpoint.score or 0.0), checkpoint.step))
 
 
+def load_first(checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, dict[str, Any]] | None:
+    """Return the first checkpoint that can be read, and its tensors; None of none. Those before it are warned of.
+
+    Raises RunError where there are some and none can be read.
+    """
+    for place, checkpoint in enumerate(checkpoints):
+        try:
+            return checkpoint, checkpoint.load()
+        except RunError as error:
+            if place + 1 == len(checkpoints):
+                raise
+            log.warning("%s; taking that of step %d instead", error, checkpoints[place + 1].step)
+    return None
+
+
+def newest_first(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """Return the checkpoints, those with the most steps first."""
+    return sorted(checkpoints, key=lambda checkpoint: -checkpoint.step)
+
+
 def prune(folder: str, keep_best: int) -> None:
-    """Remove all checkpoints but the last one and the `keep_best` best ones."""
+    """Remove all checkpoints but the two newest, of which one may turn out to be damaged, and the `keep_best` best ones."""
     checkpoints = list_checkpoints(folder)
-    last = latest(checkpoints)
-    kept = {checkpoint.step for checkpoint in best_first(checkpoints)[:keep_best]} | ({last.step} if last else set())
+    kept = {checkpoint.step for checkpoint in [*best_first(checkpoints)[:keep_best], *newest_first(checkpoints)[:2]]}
     for checkpoint in checkpoints:
         if checkpoint.step not in kept:
             # The .json goes first: half a removal must not look like a whole checkpoint.
@@ -162,7 +193,11 @@ def prune(folder: str, keep_best: int) -> None:
                 storage.remove(storage.join(folder, FOLDER, checkpoint.name + ending))
 
 
-def _from_facts(folder: str, facts: Mapping[str, Any]) -> Checkpoint:
-    progress = dict(facts["progress"])
-    progress["cursor"] = Cursor(**progress["cursor"])
-    return Checkpoint(folder, facts["step"], facts["score"], Progress(**progress))
+def _from_facts(folder: str, uri: str) -> Checkpoint | None:
+    try:
+        facts = json.loads(storage.read_bytes(uri))
+        progress = {**facts["progress"], "cursor": Cursor(**facts["progress"]["cursor"])}
+        return Checkpoint(folder, facts["step"], facts["score"], Progress(**progress), facts.get("sha256"))
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("checkpoint %s cannot be read (%r) and is passed over", uri, error)
+        return None

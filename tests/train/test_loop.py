@@ -259,3 +259,27 @@ def test_other_arithmetic_stays_near_float32(
         start(run)
     assert losses(plain) == pytest.approx(losses(other), rel=0.05)
     assert list_checkpoints(other.run_folder)[-1].load()["classifier"].keys() == last_tensors(plain)["classifier"].keys()
+
+
+def test_a_damaged_newest_checkpoint_costs_steps_and_no_bit(
+    finished: Run, make_run: MakeRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path, checkpoint={"every_steps": 2})
+    start(run, stop_after(run, step=6))
+    (Path(run.run_folder) / "stop").unlink()
+    checkpoints = sorted(Path(run.run_folder, "checkpoints").glob("*.pt"))
+    assert len(checkpoints) >= 2
+    checkpoints[-1].write_bytes(checkpoints[-1].read_bytes()[:-100])
+    start(run)
+    assert f"taking that of step {int(checkpoints[-2].stem.removeprefix('step-'))} instead" in caplog.text
+    assert_equal_states(last_tensors(run), last_tensors(finished))
+
+
+def stop_after(run: Run, step: int) -> Callable[[dict[str, Any]], None]:
+    """Return a report that asks the run to stop at its evaluation after `step`."""
+
+    def report(numbers: dict[str, Any]) -> None:
+        if numbers["step"] == step:
+            folder.ask_to_stop(run.run_folder)
+
+    return report

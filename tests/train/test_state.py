@@ -9,7 +9,18 @@ from rayprob.errors import RunError
 from rayprob.loader.order import Cursor
 from rayprob.models.classifier import Classifier, ModelSpec, build_classifier
 from rayprob.train.optimizer import OptimizerSpec, build_optimizer
-from rayprob.train.state import Ema, Progress, TrainState, best_first, latest, list_checkpoints, prune, save_checkpoint
+from rayprob.train.state import (
+    Ema,
+    Progress,
+    TrainState,
+    best_first,
+    latest,
+    list_checkpoints,
+    load_first,
+    newest_first,
+    prune,
+    save_checkpoint,
+)
 
 
 def small() -> Classifier:
@@ -76,16 +87,16 @@ def test_early_averages_forget_the_first_weights_quickly() -> None:
     assert float(next(ema.classifier.parameters()).flatten()[0]) == pytest.approx(0.1)
 
 
-def test_the_best_and_the_last_checkpoint_are_kept(tmp_path: Path) -> None:
+def test_the_best_and_the_two_last_checkpoints_are_kept(tmp_path: Path) -> None:
     state = state_of(small())
     for step, score in ((1, 0.1), (2, 0.7), (3, None), (4, 0.7), (5, 0.6), (6, None)):
         state.progress = Progress(step=step)
         save_checkpoint(str(tmp_path), state, score)
     prune(str(tmp_path), keep_best=2)
     kept = list_checkpoints(str(tmp_path))
-    assert [checkpoint.step for checkpoint in kept] == [2, 4, 6]
-    assert [checkpoint.step for checkpoint in best_first(kept)] == [2, 4]
-    assert len(list((tmp_path / "checkpoints").iterdir())) == 6
+    assert [checkpoint.step for checkpoint in kept] == [2, 4, 5, 6]
+    assert [checkpoint.step for checkpoint in best_first(kept)] == [2, 4, 5]
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 8
 
 
 def test_a_checkpoint_without_its_json_does_not_exist(tmp_path: Path) -> None:
@@ -100,3 +111,44 @@ def test_a_damaged_checkpoint_names_its_file_and_the_remedy(tmp_path: Path) -> N
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(RunError, match=r"step-00000000\.pt cannot be read .* remove its two files to go on from an older one"):
         checkpoint.load()
+
+
+def test_one_flipped_bit_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(str(tmp_path), state_of(small()), None)
+    path = tmp_path / "checkpoints" / "step-00000000.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"have another sha256 than those that were written"):
+        checkpoint.load()
+
+
+def test_the_first_checkpoint_that_can_be_read_is_taken_and_the_others_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = state_of(small())
+    for step in (1, 2, 3):
+        state.progress = Progress(step=step)
+        save_checkpoint(str(tmp_path), state, None)
+    damaged = tmp_path / "checkpoints" / "step-00000003.pt"
+    damaged.write_bytes(b"")
+    found = load_first(newest_first(list_checkpoints(str(tmp_path))))
+    assert found is not None
+    assert found[0].step == 2
+    assert "step-00000003.pt cannot be read" in caplog.text
+    assert "taking that of step 2 instead" in caplog.text
+    for path in (tmp_path / "checkpoints").glob("*.pt"):
+        path.write_bytes(b"")
+    with pytest.raises(RunError, match=r"step-00000001\.pt cannot be read"):
+        load_first(newest_first(list_checkpoints(str(tmp_path))))
+    assert load_first([]) is None
+
+
+def test_facts_of_a_checkpoint_that_cannot_be_read_are_as_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = state_of(small())
+    for step in (1, 2):
+        state.progress = Progress(step=step)
+        save_checkpoint(str(tmp_path), state, None)
+    (tmp_path / "checkpoints" / "step-00000002.json").write_text("{")
+    assert [checkpoint.step for checkpoint in list_checkpoints(str(tmp_path))] == [1]
+    assert "step-00000002.json cannot be read" in caplog.text
