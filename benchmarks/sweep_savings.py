@@ -1,7 +1,7 @@
 """What early stopping saves and what Ray Tune costs: the same grid with ASHA, with Hyperband and without, side by side.
 
     make demo
-    python benchmarks/sweep_savings.py [--data demo/shards --epochs 2 --schedulers none asha hyperband]
+    python benchmarks/sweep_savings.py [--data demo/shards --epochs 3 --grace 1 --reduction 2]
 
 The grid is 3 learning rates x 2 poolings x 2 batch sizes on generated scenes, the same seeds for all. It prints, for each
 scheduler, the best holdout mAP, the epochs trained and their share of the full grid's, wall seconds, and what a trial takes
@@ -31,7 +31,9 @@ def main() -> None:
     """Run the sweeps one after the other and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="demo/shards")
-    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--grace", type=float, default=1.0, help="epochs before the first trial is stopped")
+    parser.add_argument("--reduction", type=int, default=2, help="one in so many goes on")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--schedulers", nargs="+", default=["none", "asha", "hyperband"])
     arguments = parser.parse_args()
@@ -51,7 +53,7 @@ def sweep_of(folder: str, scheduler: str, arguments: argparse.Namespace) -> Swee
         "metric": "mAP",
         "default": False,
         "space": SPACE,
-        "scheduler": {"name": scheduler, "grace_epochs": arguments.epochs / 4, "reduction_factor": 3},
+        "scheduler": {"name": scheduler, "grace_epochs": arguments.grace, "reduction_factor": arguments.reduction},
     }
     value = {
         "extends": str(ROOT / "tune_configs" / "demo.yaml"),
@@ -59,7 +61,7 @@ def sweep_of(folder: str, scheduler: str, arguments: argparse.Namespace) -> Swee
         "data": {"root": arguments.data},
         "transforms": {"train": {"size_px": arguments.size}, "evaluate": {"size_px": arguments.size}},
         "duration": {"epochs": arguments.epochs},
-        "evaluation": {"every": {"epochs": arguments.epochs / 4}},
+        "evaluation": {"every": {"epochs": arguments.grace}},
         "placement": {"num_workers": 1},
         "search": search,
     }
