@@ -59,15 +59,24 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
     Raises SpecError where a file is missing, broken or no mapping, and where files extend each other in a circle.
     """
-    chain = [Path(path)]
-    value = _read_mapping(path)
-    while (name := value.pop("extends", None)) is not None:
-        base = chain[-1].parent / str(name)
-        if base.resolve() in [file.resolve() for file in chain]:
-            raise SpecError(f"{chain[-1]} extends {name}, which extends it in turn; leave out one `extends`")
-        chain.append(base)
-        value = merged(_read_mapping(base), value)
+    value: dict[str, Any] = {}
+    for mapping in read_chain(path).values():
+        value = merged(mapping, value)
+    value.pop("extends", None)
     return value
+
+
+def read_chain(path: str | Path) -> dict[Path, dict[str, Any]]:
+    """Return the mapping in a YAML file, and those in the files that it extends, the nearest first. Raises SpecError."""
+    last = Path(path)
+    chain = {last: _read_mapping(path)}
+    while (name := chain[last].get("extends")) is not None:
+        base = last.parent / str(name)
+        if base.resolve() in [file.resolve() for file in chain]:
+            raise SpecError(f"{last} extends {name}, which extends it in turn; leave out one `extends`")
+        chain[base] = _read_mapping(base)
+        last = base
+    return chain
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -203,9 +203,14 @@ def _signals_ask_to_stop(run_folder: str, tell: Tell) -> Iterator[None]:
 
 
 def check_folder(run: Run) -> None:
-    """Refuse a relative folder inside a submitted job: it would lie in Ray's copy of the working directory, on one node."""
-    is_relative = storage.is_local(run.run_folder) and not storage.local_path(run.run_folder).is_absolute()
-    if is_relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    """Refuse a relative folder inside a submitted job. Raises RunError."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        require_absolute_folder(run)
+
+
+def require_absolute_folder(run: Run) -> None:
+    """Refuse a relative folder: in a job it would lie in Ray's copy of the working directory, on one node. Raises RunError."""
+    if storage.is_local(run.run_folder) and not storage.local_path(run.run_folder).is_absolute():
         raise RunError(
             f"folder {run.run_folder} is relative, and a job runs in a copy that is thrown away; set a path that every node "
             "sees, or a URI: --set folder=/mnt/shared/runs/" + run.name
