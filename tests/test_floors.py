@@ -14,7 +14,7 @@ FLOORS = (
     ("loader", "probability", "metrics", "predictions"),
     ("models", "bundle"),
     ("train",),
-    ("sweep", "calibrate", "predict", "report", "export", "serve"),
+    ("sweep", "calibrate", "predict", "report", "export", "serve", "doctor", "submit"),
     (
         "cli",
         "console",
@@ -24,11 +24,22 @@ FLOORS = (
         "console_lr",
         "console_search",
         "console_sweep",
+        "console_doctor",
+        "console_submit",
         "__main__",
     ),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
-RAY_FILES = {"data/build.py", "train/worker.py", "train/launch.py", "sweep/trials.py", "serve.py", "predict/on_ray.py"}
+RAY_FILES = {
+    "data/build.py",
+    "train/worker.py",
+    "train/launch.py",
+    "sweep/trials.py",
+    "serve.py",
+    "predict/on_ray.py",
+    "doctor/on_ray.py",
+    "submit/on_ray.py",
+}
 TORCH_FREE = {0, 1}
 ONE_FAMILY = {0, 3, 6}  # the words, model and bundle, and the front door may use one another
 

@@ -1,0 +1,69 @@
+"""Whether every node can write to a URI and read what the others wrote: first all write, then all read, then all remove."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rayprob import storage
+from rayprob.errors import StorageError
+
+PROBE_FOLDER = ".rayprob-doctor"
+PATIENCE_S = 5.0  # an NFS client may go on for some seconds believing that a new file is absent
+
+
+@dataclass(frozen=True)
+class UriFacts:
+    """What the nodes could do at a URI. `writes`: by node, why not, or "". `reads`: by reader, then by writer, the same."""
+
+    uri: str
+    writes: dict[str, str]
+    reads: dict[str, dict[str, str]]
+    slowest_write_s: float = 0.0
+
+
+def probe_folder(uri: str, probe: str) -> str:
+    """Return the folder below `uri` that belongs to one probe."""
+    return storage.join(uri, f"{PROBE_FOLDER}-{probe}")
+
+
+def write_probe(uri: str, probe: str, node: str) -> tuple[str, float]:
+    """Write this node's file; return why it could not, or "", and the seconds that it took."""
+    started_at_s = time.monotonic()
+    try:
+        # Making a folder that is missing would hide a mount that is missing.
+        if storage.is_local(uri) and not storage.is_folder(uri):
+            return f"there is no folder {uri}", 0.0
+        storage.write_text(storage.join(probe_folder(uri, probe), node), _content(probe, node))
+    except StorageError as error:
+        return str(error), 0.0
+    return "", time.monotonic() - started_at_s
+
+
+def read_probe(uri: str, probe: str, writers: Sequence[str], patience_s: float = PATIENCE_S) -> dict[str, str]:
+    """Read the files of the nodes `writers`; return by node why it could not be read, or ""."""
+    deadline_s = time.monotonic() + patience_s
+    met = {node: _read(uri, probe, node) for node in writers}
+    while any(met.values()) and time.monotonic() < deadline_s:
+        time.sleep(0.2)
+        met |= {node: _read(uri, probe, node) for node, fault in met.items() if fault}
+    return met
+
+
+def remove_probe(uri: str, probe: str) -> None:
+    """Remove what this node sees of a probe."""
+    try:
+        storage.remove_folder(probe_folder(uri, probe))
+    except StorageError:
+        return  # whoever may not remove could not write either, which is in the facts
+
+
+def _read(uri: str, probe: str, node: str) -> str:
+    try:
+        found = storage.read_bytes(storage.join(probe_folder(uri, probe), node)).decode(errors="replace")
+    except StorageError as error:
+        return str(error)
+    return "" if found == _content(probe, node) else f"read {found[:40]!r} in place of what {node} wrote"
+
+
+def _content(probe: str, node: str) -> str:
+    return f"{probe} {node}\n"
