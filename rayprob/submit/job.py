@@ -1,0 +1,103 @@
+"""What is submitted: the command that the cluster runs, and the folder that it runs in: the package and the run's files."""
+
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import rayprob
+from rayprob import storage
+from rayprob.errors import RunError, SpecError
+from rayprob.models.weights import is_file
+from rayprob.spec import read_chain
+from rayprob.train.launch import require_absolute_folder
+from rayprob.train.run import Run
+
+PACKAGE = Path(rayprob.__file__).parent
+COPY = "a job runs in a copy of the package and its run files alone"
+
+
+@dataclass(frozen=True)
+class Job:
+    """`rayprob VERB file --set ...`; `base` is the folder that the files keep their places below."""
+
+    verb: str
+    file: Path
+    files: tuple[Path, ...]
+    base: Path
+    overrides: tuple[str, ...]
+
+    @classmethod
+    def of(cls, verb: str, file: str, overrides: Sequence[str]) -> "Job":
+        """Return the job of a run file and of all that it extends. Raises SpecError."""
+        chain = read_chain(file)
+        for path, mapping in chain.items():
+            if os.path.isabs(str(mapping.get("extends", ""))):
+                raise SpecError(
+                    f"{path} extends {mapping['extends']}, which the cluster does not have: {COPY}; write that path relative "
+                    f"to {path}"
+                )
+        files = tuple(Path(os.path.abspath(path)) for path in chain)
+        return cls(verb, files[0], files, _base(files), tuple(overrides))
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What the cluster runs. `python -m` takes the package of the working folder, whatever is installed there."""
+        sets = (part for text in self.overrides for part in ("--set", text))
+        return ("python", "-m", "rayprob", self.verb, self.file.relative_to(self.base).as_posix(), *sets)
+
+    @property
+    def entrypoint(self) -> str:
+        """The command as Ray takes it, a line of shell."""
+        return shlex.join(self.command)
+
+    def pack(self, folder: Path) -> None:
+        """Copy the package and the run's files into an empty folder, and nothing else: no data, no weights, no runs."""
+        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        for path in self.files:
+            target = folder / path.relative_to(self.base)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def _base(files: Sequence[Path]) -> Path:
+    here = Path.cwd()
+    return here if all(path.is_relative_to(here) for path in files) else Path(os.path.commonpath([p.parent for p in files]))
+
+
+def default_id(name: str, now: datetime) -> str:
+    """Return a name for a job that says which run it is, and that no other job has."""
+    return f"{name}-{now:%Y%m%d-%H%M%S}"
+
+
+def check_run(run: Run) -> None:
+    """Refuse a run whose folder, dataset or weights the cluster will not find. Raises RunError."""
+    require_absolute_folder(run)
+    require_absolute("data.root", run.data.root, "/mnt/shared/coco2014")
+    weights = run.model.weights
+    if weights is None or not is_file(weights):
+        return
+    require_absolute("model.weights", weights, "/mnt/shared/weights/" + weights.rstrip("/").rpartition("/")[2])
+    if _is_of_this_machine(weights, beside=(run.run_folder, run.data.root)):
+        raise RunError(
+            f"model.weights {weights} is a path of this machine, not beside folder {run.run_folder} or data.root "
+            f"{run.data.root}, and {COPY}; copy the file to where every node sees it, or to a URI, and set model.weights to "
+            f"that; where every node has it there, say so: --set model.weights=file://{weights}"
+        )
+
+
+def require_absolute(key: str, uri: str, example: str) -> None:
+    """Refuse a relative path, which means another place in a job. Raises RunError."""
+    if storage.is_local(uri) and not storage.local_path(uri).is_absolute():
+        raise RunError(f"{key} {uri} is relative, and {COPY}; set a path that every node sees, or a URI: --set {key}={example}")
+
+
+def _is_of_this_machine(path: str, beside: Sequence[str]) -> bool:
+    """Return whether a path exists here and shares no top folder with what lies where every node sees it."""
+    if "://" in path or not os.path.exists(os.path.expanduser(path)):
+        return False
+    tops = {storage.local_path(uri).parts[1:2] for uri in beside if storage.is_local(uri)}
+    return storage.local_path(path).parts[1:2] not in tops
