@@ -23,7 +23,13 @@ settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-RAY = ("train/test_launch.py", "sweep/test_sweep.py", "predict/test_on_ray.py", "data/test_build_elsewhere.py")
+RAY = (
+    "train/test_launch.py",
+    "sweep/test_sweep.py",
+    "predict/test_on_ray.py",
+    "data/test_build_elsewhere.py",
+    "cluster/test_doctor_and_submit.py",
+)
 # The files that take longest start first; the short ones fill up the other workers.
 FIRST = (*RAY, "train/test_loop.py", "cluster/test_aws.py", "calibrate/test_calibrate.py", "end_to_end/test_run_files.py")
 
