@@ -22,7 +22,7 @@ from rayprob.data.plan import plan
 from rayprob.data.recipe import Recipe
 from rayprob.data.shard import ShardFacts, ShardJob, read_report, write_shard
 from rayprob.data.source import SourceData, read_source
-from rayprob.errors import DatasetError, RayprobError, StorageError
+from rayprob.errors import DatasetError, RayprobError, RunError, StorageError
 from rayprob.spec import differing_keys
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,14 @@ def start_ray(**init: Any) -> None:
         return
     quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
     # address: a bare init would join any cluster whose name lies in Ray's temporary folder, even a dead one.
-    ray.init(**{"address": "local", "object_store_memory": OBJECT_STORE_BYTES, **quiet, **init})
+    try:
+        ray.init(**{"address": "local", "object_store_memory": OBJECT_STORE_BYTES, **quiet, **init})
+    except Exception as error:  # a bare Exception is what Ray raises where its processes are not up within 30 s
+        if type(error) is not Exception:
+            raise
+        raise RunError(
+            f"Ray did not start on this machine ({error}); where it is merely busy, the same command works a little later"
+        ) from error
 
 
 def _map_on_ray(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob], *, shut_down: bool) -> Iterator[ShardFacts]:
