@@ -1,5 +1,6 @@
 """A sweep file: a run file plus a `search:` part. Read, checked against the run it changes, and turned into trials."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -109,7 +110,7 @@ class Sweep(Spec):
     description: str = ""
 
     @classmethod
-    def read(cls, path: str | Path, overrides: Any = ()) -> Self:
+    def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
         """Read a sweep file. Raises SpecError for a file without search, and for a space that the run file does not take."""
         value = override(read_yaml(path), overrides)
         search = value.pop("search", None)
