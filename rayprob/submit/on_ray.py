@@ -23,7 +23,11 @@ NO_AGENT = (
     "(/tmp/ray/session_latest/logs/dashboard_agent.log there; a second Ray on one machine needs another "
     "--dashboard-agent-listen-port); try again"
 )
-NOISY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+NOISY = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
 SEE_CLUSTER = "`ray dashboard cluster/FILE.yaml` in another terminal opens the way to a cluster's job server"
 
 
