@@ -27,6 +27,7 @@ class Plan:
         self._admitted: deque[list[str]] = deque()
         self._next = next(shards_ahead, None)
         self._uses: Counter[str] = Counter()  # admitted micro batches that need a shard; its keys are the shards held
+        self._held_bytes = 0
 
     def admit(self) -> list[str]:
         """Admit some of the coming micro batches; return the shards to take hold of for them, the first needed first."""
@@ -35,7 +36,9 @@ class Plan:
             # The micro batch in hand is always admitted; check_budget has seen to it that its window fits.
             if self._next is None or len(self._admitted) >= MAX_AHEAD or (self._admitted and not self._fits(self._next)):
                 break
-            wanted += [shard for shard in self._next if shard not in self._uses]
+            new = self._new(self._next)
+            wanted += new
+            self._held_bytes += sum(map(self._size_bytes, new))
             self._uses.update(self._next)
             self._admitted.append(self._next)
             self._next = next(self._shards_ahead, None)
@@ -48,10 +51,14 @@ class Plan:
         done = [shard for shard in shards if not self._uses[shard]]
         for shard in done:
             del self._uses[shard]
+            self._held_bytes -= self._size_bytes(shard)
         return done
 
     def _fits(self, shards: list[str]) -> bool:
-        return sum(map(self._size_bytes, self._uses.keys() | set(shards))) <= self._budget_bytes
+        return self._held_bytes + sum(map(self._size_bytes, self._new(shards))) <= self._budget_bytes
+
+    def _new(self, shards: list[str]) -> list[str]:
+        return [shard for shard in shards if shard not in self._uses]
 
 
 class Prefetcher:
