@@ -39,6 +39,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/conformal_risk.py
 	$(BIN)/python benchmarks/predict_overhead.py --backbone resnet50 --size 224
 	$(BIN)/python benchmarks/shard_writing.py
+	$(BIN)/python benchmarks/scale.py --quick
 	$(BIN)/rayprob shard shards/coco-sample.yaml
 	$(BIN)/python benchmarks/loader_throughput.py shards/coco-sample
 
