@@ -15,19 +15,19 @@ LEGEND = (
 def show_calibration(console: Console, folder: str, report: CalibrationReport) -> None:
     """Print before -> after on holdout and val, each rule's label sets, what to know, and what was written."""
     comparisons = [report.holdout, *([report.reported] if report.reported else [])]
-    _line(console, f"{report.run}, calibrated by {report.reason}")
+    print_line(console, f"{report.run}, calibrated by {report.reason}")
     console.print(_honesty_table(comparisons))
     console.print(_rules_table(comparisons))
     console.print(LEGEND, style="dim", markup=False, soft_wrap=True)
     for note in report.notes:
-        _line(console, f"note: {note}")
+        print_line(console, f"note: {note}")
     folder = folder.rstrip("/")
-    _line(console, f"written: {folder}/bundle    {folder}/{REPORT_FILE}")
-    _line(console, f"next: rayprob predict {folder}/bundle IMAGES... --rule label_OF1    rayprob report {folder}")
+    print_line(console, f"written: {folder}/bundle    {folder}/{REPORT_FILE}")
+    print_line(console, f"next: rayprob predict {folder}/bundle IMAGES... --rule label_OF1    rayprob report {folder}")
 
 
 def _honesty_table(comparisons: list[Comparison]) -> Table:
-    table = _table("marginals, before -> after", [f"{at.split} ({at.num_samples:,} images)" for at in comparisons])
+    table = plain_table("marginals, before -> after", [f"{at.split} ({at.num_samples:,} images)" for at in comparisons])
     for heading, name in (("ECE", "ECE"), ("adaptive ECE", "adaptive_ECE"), ("Brier", "Brier"), ("NLL an image", "nll_nats")):
         numbers = ((getattr(at.before, name), getattr(at.after, name)) for at in comparisons)
         table.add_row(heading, *(f"{before:.4f} -> {after:.4f}" for before, after in numbers))
@@ -35,7 +35,7 @@ def _honesty_table(comparisons: list[Comparison]) -> Table:
 
 
 def _rules_table(comparisons: list[Comparison]) -> Table:
-    table = _table(
+    table = plain_table(
         "label sets", [f"{at.split}\n{heading}" for at in comparisons for heading in ("OF1", "CF1", "missed", "labels")]
     )
     _add(table, "0.5, before", [at.before_at_half for at in comparisons])
@@ -54,7 +54,8 @@ def _add(table: Table, rule: str, numbers: list[SetNumbers | None], style: str =
     table.add_row(rule, *cells, style=style)
 
 
-def _table(title: str, headings: list[str]) -> Table:
+def plain_table(title: str, headings: list[str]) -> Table:
+    """Return a table without lines, whose first column has no heading and whose others hold numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for heading in headings:
@@ -62,5 +63,6 @@ def _table(title: str, headings: list[str]) -> Table:
     return table
 
 
-def _line(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
+    """Print a line as it is, however long."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)

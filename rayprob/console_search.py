@@ -7,6 +7,7 @@ from rich.table import Table
 
 from rayprob.calibrate.search import REPORT_FILE, TABLE_FILE
 from rayprob.calibrate.search_report import Ranked, SearchReport
+from rayprob.console_calibrate import plain_table, print_line
 
 LEGEND = (
     "holdout: cross-validated, calibrator and thresholds fitted on the other folds, the parameter chosen on them too; best: "
@@ -20,19 +21,19 @@ SHORT = {"temperature": "temp.", "shared_platt": "shared", "identity": "raw"}
 def show_threshold_search(console: Console, report: SearchReport) -> None:
     """Print how fast it went, the policies side by side, the winners with their gains on val, and how to use them."""
     for line in _speed(report):
-        _line(console, line)
+        print_line(console, line)
     console.print(_policies_table(report))
     console.print(_winners_table(report))
     if report.num_reported is not None:
         console.print(_gains_table(report))
     console.print(LEGEND, style="dim", markup=False, soft_wrap=True)
     for note in report.notes:
-        _line(console, f"note: {note}")
+        print_line(console, f"note: {note}")
     folder = report.folder.rstrip("/")
-    _line(console, f"written: {folder}/{TABLE_FILE}    {folder}/{REPORT_FILE}")
+    print_line(console, f"written: {folder}/{TABLE_FILE}    {folder}/{REPORT_FILE}")
     for winner in report.winners:
         if winner.command:
-            _line(console, f"for {winner.objective}: {winner.command}    then --rule {winner.rule}")
+            print_line(console, f"for {winner.objective}: {winner.command}    then --rule {winner.rule}")
 
 
 def _speed(report: SearchReport) -> Iterator[str]:
@@ -48,7 +49,7 @@ def _speed(report: SearchReport) -> Iterator[str]:
 
 def _policies_table(report: SearchReport) -> Table:
     aims = [winner.objective for winner in report.winners]
-    table = _table("policies on holdout, with the calibrator that suits each best", aims)
+    table = plain_table("policies on holdout, with the calibrator that suits each best", aims)
     for reference in dict.fromkeys(one.name for one in report.references):
         found = {one.objective: one.holdout for one in report.references if one.name == reference}
         table.add_row(f"{reference}, raw", *(f"{found[aim]:.4f}" for aim in aims), style="dim")
@@ -63,7 +64,7 @@ def _best_of(report: SearchReport, policy: str, aim: str) -> str:
 
 
 def _winners_table(report: SearchReport) -> Table:
-    table = _table("winners", ["calibrator", "policy", "parameter", "holdout", "best", "val"])
+    table = plain_table("winners", ["calibrator", "policy", "parameter", "holdout", "best", "val"])
     for winner in report.winners:
         parameter = "-" if winner.parameter is None else f"{winner.parameter:.4g}"
         on_val = "-" if winner.val is None else f"{winner.val[winner.objective]:.4f}"
@@ -73,7 +74,7 @@ def _winners_table(report: SearchReport) -> Table:
 
 
 def _gains_table(report: SearchReport) -> Table:
-    table = _table(f"gains on val ({report.num_reported:,} images)", ["winner", "over", "there", "gain", "95 % interval"])
+    table = plain_table(f"gains on val ({report.num_reported:,} images)", ["winner", "over", "there", "gain", "95 % interval"])
     for winner in report.winners:
         assert winner.val is not None
         for gain in winner.gains:
@@ -81,15 +82,3 @@ def _gains_table(report: SearchReport) -> Table:
             numbers = (f"{value - gain.value:.4f}", f"{gain.value:+.4f}", f"{gain.low:+.4f} to {gain.high:+.4f}")
             table.add_row(f"for {winner.objective}: {gain.metric}", f"{value:.4f}", gain.over, *numbers)
     return table
-
-
-def _table(title: str, headings: list[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

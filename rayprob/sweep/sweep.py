@@ -4,12 +4,10 @@ import fcntl
 import json
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from rayprob import __version__, storage
@@ -22,7 +20,7 @@ from rayprob.sweep.search import Sweep, trial_folder
 from rayprob.sweep.study import Study, Trial
 from rayprob.sweep.trials import Director, Room, TrialsThread, error_of, room_for
 from rayprob.train.assess import assess
-from rayprob.train.launch import check_folder, ray_cluster
+from rayprob.train.launch import check_folder, ray_cluster, signals_call
 from rayprob.train.run import Run, absolute, check, identity
 
 log = logging.getLogger(__name__)
@@ -165,7 +163,14 @@ def _train(sweep: Sweep, study: Study, room: Room, tell: Tell) -> bool:
         sweep_folder=sweep.folder,
         restarts=sweep.run.placement.max_failures,
     )
-    with _signals_stop(director, tell):
+
+    def stop() -> None:
+        if director.is_stopping:
+            raise KeyboardInterrupt
+        director.is_stopping = True
+        tell({"kind": "stopping"})
+
+    with signals_call(stop):
         thread.start()
         while thread.is_alive():
             thread.join(timeout=POLL_S)
@@ -176,22 +181,6 @@ def _train(sweep: Sweep, study: Study, room: Room, tell: Tell) -> bool:
     if error is not None:
         raise error
     return not director.is_stopping
-
-
-@contextmanager
-def _signals_stop(director: Director, tell: Tell) -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        if director.is_stopping:
-            raise KeyboardInterrupt
-        director.is_stopping = True
-        tell({"kind": "stopping"})
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _on_val(sweep: Sweep, study: Study, dataset: Dataset, tell: Tell) -> dict[str, Any] | None:

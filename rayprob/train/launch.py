@@ -152,7 +152,13 @@ def _trainer(run: Run, workers: Workers) -> Any:
 
 
 def _follow(run: Run, fitting: _Fit, tail: HistoryTail, tell: Tell) -> Outcome:
-    with _signals_ask_to_stop(run.run_folder, tell):
+    def stop() -> None:
+        if folder.stop_is_asked(run.run_folder):
+            raise KeyboardInterrupt
+        folder.ask_to_stop(run.run_folder)
+        tell({"kind": "stopping"})
+
+    with signals_call(stop):
         fitting.start()
         while fitting.is_alive():
             fitting.join(timeout=0.3)
@@ -184,18 +190,16 @@ def _root_cause(error: BaseException) -> str:
 
 
 @contextmanager
-def _signals_ask_to_stop(run_folder: str, tell: Tell) -> Iterator[None]:
+def signals_call(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at SIGINT and SIGTERM instead of what they do; in the main thread only, for no other gets signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        if folder.stop_is_asked(run_folder):
-            raise KeyboardInterrupt
-        folder.ask_to_stop(run_folder)
-        tell({"kind": "stopping"})
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop()
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
