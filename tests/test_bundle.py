@@ -138,7 +138,7 @@ def test_an_unknown_rule_is_answered_with_the_rules_that_there_are() -> None:
     distribution = BernoulliDistribution(np.zeros((1, 3)))
     with pytest.raises(
         QueryError,
-        match=r"unknown rule for label sets 'label_cf1'; nearest: label_CF1; allowed: label_CF1, recall@0.2, best_F1, "
+        match=r"unknown rule for label sets 'label_cf1'; nearest: label_CF1, best_F1; allowed: label_CF1, recall@0.2, best_F1, "
         r"top_set, or a threshold from 0 to 1$",
     ):
         make().label_sets(distribution, "label_cf1")

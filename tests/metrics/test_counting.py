@@ -191,7 +191,7 @@ def test_bad_requests_are_named():
         MetricError, match=r"predicted_NL is float32 \[3, 4\]; give booleans of the shape of targets_NL, \[3, 4\]"
     ):
         count_metrics(scores_NL, TARGETS_NL)
-    with pytest.raises(MetricError, match="unknown objective 'of1'; allowed: OF1, CF1"):
+    with pytest.raises(MetricError, match="unknown objective 'of1'; nearest: OF1, CF1; allowed: OF1, CF1"):
         best_single_threshold(scores_NL, TARGETS_NL, objective="of1")
     with pytest.raises(MetricError, match="unknown CF1 'geometric'; allowed: harmonic, mean_of_f1"):
         count_metrics(PREDICTED_NL, TARGETS_NL, averaging=Averaging(cf1="geometric"))
