@@ -166,7 +166,8 @@ def test_unknown_backbones_name_the_nearest() -> None:
 
 def test_unknown_weights_name_the_known_ones() -> None:
     with pytest.raises(
-        ModelError, match=r"unknown weights of resnet18: 'IMAGENET1K_V3'; nearest: IMAGENET1K_V1; allowed: IMAGENET1K_V1, DEFAULT; or give a"
+        ModelError,
+        match=r"unknown weights of resnet18: 'IMAGENET1K_V3'; nearest: IMAGENET1K_V1; allowed: IMAGENET1K_V1, DEFAULT; or",
     ):
         build_backbone("resnet18", "IMAGENET1K_V3")
     with pytest.raises(ModelError, match=r"unknown weights of timm/resnet18: 'a4_in1k'; nearest: a3_in1k"):
