@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rayprob import __version__, storage
 from rayprob.data.manifest import Dataset
@@ -18,10 +18,12 @@ from rayprob.sweep.ledger import Ledger
 from rayprob.sweep.results import summarise, write_results
 from rayprob.sweep.search import Sweep, trial_folder
 from rayprob.sweep.study import Study, Trial
-from rayprob.sweep.trials import Director, Room, TrialsThread, error_of, room_for
 from rayprob.train.assess import assess
 from rayprob.train.launch import check_folder, ray_cluster, signals_call
 from rayprob.train.run import Run, absolute, check, identity
+
+if TYPE_CHECKING:
+    from rayprob.sweep.trials import Room
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,9 @@ def _sweep(sweep: Sweep, dataset: Dataset, tell: Tell) -> Swept:
     finished, placement = True, known.get("placement")
     if study.is_open():
         with ray_cluster(include_dashboard=True) as resources:
+            # Not before: when Ray is first imported, it reads settings that ray_cluster makes.
+            from rayprob.sweep.trials import room_for
+
             room = room_for(sweep.run, resources, sweep.search.max_concurrent)
             placement = placed(sweep.run, room).placement.model_dump(mode="json")
             check_trials(sweep, study, dataset, room)
@@ -77,13 +82,13 @@ def _sweep(sweep: Sweep, dataset: Dataset, tell: Tell) -> Swept:
     return Swept(sweep.folder, finished, summary)
 
 
-def check_trials(sweep: Sweep, study: Study, dataset: Dataset, room: Room) -> None:
+def check_trials(sweep: Sweep, study: Study, dataset: Dataset, room: "Room") -> None:
     """Raise SpecError where the first trial does not go with the dataset or the number of workers."""
     for run in (sweep.trial_run(0, {}), *(sweep.trial_run(t.number, t.params, t.seed) for t in study.trials.values())):
         check(placed(run, room), dataset, room.workers.num_workers)
 
 
-def placed(run: Run, room: Room) -> Run:
+def placed(run: Run, room: "Room") -> Run:
     """Return the run with its placement said in numbers, so that it computes the same wherever it runs."""
     workers = room.workers
     update = {"num_workers": workers.num_workers, "use_gpu": workers.use_gpu, "cpus_per_worker": workers.cpus_per_worker}
@@ -149,8 +154,9 @@ def _identity(sweep: Sweep, dataset: Dataset) -> dict[str, Any]:
     return {"run": run, "search": search, "dataset_fingerprint": dataset.fingerprint, "rayprob": __version__}
 
 
-def _train(sweep: Sweep, study: Study, room: Room, tell: Tell) -> bool:
+def _train(sweep: Sweep, study: Study, room: "Room", tell: Tell) -> bool:
     """Run trials until none is left or somebody stops the sweep; return whether none is left."""
+    from rayprob.sweep.trials import Director, TrialsThread, error_of
 
     def make_run(trial: Trial) -> Run:
         return placed(sweep.trial_run(trial.number, trial.params, trial.seed), room)

@@ -201,6 +201,14 @@ def test_a_trial_of_two_workers_trains_under_ray_train(make_run: MakeRun, tmp_pa
     assert [row["world_size"] for row in starts(tmp_path / "sweep", 0)] == [2]
 
 
+def test_ray_is_not_imported_before_its_settings_are_made() -> None:
+    # Ray reads RAY_AUTH_MODE at its first import; with it too late, a sweep's own cluster refuses its own driver.
+    modules = "rayprob.cli, rayprob.console_sweep, rayprob.sweep.sweep, rayprob.report.sweep_page"
+    script = f"import sys, {modules}\nprint('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_two_sweeps_with_one_name_are_told_apart(make_run: MakeRun, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     file = sweep_file(make_run, tmp_path, trials=1)
