@@ -167,18 +167,25 @@ def report_on(folder: str, bundle: Bundle, fit: CrossFit, holdout: Predictions, 
 
 def compare_reported(folder: str, bundle: Bundle) -> tuple[Comparison | None, list[str]]:
     """Return what the bundle is worth on val where there are predictions of it, and a note where there are none."""
-    path = storage.join(folder, "predictions", f"{REPORTED}.parquet")
-    renew = f"`rayprob evaluate {folder} --split {REPORTED}` writes them, then calibrate again"
-    if not storage.exists(path):
-        return None, [f"no predictions of {REPORTED} to report on: {renew}"]
-    predictions = Predictions.read(path)
-    stale = staleness(predictions, bundle)
-    if stale:
-        return None, [f"the predictions of {REPORTED} are not of this bundle ({stale}): {renew}"]
+    predictions, notes = open_reported(folder, bundle, then="calibrate")
+    if predictions is None:
+        return None, notes
     distribution = bundle.distribution(predictions.outputs)
     marginals_NL = distribution.marginals()
     rules = Rules(bundle.thresholds, bundle.guarantees)
     return compare(predictions, distribution, {rule: rules.decide(marginals_NL, rule) for rule in ("0.5", *rules.fitted)}), []
+
+
+def open_reported(folder: str, bundle: Bundle, *, then: str) -> tuple[Predictions | None, list[str]]:
+    """Return the predictions of val, or why there are none to report on; `then` is what to do again once there are."""
+    path = storage.join(folder, "predictions", f"{REPORTED}.parquet")
+    renew = f"`rayprob evaluate {folder} --split {REPORTED}` writes them, then {then} again"
+    if not storage.exists(path):
+        return None, [f"no predictions of {REPORTED} to report on: {renew}"]
+    predictions = Predictions.read(path)
+    if stale := staleness(predictions, bundle):
+        return None, [f"the predictions of {REPORTED} are not of this bundle ({stale}): {renew}"]
+    return predictions, []
 
 
 def notes_on(fit: CrossFit, holdout: Predictions, spec: CalibrateSpec) -> list[str]:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from rayprob import storage
 from rayprob.bundle import Bundle
-from rayprob.calibrate.calibrate import REPORTED, open_bundle, open_holdout, staleness
+from rayprob.calibrate.calibrate import open_bundle, open_holdout, open_reported
 from rayprob.calibrate.candidates import GLOBAL, Family, fitted_families, fold_up, global_family, policies_of
 from rayprob.calibrate.crossfit import AUTO, CalibrateSpec
 from rayprob.calibrate.search_report import Ranked, SearchReport
@@ -115,7 +115,7 @@ def folding(spec: SearchSpec) -> CalibrateSpec:
 
 def report_on(spec: SearchSpec, bundle: Bundle, holdout: Predictions, searched: Searched) -> SearchReport:
     """Return who won, and what the winners and references are worth on val where there are predictions of it."""
-    val, notes = open_reported(spec.run, bundle)
+    val, notes = open_reported(spec.run, bundle, then="search")
     references = [reference for aim in spec.objectives for reference in references_of(aim, holdout, searched.optimum, val)]
     winners = [winner_of(spec, aim, holdout, searched.families, val, references) for aim in spec.objectives]
     cuts = sum(len(family.parameters_C) for family in searched.families if family.policy == GLOBAL)
@@ -136,17 +136,6 @@ def report_on(spec: SearchSpec, bundle: Bundle, holdout: Predictions, searched: 
         ),
         notes=(*notes_on(spec, holdout, searched.families, winners), *notes),
     )
-
-
-def open_reported(folder: str, bundle: Bundle) -> tuple[Predictions | None, list[str]]:
-    """Return the predictions of val, or why there are none to report on."""
-    path = storage.join(folder, "predictions", f"{REPORTED}.parquet")
-    renew = f"`rayprob evaluate {folder} --split {REPORTED}` writes them, then search again"
-    if not storage.exists(path):
-        return None, [f"no predictions of {REPORTED} to report on: {renew}"]
-    predictions = Predictions.read(path)
-    stale = staleness(predictions, bundle)
-    return (None, [f"the predictions of {REPORTED} are not of this bundle ({stale}): {renew}"]) if stale else (predictions, [])
 
 
 def write(folder: str, families: Sequence[Family], report: SearchReport) -> None:

@@ -17,7 +17,8 @@ from rayprob.data.manifest import Dataset
 from rayprob.sweep.ledger import read_ledger
 from rayprob.sweep.search import Sweep, described, trial_folder
 from rayprob.sweep.study import Study, Trial
-from rayprob.sweep.work import costs, past_evaluations
+from rayprob.sweep.work import costs, evaluations_of
+from rayprob.train.folder import open_run
 from rayprob.train.history import read_history
 
 VERSIONS = ("torch", "ray", "optuna")
@@ -28,9 +29,10 @@ def trial_row(sweep: Sweep, trial: Trial) -> Row:
     """Return all that is known of a trial, as plain data; its numbers are those of the evaluation that its bundle holds."""
     folder = trial_folder(sweep.folder, trial.number)
     rows = read_history(folder)
-    evaluations = past_evaluations(folder)
+    evaluations = evaluations_of(rows)
     kept = _kept(rows, evaluations)
-    cost = costs(rows, sweep.trial_run(trial.number, trial.params, trial.seed).stream.global_batch)
+    # Parameters that make no run have no run file, and no rows.
+    cost = costs(rows, open_run(folder).stream.global_batch if rows else 1)
     known = {**cost, **kept}
     starts = [row for row in rows if row["kind"] == "start"]
     metrics = sweep.search.metric
@@ -190,12 +192,9 @@ def _one_type(values: list[Any]) -> list[Any]:
 
 
 def best_yaml(sweep: Sweep, best: Trial, summary: dict[str, Any]) -> str:
-    """Return a complete run file that repeats the best trial as a run of its own."""
-    run = sweep.trial_run(best.number, best.params, best.seed)
-    placed = summary.get("placement") or {}
-    placement = run.placement.model_copy(update=placed)
-    name = f"{sweep.run.name}-best"
-    run = run.model_copy(update={"name": name, "folder": None, "placement": placement})
+    """Return a complete run file that repeats the best trial, as it was trained, as a run of its own."""
+    trained = open_run(trial_folder(sweep.folder, best.number))
+    run = trained.model_copy(update={"name": f"{sweep.run.name}-best", "folder": None})
     metric = sweep.search.metric[0]
     lines = [
         f"# The best of the {len(summary['trials'])} trials of the sweep {sweep.run.name}: trial {best.number}, "

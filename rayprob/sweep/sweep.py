@@ -64,28 +64,21 @@ def _sweep(sweep: Sweep, dataset: Dataset, tell: Tell) -> Swept:
     study = Study(sweep, Ledger(sweep.folder))
     started_at_s = time.monotonic()
     known = {} if study.is_open() else _known(sweep)
-    finished, placement = True, known.get("placement")
+    finished = True
     if study.is_open():
         with ray_cluster(include_dashboard=True) as resources:
             # Not before: when Ray is first imported, it reads settings that ray_cluster makes.
             from rayprob.sweep.trials import room_for
 
             room = room_for(sweep.run, resources, sweep.search.max_concurrent)
-            placement = placed(sweep.run, room).placement.model_dump(mode="json")
-            check_trials(sweep, study, dataset, room)
+            check(placed(sweep.trial_run(0, {}), room), dataset, room.workers.num_workers)
             tell({"kind": "launch", "study": study, "room": room, "folder": sweep.folder})
             finished = _train(sweep, study, room, tell)
     elapsed_s = _known(sweep).get("elapsed_s", 0.0) + time.monotonic() - started_at_s
     val = (known.get("val") or _on_val(sweep, study, dataset, tell)) if finished else None
-    summary = {**summarise(sweep, study, val, elapsed_s), "placement": placement}
+    summary = summarise(sweep, study, val, elapsed_s)
     write_results(sweep, study, summary)
     return Swept(sweep.folder, finished, summary)
-
-
-def check_trials(sweep: Sweep, study: Study, dataset: Dataset, room: "Room") -> None:
-    """Raise SpecError where the first trial does not go with the dataset or the number of workers."""
-    for run in (sweep.trial_run(0, {}), *(sweep.trial_run(t.number, t.params, t.seed) for t in study.trials.values())):
-        check(placed(run, room), dataset, room.workers.num_workers)
 
 
 def placed(run: Run, room: "Room") -> Run:

@@ -13,7 +13,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from rayprob import errors, storage
+from rayprob import storage
 from rayprob.errors import RayprobError, RunError
 from rayprob.sweep.study import DONE, WAIT, Study, Trial
 from rayprob.sweep.work import as_report, costs, train_here, train_trial
@@ -242,4 +242,4 @@ def error_of(thread: TrialsThread) -> RayprobError | None:
     if isinstance(thread.error, RayprobError):
         return thread.error
     text = str(thread.error).strip().splitlines() or ["no message"]
-    return errors.RunError(f"Ray Tune failed: {type(thread.error).__name__}: {text[-1]}; the same command goes on")
+    return RunError(f"Ray Tune failed: {type(thread.error).__name__}: {text[-1]}; the same command goes on")

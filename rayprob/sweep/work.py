@@ -25,7 +25,7 @@ def train_trial(run: Run, train: Train, report: Report) -> Outcome:
 
     Where memory runs out, the micro batch is halved, as often as it can be. Raises OutOfMemory where one image is too much.
     """
-    for numbers in past_evaluations(run.run_folder):
+    for numbers in evaluations_of(read_history(run.run_folder)):
         report(numbers)
     while True:
         try:
@@ -63,9 +63,8 @@ def train_here(run: Run, report: Report) -> Outcome:
     return fit(run, Place(0, 1, 1), device, report=report)
 
 
-def past_evaluations(run_folder: str) -> list[dict[str, Any]]:
-    """Return what `report` would have got from the evaluations that a run's history holds."""
-    rows = read_history(run_folder)
+def evaluations_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what `report` would have got from the evaluations in the rows of a run's history."""
     per_epoch = next((row["steps_per_epoch"] for row in rows if row["kind"] == "start"), None)
     return [as_report(row, per_epoch) for row in rows if row["kind"] == "evaluation" and per_epoch]
 

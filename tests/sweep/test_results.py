@@ -63,7 +63,9 @@ def test_without_fresh_seeds_nothing_is_said_of_noise() -> None:
 @pytest.fixture
 def swept(make_sweep: MakeSweep) -> tuple[Sweep, Study]:
     """A sweep of a default and two trials, trained here; the third failed."""
-    sweep = make_sweep({"duration": {"steps": 6}}, trials=2, sampler="random")
+    sweep = make_sweep(
+        {"duration": {"steps": 6}, "placement": {"num_workers": 1, "micro_batch": 8}}, trials=2, sampler="random"
+    )
     study = Study(sweep, Ledger(sweep.folder))
     while isinstance(trial := study.next(), Trial):
         run = sweep.trial_run(trial.number, trial.params, trial.seed)
@@ -78,8 +80,7 @@ def swept(make_sweep: MakeSweep) -> tuple[Sweep, Study]:
 def test_tables_hold_a_row_a_trial_and_the_best_run_file_is_its_run(swept: tuple[Sweep, Study], tmp_path: Path) -> None:
     sweep, study = swept
     summary = summarise(sweep, study, None, 1.0)
-    placement = {**sweep.run.placement.model_dump(mode="json"), "num_workers": 1}
-    write_results(sweep, study, {**summary, "placement": placement})
+    write_results(sweep, study, summary)
     table = pq.read_table(f"{sweep.folder}/results.parquet").to_pylist()
     assert [entry["state"] for entry in table] == ["finished", "finished", "failed"]
     assert table[0]["set.optimizer.lr"] == sweep.run.optimizer.lr
@@ -89,6 +90,7 @@ def test_tables_hold_a_row_a_trial_and_the_best_run_file_is_its_run(swept: tuple
     run = Run.read(f"{sweep.folder}/best.yaml")
     assert run.run_folder == "runs/tiny-best"
     assert run.placement.num_workers == 1
+    assert run.placement.micro_batch == 8
     expected = sweep.trial_run(best.number, best.params, best.seed).model_dump(exclude={"name", "folder", "placement"})
     assert run.model_dump(exclude={"name", "folder", "placement"}) == expected
     assert list(Path(sweep.folder, "tensorboard").rglob("events.out.tfevents.*"))

@@ -17,6 +17,7 @@ import yaml
 from rayprob.data.manifest import Dataset
 from rayprob.errors import RunError
 from rayprob.sweep.ledger import Ledger, read_ledger
+from rayprob.sweep.results import summarise
 from rayprob.sweep.search import Sweep
 from rayprob.sweep.study import Study
 from rayprob.sweep.sweep import alone_in, claim, clear, run_sweep
@@ -270,6 +271,8 @@ def test_parameters_that_make_no_run_fail_their_trial_and_not_the_sweep(make_run
     assert states["focal"] == ("running", "")
     assert states["bce"][0] == "failed"
     assert states["bce"][1].startswith("SpecError: trial ")
+    rows = {row["params"]["loss.name"]: row for row in summarise(sweep, study, None, 1.0)["trials"]}
+    assert (rows["bce"]["state"], rows["bce"]["values"]) == ("failed", {})
 
 
 @pytest.mark.parametrize(
