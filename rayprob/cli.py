@@ -1,4 +1,4 @@
-"""The front door: one verb a function; only this file prints. Heavy imports stay inside the verbs, so that --help is fast."""
+"""The front door: one verb a function, and only verbs print. Heavy imports stay inside them, so that --help is fast."""
 
 import json
 import logging
@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from rayprob.cli_clusters import doctor, submit
+from rayprob.cli_trained import export, predict, report
 from rayprob.errors import RayprobError
+from rayprob.terminal import Overrides, err, out
 
 app = typer.Typer(
     name="rayprob",
@@ -20,12 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; repeat for more.")
-]
 
 
 @app.callback()
@@ -298,182 +294,8 @@ def calibrate(
     show_calibration(out, run_folder, report)
 
 
-@app.command()
-def predict(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a run's, such as runs/demo.")],
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...", help="JPEG or PNG files, folders, globs, built datasets.")
-    ],
-    queries: Annotated[
-        list[str] | None, typer.Option("--query", "-q", metavar="Q", help="Such as 'P(fork | dining table, !person)'; repeat.")
-    ] = None,
-    evidence: Annotated[
-        list[str] | None, typer.Option("--evidence", "-e", metavar="LABEL=1", help="What you know of all images; repeat.")
-    ] = None,
-    rule: Annotated[str | None, typer.Option("--rule", help="How label sets are chosen: label_OF1, recall@0.1, 0.5...")] = None,
-    top: Annotated[int, typer.Option("--top", help="How many labels and label sets to list.")] = 5,
-    split: Annotated[str, typer.Option("--split", help="Which split of a built dataset.")] = "val",
-    others: Annotated[
-        list[str] | None, typer.Option("--ensemble", metavar="BUNDLE", help="Another bundle, to predict together; repeat.")
-    ] = None,
-    mc_dropout: Annotated[int, typer.Option("--mc-dropout", metavar="N", help="Uncertainty by N passes with dropout.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each image, nothing else.")] = False,
-    parquet: Annotated[str | None, typer.Option(metavar="FILE", help="Write a table; goes on where it was stopped.")] = None,
-    on_ray: Annotated[bool, typer.Option("--ray", help="Write the table's parts on Ray: a cluster, or all CPUs.")] = False,
-    figure: Annotated[str | None, typer.Option(metavar="DIR", help="Write a PNG for each image, with bars beside it.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Exit with 0 although some images could not be read.")] = False,
-    batch: Annotated[int, typer.Option("--batch", help="Images computed at a time.")] = 16,
-) -> None:
-    """Say what is in images: label sets, their guarantee, answers to queries given evidence, and how uncertain they are.
-
-    Images that cannot be read are named; the others are predicted all the same, and the exit code is 1 at the end.
-    """
-    from rayprob.console_predict import finish, show_outcomes, write_parquet
-    from rayprob.predict.predict import Job
-
-    if (parquet and (as_json or figure)) or (on_ray and not parquet):
-        raise typer.BadParameter("--parquet writes a table and nothing else, and --ray needs it: leave out --json and --figure")
-    asked = {"queries": queries or (), "evidence": evidence or (), "rule": rule, "top": top}
-    asked |= {"mc_dropout": mc_dropout, "batch": batch}
-    job = Job((bundle, *(others or ())), tuple(images), asked, split)
-    if parquet:
-        counts = write_parquet(out, err, job, parquet, on_ray=on_ray)
-    else:
-        counts = show_outcomes(out, err, job, as_json=as_json, figures=figure)
-    finish(err, *counts, skip_bad=skip_bad)
-
-
-@app.command()
-def export(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a run's, such as runs/demo.")],
-    onnx: Annotated[str, typer.Option("--onnx", metavar="FILE", help="Where to write the ONNX graph, such as demo.onnx.")],
-) -> None:
-    """Write a bundle as one ONNX graph, from pixels to calibrated probabilities, checked against PyTorch."""
-    from rayprob.bundle import Bundle
-    from rayprob.export.onnx_file import TOLERANCE, export_onnx
-    from rayprob.predict.predict import bundle_fingerprint, bundle_folder
-
-    folder = bundle_folder(bundle)
-    exported = export_onnx(Bundle.load(folder), onnx, fingerprint=bundle_fingerprint(folder))
-    out.print(f"{exported.path}: {exported.size_bytes / 1e6:.1f} MB; {', '.join(exported.outputs)}", soft_wrap=True)
-    batches = ", ".join(map(str, exported.batches))
-    out.print(
-        f"onnxruntime differs from PyTorch by {exported.largest_difference:.1e} at most (allowed {TOLERANCE:.0e}), "
-        f"for batches of {batches} images of several sizes",
-        soft_wrap=True,
-    )
-
-
-@app.command()
-def report(
-    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of an evaluated run, such as runs/demo.")],
-    split: Annotated[str | None, typer.Option("--split", help="Which split: val, or holdout where val is not there.")] = None,
-    path: Annotated[
-        str | None, typer.Option("--out", metavar="FILE", help="Where to write; by default RUN/report.html.")
-    ] = None,
-) -> None:
-    """Write one HTML page about a run, or about a sweep: numbers, charts, images, how it was made."""
-    from rayprob.report.sweep_files import is_sweep
-
-    if is_sweep(run_folder):
-        _report_sweep(run_folder, split, path)
-        return
-    from rayprob.report.report import report as write_page
-
-    with err.status("drawing the page"):
-        written = write_page(run_folder, split, path)
-    out.print(
-        f"{written.path}: {written.num_samples:,} images of {written.split}, {written.size_bytes / 1e6:.1f} MB", soft_wrap=True
-    )
-    for note in written.notes:
-        out.print(f"note: {note.text}{f' {note.command}' if note.command else ''}", markup=False, soft_wrap=True)
-
-
-def _report_sweep(folder: str, split: str | None, path: str | None) -> None:
-    from rayprob.report.sweep_page import sweep_report
-
-    if split is not None:
-        raise typer.BadParameter("the page of a sweep is about the split it chose on: leave out --split")
-    with err.status("drawing the page"):
-        written = sweep_report(folder, path)
-    out.print(f"{written.path}: {written.num_trials:,} trials, {written.size_bytes / 1e6:.1f} MB", soft_wrap=True)
-
-
-@app.command()
-def submit(
-    run_file: Annotated[
-        str | None, typer.Argument(metavar="RUN_OR_SWEEP.yaml", help="What to train, or to tune where it has a search part.")
-    ] = None,
-    overrides: Overrides = None,
-    address: Annotated[
-        str | None, typer.Option(metavar="URL", help="The cluster's job server; by default http://127.0.0.1:8265.")
-    ] = None,
-    job_id: Annotated[
-        str | None, typer.Option("--id", metavar="NAME", help="The job's name; by default the run's and the time.")
-    ] = None,
-    env: Annotated[
-        list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="An environment variable of the job; repeat.")
-    ] = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the log.")] = False,
-    attach: Annotated[
-        str | None, typer.Option("--attach", metavar="ID", help="Follow a job that was submitted before.")
-    ] = None,
-    stop: Annotated[str | None, typer.Option("--stop", metavar="ID", help="Stop a job; it saves first.")] = None,
-) -> None:
-    """Run a run or sweep file as a job of a Ray cluster, and follow its log; the exit code is that of the job's end.
-
-    The job brings this package and the file with what it extends, and nothing else. Ctrl-C leaves it running.
-    """
-    if sum(part is not None for part in (run_file, attach, stop)) != 1:
-        raise typer.BadParameter("give one of RUN_OR_SWEEP.yaml, --attach ID, --stop ID")
-    from rayprob import console_submit
-    from rayprob.submit.on_ray import Jobs
-
-    if stop:
-        console_submit.stop(err, Jobs(address), stop)
-        return
-    if run_file:
-        name, job = console_submit.read_job(run_file, overrides or ())
-        variables = console_submit.parse_env(env or ())
-        jobs, attach = Jobs(address), console_submit.job_id_of(name, job_id)
-        console_submit.submit(err, jobs, job, attach, variables)
-        if no_wait:
-            return
-    else:
-        jobs = Jobs(address)
-    assert attach
-    raise typer.Exit(console_submit.watch(err, jobs, attach))
-
-
-@app.command()
-def doctor(
-    cluster: Annotated[
-        bool, typer.Option("--cluster", help="Look at every node of the cluster, instead of this machine.")
-    ] = False,
-    uris: Annotated[
-        list[str] | None, typer.Option("--storage", metavar="URI", help="A folder to write to and read from; repeat for more.")
-    ] = None,
-    cache_dir: Annotated[
-        str, typer.Option("--cache-dir", metavar="DIR", help="Where shards would be cached: stream.cache_dir.")
-    ] = "~/.cache/rayprob/shards",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
-) -> None:
-    """Look before a long job: versions, GPUs, memory, storage, clocks, network, and what to do; exit code 1 for a fault.
-
-    With --cluster, on every node of the cluster that RAY_ADDRESS names: inside a submitted job, that of the job.
-    """
-    from rayprob.console_doctor import examine, show_findings
-    from rayprob.doctor.findings import findings, is_fit
-
-    facts = examine(err, tuple(uris or ()), cache_dir, cluster=cluster)
-    found = findings(facts)
-    if as_json:
-        said = [finding.to_dict() for finding in found]
-        typer.echo(json.dumps({"is_fit": is_fit(found), "findings": said, "facts": facts.to_dict()}))
-    else:
-        show_findings(out, found)
-    if not is_fit(found):
-        raise typer.Exit(1)
+for verb in (predict, export, report, submit, doctor):
+    app.command()(verb)
 
 
 def main() -> None:

@@ -17,6 +17,9 @@ FLOORS = (
     ("sweep", "calibrate", "predict", "report", "export", "serve", "doctor", "submit"),
     (
         "cli",
+        "cli_clusters",
+        "cli_trained",
+        "terminal",
         "console",
         "console_data",
         "console_calibrate",

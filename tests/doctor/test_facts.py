@@ -119,7 +119,7 @@ def test_a_rank_that_nobody_meets_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture(autouse=True)
 def _wide_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rayprob.doctor.facts.DISK_PROBE_BYTES", 2**20)
-    monkeypatch.setattr("rayprob.cli.out", Console(highlight=False, width=200))
+    monkeypatch.setattr("rayprob.cli_clusters.out", Console(highlight=False, width=200))
 
 
 def doctor(*arguments: str) -> tuple[int, str]:
