@@ -48,6 +48,7 @@ class RunView:
             "step": self._step,
             "evaluation": self._evaluation,
             "stopping": self._stopping,
+            "notice": self._notice,
             "finished": self._finished,
         }.get(event["kind"])
         if show:
@@ -57,7 +58,8 @@ class RunView:
         self._launched_at_s = time.monotonic()
         device = "GPU" if event["use_gpu"] else f"{event['cpus_per_worker']} CPU(s)"
         word = f"resuming from step {event['step']}" if event["step"] else "starting"
-        self._line(f"{word} with {event['num_workers']} worker(s), {device} each; everything lies in {event['folder']}")
+        least = f"{event['least']} to " if event.get("least") else ""
+        self._line(f"{word} with {least}{event['num_workers']} worker(s), {device} each; everything lies in {event['folder']}")
         self._progress.console.print("[dim]Ctrl-C saves and stops; the same command goes on[/dim]")
 
     def _features(self, event: dict[str, Any]) -> None:
@@ -94,6 +96,11 @@ class RunView:
             f"OF1 {event['OF1']:.3f} at 0.5, {event['best_OF1']:.3f} at {event['best_threshold']:.2f}  "
             f"NLL {event['nll_nats']:.2f} nats{in_use}{best}"
         )
+
+    def _notice(self, event: dict[str, Any]) -> None:
+        left = f" in {event['seconds_left']:.0f} s" if event["seconds_left"] is not None else ""
+        nodes = ", ".join(node[:8] for node in event["nodes"])
+        self._line(f"step {event['step']:>6}  node {nodes} will be taken away{left}: saved; training goes on until then")
 
     def _stopping(self, event: dict[str, Any]) -> None:
         self._line("saving at the next step, then stopping; Ctrl-C again abandons the steps since the last checkpoint")

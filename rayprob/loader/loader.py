@@ -21,15 +21,29 @@ class TrainStream(Stream):
     """The endless training stream of one rank: every sample of the split at most once an epoch."""
 
     def __init__(
-        self, manifest: Manifest, spec: StreamSpec, transform: Transform, *, seed: int, place: Place, micro_batch: int
+        self,
+        manifest: Manifest,
+        spec: StreamSpec,
+        transform: Transform,
+        *,
+        seed: int,
+        place: Place,
+        micro_batch: int,
+        shares: int | None = None,
     ) -> None:
-        """Raise SpecError where batch sizes, lanes and world size do not fit each other or the split."""
+        """Deal out a global batch in so many `shares`, by default one a rank; micro batches are equal for any world size.
+
+        Raises SpecError where batch sizes, lanes, shares and world size do not fit each other or the split.
+        """
         super().__init__(manifest, spec, transform, seed=seed, place=place, micro_batch=micro_batch)
         order.check_global_batch(len(manifest), lanes=spec.lanes, global_batch=spec.global_batch)
-        self._lanes = order.rank_lanes(place, spec.lanes)
-        self.micro_batches_per_step = order.micro_batches_per_step(spec.global_batch, micro_batch, place.world_size)
+        shares = shares or place.world_size
+        self.shares = order.rank_shares(place, shares)
+        self._lanes = order.rank_lanes(place, spec.lanes, shares)
+        self.micro_batches_per_share = order.micro_batches_per_step(spec.global_batch, micro_batch, shares)
+        self.micro_batches_per_step = self.micro_batches_per_share * len(self.shares)
         self.batches_per_epoch = len(manifest) // spec.global_batch
-        lanes = spec.lanes // place.world_size * place.local_world_size
+        lanes = -(-shares // place.world_size) * (spec.lanes // shares) * place.local_world_size
         self._check_cache(lanes * spec.window_shards, f"{lanes} lanes x window_shards {spec.window_shards}")
 
     def next(self, cursor: Cursor) -> Cursor:

@@ -103,10 +103,27 @@ def epoch_order(
     return np.stack(list(order.batches(range(lanes))))
 
 
-def rank_lanes(place: Place, lanes: int) -> range:
-    """Return the lanes of a rank: r, r + world_size, ... Raises SpecError where world_size does not divide `lanes`."""
-    check_world_size(place.world_size, lanes)
-    return range(place.rank, lanes, place.world_size)
+def rank_shares(place: Place, shares: int) -> range:
+    """Return which of the `shares` equal parts of a global batch a rank takes: r, r + world_size, ...
+
+    As many shares as ranks is the rule; with more, the same shares are dealt out anew to any smaller number of ranks.
+    Raises SpecError where a rank would have none.
+    """
+    if place.world_size > shares:
+        raise SpecError(
+            f"world_size {place.world_size} is more than the {shares} shares of a global batch; allowed: 1 to {shares}"
+        )
+    return range(place.rank, shares, place.world_size)
+
+
+def rank_lanes(place: Place, lanes: int, shares: int | None = None) -> list[int]:
+    """Return the lanes of a rank, share by share: of share s, lanes s, s + shares, ... Without `shares`, each rank has one.
+
+    Raises SpecError where the number of shares does not divide `lanes`, or leaves a rank without any.
+    """
+    shares = shares or place.world_size
+    check_world_size(shares, lanes)
+    return [lane for share in rank_shares(place, shares) for lane in range(share, lanes, shares)]
 
 
 def evaluation_rows(num_samples: int, place: Place) -> NDArray[np.int64]:

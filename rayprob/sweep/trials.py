@@ -213,7 +213,7 @@ def room_for(run: Run, resources: Mapping[str, float], max_concurrent: int | str
     placement = run.placement
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
     use_gpu = gpus > 0 if placement.use_gpu == "auto" else placement.use_gpu
-    num_workers = 1 if placement.num_workers == "auto" else placement.num_workers
+    num_workers = 1 if placement.most_workers == "auto" else placement.most_workers
     if use_gpu and num_workers > gpus:
         raise RunError(
             f"a trial takes {num_workers} GPU(s), one for each of placement.num_workers, and this cluster has {gpus}; "

@@ -42,7 +42,7 @@ def train_trial(run: Run, train: Train, report: Report) -> Outcome:
 
 def halved(run: Run) -> Run | None:
     """Return the run with half the micro batch; None where it is one image already."""
-    world_size = int(run.placement.num_workers) if run.placement.num_workers != "auto" else 1
+    world_size = 1 if run.placement.most_workers == "auto" else run.placement.most_workers
     micro_batch = run.micro_batch(world_size)
     if micro_batch == 1:
         return None

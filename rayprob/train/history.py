@@ -1,6 +1,6 @@
 """What a run writes down as it goes: one line per event in `metrics.jsonl`, and the same as TensorBoard scalars.
 
-Only rank 0 holds a History. Rows are plain dicts with `kind` ("start", "step" or "evaluation") and `step`. A resumed run
+Only rank 0 holds a History. Rows are dicts with `kind` ("start", "step", "evaluation" or "notice") and `step`. A resumed run
 first drops the rows after its checkpoint, since it will write them again.
 """
 
@@ -38,7 +38,7 @@ class History:
         if self._is_local:
             with open(storage.local_path(self._uri), "a") as file:
                 file.write(json.dumps(row) + "\n")
-        if self._board and kind != "start":
+        if self._board and kind not in ("start", "notice"):
             for name, value in scalars(values):
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 

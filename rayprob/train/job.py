@@ -25,14 +25,16 @@ from rayprob.train.state import Ema, TrainState, list_checkpoints, load_first, n
 
 @dataclass(frozen=True)
 class Clock:
-    """Since when time has not been added to the progress, and when a checkpoint was last written."""
+    """Since when time has not been added to the progress, and when a checkpoint was last written, and `heed` called."""
 
     elapsed_since_s: float
     saved_at_s: float
+    looked_at_s: float
 
     @classmethod
     def start(cls) -> "Clock":
-        return cls(time.perf_counter(), time.perf_counter())
+        now_s = time.perf_counter()
+        return cls(now_s, now_s, now_s)
 
 
 @dataclass
@@ -75,7 +77,13 @@ def prepare(run: Run, place: Place, device: torch.device) -> Job:
     train_split, holdout_split = dataset.split(run.data.train_split), dataset.split(run.evaluation.split)
     micro_batch = run.micro_batch(place.world_size)
     stream = TrainStream(
-        train_split, run.stream, build_transform(run.transforms.train), seed=run.seed, place=place, micro_batch=micro_batch
+        train_split,
+        run.stream,
+        build_transform(run.transforms.train),
+        seed=run.seed,
+        place=place,
+        micro_batch=micro_batch,
+        shares=run.shares(place.world_size),
     )
     holdout = EvalStream(
         holdout_split, run.stream, build_transform(run.transforms.evaluate), place=place, micro_batch=run.evaluation.micro_batch

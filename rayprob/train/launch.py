@@ -4,10 +4,10 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 from rayprob import errors, storage
@@ -30,19 +30,25 @@ RAY_SETTINGS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-# A cluster that adds nodes for a run needs minutes for it; Ray's default of 60 s gives up ten times in as many.
-JOINED_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800"}
+JOINED_SETTINGS = {
+    # A cluster that adds nodes for a run needs minutes for it; Ray's default of 60 s gives up ten times in as many.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",  # one more process, which tells a run that a node will go
+}
+# For a while Ray counts on a node that is lost, and waits so long for it before it goes on with what is left.
+ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60"}
 
 Tell = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many Ray workers train, and what each one holds."""
+    """How many Ray workers train, what each one holds, and with how few of them an elastic run goes on."""
 
     num_workers: int
     use_gpu: bool
     cpus_per_worker: int
+    least: int | None = None
 
 
 def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Outcome:
@@ -59,7 +65,8 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
     if claim.is_finished:
         tell({"kind": "finished", "step": claim.step, "folder": claim.folder})
         return finished_outcome(run)
-    with ray_cluster() as resources:
+    is_elastic = isinstance(run.placement.num_workers, tuple)
+    with ray_cluster(ELASTIC_SETTINGS if is_elastic else {}) as resources:
         workers = place_workers(run, resources)
         check(run, dataset, workers.num_workers)
         tell({"kind": "launch", "step": claim.step, "folder": claim.folder, **vars(workers)})
@@ -67,11 +74,11 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
 
 
 @contextmanager
-def ray_cluster(**init: Any) -> Iterator[dict[str, float]]:
+def ray_cluster(settings: Mapping[str, str] = MappingProxyType({}), **init: Any) -> Iterator[dict[str, float]]:
     """Join the cluster that RAY_ADDRESS or a submitted job names, or start one on this machine with the arguments `init`; yield
-    its resources.
+    its resources. `settings` come before those of this module, and what the user has set before both.
     """
-    for name, value in {**RAY_SETTINGS, **(JOINED_SETTINGS if _is_joined() else {})}.items():
+    for name, value in {**RAY_SETTINGS, **(JOINED_SETTINGS if _is_joined() else {}), **settings}.items():
         os.environ.setdefault(name, value)
     ray = import_ray()
     started_here = not ray.is_initialized()
@@ -94,20 +101,22 @@ def place_workers(run: Run, resources: dict[str, float]) -> Workers:
             "--set placement.num_workers=N --set placement.use_gpu=true (or false)"
         )
     use_gpu = gpus > 0 if spec.use_gpu == "auto" else spec.use_gpu
-    num_workers = (gpus if use_gpu else 1) if spec.num_workers == "auto" else spec.num_workers
+    num_workers = (gpus if use_gpu else 1) if spec.most_workers == "auto" else spec.most_workers
+    least = spec.num_workers[0] if isinstance(spec.num_workers, tuple) else None
     share = max(1, cpus // max(1, num_workers))
     # A GPU's worker needs cores for its loader; a CPU's worker computes with all that it gets.
     wanted = min(share, 1 + run.stream.loader_workers) if use_gpu else share
     cpus_per_worker = wanted if spec.cpus_per_worker == "auto" else spec.cpus_per_worker
     kind, available = ("GPU", gpus) if use_gpu else ("CPU", cpus // cpus_per_worker)
-    if not 0 < num_workers <= available and not _is_joined():
+    needed = least or num_workers
+    if not 0 < needed <= available and not _is_joined():
         raise RunError(
-            f"placement asks for {num_workers} worker(s) with {cpus_per_worker} CPU(s)"
+            f"placement asks for {needed} worker(s) with {cpus_per_worker} CPU(s)"
             f"{' and 1 GPU' if use_gpu else ''} each; this Ray has {cpus} CPU(s) and {gpus} GPU(s), "
             f"enough for {available}; lower placement.num_workers, or join a larger cluster through RAY_ADDRESS"
         )
     log.info("placing %d worker(s) on %s", num_workers, kind)
-    return Workers(num_workers, use_gpu, cpus_per_worker)
+    return Workers(num_workers, use_gpu, cpus_per_worker, least)
 
 
 class _Fit(threading.Thread):
@@ -138,7 +147,8 @@ def _trainer(run: Run, workers: Workers) -> Any:
         train_loop_config={"run": run.model_dump(mode="json")},
         torch_config=TorchConfig(timeout_s=placement.collective_timeout_s),
         scaling_config=ScalingConfig(
-            num_workers=workers.num_workers,
+            num_workers=workers.num_workers if workers.least is None else (workers.least, workers.num_workers),
+            elastic_resize_monitor_interval_s=placement.resize_every_s,
             use_gpu=workers.use_gpu,
             resources_per_worker={"CPU": workers.cpus_per_worker, **({"GPU": 1} if workers.use_gpu else {})},
         ),

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,12 +26,13 @@ from rayprob.train.compute import Report, accumulating, share_buffers, sum_over_
 from rayprob.train.evaluate import evaluation_numbers, predict_split
 from rayprob.train.folder import stop_is_asked
 from rayprob.train.history import History
-from rayprob.train.job import Clock, Job, prepare
+from rayprob.train.job import Job, prepare
 from rayprob.train.meter import Meter, StepResult
 from rayprob.train.optimizer import clip_gradients, lr_factor, set_lr
 from rayprob.train.run import Run
 from rayprob.train.state import Progress, best_first, latest, list_checkpoints, load_first, prune, save_checkpoint
 
+HEED_EVERY_S = 5.0
 log = logging.getLogger(__name__)
 
 
@@ -46,14 +47,21 @@ class Outcome:
     best_score: float | None
 
 
-def fit(run: Run, place: Place, device: torch.device, report: Report = lambda numbers: None) -> Outcome:
+def fit(
+    run: Run,
+    place: Place,
+    device: torch.device,
+    report: Report = lambda numbers: None,
+    heed: Callable[[], dict[str, Any] | None] = lambda: None,
+) -> Outcome:
     """Train until the run's end, or until a file named `stop` lies in its folder. Resumes from the last checkpoint.
 
-    `report` is called on every rank with the numbers of each evaluation.
+    `report` is called on every rank with the numbers of each evaluation, and `heed` on every rank after the same step, every
+    few seconds: where it returns what there is to know of an end that comes soon, a checkpoint is written at once.
     """
     job = prepare(run, place, device)
     try:
-        ending = train(job, report)
+        ending = train(job, report, heed)
         if ending != "stopped":
             finish(job)
     except torch.OutOfMemoryError as error:
@@ -78,7 +86,7 @@ def finished_outcome(run: Run) -> Outcome:
     return Outcome(ending, last.step, last.step, best.step, best.score)
 
 
-def train(job: Job, report: Report) -> str:
+def train(job: Job, report: Report, heed: Callable[[], dict[str, Any] | None]) -> str:
     """Take steps until the end; return how it came: "finished", "early" or "stopped"."""
     run = job.run
     if job.history:
@@ -87,11 +95,12 @@ def train(job: Job, report: Report) -> str:
     for batches in steps(job, meter):
         meter.add(take_step(job, batches))
         step = job.state.progress.step
+        notice = heeded(job, heed) if meter.look_is_asked else None
         if step % job.evaluate_every == 0 or step == job.total_steps:
             meter.close_window()
             evaluate(job, report)
             meter.restart()
-        elif meter.save_is_asked or meter.stop_is_asked or _save_is_due(job):
+        elif notice or meter.save_is_asked or meter.stop_is_asked or _save_is_due(job):
             meter.settle()
             save(job, score=None)
             meter.save_is_asked = False
@@ -143,19 +152,28 @@ def take_step(job: Job, batches: list[Batch]) -> StepResult:
     run, state, place = job.run, job.state, job.place
     step = state.progress.step
     set_lr(state.optimizer, factor := lr_factor(run.schedule, step, job.total_steps))
-    torch.manual_seed(derive(run.seed, "step", step, place.rank))
-    loss_B = torch.cat([backward(job, batch, batch is batches[-1]) for batch in batches])
+    loss_B = torch.cat(list(losses(job, batches)))
     update(job)
     state.progress = replace(state.progress, step=step + 1, cursor=job.stream.next(batches[0].cursor))
     mean_loss = loss_B.sum() / run.stream.global_batch
-    wishes = job.compute.on_device(torch.tensor([_stop_is_asked(job), _minutes_are_over(job)], dtype=mean_loss.dtype))
+    asked = [_stop_is_asked(job), _minutes_are_over(job), _look_is_due(job)]
+    wishes = job.compute.on_device(torch.tensor(asked, dtype=mean_loss.dtype))
     return StepResult(
         step=step + 1,
         lr=run.optimizer.lr * factor,
-        loss_stop_save=sum_over_ranks(torch.cat([mean_loss[None], wishes]), place),
+        loss_and_wishes=sum_over_ranks(torch.cat([mean_loss[None], wishes]), place),
         loss_B=loss_B,
         sample_ids_B=torch.cat([batch.sample_ids_B for batch in batches]),
     )
+
+
+def losses(job: Job, batches: list[Batch]) -> Iterator[torch.Tensor]:
+    """Take each micro batch forward and back; yield its losses [B]. Random numbers belong to a share, whoever takes it."""
+    per_share = job.stream.micro_batches_per_share
+    for index, batch in enumerate(batches):
+        if index % per_share == 0:
+            torch.manual_seed(derive(job.run.seed, "step", job.state.progress.step, job.stream.shares[index // per_share]))
+        yield backward(job, batch, is_last=batch is batches[-1])
 
 
 def backward(job: Job, batch: Batch, is_last: bool) -> torch.Tensor:
@@ -182,6 +200,15 @@ def update(job: Job) -> None:
     state.optimizer.zero_grad(set_to_none=True)
     if state.ema:
         state.ema.update(state.classifier)
+
+
+def heeded(job: Job, heed: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Ask whether an end comes soon, and write down what is said."""
+    job.clock = replace(job.clock, looked_at_s=time.perf_counter())
+    notice = heed()
+    if notice and job.history:
+        job.history.record("notice", job.state.progress.step, notice)
+    return notice
 
 
 def evaluate(job: Job, report: Report) -> None:
@@ -221,7 +248,7 @@ def save(job: Job, score: float | None) -> None:
         save_checkpoint(job.run.run_folder, job.state, score)
         prune(job.run.run_folder, job.run.checkpoint.keep_best)
     wait_for_all(job.place)
-    job.clock = Clock(elapsed_since_s=now_s, saved_at_s=time.perf_counter())
+    job.clock = replace(job.clock, elapsed_since_s=now_s, saved_at_s=time.perf_counter())
 
 
 def finish(job: Job) -> None:
@@ -253,13 +280,20 @@ def bundle_of(job: Job) -> Bundle:
 
 
 def _stop_is_asked(job: Job) -> bool:
-    return job.place.rank == 0 and stop_is_asked(job.run.run_folder)
+    folder = job.run.run_folder
+    # A remote folder takes its time to answer.
+    return job.place.rank == 0 and (storage.is_local(folder) or _look_is_due(job)) and stop_is_asked(folder)
 
 
 def _minutes_are_over(job: Job) -> bool:
     minutes = job.run.checkpoint.every_minutes
     # Clocks differ between ranks, and all must save at the same step: rank 0's clock counts.
     return job.place.rank == 0 and minutes is not None and time.perf_counter() - job.clock.saved_at_s > 60 * minutes
+
+
+def _look_is_due(job: Job) -> bool:
+    # Heeding is a barrier of some milliseconds, too long for every step.
+    return job.place.rank == 0 and time.perf_counter() - job.clock.looked_at_s > HEED_EVERY_S
 
 
 def _save_is_due(job: Job) -> bool:

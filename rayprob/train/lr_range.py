@@ -96,7 +96,7 @@ def _check_range(lowest: float, highest: float, num_steps: int) -> None:
 
 def _rising(run: Run, folder: str, lowest: float, highest: float, num_steps: int) -> Run:
     """Return the run as a range test; a rank that has the work of several takes it in their micro batches."""
-    num_workers = 1 if run.placement.num_workers == "auto" else run.placement.num_workers
+    num_workers = 1 if run.placement.most_workers == "auto" else run.placement.most_workers
     changes: dict[str, dict[str, Any]] = {
         "optimizer": {"lr": highest},
         "schedule": {"name": "exponential", "start_factor": lowest / highest},
@@ -160,7 +160,7 @@ def _steps(job: Job) -> Generator[Step, None, None]:
             meter.settle()
         except NonFiniteLoss:
             return
-        yield Step(result.lr, float(result.loss_stop_save[0]), before)
+        yield Step(result.lr, float(result.loss_and_wishes[0]), before)
 
 
 @torch.no_grad()

@@ -16,11 +16,11 @@ from rayprob.train.history import History
 
 @dataclass(frozen=True)
 class StepResult:
-    """One step, its numbers still on the device: mean loss over the global batch, and rank 0's wishes to stop or save."""
+    """One step, its numbers still on the device: mean loss over the global batch; rank 0's wishes to stop, save, look about."""
 
     step: int
     lr: float
-    loss_stop_save: torch.Tensor
+    loss_and_wishes: torch.Tensor
     loss_B: torch.Tensor
     sample_ids_B: torch.Tensor
 
@@ -46,6 +46,7 @@ class Meter:
         self._total_waited_s = 0.0
         self.stop_is_asked = False
         self.save_is_asked = False
+        self.look_is_asked = False
         self.restart()
 
     def restart(self) -> None:
@@ -75,8 +76,8 @@ class Meter:
         if self._pending is None:
             return
         self._last, self._pending = self._pending, None
-        loss, stop, save = self._last.result.loss_stop_save.tolist()
-        self.stop_is_asked, self.save_is_asked = stop > 0, save > 0
+        loss, *wishes = self._last.result.loss_and_wishes.tolist()
+        self.stop_is_asked, self.save_is_asked, self.look_is_asked = (wish > 0 for wish in wishes)
         if not np.isfinite(loss):
             self._fail(self._last.result)
         self._losses.append(loss)

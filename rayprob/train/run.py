@@ -92,7 +92,10 @@ class CheckpointSpec(Spec):
 class PlacementSpec(Spec):
     """Where a run computes: by default one Ray worker on every GPU of the cluster, or one on the CPU."""
 
-    num_workers: PositiveInt | Literal["auto"] = "auto"
+    num_workers: PositiveInt | Literal["auto"] | tuple[PositiveInt, PositiveInt] = Field(
+        default="auto", description="or [least, most]: goes on with fewer where a node is lost, with more where one comes back"
+    )
+    resize_every_s: PositiveInt = Field(default=60, description="how often an elastic run looks for more workers")
     use_gpu: bool | Literal["auto"] = "auto"
     cpus_per_worker: PositiveInt | Literal["auto"] = "auto"
     micro_batch: PositiveInt | Literal["auto"] = Field(
@@ -110,6 +113,20 @@ class PlacementSpec(Spec):
                 "memory; use 1 and smaller batches"
             )
         return value
+
+    @field_validator("num_workers")
+    @classmethod
+    def _least_first(cls, value: object) -> object:
+        if isinstance(value, tuple) and value[0] > value[1]:
+            raise ValueError(
+                f"[{value[0]}, {value[1]}] is [least, most], so the larger number comes last: [{value[1]}, {value[0]}]"
+            )
+        return value
+
+    @property
+    def most_workers(self) -> int | Literal["auto"]:
+        """How many workers train while none is missing."""
+        return self.num_workers[1] if isinstance(self.num_workers, tuple) else self.num_workers
 
 
 class Run(Spec):
@@ -138,10 +155,17 @@ class Run(Spec):
         """The folder in which everything of this run lies."""
         return self.folder or f"runs/{self.name}"
 
+    def shares(self, world_size: int) -> int:
+        """Return into how many equal shares a global batch is cut: one a rank, or one for each of the most ranks there may be.
+
+        Micro batches are parts of a share, so that neither they nor the memory they take change with the world size.
+        """
+        return self.placement.num_workers[1] if isinstance(self.placement.num_workers, tuple) else world_size
+
     def micro_batch(self, world_size: int) -> int:
         """Return the samples per rank per forward."""
         if self.placement.micro_batch == "auto":
-            return self.stream.global_batch // world_size
+            return self.stream.global_batch // self.shares(world_size)
         return self.placement.micro_batch
 
 
@@ -183,10 +207,11 @@ def check(run: Run, dataset: Dataset, world_size: int) -> None:
             "val is only for reporting: choosing weights or stopping by it would make its numbers too good; "
             "use data.train_split: train and evaluation.split: holdout, then `rayprob evaluate RUN --split val`"
         )
-    check_world_size(world_size, run.stream.lanes)
+    shares = run.shares(world_size)
+    check_world_size(shares, run.stream.lanes)
     num_samples = dataset.splits[run.data.train_split]
     check_global_batch(num_samples, lanes=run.stream.lanes, global_batch=run.stream.global_batch)
-    micro_batches_per_step(run.stream.global_batch, run.micro_batch(world_size), world_size)
+    micro_batches_per_step(run.stream.global_batch, run.micro_batch(world_size), shares)
     _check_sizes(run)
     if run.loss.family != run.model.head.name:
         raise SpecError(

@@ -1,5 +1,6 @@
 """What every Ray Train worker runs: its place and device from Ray, then the Ray-free `fit`."""
 
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -27,10 +28,27 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), context.get_local_world_size())
     try:
-        outcome = fit(run, place, ray.train.torch.get_device(), report=ray.train.report)
+        outcome = fit(run, place, ray.train.torch.get_device(), report=ray.train.report, heed=Drains().new)
     except RayprobError as error:
         note_failure(run.run_folder, error)
         if place.world_size > 1:
             raise
         return {"failure": read_failure(run.run_folder)}
     return {"outcome": asdict(outcome)}
+
+
+class Drains:
+    """The nodes of this run that Ray is draining, as a cloud's notice that it takes a node back makes it do."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def new(self) -> dict[str, Any] | None:
+        """Return which nodes go that did not before, and in how many seconds; None without any. A barrier of all ranks."""
+        info = ray.train.get_preemption_info()
+        nodes = set(info.preempted_node_ids) - self._known if info else set()
+        if info is None or not nodes:
+            return None
+        self._known |= nodes
+        left_s = info.deadline_ms / 1000 - time.time() if info.deadline_ms else None
+        return {"nodes": sorted(nodes), "ranks": info.preempted_ranks, "seconds_left": left_s}

@@ -17,6 +17,7 @@ from rayprob.loader.order import (
     evaluation_rows,
     micro_batches_per_step,
     rank_lanes,
+    rank_shares,
 )
 from tests.loader.whole_epoch import whole_epoch
 
@@ -131,6 +132,18 @@ def test_ranks_share_out_the_lanes_for_every_world_size(lanes: int, data: st.Dat
         assert all(lane % world_size == rank for lane in share)
 
 
+@given(st.sampled_from([1, 2, 4, 8]), st.integers(1, 3), st.data())
+def test_any_smaller_number_of_ranks_takes_the_same_shares(shares: int, lanes_each: int, data: st.DataObject) -> None:
+    lanes = shares * lanes_each
+    of_share = {share: rank_lanes(Place(share, shares), lanes) for share in range(shares)}
+    world_size = data.draw(st.integers(1, shares))
+    places = [Place(rank, world_size) for rank in range(world_size)]
+    assert sorted(itertools.chain(*(rank_shares(place, shares) for place in places))) == list(range(shares))
+    for place in places:
+        wanted = [lane for share in rank_shares(place, shares) for lane in of_share[share]]
+        assert rank_lanes(place, lanes, shares) == wanted
+
+
 @given(st.integers(0, 200), st.integers(1, 9))
 def test_evaluation_visits_every_sample_once_in_contiguous_pieces(num_samples: int, world_size: int) -> None:
     pieces = [evaluation_rows(num_samples, Place(rank, world_size)) for rank in range(world_size)]
@@ -141,6 +154,8 @@ def test_evaluation_visits_every_sample_once_in_contiguous_pieces(num_samples: i
 def test_sizes_that_do_not_fit_name_those_that_do() -> None:
     with pytest.raises(SpecError, match=r"^world_size 3 does not divide lanes 8; allowed: 1, 2, 4, 8$"):
         rank_lanes(Place(0, 3), 8)
+    with pytest.raises(SpecError, match=r"^world_size 5 is more than the 4 shares of a global batch; allowed: 1 to 4$"):
+        rank_lanes(Place(0, 5), 8, 4)
     with pytest.raises(SpecError, match=r"^micro_batch 12 x 4 ranks does not divide global_batch 64; nearest that does: 16$"):
         micro_batches_per_step(64, 12, 4)
     with pytest.raises(SpecError, match=r"^global_batch 60 is not a multiple of lanes 8; nearest that is: 64$"):

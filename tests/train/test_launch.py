@@ -152,6 +152,7 @@ def test_ctrl_c_saves_and_the_same_command_ends_bit_identical(ray_here: None, ma
         ({}, {"CPU": 16.0, "GPU": 4.0}, Workers(4, True, 3)),
         ({"use_gpu": False, "num_workers": 2}, {"CPU": 8.0, "GPU": 4.0}, Workers(2, False, 4)),
         ({"num_workers": 2, "cpus_per_worker": 5}, {"CPU": 16.0, "GPU": 4.0}, Workers(2, True, 5)),
+        ({"num_workers": [2, 4]}, {"CPU": 16.0, "GPU": 2.0}, Workers(4, True, 3, least=2)),
     ],
 )
 def test_auto_placement_takes_every_gpu_or_else_one_worker(

@@ -1,5 +1,6 @@
 """The loop without Ray: it learns, resumes bit for bit, stops when asked, and says where a loss broke."""
 
+import itertools
 import json
 import os
 import shutil
@@ -228,6 +229,72 @@ def test_two_ranks_see_the_losses_and_predictions_of_one(finished: Run, make_run
     left, right = (Predictions.read(f"{run.run_folder}/predictions/holdout.parquet") for run in (finished, two))
     assert np.array_equal(left.sample_ids_N, right.sample_ids_N)
     assert np.allclose(left.outputs["logits"], right.outputs["logits"], atol=2e-3)
+
+
+def _rank_until(rank: int, world_size: int, run: dict[str, Any], port: int, until: int) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+    original = loop.take_step
+
+    def noting(job: Any, batches: Any) -> Any:
+        step = job.state.progress.step
+        if step == until and rank == 0:
+            folder.ask_to_stop(job.run.run_folder)
+        ids = [batch.sample_ids_B.tolist() for batch in batches]
+        with open(f"{job.run.run_folder}/seen-{rank}.jsonl", "a") as file:
+            file.write(json.dumps([step, *ids]) + "\n")
+        return original(job, batches)
+
+    loop.take_step = noting
+    fit(Run.model_validate(run), Place(rank, world_size, world_size), CPU)
+    dist.destroy_process_group()
+
+
+def seen(run: Run) -> dict[int, set[tuple[int, ...]]]:
+    """Return the micro batches of each step, over all ranks; a step that was taken again must have met the same."""
+    found: dict[int, dict[int, list[tuple[int, ...]]]] = {}
+    for path in Path(run.run_folder).glob("seen-*.jsonl"):
+        for line in path.read_text().splitlines():
+            step, *ids = json.loads(line)
+            found.setdefault(step, {}).setdefault(int(path.stem[5:]), []).extend(map(tuple, ids))
+    return {step: set(itertools.chain(*by_rank.values())) for step, by_rank in found.items()}
+
+
+def test_an_elastic_run_sees_the_same_micro_batches_and_losses_with_any_number_of_ranks(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    stream = {"global_batch": 12, "lanes": 6, "loader_workers": 0}
+    elastic = {**DROPOUT, "placement": {"num_workers": [1, 3]}, "stream": stream, "duration": {"steps": 8}}
+    constant, changing = (make_run(tmp_path / name, **elastic) for name in ("constant", "changing"))
+    for run, phases in ((constant, [(1, 99)]), (changing, [(3, 3), (2, 99)])):
+        os.makedirs(run.run_folder)
+        for world_size, until in phases:
+            mp.spawn(_rank_until, (world_size, run.model_dump(mode="json"), free_port(), until), nprocs=world_size)
+            (Path(run.run_folder) / folder.STOP).unlink(missing_ok=True)
+    starts = [row["world_size"] for row in read_history(changing.run_folder) if row["kind"] == "start"]
+    assert starts == [3, 2]
+    assert seen(changing) == seen(constant)
+    assert all(len(batches) == 3 for batches in seen(constant).values())
+    assert losses(changing) == pytest.approx(losses(constant), rel=1e-3)
+
+
+def test_a_notice_of_an_end_is_written_down_and_saved_at_once(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "HEED_EVERY_S", 0.0)
+    run = make_run(tmp_path)
+    notices = iter([None, None, {"nodes": ["ab12"], "ranks": [0], "seconds_left": 30.0}])
+    saved_at: list[list[int]] = []
+
+    def heed() -> dict[str, Any] | None:
+        saved_at.append([checkpoint.step for checkpoint in list_checkpoints(run.run_folder)])
+        return next(notices, None)
+
+    os.makedirs(run.run_folder, exist_ok=True)
+    fit(run, Place(), CPU, heed=heed)
+    rows = [row for row in read_history(run.run_folder) if row["kind"] == "notice"]
+    assert [(row["nodes"], row["seconds_left"]) for row in rows] == [(["ab12"], 30.0)]
+    assert saved_at[2:4] == [[], [rows[0]["step"]]]
 
 
 def test_a_loss_that_is_not_finite_names_its_step_and_samples(make_run: MakeRun, tmp_path: Path) -> None:

@@ -39,6 +39,19 @@ def test_placement_and_cadence_do_not_change_a_runs_identity(make_run: MakeRun, 
     assert identity(run) != identity(make_run(tmp_path, seed=1))
 
 
+def test_an_elastic_run_keeps_its_micro_batch_and_is_checked_for_the_most_workers(
+    make_run: MakeRun, tiny: str, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, placement={"num_workers": [1, 4]})
+    assert [run.micro_batch(world_size) for world_size in (1, 3, 4)] == [4, 4, 4]
+    for world_size in (1, 2, 3, 4):
+        check(run, Dataset.open(tiny), world_size)
+    with pytest.raises(SpecError, match=r"world_size 6 does not divide lanes 4; allowed: 1, 2, 4"):
+        check(make_run(tmp_path, placement={"num_workers": [1, 6]}), Dataset.open(tiny), 2)
+    with pytest.raises(SpecError, match=r"\[4, 2\] is \[least, most\], so the larger number comes last: \[2, 4\]"):
+        make_run(tmp_path, placement={"num_workers": [4, 2]})
+
+
 def test_absolute_paths_let_workers_run_anywhere(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     run = absolute(make_run(Path("runs/x"), data={"root": "data/tiny"}))
