@@ -4,6 +4,7 @@ Columns: sample_id int64, labels and unknown_labels as lists of columns, and one
 head. What is not a row (label space, family, shapes, facts) is JSON in the schema metadata.
 """
 
+import io
 import json
 import math
 from dataclasses import dataclass
@@ -61,14 +62,15 @@ class Predictions:
     def write(self, uri: str) -> None:
         """Write the table to a path or URI; it appears whole or not at all. Raises StorageError."""
         row_bytes = sum(values[:1].nbytes for values in self.outputs.values()) + 64
-        with storage.atomic_writer(uri) as file:
-            pq.write_table(
-                self._table(),
-                file,
-                row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
-                compression="zstd",
-                use_dictionary=False,
-            )
+        content = io.BytesIO()
+        pq.write_table(
+            self._table(),
+            content,
+            row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
+            compression="zstd",
+            use_dictionary=False,
+        )
+        storage.write_bytes(uri, content.getbuffer())
 
     @classmethod
     def read(cls, uri: str) -> "Predictions":

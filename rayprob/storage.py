@@ -1,12 +1,14 @@
 """Files at local paths and URIs (s3://, gs://, abfs://, hdfs://, file://), through pyarrow.fs; every write is atomic."""
 
+import logging
 import os
 import posixpath
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, TypeVar, cast
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -14,7 +16,32 @@ from pyarrow import fs
 
 from rayprob.errors import StorageError
 
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")
+
+
+# What another attempt would only meet again: something is not there, not allowed, or not understood.
+LASTING = re.compile(r"ACCESS_DENIED|HTTP status 4(?!08|29)\d\d|not found|Forbidden|Unauthorized", re.IGNORECASE)
+_patience_s = 0.0
+
+
+@contextmanager
+def patient(seconds: float) -> Iterator[None]:
+    """Within, a remote store that is busy, ill or out of reach is asked again for so long, with a warning each time.
+
+    It holds for all threads of the process. Outside, the few seconds that pyarrow itself tries are all: a mistyped endpoint
+    should be known at once.
+    """
+    global _patience_s
+    before, _patience_s = _patience_s, seconds
+    try:
+        yield
+    finally:
+        _patience_s = before
 
 
 def is_local(uri: str) -> bool:
@@ -54,9 +81,7 @@ def size_bytes(uri: str) -> int:
 
 def list_names(uri: str) -> list[str]:
     """Return the sorted names of the files directly in the folder `uri`; empty where there is no folder."""
-    filesystem, path = resolve(uri)
-    with _reported(uri, "list"):
-        entries = filesystem.get_file_info(fs.FileSelector(path, recursive=False, allow_not_found=True))
+    entries = _entries(uri, recursive=False)[1]
     return sorted(entry.base_name for entry in entries if entry.type == fs.FileType.File)
 
 
@@ -67,21 +92,22 @@ def is_folder(uri: str) -> bool:
 
 def list_below(uri: str) -> list[str]:
     """Return the sorted paths, relative to the folder `uri`, of all files in it and below it."""
-    filesystem, path = resolve(uri)
-    with _reported(uri, "list"):
-        entries = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    path, entries = _entries(uri, recursive=True)
     root = path.rstrip("/") + "/"
     return sorted(entry.path.removeprefix(root) for entry in entries if entry.type == fs.FileType.File)
 
 
 def read_bytes(uri: str, offset_bytes: int = 0, length_bytes: int | None = None) -> bytes:
     """Return the file at `uri`, or `length_bytes` of it from `offset_bytes`. Raises StorageError, also for a short read."""
-    filesystem, path = resolve(uri)
-    with _reported(uri, "read"), filesystem.open_input_file(path) as source:
-        if length_bytes is None:
-            return cast(bytes, source.read()[offset_bytes:])
-        found = cast(bytes, source.read_at(length_bytes, offset_bytes))
-    if len(found) != length_bytes:
+
+    def read(filesystem: fs.FileSystem, path: str) -> bytes:
+        with filesystem.open_input_file(path) as source:
+            if length_bytes is None:
+                return cast(bytes, source.read()[offset_bytes:])
+            return cast(bytes, source.read_at(length_bytes, offset_bytes))
+
+    found = _tried(uri, "read", read)
+    if length_bytes is not None and len(found) != length_bytes:
         raise StorageError(f"{uri}: wanted {length_bytes} bytes at {offset_bytes}, found {len(found)}; the file is cut short")
     return found
 
@@ -89,10 +115,7 @@ def read_bytes(uri: str, offset_bytes: int = 0, length_bytes: int | None = None)
 @contextmanager
 def open_input(uri: str) -> Iterator[IO[bytes]]:
     """Open the file at `uri` for reading from its start. Raises StorageError."""
-    filesystem, path = resolve(uri)
-    with _reported(uri, "read"):
-        source = filesystem.open_input_stream(path)
-    with source:
+    with _tried(uri, "read", lambda filesystem, path: filesystem.open_input_stream(path)) as source:
         yield cast(IO[bytes], source)
 
 
@@ -123,10 +146,14 @@ def atomic_writer(uri: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def write_bytes(uri: str, content: bytes) -> None:
+def write_bytes(uri: str, content: bytes | memoryview) -> None:
     """Write `content` to `uri` atomically. Raises StorageError."""
-    with atomic_writer(uri) as target:
-        target.write(content)
+
+    def write() -> None:
+        with atomic_writer(uri) as target:
+            target.write(content)
+
+    _again(uri, write)
 
 
 def write_text(uri: str, content: str) -> None:
@@ -136,9 +163,12 @@ def write_text(uri: str, content: str) -> None:
 
 def remove(uri: str) -> None:
     """Remove the file at `uri`; nothing happens where there is none."""
-    filesystem, path = resolve(uri)
-    with _reported(uri, "remove"), suppress(FileNotFoundError):
-        filesystem.delete_file(path)
+
+    def delete(filesystem: fs.FileSystem, path: str) -> None:
+        with suppress(FileNotFoundError):
+            filesystem.delete_file(path)
+
+    _tried(uri, "remove", delete)
 
 
 def remove_folder(uri: str) -> None:
@@ -163,9 +193,50 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def _info(uri: str) -> fs.FileInfo:
-    filesystem, path = resolve(uri)
-    with _reported(uri, "look at"):
-        return filesystem.get_file_info(path)
+    return _tried(uri, "look at", lambda filesystem, path: filesystem.get_file_info(path))
+
+
+def _entries(uri: str, *, recursive: bool) -> tuple[str, list[fs.FileInfo]]:
+    def entries(filesystem: fs.FileSystem, path: str) -> tuple[str, list[fs.FileInfo]]:
+        return path, filesystem.get_file_info(fs.FileSelector(path, recursive=recursive, allow_not_found=True))
+
+    return _tried(uri, "list", entries)
+
+
+def _tried(uri: str, action: str, operation: Callable[[fs.FileSystem, str], T]) -> T:
+    """Return what an operation on a file system and a path gives, tried again as `patient` says. Raises StorageError."""
+
+    def attempt() -> T:
+        filesystem, path = resolve(uri)
+        with _reported(uri, action):
+            return operation(filesystem, path)
+
+    return _again(uri, attempt)
+
+
+def _again(uri: str, attempt: Callable[[], T]) -> T:
+    if is_local(uri) or not _patience_s:
+        return attempt()
+    import tenacity
+
+    return tenacity.Retrying(
+        stop=tenacity.stop_after_delay(_patience_s),
+        wait=tenacity.wait_random_exponential(max=20),
+        retry=tenacity.retry_if_exception(_is_passing),
+        before_sleep=_warn,
+        reraise=True,
+    )(attempt)
+
+
+def _is_passing(error: BaseException) -> bool:
+    is_storage = isinstance(error, StorageError) and not isinstance(error.__cause__, FileNotFoundError)
+    return is_storage and not LASTING.search(str(error))
+
+
+def _warn(state: "RetryCallState") -> None:
+    left_s = max(0.0, _patience_s - (state.seconds_since_start or 0.0))
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("%s; trying again, for %.0f s more", error, left_s)
 
 
 @contextmanager

@@ -70,7 +70,8 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
         workers = place_workers(run, resources)
         check(run, dataset, workers.num_workers)
         tell({"kind": "launch", "step": claim.step, "folder": claim.folder, **vars(workers)})
-        return _follow(run, _Fit(run, workers), HistoryTail(run.run_folder), tell)
+        with storage.patient(run.placement.storage_patience_s):
+            return _follow(run, _Fit(run, workers), HistoryTail(run.run_folder), tell)
 
 
 @contextmanager

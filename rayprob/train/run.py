@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from rayprob import storage
 from rayprob.data.manifest import Dataset
@@ -103,6 +103,9 @@ class PlacementSpec(Spec):
     )
     max_failures: int = Field(default=3, ge=-1, description="restarts from the last checkpoint; -1: without limit")
     collective_timeout_s: PositiveInt = 1800
+    storage_patience_s: NonNegativeInt = Field(
+        default=900, description="how long a run waits for a remote store that answers with errors, or not at all"
+    )
 
     @field_validator("num_workers", mode="before")
     @classmethod

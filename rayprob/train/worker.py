@@ -7,6 +7,7 @@ from typing import Any
 import ray.train
 import ray.train.torch
 
+from rayprob import storage
 from rayprob.errors import RayprobError
 from rayprob.loader.order import Place
 from rayprob.train.folder import note_failure, read_failure
@@ -22,6 +23,11 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     the new group resumes from the last checkpoint.
     """
     run = Run.model_validate(config["run"])
+    with storage.patient(run.placement.storage_patience_s):
+        return _work(run)
+
+
+def _work(run: Run) -> dict[str, Any]:
     failure = read_failure(run.run_folder)
     if failure:
         return {"failure": failure}

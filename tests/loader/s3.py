@@ -15,7 +15,7 @@ BUCKET = "shards"
 
 
 class Proxy(ThreadingHTTPServer):
-    """Forwards to moto. `faults` holds what happens to the coming downloads of shards, first to last."""
+    """Forwards to moto. `faults` holds what happens to the coming downloads of shards; `outage` is a status for everything."""
 
     daemon_threads = True
 
@@ -24,6 +24,7 @@ class Proxy(ThreadingHTTPServer):
         self.target = target
         self.faults: list[str] = []
         self.downloads = 0
+        self.outage = 0
         self._lock = threading.Lock()
 
     def next_fault(self) -> str:
@@ -37,7 +38,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: Proxy
 
     def forward(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.body()
+        if self.server.outage:
+            self.send_response(self.server.outage)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         is_download = self.command == "GET" and ".tar" in self.path
         fault = self.server.next_fault() if is_download else ""
         if fault == "reset":
@@ -45,7 +51,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         connection = http.client.HTTPConnection(*self.server.target, timeout=20)
-        connection.request(self.command, self.path, body or None, dict(self.headers))
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
+        connection.request(self.command, self.path, body or None, {**headers, "Content-Length": str(len(body))})
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
@@ -63,6 +70,17 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "flip":
             content = content[:-1] + bytes([content[-1] ^ 1])
         self.wfile.write(content)
+
+    def body(self) -> bytes:
+        """Read what was sent, in pieces or at once."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        pieces = []
+        while length_bytes := int(self.rfile.readline(), 16):
+            pieces.append(self.rfile.read(length_bytes))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(pieces)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward
 

@@ -1,0 +1,78 @@
+"""A remote store that fails for a while, on loopback: within `patient` nobody notices; what cannot pass is said at once."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from pyarrow import fs
+
+from rayprob import storage
+from rayprob.errors import StorageError
+from tests.loader.s3 import Proxy, serve
+
+ROOT = "s3://shards/data"
+OPERATIONS: dict[str, tuple[Callable[[], object], object]] = {
+    "read": (lambda: storage.read_bytes(f"{ROOT}/there.txt"), b"here"),
+    "read a part": (lambda: storage.read_bytes(f"{ROOT}/there.txt", 1, 2), b"er"),
+    "look": (lambda: storage.exists(f"{ROOT}/there.txt"), True),
+    "list": (lambda: "there.txt" in storage.list_names(ROOT), True),
+    "write": (lambda: storage.write_bytes(f"{ROOT}/new.txt", b"new"), None),
+    "remove": (lambda: storage.remove(f"{ROOT}/new.txt"), None),
+}
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    folder = tmp_path_factory.mktemp("store")
+    (folder / "there.txt").write_bytes(b"here")
+    with pytest.MonkeyPatch.context() as monkeypatch, serve(folder, monkeypatch) as server:
+        # pyarrow's own attempts would take six seconds each time.
+        once = fs.S3FileSystem(
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1), endpoint_override=f"127.0.0.1:{server.server_port}",
+            scheme="http",
+        )  # fmt: skip
+        monkeypatch.setattr(storage, "resolve", lambda uri: (once, uri.removeprefix("s3://")))
+        yield server
+
+
+@pytest.fixture
+def outage(proxy: Proxy) -> Iterator[Callable[[int], None]]:
+    """Let the store answer with a status from now on."""
+    yield lambda status: setattr(proxy, "outage", status)
+    proxy.outage = 0
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_outage_is_waited_for(
+    proxy: Proxy, outage: Callable[[int], None], caplog: pytest.LogCaptureFixture, name: str, status: int
+) -> None:
+    operation, wanted = OPERATIONS[name]
+    outage(status)
+    threading.Timer(0.3, outage, (0,)).start()
+    with storage.patient(30), caplog.at_level(logging.WARNING):
+        assert operation() == wanted
+    assert f"HTTP status {status}" in caplog.text or "SLOW_DOWN" in caplog.text
+    assert "trying again, for 30 s more" in caplog.text or "trying again, for 29 s more" in caplog.text
+
+
+def test_without_patience_and_after_it_the_error_comes(proxy: Proxy, outage: Callable[[int], None]) -> None:
+    outage(503)
+    with pytest.raises(StorageError, match=r"cannot read s3://shards/data/there.txt: .*HTTP status 503"):
+        storage.read_bytes(f"{ROOT}/there.txt")
+    started_at_s = time.monotonic()
+    with storage.patient(1.0), pytest.raises(StorageError, match="HTTP status 503"):
+        storage.read_bytes(f"{ROOT}/there.txt")
+    assert time.monotonic() - started_at_s >= 1.0
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, "ACCESS_DENIED"), (0, "no file at s3://shards/data/nothing.txt")])
+def test_what_another_attempt_would_only_meet_again_is_said_at_once(
+    proxy: Proxy, outage: Callable[[int], None], caplog: pytest.LogCaptureFixture, status: int, said: str
+) -> None:
+    outage(status)
+    with storage.patient(60), pytest.raises(StorageError, match=said):
+        storage.read_bytes(f"{ROOT}/nothing.txt")
+    assert "trying again" not in caplog.text
