@@ -185,8 +185,8 @@ def train_jpegs(dataset: str) -> list[bytes]:
     from rayprob.loader.reader import SampleReader
     from rayprob.loader.shards import LocalShards
 
-    reader = SampleReader(Dataset.open(dataset).split("train"), LocalShards(dataset))
-    return [reader.read(row) for row in range(len(reader.manifest))]
+    reader = SampleReader(dataset, LocalShards(dataset))
+    return [reader.read(sample) for sample in Dataset.open(dataset).split("train").all_samples()]
 
 
 def webdataset(options: argparse.Namespace) -> dict[str, float]:

@@ -27,9 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script's own f
 from benchmarks import scale_bounds as bounds
 from benchmarks.scale_network import Scenario
 from benchmarks.scale_simulation import Training, caches_after
-from rayprob.data.manifest import FORMAT_VERSION, SCHEMA, Dataset
+from rayprob.data.columns import SCHEMA
+from rayprob.data.manifest import FORMAT_VERSION, Dataset
 from rayprob.loader.order import Cursor, EpochOrder
-from rayprob.loader.shards import read_shard_facts
+from rayprob.loader.shards import FactsByName
 
 DETECTION_S, RESTART_S = 60.0, 30.0  # taken, not measured
 CHECKPOINT_BYTES = 42.7e6 * 4 * 4  # ResNet-101 for 80 labels in float32: weights, two moments of AdamW, average
@@ -177,7 +178,7 @@ def measured(quick: bool) -> None:
     for samples in (10**6, 10**8) if quick else (10**6, 10**8, 10**9):
         with tempfile.TemporaryDirectory() as root:
             write_facts(Path(root), samples)
-            show(samples, "dataset.json: facts of the shards", read_shard_facts, root)
+            show(samples, "dataset.json: facts of the shards", FactsByName, root)
     for samples in (10**5, 10**6):
         with tempfile.TemporaryDirectory() as root:
             write_facts(Path(root), samples)

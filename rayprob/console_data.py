@@ -11,6 +11,7 @@ from rich.table import Table
 from rayprob.data import build
 from rayprob.data.inspect import Inspection, LabelFacts, SplitFacts
 from rayprob.data.scenes import ScenesSummary
+from rayprob.data.shard_list import Shards
 
 BAR_COLUMNS = 20
 
@@ -66,8 +67,8 @@ def bytes_progress(console: Console, what: str) -> Iterator[Callable[[int, int],
 def show_summary(console: Console, summary: build.Summary) -> None:
     """Print what a build made, where it lies, and what to do next."""
     facts = summary.facts
-    samples, shards = sum(facts["splits"].values()), facts["shards"]
-    size_bytes = sum(shard["size_bytes"] for shard in shards)
+    samples, shards = sum(facts["splits"].values()), Shards.read(summary.root, facts)
+    size_bytes = int(shards.size_bytes_S.sum())
     splits = ", ".join(f"{split} {count:,}" for split, count in facts["splits"].items())
     _line(console, f"{'already built: ' if summary.already_built else ''}{summary.root} (fingerprint {facts['fingerprint']})")
     _line(console, f"  {samples:,} images ({splits}) in {len(shards):,} shards, {_bytes(size_bytes)}")

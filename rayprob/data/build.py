@@ -193,7 +193,7 @@ def _absolute(uri: str) -> str:
 
 def _remove_leftovers(root: str, jobs: Sequence[ShardJob]) -> None:
     """Remove what a killed build left half-written, and the shards of an unfinished build that had another plan."""
-    for folder in (root, storage.join(root, ".build")):
+    for folder in (root, storage.join(root, ".build"), storage.join(root, "manifest")):
         for name in storage.list_names(folder):
             if TEMPORARY.search(name):
                 storage.remove(storage.join(folder, name))

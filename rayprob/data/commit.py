@@ -1,21 +1,22 @@
 """The last step of a build: manifest, labels, rejects, and then dataset.json, which says that all the rest is there."""
 
 import hashlib
-import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rayprob import storage
-from rayprob.data.manifest import FORMAT_VERSION
+from rayprob.data.columns import Ragged, count_labels
+from rayprob.data.manifest import FORMAT_IN_PARTS, FORMAT_VERSION
+from rayprob.data.parts import ONE_FILE, ONE_FILE_ROWS, PART_ROWS, part_ends, part_file, write_part
 from rayprob.data.recipe import Recipe
 from rayprob.data.shard import ShardFacts, ShardJob, disk_full_explained, read_report
+from rayprob.data.shard_list import SHARDS_FILE, Shards
 from rayprob.data.source import Reject, SourceData
 from rayprob.errors import DatasetError, SourceError
 from rayprob.spec import fingerprint
@@ -33,23 +34,22 @@ def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob]) -> dict
     check_rejects(recipe, rejected)
     _write_rejects(recipe, rejected)
     shards = _without_empty(recipe, shards)
-    table = pa.concat_tables(tables)
-    manifest = _parquet(table)
+    tables = [table for table in tables if table.num_rows]
+    with disk_full_explained():
+        manifest = write_manifest(recipe.root, shards, tables, len(source.label_space))
     facts = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_IN_PARTS if "manifest" in manifest else FORMAT_VERSION,
         "name": recipe.name,
         "recipe": recipe.model_dump(mode="json"),
-        "fingerprint": data_fingerprint(source.label_space.fingerprint, [shard.sha256 for shard in shards], table),
+        "fingerprint": data_fingerprint(source.label_space.fingerprint, [shard.sha256 for shard in shards], tables),
         "label_space_fingerprint": source.label_space.fingerprint,
         "splits": dict(sum((Counter({shard.split: shard.samples}) for shard in shards), Counter())),
-        "shards": [_shard_entry(shard) for shard in shards],
-        "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
+        **manifest,
         "versions": {package: version(package) for package in PACKAGES},
         "rejected": len(rejected),
         "sizes_corrected": sum(shard.sizes_corrected for shard in shards),
     }
     with disk_full_explained():
-        storage.write_bytes(storage.join(recipe.root, "manifest.parquet"), manifest)
         storage.write_text(storage.join(recipe.root, "labels.json"), _json(source.label_space.to_dict()))
         storage.write_text(storage.join(recipe.root, "dataset.json"), _json(facts))
     remove_reports(recipe.root)
@@ -68,11 +68,49 @@ def check_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
     )
 
 
-def data_fingerprint(label_space_fingerprint: str, shard_sha256: Sequence[str], table: pa.Table) -> str:
+def write_manifest(root: str, shards: Sequence[ShardFacts], tables: Sequence[pa.Table], num_labels: int) -> dict[str, Any]:
+    """Write the manifest of shards with at least a row each; return what dataset.json says of shards and manifest.
+
+    Of few rows it is one file. Of more it is parts, and the shards are listed in a file of their own: a process then reads what
+    it needs. Raises StorageError.
+    """
+    listed = Shards.from_entries(root, [_shard_entry(shard) for shard in shards])
+    if listed.samples_S.sum() <= ONE_FILE_ROWS:
+        sha256 = write_part(root, ONE_FILE, pa.concat_tables(tables))
+        return {"shards": listed.entries(), "manifest_sha256": sha256}
+    ends = part_ends(listed, part_rows=PART_ROWS).tolist()
+    firsts = [0, *ends[:-1]]
+    parts = [
+        write_part(root, part_file(part), pa.concat_tables(tables[first:end]))
+        for part, (first, end) in enumerate(zip(firsts, ends, strict=True))
+    ]
+    return {
+        "shards_sha256": write_part(root, SHARDS_FILE, listed.to_table()),
+        "manifest": {"shards": [end - first for first, end in zip(firsts, ends, strict=True)], "sha256": parts},
+        "label_counts": label_counts(listed, tables, num_labels),
+    }
+
+
+def label_counts(shards: Shards, tables: Iterable[pa.Table], num_labels: int) -> dict[str, dict[str, list[int]]]:
+    """Return in how many samples of each split each label is present and known, and in how many it is known.
+
+    The tables hold the rows of all shards in order; none has rows of two splits.
+    """
+    counts = {split: np.zeros((2, num_labels), dtype=np.int64) for split in shards.splits}
+    for table in tables:
+        labels, unknown_labels = (Ragged.from_column(table[name]) for name in ("labels", "unknown_labels"))
+        counts[table["split"][0].as_py()] += count_labels(labels, unknown_labels, num_labels)
+    return {split: {"present": present_L.tolist(), "known": known_L.tolist()} for split, (present_L, known_L) in counts.items()}
+
+
+def data_fingerprint(label_space_fingerprint: str, shard_sha256: Iterable[str], tables: Iterable[pa.Table]) -> str:
     """Return 16 hex digits that change with any sample, label or shard, and with no version of Parquet."""
     # The areas are the only column that is in no shard.
-    areas = np.concatenate([np.from_dlpack(chunk.flatten().drop_null()) for chunk in table["label_areas_px2"].chunks])
-    return fingerprint([label_space_fingerprint, list(shard_sha256), hashlib.sha256(areas.tobytes()).hexdigest()])
+    areas = hashlib.sha256()
+    for table in tables:
+        for chunk in table["label_areas_px2"].chunks:
+            areas.update(np.from_dlpack(chunk.flatten().drop_null()).tobytes())
+    return fingerprint([label_space_fingerprint, list(shard_sha256), areas.hexdigest()])
 
 
 def remove_reports(root: str) -> None:
@@ -114,12 +152,6 @@ def _write_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
     lines = [json.dumps(vars(reject)) for reject in rejected]
     with disk_full_explained():
         storage.write_text(storage.join(recipe.root, "rejected.jsonl"), "".join(f"{line}\n" for line in lines))
-
-
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()
 
 
 def _json(value: Any) -> str:

@@ -1,146 +1,239 @@
-"""A built dataset as its readers see it: dataset.json, labels.json and manifest.parquet. N samples, L labels."""
+"""A built dataset as its readers see it: dataset.json, labels.json and the manifest. N samples in S shards, L labels.
 
-import hashlib
+What opening costs grows with shards. Of samples, a process reads those parts of the manifest (parts.py) whose rows it asks for.
+"""
+
 import json
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rayprob import storage
+from rayprob.data.columns import Ragged, count_labels
+from rayprob.data.held_rows import HeldRows, ShardRows
+from rayprob.data.parts import Parts
+from rayprob.data.shard_list import Shards
 from rayprob.errors import DatasetError, StorageError
 from rayprob.labels import LabelSpace
 
 FORMAT_VERSION = 1
-SCHEMA = pa.schema(
-    [
-        ("sample_id", pa.int64()),
-        ("key", pa.string()),
-        ("split", pa.string()),
-        ("shard", pa.string()),
-        ("offset_bytes", pa.int64()),
-        ("size_bytes", pa.int64()),
-        ("height_px", pa.int32()),
-        ("width_px", pa.int32()),
-        ("labels", pa.list_(pa.int32())),
-        ("unknown_labels", pa.list_(pa.int32())),
-        ("label_areas_px2", pa.list_(pa.float32())),
-        ("crc32", pa.uint32()),
-    ]
-)
+FORMAT_IN_PARTS = 2  # manifest/000000.parquet, ... and shards.parquet
+
+Rows = NDArray[np.int64]
 
 
-def to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return the rows of a manifest as a table of SCHEMA."""
-    return pa.Table.from_arrays([_column([row[field.name] for row in rows], field.type) for field in SCHEMA], schema=SCHEMA)
+class Sample(NamedTuple):
+    """Where the bytes of a sample lie, and what they are known by."""
+
+    sample_id: int
+    key: str
+    shard: str
+    offset_bytes: int  # of the JPEG bytes in the tar
+    size_bytes: int
+    crc32: int
 
 
-def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    # pa.array would do, but imports pandas: half a second in each process that writes shards.
-    if pa.types.is_list(kind):
-        return pa.ListArray.from_arrays(_starts(values), _column(list(chain.from_iterable(values)), kind.value_type))
-    if pa.types.is_string(kind):
-        encoded = [value.encode() for value in values]
-        return pa.StringArray.from_buffers(len(values), _starts(encoded).buffers()[1], pa.py_buffer(b"".join(encoded)))
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.array(values, dtype=kind.to_pandas_dtype()))])
-
-
-def _starts(lists: Sequence[Sized]) -> pa.Array:
-    """Return where each list starts when all lie one after the other, and where the last one stops."""
-    return _column(list(accumulate(map(len, lists), initial=0)), pa.int32())
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """N lists of numbers in two arrays: list n is `values[starts[n]:starts[n + 1]]`."""
-
-    values: NDArray[Any]
-    starts: NDArray[np.int64]
-
-    @classmethod
-    def from_column(cls, column: pa.ChunkedArray) -> "Ragged":
-        """Take over a list column of a table."""
-        lists = column.combine_chunks()
-        if isinstance(lists, pa.ChunkedArray):
-            lists = pa.concat_arrays(lists.chunks) if lists.num_chunks else pa.array([], type=lists.type)
-        starts = np.asarray(lists.offsets, dtype=np.int64)
-        return cls(np.asarray(lists.flatten()), starts - starts[0])
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, row: int) -> NDArray[Any]:
-        return self.values[self.starts[row] : self.starts[row + 1]]
-
-    def to_bool(self, rows: NDArray[np.int64], num_columns: int) -> NDArray[np.bool_]:
-        """Return bool [len(rows), num_columns], true where a list holds the column."""
-        dense = np.zeros((len(rows), num_columns), dtype=bool)
-        lengths = self.starts[rows + 1] - self.starts[rows]
-        # Place of every value: the start of its list, and how far into the list it lies.
-        into = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        values = self.values[np.repeat(self.starts[rows], lengths) + into]
-        dense[np.repeat(np.arange(len(rows)), lengths), values] = True
-        return dense
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Manifest:
-    """The samples of one split, in the order in which they lie in its shards."""
+    """The samples of one split, in the order in which they lie in its shards.
+
+    Rows that are asked for are read with the part of the manifest that holds them. The properties, which have a value for
+    every sample, read all parts.
+    """
 
     root: str
     split: str
     label_space: LabelSpace
-    shards: tuple[str, ...]
-    shard_N: NDArray[np.int32]  # index into `shards`, ascending
-    sample_ids_N: NDArray[np.int64]
-    keys: list[str]
-    offset_bytes_N: NDArray[np.int64]  # of the JPEG bytes in the tar
-    size_bytes_N: NDArray[np.int64]
-    crc32_N: NDArray[np.uint32]
-    height_px_N: NDArray[np.int32]
-    width_px_N: NDArray[np.int32]
-    labels: Ragged  # columns of the labels present
-    unknown_labels: Ragged  # columns of the labels that the source does not state
-    label_areas_px2: Ragged  # beside `labels`: the area of the largest object with that label
+    shards: Shards  # of this split
+    first_shard: int  # of this split, among those of the dataset
+    held: HeldRows
+    stated_counts: Mapping[str, Any] | None = None  # see label_counts
 
     def __len__(self) -> int:
-        return len(self.sample_ids_N)
+        return int(self._ends_S[-1])
 
-    def targets(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+    def samples(self, rows: Rows) -> list[Sample]:
+        """Return the samples of the given rows."""
+        found: list[Sample] = [None] * len(rows)  # type: ignore[list-item]
+        for places, shard, within, held in self._by_shard(rows):
+            name = self.shards[shard]
+            columns = (held.sample_ids_n, held.offset_bytes_n, held.size_bytes_n, held.crc32_n)
+            numbers = zip(*(column[within].tolist() for column in columns), strict=True)
+            for place, row, (sample_id, offset_bytes, size_bytes, crc32) in zip(places, within.tolist(), numbers, strict=True):
+                found[place] = Sample(sample_id, held.keys.text(row), name, offset_bytes, size_bytes, crc32)
+        return found
+
+    def sample(self, row: int) -> Sample:
+        """Return the sample of a row."""
+        return self.samples(np.array([row], dtype=np.int64))[0]
+
+    def all_samples(self) -> Iterator[Sample]:
+        """Yield every sample, shard by shard."""
+        for shard, end in enumerate(self._ends_S.tolist()):
+            yield from self.samples(np.arange(end - int(self.shards.samples_S[shard]), end, dtype=np.int64))
+
+    def sample_ids(self, rows: Rows | None = None) -> NDArray[np.int64]:
+        """Return the sample ids of the given rows, by default of all."""
+        rows = self._rows(rows)
+        ids = np.empty(len(rows), dtype=np.int64)
+        for places, _, within, held in self._by_shard(rows):
+            ids[places] = held.sample_ids_n[within]
+        return ids
+
+    def targets(self, rows: Rows | None = None) -> NDArray[np.bool_]:
         """Return targets [rows, L] of the given rows, by default of all."""
-        return self.labels.to_bool(self._rows(rows), len(self.label_space))
+        rows = self._rows(rows)
+        targets = np.zeros((len(rows), len(self.label_space)), dtype=bool)
+        for places, _, within, held in self._by_shard(rows):
+            targets[places] = held.labels.to_bool(within, targets.shape[1])
+        return targets
 
-    def known(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+    def known(self, rows: Rows | None = None) -> NDArray[np.bool_]:
         """Return which labels the source states [rows, L] of the given rows, by default of all."""
-        return ~self.unknown_labels.to_bool(self._rows(rows), len(self.label_space))
+        rows = self._rows(rows)
+        known = np.ones((len(rows), len(self.label_space)), dtype=bool)
+        for places, _, within, held in self._by_shard(rows):
+            if len(held.unknown_labels.values):
+                known[places] = ~held.unknown_labels.to_bool(within, known.shape[1])
+        return known
+
+    def label_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return in how many samples each label is present and known, and in how many it is known [L], [L].
+
+        A manifest in parts has them in dataset.json; of others they are counted here.
+        """
+        if self.stated_counts is not None:
+            present_L, known_L = (np.array(self.stated_counts[key], dtype=np.int64) for key in ("present", "known"))
+            return present_L, known_L
+        present_L = known_L = np.zeros(len(self.label_space), dtype=np.int64)
+        for shard in range(len(self.shards)):
+            present, known = count_labels(*self._labels_of(shard), len(self.label_space))
+            present_L, known_L = present_L + present, known_L + known
+        return present_L, known_L
+
+    def spread(self, num_rows: int) -> Rows:
+        """Return all rows, or of a larger split those of whole shards, evenly spread, that make about `num_rows`."""
+        every = -(-len(self) // num_rows)
+        chosen = range(0, len(self.shards), every)
+        lengths, ends = self.shards.samples_S.tolist(), self._ends_S.tolist()
+        return np.concatenate([np.arange(ends[shard] - lengths[shard], ends[shard], dtype=np.int64) for shard in chosen])
+
+    def want(self, rows: Rows) -> None:
+        """Begin to read the given rows, which will be asked for."""
+        self.held.want((np.unique(self.shard_of(rows)) + self.first_shard).tolist())
+
+    def keep(self, num_shards: int) -> None:
+        """Keep the rows of at least so many shards at hand."""
+        self.held.keep(num_shards * int(self.shards.samples_S.max()))
+
+    def shard_of(self, rows: Rows) -> Rows:
+        """Return the shards of the given rows, as places in `shards`."""
+        return np.searchsorted(self._ends_S, rows, side="right")
 
     def samples_per_shard(self) -> NDArray[np.int64]:
         """Return the number of samples in each shard [S]."""
-        return np.bincount(self.shard_N, minlength=len(self.shards)).astype(np.int64)
+        return self.shards.samples_S
 
-    def _rows(self, rows: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    @property
+    def shard_N(self) -> NDArray[np.int64]:
+        """The shard of every row, as a place in `shards`, ascending."""
+        return np.repeat(np.arange(len(self.shards)), self.shards.samples_S)
+
+    @cached_property
+    def sample_ids_N(self) -> NDArray[np.int64]:
+        """The sample id of every row."""
+        return self.sample_ids()
+
+    @property
+    def keys(self) -> list[str]:
+        """The key of every row: the name of its files in the tar."""
+        return [str(key) for key in self._column("key").to_pylist()]
+
+    @cached_property
+    def offset_bytes_N(self) -> NDArray[np.int64]:
+        """Where the JPEG bytes of every row begin in their tar."""
+        return np.asarray(self._column("offset_bytes"))
+
+    @cached_property
+    def size_bytes_N(self) -> NDArray[np.int64]:
+        """The number of JPEG bytes of every row."""
+        return np.asarray(self._column("size_bytes"))
+
+    @cached_property
+    def height_px_N(self) -> NDArray[np.int32]:
+        """The height of every image."""
+        return np.asarray(self._column("height_px"))
+
+    @cached_property
+    def width_px_N(self) -> NDArray[np.int32]:
+        """The width of every image."""
+        return np.asarray(self._column("width_px"))
+
+    @cached_property
+    def labels(self) -> Ragged:
+        """The columns of the labels present in every row."""
+        return Ragged.from_column(self._column("labels"))
+
+    @cached_property
+    def unknown_labels(self) -> Ragged:
+        """The columns of the labels that the source does not state, of every row."""
+        return Ragged.from_column(self._column("unknown_labels"))
+
+    @cached_property
+    def label_areas_px2(self) -> Ragged:
+        """Beside `labels`: the area of the largest object with that label."""
+        return Ragged.from_column(self._column("label_areas_px2"))
+
+    @cached_property
+    def _ends_S(self) -> Rows:
+        return np.cumsum(self.shards.samples_S)
+
+    def _rows(self, rows: Rows | None) -> Rows:
         return np.arange(len(self), dtype=np.int64) if rows is None else rows
 
+    def _by_shard(self, rows: Rows) -> Iterator[tuple[list[int], int, Rows, ShardRows]]:
+        """Yield for each shard with some of the rows: their places in `rows`, the shard, their places in it, and its rows."""
+        shards = self.shard_of(rows)
+        order = np.argsort(shards, kind="stable")
+        for places in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1) if len(rows) else ():
+            shard = int(shards[places[0]])
+            first = int(self._ends_S[shard] - self.shards.samples_S[shard])
+            yield places.tolist(), shard, rows[places] - first, self.held.of(self.first_shard + shard)
 
-@dataclass(frozen=True)
+    def _labels_of(self, shard: int) -> tuple[Ragged, Ragged]:
+        held = self.held.of(self.first_shard + shard)
+        return held.labels, held.unknown_labels
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        """Return a column of all rows, from the parts that hold them."""
+        parts, end_shard = self.held.parts, self.first_shard + len(self.shards)
+        read = range(parts.of(self.first_shard), parts.of(end_shard - 1) + 1)
+        before = int(parts.shards.samples_S[parts.shards_of(read[0]).start : self.first_shard].sum())
+        column = pa.chunked_array([chunk for part in read for chunk in parts.read(part, [name])[name].chunks])
+        return column.slice(before, len(self))
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
-    """A built dataset: its facts (dataset.json), label space and table of samples."""
+    """A built dataset: its facts (dataset.json), label space and shards, and the way to its samples."""
 
     root: str
     facts: dict[str, Any]
     label_space: LabelSpace
-    table: pa.Table
+    shards: Shards
+    held: HeldRows
 
     @classmethod
     def open(cls, root: str) -> "Dataset":
-        """Open the dataset at a path or URI. Raises DatasetError where it was not built, not finished, or changed."""
+        """Open the dataset at a path or URI. Raises DatasetError where it was not built, not finished, or changed.
+
+        Of the manifest, its first part is read now, which is often all of it, and others where their rows are asked for.
+        """
         facts = read_facts(root)
         label_space = read_label_space(root)
         stated = facts.get("label_space_fingerprint", label_space.fingerprint)
@@ -149,7 +242,10 @@ class Dataset:
                 f"{root}/labels.json was changed: its fingerprint is {label_space.fingerprint}, dataset.json says {stated}; "
                 "build the dataset again"
             )
-        return cls(root, facts, label_space, _read_table(root, facts))
+        shards = Shards.read(root, facts)
+        held = HeldRows(Parts.stated(root, shards, facts))
+        held.of(0)
+        return cls(root, facts, label_space, shards, held)
 
     @property
     def fingerprint(self) -> str:
@@ -159,44 +255,32 @@ class Dataset:
     @cached_property
     def splits(self) -> dict[str, int]:
         """Number of samples of each split."""
-        counts: dict[str, int] = {}
-        for shard in self.facts["shards"]:
-            counts[shard["split"]] = counts.get(shard["split"], 0) + shard["samples"]
-        return counts
+        return self.shards.samples_of_splits()
 
     def split(self, name: str) -> Manifest:
         """Return the samples of a split. Raises DatasetError that lists the splits that exist."""
         if name not in self.splits:
             found = ", ".join(f"{split} ({samples:,})" for split, samples in self.splits.items())
             raise DatasetError(f"{self.root} has no split {name!r}; it has {found}")
-        rows = self.table.filter(pc.equal(self.table["split"], name))
-        shards = tuple(shard["name"] for shard in self.facts["shards"] if shard["split"] == name)
-        place = {shard: index for index, shard in enumerate(shards)}
+        shards = self.shards.splits[name]
         return Manifest(
             root=self.root,
             split=name,
             label_space=self.label_space,
-            shards=shards,
-            shard_N=np.array([place[shard] for shard in rows["shard"].to_pylist()], dtype=np.int32),
-            sample_ids_N=rows["sample_id"].to_numpy(),
-            keys=rows["key"].to_pylist(),
-            offset_bytes_N=rows["offset_bytes"].to_numpy(),
-            size_bytes_N=rows["size_bytes"].to_numpy(),
-            crc32_N=rows["crc32"].to_numpy(),
-            height_px_N=rows["height_px"].to_numpy(),
-            width_px_N=rows["width_px"].to_numpy(),
-            labels=Ragged.from_column(rows["labels"]),
-            unknown_labels=Ragged.from_column(rows["unknown_labels"]),
-            label_areas_px2=Ragged.from_column(rows["label_areas_px2"]),
+            shards=self.shards[shards.start : shards.stop],
+            first_shard=shards.start,
+            held=self.held,
+            stated_counts=self.facts.get("label_counts", {}).get(name),
         )
 
 
 def read_facts(root: str) -> dict[str, Any]:
     """Return dataset.json. Raises DatasetError where the dataset was not built, not finished, or by another version."""
     facts = _read_json(root, "dataset.json", "run `rayprob shard RECIPE` to build it, or to finish a stopped build")
-    if facts.get("format_version") != FORMAT_VERSION:
+    if facts.get("format_version") not in (FORMAT_VERSION, FORMAT_IN_PARTS):
         raise DatasetError(
-            f"{root} has dataset format {facts.get('format_version')!r}, this version reads {FORMAT_VERSION}; rebuild it"
+            f"{root} has dataset format {facts.get('format_version')!r}, this version reads {FORMAT_VERSION} and "
+            f"{FORMAT_IN_PARTS}; rebuild it"
         )
     return facts
 
@@ -216,21 +300,3 @@ def _read_json(root: str, name: str, remedy: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DatasetError(f"{root}/{name} holds {type(value).__name__}, not a mapping; {remedy}")
     return value
-
-
-def _read_table(root: str, facts: dict[str, Any]) -> pa.Table:
-    try:
-        content = storage.read_bytes(storage.join(root, "manifest.parquet"))
-        table = pq.read_table(pa.BufferReader(content))
-    except (StorageError, pa.ArrowException, OSError) as error:
-        raise DatasetError(f"the manifest of {root} cannot be read: {error}; build the dataset again") from error
-    num_samples = sum(shard["samples"] for shard in facts["shards"])
-    if not table.schema.equals(SCHEMA) or table.num_rows != num_samples:
-        raise DatasetError(
-            f"the manifest of {root} has {table.num_rows:,} rows and columns {table.schema.names}; dataset.json promises "
-            f"{num_samples:,} rows and {SCHEMA.names}; build the dataset again"
-        )
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != facts.get("manifest_sha256", sha256):
-        raise DatasetError(f"the manifest of {root} was changed after it was built: its sha256 is {sha256}; build it again")
-    return table

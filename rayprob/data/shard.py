@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from rayprob import storage
 from rayprob.data import jpeg
 from rayprob.data.coco import SourceImage
+from rayprob.data.columns import to_table
 from rayprob.data.jpeg import Size
-from rayprob.data.manifest import to_table
 from rayprob.data.plan import ShardPlan
 from rayprob.data.recipe import Encoding
 from rayprob.data.source import Reject

@@ -4,18 +4,23 @@ import hashlib
 import json
 import tarfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from rayprob import storage
-from rayprob.data.commit import data_fingerprint
-from rayprob.data.manifest import SCHEMA, read_facts, read_label_space
+from rayprob.data.columns import SCHEMA
+from rayprob.data.commit import data_fingerprint, label_counts
+from rayprob.data.manifest import read_facts, read_label_space
+from rayprob.data.parts import Parts
+from rayprob.data.shard_list import Shards
 from rayprob.data.tar import RECORD_BYTES
 from rayprob.errors import DatasetError, LabelError, StorageError
 from rayprob.labels import LabelSpace
@@ -39,19 +44,26 @@ def verify(root: str, on_progress: Callable[[int, int], None] = lambda done, tot
     rest is held, is missing or unreadable.
     """
     facts = read_facts(root)
-    shards = facts["shards"]
+    shards = Shards.read(root, facts)
+    parts = Parts.stated(root, shards, facts)
     label_space, faults = _label_space(root, facts)
-    table, manifest_faults = _manifest(root, facts)
-    faults += manifest_faults + _stray_shards(root, shards)
-    done_bytes, total_bytes = 0, sum(shard["size_bytes"] for shard in shards)
-    for shard in shards:
-        on_progress(done_bytes, total_bytes)
-        rows = table.filter(pc.equal(table["shard"], shard["name"])).to_pylist() if table else []
-        faults += [Fault(shard["name"], what) for what in _shard_faults(root, shard, rows, label_space)]
-        done_bytes += shard["size_bytes"]
+    faults += _counts_faults(facts, shards) + _stray_files(root, parts)
+    ids: list[NDArray[np.int64]] = []
+    entries = iter(shards.entries())
+    done_bytes, total_bytes = 0, int(shards.size_bytes_S.sum())
+    for part in range(len(parts)):
+        table, part_faults = _part(parts, part)
+        faults += part_faults
+        ids += [np.asarray(table["sample_id"])] if table else []
+        for shard in islice(entries, len(parts.shards_of(part))):
+            on_progress(done_bytes, total_bytes)
+            rows = table.filter(pc.equal(table["shard"], shard["name"])).to_pylist() if table else []
+            faults += [Fault(shard["name"], what) for what in _shard_faults(root, shard, rows, label_space)]
+            done_bytes += shard["size_bytes"]
     on_progress(total_bytes, total_bytes)
-    if table and label_space and not faults:
-        faults += _fingerprint_faults(facts, label_space, table)
+    faults += _double_ids(ids)
+    if label_space and not faults:
+        faults += _content_faults(facts, label_space, parts)
     return faults
 
 
@@ -66,48 +78,66 @@ def _label_space(root: str, facts: dict[str, Any]) -> tuple[LabelSpace | None, l
     return label_space, []
 
 
-def _manifest(root: str, facts: dict[str, Any]) -> tuple[pa.Table | None, list[Fault]]:
+def _part(parts: Parts, part: int) -> tuple[pa.Table | None, list[Fault]]:
+    file = parts.file(part)
     try:
-        content = storage.read_bytes(storage.join(root, "manifest.parquet"))
+        content = storage.read_bytes(storage.join(parts.root, file))
         table = pq.read_table(pa.BufferReader(content))
     except (StorageError, pa.ArrowException, OSError) as error:
-        return None, [Fault("manifest.parquet", f"cannot be read: {error}")]
+        return None, [Fault(file, f"cannot be read: {error}")]
     if not table.schema.equals(SCHEMA):
-        return None, [Fault("manifest.parquet", f"has columns {table.schema.names}, not {SCHEMA.names}")]
-    return table, [Fault("manifest.parquet", what) for what in _manifest_faults(content, table, facts)]
+        return None, [Fault(file, f"has columns {table.schema.names}, not {SCHEMA.names}")]
+    return table, [Fault(file, what) for what in _part_faults(content, table, parts, part)]
 
 
-def _manifest_faults(content: bytes, table: pa.Table, facts: dict[str, Any]) -> Iterator[str]:
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != facts["manifest_sha256"]:
-        yield f"has sha256 {sha256:.16}..., dataset.json says {facts['manifest_sha256']:.16}..."
-    stated = [(shard["split"], shard["name"]) for shard in facts["shards"] for _ in range(shard["samples"])]
+def _part_faults(content: bytes, table: pa.Table, parts: Parts, part: int) -> Iterator[str]:
+    sha256, stated_sha256 = hashlib.sha256(content).hexdigest(), parts.sha256[part]
+    if sha256 != stated_sha256:
+        yield f"has sha256 {sha256:.16}..., dataset.json says {stated_sha256 or 'none':.16}..."
+    stated = [
+        (split, parts.shards[shard])
+        for split, shards in parts.shards.splits.items()
+        for shard in parts.shards_of(part)
+        if shard in shards
+        for _ in range(int(parts.shards.samples_S[shard]))
+    ]
     found = list(zip(table["split"].to_pylist(), table["shard"].to_pylist(), strict=True))
     if found != stated:
         yield f"has {len(found):,} rows, and not shard by shard the {len(stated):,} samples that dataset.json lists"
-    if twice := [sample_id for sample_id, count in Counter(table["sample_id"].to_pylist()).items() if count > 1]:
-        yield f"has {len(twice):,} sample ids more than once: {twice[:5]}"
-    splits: Counter[str] = Counter()
-    for shard in facts["shards"]:
-        splits[shard["split"]] += shard["samples"]
-    if dict(splits) != facts["splits"]:
-        yield f"dataset.json counts {facts['splits']}, and its shards add up to {dict(splits)}"
 
 
-def _stray_shards(root: str, shards: Sequence[dict[str, Any]]) -> list[Fault]:
-    listed = {shard["name"] for shard in shards}
-    return [
-        Fault(name, "is not listed in dataset.json; remove it")
-        for name in storage.list_names(root)
-        if name.endswith(".tar") and name not in listed
-    ]
-
-
-def _fingerprint_faults(facts: dict[str, Any], label_space: LabelSpace, table: pa.Table) -> list[Fault]:
-    found = data_fingerprint(label_space.fingerprint, [shard["sha256"] for shard in facts["shards"]], table)
-    if found == facts["fingerprint"]:
+def _counts_faults(facts: dict[str, Any], shards: Shards) -> list[Fault]:
+    if (found := shards.samples_of_splits()) == facts["splits"]:
         return []
-    return [Fault("dataset.json", f"states fingerprint {facts['fingerprint']}, the data has {found}")]
+    return [Fault("dataset.json", f"dataset.json counts {facts['splits']}, and its shards add up to {found}")]
+
+
+def _double_ids(ids: Sequence[NDArray[np.int64]]) -> list[Fault]:
+    found, times = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *ids]), return_counts=True)
+    twice = found[times > 1].tolist()
+    return [Fault("manifest", f"has {len(twice):,} sample ids more than once: {twice[:5]}")] if twice else []
+
+
+def _stray_files(root: str, parts: Parts) -> list[Fault]:
+    listed = {*parts.shards, *(parts.file(part) for part in range(len(parts)))}
+    found = [name for name in storage.list_names(root) if name.endswith(".tar")]
+    found += [f"manifest/{name}" for name in storage.list_names(storage.join(root, "manifest"))]
+    return [Fault(name, "is not listed in dataset.json; remove it") for name in found if name not in listed]
+
+
+def _content_faults(facts: dict[str, Any], label_space: LabelSpace, parts: Parts) -> list[Fault]:
+    """Return what is wrong with facts that stand for all samples together."""
+
+    def tables() -> Iterator[pa.Table]:
+        return (parts.read(part, SCHEMA.names) for part in range(len(parts)))
+
+    faults = []
+    found = data_fingerprint(label_space.fingerprint, map(parts.shards.sha256, range(len(parts.shards))), tables())
+    if found != facts["fingerprint"]:
+        faults.append(f"states fingerprint {facts['fingerprint']}, the data has {found}")
+    if "label_counts" in facts and facts["label_counts"] != label_counts(parts.shards, tables(), len(label_space)):
+        faults.append("states other label_counts than the samples have")
+    return [Fault("dataset.json", what) for what in faults]
 
 
 def _shard_faults(

@@ -10,13 +10,15 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from rayprob import storage
 from rayprob.errors import DatasetError, SpecError, StorageError
@@ -36,7 +38,7 @@ class ShardCache:
 
     root: str
     fingerprint: str
-    facts: dict[str, ShardFacts]
+    facts: Mapping[str, ShardFacts]
     folder: Path
     budget_bytes: int
     retries: int
@@ -155,10 +157,9 @@ class ShardCache:
         ) from last
 
 
-def check_budget(cache: ShardCache, shards: Iterable[str], *, at_once: int, why: str) -> None:
-    """Raise SpecError where the budget cannot hold `at_once` of the shards together; `why` says what asks for them."""
-    sizes_bytes = sorted((cache.facts[shard].size_bytes for shard in shards), reverse=True)
-    needed_bytes = sum(sizes_bytes[:at_once])
+def check_budget(cache: ShardCache, size_bytes_S: NDArray[np.int64], *, at_once: int, why: str) -> None:
+    """Raise SpecError where the budget cannot hold `at_once` shards of these together; `why` says what asks for them."""
+    needed_bytes = int(np.sort(size_bytes_S)[::-1][:at_once].sum())
     if cache.budget_bytes < needed_bytes:
         raise SpecError(
             f"cache_bytes {cache.budget_bytes:,} cannot hold the shards that this node needs at once ({why}); "

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from rayprob import storage
@@ -14,7 +14,7 @@ Identity = tuple[str, int, int]  # path, size, time of the last change: hashed o
 _sound: set[Identity] = set()  # of this process, so that a second stream does not hash again
 
 
-def check_sizes(root: str, shards: Iterable[str], facts: dict[str, ShardFacts]) -> None:
+def check_sizes(root: str, shards: Iterable[str], facts: Mapping[str, ShardFacts]) -> None:
     """Raise DatasetError unless each shard exists and has the size that dataset.json says."""
     for shard in shards:
         _identity(root, shard, facts[shard])
@@ -23,7 +23,7 @@ def check_sizes(root: str, shards: Iterable[str], facts: dict[str, ShardFacts]) 
 class LocalCheck:
     """Compares the shards of decoded micro batches with their sha256, in one thread (about 1.4 GB/s); a ShardKeeper."""
 
-    def __init__(self, root: str, facts: dict[str, ShardFacts], *, contents: bool) -> None:
+    def __init__(self, root: str, facts: Mapping[str, ShardFacts], *, contents: bool) -> None:
         """Without `contents`, compare nothing."""
         self._root = root
         self._facts = facts

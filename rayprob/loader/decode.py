@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rayprob.data.manifest import Sample
 from rayprob.errors import SampleError
 from rayprob.loader.augment import Transform
 from rayprob.loader.order import Cursor
-from rayprob.loader.reader import SampleReader, describe
+from rayprob.loader.reader import SampleReader
 from rayprob.seeds import derive
 
 
@@ -20,6 +21,14 @@ class Request:
 
     cursor: Cursor
     rows_B: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Located:
+    """A request with where its samples lie: all that a loader worker needs of the manifest."""
+
+    request: Request
+    samples: list[Sample]
 
 
 @dataclass(frozen=True)
@@ -43,15 +52,15 @@ class Decoder:
         self._seed = seed
         self._on_bad_sample = on_bad_sample
 
-    def decode_into(self, pixels_BHWC: NDArray[np.uint8], request: Request) -> dict[int, str]:
+    def decode_into(self, pixels_BHWC: NDArray[np.uint8], located: Located) -> dict[int, str]:
         """Write the images of a request; return what was wrong with which, whose pixels are then 0.
 
         Raises SampleError for a bad sample with on_bad_sample: fail, DatasetError and StorageError for a bad shard.
         """
         faults: dict[int, str] = {}
-        for place, row in enumerate(request.rows_B.tolist()):
+        for place, sample in enumerate(located.samples):
             try:
-                self._write_image(pixels_BHWC[place], row, request.cursor.epoch)
+                self._write_image(pixels_BHWC[place], sample, located.request.cursor.epoch)
             except SampleError as error:
                 if self._on_bad_sample == "fail":
                     raise
@@ -59,13 +68,12 @@ class Decoder:
                 faults[place] = str(error)
         return faults
 
-    def _write_image(self, pixels_HWC: NDArray[np.uint8], row: int, epoch: int) -> None:
-        manifest = self._reader.manifest
-        jpeg = self._reader.read(row)
-        seed = derive(self._seed, "augment", epoch, int(manifest.sample_ids_N[row]))
+    def _write_image(self, pixels_HWC: NDArray[np.uint8], sample: Sample, epoch: int) -> None:
+        jpeg = self._reader.read(sample)
+        seed = derive(self._seed, "augment", epoch, sample.sample_id)
         try:
             image_HWC = self._transform(jpeg, seed, pixels_HWC)
         except SampleError as error:
-            raise SampleError(f"{describe(manifest, row)} {error}, and build the dataset again") from error
+            raise SampleError(f"{self._reader.describe(sample)} {error}, and build the dataset again") from error
         if image_HWC is not pixels_HWC:
             pixels_HWC[...] = image_HWC

@@ -2,12 +2,18 @@
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rayprob import storage
 from rayprob.data.manifest import read_facts
+from rayprob.data.shard_list import Shards
 from rayprob.errors import DatasetError
 
 MAX_OPEN_SHARDS = 64
@@ -45,9 +51,42 @@ class ShardKeeper(Protocol):
         ...
 
 
-def read_shard_facts(root: str) -> dict[str, ShardFacts]:
-    """Return the facts of every shard of a dataset by name. Raises DatasetError."""
-    return {shard["name"]: ShardFacts(shard["size_bytes"], shard["sha256"]) for shard in read_facts(root)["shards"]}
+class FactsByName(Mapping[str, ShardFacts]):
+    """The facts of the shards of a dataset by name: some bytes each, and none in another process before it asks for one."""
+
+    def __init__(self, root: str, shards: Shards | None = None) -> None:
+        """Of these `shards`, by default of all of the dataset. Asking raises DatasetError where they cannot be read."""
+        self._root = root
+        self._given = shards
+
+    @cached_property
+    def _shards(self) -> Shards:
+        return Shards.read(self._root, read_facts(self._root)) if self._given is None else self._given
+
+    @cached_property
+    def _sorted(self) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
+        """The names in order, and which shard has each."""
+        # As an array: a dict of a million names and facts takes half a gigabyte.
+        names_S = np.array([name.encode() for name in self._shards])
+        order = np.argsort(names_S, kind="stable")
+        return names_S[order], order
+
+    def __getitem__(self, name: str) -> ShardFacts:
+        names_S, order = self._sorted
+        place = int(np.searchsorted(names_S, name.encode()))
+        if place == len(names_S) or names_S[place] != name.encode():
+            raise KeyError(name)
+        shard = int(order[place])
+        return ShardFacts(int(self._shards.size_bytes_S[shard]), self._shards.sha256(shard))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shards)
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_root": self._root, "_given": None}
 
 
 class LocalShards:

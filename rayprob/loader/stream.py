@@ -1,7 +1,8 @@
 """What training and evaluation streams share: from requests to batches."""
 
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -17,14 +18,16 @@ from rayprob.loader.augment import Transform
 from rayprob.loader.batch import Batch
 from rayprob.loader.cache import ShardCache, check_budget
 from rayprob.loader.check import LocalCheck, check_sizes
-from rayprob.loader.decode import Decoded, Decoder, Request
+from rayprob.loader.decode import Decoded, Decoder, Located, Request
 from rayprob.loader.order import Cursor, Place
 from rayprob.loader.prefetch import Prefetcher
 from rayprob.loader.reader import SampleReader
-from rayprob.loader.shards import LocalShards, ShardKeeper, read_shard_facts
+from rayprob.loader.shards import FactsByName, LocalShards, ShardKeeper
 from rayprob.spec import Spec
 
 log = logging.getLogger(__name__)
+
+LOOK_AHEAD = 16  # micro batches: their rows of the manifest are read before they are needed
 
 
 class StreamSpec(Spec):
@@ -55,9 +58,9 @@ class Stream:
         self.bad_samples: dict[int, str] = {}  # sample_id -> what was wrong; samples met with on_bad_sample: skip
         self._seed = seed
         self._micro_batch = micro_batch
-        self._facts = read_shard_facts(manifest.root)
+        self._facts = FactsByName(manifest.root, manifest.shards)
         self._source = self._open_source()
-        reader = SampleReader(manifest, self._source)
+        reader = SampleReader(manifest.root, self._source)
         self._decoder = Decoder(reader, transform, seed=seed, on_bad_sample=spec.on_bad_sample)
 
     def _batches(
@@ -67,7 +70,7 @@ class Stream:
         keeper = self._keeper(requests)
         results = workers.decode_ahead(
             self._decoder,
-            requests(),
+            self._located(requests()),
             loader_workers=self.spec.loader_workers,
             prefetch=self.spec.prefetch,
             max_samples=self._micro_batch,
@@ -80,10 +83,26 @@ class Stream:
             results.close()
             keeper.close()
 
+    def _located(self, requests: Iterable[Request]) -> Iterator[Located]:
+        """Look the samples of each request up, having asked for the manifest's rows of those that come after it."""
+        ahead: deque[Request] = deque()
+        for request in requests:
+            self.manifest.want(request.rows_B)
+            ahead.append(request)
+            if len(ahead) > LOOK_AHEAD:
+                yield self._locate(ahead.popleft())
+        yield from map(self._locate, ahead)
+
+    def _locate(self, request: Request) -> Located:
+        return Located(request, self.manifest.samples(request.rows_B))
+
     def _open_source(self) -> LocalShards | ShardCache:
         root, spec = self.manifest.root, self.spec
         if storage.is_local(root):
-            check_sizes(root, self.manifest.shards, self._facts)
+            # Each rank looks at its share of the shards, or many of them would ask a shared folder for a million each.
+            place = self.place
+            mine = range(place.rank, len(self.manifest.shards), place.world_size)
+            check_sizes(root, (self.manifest.shards[shard] for shard in mine), self._facts)
             return LocalShards(root)
         return ShardCache(
             root=root,
@@ -95,8 +114,10 @@ class Stream:
         )
 
     def _check_cache(self, at_once: int, why: str) -> None:
+        """Make room for `at_once` shards of this node's ranks together, now and ahead."""
+        self.manifest.keep(3 * at_once // self.place.local_world_size)
         if isinstance(self._source, ShardCache):
-            check_budget(self._source, self.manifest.shards, at_once=at_once, why=why)
+            check_budget(self._source, self.manifest.shards.size_bytes_S, at_once=at_once, why=why)
 
     def _keeper(self, requests: Callable[[], Iterator[Request]]) -> ShardKeeper:
         if isinstance(self._source, ShardCache):
@@ -105,7 +126,7 @@ class Stream:
         return LocalCheck(self.manifest.root, self._facts, contents=self.spec.check_shards)
 
     def _shards_of(self, request: Request) -> list[str]:
-        return [self.manifest.shards[shard] for shard in np.unique(self.manifest.shard_N[request.rows_B])]
+        return [self.manifest.shards[shard] for shard in np.unique(self.manifest.shard_of(request.rows_B))]
 
     def _batch(self, decoded: Decoded) -> Batch:
         rows_B = decoded.request.rows_B
@@ -118,13 +139,14 @@ class Stream:
             images_BCHW=decoded.images_BCHW,
             targets_BL=torch.from_numpy(self.manifest.targets(rows_B)),
             known_BL=torch.from_numpy(known_BL),
-            sample_ids_B=torch.from_numpy(self.manifest.sample_ids_N[rows_B]),
+            sample_ids_B=torch.from_numpy(self.manifest.sample_ids(rows_B)),
             cursor=decoded.request.cursor,
         )
 
     def _count(self, decoded: Decoded) -> None:
+        sample_ids_B = self.manifest.sample_ids(decoded.request.rows_B)
         for place, fault in decoded.faults.items():
-            sample_id = int(self.manifest.sample_ids_N[decoded.request.rows_B[place]])
+            sample_id = int(sample_ids_B[place])
             if sample_id not in self.bad_samples:
                 log.warning("skipped %s", fault)
             self.bad_samples[sample_id] = fault

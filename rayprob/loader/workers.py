@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rayprob.errors import RayprobError, RunError
-from rayprob.loader.decode import Decoded, Decoder, Request
+from rayprob.loader.decode import Decoded, Decoder, Located, Request
 from rayprob.loader.slots import Slots
 
 
 def decode_ahead(
-    decoder: Decoder, requests: Iterator[Request], *, loader_workers: int, prefetch: int, max_samples: int
+    decoder: Decoder, requests: Iterator[Located], *, loader_workers: int, prefetch: int, max_samples: int
 ) -> Generator[Decoded, None, None]:
     """Yield the images of each request, in the order of the requests, whatever the number of loader workers.
 
@@ -47,12 +47,13 @@ def decode_ahead(
 @dataclass(frozen=True)
 class _Task:
     slot: int
-    request: Request
+    located: Located
 
 
 @dataclass(frozen=True)
 class _Done:
-    task: _Task
+    slot: int
+    request: Request
     faults: dict[int, str]
 
 
@@ -65,15 +66,16 @@ class _IntoSlots(Dataset[_Done | RayprobError]):
 
     def __getitem__(self, task: _Task) -> _Done | RayprobError:
         try:
-            return _Done(task, self._decoder.decode_into(self._slots_SBHWC[task.slot].numpy(), task.request))
+            faults = self._decoder.decode_into(self._slots_SBHWC[task.slot].numpy(), task.located)
         except RayprobError as error:
             return error
+        return _Done(task.slot, task.located.request, faults)
 
 
 class _Tasks(Sampler[_Task]):
     """Hands requests to DataLoader, each with a free slot."""
 
-    def __init__(self, requests: Iterator[Request], slots: Slots) -> None:
+    def __init__(self, requests: Iterator[Located], slots: Slots) -> None:
         self._requests = requests
         self._slots = slots
 
@@ -81,21 +83,21 @@ class _Tasks(Sampler[_Task]):
         return (_Task(self._slots.take(), request) for request in self._requests)
 
 
-def _decoded_here(decoder: Decoder, request: Request) -> Decoded:
-    images_BHWC = torch.empty((len(request.rows_B), decoder.size_px, decoder.size_px, 3), dtype=torch.uint8)
-    faults = decoder.decode_into(images_BHWC.numpy(), request)
-    return Decoded(request, images_BHWC.permute(0, 3, 1, 2), faults)
+def _decoded_here(decoder: Decoder, located: Located) -> Decoded:
+    images_BHWC = torch.empty((len(located.samples), decoder.size_px, decoder.size_px, 3), dtype=torch.uint8)
+    faults = decoder.decode_into(images_BHWC.numpy(), located)
+    return Decoded(located.request, images_BHWC.permute(0, 3, 1, 2), faults)
 
 
 def _taken(slots: Slots, result: _Done | RayprobError) -> Decoded:
     if isinstance(result, RayprobError):
         raise result
-    images_BHWC = slots.images(result.task.slot, len(result.task.request.rows_B))
+    images_BHWC = slots.images(result.slot, len(result.request.rows_B))
     # The bytes stay interleaved: [B, C, H, W] in channels_last order is a view, and what GPUs compute on.
-    return Decoded(result.task.request, images_BHWC.permute(0, 3, 1, 2), result.faults)
+    return Decoded(result.request, images_BHWC.permute(0, 3, 1, 2), result.faults)
 
 
-def _start(decoder: Decoder, slots: Slots, requests: Iterator[Request], loader_workers: int, prefetch: int) -> Any:
+def _start(decoder: Decoder, slots: Slots, requests: Iterator[Located], loader_workers: int, prefetch: int) -> Any:
     with warnings.catch_warnings():
         # The run file says how many; a hint about the number of cores would come once for every evaluation and rank.
         warnings.filterwarnings("ignore", message="This DataLoader will create")

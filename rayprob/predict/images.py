@@ -7,7 +7,7 @@ from typing import Protocol
 
 from rayprob import storage
 from rayprob.data.jpeg import MAX_FILE_BYTES
-from rayprob.data.manifest import Dataset
+from rayprob.data.manifest import Dataset, Sample
 from rayprob.errors import SampleError, StorageError
 from rayprob.loader.reader import SampleReader
 from rayprob.loader.shards import RangeReads
@@ -44,21 +44,21 @@ class DatasetImage:
     """An image inside a shard of a built dataset."""
 
     reader: SampleReader
-    row: int
+    sample: Sample
 
     @property
     def name(self) -> str:
         """The dataset's root and the sample's key."""
-        return storage.join(self.reader.manifest.root, self.reader.manifest.keys[self.row])
+        return storage.join(self.reader.root, self.sample.key)
 
     @property
     def sample_id(self) -> int:
         """The key of the sample in every table."""
-        return int(self.reader.manifest.sample_ids_N[self.row])
+        return self.sample.sample_id
 
     def read(self) -> bytes:
         """Return the JPEG bytes. Raises SampleError, DatasetError or StorageError."""
-        return self.reader.read(self.row)
+        return self.reader.read(self.sample)
 
 
 def find_images(arguments: Sequence[str], split: str = "val") -> list[Image]:
@@ -79,8 +79,8 @@ def _named_by(argument: str, split: str) -> Iterable[Image]:
         return _matching(argument)
     if storage.exists(storage.join(argument, "dataset.json")):
         manifest = Dataset.open(argument).split(split)
-        reader = SampleReader(manifest, RangeReads(argument))
-        return (DatasetImage(reader, row) for row in range(len(manifest)))
+        reader = SampleReader(argument, RangeReads(argument))
+        return (DatasetImage(reader, sample) for sample in manifest.all_samples())
     if storage.is_folder(argument):
         return _in_folder(argument)
     if not storage.exists(argument):

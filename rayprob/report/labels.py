@@ -86,7 +86,7 @@ def train_positives(files: RunFiles) -> np.ndarray | None:
     split = str(files.run.get("data", {}).get("train_split", "train"))
     if files.dataset is None or split not in files.dataset.splits:
         return None
-    return np.asarray(files.dataset.split(split).targets().sum(axis=0))
+    return files.dataset.split(split).label_counts()[0]
 
 
 def _rows(judged: Judged, ap_L: Floats, ece_L: Floats, train_L: np.ndarray | None) -> list[LabelRow]:

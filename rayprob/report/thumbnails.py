@@ -26,11 +26,11 @@ def thumbnails(files: RunFiles, rows: Iterable[int]) -> tuple[dict[int, str], li
         return {}, []
     manifest = files.dataset.split(files.split)
     place = {sample_id: row for row, sample_id in enumerate(manifest.sample_ids_N.tolist())}
-    reader = SampleReader(manifest, _shards(manifest))
+    reader = SampleReader(manifest.root, _shards(manifest))
     found, faults = {}, []
     for row in sorted(set(rows)):
         try:
-            found[row] = thumbnail(reader.read(place[int(files.predictions.sample_ids_N[row])]))
+            found[row] = thumbnail(reader.read(manifest.sample(place[int(files.predictions.sample_ids_N[row])])))
         except (RayprobError, ValueError, KeyError) as error:
             faults.append(str(error))
     if not faults:

@@ -22,6 +22,8 @@ from rayprob.train.optimizer import build_optimizer
 from rayprob.train.run import Run, check
 from rayprob.train.state import Ema, TrainState, list_checkpoints, load_first, newest_first
 
+MIXTURE_SAMPLES = 2**20  # more would only cost memory: L bytes each
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -134,13 +136,15 @@ def build_state(run: Run, dataset: Dataset, compute: Compute, *, is_fresh: bool)
 
 def prevalence(manifest: Manifest) -> NDArray[np.float64]:
     """Return the share of samples with each label, among those whose label is known [L]."""
-    known_NL = manifest.known()
-    present_L = (manifest.targets() & known_NL).sum(axis=0)
-    return np.asarray(present_L / np.maximum(1, known_NL.sum(axis=0)), dtype=np.float64)
+    present_L, known_L = manifest.label_counts()
+    return np.asarray(present_L / np.maximum(1, known_L), dtype=np.float64)
 
 
 def label_mixture(run: Run, manifest: Manifest) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mixture from which a mixture head starts, fitted to the label sets of the training split."""
+    """Return the mixture from which a mixture head starts, fitted to label sets of (some of) the training split."""
     seed = derive(run.seed, "label mixture")
-    mixture = fit_label_mixture(manifest.targets(), manifest.known(), num_components=run.model.head.components, seed=seed)
+    rows = manifest.spread(MIXTURE_SAMPLES)
+    mixture = fit_label_mixture(
+        manifest.targets(rows), manifest.known(rows), num_components=run.model.head.components, seed=seed
+    )
     return mixture.mixing_weights_K, mixture.probabilities_KL

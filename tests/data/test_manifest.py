@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayprob.data.manifest import SCHEMA, Dataset, Ragged, to_table
+from rayprob.data.columns import SCHEMA, Ragged, to_table
+from rayprob.data.manifest import Dataset
 from rayprob.errors import DatasetError
 from tests.data.small_source import Source
 
@@ -76,7 +77,7 @@ def test_a_folder_without_a_dataset_says_how_to_build_one(tmp_path: Path) -> Non
     [
         ("{", r"dataset.json is not JSON"),
         ("[]", r"dataset.json holds list, not a mapping"),
-        ('{"format_version": 99}', r"has dataset format 99, this version reads 1; rebuild it"),
+        ('{"format_version": 99}', r"has dataset format 99, this version reads 1 and 2; rebuild it"),
     ],
 )
 def test_a_broken_dataset_json_is_named(dataset: Path, text: str, message: str) -> None:

@@ -18,7 +18,7 @@ from rayprob.errors import DatasetError, SpecError, StorageError
 from rayprob.loader import workers
 from rayprob.loader.cache import ShardCache, check_budget
 from rayprob.loader.prefetch import Prefetcher
-from rayprob.loader.shards import read_shard_facts
+from rayprob.loader.shards import FactsByName
 from tests.loader.tiny import content_of, read_all, used_bytes
 
 Faults = list[str]
@@ -30,7 +30,7 @@ def cache(manifest: Manifest, tmp_path: Path) -> ShardCache:
     return ShardCache(
         root=manifest.root,
         fingerprint="f",
-        facts=read_shard_facts(manifest.root),
+        facts=FactsByName(manifest.root),
         folder=tmp_path / "cache",
         budget_bytes=10**9,
         retries=3,
@@ -206,11 +206,11 @@ def test_a_cache_folder_that_cannot_be_made_is_named(cache: ShardCache, tmp_path
 def test_a_budget_below_a_window_names_the_least_that_does(cache: ShardCache, manifest: Manifest) -> None:
     sizes_bytes = sorted(facts.size_bytes for facts in cache.facts.values())
     wanted_bytes = sum(sizes_bytes[-4:])
-    check_budget(replace(cache, budget_bytes=wanted_bytes), manifest.shards, at_once=4, why="")
+    check_budget(replace(cache, budget_bytes=wanted_bytes), manifest.shards.size_bytes_S, at_once=4, why="")
     small = replace(cache, budget_bytes=wanted_bytes - 1)
     expected = rf"cache_bytes {wanted_bytes - 1:,} cannot hold .* at once \(2 lanes x 2\); give at least {wanted_bytes:,}"
     with pytest.raises(SpecError, match=expected):
-        check_budget(small, manifest.shards, at_once=4, why="2 lanes x 2")
+        check_budget(small, manifest.shards.size_bytes_S, at_once=4, why="2 lanes x 2")
 
 
 def test_the_prefetcher_fetches_ahead_within_its_budget_and_lets_go(cache: ShardCache, manifest: Manifest) -> None:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 
-from rayprob.data.manifest import FORMAT_VERSION, SCHEMA, Dataset, Manifest
+from rayprob.data.columns import SCHEMA
+from rayprob.data.manifest import FORMAT_VERSION, Dataset, Manifest
 from rayprob.loader.cache import ShardCache, _locked
 
 LABELS = ["person", "bicycle", "car"]

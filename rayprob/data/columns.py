@@ -1,0 +1,112 @@
+"""The columns of a manifest, as tables of Parquet and as arrays. N rows."""
+
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.int64()),
+        ("key", pa.string()),
+        ("split", pa.string()),
+        ("shard", pa.string()),
+        ("offset_bytes", pa.int64()),
+        ("size_bytes", pa.int64()),
+        ("height_px", pa.int32()),
+        ("width_px", pa.int32()),
+        ("labels", pa.list_(pa.int32())),
+        ("unknown_labels", pa.list_(pa.int32())),
+        ("label_areas_px2", pa.list_(pa.float32())),
+        ("crc32", pa.uint32()),
+    ]
+)
+
+
+def to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return the rows of a manifest as a table of SCHEMA."""
+    return pa.Table.from_arrays([to_array([row[field.name] for row in rows], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+def to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return lists, strings or numbers as an array of that type."""
+    # pa.array would do, but imports pandas: half a second in each process that writes shards.
+    if pa.types.is_list(kind):
+        return pa.ListArray.from_arrays(_starts(values), to_array(list(chain.from_iterable(values)), kind.value_type))
+    if pa.types.is_string(kind):
+        encoded = [value.encode() for value in values]
+        return pa.StringArray.from_buffers(len(values), _starts(encoded).buffers()[1], pa.py_buffer(b"".join(encoded)))
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.array(values, dtype=kind.to_pandas_dtype()))])
+
+
+def _starts(lists: Sequence[Sized]) -> pa.Array:
+    """Return where each list starts when all lie one after the other, and where the last one stops."""
+    return to_array(list(accumulate(map(len, lists), initial=0)), pa.int32())
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column of a table in one piece."""
+    joined = column.combine_chunks()
+    if isinstance(joined, pa.ChunkedArray):
+        joined = pa.concat_arrays(joined.chunks) if joined.num_chunks else pa.array([], type=joined.type)
+    return joined
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """N lists of numbers in two arrays: list n is `values[starts[n]:starts[n + 1]]`."""
+
+    values: NDArray[Any]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def from_column(cls, column: pa.ChunkedArray) -> "Ragged":
+        """Take over a list column of a table."""
+        lists = whole(column)
+        starts = np.asarray(lists.offsets, dtype=np.int64)
+        return cls(np.asarray(lists.flatten()), starts - starts[0])
+
+    @classmethod
+    def from_strings(cls, column: pa.ChunkedArray) -> "Ragged":
+        """Take over a column of strings: the numbers of a string are its bytes in UTF-8."""
+        strings = whole(column)
+        _, offsets, text = strings.buffers()
+        starts = np.frombuffer(offsets, dtype=np.int32)[strings.offset : strings.offset + len(strings) + 1].astype(np.int64)
+        text = np.frombuffer(text if text is not None else b"", dtype=np.uint8)
+        return cls(text[starts[0] : starts[-1]], starts - starts[0])
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        return self.values[self.starts[row] : self.starts[row + 1]]
+
+    def text(self, row: int) -> str:
+        """Return the string whose bytes a list holds."""
+        return self[row].tobytes().decode()
+
+    def copy_of(self, first: int, end: int) -> "Ragged":
+        """Return the lists from `first` on and before `end`, in memory of their own."""
+        starts = self.starts[first : end + 1]
+        return Ragged(self.values[starts[0] : starts[-1]].copy(), starts - starts[0])
+
+    def to_bool(self, rows: NDArray[np.int64], num_columns: int) -> NDArray[np.bool_]:
+        """Return bool [len(rows), num_columns], true where a list holds the column."""
+        dense = np.zeros((len(rows), num_columns), dtype=bool)
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        # Place of every value: the start of its list, and how far into the list it lies.
+        into = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        values = self.values[np.repeat(self.starts[rows], lengths) + into]
+        dense[np.repeat(np.arange(len(rows)), lengths), values] = True
+        return dense
+
+
+def count_labels(labels: Ragged, unknown_labels: Ragged, num_labels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return in how many rows each label is present and known, and in how many it is known [L], [L]."""
+    rows = np.arange(len(labels))
+    known_NL = ~unknown_labels.to_bool(rows, num_labels)
+    return (labels.to_bool(rows, num_labels) & known_NL).sum(axis=0), known_NL.sum(axis=0)
