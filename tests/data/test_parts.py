@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rayprob import storage
 from rayprob.data import commit, held_rows
 from rayprob.data.columns import SCHEMA
 from rayprob.data.manifest import Dataset, Manifest
@@ -245,3 +246,21 @@ def test_verify_counts_the_labels_that_dataset_json_states(source: Source, monke
     assert [str(fault) for fault in verify(str(source.built))] == [
         "dataset.json: states other label_counts than the samples have"
     ]
+
+
+def test_a_part_that_changed_on_its_way_from_a_store_is_read_again(in_parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_bytes, times = storage.read_bytes, dict[str, int]()
+
+    def flipping(uri: str) -> bytes:
+        content = read_bytes(uri.replace("s3://store", str(in_parts)))
+        times[uri] = times.get(uri, 0) + 1
+        return content if ".json" in uri or "shards" in uri or times[uri] == 2 else content[:500] + b"?" + content[501:]
+
+    monkeypatch.setattr(storage, "read_bytes", flipping)
+    dataset = Dataset.open("s3://store")
+    assert times["s3://store/manifest/000000.parquet"] == 2
+    times.clear()
+    monkeypatch.setattr(storage, "is_local", lambda uri: True)
+    with pytest.raises(DatasetError, match=r"the manifest of s3://store (was changed|cannot be read)"):
+        dataset.split("train").sample(30)
+    assert times == {"s3://store/manifest/000001.parquet": 1}
