@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from pyarrow import fs
 
 from rayprob import storage
 from rayprob.errors import StorageError
-from tests.loader.s3 import Proxy, serve
+from tests.loader.s3 import Proxy, ask_once, serve
 
 ROOT = "s3://shards/data"
 OPERATIONS: dict[str, tuple[Callable[[], object], object]] = {
@@ -28,12 +27,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     folder = tmp_path_factory.mktemp("store")
     (folder / "there.txt").write_bytes(b"here")
     with pytest.MonkeyPatch.context() as monkeypatch, serve(folder, monkeypatch) as server:
-        # pyarrow's own attempts would take six seconds each time.
-        once = fs.S3FileSystem(
-            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1), endpoint_override=f"127.0.0.1:{server.server_port}",
-            scheme="http",
-        )  # fmt: skip
-        monkeypatch.setattr(storage, "resolve", lambda uri: (once, uri.removeprefix("s3://")))
+        ask_once(server, monkeypatch)
         yield server
 
 

@@ -219,12 +219,11 @@ def evaluate(job: Job, report: Report) -> None:
     manifest = job.dataset.split(job.run.evaluation.split)
     numbers = evaluation_numbers(predict_split(job.state.evaluated, manifest, job.holdout, job.compute, job.facts))
     job.state.progress = judged(job.state.progress, numbers["mAP"], job.run)
-    save(job, score=numbers["mAP"])
     if job.history:
         elapsed_s = time.perf_counter() - started_at_s
         is_best = job.state.progress.best_step == job.state.progress.step
         job.history.record("evaluation", job.state.progress.step, {**numbers, "is_best": is_best, "elapsed_s": elapsed_s})
-        job.history.flush()
+    save(job, score=numbers["mAP"])
     step = job.state.progress.step
     epoch = step / job.stream.batches_per_epoch
     report({"step": step, "epoch": epoch, **{k: v for k, v in numbers.items() if isinstance(v, float)}})
@@ -244,6 +243,8 @@ def save(job: Job, score: float | None) -> None:
     now_s = time.perf_counter()
     elapsed_s = job.state.progress.elapsed_s + now_s - job.clock.elapsed_since_s
     job.state.progress = replace(job.state.progress, elapsed_s=elapsed_s)
+    if job.history:
+        job.history.flush()  # first: a run that goes on from this checkpoint will not write the rows before it again
     if job.place.rank == 0:
         save_checkpoint(job.run.run_folder, job.state, score)
         prune(job.run.run_folder, job.run.checkpoint.keep_best)

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from rayprob import storage
 from rayprob.bundle import Bundle
 from rayprob.errors import NonFiniteLoss
 from rayprob.loader.order import Place
@@ -26,6 +28,7 @@ from rayprob.train.job import label_mixture, prepare, prevalence
 from rayprob.train.loop import Outcome, fit
 from rayprob.train.run import Run
 from rayprob.train.state import latest, list_checkpoints
+from tests.loader.s3 import ask_once, serve
 
 CPU = torch.device("cpu")
 MakeRun = Callable[..., Run]
@@ -197,6 +200,34 @@ def test_a_run_killed_between_checkpoints_ends_bit_identical(finished: Run, make
     start(killed)
     assert_equal_states(last_tensors(finished), last_tensors(killed))
     assert losses(finished) == losses(killed)
+
+
+def test_a_run_on_a_remote_store_keeps_every_row_through_an_outage_and_a_kill(
+    finished: Run, make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(Path("unused"), checkpoint={"every_steps": 4}).model_copy(update={"folder": "s3://shards/run"})
+    original = loop.take_step
+
+    with serve(tmp_path, monkeypatch) as store:
+        ask_once(store, monkeypatch)
+
+        def troubled(job: Any, batches: Any) -> Any:
+            if job.state.progress.step == 3 and not store.outage:
+                store.outage = 503
+                threading.Timer(1, setattr, (store, "outage", 0)).start()
+            if job.state.progress.step == 10:
+                raise Killed
+            return original(job, batches)
+
+        with pytest.MonkeyPatch.context() as patch, storage.patient(60):
+            patch.setattr(loop, "take_step", troubled)
+            with pytest.raises(Killed):
+                fit(run, Place(), CPU)
+        assert "HTTP status 503" in caplog.text
+        assert [c.step for c in list_checkpoints(run.run_folder)] == [6, 8]
+        fit(run, Place(), CPU)
+        assert_equal_states(last_tensors(finished), last_tensors(run))
+        assert losses(finished) == losses(run)
 
 
 def test_gradient_accumulation_changes_nothing_but_rounding(make_run: MakeRun, tmp_path: Path) -> None:
