@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.data.columns import Ragged
+from rayprob.data.columns import Ragged, numbers
 from rayprob.data.parts import ONE_FILE_ROWS, Parts
 
 COLUMNS = ("sample_id", "key", "offset_bytes", "size_bytes", "crc32", "labels", "unknown_labels")
@@ -134,13 +134,12 @@ class HeldRows:
 def read_rows(parts: Parts, part: int) -> dict[int, ShardRows]:
     """Return the rows of every shard of a part. Raises DatasetError."""
     table = parts.read(part, COLUMNS)
-    numbers = {name: np.asarray(table[name]) for name in ("sample_id", "offset_bytes", "size_bytes", "crc32")}
     rows = ShardRows(
-        sample_ids_n=numbers["sample_id"],
+        sample_ids_n=numbers(table["sample_id"]),
         keys=Ragged.from_strings(table["key"]),
-        offset_bytes_n=numbers["offset_bytes"],
-        size_bytes_n=numbers["size_bytes"],
-        crc32_n=numbers["crc32"],
+        offset_bytes_n=numbers(table["offset_bytes"]),
+        size_bytes_n=numbers(table["size_bytes"]),
+        crc32_n=numbers(table["crc32"]),
         labels=Ragged.from_column(table["labels"]),
         unknown_labels=Ragged.from_column(table["unknown_labels"]),
     )

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayprob import storage
-from rayprob.data.columns import Ragged, count_labels
+from rayprob.data.columns import Ragged, count_labels, numbers
 from rayprob.data.held_rows import HeldRows, ShardRows
 from rayprob.data.parts import Parts
 from rayprob.data.shard_list import Shards
@@ -63,8 +63,8 @@ class Manifest:
         for places, shard, within, held in self._by_shard(rows):
             name = self.shards[shard]
             columns = (held.sample_ids_n, held.offset_bytes_n, held.size_bytes_n, held.crc32_n)
-            numbers = zip(*(column[within].tolist() for column in columns), strict=True)
-            for place, row, (sample_id, offset_bytes, size_bytes, crc32) in zip(places, within.tolist(), numbers, strict=True):
+            found_B = zip(*(column[within].tolist() for column in columns), strict=True)
+            for place, row, (sample_id, offset_bytes, size_bytes, crc32) in zip(places, within.tolist(), found_B, strict=True):
                 found[place] = Sample(sample_id, held.keys.text(row), name, offset_bytes, size_bytes, crc32)
         return found
 
@@ -157,22 +157,22 @@ class Manifest:
     @cached_property
     def offset_bytes_N(self) -> NDArray[np.int64]:
         """Where the JPEG bytes of every row begin in their tar."""
-        return np.asarray(self._column("offset_bytes"))
+        return numbers(self._column("offset_bytes"))
 
     @cached_property
     def size_bytes_N(self) -> NDArray[np.int64]:
         """The number of JPEG bytes of every row."""
-        return np.asarray(self._column("size_bytes"))
+        return numbers(self._column("size_bytes"))
 
     @cached_property
     def height_px_N(self) -> NDArray[np.int32]:
         """The height of every image."""
-        return np.asarray(self._column("height_px"))
+        return numbers(self._column("height_px"))
 
     @cached_property
     def width_px_N(self) -> NDArray[np.int32]:
         """The width of every image."""
-        return np.asarray(self._column("width_px"))
+        return numbers(self._column("width_px"))
 
     @cached_property
     def labels(self) -> Ragged:

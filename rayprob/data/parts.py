@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rayprob import storage
-from rayprob.data.columns import SCHEMA, whole
+from rayprob.data.columns import SCHEMA, numbers, whole
 from rayprob.data.shard_list import Shards
 from rayprob.errors import DatasetError, StorageError
 
@@ -106,7 +106,7 @@ class Parts:
         """Raise DatasetError unless the rows are those of the part's shards, one after the other."""
         shards = self.shards[self.shards_of(part).start : self.shards_of(part).stop]
         found = whole(table.unify_dictionaries()["shard"])
-        codes_N = np.asarray(found.indices)
+        codes_N = numbers(found.indices)
         counts_S = shards.samples_S[shards.samples_S > 0]
         first_S = np.cumsum(counts_S) - counts_S
         same = np.array_equal(codes_N, np.repeat(codes_N[first_S], counts_S))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rayprob import storage
-from rayprob.data.columns import to_array, whole
+from rayprob.data.columns import numbers, to_array, whole
 from rayprob.errors import DatasetError, StorageError
 
 SHARDS_FILE = "shards.parquet"
@@ -74,9 +74,9 @@ class Shards(Sequence[str]):
         return cls(
             names=columns["name"],
             splits=_ranges(root, columns["split"].dictionary_encode()),
-            samples_S=_numbers(columns["samples"], np.dtype(np.int64)),
-            size_bytes_S=_numbers(columns["size_bytes"], np.dtype(np.int64)),
-            sha256_S=_numbers(columns["sha256"], np.dtype("V32")),
+            samples_S=numbers(columns["samples"]),
+            size_bytes_S=numbers(columns["size_bytes"]),
+            sha256_S=numbers(columns["sha256"]),
         )
 
     def to_table(self) -> pa.Table:
@@ -131,12 +131,8 @@ class Shards(Sequence[str]):
         ]
 
 
-def _numbers(array: pa.Array, kind: np.dtype[Any]) -> NDArray[Any]:
-    return np.frombuffer(array.buffers()[1], dtype=kind)[array.offset : array.offset + len(array)]
-
-
 def _ranges(root: str, splits: pa.DictionaryArray) -> dict[str, range]:
-    codes_S = _numbers(splits.indices, np.dtype(np.int32))
+    codes_S = numbers(splits.indices)
     firsts = np.flatnonzero(np.diff(codes_S, prepend=-1)).tolist()
     if len(firsts) != len(splits.dictionary):
         raise DatasetError(f"the shards of {root} are not listed split by split; build the dataset again")

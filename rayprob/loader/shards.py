@@ -1,6 +1,7 @@
 """Where the bytes of shards come from: files on this machine, or (cache.py) a node-local copy of remote ones."""
 
 import os
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from rayprob import storage
 from rayprob.data.manifest import read_facts
@@ -64,20 +65,18 @@ class FactsByName(Mapping[str, ShardFacts]):
         return Shards.read(self._root, read_facts(self._root)) if self._given is None else self._given
 
     @cached_property
-    def _sorted(self) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
-        """The names in order, and which shard has each."""
-        # As an array: a dict of a million names and facts takes half a gigabyte.
-        names_S = np.array([name.encode() for name in self._shards])
-        order = np.argsort(names_S, kind="stable")
-        return names_S[order], order
+    def _sorted(self) -> pa.Array:
+        """The shards in order of their names."""
+        # Eight bytes each: a dict of a million names and facts takes half a gigabyte.
+        return pc.array_sort_indices(self._shards.names)
 
     def __getitem__(self, name: str) -> ShardFacts:
-        names_S, order = self._sorted
-        place = int(np.searchsorted(names_S, name.encode()))
-        if place == len(names_S) or names_S[place] != name.encode():
+        shards, order = self._shards, self._sorted
+        place = bisect_left(range(len(order)), name, key=lambda place: shards[order[place].as_py()])
+        shard = order[place].as_py() if place < len(order) else -1
+        if shard < 0 or shards[shard] != name:
             raise KeyError(name)
-        shard = int(order[place])
-        return ShardFacts(int(self._shards.size_bytes_S[shard]), self._shards.sha256(shard))
+        return ShardFacts(int(shards.size_bytes_S[shard]), shards.sha256(shard))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shards)

@@ -22,7 +22,7 @@ from rayprob.data.parts import Parts
 from rayprob.data.verify import verify
 from rayprob.errors import DatasetError
 from tests.data.in_parts import copy_in_parts
-from tests.data.small_source import Source
+from tests.data.small_source import Source, run_script
 
 COLUMNS = ("shard_N", "sample_ids_N", "offset_bytes_N", "size_bytes_N", "height_px_N", "width_px_N")
 LISTS = ("labels", "unknown_labels", "label_areas_px2")
@@ -264,3 +264,15 @@ def test_a_part_that_changed_on_its_way_from_a_store_is_read_again(in_parts: Pat
     with pytest.raises(DatasetError, match=r"the manifest of s3://store (was changed|cannot be read)"):
         dataset.split("train").sample(30)
     assert times == {"s3://store/manifest/000001.parquet": 1}
+
+
+def test_reading_a_manifest_does_not_import_pandas(built_once: Source) -> None:
+    body = """
+import sys
+from rayprob.data.manifest import Dataset
+train = Dataset.open(str(source.built)).split("train")
+train.samples(train.spread(31)), train.targets(), train.known(), train.label_counts(), train.label_areas_px2
+print("pandas" in sys.modules)
+"""
+    process = run_script(body, built_once)
+    assert process.communicate(timeout=60) == ("False\n", "")
