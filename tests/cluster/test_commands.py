@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from ray.scripts.scripts import cli as ray_cli
 
 from rayprob.cli import app
+from rayprob.console_submit import read_job
 from rayprob.train.run import Run
 from tests.cluster.files import CLUSTER, LAUNCHER_FILES, ROOT, commands, read_launcher_file, read_manifests
 
@@ -32,7 +33,7 @@ def parse(command: Any, arguments: list[str]) -> Context:
 @by_name
 def test_ray_takes_its_commands(path: Path) -> None:
     found = commands(path, "ray")
-    assert {"job"} <= {arguments[0] for arguments in found}
+    assert "train" in next(arguments for arguments in found if arguments[:2] == ["job", "submit"])
     for arguments in found:
         context = parse(ray_cli, arguments)
         cluster_file = context.params.get("cluster_config_file")
@@ -48,7 +49,15 @@ def test_every_launcher_file_tells_the_whole_way() -> None:
 @by_name
 def test_rayprob_takes_its_commands(path: Path) -> None:
     found = commands(path, "rayprob")
-    assert "train" in {arguments[0] for arguments in found}
+    assert {"train", "submit", "doctor"} <= {arguments[0] for arguments in found}
+    for arguments in found:
+        check_rayprob(arguments)
+
+
+def test_rayprob_takes_what_slurm_runs() -> None:
+    lines = commands(CLUSTER / "slurm.sh", r"sbatch(?: --\S+)*")
+    found = [arguments[arguments.index("cluster/slurm.sh") + 1 :] for arguments in lines]
+    assert [arguments[0] for arguments in found] == ["doctor", "train"]
     for arguments in found:
         check_rayprob(arguments)
 
@@ -62,12 +71,14 @@ def test_rayprob_takes_the_entrypoint_of_the_rayjob() -> None:
 
 def check_rayprob(arguments: list[str]) -> None:
     context = parse(typer.main.get_command(app), arguments)
-    if arguments[0] in ("train", "shard"):
+    if arguments[0] in ("train", "shard", "submit"):
         assert (ROOT / arguments[1]).is_file(), arguments[1]
-    if arguments[0] == "train":
+    if arguments[0] in ("train", "submit"):
         keys = [setting.split("=")[0] for setting in context.params["overrides"]]
         assert "folder" in keys, "without a shared folder, a run is lost with the node that it ran on"
         assert not [key for key in keys if not has_key(Run, key)]
+    if arguments[0] == "submit":
+        read_job(str(ROOT / arguments[1]), context.params["overrides"])
 
 
 def has_key(model: Any, key: str) -> bool:
@@ -93,7 +104,7 @@ def test_ray_takes_the_start_commands() -> None:
         shlex.split(command[command.index("ray start") :])[1:]
         for name in LAUNCHER_FILES
         for part in ("head", "worker")
-        for command in read_launcher_file(name)[f"{part}_start_ray_commands"][1:]
+        for command in read_launcher_file(name)[f"{part}_start_ray_commands"][-1:]
     ]
     assert len(starts) == 2 * len(LAUNCHER_FILES)
     for arguments in starts:
