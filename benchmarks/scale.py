@@ -1,15 +1,16 @@
 """How far the loader reaches: 1 to 512 GPUs and 100 k to 1 G images on simulated nodes, and what a rank holds, measured here.
 
-    python benchmarks/scale.py [--quick] [--only training breaks cache loss measured]
+    python benchmarks/scale.py [--quick] [--only training breaks cache loss measured whole]
 
 The simulation (scale_simulation.py) runs the loader's own order, prefetch plans and evictions against pretended links, requests
 and GPUs, so its seconds are those of the rates that a table names, not of any machine that was seen. Beside each simulated
-value stands its closed form (scale_bounds.py). `measured` is no simulation: processes of this machine open a manifest of real
-Parquet and build the order of up to 10^9 samples, and say how long it took and by how much they grew.
+value stands its closed form (scale_bounds.py). `measured` is no simulation: processes of this machine build the order of up to
+10^9 samples, and open datasets of as many and train on them as rank 0 of 512 (scale_manifest.py), and say how long it took and
+by how much they grew. A manifest of 10^9 samples would take 56 GB: all files that grow with shards are whole, and of the parts
+those are on disk that the rank reads. `whole`, which runs only where it is asked for, writes all parts of 10^8 samples.
 """
 
 import argparse
-import json
 import multiprocessing
 import sys
 import tempfile
@@ -19,30 +20,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script's own folder is in the path, its parent is not
 
 from benchmarks import scale_bounds as bounds
+from benchmarks.scale_manifest import Size, first_batch, lookup_us, three_windows, write_dataset
 from benchmarks.scale_network import Scenario
 from benchmarks.scale_simulation import Training, caches_after
-from rayprob.data.columns import SCHEMA
-from rayprob.data.manifest import FORMAT_VERSION, Dataset
 from rayprob.loader.order import Cursor, EpochOrder
-from rayprob.loader.shards import FactsByName
 
 DETECTION_S, RESTART_S = 60.0, 30.0  # taken, not measured
 CHECKPOINT_BYTES = 42.7e6 * 4 * 4  # ResNet-101 for 80 labels in float32: weights, two moments of AdamW, average
 CHECKPOINT_STEPS = 500
 TOLERANCE = 0.03
+COUNTED_IMAGES = 10**7  # up to so many, the shards of an epoch are counted
 
 
 def main() -> None:
     """Print the tables that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="at most 64 GPUs, 10 M images and 10^8 samples")
-    parser.add_argument("--only", nargs="+", choices=[*TABLES], default=[*TABLES])
+    parser.add_argument("--only", nargs="+", choices=[*TABLES], default=[*TABLES][:-1])
     options = parser.parse_args()
     for name in options.only:
         TABLES[name](options.quick)
@@ -51,7 +49,7 @@ def main() -> None:
 
 def training(quick: bool) -> None:
     """Print the first epoch of every size, from empty caches."""
-    print("first epoch, empty caches: " + rates(Scenario(gpus=8, images=0)))
+    print("first epoch, empty caches; GB/node/epoch is what its GPUs need, hits included: " + rates(Scenario(gpus=8, images=0)))
     training_heading("")
     for gpus in (1, 8, 64) if quick else (1, 8, 64, 512):
         for images in (10**5, 10**7) if quick else (10**5, 10**7, 10**9):
@@ -89,7 +87,11 @@ def training_heading(indent: str) -> None:
 
 
 def training_row(scenario: Scenario, indent: str) -> None:
-    """Simulate some windows and print them beside the closed forms; stop where an exact one is missed."""
+    """Simulate some windows and print them beside the closed forms; stop where an exact one is missed.
+
+    Where the windows span epochs, caches fill in them, which no bound describes; it says how full they are at the end. A wait
+    that such a row shows is one of filling them: of 64 steps of 512 GPUs on 100,000 images, none after the 39th waited.
+    """
     window = scenario.steps_per_window
     result = Training(scenario).run(window, 2 * window)
     windows_ahead = scenario.cache_bytes / scenario.gpus_of_a_node / scenario.shard_bytes / scenario.window_shards
@@ -98,14 +100,23 @@ def training_row(scenario: Scenario, indent: str) -> None:
     hit_share = 0.0 if is_one_epoch else result.hit_share
     name, supply = bounds.binding(scenario, hit_share)
     least_s = bounds.first_batch_s(scenario)
+    needed_bytes = bounds.epoch_bytes_per_node(scenario)
+    if scenario.images <= COUNTED_IMAGES:
+        # Rates do not change the order, which is counted once for all of them.
+        counted_bytes = bounds.counted_bytes_per_node(Scenario(gpus=scenario.gpus, images=scenario.images))
+        assert not is_one_epoch or abs(counted_bytes / needed_bytes - 1) < TOLERANCE, (scenario, counted_bytes, needed_bytes)
+        needed_bytes = counted_bytes
     reached = result.reached_images_s / scenario.gpus
     assert result.first_batch_s >= 0.999 * least_s, (result, least_s)
     if is_one_epoch and bounds.is_exact(scenario):
         assert abs(reached / supply - 1) < TOLERANCE, (scenario, reached, supply)
+    if not is_one_epoch:
+        room = scenario.nodes * min(scenario.num_shards, int(scenario.cache_bytes) // scenario.shard_bytes)
+        name += f" (caches {sum(map(len, result.caches)) / room:.0%} full)"
     print(
         f"{indent}{scenario.gpus:5} {scenario.images:13,} {scenario.gpus * scenario.gpu_images_s:9,.0f} "
         f"{result.reached_images_s:9,.0f} {supply * scenario.gpus:9,.0f} {1 - reached / scenario.gpu_images_s:9.1%} "
-        f"{bounds.data_wait(scenario, hit_share):6.1%} {bounds.epoch_bytes_per_node(scenario, hit_share) / 1e9:13,.1f} "
+        f"{bounds.data_wait(scenario, hit_share):6.1%} {needed_bytes / 1e9:13,.1f} "
         f"{hit_share:6.1%} {result.first_batch_s:13.2f} {least_s:6.2f} {result.failures:6}  {name}",
         flush=True,
     )
@@ -122,7 +133,7 @@ def cache(quick: bool) -> None:
             scenario = replace(base, gpus=8 * nodes, cache_bytes=share * dataset_bytes)
             hits, expected = cache_hits(scenario, share)
             assert abs(hits - expected) < 2 * TOLERANCE, (scenario, hits, expected)
-            per_epoch = bounds.epoch_bytes_per_node(scenario, hits) / 1e9
+            per_epoch = bounds.counted_bytes_per_node(replace(base, gpus=scenario.gpus)) * (1 - hits) / 1e9
             print(f"{nodes:5} {share:26.1%} {hits:7.1%} {expected:12.1%} {per_epoch:14,.1f}", flush=True)
 
 
@@ -170,27 +181,48 @@ def rates(scenario: Scenario) -> str:
 
 
 def measured(quick: bool) -> None:
-    """Print time and memory of the order, of dataset.json and of the manifest, each in a process of its own."""
+    """Print time and memory of the order, and of all that comes before a first micro batch, in processes of their own."""
     print("measured on this machine; memory is the growth of a process at its peak\n")
-    print(f"{'samples':>14} {'':34} {'seconds':>8} {'peak MiB':>9}")
+    print(f"{'samples':>14} {'':51} {'seconds':>8} {'peak MiB':>9}")
     for samples in (10**6, 10**8) if quick else (10**6, 10**8, 10**9):
         show(samples, "order: an epoch's first micro batch", order_first, samples)
-    for samples in (10**6, 10**8) if quick else (10**6, 10**8, 10**9):
-        with tempfile.TemporaryDirectory() as root:
-            write_facts(Path(root), samples)
-            show(samples, "dataset.json: facts of the shards", FactsByName, root)
-    for samples in (10**5, 10**6):
-        with tempfile.TemporaryDirectory() as root:
-            write_facts(Path(root), samples)
-            write_manifest(Path(root), samples)
-            show(samples, "manifest.parquet: all rows", open_split, root)
+    manifest(Size(10**6, 1000), is_whole=True)
+    for size in (Size(10**8, 1000),) if quick else (Size(10**8, 1000), Size(10**9, 10_000), Size(10**9, 1000)):
+        manifest(size, is_whole=False)
+    if quick:
+        return
+    print("\nthe same with parts of other sizes (16,384 rows are the rule)")
+    for part_rows in (2**12, 2**14, 2**16, 2**18):
+        manifest(Size(10**9, 1000, part_rows), is_whole=False)
+
+
+def whole(quick: bool) -> None:
+    """Print what training takes with every part of a manifest of 10^8 samples on disk: some minutes, and 6 GB of scratch."""
+    print(f"{'samples':>14} {'':51} {'seconds':>8} {'peak MiB':>9}")
+    manifest(Size(10**7 if quick else 10**8, 1000), is_whole=True)
+
+
+def manifest(size: Size, *, is_whole: bool) -> None:
+    """Write a dataset, train on it as rank 0 of 512, and remove it."""
+    with tempfile.TemporaryDirectory() as folder:
+        begun_at_s = time.perf_counter()
+        size_bytes, parts = write_dataset(Path(folder), size, is_whole=is_whole)
+        how = "all" if is_whole else "only those of rank 0"
+        print(
+            f"{size.samples:14,} in {size.samples // size.samples_per_shard:,} shards, parts of {size.part_rows:,} rows: "
+            f"{how}, {parts:,} of {size_bytes / parts / 1e6:.2f} MB, written in {time.perf_counter() - begun_at_s:.0f} s"
+        )
+        show(size.samples, "dataset, order, rows: rank 0's first micro batch", first_batch, folder)
+        if is_whole:
+            show(size.samples, "the same with three windows of its lane", three_windows, folder)
+            print(f"{'':14} looking up an image and its labels: {lookup_us(folder):.0f} us")
 
 
 def show(samples: int, what: str, work: Callable[..., object], argument: object) -> None:
     """Do the work in a fresh process and print what it took."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         seconds, grown_mib = pool.apply(measure, (work, argument))
-    print(f"{samples:14,} {what:35} {seconds:7.2f} {grown_mib:9,.0f}", flush=True)
+    print(f"{samples:14,} {what:51} {seconds:8.2f} {grown_mib:9,.0f}", flush=True)
 
 
 def measure(work: Callable[..., object], argument: object) -> tuple[float, float]:
@@ -216,47 +248,7 @@ def order_first(samples: int) -> object:
     return order, batches, next(batches)
 
 
-def open_split(root: str) -> object:
-    """Return the manifest of a split."""
-    return Dataset.open(root).split("train")
-
-
-def write_facts(root: Path, samples: int) -> None:
-    """Write dataset.json and labels.json for shards of 1000."""
-    shards = [
-        {"name": f"train-{n:06d}.tar", "split": "train", "samples": 1000, "size_bytes": 160_000_000, "sha256": f"{n:064x}"}
-        for n in range(samples // 1000)
-    ]
-    (root / "dataset.json").write_text(
-        json.dumps({"format_version": FORMAT_VERSION, "fingerprint": "0" * 16, "shards": shards})
-    )
-    labels = {"names": [f"label {n}" for n in range(80)], "category_ids": [*range(1, 81)]}
-    (root / "labels.json").write_text(json.dumps(labels))
-
-
-def write_manifest(root: Path, samples: int) -> None:
-    """Write a manifest with two labels an image."""
-    chance, ids = np.random.default_rng(0), np.arange(samples)
-    starts, none = np.arange(0, 2 * samples + 1, 2, dtype=np.int32), np.zeros(samples + 1, dtype=np.int32)
-    labels = pa.ListArray.from_arrays(starts, chance.integers(0, 80, 2 * samples, dtype=np.int32))
-    columns = {
-        "sample_id": ids,
-        "key": [f"{n:012d}" for n in range(samples)],
-        "split": ["train"] * samples,
-        "shard": [f"train-{n // 1000:06d}.tar" for n in range(samples)],
-        "offset_bytes": ids % 1000 * 160_000,
-        "size_bytes": chance.integers(60_000, 250_000, samples),
-        "height_px": np.full(samples, 480, dtype=np.int32),
-        "width_px": np.full(samples, 640, dtype=np.int32),
-        "labels": labels,
-        "unknown_labels": pa.ListArray.from_arrays(none, pa.array([], pa.int32())),
-        "label_areas_px2": pa.ListArray.from_arrays(starts, chance.random(2 * samples, dtype=np.float32)),
-        "crc32": chance.integers(0, 2**32, samples, dtype=np.uint32),
-    }
-    pq.write_table(pa.table(columns, schema=SCHEMA), root / "manifest.parquet")
-
-
-TABLES = {"training": training, "breaks": breaks, "cache": cache, "loss": loss, "measured": measured}
+TABLES = {"training": training, "breaks": breaks, "cache": cache, "loss": loss, "measured": measured, "whole": whole}
 
 if __name__ == "__main__":
     main()
