@@ -194,7 +194,7 @@ def line_of(run: Disturbed, inject: Callable[[Disturbed], None], undisturbed: Di
     repeated = max(0, step - resumed)  # workers may go on for a while after their driver
     return (
         f"noticed and restarted after {noticed_s:5.1f} s, made up after {made_up_s:5.1f} s, {repeated} step(s) repeated, "
-        f"{verdict(run, undisturbed)}"
+        f"{verdict(str(run.folder), str(undisturbed.folder))}"
     )
 
 
@@ -211,22 +211,23 @@ def kill_at_random(run: Disturbed, num_kills: int, undisturbed: Disturbed) -> st
         FAULTS[name](run)
         run.wait_until(lambda n=num_starts: len(run.starts) > n)  # type: ignore[misc]
     run.finish()
-    return f"{kills['worker killed']} of rank 0, {kills['driver killed']} of the driver; {verdict(run, undisturbed)}"
+    counts = f"{kills['worker killed']} of rank 0, {kills['driver killed']} of the driver"
+    return f"{counts}; {verdict(str(run.folder), str(undisturbed.folder))}"
 
 
-def verdict(run: Disturbed, undisturbed: Disturbed) -> str:
-    """Return whether two runs are equal in every loss, every evaluation and every tensor of the last checkpoint."""
-    same_history = story(run) == story(undisturbed)
-    tensors = [latest(list_checkpoints(str(one.folder))) for one in (run, undisturbed)]
+def verdict(left: str, right: str) -> str:
+    """Return whether two run folders are equal in every loss, every evaluation and every tensor of the last checkpoint."""
+    same_history = story(left) == story(right)
+    tensors = [latest(list_checkpoints(folder)) for folder in (left, right)]
     assert all(tensors)
     same_tensors = equal(*(checkpoint.load() for checkpoint in tensors if checkpoint))
     return "bit-equal" if same_history and same_tensors else f"NOT equal (history {same_history}, tensors {same_tensors})"
 
 
-def story(run: Disturbed) -> list[str]:
+def story(folder: str) -> list[str]:
     """Return losses and evaluations in their order, without what is measured by the clock."""
     timed = ("images_per_s", "data_wait", "elapsed_s")
-    rows = [row for row in run.rows if row["kind"] != "start"]
+    rows = [row for row in read_history(folder) if row["kind"] not in ("start", "notice")]
     return [json.dumps({key: value for key, value in row.items() if key not in timed}) for row in rows]
 
 

@@ -91,17 +91,25 @@ def train(job: Job, report: Report, heed: Callable[[], dict[str, Any] | None]) -
     run = job.run
     if job.history:
         job.history.record("start", job.state.progress.step, start_facts(job))
-    meter = Meter(job.place, job.history, log_every=run.log_every_steps, global_batch=run.stream.global_batch)
+    meter = Meter(
+        job.place,
+        job.history,
+        log_every=run.log_every_steps,
+        global_batch=run.stream.global_batch,
+        losses=job.state.progress.open_losses,
+    )
     for batches in steps(job, meter):
         meter.add(take_step(job, batches))
         step = job.state.progress.step
         notice = heeded(job, heed) if meter.look_is_asked else None
         if step % job.evaluate_every == 0 or step == job.total_steps:
             meter.close_window()
+            keep_open_losses(job, meter)
             evaluate(job, report)
             meter.restart()
         elif notice or meter.save_is_asked or meter.stop_is_asked or _save_is_due(job):
             meter.settle()
+            keep_open_losses(job, meter)
             save(job, score=None)
             meter.save_is_asked = False
         if job.state.progress.is_stopped_early:
@@ -200,6 +208,11 @@ def update(job: Job) -> None:
     state.optimizer.zero_grad(set_to_none=True)
     if state.ema:
         state.ema.update(state.classifier)
+
+
+def keep_open_losses(job: Job, meter: Meter) -> None:
+    """Let the next checkpoint keep what the next log line is a mean of, so that a resumed run logs the same."""
+    job.state.progress = replace(job.state.progress, open_losses=tuple(meter.losses))
 
 
 def heeded(job: Job, heed: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:

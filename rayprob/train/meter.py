@@ -1,7 +1,7 @@
 """Reads each step's loss one step late, so that a GPU never waits for it, and keeps time between log lines."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -37,7 +37,10 @@ class Pending:
 class Meter:
     """Collects steps into windows of `log_every` and writes one history row for each."""
 
-    def __init__(self, place: Place, history: History | None, *, log_every: int, global_batch: int) -> None:
+    def __init__(
+        self, place: Place, history: History | None, *, log_every: int, global_batch: int, losses: Sequence[float] = ()
+    ) -> None:
+        """Go on with the `losses` of a window that was open when its run was saved."""
         self._place = place
         self._history = history
         self._log_every = log_every
@@ -47,7 +50,9 @@ class Meter:
         self.stop_is_asked = False
         self.save_is_asked = False
         self.look_is_asked = False
+        self.losses: list[float] = []  # of the open window
         self.restart()
+        self.losses += losses
 
     def restart(self) -> None:
         """Begin a new window now."""
@@ -56,7 +61,7 @@ class Meter:
     def close_window(self) -> None:
         """Read the pending step and write down what is not yet written, before work that is no training."""
         self.settle()
-        if self._losses:
+        if self.losses:
             self._write()
 
     @contextmanager
@@ -80,22 +85,24 @@ class Meter:
         self.stop_is_asked, self.save_is_asked, self.look_is_asked = (wish > 0 for wish in wishes)
         if not np.isfinite(loss):
             self._fail(self._last.result)
-        self._losses.append(loss)
+        self.losses.append(loss)
+        self._num_timed += 1
         if self._last.result.step % self._log_every == 0:
             self._write()
 
     def _begin_window(self, at_s: float, waited_s: float) -> None:
         self._window_at_s, self._window_waited_s = at_s, waited_s
-        self._losses: list[float] = []
+        self.losses = []
+        self._num_timed = 0
 
     def _write(self) -> None:
         last = self._last
         elapsed_s = last.at_s - self._window_at_s
         if self._history:
             values = {
-                "loss": float(np.mean(self._losses)),
+                "loss": float(np.mean(self.losses)),
                 "lr": last.result.lr,
-                "images_per_s": len(self._losses) * self._global_batch / elapsed_s,
+                "images_per_s": self._num_timed * self._global_batch / elapsed_s,
                 "data_wait": (last.waited_s - self._window_waited_s) / elapsed_s,
             }
             self._history.record("step", last.result.step, values)

@@ -37,6 +37,7 @@ class Progress:
     stale_evaluations: int = 0
     elapsed_s: float = 0.0
     is_stopped_early: bool = False
+    open_losses: tuple[float, ...] = ()  # of the steps since the last logged one
 
 
 class Ema:
@@ -197,6 +198,7 @@ def _from_facts(folder: str, uri: str) -> Checkpoint | None:
     try:
         facts = json.loads(storage.read_bytes(uri))
         progress = {**facts["progress"], "cursor": Cursor(**facts["progress"]["cursor"])}
+        progress["open_losses"] = tuple(progress.get("open_losses", ()))  # version 0.1 had none at first
         return Checkpoint(folder, facts["step"], facts["score"], Progress(**progress), facts.get("sha256"))
     except (ValueError, KeyError, TypeError) as error:
         log.warning("checkpoint %s cannot be read (%r) and is passed over", uri, error)

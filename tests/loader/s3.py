@@ -22,8 +22,8 @@ class Proxy(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, target: tuple[str, int]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, target: tuple[str, int], address: str = "127.0.0.1") -> None:
+        super().__init__((address, 0), _Handler)
         self.target = target
         self.faults: list[str] = []
         self.downloads = 0

@@ -48,7 +48,8 @@ def finished(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Run
     return run
 
 
-DROPOUT: dict[str, Any] = {"model": {"backbone": "squeezenet1_1", "head": {"dropout": 0.3}}}
+# A log line is a mean over steps, of which some may lie before a stop.
+DROPOUT: dict[str, Any] = {"model": {"backbone": "squeezenet1_1", "head": {"dropout": 0.3}}, "log_every_steps": 4}
 
 
 @pytest.fixture(scope="module")
