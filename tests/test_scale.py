@@ -47,6 +47,13 @@ def test_four_connections_a_rank_are_the_limit_where_each_is_slow() -> None:
     assert Training(scenario).run(16, 32).reached_images_s / scenario.gpus == pytest.approx(supply, rel=0.1)
 
 
+@pytest.mark.parametrize(("gpus", "lanes_per_gpu"), [(1, 1), (16, 1), (24, 2)])
+def test_what_a_node_needs_is_what_the_order_of_an_epoch_asks_for(gpus: int, lanes_per_gpu: int) -> None:
+    scenario = replace(SMALL, gpus=gpus, lanes_per_gpu=lanes_per_gpu, images=500_000)
+    counted = bounds.counted_bytes_per_node(scenario)
+    assert counted == pytest.approx(bounds.epoch_bytes_per_node(scenario), rel=0.03)
+
+
 def test_a_budget_of_one_window_a_lane_is_slower_than_fetching_and_using_in_turn() -> None:
     windows_bytes = SMALL.gpus_of_a_node * SMALL.window_shards * SMALL.shard_bytes
     scenario = replace(SMALL, cache_bytes=float(windows_bytes))

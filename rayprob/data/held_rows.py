@@ -1,5 +1,6 @@
 """What a process keeps of a manifest: the rows of the shards that it needs now, and of some that lay beside them."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -65,6 +66,7 @@ class HeldRows:
         self._coming: dict[int, Future[dict[int, ShardRows]]] = {}
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
+        self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"parts": self.parts, "_needed_rows": self._needed_rows, "_beside_rows": self._beside_rows}
@@ -79,7 +81,7 @@ class HeldRows:
 
     def want(self, shards: Iterable[int]) -> None:
         """Read the rows of shards in the background; `of` will find them, or meet the error."""
-        with self._lock:
+        with self._locked():
             for shard in shards:
                 if self._found(shard) is None:
                     self._wanted.add(shard)
@@ -87,13 +89,19 @@ class HeldRows:
 
     def of(self, shard: int) -> ShardRows:
         """Return the rows of a shard. Raises DatasetError where they cannot be read, or are not what was built."""
-        with self._lock:
+        with self._locked():
             rows = self._found(shard)
             if rows is not None:
                 return rows
             self._wanted.add(shard)
             coming = self._asked(self.parts.of(shard))
         return coming.result()[shard]
+
+    def _locked(self) -> threading.Lock:
+        # A fork copies a lock that another thread may hold, and none of the threads.
+        if self._process != os.getpid():
+            self._start()
+        return self._lock
 
     def _found(self, shard: int) -> ShardRows | None:
         rows = self._needed.get(shard)

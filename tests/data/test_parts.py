@@ -1,6 +1,7 @@
 """A manifest in parts says what one file says, and is read where it is needed, and nowhere else."""
 
 import json
+import multiprocessing
 import pickle
 import shutil
 from collections.abc import Callable
@@ -161,6 +162,19 @@ def test_a_pickled_manifest_carries_no_rows_and_reads_the_same(in_parts: Path) -
     copy = pickle.loads(pickle.dumps(train))
     assert len(pickle.dumps(train)) < before + 1000 + train.sample_ids_N.nbytes
     assert np.array_equal(copy.targets(), whole)
+
+
+def test_a_forked_process_reads_by_itself(in_parts: Path) -> None:
+    train = Dataset.open(str(in_parts)).split("train")
+    context = multiprocessing.get_context("fork")
+    found = context.SimpleQueue()
+    process = context.Process(target=lambda: found.put(train.sample_ids().tolist()))
+    with train.held._lock:  # as another thread might hold it
+        process.start()
+    process.join(timeout=20)
+    process.kill()
+    assert not found.empty()
+    assert found.get() == train.sample_ids().tolist()
 
 
 def test_rows_spread_over_a_split_are_whole_shards_and_all_of_a_small_one(whole: Dataset) -> None:
