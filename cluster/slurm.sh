@@ -5,10 +5,10 @@
 #                   allots them. Then `rayprob doctor --cluster`, and where it finds no fault, the command that you gave.
 # What it costs     What the #SBATCH lines below ask for, from the job's start to its end; Slurm counts GPU hours and priority.
 # What it needs     A folder that all nodes see, with this repository and its virtual environment in it, and the shards.
-# What is safe      A compute node is shared with its other users, and Ray listens on all of its addresses. Every request needs
-#                   a token: made anew for each job, handed to the nodes over srun's own channel, in a file that only you read
-#                   (0600, in a folder of 0700 in each node's /tmp), never on a command line nor in the log. The dashboard
-#                   listens on 127.0.0.1 of the first node.
+# What is safe      A compute node is shared with its other users, and Ray listens on all of its addresses. Every request, but
+#                   for Ray's metrics, needs a token: made anew for each job, handed to the nodes over srun's own channel, kept
+#                   in a file that only you read (0600, in a folder of 0700 in each node's /tmp), never on a command line nor in
+#                   the log. The dashboard listens on 127.0.0.1 of the first node.
 #
 # In the folder of the repository, on a login node; options before the file win over its #SBATCH lines:
 #

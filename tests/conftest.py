@@ -29,6 +29,7 @@ RAY = (
     "predict/test_on_ray.py",
     "data/test_build_elsewhere.py",
     "cluster/test_doctor_and_submit.py",
+    "cluster/test_ports.py",
 )
 # The files that take longest start first; the short ones fill up the other workers.
 FIRST = (*RAY, "train/test_loop.py", "cluster/test_aws.py", "calibrate/test_calibrate.py", "end_to_end/test_run_files.py")
