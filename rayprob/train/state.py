@@ -196,7 +196,13 @@ def prune(folder: str, keep_best: int) -> None:
 
 def _from_facts(folder: str, uri: str) -> Checkpoint | None:
     try:
-        facts = json.loads(storage.read_bytes(uri))
+        content = storage.read_bytes(uri)
+    except StorageError:
+        if storage.exists(uri):
+            raise
+        return None  # a run that goes on has removed it since it was listed
+    try:
+        facts = json.loads(content)
         progress = {**facts["progress"], "cursor": Cursor(**facts["progress"]["cursor"])}
         progress["open_losses"] = tuple(progress.get("open_losses", ()))  # version 0.1 had none at first
         return Checkpoint(folder, facts["step"], facts["score"], Progress(**progress), facts.get("sha256"))

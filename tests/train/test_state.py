@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rayprob import storage
 from rayprob.errors import RunError
 from rayprob.loader.order import Cursor
 from rayprob.models.classifier import Classifier, ModelSpec, build_classifier
@@ -152,3 +153,10 @@ def test_facts_of_a_checkpoint_that_cannot_be_read_are_as_none(tmp_path: Path, c
     (tmp_path / "checkpoints" / "step-00000002.json").write_text("{")
     assert [checkpoint.step for checkpoint in list_checkpoints(str(tmp_path))] == [1]
     assert "step-00000002.json cannot be read" in caplog.text
+
+
+def test_a_checkpoint_that_goes_while_it_is_looked_at_is_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(str(tmp_path), state_of(small()), None)
+    names = storage.list_names(str(tmp_path / "checkpoints"))
+    monkeypatch.setattr(storage, "list_names", lambda uri: [*names, "step-00000009.json"])
+    assert [checkpoint.step for checkpoint in list_checkpoints(str(tmp_path))] == [0]
