@@ -181,7 +181,7 @@ def losses(job: Job, batches: list[Batch]) -> Iterator[torch.Tensor]:
     for index, batch in enumerate(batches):
         if index % per_share == 0:
             torch.manual_seed(derive(job.run.seed, "step", job.state.progress.step, job.stream.shares[index // per_share]))
-        yield backward(job, batch, is_last=batch is batches[-1])
+        yield backward(job, batch, batch is batches[-1])
 
 
 def backward(job: Job, batch: Batch, is_last: bool) -> torch.Tensor:
