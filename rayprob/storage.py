@@ -139,7 +139,7 @@ def atomic_writer(uri: str) -> Iterator[IO[bytes]]:
             else:
                 with filesystem.open_output_stream(temporary) as remote:
                     yield cast(IO[bytes], remote)
-            filesystem.move(temporary, path)
+            _move(filesystem, temporary, path)
     except BaseException:
         with suppress(OSError):
             filesystem.delete_file(temporary)
@@ -190,6 +190,14 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     with _reported(uri, "open"):
         filesystem, path = fs.FileSystem.from_uri(uri)
     return filesystem, path
+
+
+def _move(filesystem: fs.FileSystem, source: str, target: str) -> None:
+    try:
+        filesystem.move(source, target)
+    except NotImplementedError:  # Azure without a hierarchical namespace; a copied object appears whole, too
+        filesystem.copy_file(source, target)
+        filesystem.delete_file(source)
 
 
 def _info(uri: str) -> fs.FileInfo:
