@@ -12,6 +12,7 @@ import botocore.session
 import pytest
 import ray
 import yaml
+from ray.autoscaler._private.commands import _bootstrap_config
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from tests.cluster.files import CLOUD_FILES, CLUSTER, LAUNCHER_FILES, ROOT, StrictLoader, every_file, read_launcher_file
@@ -52,6 +53,14 @@ def test_ray_accepts_the_file(name: str) -> None:
     config["idle_timeout_minute"] = 5
     with pytest.raises(Exception, match=r"idle_timeout_minute\b"):
         prepared(config)
+
+
+def test_the_local_provider_takes_the_head_and_every_worker() -> None:
+    config = _bootstrap_config(read_launcher_file("onprem"), no_config_cache=True)
+    hosts = config["provider"]["worker_ips"]
+    (kind,) = config["available_node_types"].values()
+    assert (kind["min_workers"], kind["max_workers"], config["max_workers"]) == (len(hosts),) * 3
+    assert config["head_node_type"] in config["available_node_types"]
 
 
 def test_a_key_that_stands_twice_is_found() -> None:
