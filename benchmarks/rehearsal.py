@@ -139,6 +139,7 @@ def node_preempted(here: Rehearsal, name: str) -> str:
     job = here.train(name)
     here.reach(name, 40)
     address = here.cluster.hosts.address(2)
+    wait_for(lambda: address in here.cluster.workers(), "both workers", limit_s=120)
     node = here.cluster.workers()[address]
     began_s = time.monotonic()
     here.cluster.hosts.run(

@@ -126,12 +126,11 @@ class Cluster:
 
     def workers(self) -> dict[str, str]:
         """Return the node ids of the living workers by their addresses."""
-        status, answer = self.get("/nodes?view=summary")
+        status, answer = self.get("/api/v0/nodes?limit=100")
         if status != 200:
             return {}
-        raylets = [node["raylet"] for node in answer["data"]["summary"]]
-        living = [raylet for raylet in raylets if raylet.get("state") == "ALIVE" and not raylet.get("isHeadNode")]
-        return {raylet["nodeManagerAddress"]: raylet["nodeId"] for raylet in living}
+        nodes = answer["data"]["result"]["result"]
+        return {node["node_ip"]: node["node_id"] for node in nodes if node["state"] == "ALIVE" and not node["is_head_node"]}
 
     def submit(self, name: str, command: list[str], variables: dict[str, str]) -> None:
         """`ray job submit`, as the header has it."""

@@ -1,4 +1,4 @@
-"""Shared fixtures: where ../shared lies, and quiet, small Ray settings. One worker of pytest-xdist runs all that starts Ray."""
+"""Shared fixtures: where ../shared lies, and quiet, small Ray settings. Two workers of pytest-xdist run all that starts Ray."""
 
 import os
 import signal
@@ -23,14 +23,15 @@ settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-RAY = (
-    "train/test_launch.py",
-    "sweep/test_sweep.py",
-    "predict/test_on_ray.py",
-    "data/test_build_elsewhere.py",
-    "cluster/test_doctor_and_submit.py",
-    "cluster/test_ports.py",
-)
+# What starts Ray, and in which of two queues it waits its turn: these tests wait for Ray more than they compute.
+RAY = {
+    "train/test_launch.py": "ray-1",
+    "sweep/test_sweep.py": "ray-2",
+    "predict/test_on_ray.py": "ray-1",
+    "data/test_build_elsewhere.py": "ray-1",
+    "cluster/test_doctor_and_submit.py": "ray-2",
+    "cluster/test_ports.py": "ray-1",
+}
 # The files that take longest start first; the short ones fill up the other workers.
 FIRST = (*RAY, "train/test_loop.py", "cluster/test_aws.py", "calibrate/test_calibrate.py", "end_to_end/test_run_files.py")
 
@@ -39,17 +40,17 @@ FIRST = (*RAY, "train/test_loop.py", "cluster/test_aws.py", "calibrate/test_cali
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Share a run of whole folders among up to four workers; what is asked for by file runs in this process."""
     is_of_folders = all(Path(argument).is_dir() for argument in config.args)
-    return min(4, os.cpu_count() or 1) if is_of_folders else 0
+    return min(4, 1 + (os.cpu_count() or 1)) if is_of_folders else 0
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep a file in one worker, which makes its fixtures once, and all files that start Ray in one, one after the other."""
+    """Keep a file in one worker, which makes its fixtures once, and the files that start Ray in two, each in its turn."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):  # xdist's own groups have no effect under pytest 9.2, which makes node ids otherwise
         def _split_scope(self, nodeid: str) -> str:
-            return "ray" if _file(nodeid) in RAY else _file(nodeid)
+            return RAY.get(_file(nodeid), _file(nodeid))
 
     return ByFile(config, log)
 
