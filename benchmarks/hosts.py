@@ -57,15 +57,14 @@ class Hosts:
     def address(self, number: int) -> str:
         return f"{NETWORK}.{number + 1}"
 
-    def run(self, number: int, command: str, *, is_quiet: bool = True) -> str:
+    def run(self, number: int, command: str) -> str:
         """Return what a command prints on a host, over SSH. Raises CalledProcessError."""
         options = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
         done = subprocess.run(
             ["ssh", "-i", str(self.key), *options, f"root@{self.address(number)}", command],
             check=True,
             text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if is_quiet else None,
+            capture_output=True,
             timeout=120,
         )
         return done.stdout

@@ -90,7 +90,7 @@ class Rehearsal:
 
 def node_lost(here: Rehearsal, name: str) -> str:
     """A host's network is cut until Ray has given it up, and comes back after that."""
-    job, began_s = here.train(name), time.monotonic()
+    job = here.train(name)
     here.reach(name, 40)
     lost = here.cluster.hosts.address(2)
     at, began_s = here.saved(name), time.monotonic()
@@ -150,12 +150,13 @@ def node_preempted(here: Rehearsal, name: str) -> str:
     wait_for(lambda: notices(here, name) != [], "a checkpoint for the notice", limit_s=60)
     saved_s = time.monotonic() - began_s
     time.sleep(max(0.0, 30 - saved_s))
-    at = here.saved(name)
+    at, num_starts = here.saved(name), len(here.starts(name))
+    killed_s = time.monotonic()
     here.cluster.hosts.run(2, "~/rayprob-venv/bin/ray stop --force")
-    here.reach(name, at + EVERY_STEPS)
-    on_s = time.monotonic() - began_s
+    wait_for(lambda: len(here.starts(name)) > num_starts, "another start", limit_s=600)
+    on_s = time.monotonic() - killed_s
     here.cluster.finish(job)
-    return f"saved {saved_s:.0f} s after the notice; trained on {on_s:.0f} s after it; {resumed(here, name, at)}"
+    return f"saved {saved_s:.0f} s after the notice; trained on {on_s:.0f} s after the host was gone; {resumed(here, name, at)}"
 
 
 def elastic(here: Rehearsal, name: str) -> str:

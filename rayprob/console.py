@@ -49,6 +49,7 @@ class RunView:
             "evaluation": self._evaluation,
             "stopping": self._stopping,
             "notice": self._notice,
+            "waiting": self._waiting,
             "finished": self._finished,
         }.get(event["kind"])
         if show:
@@ -97,10 +98,19 @@ class RunView:
             f"NLL {event['nll_nats']:.2f} nats{in_use}{best}"
         )
 
+    def _waiting(self, event: dict[str, Any]) -> None:
+        each = f"{event['cpus_per_worker']} CPU(s){' and 1 GPU' if event['use_gpu'] else ''}"
+        has = event["resources"]
+        self._line(
+            f"still waiting for {event['least'] or event['num_workers']} worker(s) with {each} each; the cluster has now "
+            f"{has.get('CPU', 0):.0f} CPU(s) and {has.get('GPU', 0):.0f} GPU(s). `ray status` says whether "
+            "nodes are coming; Ctrl-C stops"
+        )
+
     def _notice(self, event: dict[str, Any]) -> None:
         left = f" in {event['seconds_left']:.0f} s" if event["seconds_left"] is not None else ""
         nodes = ", ".join(node[:8] for node in event["nodes"])
-        self._line(f"step {event['step']:>6}  node {nodes} will be taken away{left}: saved; training goes on until then")
+        self._line(f"step {event['step']:>6}  node {nodes} will be taken away{left}: saving now; training goes on until then")
 
     def _stopping(self, event: dict[str, Any]) -> None:
         self._line("saving at the next step, then stopping; Ctrl-C again abandons the steps since the last checkpoint")

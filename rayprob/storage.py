@@ -4,9 +4,11 @@ import logging
 import os
 import posixpath
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar, cast
 from urllib.parse import urlsplit
@@ -26,22 +28,47 @@ SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")
 
 # What another attempt would only meet again: something is not there, not allowed, or not understood.
 LASTING = re.compile(r"ACCESS_DENIED|HTTP status 4(?!08|29)\d\d|not found|Forbidden|Unauthorized", re.IGNORECASE)
-_patience_s = 0.0
+
+
+@dataclass
+class _Patience:
+    """For how long an outage is waited for, and since when there is one; all threads of a process share it."""
+
+    seconds: float = 0.0
+    ill_since_s: float | None = None
+
+    def left_s(self) -> float:
+        now_s = time.monotonic()
+        return self.seconds - (now_s - (self.ill_since_s or now_s))
+
+
+_patience = _Patience()
 
 
 @contextmanager
 def patient(seconds: float) -> Iterator[None]:
-    """Within, a remote store that is busy, ill or out of reach is asked again for so long, with a warning each time.
+    """Within, a remote store that is busy, ill or out of reach is asked again, with a warning each time.
 
-    It holds for all threads of the process. Outside, the few seconds that pyarrow itself tries are all: a mistyped endpoint
-    should be known at once.
+    `seconds` count from the first failure that no success follows, whatever is asked meanwhile. It holds for all threads of the
+    process. Outside, the few seconds that pyarrow itself tries are all: a mistyped endpoint should be known at once.
     """
-    global _patience_s
-    before, _patience_s = _patience_s, seconds
+    before, _patience.seconds = _patience.seconds, seconds
+    if not before:
+        _patience.ill_since_s = None
     try:
         yield
     finally:
-        _patience_s = before
+        _patience.seconds = before
+
+
+def patience_s() -> float:
+    """Return for how long this process waits, so that another one can be told."""
+    return _patience.seconds
+
+
+def wait_for_stores(seconds: float) -> None:
+    """Be patient from now on; for a process that is started to work for one that is."""
+    _patience.seconds = seconds
 
 
 def is_local(uri: str) -> bool:
@@ -64,6 +91,11 @@ def join(uri: str, *parts: str) -> str:
     if uri.startswith("file://"):
         uri = str(local_path(uri))
     return posixpath.join(uri, *parts)
+
+
+def is_missing(error: BaseException) -> bool:
+    """Return whether a StorageError says that there is no such file, and not that the store does not answer."""
+    return isinstance(error.__cause__, FileNotFoundError)
 
 
 def exists(uri: str) -> bool:
@@ -223,28 +255,36 @@ def _tried(uri: str, action: str, operation: Callable[[fs.FileSystem, str], T]) 
 
 
 def _again(uri: str, attempt: Callable[[], T]) -> T:
-    if is_local(uri) or not _patience_s:
+    if is_local(uri) or not _patience.seconds:
         return attempt()
     import tenacity
 
+    def noted() -> T:
+        try:
+            result = attempt()
+        except StorageError as error:
+            if _is_passing(error):
+                _patience.ill_since_s = _patience.ill_since_s or time.monotonic()
+            raise
+        _patience.ill_since_s = None
+        return result
+
     return tenacity.Retrying(
-        stop=tenacity.stop_after_delay(_patience_s),
+        stop=lambda state: _patience.left_s() <= 0,
         wait=tenacity.wait_random_exponential(max=20),
         retry=tenacity.retry_if_exception(_is_passing),
         before_sleep=_warn,
         reraise=True,
-    )(attempt)
+    )(noted)
 
 
 def _is_passing(error: BaseException) -> bool:
-    is_storage = isinstance(error, StorageError) and not isinstance(error.__cause__, FileNotFoundError)
-    return is_storage and not LASTING.search(str(error))
+    return isinstance(error, StorageError) and not is_missing(error) and not LASTING.search(str(error))
 
 
 def _warn(state: "RetryCallState") -> None:
-    left_s = max(0.0, _patience_s - (state.seconds_since_start or 0.0))
     error = state.outcome.exception() if state.outcome else None
-    log.warning("%s; trying again, for %.0f s more", error, left_s)
+    log.warning("%s; trying again, for %.0f s more", error, _patience.left_s())
 
 
 @contextmanager

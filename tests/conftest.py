@@ -55,8 +55,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFile(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the rehearsal out unless it is asked for by name, and put the longest files first."""
+    if "rehearsal" not in config.option.markexpr:
+        items[:] = [item for item in items if item.get_closest_marker("rehearsal") is None]
     items.sort(key=lambda item: FIRST.index(_file(item.nodeid)) if _file(item.nodeid) in FIRST else len(FIRST))
 
 

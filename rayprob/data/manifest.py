@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayprob import storage
-from rayprob.data.columns import Ragged, count_labels, numbers
+from rayprob.data.columns import SCHEMA, Ragged, count_labels, numbers
 from rayprob.data.held_rows import HeldRows, ShardRows
 from rayprob.data.parts import Parts
 from rayprob.data.shard_list import Shards
@@ -149,7 +149,7 @@ class Manifest:
         """The sample id of every row."""
         return self.sample_ids()
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
         """The key of every row: the name of its files in the tar."""
         return [str(key) for key in self._column("key").to_pylist()]
@@ -209,12 +209,18 @@ class Manifest:
         held = self.held.of(self.first_shard + shard)
         return held.labels, held.unknown_labels
 
+    @cached_property
+    def _one_file(self) -> pa.Table:
+        """All columns of a manifest in one file."""
+        return self.held.parts.read(0, SCHEMA.names)
+
     def _column(self, name: str) -> pa.ChunkedArray:
-        """Return a column of all rows, from the parts that hold them."""
+        """Return a column of all rows, from the parts that hold them; a manifest in one file is read once for all columns."""
         parts, end_shard = self.held.parts, self.first_shard + len(self.shards)
         read = range(parts.of(self.first_shard), parts.of(end_shard - 1) + 1)
         before = int(parts.shards.samples_S[parts.shards_of(read[0]).start : self.first_shard].sum())
-        column = pa.chunked_array([chunk for part in read for chunk in parts.read(part, [name])[name].chunks])
+        tables = [self._one_file] if parts.is_one_file else (parts.read(part, [name]) for part in read)
+        column = pa.chunked_array([chunk for table in tables for chunk in table[name].chunks])
         return column.slice(before, len(self))
 
 
@@ -294,6 +300,8 @@ def _read_json(root: str, name: str, remedy: str) -> dict[str, Any]:
     try:
         value = json.loads(storage.read_bytes(storage.join(root, name)))
     except StorageError as error:
+        if not storage.is_missing(error):
+            raise
         raise DatasetError(f"{root} is not a finished dataset: {error}; {remedy}") from error
     except ValueError as error:
         raise DatasetError(f"{root}/{name} is not JSON ({error}); {remedy}") from error

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rayprob import storage
 from rayprob.data.columns import SCHEMA, numbers, whole
-from rayprob.data.shard_list import Shards
+from rayprob.data.shard_list import Shards, read_file
 from rayprob.errors import DatasetError, StorageError
 
 ONE_FILE = "manifest.parquet"
@@ -40,11 +40,17 @@ class Parts:
         """Return the parts that the facts of a dataset (dataset.json) state. Raises DatasetError where they do not fit."""
         if "manifest" not in facts:
             return cls(root, shards, np.array([len(shards)]), [facts.get("manifest_sha256")], is_one_file=True)
-        ends_P = np.cumsum(facts["manifest"]["shards"], dtype=np.int64)
-        parts = cls(root, shards, ends_P, facts["manifest"]["sha256"], is_one_file=False)
-        if len(parts.sha256) != len(ends_P) or ends_P[-1] != len(shards):
+        try:
+            ends_P = np.cumsum(facts["manifest"]["shards"], dtype=np.int64)
+            parts = cls(root, shards, ends_P, facts["manifest"]["sha256"], is_one_file=False)
+        except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(
-                f"{root}/dataset.json states {len(parts.sha256):,} parts of a manifest for {ends_P[-1]:,} shards, "
+                f"{root}/dataset.json states no parts of a manifest ({error!r}); build the dataset again"
+            ) from error
+        stated = int(ends_P[-1]) if len(ends_P) else 0
+        if len(parts.sha256) != len(ends_P) or stated != len(shards):
+            raise DatasetError(
+                f"{root}/dataset.json states {len(parts.sha256):,} parts of a manifest for {stated:,} shards, "
                 f"and there are {len(shards):,} shards; build the dataset again"
             )
         return parts
@@ -80,11 +86,11 @@ class Parts:
 
     def _read(self, part: int, columns: Sequence[str]) -> pa.Table:
         uri, shards = storage.join(self.root, self.file(part)), self.shards_of(part)
+        content = read_file(uri, f"the manifest of {self.root}")
         try:
-            content = storage.read_bytes(uri)
             file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["shard"])
             table = file.read(columns=[*columns, "shard"], use_threads=False)
-        except (StorageError, pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise DatasetError(f"the manifest of {self.root} cannot be read: {error}; build the dataset again") from error
         num_samples = int(self.shards.samples_S[shards.start : shards.stop].sum())
         names = file.schema_arrow.names

@@ -45,10 +45,10 @@ class Shards(Sequence[str]):
         """Return the shards of the dataset with these facts (dataset.json). Raises DatasetError."""
         if "shards" in facts:
             return cls.from_entries(root, facts["shards"])
+        content = read_file(storage.join(root, SHARDS_FILE), f"the shards of {root}")
         try:
-            content = storage.read_bytes(storage.join(root, SHARDS_FILE))
             table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-        except (StorageError, pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise DatasetError(f"the shards of {root} cannot be read: {error}; build the dataset again") from error
         if not table.schema.equals(SCHEMA) or hashlib.sha256(content).hexdigest() != facts.get("shards_sha256"):
             raise DatasetError(f"{root}/{SHARDS_FILE} was changed after it was built; build the dataset again")
@@ -138,3 +138,13 @@ def _ranges(root: str, splits: pa.DictionaryArray) -> dict[str, range]:
         raise DatasetError(f"the shards of {root} are not listed split by split; build the dataset again")
     names = [splits.dictionary[int(codes_S[first])].as_py() for first in firsts]
     return {name: range(first, end) for name, first, end in zip(names, firsts, [*firsts[1:], len(splits)], strict=True)}
+
+
+def read_file(uri: str, what: str) -> bytes:
+    """Return a file of a dataset. Raises DatasetError where there is none, StorageError where the store does not say."""
+    try:
+        return storage.read_bytes(uri)
+    except StorageError as error:
+        if not storage.is_missing(error):
+            raise
+        raise DatasetError(f"{what} cannot be read: {error}; build the dataset again") from error

@@ -145,7 +145,7 @@ class ShardCache:
             try:
                 return attempt()
             except (StorageError, OSError, pa.ArrowException) as error:
-                if isinstance(error.__cause__, FileNotFoundError):
+                if storage.is_missing(error):
                     raise DatasetError(f"no shard at {uri}; run `rayprob verify {self.root}`") from error
                 last = error
             if count < self.retries:

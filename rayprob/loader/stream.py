@@ -34,7 +34,7 @@ class StreamSpec(Spec):
     """How samples reach the training processes."""
 
     global_batch: PositiveInt = 64
-    lanes: PositiveInt = 8  # world_size must divide it
+    lanes: PositiveInt = 8  # the number of workers must divide it, the most of an elastic run
     window_shards: PositiveInt = 8  # shards of a lane that are shuffled together
     loader_workers: NonNegativeInt = 2  # processes per rank; 0 decodes in the training process
     prefetch: PositiveInt = 2  # micro batches that each loader worker prepares ahead
@@ -99,9 +99,9 @@ class Stream:
     def _open_source(self) -> LocalShards | ShardCache:
         root, spec = self.manifest.root, self.spec
         if storage.is_local(root):
-            # Each rank looks at its share of the shards, or many of them would ask a shared folder for a million each.
-            place = self.place
-            mine = range(place.rank, len(self.manifest.shards), place.world_size)
+            # The ranks of a node look at some each, or many of them would ask a shared folder for a million each.
+            ranks = self.place.local_world_size
+            mine = range(self.place.rank % ranks, len(self.manifest.shards), ranks)
             check_sizes(root, (self.manifest.shards[shard] for shard in mine), self._facts)
             return LocalShards(root)
         return ShardCache(

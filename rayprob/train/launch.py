@@ -1,9 +1,11 @@
 """From a run file to Ray Train workers: start or join Ray, place the workers, follow the run, stop it on Ctrl-C."""
 
 import logging
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ JOINED_SETTINGS = {
 # For a while Ray counts on a node that is lost, and waits so long for it before it goes on with what is left.
 ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60"}
 
+WAITING_S = 120.0  # after so long without a worker, its user is told
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -65,13 +68,12 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
     if claim.is_finished:
         tell({"kind": "finished", "step": claim.step, "folder": claim.folder})
         return finished_outcome(run)
-    is_elastic = isinstance(run.placement.num_workers, tuple)
-    with ray_cluster(ELASTIC_SETTINGS if is_elastic else {}) as resources:
+    with ray_cluster(ELASTIC_SETTINGS if run.placement.is_elastic else {}) as resources:
         workers = place_workers(run, resources)
         check(run, dataset, workers.num_workers)
         tell({"kind": "launch", "step": claim.step, "folder": claim.folder, **vars(workers)})
         with storage.patient(run.placement.storage_patience_s):
-            return _follow(run, _Fit(run, workers), HistoryTail(run.run_folder), tell)
+            return _follow(run, workers, HistoryTail(run.run_folder), tell)
 
 
 @contextmanager
@@ -162,19 +164,31 @@ def _trainer(run: Run, workers: Workers) -> Any:
     )
 
 
-def _follow(run: Run, fitting: _Fit, tail: HistoryTail, tell: Tell) -> Outcome:
+def _follow(run: Run, workers: Workers, tail: HistoryTail, tell: Tell) -> Outcome:
+    fitting, signals = _Fit(run, workers), 0
+
     def stop() -> None:
-        if folder.stop_is_asked(run.run_folder):
+        # No more than this: a remote folder may be long in answering, and the next signal must not wait for it.
+        nonlocal signals
+        signals += 1
+        if signals > 1:
             raise KeyboardInterrupt
-        folder.ask_to_stop(run.run_folder)
         tell({"kind": "stopping"})
 
     with signals_call(stop):
         fitting.start()
+        stop_is_noted, patient_until_s = False, time.monotonic() + WAITING_S
         while fitting.is_alive():
             fitting.join(timeout=0.3)
+            if signals and not stop_is_noted:
+                folder.ask_to_stop(run.run_folder)
+                stop_is_noted = True
             for row in tail.new_rows():
+                patient_until_s = math.inf
                 tell(row)
+            if time.monotonic() > patient_until_s:
+                patient_until_s = math.inf
+                tell({"kind": "waiting", **vars(workers), "resources": import_ray().cluster_resources()})
     for row in tail.new_rows():
         tell(row)
     return _outcome(run, fitting)

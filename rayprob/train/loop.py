@@ -59,15 +59,20 @@ def fit(
     `report` is called on every rank with the numbers of each evaluation, and `heed` on every rank after the same step, every
     few seconds: where it returns what there is to know of an end that comes soon, a checkpoint is written at once.
     """
-    job = prepare(run, place, device)
+    with storage.patient(run.placement.storage_patience_s):
+        return _fit(prepare(run, place, device), report, heed)
+
+
+def _fit(job: Job, report: Report, heed: Callable[[], dict[str, Any] | None]) -> Outcome:
+    run = job.run
     try:
         ending = train(job, report, heed)
         if ending != "stopped":
             finish(job)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
-            f"{run.micro_batch(place.world_size)} images of {run.transforms.train.size_px} px at a time do not fit into the "
-            f"memory of {device}; lower placement.micro_batch, which leaves the global batch as it is "
+            f"{run.micro_batch(job.place.world_size)} images of {run.transforms.train.size_px} px at a time do not fit into "
+            f"the memory of {job.compute.device}; lower placement.micro_batch, which leaves the global batch as it is "
             f"({str(error).splitlines()[0]})"
         ) from error
     finally:
@@ -102,16 +107,19 @@ def train(job: Job, report: Report, heed: Callable[[], dict[str, Any] | None]) -
         meter.add(take_step(job, batches))
         step = job.state.progress.step
         notice = heeded(job, heed) if meter.look_is_asked else None
-        if step % job.evaluate_every == 0 or step == job.total_steps:
+        evaluation_is_due = step % job.evaluate_every == 0 or step == job.total_steps
+        save_is_due = meter.save_is_asked or meter.stop_is_asked or _save_is_due(job)
+        # An evaluation ends with a checkpoint, but may take longer than a node has left.
+        if notice or (save_is_due and not evaluation_is_due):
+            meter.settle()
+            keep_open_losses(job, meter)
+            save(job, score=None)
+        if evaluation_is_due:
             meter.close_window()
             keep_open_losses(job, meter)
             evaluate(job, report)
             meter.restart()
-        elif notice or meter.save_is_asked or meter.stop_is_asked or _save_is_due(job):
-            meter.settle()
-            keep_open_losses(job, meter)
-            save(job, score=None)
-            meter.save_is_asked = False
+        meter.save_is_asked = meter.look_is_asked = False
         if job.state.progress.is_stopped_early:
             break
         if meter.stop_is_asked and step < job.total_steps:
@@ -164,7 +172,8 @@ def take_step(job: Job, batches: list[Batch]) -> StepResult:
     update(job)
     state.progress = replace(state.progress, step=step + 1, cursor=job.stream.next(batches[0].cursor))
     mean_loss = loss_B.sum() / run.stream.global_batch
-    asked = [_stop_is_asked(job), _minutes_are_over(job), _look_is_due(job)]
+    look_is_due = _look_is_due(job)
+    asked = [_stop_is_asked(job, look_is_due), _minutes_are_over(job), look_is_due]
     wishes = job.compute.on_device(torch.tensor(asked, dtype=mean_loss.dtype))
     return StepResult(
         step=step + 1,
@@ -217,7 +226,6 @@ def keep_open_losses(job: Job, meter: Meter) -> None:
 
 def heeded(job: Job, heed: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
     """Ask whether an end comes soon, and write down what is said."""
-    job.clock = replace(job.clock, looked_at_s=time.perf_counter())
     notice = heed()
     if notice and job.history:
         job.history.record("notice", job.state.progress.step, notice)
@@ -293,10 +301,10 @@ def bundle_of(job: Job) -> Bundle:
     )
 
 
-def _stop_is_asked(job: Job) -> bool:
+def _stop_is_asked(job: Job, look_is_due: bool) -> bool:
     folder = job.run.run_folder
     # A remote folder takes its time to answer.
-    return job.place.rank == 0 and (storage.is_local(folder) or _look_is_due(job)) and stop_is_asked(folder)
+    return job.place.rank == 0 and (storage.is_local(folder) or look_is_due) and stop_is_asked(folder)
 
 
 def _minutes_are_over(job: Job) -> bool:
@@ -307,7 +315,10 @@ def _minutes_are_over(job: Job) -> bool:
 
 def _look_is_due(job: Job) -> bool:
     # Heeding is a barrier of some milliseconds, too long for every step.
-    return job.place.rank == 0 and time.perf_counter() - job.clock.looked_at_s > HEED_EVERY_S
+    is_due = job.place.rank == 0 and time.perf_counter() - job.clock.looked_at_s > HEED_EVERY_S
+    if is_due:
+        job.clock = replace(job.clock, looked_at_s=time.perf_counter())
+    return is_due
 
 
 def _save_is_due(job: Job) -> bool:

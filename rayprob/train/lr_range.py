@@ -100,7 +100,7 @@ def _rising(run: Run, folder: str, lowest: float, highest: float, num_steps: int
     changes: dict[str, dict[str, Any]] = {
         "optimizer": {"lr": highest},
         "schedule": {"name": "exponential", "start_factor": lowest / highest},
-        "placement": {"micro_batch": run.micro_batch(num_workers)},
+        "placement": {"micro_batch": run.micro_batch(num_workers), "num_workers": 1},
     }
     value = run.model_dump()
     value |= {part: {**value[part], **keys} for part, keys in changes.items()}

@@ -95,16 +95,18 @@ class PlacementSpec(Spec):
     num_workers: PositiveInt | Literal["auto"] | tuple[PositiveInt, PositiveInt] = Field(
         default="auto", description="or [least, most]: goes on with fewer where a node is lost, with more where one comes back"
     )
-    resize_every_s: PositiveInt = Field(default=60, description="how often an elastic run looks for more workers")
+    resize_every_s: PositiveInt = Field(
+        default=600, description="how often an elastic run looks for more workers; growing repeats the steps since a checkpoint"
+    )
     use_gpu: bool | Literal["auto"] = "auto"
     cpus_per_worker: PositiveInt | Literal["auto"] = "auto"
     micro_batch: PositiveInt | Literal["auto"] = Field(
-        default="auto", description="samples per forward; auto: a rank's whole share"
+        default="auto", description="samples per forward; auto: a whole share of the global batch, one for each worker"
     )
     max_failures: int = Field(default=3, ge=-1, description="restarts from the last checkpoint; -1: without limit")
     collective_timeout_s: PositiveInt = 1800
     storage_patience_s: NonNegativeInt = Field(
-        default=900, description="how long a run waits for a remote store that answers with errors, or not at all"
+        default=900, description="how long a run waits, from the first error on, for a remote store that is ill or out of reach"
     )
 
     @field_validator("num_workers", mode="before")
@@ -125,6 +127,20 @@ class PlacementSpec(Spec):
                 f"[{value[0]}, {value[1]}] is [least, most], so the larger number comes last: [{value[1]}, {value[0]}]"
             )
         return value
+
+    @model_validator(mode="after")
+    def _storage_before_collectives(self) -> "PlacementSpec":
+        if self.storage_patience_s >= self.collective_timeout_s:
+            raise ValueError(
+                f"storage_patience_s {self.storage_patience_s} must be less than collective_timeout_s "
+                f"{self.collective_timeout_s}: while one rank waits for storage, the others wait for it"
+            )
+        return self
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers may change."""
+        return isinstance(self.num_workers, tuple)
 
     @property
     def most_workers(self) -> int | Literal["auto"]:
@@ -210,16 +226,40 @@ def check(run: Run, dataset: Dataset, world_size: int) -> None:
             "val is only for reporting: choosing weights or stopping by it would make its numbers too good; "
             "use data.train_split: train and evaluation.split: holdout, then `rayprob evaluate RUN --split val`"
         )
-    shares = run.shares(world_size)
-    check_world_size(shares, run.stream.lanes)
     num_samples = dataset.splits[run.data.train_split]
     check_global_batch(num_samples, lanes=run.stream.lanes, global_batch=run.stream.global_batch)
+    if run.placement.is_elastic:
+        _check_elastic(run)
+    shares = run.shares(world_size)
+    check_world_size(shares, run.stream.lanes)
     micro_batches_per_step(run.stream.global_batch, run.micro_batch(world_size), shares)
     _check_sizes(run)
     if run.loss.family != run.model.head.name:
         raise SpecError(
             f"loss.name {run.loss.name} reads the outputs of a {run.loss.family} head, but model.head.name is "
             f"{run.model.head.name}; use bce, focal or asymmetric with bernoulli, and mixture with mixture"
+        )
+
+
+def _check_elastic(run: Run) -> None:
+    placement, checkpoint = run.placement, run.checkpoint
+    most = int(placement.most_workers)
+    if run.stream.lanes % most:
+        raise SpecError(
+            f"placement.num_workers asks for {most} workers at most, which does not divide stream.lanes {run.stream.lanes}; "
+            f"set stream.lanes to {-(-run.stream.lanes // most) * most}, or another number of workers"
+        )
+    if run.model.norm == "sync":
+        raise SpecError(
+            "model.norm sync takes its statistics over all ranks in each forward, and in an elastic run some ranks take more "
+            "forwards than others; use model.norm: frozen or train, or a fixed placement.num_workers"
+        )
+    every_s = 60 * checkpoint.every_minutes if checkpoint.every_minutes else None
+    if not checkpoint.every_steps and (every_s is None or every_s > placement.resize_every_s):
+        raise SpecError(
+            f"an elastic run grows every {placement.resize_every_s} s (placement.resize_every_s), from its last checkpoint; "
+            f"checkpoints come {f'every {every_s:.0f} s' if every_s else 'with evaluations alone'}: it might never get on; "
+            "set checkpoint.every_steps, or checkpoint.every_minutes to less than that"
         )
 
 

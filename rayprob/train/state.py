@@ -118,14 +118,16 @@ class Checkpoint:
         return f"step-{self.step:08d}"
 
     def load(self) -> dict[str, Any]:
-        """Return the saved tensors, on the CPU. Raises RunError where the file cannot be read or is not what was written."""
+        """Return the saved tensors, on the CPU. Raises RunError where they are not there or not what was written, StorageError
+        where the store does not say.
+        """
         uri = storage.join(self.folder, FOLDER, f"{self.name}.pt")
+        content = storage.read_bytes(uri) if storage.exists(uri) else b""
         try:
-            content = storage.read_bytes(uri)
             if self.sha256 and hashlib.sha256(content).hexdigest() != self.sha256:
                 raise ValueError(f"its {len(content):,} bytes have another sha256 than those that were written")
             tensors: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except (StorageError, RuntimeError, EOFError, ValueError) as error:
+        except (RuntimeError, EOFError, ValueError) as error:
             raise RunError(
                 f"checkpoint {uri} cannot be read ({error}); remove its two files to go on from an older one"
             ) from error

@@ -310,23 +310,24 @@ def test_an_elastic_run_sees_the_same_micro_batches_and_losses_with_any_number_o
     assert losses(changing) == pytest.approx(losses(constant), rel=1e-3)
 
 
-def test_a_notice_of_an_end_is_written_down_and_saved_at_once(
-    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("quiet", "at"), [(2, 4), (4, 6)])
+def test_a_notice_of_an_end_is_written_down_and_saved_before_anything_else(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: int, at: int
 ) -> None:
     monkeypatch.setattr(loop, "HEED_EVERY_S", 0.0)
     run = make_run(tmp_path)
-    notices = iter([None, None, {"nodes": ["ab12"], "ranks": [0], "seconds_left": 30.0}])
-    saved_at: list[list[int]] = []
-
-    def heed() -> dict[str, Any] | None:
-        saved_at.append([checkpoint.step for checkpoint in list_checkpoints(run.run_folder)])
-        return next(notices, None)
-
+    notices = iter([*[None] * quiet, {"nodes": ["ab12"], "ranks": [0], "seconds_left": 30.0}])
+    saves: list[int | None] = []
+    monkeypatch.setattr(loop, "evaluate", lambda *rest, before=loop.evaluate: (saves.append(None), before(*rest)))
+    monkeypatch.setattr(
+        loop, "save", lambda job, score, before=loop.save: (saves.append(job.state.progress.step), before(job, score))
+    )
     os.makedirs(run.run_folder, exist_ok=True)
-    fit(run, Place(), CPU, heed=heed)
+    fit(run, Place(), CPU, heed=lambda: next(notices, None))
     rows = [row for row in read_history(run.run_folder) if row["kind"] == "notice"]
     assert [(row["nodes"], row["seconds_left"]) for row in rows] == [(["ab12"], 30.0)]
-    assert saved_at[2:4] == [[], [rows[0]["step"]]]
+    assert rows[0]["step"] == at
+    assert saves[:3] == [at, None, 6]
 
 
 def test_a_loss_that_is_not_finite_names_its_step_and_samples(make_run: MakeRun, tmp_path: Path) -> None:

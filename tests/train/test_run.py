@@ -46,10 +46,31 @@ def test_an_elastic_run_keeps_its_micro_batch_and_is_checked_for_the_most_worker
     assert [run.micro_batch(world_size) for world_size in (1, 3, 4)] == [4, 4, 4]
     for world_size in (1, 2, 3, 4):
         check(run, Dataset.open(tiny), world_size)
-    with pytest.raises(SpecError, match=r"world_size 6 does not divide lanes 4; allowed: 1, 2, 4"):
+    with pytest.raises(SpecError, match=r"placement.num_workers asks for 6 workers at most, .*lanes 4; set stream.lanes to 6"):
         check(make_run(tmp_path, placement={"num_workers": [1, 6]}), Dataset.open(tiny), 2)
     with pytest.raises(SpecError, match=r"\[4, 2\] is \[least, most\], so the larger number comes last: \[2, 4\]"):
         make_run(tmp_path, placement={"num_workers": [4, 2]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"backbone": "squeezenet1_1", "norm": "sync"}}, r"model.norm sync .* use model.norm: frozen or train"),
+        ({"checkpoint": {"every_minutes": 11}}, r"grows every 600 s .* come every 660 s: .* set checkpoint.every_steps"),
+        ({"checkpoint": {"every_minutes": None}}, r"checkpoints come with evaluations alone: it might never get on"),
+    ],
+)
+def test_what_an_elastic_run_cannot_have_is_refused_before_it_starts(
+    make_run: MakeRun, tiny: str, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    check(make_run(tmp_path, placement={"num_workers": 2}, **changes), Dataset.open(tiny), 2)
+    with pytest.raises(SpecError, match=message):
+        check(make_run(tmp_path, placement={"num_workers": [1, 2]}, **changes), Dataset.open(tiny), 2)
+
+
+def test_storage_is_not_waited_for_longer_than_the_other_ranks_wait(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="storage_patience_s 900 must be less than collective_timeout_s 60"):
+        make_run(tmp_path, placement={"collective_timeout_s": 60})
 
 
 def test_absolute_paths_let_workers_run_anywhere(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
