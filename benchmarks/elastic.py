@@ -53,7 +53,7 @@ def main() -> None:
     """Train twice, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="demo/shards")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
     arguments = parser.parse_args()
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     second = cluster.add_node(**NODE)
@@ -137,10 +137,10 @@ def compare(constant: Run, elastic: Run) -> None:
     print(f"global batches: {len(left)} steps, equal by sample_id: {of_steps[0] == of_steps[1]}")
     print(f"micro batches:  equal by sample_id, {len(next(iter(left.values())))} a step: {left == right}")
     losses = [[row["loss"] for row in read_history(run.run_folder) if row["kind"] == "step"] for run in (constant, elastic)]
-    differences = np.abs(np.subtract(*losses))
-    print(
-        f"losses: {len(losses[0])}, from {losses[0][0]:.3f} to {losses[0][-1]:.3f}; largest difference {differences.max():.1e}"
-    )
+    differences, change = np.abs(np.subtract(*losses)) / np.array(losses[0]), sizes[1][0]
+    spans = {"before the first change": slice(0, change), "50 steps after it": slice(change, change + 50), "all": slice(None)}
+    found = ", ".join(f"{name} {differences[span].max():.1e}" for name, span in spans.items())
+    print(f"losses: from {losses[0][0]:.3f} to {losses[0][-1]:.3f}; largest relative difference: {found}")
     scores = [
         [row["mAP"] for row in read_history(run.run_folder) if row["kind"] == "evaluation"] for run in (constant, elastic)
     ]

@@ -83,6 +83,10 @@ class Rehearsal:
         """Return (step, world size) of every start that the run's history knows."""
         return [(row["step"], row["world_size"]) for row in read_history(self.folder(name)) if row["kind"] == "start"]
 
+    def start_again(self, name: str, num_starts: int) -> None:
+        """Wait until a run that had started so often starts once more, and has saved since."""
+        wait_for(lambda: len(self.starts(name)) > num_starts, f"another start of {name}", limit_s=600)
+
     def reach(self, name: str, step: int) -> float:
         """Wait until a run has saved at `step` or after it; return for how many seconds."""
         return wait_for(lambda: self.saved(name) >= step, f"step {step} of {name}", limit_s=600)
@@ -92,12 +96,13 @@ def node_lost(here: Rehearsal, name: str) -> str:
     """A host's network is cut until Ray has given it up, and comes back after that."""
     job = here.train(name)
     here.reach(name, 40)
-    lost = here.cluster.hosts.address(2)
-    at, began_s = here.saved(name), time.monotonic()
+    lost, num_starts = here.cluster.hosts.address(2), len(here.starts(name))
+    began_s = time.monotonic()
     here.cluster.hosts.cut(2)
     noticed_s = wait_for(lambda: lost not in here.cluster.workers(), "the loss to be noticed", limit_s=300)
+    at = here.saved(name)
     here.cluster.hosts.mend(2)
-    here.reach(name, at + EVERY_STEPS)
+    here.start_again(name, num_starts)
     on_s = time.monotonic() - began_s
     here.cluster.finish(job)
     return (
@@ -109,12 +114,13 @@ def head_restarted(here: Rehearsal, name: str) -> str:
     """Ray on the head is killed; `ray up` again, and the same submit again."""
     here.train(name)
     here.reach(name, 40)
-    at, began_s = here.saved(name), time.monotonic()
+    num_starts, began_s = len(here.starts(name)), time.monotonic()
     here.cluster.hosts.run(0, "~/rayprob-venv/bin/ray stop --force")
+    at = here.saved(name)
     here.cluster.up()
     up_s = time.monotonic() - began_s
     job = here.train(name, job=f"{name}-again")
-    here.reach(name, at + EVERY_STEPS)
+    here.start_again(name, num_starts)
     on_s = time.monotonic() - began_s
     here.cluster.finish(job)
     return f"`ray up` again took {up_s:.0f} s, with the submit it trained on after {on_s:.0f} s; {resumed(here, name, at)}"
@@ -150,10 +156,10 @@ def node_preempted(here: Rehearsal, name: str) -> str:
     wait_for(lambda: notices(here, name) != [], "a checkpoint for the notice", limit_s=60)
     saved_s = time.monotonic() - began_s
     time.sleep(max(0.0, 30 - saved_s))
-    at, num_starts = here.saved(name), len(here.starts(name))
-    killed_s = time.monotonic()
+    num_starts, killed_s = len(here.starts(name)), time.monotonic()
     here.cluster.hosts.run(2, "~/rayprob-venv/bin/ray stop --force")
-    wait_for(lambda: len(here.starts(name)) > num_starts, "another start", limit_s=600)
+    at = here.saved(name)
+    here.start_again(name, num_starts)
     on_s = time.monotonic() - killed_s
     here.cluster.finish(job)
     return f"saved {saved_s:.0f} s after the notice; trained on {on_s:.0f} s after the host was gone; {resumed(here, name, at)}"
