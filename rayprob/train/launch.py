@@ -28,6 +28,7 @@ RAY_SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every line of a worker is printed twice
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # a report waits for a health check; the default is 2 s
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "30",  # a frozen worker is noticed after Ray's ten minutes otherwise
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",  # 30 s otherwise, for which nobody but a worker that is lost makes it wait
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",  # without it, ranks wait for a hanging one for ever
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
