@@ -25,7 +25,9 @@ def check_ports(cluster: Cluster) -> None:
         assert found == [401, 403, 200], found
     print("    from another host     without token / token")
     for name, code in (("GCS, port 6379", GCS), ("client, port 10001", CLIENT)):
-        refused, allowed = (inside(cluster.hosts, code, mode) for mode in ("disabled", "token"))
+        refused, allowed = inside(cluster.hosts, code, "disabled"), inside(cluster.hosts, code, "token")
+        if "nodes" not in allowed:  # Ray gives its client's server 30 s to start, too few for a machine that is busy
+            allowed = inside(cluster.hosts, code, "token")
         print(f"    {name:24}  {refused} / {allowed}")
         assert "nodes" not in refused, refused
         assert "nodes 3" in allowed, allowed

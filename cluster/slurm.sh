@@ -30,6 +30,8 @@
 # and the last checkpoint counts. `scancel --batch --signal=INT` saves and ends; plain `scancel` ends at once: the last
 # checkpoint counts. The same sbatch again goes on. A sweep: `tune` in place of `train`.
 #
+# Ask for more than ten minutes: a job that has only the five before its limit saves at once and is queued again for ever.
+#
 # Tested: shellcheck; order, token, signals and requeue among stand-ins for Slurm's and Ray's commands (tests/cluster); and, in
 # November 2026, under Slurm 22.05 with two nodes on one machine, CPUs only: a run over both nodes with a time limit of three
 # minutes saved before it, was queued again and resumed, twice, to its end; both ways to cancel; the shell and `ray status` in
