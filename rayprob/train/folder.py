@@ -29,13 +29,15 @@ class Claim:
     folder: str
     step: int
     is_finished: bool
+    is_new: bool
 
 
 def claim(run: Run, dataset: Dataset) -> Claim:
     """Make `run.run_folder` this run's, or confirm that it is. Raises RunError where it belongs to another run."""
     folder = run.run_folder
     facts = {"identity": identity(run), "dataset_fingerprint": dataset.fingerprint, "rayprob": __version__}
-    if storage.exists(storage.join(folder, "run.json")):
+    is_new = not storage.exists(storage.join(folder, "run.json"))
+    if not is_new:
         _require_same(folder, json.loads(storage.read_bytes(storage.join(folder, "run.json"))), facts)
     elif storage.list_names(folder):
         raise RunError(f"{folder} is not empty and holds no run; set another folder, or empty this one")
@@ -44,7 +46,14 @@ def claim(run: Run, dataset: Dataset) -> Claim:
     storage.write_text(storage.join(folder, "run.yaml"), run.to_yaml())
     storage.write_text(storage.join(folder, "run.json"), json.dumps(facts, indent=1))
     last = latest(list_checkpoints(folder))
-    return Claim(folder, last.step if last else 0, storage.exists(storage.join(folder, "bundle", "bundle.json")))
+    return Claim(folder, last.step if last else 0, storage.exists(storage.join(folder, "bundle", "bundle.json")), is_new)
+
+
+def let_go(claim: Claim) -> None:
+    """Take back a claim to a folder in which the run cannot start, so that a changed run may have it."""
+    if claim.is_new:
+        for name in ("run.json", "run.yaml"):
+            storage.remove(storage.join(claim.folder, name))
 
 
 def clear(run: Run) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from rayprob import errors, storage
 from rayprob.data.build import import_ray, start_ray
 from rayprob.data.manifest import Dataset
-from rayprob.errors import RunError
+from rayprob.errors import RayprobError, RunError
 from rayprob.train import folder
 from rayprob.train.history import HistoryTail
 from rayprob.train.loop import Outcome, finished_outcome
@@ -70,8 +70,12 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
         tell({"kind": "finished", "step": claim.step, "folder": claim.folder})
         return finished_outcome(run)
     with ray_cluster(ELASTIC_SETTINGS if run.placement.is_elastic else {}) as resources:
-        workers = place_workers(run, resources)
-        check(run, dataset, workers.num_workers)
+        try:
+            workers = place_workers(run, resources)
+            check(run, dataset, workers.num_workers)
+        except RayprobError:
+            folder.let_go(claim)
+            raise
         tell({"kind": "launch", "step": claim.step, "folder": claim.folder, **vars(workers)})
         with storage.patient(run.placement.storage_patience_s):
             return _follow(run, workers, HistoryTail(run.run_folder), tell)

@@ -112,19 +112,14 @@ class PlacementSpec(Spec):
     @field_validator("num_workers", mode="before")
     @classmethod
     def _whole_gpus(cls, value: object) -> object:
+        if isinstance(value, (list, tuple)):
+            least, most = value if len(value) == 2 else (0, 0)
+            if not (isinstance(least, int) and isinstance(most, int) and 0 < least <= most):
+                raise ValueError("a list is [least, most], two whole numbers from 1 on, the larger one last")
         if isinstance(value, float) and not value.is_integer():
             raise ValueError(
                 "a worker holds one whole GPU: trainings that share one halve each other's speed and die of each other's "
                 "memory; use 1 and smaller batches"
-            )
-        return value
-
-    @field_validator("num_workers")
-    @classmethod
-    def _least_first(cls, value: object) -> object:
-        if isinstance(value, tuple) and value[0] > value[1]:
-            raise ValueError(
-                f"[{value[0]}, {value[1]}] is [least, most], so the larger number comes last: [{value[1]}, {value[0]}]"
             )
         return value
 

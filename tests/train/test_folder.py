@@ -17,9 +17,18 @@ MakeRun = Callable[..., Run]
 def test_a_run_may_claim_an_empty_folder_and_its_own(make_run: MakeRun, tiny: str, tmp_path: Path) -> None:
     dataset = Dataset.open(tiny)
     run = make_run(tmp_path / "run")
-    assert folder.claim(run, dataset) == folder.Claim(str(tmp_path / "run"), 0, False)
+    assert folder.claim(run, dataset) == folder.Claim(str(tmp_path / "run"), 0, False, True)
     assert folder.claim(make_run(tmp_path / "run", placement={"num_workers": 2}), dataset).step == 0
     assert folder.open_run(str(tmp_path / "run")).model == run.model
+
+
+def test_a_claim_is_taken_back_but_not_that_of_an_earlier_start(make_run: MakeRun, tiny: str, tmp_path: Path) -> None:
+    dataset = Dataset.open(tiny)
+    folder.let_go(folder.claim(make_run(tmp_path), dataset))
+    folder.claim(make_run(tmp_path, seed=3), dataset)
+    folder.let_go(folder.claim(make_run(tmp_path, seed=3), dataset))
+    with pytest.raises(RunError, match="seed: 3 -> 0"):
+        folder.claim(make_run(tmp_path), dataset)
 
 
 def test_a_changed_run_file_is_refused_with_the_keys_that_differ(make_run: MakeRun, tiny: str, tmp_path: Path) -> None:

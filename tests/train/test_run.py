@@ -48,8 +48,9 @@ def test_an_elastic_run_keeps_its_micro_batch_and_is_checked_for_the_most_worker
         check(run, Dataset.open(tiny), world_size)
     with pytest.raises(SpecError, match=r"placement.num_workers asks for 6 workers at most, .*lanes 4; set stream.lanes to 6"):
         check(make_run(tmp_path, placement={"num_workers": [1, 6]}), Dataset.open(tiny), 2)
-    with pytest.raises(SpecError, match=r"\[4, 2\] is \[least, most\], so the larger number comes last: \[2, 4\]"):
-        make_run(tmp_path, placement={"num_workers": [4, 2]})
+    for wrong in ([4, 2], [0, 2], [2], [1, 2, 3], ["a", 2]):
+        with pytest.raises(SpecError, match=r"num_workers: a list is \[least, most\], two whole numbers from 1 on.*found \["):
+            make_run(tmp_path, placement={"num_workers": wrong})
 
 
 @pytest.mark.parametrize(
