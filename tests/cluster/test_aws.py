@@ -4,6 +4,7 @@ ssh and rsync are stand-ins first in PATH: they write down what they were asked,
 leaves this machine, and none of the commands that Ray sends to its nodes is run.
 """
 
+import json
 import os
 import re
 import shlex
@@ -34,6 +35,7 @@ STAND_IN = """\
 #!/bin/bash
 printf '%q ' "${{0##*/}}" "$@" >> {log}; echo >> {log}
 case "$*" in
+  *ray-bootstrap-*) for word in "$@"; do case "$word" in *ray-bootstrap-*) cp "$word" {bootstrap} ;; esac; done ;;
   *"docker run"*) touch {started} ;;
   *State.Running*) [ -e {started} ] && echo true || echo false ;;
   *Config.Env*) echo '["HOME=/home/ray"]' ;;
@@ -108,7 +110,8 @@ def open_account(folder: Path, endpoint: str) -> Account:
     """Put the stand-ins and a home folder with a token in place, and create the stack of cluster/aws-account.yaml."""
     for name in ("bin", "tmp"):
         (folder / name).mkdir()
-    stand_in = STAND_IN.format(log=folder / "ssh.log", started=folder / "started")
+    names = {"log": "ssh.log", "started": "started", "bootstrap": "bootstrap.json"}
+    stand_in = STAND_IN.format(**{key: folder / name for key, name in names.items()})
     for name in ("ssh", "rsync", "scp"):
         (folder / "bin" / name).write_text(stand_in)
         (folder / "bin" / name).chmod(0o755)
@@ -251,6 +254,15 @@ def test_the_head_is_sent_its_container_its_packages_and_its_token(up: Account) 
     for mount in ("/mnt/shared:/mnt/shared", "rayprob-token:/home/ray/rayprob-token", "rayprob-node:/home/ray/rayprob-node"):
         assert mount in run
     assert TOKEN not in "".join(log)
+
+
+def test_the_head_hands_token_and_packages_on_to_each_worker(up: Account) -> None:
+    config = json.loads((up.folder / "bootstrap.json").read_text())  # by which the autoscaler on the head works
+    assert {"~/rayprob-token": "~/rayprob-token", "~/rayprob-node": "~/rayprob-node"}.items() <= config["file_mounts"].items()
+    assert "bash ~/rayprob-node/setup.sh" in " ".join(config["setup_commands"])
+    (start,) = [command for command in config["worker_start_ray_commands"] if "ray start" in command]
+    assert "RAY_AUTH_MODE=token" in start
+    assert TOKEN not in json.dumps(config)
 
 
 def test_the_head_runs_mount_setup_and_start_in_this_order(up: Account) -> None:
