@@ -1,6 +1,7 @@
 """An S3 server (moto) on loopback, and a proxy before it that spoils answers on schedule."""
 
 import http.client
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,11 @@ class Proxy(ThreadingHTTPServer):
         self.downloads = 0
         self.outage = 0
         self._lock = threading.Lock()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a client that was killed in the middle of a request."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     def next_fault(self) -> str:
         with self._lock:
