@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,18 @@ class History:
             log.warning("no TensorBoard files: the run folder %s is remote; metrics.jsonl holds the same numbers", folder)
             return None
         board = storage.local_path(storage.join(folder, "tensorboard"))
-        return SummaryWriter(str(board), purge_step=step + 1 if step else None)
+        number_event_files(board)
+        return SummaryWriter(str(board), purge_step=step + 1 if step else 0)
+
+
+def number_event_files(board: Path) -> None:
+    """Rename the event files of earlier starts so that they sort before any new one, in the order in which they were written.
+
+    TensorBoard reads event files by name: second, host, process, count. Two starts in one second, or on hosts whose clocks
+    differ, would be read in the wrong order, and the curves would show the steps that the resumed run replaced.
+    """
+    for place, path in enumerate(sorted(board.glob("events.out.tfevents.*"))):
+        path.rename(board / f"events.out.tfevents.{0:010d}.{place:06d}")
 
 
 def scalars(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
