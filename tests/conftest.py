@@ -1,19 +1,19 @@
 """Shared fixtures: where ../shared lies, and quiet, small Ray settings. Two workers of pytest-xdist run all that starts Ray."""
 
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-os.environ["OMP_NUM_THREADS"] = "1"  # for child processes too: small tensors on busy cores are slower with more threads
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves its workers beside other tests
+from tests.environment import isolate
+
+# The workers of pytest-xdist inherit what the process that starts them has made.
+RAYS_FOLDER = isolate() if "PYTEST_XDIST_WORKER" not in os.environ else None
 
 # A suite started in the background ignores Ctrl-C, and all that it starts would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -66,22 +66,38 @@ def _file(nodeid: str) -> str:
     return nodeid.split("::")[0].removeprefix("tests/")
 
 
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    """One small Ray for all tests of a file."""
+@pytest.fixture
+def ray_here() -> None:
+    """One small Ray in this process, for all tests that follow one another and ask for it."""
     import ray
 
-    settings = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
-    for attempts_left in (2, 1, 0):
+    quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
+    for attempts_left in (4, 3, 2, 1, 0):
+        if ray.is_initialized():
+            return
         try:
-            ray.init(address="local", num_cpus=2, object_store_memory=200 * 2**20, **settings)
-            break
+            ray.init(address="local", num_cpus=2, object_store_memory=200 * 2**20, **quiet)
         except Exception:  # a bare Exception is what Ray raises where the machine is too busy to start it within 30 s
             ray.shutdown()
             if not attempts_left:
                 raise
-    yield
-    ray.shutdown()
+
+
+def stop_ray() -> None:
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        sys.modules["ray"].shutdown()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that does not ask for Ray finds none running in its process."""
+    if "ray_here" not in getattr(item, "fixturenames", ()):
+        stop_ray()
+
+
+def pytest_unconfigure() -> None:
+    stop_ray()
+    if RAYS_FOLDER:
+        shutil.rmtree(RAYS_FOLDER, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,8 @@ import itertools
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,17 +23,12 @@ from rayprob.loader.augment import TransformSpec, build_transform
 from rayprob.loader.loader import StreamSpec, TrainStream
 from rayprob.loader.order import Cursor, Place
 from tests.loader.tiny import write_dataset
+from tests.servers import free_port, wait_for_server
 
 AZURITE = os.environ.get("RAYPROB_AZURITE") or shutil.which("azurite-blob")
 # The account and key that azurite has by default, and that its documentation names.
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +39,17 @@ def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     # In a process of its own: Arrow's client can hold Python's lock while it waits for an answer.
     start = f"from gcp_storage_emulator.server import *; create_server('127.0.0.1', {port}, True, 'shards').run()"
     server = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(port)
     credentials = tmp_path_factory.mktemp("google") / "account.json"
     credentials.write_text(json.dumps(service_account()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", f"http://127.0.0.1:{port}")
         patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(credentials))
-        yield "gs://shards/mine"
-    server.kill()
-    server.wait()
+        try:
+            wait_for_server(server, port)
+            yield "gs://shards/mine"
+        finally:
+            server.kill()
+            server.wait()
 
 
 def service_account() -> dict[str, str]:
@@ -88,27 +83,16 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "resolve", resolve)
         try:
-            wait_for(port)
+            wait_for_server(server, port)
             filesystem.create_dir("shards")
             yield f"abfs://shards@{ACCOUNT}.dfs.core.windows.net/mine"
         finally:
-            server.terminate()
-            server.wait(timeout=20)
+            server.kill()
+            server.wait()
 
 
 def at(port: int) -> dict[str, str]:
     return {"authority": f"127.0.0.1:{port}", "scheme": "http"}
-
-
-def wait_for(port: int) -> None:
-    deadline_s = time.monotonic() + 30
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            assert time.monotonic() < deadline_s
-            time.sleep(0.1)
 
 
 @pytest.fixture(params=["google", "azure"])

@@ -8,10 +8,8 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ import yaml
 from ray.autoscaler._private.commands import _bootstrap_config
 
 from tests.cluster.files import CLUSTER, ROOT, read_launcher_file
+from tests.servers import free_port, wait_for_server
 
 pytest.importorskip("moto.server", reason="needs moto[server] (pip install -e .[dev]) to play AWS")
 cfnlint_api = pytest.importorskip("cfnlint.api", reason="needs cfn-lint, which moto[server] brings")
@@ -81,29 +80,16 @@ class Account:
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     folder = tmp_path_factory.mktemp("aws")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     program = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
     with open(folder / "moto.log", "w") as log:
         server = subprocess.Popen([sys.executable, "-c", program], stdout=log, stderr=log)
     try:
-        wait_for(port, server)
+        wait_for_server(server, port)
         yield open_account(folder, f"http://127.0.0.1:{port}")
     finally:
-        server.terminate()
-        server.wait(timeout=20)
-
-
-def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        assert server.poll() is None, "moto's server ended"
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError("moto's server did not start within 30 s")
+        server.kill()
+        server.wait()
 
 
 def open_account(folder: Path, endpoint: str) -> Account:

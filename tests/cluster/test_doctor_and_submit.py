@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typer.testing import CliRunner
 
 from rayprob.cli import app
 from rayprob.submit.on_ray import Jobs
+from tests.servers import free_port
 
 # Port 0: any that is free, also beside another Ray on this machine.
 SMALL = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "dashboard_agent_listen_port": 0}
@@ -31,9 +31,7 @@ class TwoNodes:
 def two_nodes() -> Iterator[TwoNodes]:
     from ray.cluster_utils import Cluster
 
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     cluster = Cluster()
     patch = pytest.MonkeyPatch()
     patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # a job's python is the first in PATH

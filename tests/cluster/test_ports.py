@@ -20,6 +20,7 @@ import grpc
 import pytest
 
 from tests.cluster.files import CLUSTER, read_launcher_file
+from tests.servers import free_port
 
 TOKEN = "6b" * 32
 # One method of each service that a node offers over gRPC.
@@ -77,12 +78,6 @@ def address_of(text: str) -> tuple[str, int]:
     packed = b"".join(bytes.fromhex(words[place : place + 8])[::-1] for place in range(0, len(words), 8))
     address = socket.inet_ntop(socket.AF_INET6 if len(packed) == 16 else socket.AF_INET, packed)
     return address.removeprefix("::ffff:"), int(port, 16)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

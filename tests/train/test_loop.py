@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -239,33 +240,29 @@ def test_gradient_accumulation_changes_nothing_but_rounding(make_run: MakeRun, t
     assert losses(whole) == pytest.approx(losses(parts), rel=1e-5)
 
 
-def _rank(rank: int, world_size: int, run: dict[str, Any], port: int) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+def _rank(rank: int, world_size: int, run: dict[str, Any], meeting: str) -> None:
+    dist.init_process_group("gloo", meeting, rank=rank, world_size=world_size)
     fit(Run.model_validate(run), Place(rank, world_size, world_size), CPU)
     dist.destroy_process_group()
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def spawn_ranks(target: Callable[..., None], world_size: int, run: Run, *arguments: int) -> None:
+    """Run `target` in a process per rank; they meet in a file, which cannot be taken as a port can."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(target, (world_size, run.model_dump(mode="json"), f"file://{folder}/meeting", *arguments), nprocs=world_size)
 
 
 def test_two_ranks_see_the_losses_and_predictions_of_one(finished: Run, make_run: MakeRun, tmp_path: Path) -> None:
     two = make_run(tmp_path)
-    mp.spawn(_rank, (2, two.model_dump(mode="json"), free_port()), nprocs=2)
+    spawn_ranks(_rank, 2, two)
     assert losses(finished) == pytest.approx(losses(two), rel=1e-3)
     left, right = (Predictions.read(f"{run.run_folder}/predictions/holdout.parquet") for run in (finished, two))
     assert np.array_equal(left.sample_ids_N, right.sample_ids_N)
     assert np.allclose(left.outputs["logits"], right.outputs["logits"], atol=2e-3)
 
 
-def _rank_until(rank: int, world_size: int, run: dict[str, Any], port: int, until: int) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+def _rank_until(rank: int, world_size: int, run: dict[str, Any], meeting: str, until: int) -> None:
+    dist.init_process_group("gloo", meeting, rank=rank, world_size=world_size)
     original = loop.take_step
 
     def noting(job: Any, batches: Any) -> Any:
@@ -301,7 +298,7 @@ def test_an_elastic_run_sees_the_same_micro_batches_and_losses_with_any_number_o
     for run, phases in ((constant, [(1, 99)]), (changing, [(3, 3), (2, 99)])):
         os.makedirs(run.run_folder)
         for world_size, until in phases:
-            mp.spawn(_rank_until, (world_size, run.model_dump(mode="json"), free_port(), until), nprocs=world_size)
+            spawn_ranks(_rank_until, world_size, run, until)
             (Path(run.run_folder) / folder.STOP).unlink(missing_ok=True)
     starts = [row["world_size"] for row in read_history(changing.run_folder) if row["kind"] == "start"]
     assert starts == [3, 2]
