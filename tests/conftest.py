@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.environment import isolate
 
@@ -18,8 +18,8 @@ RAYS_FOLDER = isolate() if "PYTEST_XDIST_WORKER" not in os.environ else None
 # A suite started in the background ignores Ctrl-C, and all that it starts would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Two runs of the suite draw the same examples; --hypothesis-profile=default draws new ones.
-settings.register_profile("same", derandomize=True)
+# Two runs of the suite draw the same examples, on a busy machine too; --hypothesis-profile=default draws new ones.
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("same")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

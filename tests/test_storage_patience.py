@@ -2,11 +2,11 @@
 
 import logging
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
+import tenacity
 
 from rayprob import storage
 from rayprob.errors import StorageError
@@ -39,43 +39,75 @@ def outage(proxy: Proxy) -> Iterator[Callable[[int], None]]:
     proxy.outage = 0
 
 
+@dataclass
+class Clock:
+    """Stands for the time between attempts: a wait is over at once, and `after_waits` more of them end the outage."""
+
+    proxy: Proxy
+    now_s: float = 1000.0
+    num_waits: int = 0
+    after_waits: int = -1
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.num_waits += 1
+        self.after_waits -= 1
+        if self.after_waits == 0:
+            self.proxy.outage = 0
+
+
+@pytest.fixture
+def clock(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(proxy)
+    monkeypatch.setattr(storage, "time", clock)
+    monkeypatch.setattr(tenacity.nap, "time", clock)
+    return clock
+
+
 @pytest.mark.parametrize("status", [500, 503, 429])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_outage_is_waited_for(
-    proxy: Proxy, outage: Callable[[int], None], caplog: pytest.LogCaptureFixture, name: str, status: int
+    clock: Clock, outage: Callable[[int], None], caplog: pytest.LogCaptureFixture, name: str, status: int
 ) -> None:
     operation, wanted = OPERATIONS[name]
     outage(status)
-    threading.Timer(0.3, outage, (0,)).start()
+    clock.after_waits = 2
     with storage.patient(30), caplog.at_level(logging.WARNING):
         assert operation() == wanted
+    assert clock.num_waits == 2
     assert f"HTTP status {status}" in caplog.text or "SLOW_DOWN" in caplog.text
     assert re.search(r"trying again, for (30|2\d) s more", caplog.text)
 
 
-def test_without_patience_and_after_it_the_error_comes(proxy: Proxy, outage: Callable[[int], None]) -> None:
+def test_without_patience_and_after_it_the_error_comes(clock: Clock, outage: Callable[[int], None]) -> None:
     outage(503)
     with pytest.raises(StorageError, match=r"cannot read s3://shards/data/there.txt: .*HTTP status 503"):
         storage.read_bytes(f"{ROOT}/there.txt")
-    started_at_s = time.monotonic()
+    assert clock.num_waits == 0
+    started_at_s = clock.now_s
     with storage.patient(1.0), pytest.raises(StorageError, match="HTTP status 503"):
         storage.read_bytes(f"{ROOT}/there.txt")
-    assert time.monotonic() - started_at_s >= 1.0
+    assert clock.now_s - started_at_s >= 1.0
 
 
-def test_patience_is_for_an_outage_and_not_for_each_request_in_it(proxy: Proxy, outage: Callable[[int], None]) -> None:
+def test_patience_is_for_an_outage_and_not_for_each_request_in_it(clock: Clock, outage: Callable[[int], None]) -> None:
     outage(503)
     with storage.patient(2.0):
-        for expected_s in (2.0, 0.0):
-            started_at_s = time.monotonic()
-            with pytest.raises(StorageError, match="HTTP status 503"):
-                storage.read_bytes(f"{ROOT}/there.txt")
-            assert time.monotonic() - started_at_s >= expected_s
-        assert time.monotonic() - started_at_s < 2.0
+        started_at_s = clock.now_s
+        with pytest.raises(StorageError, match="HTTP status 503"):
+            storage.read_bytes(f"{ROOT}/there.txt")
+        ended_at_s = clock.now_s
+        assert ended_at_s - started_at_s >= 2.0
+        with pytest.raises(StorageError, match="HTTP status 503"):
+            storage.read_bytes(f"{ROOT}/there.txt")
+        assert clock.now_s == ended_at_s
         outage(0)
         assert storage.read_bytes(f"{ROOT}/there.txt") == b"here"
         outage(503)
-        threading.Timer(0.3, outage, (0,)).start()
+        clock.after_waits = 1
         assert storage.read_bytes(f"{ROOT}/there.txt") == b"here"
 
 

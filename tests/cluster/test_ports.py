@@ -23,6 +23,7 @@ from tests.cluster.files import CLUSTER, read_launcher_file
 from tests.servers import free_port
 
 TOKEN = "6b" * 32
+LIMIT_S = 240
 # One method of each service that a node offers over gRPC.
 METHODS = {
     "GCS": "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
@@ -113,10 +114,10 @@ def start(head: Head) -> Head:
     command = re.sub(r" --(object-manager-)?port=\d+", "", command)
     command += "".join(f" --{name}={port}" for name, port in head.ports.items()) + f" --temp-dir={head.folder}/ray"
     done = subprocess.run(
-        ["bash", "-c", command], env=head.environment, capture_output=True, text=True, timeout=120, check=False
+        ["bash", "-c", command], env=head.environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + LIMIT_S
     wanted = {head.ports["ray-client-server-port"], head.ports["dashboard-agent-listen-port"]}  # the last ones to come
     while not wanted <= {port for _, port in head.listeners()}:
         assert time.monotonic() < deadline_s, head.listeners()
@@ -129,7 +130,7 @@ def status(
 ) -> int | None:
     """Return the status of an answer in HTTP, or None where the port does not speak it."""
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
-    connection = http.client.HTTPConnection(host, port, timeout=20)
+    connection = http.client.HTTPConnection(host, port, timeout=60)
     try:
         connection.request(method, path, body, headers)
         return connection.getresponse().status
@@ -145,7 +146,7 @@ def call(host: str, port: int, method: str, token: str | None = None) -> str:
     with grpc.insecure_channel(f"{host}:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
         ask = channel.unary_unary(method, request_serializer=bytes, response_deserializer=bytes)
         try:
-            ask(b"", timeout=20, metadata=metadata)
+            ask(b"", timeout=60, metadata=metadata)
         except grpc.RpcError as error:
             return str(error.code().name)
     return "OK"
@@ -198,7 +199,7 @@ def test_a_job_without_the_token_is_not_run(head: Head, name: str) -> None:
     assert status(head.ports[name], path, method="POST", body=body, token="6c" * 32) == 403
     assert not made.exists()
     assert status(head.ports[name], path, method="POST", body=body, token=TOKEN) == 200
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + LIMIT_S
     while not made.exists():
         assert time.monotonic() < deadline_s
         time.sleep(0.2)
@@ -209,7 +210,7 @@ def test_joining_takes_the_token(head: Head) -> None:
     def join(address: str, mode: str) -> tuple[int, str]:
         given = {**head.environment, "RAY_AUTH_MODE": mode}
         command = [sys.executable, "-c", JOIN, address]
-        done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=LIMIT_S, check=False)
         return done.returncode, done.stdout + done.stderr
 
     client = f"ray://127.0.0.1:{head.ports['ray-client-server-port']}"
@@ -234,7 +235,7 @@ def test_ray_drains_the_node_that_the_spot_watcher_finds(head: Head, monkeypatch
     for name, value in {**head.environment, "RAY_AUTH_MODE": "token"}.items():
         monkeypatch.setenv(name, value)
     assert spot_watch.drain_node(node, f"127.0.0.1:{head.ports['port']}", "aws", 120)
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + LIMIT_S
     while any(node in found for found, _ in spot_watch.ray_nodes(Path("/proc"))):  # an idle node goes as soon as it is drained
         assert time.monotonic() < deadline_s
         time.sleep(0.2)

@@ -1,8 +1,10 @@
 """cluster/slurm.sh among stand-ins for the commands of Slurm and Ray and for rayprob, which write down how they are called."""
 
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -39,10 +41,14 @@ echo "python sees $2 nodes" >> $LOG""",
     "rayprob": """trap 'echo saved >> $LOG; exit ${SAVED_CODE:-130}' INT
 [[ -n ${FROZEN:-} ]] && trap '' INT
 echo "rayprob $*" >> $LOG
-[[ $1 == doctor ]] && sleep "${DOCTOR_S:-0}" && exit "${DOCTOR_CODE:-0}"
+if [[ $1 == doctor ]]; then
+  until [[ -z ${GATED:-} || -e $LOG.gate ]]; do sleep 0.02; done
+  exit "${DOCTOR_CODE:-0}"
+fi
 [[ -n ${ENDS:-} ]] && exit "$ENDS"
 while true; do sleep 0.1; done""",
 }
+LIMIT_S = 240
 TRAIN = ("train", "run.yaml", "--set", "folder=/shared/run with spaces")
 
 
@@ -53,20 +59,25 @@ class Job:
     process: subprocess.Popen[str]
     log: Path
     folder: Path
+    held: socket.socket
 
     @property
     def calls(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
 
     def wait_for(self, call: str) -> None:
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + LIMIT_S
         while not any(line.startswith(call) for line in self.calls):
             assert time.monotonic() < deadline_s, self.calls
             time.sleep(0.02)
 
+    def open_gate(self) -> None:
+        """Let a doctor end that was started with GATED."""
+        self.log.with_name("log.gate").touch()
+
     def end(self) -> tuple[int, str]:
         """Wait for the end; return the exit code and all that was said."""
-        said, _ = self.process.communicate(timeout=60)
+        said, _ = self.process.communicate(timeout=LIMIT_S)
         return self.process.returncode, said
 
 
@@ -86,6 +97,7 @@ def submit(tmp_path: Path) -> Iterator[Submit]:
         if job.process.poll() is None:
             job.process.kill()
         shutil.rmtree(job.folder, ignore_errors=True)
+        job.held.close()
 
 
 def start_job(home: Path, command: tuple[str, ...], script: Path, environment: dict[str, str]) -> Job:
@@ -94,7 +106,8 @@ def start_job(home: Path, command: tuple[str, ...], script: Path, environment: d
     for name, body in STAND_INS.items():
         (home / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
         (home / "bin" / name).chmod(0o755)
-    job_id = 10 * os.getpid() + int(home.name.removeprefix("job"))
+    held, tens = hold_ports()
+    job_id = 1000 * os.getpid() + tens
     slurm = {"SLURM_JOB_ID": str(job_id), "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "2"}
     slurm |= {"SLURM_CPUS_PER_TASK": "12", "SLURM_CPUS_ON_NODE": "24", "SLURM_GPUS_ON_NODE": "4"}
     ours = {"PATH": f"{home / 'bin'}:/usr/bin:/bin", "LOG": str(home / "log"), "PYTHON": sys.executable, "HOME": str(home)}
@@ -106,7 +119,17 @@ def start_job(home: Path, command: tuple[str, ...], script: Path, environment: d
         stderr=subprocess.STDOUT,
         text=True,
     )
-    return Job(process, home / "log", Path(f"/tmp/rayprob-{job_id}"))
+    return Job(process, home / "log", Path(f"/tmp/rayprob-{job_id}"), held)
+
+
+def hold_ports() -> tuple[socket.socket, int]:
+    """Return n for a job whose ten ports from 20000 + 10 n on no other test has: who listens on the last has all ten."""
+    for tens in random.Random().sample(range(1000), 1000):
+        try:
+            return socket.create_server(("127.0.0.1", 20009 + 10 * tens)), tens
+        except OSError:
+            continue
+    raise AssertionError("every port of 20009, 20019, ... 29999 is taken")
 
 
 def test_the_head_comes_first_then_the_workers_the_doctor_and_the_run(submit: Submit) -> None:
@@ -201,19 +224,21 @@ def test_a_run_that_ends_by_itself_is_not_queued_again(submit: Submit, code: int
 
 
 def test_a_signal_before_the_run_starts_keeps_it_from_starting(submit: Submit) -> None:
-    job = submit(*TRAIN, DOCTOR_S="1")
+    job = submit(*TRAIN, GATED="yes")
     job.wait_for("rayprob doctor")
     job.process.send_signal(signal.SIGUSR1)
+    job.open_gate()
     assert job.end()[0] == 130
     assert not [call for call in job.calls if call.startswith("rayprob train")]
     assert job.calls[-1].startswith("scontrol requeue")
 
 
 def test_a_cancelled_job_is_not_queued_again_although_its_time_is_up_too(submit: Submit) -> None:
-    job = submit(*TRAIN, DOCTOR_S="1")
+    job = submit(*TRAIN, GATED="yes")
     job.wait_for("rayprob doctor")
     job.process.send_signal(signal.SIGINT)
     job.process.send_signal(signal.SIGUSR1)
+    job.open_gate()
     assert job.end()[0] == 130
     assert job.calls[-2:] == ["ray ended", "ray ended"]
 

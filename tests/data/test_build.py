@@ -192,9 +192,10 @@ SLOW = """
 import time
 from rayprob.data.build import build
 def slow(write, jobs):
-    for job in jobs:
-        time.sleep(0.1)
+    for place, job in enumerate(jobs):
         print("next", flush=True)
+        if place == 2:
+            time.sleep(3600)
         yield write(job)
 try:
     build(source.recipe(), run_tasks=slow)
@@ -210,10 +211,10 @@ def test_a_build_goes_on_after_a_signal(source: Source, how: signal.Signals) -> 
     for _ in range(3):
         assert process.stdout.readline() == "next\n"
     process.send_signal(how)
-    rest, errors = process.communicate(timeout=30)
+    rest, errors = process.communicate(timeout=240)
     if how == signal.SIGINT:
         assert "of 7 shards are done; the same command continues" in rest, errors
-    assert 2 <= source.build().shards_continued <= 3
+    assert source.build().shards_continued == 2
     stopped = files(source.built)
     for name in stopped:
         (source.built / name).unlink()
@@ -234,7 +235,7 @@ except StorageError as error:
 
 
 def test_a_file_that_cannot_be_written_whole_is_not_written_at_all(source: Source) -> None:
-    printed, errors = run_script(LIMITED, source).communicate(timeout=30)
+    printed, errors = run_script(LIMITED, source).communicate(timeout=240)
     assert "train-000000.tar: File too large; make room or choose another target, then the same command continues" in printed, (
         errors
     )
@@ -358,7 +359,7 @@ def test_relative_paths_count_from_the_working_folder(source: Source, monkeypatc
 
 def test_a_build_does_not_import_pandas(source: Source) -> None:
     process = run_script("import sys\nsource.build()\nprint('pandas' in sys.modules)\n", source)
-    printed, errors = process.communicate(timeout=60)
+    printed, errors = process.communicate(timeout=240)
     # pyarrow imports it with the first pa.array, pa.scalar or read_table: half a second in each process that writes shards.
     assert printed == "False\n", errors
 

@@ -171,7 +171,7 @@ def test_a_forked_process_reads_by_itself(in_parts: Path) -> None:
     process = context.Process(target=lambda: found.put(train.sample_ids().tolist()))
     with train.held._lock:  # as another thread might hold it
         process.start()
-    process.join(timeout=20)
+    process.join(timeout=240)
     process.kill()
     assert not found.empty()
     assert found.get() == train.sample_ids().tolist()
@@ -289,4 +289,4 @@ train.samples(train.spread(31)), train.targets(), train.known(), train.label_cou
 print("pandas" in sys.modules)
 """
     process = run_script(body, built_once)
-    assert process.communicate(timeout=60) == ("False\n", "")
+    assert process.communicate(timeout=240) == ("False\n", "")

@@ -26,6 +26,7 @@ from rayprob.data.scenes import ScenesSpec, generate_scenes
 from rayprob.errors import RunError, SourceError, SpecError, StorageError
 from rayprob.labels import COCO_80
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = ScenesSpec(num_train=40, num_val=8, size_px=64, num_labels=80, seed=3)
 
 
@@ -168,23 +169,25 @@ def test_a_stopped_run_leaves_whole_files_and_goes_on(folder: Path, tmp_path: Pa
 
 
 def test_ctrl_c_stops_all_processes_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rayprob", "scenes", str(tmp_path / "s"), "--train", "320", "--val", "0", "--size", "64"]
-    process = subprocess.Popen([*command, "--processes", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline_s = time.monotonic() + 60
-    while not list(tmp_path.glob("s/train2014/*.jpg")) and time.monotonic() < deadline_s:
+    arguments = ["scenes", str(tmp_path / "s"), "--train", "160", "--val", "0", "--size", "64"]
+    gated = [sys.executable, "-m", "tests.data.gated_scenes", str(tmp_path / "gate"), *arguments, "--processes", "2"]
+    process = subprocess.Popen(gated, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=REPOSITORY)
+    deadline_s = time.monotonic() + 240
+    while len(list(tmp_path.glob("s/train2014/*.jpg"))) < 32 and time.monotonic() < deadline_s:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
-    _, complaint = process.communicate(timeout=60)
-    assert process.returncode == 130
+    (tmp_path / "gate").touch()
+    _, complaint = process.communicate(timeout=240)
+    assert process.returncode == 130, complaint
     assert "stopped; the same command goes on from there" in complaint
     assert "Traceback" not in complaint
     drawn = len(list(tmp_path.glob("s/train2014/*.jpg")))
-    assert 0 < drawn < 320
+    assert 32 <= drawn < 160
     assert not list(tmp_path.glob("s/*/*.tmp"))
     assert not (tmp_path / "s" / "annotations").exists()
-    result = CliRunner().invoke(app, [*command[3:], "--processes", "1"])
+    result = CliRunner().invoke(app, [*arguments, "--processes", "1"])
     assert result.exit_code == 0, result.output
-    assert f"drew {320 - drawn:,} images" in result.output
+    assert f"drew {160 - drawn:,} images" in result.output
 
 
 def test_the_verb_says_what_it_made_and_what_comes_next(tmp_path: Path) -> None:

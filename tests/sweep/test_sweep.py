@@ -74,6 +74,17 @@ def wait_until(is_so: Callable[[], bool], child: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
+def wait_until_gone(pid: int) -> None:
+    """Wait until a process has ended, as a trial does when Ray notices that its driver is gone."""
+    until_s = time.monotonic() + LIMIT_S
+    while subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, check=False).stdout.strip()[:1] not in (
+        b"",
+        b"Z",
+    ):
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
 def steps_of(folder: Path, number: int) -> list[int]:
     return [row["step"] for row in read_history(f"{folder}/trials/{number:03d}") if row["kind"] == "step"]
 
@@ -177,9 +188,10 @@ def test_ctrl_c_then_a_killed_driver_then_a_killed_trial_lose_nothing_and_repeat
 
     child = disturbed()
     wait_until(lambda: max(steps_of(folder, 0)) >= starts(folder, 0)[-1]["step"] + 9, child)
+    trial = starts(folder, 0)[-1]["pid"]
     child.kill()
     child.communicate()
-    time.sleep(2)  # Ray's processes notice that their driver is gone
+    wait_until_gone(trial)
     done_then = dict(ends(folder))
 
     child = disturbed()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_tensorboard_reads_starts_in_their_order_whatever_the_clock_says(
 ) -> None:
     for step, now_s in enumerate(clock):  # twelve starts, for their count becomes one digit longer on the way
         with monkeypatch.context() as patch:
-            patch.setattr(event_file_writer.time, "time", lambda now_s=now_s: now_s)
+            patch.setattr(event_file_writer, "time", SimpleNamespace(time=lambda now_s=now_s: now_s))
             write(tmp_path, step, step + 1, step + 2)
     assert steps_in_tensorboard(tmp_path) == list(range(1, len(clock) + 2))
 
