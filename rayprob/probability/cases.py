@@ -8,6 +8,7 @@ so that its probability costs one step a node and not one a case: `a | b | c | .
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.errors import QueryError
+from rayprob.probability.arithmetic import Arithmetic
 from rayprob.probability.components import Components
 from rayprob.probability.expression import And, Count, Exactly, Expression, Label, Not, Or, labels_of
 
@@ -53,16 +55,19 @@ class Cases:
         return not self.root_of_counts
 
     def probability(self, components: Components) -> Floats | float:
-        """Return P(true) [K, B] in every component."""
-        values: list[Floats | float] = [0.0, 1.0]
+        """Return P(true) [K, B] in every component, in the arithmetic of the components."""
+        arithmetic = components.arithmetic
+        values: list[Floats | float] = [arithmetic.zero, arithmetic.one]
         for column, nodes in zip(reversed(self.own), self.levels, strict=True):
             present, absent = components.present[column], components.absent[column]
-            values = [_either(absent, values[low], present, values[high]) for low, high in nodes]
+            values = [_either(arithmetic, absent, values[low], present, values[high]) for low, high in nodes]
         counts = [components.counts(cell.columns, cell.cap) for cell in self.cells]
-        weights: list[Floats | float] = [0.0] * len(self.roots)
+        weights: list[Floats | float] = [arithmetic.zero] * len(self.roots)
         for numbers, place in self.root_of_counts:
-            weights[place] += _product([count[n] for count, n in zip(counts, numbers, strict=True)])
-        return sum(weight * values[root] for weight, root in zip(weights, self.roots, strict=True))
+            ways = reduce(arithmetic.times, [count[n] for count, n in zip(counts, numbers, strict=True)], arithmetic.one)
+            weights[place] = arithmetic.plus(weights[place], ways)
+        terms = [arithmetic.times(weight, values[root]) for weight, root in zip(weights, self.roots, strict=True)]
+        return reduce(arithmetic.plus, terms, arithmetic.zero)
 
 
 def cases_of(parts: Sequence[Expression], fixed: Mapping[int, bool], num_labels: int) -> Cases:
@@ -177,18 +182,14 @@ def _fold(table_NA: NDArray[np.bool_], own: tuple[int, ...], cells: tuple[Cell, 
     return Cases(own, tuple(levels), tuple(nodes_UA[:, 0].tolist()), cells, root_of_counts)
 
 
-def _either(absent: Floats, low: Floats | float, present: Floats, high: Floats | float) -> Floats | float:
+def _either(
+    arithmetic: Arithmetic, absent: Floats, low: Floats | float, present: Floats, high: Floats | float
+) -> Floats | float:
     if low is high:
         return low
-    if isinstance(low, float) and low == 0:
-        return present if isinstance(high, float) else present * high
-    if isinstance(high, float) and high == 0:
-        return absent if isinstance(low, float) else absent * low
-    return absent * low + present * high
-
-
-def _product(factors: Sequence[Floats]) -> Floats | float:
-    result: Floats | float = 1.0
-    for factor in factors:
-        result = result * factor
-    return result
+    if isinstance(low, float) and low == arithmetic.zero:
+        return present if isinstance(high, float) else arithmetic.times(present, high)
+    if isinstance(high, float) and high == arithmetic.zero:
+        return absent if isinstance(low, float) else arithmetic.times(absent, low)
+    either: Floats = arithmetic.plus(arithmetic.times(absent, low), arithmetic.times(present, high))
+    return either

@@ -16,6 +16,7 @@ from scipy.special import log_expit, log_softmax, logsumexp
 from rayprob.choose import choose
 from rayprob.errors import ModelError, QueryError
 from rayprob.probability import expected_f1, information, queries, topsets
+from rayprob.probability.arithmetic import log_odds_of
 from rayprob.probability.bernoulli import entropy_of_logits, present_and_absent
 from rayprob.probability.components import Components
 from rayprob.probability.evidence import Evidence
@@ -77,9 +78,9 @@ class LabelDistribution(ABC):
         """Return the log-odds of each label [B, L]; they keep their order where marginals round to 0 or 1."""
 
         def log_odds(part: LabelDistribution) -> Floats:
-            present_BL, absent_BL = (_mix(part.log_mixing_BK, p_BKL) for p_BKL in present_and_absent(_float64(part)))
-            with np.errstate(divide="ignore"):
-                return np.asarray(np.log(present_BL) - np.log(absent_BL))
+            logits_BKL = _float64(part)
+            present_BL, absent_BL = (_mix(part.log_mixing_BK, state_BKL) for state_BKL in present_and_absent(logits_BKL))
+            return log_odds_of(present_BL, absent_BL, lambda b, c: (part.log_mixing_BK[b], logits_BKL[b, :, c]))
 
         return self._by_chunk(log_odds)
 
@@ -224,6 +225,12 @@ class MixtureDistribution(LabelDistribution):
             raise ModelError(
                 f"mixing logits {mixing_BK.shape} and component logits {self._component_logits_BKL.shape} do not fit; "
                 "a mixture needs [B, K] and [B, K, L]"
+            )
+        largest_B = mixing_BK.max(axis=1, initial=-np.inf)
+        if np.isinf(largest_B).any():
+            image = int(np.flatnonzero(np.isinf(largest_B))[0])
+            raise ModelError(
+                f"mixing logits of image {image} are {mixing_BK[image].tolist()}; at least one must be finite, none inf"
             )
         self._log_mixing_BK = np.asarray(log_softmax(mixing_BK.astype(np.float64), axis=1))
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.probability.bernoulli import count_probabilities, count_without_each, present_and_absent
+from rayprob.probability.bernoulli import present_and_absent
+from rayprob.probability.counts import count_probabilities, count_without_each
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

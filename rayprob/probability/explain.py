@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, log_expit, log_softmax
 
 from rayprob.errors import QueryError
 from rayprob.labels import LabelSpace
+from rayprob.probability.arithmetic import log_odds_of
 from rayprob.probability.distribution import LabelDistribution
 
 Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,11 @@ def _scenes(
     names_K: Sequence[str] | None,
 ) -> list[Scene]:
     weight_before_K, weight_K = np.exp(before.log_mixing_BK[0]), np.exp(after.log_mixing_BK[0])
-    probability_KL = expit(before.component_logits_BKL[0].astype(np.float64))
+    logits_KL = before.component_logits_BKL[0].astype(np.float64)
+    probability_KL = expit(logits_KL)
     names_K = component_names(probability_KL, weight_before_K, label_space) if names_K is None else names_K
-    part_K = weight_K * probability_KL[:, column]
-    share_K = part_K / max(part_K.sum(), np.finfo(float).tiny)
+    log_part_K = after.log_mixing_BK[0] + log_expit(logits_KL[:, column])
+    share_K = np.exp(log_softmax(log_part_K)) if log_part_K.max() > -np.inf else np.zeros_like(log_part_K)
     order_K = np.argsort(-share_K, kind="stable").tolist()
     facts = (weight_before_K, weight_K, probability_KL[:, column], share_K)
     return [Scene(k, names_K[k], *(float(fact_K[k]) for fact_K in facts)) for k in order_K]
@@ -132,8 +135,11 @@ def _scenes(
 def _log_odds_beside(part: LabelDistribution, column: int, is_present: bool) -> Floats:
     """Return log P(label, other) - log P(not label, other) [B, L] for the other label present, or absent."""
     logits_BKL = part.component_logits_BKL.astype(np.float64)
-    other_BKL = expit(logits_BKL if is_present else -logits_BKL)
-    weight_BK, label_BK = np.exp(part.log_mixing_BK), logits_BKL[:, :, column]
-    both_BL = [np.einsum("bk,bkl->bl", weight_BK * expit(sign * label_BK), other_BKL) for sign in (1, -1)]
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log(both_BL[0]) - np.log(both_BL[1]))
+    side, label_BK, weight_BK = 1 if is_present else -1, logits_BKL[:, :, column], np.exp(part.log_mixing_BK)
+    other_BKL = expit(side * logits_BKL)
+    present_BL, absent_BL = (np.einsum("bk,bkl->bl", weight_BK * expit(sign * label_BK), other_BKL) for sign in (1, -1))
+
+    def components(rows_E: Rows, others_E: Rows) -> tuple[Floats, Floats]:
+        return part.log_mixing_BK[rows_E] + log_expit(side * logits_BKL[rows_E, :, others_E]), label_BK[rows_E]
+
+    return log_odds_of(present_BL, absent_BL, components)

@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr, log_expit, log_softmax, rel_entr
 
+from rayprob.probability.arithmetic import SAFE
 from rayprob.probability.bernoulli import entropy_of_logits, present_and_absent
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 ENUMERATED_LABELS = 12
-STEEPEST = 700.0  # e^-700 is the least that float64 tells from 0
+LOG_ZERO = -1e200  # finite, for it is multiplied by 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +57,7 @@ def mutual_information(log_mixing_BK: Floats, logits_BKL: Floats) -> Floats:
     marginal_BL = [np.einsum("bk,bkl->bl", weight_BK, state_BKL) for state_BKL in states_BKL]
     for state_BKL, first_BL in zip(states_BKL, marginal_BL, strict=True):
         for other_BKL, second_BL in zip(states_BKL, marginal_BL, strict=True):
-            independent_BLL = first_BL[:, :, None] * second_BL[:, None]
-            information_BLL += rel_entr(_pairs(weight_BK, state_BKL, other_BKL), independent_BLL)
+            information_BLL += _divergence(_pairs(weight_BK, state_BKL, other_BKL), first_BL, second_BL)
     diagonal = np.arange(logits_BKL.shape[2])
     information_BLL[:, diagonal, diagonal] = entr(marginal_BL[0]) + entr(marginal_BL[1])
     return np.maximum(information_BLL, 0)
@@ -80,6 +80,18 @@ def _pairs(weight_BK: Floats, first_BKL: Floats, second_BKL: Floats) -> Floats:
     return np.asarray(np.matmul((weight_BK[:, :, None] * first_BKL).transpose(0, 2, 1), second_BKL))
 
 
+def _divergence(pair_BLL: Floats, first_BL: Floats, second_BL: Floats) -> Floats:
+    """Return p log(p / (q r)) [B, L, L] of pairs p and marginals q and r, also where q r underflows."""
+    independent_BLL = first_BL[:, :, None] * second_BL[:, None]
+    part_BLL = np.asarray(rel_entr(pair_BLL, independent_BLL))
+    faint = np.nonzero((independent_BLL <= SAFE) & (pair_BLL > 0))
+    if len(faint[0]):
+        image_E, i_E, j_E = faint
+        pair_E = pair_BLL[faint]
+        part_BLL[faint] = pair_E * (np.log(pair_E) - np.log(first_BL[image_E, i_E]) - np.log(second_BL[image_E, j_E]))
+    return part_BLL
+
+
 def _enumerated_entropy(log_mixing_BK: Floats, logits_BKL: Floats) -> Floats:
     """Return the entropy [B] over all 2^L label sets, one image at a time: K 2^L numbers each."""
     entropy_B = np.empty(len(logits_BKL))
@@ -92,9 +104,9 @@ def _enumerated_entropy(log_mixing_BK: Floats, logits_BKL: Floats) -> Floats:
 
 
 def _responsibilities(log_mixing_BK: Floats, logits_BKL: Floats, sets_SBL: Bools) -> Floats:
-    """Return P(component | label set) [S, B, K] by matrix products, for which certain labels get steep but finite logits."""
-    logits_BKL = np.clip(logits_BKL, -STEEPEST, STEEPEST)
-    log_none_BK = log_expit(-logits_BKL).sum(axis=2)
-    sets_BSL = sets_SBL.transpose(1, 0, 2).astype(np.float64)
-    log_BSK = np.matmul(sets_BSL, logits_BKL.transpose(0, 2, 1)) + (log_none_BK + log_mixing_BK)[:, None]
+    """Return P(component | label set) [S, B, K] by matrix products, for which log 0 becomes a large number."""
+    states_BKX = np.maximum(np.concatenate([log_expit(logits_BKL), log_expit(-logits_BKL)], axis=2), LOG_ZERO)
+    sets_BSL = sets_SBL.transpose(1, 0, 2)
+    sets_BSX = np.concatenate([sets_BSL, ~sets_BSL], axis=2, dtype=np.float64)
+    log_BSK = np.matmul(sets_BSX, states_BKX.transpose(0, 2, 1)) + log_mixing_BK[:, None]
     return np.asarray(np.exp(log_softmax(log_BSK, axis=2)).transpose(1, 0, 2))

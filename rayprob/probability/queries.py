@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rayprob.errors import QueryError
 from rayprob.labels import LabelSpace
 from rayprob.probability import syntax
+from rayprob.probability.arithmetic import LOGARITHMS, SAFE
 from rayprob.probability.cases import Cases, cases_of
 from rayprob.probability.components import Components
 from rayprob.probability.expression import Expression, Query, conjuncts, literal
@@ -60,7 +61,7 @@ def answers(queries: Sequence[Query], distribution: "LabelDistribution") -> Iter
         components = Components.from_logits(part.log_mixing_BK, part.component_logits_BKL, columns)
         answers_QB = np.empty((len(plans), len(part)))
         for place, plan in enumerate(plans):
-            answers_QB[place] = _answer(plan, components, images.start)
+            answers_QB[place] = _answer(plan, part, components, images.start)
         yield images, answers_QB
 
 
@@ -113,15 +114,34 @@ def _plan(query: Query) -> _Plan:
     return _Plan(str(query), evidence, condition, event, joint)
 
 
-def _answer(plan: _Plan, components: Components, first_image: int) -> Floats:
-    weight_KB, whole_B = components.given(plan.evidence)
-    if plan.condition:
-        whole_B = (weight_KB * plan.condition.probability(components)).sum(axis=0)
-    refuse_impossible(whole_B > 0, f"the evidence of {plan.text}", first_image)
+def _answer(plan: _Plan, part: "LabelDistribution", components: Components, first_image: int) -> Floats:
+    """Return P(event | evidence) [B] of a chunk, on logarithms for the images where numbers may have lost digits."""
+    joint_B, whole_B = _joint_and_whole(plan, components)
+    least_B = whole_B if plan.event is None else np.minimum(joint_B, whole_B)
+    if least_B.min(initial=1) > SAFE:
+        return np.minimum(joint_B / whole_B, 1)
+    faint_B = np.flatnonzero(least_B <= SAFE)
+    faint = part[faint_B]
+    exact = Components.from_logits(faint.log_mixing_BK, faint.component_logits_BKL, plan.columns, LOGARITHMS)
+    log_joint_F, log_whole_F = _joint_and_whole(plan, exact)
+    is_possible_B = np.ones(len(whole_B), dtype=bool)
+    is_possible_B[faint_B] = log_whole_F > -np.inf
+    refuse_impossible(is_possible_B, f"the evidence of {plan.text}", first_image)
+    answer_B = joint_B / np.maximum(whole_B, SAFE)
+    answer_B[faint_B] = np.exp(log_joint_F - log_whole_F)
+    return np.minimum(answer_B, 1)
+
+
+def _joint_and_whole(plan: _Plan, components: Components) -> tuple[Floats, Floats]:
+    """Return P(event, evidence) and P(evidence) [B] in the arithmetic of the components."""
+    arithmetic = components.arithmetic
+    weight_KB = components.joint(plan.evidence, components.weight_KB)
+    whole_KB = arithmetic.times(weight_KB, plan.condition.probability(components)) if plan.condition else weight_KB
+    whole_B = arithmetic.total(whole_KB, 0)
     if plan.event is None:
-        return np.zeros(len(whole_B))
-    rest_KB = weight_KB * plan.joint.probability(components) if plan.joint else weight_KB
-    return np.asarray(np.minimum(components.total(plan.event, rest_KB) / whole_B, 1))
+        return np.full_like(whole_B, arithmetic.zero), whole_B
+    rest_KB = arithmetic.times(weight_KB, plan.joint.probability(components)) if plan.joint else weight_KB
+    return components.total(plan.event, rest_KB), whole_B
 
 
 def _literals(parts: Iterable[Expression]) -> tuple[dict[int, bool], int | None]:

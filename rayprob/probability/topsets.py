@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import log_expit
 
 from rayprob.errors import QueryError
+from rayprob.probability.arithmetic import LOGARITHMS, NUMBERS, SAFE, Arithmetic
 from rayprob.probability.bernoulli import present_and_absent
 
 Floats = NDArray[np.float64]
@@ -36,7 +37,7 @@ ROUNDING = 1e-12  # two label sets nearer than this (relative) are a tie
 class TopSets:
     """The T most probable label sets of each image, best first, with their log probabilities in nats.
 
-    T = min(k, 2^L); sets that evidence rules out have log probability -inf and come last.
+    T = min(k, 2^L), and no set stands twice; sets that evidence rules out have log probability -inf and come last.
     """
 
     sets_BTL: Bools
@@ -71,44 +72,76 @@ def top_sets(log_mixing_BK: Floats, logits_BKL: NDArray[Any], k: int) -> TopSets
 
 def _top_of_chunk(log_mixing_BK: Floats, logits_BKL: Floats, k: int) -> TopSets | None:
     """Return the top sets of a few images, or None where the search outgrows its memory."""
-    space = _Space.of(log_mixing_BK, logits_BKL)
-    good = _search(space, np.zeros(len(logits_BKL)), k + SPARE)
+    found = _top_in(NUMBERS, log_mixing_BK, logits_BKL, k)
+    if found is None:
+        return None
+    top, is_faint_B = found
+    if is_faint_B.any():
+        exact = _top_in(LOGARITHMS, log_mixing_BK[is_faint_B], logits_BKL[is_faint_B], k)
+        if exact is None:
+            return None
+        top.sets_BTL[is_faint_B], top.log_prob_BT[is_faint_B] = exact[0].sets_BTL, exact[0].log_prob_BT
+    return top
+
+
+def _top_in(
+    arithmetic: Arithmetic, log_mixing_BK: Floats, logits_BKL: Floats, k: int
+) -> tuple[TopSets, NDArray[np.bool_]] | None:
+    """Return the top sets in an arithmetic, and of which images numbers would have lost some; None as `_top_of_chunk`."""
+    space = _Space.of(arithmetic, log_mixing_BK, logits_BKL)
+    good = _search(space, None, k + SPARE)
     if good is None:
         return None
-    floor_B = _best(good, k, len(logits_BKL))[1][:, -1] * (1 + ROUNDING)
+    worst_B = _best(good, k, len(logits_BKL))[1][:, -1]
+    floor_B = _just_above(worst_B, arithmetic)
     better = _search(space, floor_B, None)
     if better is None:
         return None
     # The second pass finds again whatever exceeds the floor; ties with the floor come from the first.
     found = better.joined(good.where(good.bound_P <= floor_B[good.image_P]))
     sets_BTL, scaled_BT = _best(found, k, len(logits_BKL))
-    with np.errstate(divide="ignore"):
-        return TopSets(sets_BTL, np.log(scaled_BT) + space.log_scale_B[:, None])
+    return TopSets(sets_BTL, arithmetic.to_log(scaled_BT) + space.log_scale_B[:, None]), worst_B <= SAFE
+
+
+def _just_above(worst_B: Floats, arithmetic: Arithmetic) -> Floats:
+    """Return bounds that a label set must exceed to be no tie with the worst."""
+    if arithmetic is NUMBERS:
+        return worst_B * (1 + ROUNDING)
+    return np.where(worst_B > -np.inf, worst_B + ROUNDING * np.maximum(1, np.abs(np.nan_to_num(worst_B))), -np.inf)
 
 
 @dataclass(frozen=True, eq=False)
 class _Space:
     """What the search walks over: labels in the order of doubt, and by what factor a choice lowers each component's bound."""
 
+    arithmetic: Arithmetic  # of the bounds and factors
     label_BL: Ints
     start_BK: Floats  # bound with every label open, over exp(log_scale)
     factors_LBK: tuple[Floats, Floats]  # of absent, of present: one of both is 1
     log_scale_B: Floats
 
     @classmethod
-    def of(cls, log_mixing_BK: Floats, logits_BKL: Floats) -> "_Space":
+    def of(cls, arithmetic: Arithmetic, log_mixing_BK: Floats, logits_BKL: Floats) -> "_Space":
         """Prepare the search of a few images."""
-        present_BKL, absent_BKL = present_and_absent(logits_BKL)
-        marginal_BL = np.einsum("bk,bkl->bl", np.exp(log_mixing_BK), present_BKL)
+        marginal_BL = np.einsum("bk,bkl->bl", np.exp(log_mixing_BK), present_and_absent(logits_BKL)[0])
         label_BL = np.argsort(-np.minimum(marginal_BL, 1 - marginal_BL), axis=1, kind="stable")
         log_start_BK = log_mixing_BK + log_expit(np.abs(logits_BKL)).sum(axis=2)
         log_scale_B = log_start_BK.max(axis=1)
-        peak_BKL = np.maximum(absent_BKL, present_BKL)
         absent_LBK, present_LBK = (
-            np.ascontiguousarray(np.take_along_axis(p_BKL / peak_BKL, label_BL[:, None], axis=2).transpose(2, 0, 1))
-            for p_BKL in (absent_BKL, present_BKL)
+            np.ascontiguousarray(np.take_along_axis(factor_BKL, label_BL[:, None], axis=2).transpose(2, 0, 1))
+            for factor_BKL in _factors(arithmetic, logits_BKL)
         )
-        return cls(label_BL, np.exp(log_start_BK - log_scale_B[:, None]), (absent_LBK, present_LBK), log_scale_B)
+        start_BK = arithmetic.of_log(log_start_BK - log_scale_B[:, None])
+        return cls(arithmetic, label_BL, start_BK, (absent_LBK, present_LBK), log_scale_B)
+
+
+def _factors(arithmetic: Arithmetic, logits_BKL: Floats) -> tuple[Floats, Floats]:
+    """Return P(absent) and P(present) over the larger of both."""
+    if arithmetic is LOGARITHMS:
+        return -np.maximum(logits_BKL, 0), np.minimum(logits_BKL, 0)  # log P(present) - log P(absent) is the logit
+    present_BKL, absent_BKL = present_and_absent(logits_BKL)
+    peak_BKL = np.maximum(absent_BKL, present_BKL)
+    return absent_BKL / peak_BKL, present_BKL / peak_BKL
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,20 +160,21 @@ class _Found:
         return _Found(image_P, bound_P, np.concatenate([self.sets_PL, other.sets_PL]))
 
 
-def _search(space: _Space, floor_B: Floats, width: int | None) -> _Found | None:
-    """Return the label sets more probable than their image's floor; with a width, only what a search so narrow finds.
+def _search(space: _Space, floor_B: Floats | None, width: int | None) -> _Found | None:
+    """Return the label sets more probable than their image's floor, if any; with a width, what a search so narrow finds.
 
     Returns None where partial sets outgrow MOST_NUMBERS.
     """
-    image_P, value_PK = np.arange(len(floor_B)), space.start_BK
-    bound_P = value_PK.sum(axis=1)
+    arithmetic = space.arithmetic
+    image_P, value_PK = np.arange(len(space.start_BK)), space.start_BK
+    bound_P = arithmetic.total(value_PK, 1)
     parents, choices = [], []
     for absent_BK, present_BK in zip(*space.factors_LBK, strict=True):
         if 2 * value_PK.size > MOST_NUMBERS:
             return None
-        value_PK = np.concatenate([value_PK * absent_BK[image_P], value_PK * present_BK[image_P]])
-        bound_P, image_P = value_PK.sum(axis=1), np.concatenate([image_P, image_P])
-        kept_P = np.flatnonzero(bound_P > floor_B[image_P])
+        value_PK = np.concatenate([arithmetic.times(value_PK, state_BK[image_P]) for state_BK in (absent_BK, present_BK)])
+        bound_P, image_P = arithmetic.total(value_PK, 1), np.concatenate([image_P, image_P])
+        kept_P = np.arange(len(image_P)) if floor_B is None else np.flatnonzero(bound_P > floor_B[image_P])
         if width is not None:
             kept_P = kept_P[_rank_in_image(image_P[kept_P], bound_P[kept_P]) < width]
         num_parents = len(bound_P) // 2

@@ -7,7 +7,7 @@ import torch
 from rayprob.errors import ModelError, QueryError
 from rayprob.probability import distribution as distribution_module
 from rayprob.probability import information
-from rayprob.probability.bernoulli import count_probabilities, count_without_each
+from rayprob.probability.counts import count_probabilities, count_without_each
 from rayprob.probability.distribution import BernoulliDistribution, LabelDistribution, MixtureDistribution, from_outputs
 from rayprob.probability.evidence import Evidence
 from tests.probability.brute_force import all_sets, both_families, random_bernoulli, random_mixture, set_probabilities
