@@ -266,4 +266,5 @@ def _best_f1(fold: Fold, marginals_NL: Floats) -> Decided:
 
 
 def _top_k(sizes: Sequence[int], fold: Fold, marginals_NL: Floats) -> Decided:
-    return Decided(judge_sets((top_k(marginals_NL, k)[None] for k in sizes), fold.judged), {})
+    scores_NL = fold.distribution.ranking_scores()
+    return Decided(judge_sets((top_k(scores_NL, k)[None] for k in sizes), fold.judged), {})

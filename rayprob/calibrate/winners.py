@@ -98,7 +98,7 @@ def decide(holdout: Predictions, spec: CalibrateSpec, rule: str | None, judged: 
     calibrator, behind = fit_named(holdout, spec.method, spec)
     distribution = from_outputs(judged.family, calibrator.apply_outputs(judged.outputs))
     if rule is None:
-        return top_k(distribution.marginals(), int(size))
+        return top_k(distribution.ranking_scores(), int(size))
     return rules_behind(holdout, behind, spec).rules.label_sets(distribution, rule)
 
 

@@ -26,23 +26,33 @@ class Protocol:
 
 
 def published_metrics(
-    protocol: str, marginals_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None, *, top: int | None = None
+    protocol: str,
+    marginals_NL: Floats,
+    targets_NL: Bools,
+    known_NL: Bools | None = None,
+    *,
+    top: int | None = None,
+    scores_NL: Floats | None = None,
 ) -> PaperMetrics:
     """Return the seven numbers as the named protocol defines them, for label sets at its threshold or for the `top` labels.
 
-    Raises MetricError for an unknown protocol, and as `paper_metrics`.
+    Labels are ranked by `scores_NL` where given: scores in the order of the marginals that do not saturate at 1. Raises
+    MetricError for an unknown protocol, and as `paper_metrics`.
     """
     rules = choose(PROTOCOLS, protocol, "protocol", MetricError)
     check_marginals(marginals_NL, targets_NL, known_NL)
+    scores_NL = marginals_NL if scores_NL is None else scores_NL
     if rules.drops_unlabelled:
         labelled_N = targets_NL.any(axis=1) | (False if known_NL is None else ~known_NL.all(axis=1))
-        marginals_NL, targets_NL = marginals_NL[labelled_N], targets_NL[labelled_N]
+        scores_NL, marginals_NL, targets_NL = scores_NL[labelled_N], marginals_NL[labelled_N], targets_NL[labelled_N]
         known_NL = None if known_NL is None else known_NL[labelled_N]
     if top is None:
         predicted_NL = label_sets(marginals_NL, rules.threshold)
     else:
-        predicted_NL = top_k(marginals_NL, top, at_least=rules.threshold if rules.top_k_keeps_threshold else None)
-    return paper_metrics(marginals_NL, predicted_NL, targets_NL, known_NL, averaging=rules.averaging, ap_variant=rules.ap)
+        predicted_NL = top_k(scores_NL, top)
+        if rules.top_k_keeps_threshold:
+            predicted_NL &= label_sets(marginals_NL, rules.threshold)
+    return paper_metrics(scores_NL, predicted_NL, targets_NL, known_NL, averaging=rules.averaging, ap_variant=rules.ap)
 
 
 _MEAN_OF_F1 = Averaging(cf1="mean_of_f1")

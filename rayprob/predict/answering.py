@@ -48,9 +48,9 @@ class Answering:
 
     def _records(self, loaded: Sequence[Loaded], forecast: Forecast) -> list[Record]:
         question, before, after = self._question, forecast.distribution, self._given_evidence(forecast.distribution)
-        marginals_BL, before_BL = _marginals(after), _marginals(before)
+        marginals_BL, before_BL = after.marginals(), before.marginals()
         sets_BL = self._label_sets(after)
-        listed_B = [self._listed(marginals_L, set_L) for marginals_L, set_L in zip(marginals_BL, sets_BL, strict=True)]
+        listed_B = [self._listed(*scores_and_set) for scores_and_set in zip(after.ranking_scores(), sets_BL, strict=True)]
         top_sets_B, notes = self._top_sets(after)
         answers_B, more_notes = self._answers(before)
         entropy = after.entropy()
@@ -84,9 +84,9 @@ class Answering:
             sets_BL[:, column] = is_present  # also where a threshold is 0, or beyond 1
         return sets_BL
 
-    def _listed(self, marginals_L: Floats, set_L: Bools) -> list[int]:
+    def _listed(self, scores_L: Floats, set_L: Bools) -> list[int]:
         """Return the columns to list, most probable first: the top ones, the evidence, and all of the label set."""
-        order_L = np.argsort(-marginals_L, kind="stable")
+        order_L = np.argsort(-scores_L, kind="stable")
         wanted_L = set_L.copy()
         wanted_L[order_L[: self._question.top]] = True
         wanted_L[list(self._question.evidence)] = True
@@ -152,15 +152,10 @@ def _promise(predictor: Predictor, question: Question) -> tuple[str | None, tupl
     return (None, (NO_GUARANTEE_WITH_EVIDENCE,)) if question.evidence else (guarantee, ())
 
 
-def _marginals(distribution: LabelDistribution) -> Floats:
-    """Return marginals, of which sums over components may have rounded some beyond 1."""
-    return np.minimum(distribution.marginals(), 1.0)
-
-
 def _doubts(members: Sequence[LabelDistribution], listed_B: list[list[int]], names: Sequence[str]) -> list[Doubt | None]:
     if not members:
         return [None] * len(listed_B)
-    marginals_MBL = np.stack([_marginals(member) for member in members])
+    marginals_MBL = np.stack([member.marginals() for member in members])
     found = uncertainty(marginals_MBL)
     lowest_BL, highest_BL = marginals_MBL.min(axis=0), marginals_MBL.max(axis=0)
     per_label = (found.total_NL, found.aleatoric_NL, found.epistemic_NL, lowest_BL, highest_BL)

@@ -72,7 +72,8 @@ class LabelDistribution(ABC):
 
     def marginals(self) -> Floats:
         """Return P(label present) [B, L]."""
-        return self._by_chunk(lambda part: _mix(part.log_mixing_BK, present_and_absent(_float64(part))[0]))
+        # Weights may sum to a little more than 1, and a probability must not.
+        return self._by_chunk(lambda part: np.minimum(_mix(part.log_mixing_BK, present_and_absent(_float64(part))[0]), 1.0))
 
     def marginal_logits(self) -> Floats:
         """Return the log-odds of each label [B, L]; they keep their order where marginals round to 0 or 1."""
@@ -83,6 +84,10 @@ class LabelDistribution(ABC):
             return log_odds_of(present_BL, absent_BL, lambda b, c: (part.log_mixing_BK[b], logits_BKL[b, :, c]))
 
         return self._by_chunk(log_odds)
+
+    def ranking_scores(self) -> NDArray[Any]:
+        """Return scores [B, L] to rank by, in the order of the marginals; unlike those they never saturate at 0 or 1."""
+        return self.marginal_logits()
 
     def log_prob(self, label_sets_BL: Bools, known_BL: Bools | None = None) -> Floats:
         """Return log p [B], in nats, of one label set an image; labels not known drop out of the product."""
@@ -207,6 +212,9 @@ class BernoulliDistribution(LabelDistribution):
 
     def marginal_logits(self) -> Floats:
         return np.asarray(self.logits_BL, dtype=np.float64)
+
+    def ranking_scores(self) -> NDArray[Any]:
+        return self.logits_BL
 
     def entropy(self, *, num_samples: int = 256, seed: int = 0) -> information.Estimate:
         entropy_B = entropy_of_logits(np.asarray(self.logits_BL, dtype=np.float64)).sum(axis=1)

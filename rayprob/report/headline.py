@@ -110,10 +110,10 @@ def _sets_row(rule: str, words: str, judged: Judged, sets_NL: Bools) -> SetsRow:
 
 def _published_rows(judged: Judged) -> list[PublishedRow]:
     ours: dict[str, float] = {}
-    # float32, as the published codes store scores; and the ranking marginals, which calibration may have changed.
-    marginals_NL = judged.raw_marginals_NL
+    # Before calibration, which may change the ranking.
+    marginals_NL, scores_NL = judged.raw_marginals_NL, judged.scores_NL
     for name in {row.protocol for row in PUBLISHED}:
-        ours[name] = published_metrics(name, marginals_NL, judged.targets_NL, judged.known_NL).mAP
+        ours[name] = published_metrics(name, marginals_NL, judged.targets_NL, judged.known_NL, scores_NL=scores_NL).mAP
     return [
         PublishedRow(row, PROTOCOLS[row.protocol], _counting(PROTOCOLS[row.protocol]), ours[row.protocol]) for row in PUBLISHED
     ]

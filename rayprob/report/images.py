@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logit
 
 from rayprob.probability.distribution import LabelDistribution
 from rayprob.probability.expression import And, Count, Exactly, Expression, Label, Query
@@ -78,13 +79,14 @@ def images(judged: Judged) -> Images:
     order = np.argsort(judged.nll_N, kind="stable")
     best = [int(row) for row in order if labels_N[row] >= least][:BEST]
     worst = [int(row) for row in order[::-1] if row not in best][:WORST]
-    of_truth_NL = np.where(judged.targets_NL, judged.marginals_NL, 1 - judged.marginals_NL)
+    # Log-odds of what is annotated: probabilities would tie at 0 where the model is sure.
+    of_truth_NL = np.where(judged.targets_NL, judged.best_scores_NL, -judged.best_scores_NL)
     return Images(
         best=tuple(card(judged, row) for row in best),
         worst=tuple(card(judged, row) for row in worst),
         least_labels=least,
         suspects=tuple(suspects(judged, of_truth_NL)),
-        surprises=int((judged.known_NL & (of_truth_NL < 0.05)).sum()),
+        surprises=int((judged.known_NL & (of_truth_NL < logit(0.05))).sum()),
     )
 
 
@@ -93,7 +95,7 @@ def card(judged: Judged, row: int) -> Card:
     names, known_L = judged.predictions.label_space.names_of, judged.known_NL[row]
     true_L, chosen_L = judged.targets_NL[row] & known_L, judged.sets_NL[row]
     marginal_L = judged.marginals_NL[row]
-    top = np.argsort(-marginal_L, kind="stable")[:TOP_LABELS].tolist()
+    top = np.argsort(-judged.best_scores_NL[row], kind="stable")[:TOP_LABELS].tolist()
     return Card(
         row=row,
         sample_id=int(judged.predictions.sample_ids_N[row]),
@@ -125,7 +127,7 @@ def questions(judged: Judged, row: int) -> list[Query]:
         return Label(column, space.names[column])
 
     num_true = int((judged.targets_NL[row] & judged.known_NL[row]).sum())
-    surest = np.argsort(-judged.marginals_NL[row], kind="stable").tolist()
+    surest = np.argsort(-judged.best_scores_NL[row], kind="stable").tolist()
     chosen = judged.best[[row]].top_sets(1).sets_BTL[0, 0]
     asked = [ask(Count(None, ">=", max(num_true, 1))), ask(Exactly(tuple(label(c) for c in np.flatnonzero(chosen).tolist())))]
     if len(surest) < 2:
@@ -148,7 +150,7 @@ def suspects(judged: Judged, of_truth_NL: Floats) -> list[Suspect]:
     doubt_NL = np.where(judged.known_NL, of_truth_NL, np.inf)
     worst_N = doubt_NL.argmin(axis=1)
     rows = np.argsort(doubt_NL.min(axis=1), kind="stable")[:SUSPECTS].tolist()
-    return [_suspect(judged, row, int(worst_N[row])) for row in rows if doubt_NL[row, worst_N[row]] < 0.5]
+    return [_suspect(judged, row, int(worst_N[row])) for row in rows if doubt_NL[row, worst_N[row]] < 0]
 
 
 def _suspect(judged: Judged, row: int, column: int) -> Suspect:

@@ -73,10 +73,15 @@ class Judged:
         """Marginals of the distributions to believe."""
         return self.raw_marginals_NL if self.after is None else self.after.marginals()
 
-    @property
+    @cached_property
     def scores_NL(self) -> NDArray[Any]:
-        """Scores that rank as the uncalibrated marginals do; logits where there are some, for they never saturate."""
-        return self.predictions.outputs.get("logits", self.raw_marginals_NL)
+        """Scores that rank as the uncalibrated marginals do, and never saturate."""
+        return self.before.ranking_scores()
+
+    @cached_property
+    def best_scores_NL(self) -> NDArray[Any]:
+        """Scores that rank as `marginals_NL` do, and never saturate; log-odds."""
+        return self.scores_NL if self.after is None else self.after.ranking_scores()
 
     @property
     def rule(self) -> str:

@@ -75,10 +75,8 @@ def marginals(predictions: Predictions) -> NDArray[np.float64]:
 
 
 def ranking_scores(predictions: Predictions) -> NDArray[Any]:
-    """Return scores [N, L] that rank as the marginals do: the logits where there are some, for they never saturate."""
-    if "logits" in predictions.outputs:
-        return predictions.outputs["logits"]
-    return marginals(predictions)
+    """Return scores [N, L] that rank as the marginals do and never saturate."""
+    return from_outputs(predictions.family, predictions.outputs).ranking_scores()
 
 
 def evaluation_numbers(predictions: Predictions) -> dict[str, Any]:
@@ -87,9 +85,9 @@ def evaluation_numbers(predictions: Predictions) -> dict[str, Any]:
     A mixture's also say how many of its components are in use, which falls where the mixture collapses.
     """
     targets_NL, known_NL = predictions.targets_NL, predictions.known_NL
-    marginals_NL = marginals(predictions)
-    ap_L = average_precision(ranking_scores(predictions), targets_NL, known_NL)
-    at_half = paper_metrics(ranking_scores(predictions), marginals_NL >= 0.5, targets_NL, known_NL)
+    marginals_NL, scores_NL = marginals(predictions), ranking_scores(predictions)
+    ap_L = average_precision(scores_NL, targets_NL, known_NL)
+    at_half = paper_metrics(scores_NL, marginals_NL >= 0.5, targets_NL, known_NL)
     best = best_single_threshold(marginals_NL, targets_NL, known_NL, objective="OF1")
     log_prob_N = from_outputs(predictions.family, predictions.outputs).log_prob(targets_NL, known_NL)
     names = predictions.label_space.names

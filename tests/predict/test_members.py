@@ -99,7 +99,9 @@ def test_members_see_the_evidence_too(bundle: Bundle, photos: Path) -> None:
         assert isinstance(record, Record)
         assert record.uncertainty is not None
         known = [line for line in record.uncertainty.labels if line.label in ("cat", "dog")]
-        assert [(line.label, line.lowest, line.total_nats) for line in known] == [("cat", 1.0, 0.0), ("dog", 0.0, 0.0)]
+        assert [line.label for line in known] == ["cat", "dog"]
+        # Mixing weights sum to 1 only to rounding.
+        np.testing.assert_allclose([(line.lowest, line.total_nats) for line in known], [(1, 0), (0, 0)], atol=1e-13)
 
 
 def test_an_ensemble_keeps_no_guarantee(bundle: Bundle, photos: Path) -> None:
