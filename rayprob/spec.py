@@ -1,24 +1,29 @@
-"""YAML -> frozen pydantic models: strict keys, dotted overrides, write back, fingerprint."""
+"""YAML -> frozen pydantic models: strict keys and values, dotted overrides, write back, fingerprint."""
 
 import hashlib
 import json
-import types
-import typing
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from rayprob.choose import unknown
+from rayprob import strict_yaml
 from rayprob.errors import SpecError
+from rayprob.field_values import fitted
+from rayprob.spec_faults import faults_of, shown
 
 
 class Spec(BaseModel):
-    """A frozen description: unknown keys are errors that name the nearest known key."""
+    """A frozen description: unknown keys are errors that name the nearest known key, and numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_its_type_reads_it(cls, value: Any, info: ValidationInfo) -> Any:
+        return fitted(value, cls.model_fields[str(info.field_name)].annotation)
 
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
@@ -26,22 +31,23 @@ class Spec(BaseModel):
         return cls.parse(override(read_yaml(path), overrides), where=str(path))
 
     @classmethod
-    def read_text(cls, text: str, where: str) -> Self:
-        """Read YAML text; `where` names its origin in errors."""
-        return cls.parse(yaml.safe_load(text), where)
+    def read_text(cls, text: str | bytes, where: str) -> Self:
+        """Read YAML text; `where` names its origin in errors. Raises SpecError."""
+        return cls.parse(strict_yaml.load(text, where), where)
 
     @classmethod
-    def parse(cls, value: dict[str, Any], where: str = "spec") -> Self:
-        """Validate plain data. Raises SpecError that lists every fault with its dotted key."""
+    def parse(cls, value: Any, where: str = "spec", under: str = "") -> Self:
+        """Validate plain data. Raises SpecError that lists every fault with its dotted key, `under` the key where it lies."""
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            faults = "\n".join(f"  {_fault(cls, dict(detail))}" for detail in error.errors())
-            raise SpecError(f"{where} has {error.error_count()} fault(s):\n{faults}") from None
+            faults = faults_of(cls, error, under)
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        raise SpecError(f"{where} has {len(faults)} fault{'s' * (len(faults) != 1)}:\n{lines}")
 
     def to_yaml(self) -> str:
         """Return the whole spec, defaults included, as YAML that `read` reads back to an equal spec."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return strict_yaml.dump(self.model_dump(mode="json"))
 
     @property
     def fingerprint(self) -> str:
@@ -71,8 +77,10 @@ def read_chain(path: str | Path) -> dict[Path, dict[str, Any]]:
     last = Path(path)
     chain = {last: _read_mapping(path)}
     while (name := chain[last].get("extends")) is not None:
-        base = last.parent / str(name)
-        if base.resolve() in [file.resolve() for file in chain]:
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise SpecError(f"{last}: extends takes the path of a YAML file, relative to this one (found {shown(name)})")
+        base = last.parent / name
+        if os.path.realpath(base) in [os.path.realpath(file) for file in chain]:
             raise SpecError(f"{last} extends {name}, which extends it in turn; leave out one `extends`")
         chain[base] = _read_mapping(base)
         last = base
@@ -91,38 +99,44 @@ def _are_mappings(*values: Any) -> bool:
 
 def _read_mapping(path: str | Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(Path(path).read_text())
+        content = Path(path).read_bytes()
     except OSError as error:
         raise SpecError(f"cannot read {path}: {error.strerror}; give the path of a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    value = strict_yaml.load(content, str(path))
+    if value is None:
+        raise SpecError(f"{path} is empty; write `key: value` lines")
     if not isinstance(value, dict):
         raise SpecError(f"{path} holds {type(value).__name__}, not a mapping; write `key: value` lines")
     return value
 
 
 def override(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of `value` with `a.b=c` assignments applied; the right-hand side is YAML."""
+    """Return a copy of `value` with `a.b=c` assignments applied in their order, so that of two of one key the last counts.
+
+    The right-hand side is YAML, read as in a file: a number, true, null, [a, list], {a: mapping}, or else text.
+    """
     for assignment in overrides:
         key, equals, text = assignment.partition("=")
-        if not equals or not key.strip():
-            raise SpecError(f"--set takes KEY=VALUE, such as optimizer.lr=0.1; found {assignment!r}")
-        value = assigned(value, key.strip(), _yaml_scalar(text, assignment), where=f"--set {assignment}")
+        if not equals or not all(part.strip() for part in key.split(".")):
+            raise SpecError(f"--set takes KEY=VALUE, such as optimizer.lr=0.1; found {assignment!r:.200}")
+        where = f"--set {assignment:.200}"
+        value = assigned(value, key.strip(), strict_yaml.load(text, f"{where}: the value", comments=False), where)
     return value
 
 
 def assigned(value: dict[str, Any], key: str, to: Any, where: str) -> dict[str, Any]:
     """Return a copy of `value` whose dotted `key` is `to`; `where` says in an error who asked for it."""
-    copy: dict[str, Any] = json.loads(json.dumps(value, default=str))
-    *parents, last = key.split(".")
-    node = copy
-    for parent in parents:
-        child = node.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise SpecError(f"{where}: {parent!r} is {child!r}, which has no keys below it")
-        node = child
-    node[last] = to
-    return copy
+    parent, dot, rest = key.partition(".")
+    if not dot:
+        return {**value, key: to}
+    below = value.get(parent)
+    if below is None:
+        below = {}
+    if isinstance(below, list | tuple):
+        raise SpecError(f"{where}: {parent!r} is a list; set all of it, such as {parent}=[...]")
+    if not isinstance(below, dict):
+        raise SpecError(f"{where}: {parent!r} is {shown(below)}, which has no keys below it")
+    return {**value, parent: assigned(below, rest, to, where)}
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -135,56 +149,3 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -
         elif left != right:
             lines.append(f"{prefix}{key}: {left!r} -> {right!r}")
     return lines
-
-
-def _yaml_scalar(text: str, assignment: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"--set {assignment}: the value is not YAML: {' '.join(str(error).split())}") from error
-    return as_number(value)
-
-
-def as_number(value: Any) -> Any:
-    """Return the number that a string such as 1e-4 stands for: YAML 1.1 wants a dot in it; anything else as it is."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _fault(model: type[BaseModel], detail: dict[str, Any]) -> str:
-    path = [str(part) for part in detail["loc"]]
-    key = ".".join(path) or "(whole file)"
-    if detail["type"] == "extra_forbidden":
-        parent = _model_at(model, path[:-1])
-        allowed = list(parent.model_fields) if parent else []
-        return unknown(path[-1], allowed, "key" if len(path) == 1 else f"key under {'.'.join(path[:-1])}:")
-    if detail["type"] == "missing":
-        return f"{key}: required, but missing"
-    message = detail["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(detail["input"], dict) else f" (found {detail['input']!r})"
-    return f"{key}: {message[0].lower()}{message[1:]}{found}"
-
-
-def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
-    parts = iter(path)
-    for part in parts:
-        field = model.model_fields.get(part)
-        inner = _models_in(field.annotation) if field else []
-        if not field or not inner:
-            return None
-        model = inner[0]
-        if typing.get_origin(field.annotation) in (dict, tuple, list):
-            next(parts, None)  # the key or place inside the collection
-    return model
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, dict, tuple, list, typing.Annotated):
-        return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
-    return []

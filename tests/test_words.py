@@ -83,13 +83,13 @@ def test_spec_reads_overrides_and_writes_back(tmp_path: Path) -> None:
         ("steps: 1\nstesp: 2", [], r"unknown key 'stesp'; nearest: steps; allowed: optimizer, steps"),
         ("steps: 1\noptimizer: {lrr: 2}", [], r"unknown key under optimizer: 'lrr'; nearest: lr"),
         ("optimizer: {}", [], r"steps: required, but missing"),
-        ("steps: many", [], r"steps: input should be a valid integer.*\(found 'many'\)"),
+        ("steps: many", [], r"steps: expected an integer \(found 'many'\)"),
         ("steps: 1\noptimizer: {name: bgd}", [], r"optimizer.name: input should be 'sgd' or 'adam' \(found 'bgd'\)"),
         ("- steps", [], "holds list, not a mapping"),
-        ("a: [", [], "is not YAML"),
+        ("a: [", [], "is not valid YAML: line 1, column"),
         ("steps: 1", ["steps"], "--set takes KEY=VALUE"),
         ("steps: 1", ["steps.x=1"], "'steps' is 1, which has no keys below it"),
-        ("steps: 1", ["steps=["], "the value is not YAML"),
+        ("steps: 1", ["steps=["], "the value is not valid YAML"),
     ],
 )
 def test_spec_faults_name_key_and_remedy(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:

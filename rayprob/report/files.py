@@ -4,12 +4,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from rayprob import storage
+from rayprob import storage, strict_yaml
 from rayprob.bundle import DESCRIPTION_FILE, Bundle
 from rayprob.data.manifest import Dataset
-from rayprob.errors import LabelError, RayprobError, RunError
+from rayprob.errors import LabelError, RayprobError, RunError, SpecError
 from rayprob.predictions import Predictions
 
 REPORTED = "val"
@@ -82,9 +80,9 @@ def read_run(folder: str) -> dict[str, Any]:
     if not storage.exists(uri):
         raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
     try:
-        run = yaml.safe_load(storage.read_bytes(uri))
-    except yaml.YAMLError as error:
-        raise RunError(f"{uri} is no YAML ({' '.join(str(error).split())}); `rayprob train` writes it again") from error
+        run = strict_yaml.plain(strict_yaml.load(storage.read_bytes(uri), uri))
+    except SpecError as error:
+        raise RunError(f"{error}; `rayprob train` writes it again") from error
     if not isinstance(run, dict):
         raise RunError(f"{uri} holds {type(run).__name__}, not a run; `rayprob train` writes it again")
     return run

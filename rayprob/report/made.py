@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import yaml
-
-from rayprob import __version__
+from rayprob import __version__, strict_yaml
 from rayprob.report.files import RunFiles
 
 PACKAGES = ("torch", "torchvision", "ray", "numpy", "scipy", "matplotlib")
@@ -26,7 +24,7 @@ class Made:
 def made(files: RunFiles) -> Made:
     """Return how the run was made."""
     facts = [*_of_predictions(files), *_of_dataset(files), *_of_training(files.history), *_of_versions(files)]
-    text = yaml.safe_dump(files.run, sort_keys=False, allow_unicode=True)
+    text = strict_yaml.dump(files.run)
     return Made(tuple(facts), text, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()))
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from rayprob import strict_yaml
 from rayprob.choose import unknown
 from rayprob.errors import SpecError
 from rayprob.models.backbones import check_image_size
@@ -121,7 +121,7 @@ class Sweep(Spec):
                 f"{path}: search has no metric, so no trial is better than another; add search.metric, "
                 f"one of {', '.join(METRICS)} (mAP on holdout is the usual one)"
             )
-        spec = SearchSpec.parse({**search}, where=f"{path}: search")
+        spec = SearchSpec.parse(search, where=str(path), under="search")
         sweep = cls(run=_judged_on(Run.parse(value, where=str(path)), spec), search=spec, description=_description(path))
         sweep.check()
         return sweep
@@ -129,7 +129,7 @@ class Sweep(Spec):
     def to_yaml(self) -> str:
         """Return the sweep file with all of its defaults, as `read` takes it."""
         value = {**self.base(), "search": self.search.model_dump(mode="json", exclude_none=True)}
-        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+        return strict_yaml.dump(value)
 
     @property
     def folder(self) -> str:

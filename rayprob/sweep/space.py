@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from rayprob.spec import Spec, as_number, assigned
+from rayprob.spec import Spec, assigned
 
 RESOLUTION = "resolution_px"
 KINDS = ("choice", "grid", "uniform", "loguniform", "quniform")
@@ -32,10 +32,8 @@ class Parameter(Spec):
     @field_validator("choice", "grid", mode="after")
     @classmethod
     def _values_are_told_apart(cls, values: list[Any] | dict[str, dict[str, Any]] | None) -> Any:
-        if isinstance(values, list):
-            values = [as_number(value) for value in values]
-            if len({repr(value) for value in values}) < len(values):
-                raise ValueError(f"lists a value twice: {values}")
+        if isinstance(values, list) and len({repr(value) for value in values}) < len(values):
+            raise ValueError(f"lists a value twice: {values}")
         if values is not None and not values:
             raise ValueError("is empty; list at least one value")
         return values

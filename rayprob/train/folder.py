@@ -73,7 +73,7 @@ def open_run(folder: str) -> Run:
     uri = storage.join(folder, "run.yaml")
     if not storage.exists(uri):
         raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
-    return Run.read_text(storage.read_bytes(uri).decode(), where=uri).model_copy(update={"folder": folder})
+    return Run.read_text(storage.read_bytes(uri), where=uri).model_copy(update={"folder": folder})
 
 
 def ask_to_stop(folder: str) -> None:

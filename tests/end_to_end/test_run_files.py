@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from rayprob.calibrate.search_spec import ThresholdSearch
 from rayprob.data.build import build, in_process
 from rayprob.data.recipe import Recipe
 from rayprob.loader.order import Place
-from rayprob.spec import read_yaml
+from rayprob.spec import Spec, merged, read_chain, read_yaml
+from rayprob.sweep.search import Sweep
 from rayprob.train.history import read_history
 from rayprob.train.loop import fit
 from rayprob.train.run import Run
@@ -36,6 +39,25 @@ def test_every_recipe_is_read_and_says_how_to_build_it(path: Path) -> None:
     assert recipe.name == path.stem
     assert f"rayprob shard shards/{path.name}" in path.read_text()
     assert {"train", "val"} <= recipe.splits.keys()
+
+
+@pytest.mark.parametrize("path", [*FILES, *RECIPES], ids=lambda path: path.stem)
+def test_a_file_of_0_1_and_what_0_1_wrote_of_it_keep_their_meaning(path: Path, tmp_path: Path) -> None:
+    value: dict[str, object] = {}
+    for file in read_chain(path):
+        value = merged(yaml.safe_load(file.read_bytes()), value)
+    value.pop("extends", None)
+    kind: type[Spec] = Sweep if "search" in value else ThresholdSearch if "thresholds" in value else Run
+    kind = Recipe if path in RECIPES else kind
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(yaml.safe_dump(value, sort_keys=False))
+    read = kind.read(path)
+    assert kind.read(copy).model_dump(exclude={"description"}) == read.model_dump(exclude={"description"})
+    if not isinstance(read, Sweep):
+        assert kind.model_validate(value).fingerprint == read.fingerprint
+        written = yaml.safe_dump(read.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        assert kind.read_text(written, "as 0.1 wrote it").fingerprint == read.fingerprint
+        assert yaml.safe_load(read.to_yaml()) == yaml.safe_load(written)
 
 
 @pytest.mark.shared

@@ -34,9 +34,11 @@ def test_a_parameter_without_values_is_refused_with_its_reason(value: dict[str, 
         Parameter.parse(value)
 
 
-def test_numbers_that_yaml_takes_for_words_are_numbers() -> None:
-    assert Parameter.parse({"choice": ["1e-4", "bce"]}).values == [1e-4, "bce"]
-    assert Parameter.parse({"loguniform": ["1e-4", "1e-2"]}).bounds == (1e-4, 1e-2)
+def test_numbers_without_a_point_are_numbers_and_quoted_ones_text() -> None:
+    listed = Parameter.read_text("choice: [1e-4, 3, '1e-4', bce, true]", "here").values
+    assert listed == [1e-4, 3, "1e-4", "bce", True]
+    assert [type(value) for value in listed] == [float, int, str, str, bool]
+    assert Parameter.read_text("loguniform: [1e-4, 1e-2]", "here").bounds == (1e-4, 1e-2)
 
 
 def test_a_stepped_range_holds_both_ends() -> None:
