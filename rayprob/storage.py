@@ -9,14 +9,20 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar, cast
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
+from rayprob import folders
 from rayprob.errors import StorageError
+from rayprob.folders import Listing
+from rayprob.uris import beside as beside
+from rayprob.uris import for_arrow, is_utf8, scheme_of
+from rayprob.uris import is_local as is_local
+from rayprob.uris import join as join
+from rayprob.uris import local_path as local_path
+from rayprob.uris import shown as shown
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -71,28 +77,6 @@ def wait_for_stores(seconds: float) -> None:
     _patience.seconds = seconds
 
 
-def is_local(uri: str) -> bool:
-    """Return whether `uri` lies on this machine's file system."""
-    return "://" not in uri or uri.startswith("file://")
-
-
-def local_path(uri: str) -> Path:
-    """Return the local path of `uri`. Raises StorageError for a remote one."""
-    if not is_local(uri):
-        raise StorageError(f"{uri} is remote; a local path is needed here")
-    return Path(urlsplit(uri).path if uri.startswith("file://") else uri).expanduser()
-
-
-def join(uri: str, *parts: str) -> str:
-    """Return `uri` with `parts` below it. Raises StorageError for a part that would leave it."""
-    for part in parts:
-        if part.startswith("/") or ".." in part.split("/"):
-            raise StorageError(f"{part!r} is not a name below {uri}; use a relative path without '..'")
-    if uri.startswith("file://"):
-        uri = str(local_path(uri))
-    return posixpath.join(uri, *parts)
-
-
 def is_missing(error: BaseException) -> bool:
     """Return whether a StorageError says that there is no such file, and not that the store does not answer."""
     return isinstance(error.__cause__, FileNotFoundError)
@@ -112,7 +96,13 @@ def size_bytes(uri: str) -> int:
 
 
 def list_names(uri: str) -> list[str]:
-    """Return the sorted names of the files directly in the folder `uri`; empty where there is no folder."""
+    """Return the sorted names of the files directly in the folder `uri`; empty where there is no folder.
+
+    A local name that is not UTF-8 appears as it can be printed; no file can be opened by that.
+    """
+    if is_local(uri):
+        with _reported(uri, "list"):
+            return folders.file_names(resolve(uri)[1])
     entries = _entries(uri, recursive=False)[1]
     return sorted(entry.base_name for entry in entries if entry.type == fs.FileType.File)
 
@@ -122,11 +112,16 @@ def is_folder(uri: str) -> bool:
     return bool(_info(uri).type == fs.FileType.Directory)
 
 
-def list_below(uri: str) -> list[str]:
-    """Return the sorted paths, relative to the folder `uri`, of all files in it and below it."""
+def list_below(uri: str) -> Listing:
+    """Return what lies in the folder `uri` and below it, each real folder once; empty where there is no folder."""
+    if is_local(uri):
+        path = resolve(uri)[1]
+        with _reported(uri, "list"):
+            return folders.walk(path) if os.path.isdir(path) else Listing()
     path, entries = _entries(uri, recursive=True)
     root = path.rstrip("/") + "/"
-    return sorted(entry.path.removeprefix(root) for entry in entries if entry.type == fs.FileType.File)
+    sizes = {entry.path.removeprefix(root): entry.size for entry in entries if entry.type == fs.FileType.File}
+    return Listing(dict(sorted(sizes.items())))
 
 
 def read_bytes(uri: str, offset_bytes: int = 0, length_bytes: int | None = None) -> bytes:
@@ -213,15 +208,22 @@ def remove_folder(uri: str) -> None:
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the pyarrow file system of `uri` and the path in it. Raises StorageError for an unknown scheme."""
     if is_local(uri):
-        return fs.LocalFileSystem(), str(local_path(uri).absolute())
-    scheme = urlsplit(uri).scheme
-    if scheme not in SCHEMES:
+        path = str(local_path(uri).absolute())
+        _require_utf8(path)
+        return fs.LocalFileSystem(), path
+    _require_utf8(uri)
+    if scheme_of(uri) not in SCHEMES:
         raise StorageError(
-            f"unknown scheme {scheme!r} in {uri}; allowed: a local path, {', '.join(s + '://' for s in SCHEMES)}"
+            f"unknown scheme {scheme_of(uri)!r} in {uri}; allowed: a local path, {', '.join(s + '://' for s in SCHEMES)}"
         )
     with _reported(uri, "open"):
-        filesystem, path = fs.FileSystem.from_uri(uri)
+        filesystem, path = fs.FileSystem.from_uri(for_arrow(uri))
     return filesystem, path
+
+
+def _require_utf8(path: str) -> None:
+    if not is_utf8(path):
+        raise StorageError(f"the name {shown(path)} is not UTF-8; rename the file, or the folder that it is in")
 
 
 def _move(filesystem: fs.FileSystem, source: str, target: str) -> None:

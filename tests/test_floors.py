@@ -9,7 +9,7 @@ from tests import conftest
 PACKAGE = Path(__file__).resolve().parents[1] / "rayprob"
 
 FLOORS = (
-    ("errors", "labels", "spec", "spec_faults", "field_values", "strict_yaml", "storage", "choose", "seeds"),
+    ("errors", "labels", "spec", "spec_faults", "field_values", "strict_yaml", "storage", "uris", "folders", "choose", "seeds"),
     ("data",),
     ("loader", "probability", "metrics", "predictions"),
     ("models", "bundle"),

@@ -107,13 +107,13 @@ def test_files_are_written_read_listed_and_removed(folder: str) -> None:
     storage.write_text(file, "HELLO")
     assert (storage.read_bytes(file), storage.read_bytes(file, 1, 3), storage.size_bytes(file)) == (b"HELLO", b"ELL", 5)
     assert storage.list_names(storage.join(folder, "a")) == ["b.txt"]
-    assert storage.list_below(folder) == ["a/b.txt"]
+    assert storage.list_below(folder).size_of == {"a/b.txt": 5}
     assert storage.is_folder(storage.join(folder, "a"))
     storage.remove(file)
     assert not storage.exists(file)
     storage.write_text(file, "again")
     storage.remove_folder(folder)
-    assert storage.list_below(folder) == []
+    assert not storage.list_below(folder).size_of
 
 
 def test_a_file_whose_writing_was_broken_off_is_not_there(folder: str) -> None:
@@ -126,7 +126,7 @@ def test_a_file_whose_writing_was_broken_off_is_not_there(folder: str) -> None:
 
     with pytest.raises(KeyError):
         break_off()
-    assert storage.list_below(folder) == []
+    assert not storage.list_below(folder).size_of
 
 
 def test_a_missing_file_is_named(folder: str) -> None:

@@ -197,7 +197,7 @@ def _remove_leftovers(root: str, jobs: Sequence[ShardJob]) -> None:
         for name in storage.list_names(folder):
             if TEMPORARY.search(name):
                 storage.remove(storage.join(folder, name))
-    planned = {job.report.rpartition("/")[2] for job in jobs}
+    planned = {f"{job.plan.name}.parquet" for job in jobs}
     for name in set(storage.list_names(storage.join(root, ".build"))) - planned:
         storage.remove(storage.join(root, name.removesuffix(".parquet")))
         storage.remove(storage.join(root, ".build", name))

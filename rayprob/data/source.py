@@ -1,16 +1,18 @@
 """The source of a recipe: the annotations of every split joined with the files that are really there."""
 
 import logging
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-from pyarrow import fs
+from functools import cached_property
 
 from rayprob import storage
 from rayprob.data import coco
 from rayprob.data.coco import SourceImage
+from rayprob.data.image_folder import is_clutter, warn_of_skipped
 from rayprob.data.recipe import Recipe, Source
-from rayprob.errors import LabelError, SourceError
+from rayprob.errors import LabelError, SourceError, StorageError
+from rayprob.folders import Listing
 from rayprob.labels import LabelSpace
 
 log = logging.getLogger(__name__)
@@ -66,27 +68,64 @@ def _check_counts(split: str, source: Source, stated: list[SourceImage]) -> None
 
 
 def _join(split: str, source: Source, stated: list[SourceImage]) -> tuple[list[SourceImage], list[Reject]]:
-    size_of = _list_files(source.images)
+    listing = _list_files(source.images)
+    size_of = listing.size_of | _reached_by_links(source.images, listing, stated)
     found = [replace(image, size_bytes=size_of[image.file_name]) for image in stated if image.file_name in size_of]
+    absent = [image for image in stated if image.file_name not in size_of]
+    why = _Absence(source, listing)
+    lost = [Reject(image.sample_id, split, image.file_name, f"missing: {why.of(image.file_name)}") for image in absent]
     if stated and not found:
         raise SourceError(
-            f"none of the {len(stated):,} images of split {split} is in {source.images}: {stated[0].file_name} is missing, "
-            f"{len(size_of):,} other files are there; give the folder that belongs to {source.annotations}"
+            f"none of the {len(stated):,} images of split {split} is in {source.images}: {lost[0].file_name} is "
+            f"{lost[0].reason}; {len(size_of):,} other files are there; give the folder that belongs to {source.annotations}"
         )
-    reason = f"missing: no file of that name in {source.images}"
-    lost = [Reject(i.sample_id, split, i.file_name, reason) for i in stated if i.file_name not in size_of]
+    names = {image.file_name for image in stated}
+    warn_of_skipped(source.images, [name for name in size_of if is_clutter(name) and name not in names], listing.unusable)
     return found, lost
 
 
-def _list_files(folder: str) -> dict[str, int]:
-    """Return the size of every file below a folder, by its path from there."""
-    filesystem, path = storage.resolve(folder)
+def _list_files(folder: str) -> Listing:
     try:
-        entries = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-    except OSError as error:
-        raise SourceError(f"cannot list the images folder {folder}: {error}; give the folder that holds the images") from error
-    start = len(path.rstrip("/")) + 1
-    return {entry.path[start:]: entry.size for entry in entries if entry.type == fs.FileType.File}
+        if storage.is_folder(folder):
+            return storage.list_below(folder)
+        reason = "no such folder"
+    except StorageError as error:
+        reason = str(error)
+    raise SourceError(f"cannot list the images folder {folder}: {reason}; give the folder that holds the images")
+
+
+def _reached_by_links(folder: str, listing: Listing, stated: list[SourceImage]) -> dict[str, int]:
+    """Return the sizes of files that the annotations name by a link to a folder that is listed under another path."""
+    below = tuple(f"{link}/" for link in listing.again)
+    asked = [image.file_name for image in stated if image.file_name.startswith(below)] if below else []
+    uri_of = {name: storage.join(folder, name) for name in asked}
+    return {name: storage.size_bytes(uri) for name, uri in uri_of.items() if storage.exists(uri) and not storage.is_folder(uri)}
+
+
+@dataclass(frozen=True)
+class _Absence:
+    """Why a file that annotations name is not in the folder of images."""
+
+    source: Source
+    listing: Listing
+
+    def of(self, file_name: str) -> str:
+        """Return what is there in its place, and what to do where that is known."""
+        if file_name in self.listing.unusable:
+            return self.listing.unusable[file_name]
+        alike = self._alike.get(_without_case(file_name))
+        if alike is None:
+            return f"no file of that name in {self.source.images}"
+        form = "letter case" if alike.lower() == file_name.lower() else "letter case or the form of its accents (NFC, NFD)"
+        return f"{self.source.images} has {alike}, which differs in {form}; rename one of them"
+
+    @cached_property
+    def _alike(self) -> dict[str, str]:
+        return {_without_case(name): name for name in self.listing.size_of}
+
+
+def _without_case(file_name: str) -> str:
+    return unicodedata.normalize("NFC", file_name).casefold()
 
 
 def _check_same_space(splits: Mapping[str, Source], spaces: Mapping[str, LabelSpace]) -> None:

@@ -14,7 +14,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayprob import __version__
+from rayprob import __version__, storage
 
 SHM = "/dev/shm"
 DISK_PROBE_BYTES = 64 * 2**20
@@ -130,7 +130,7 @@ def _split_lines(path: str, by: str) -> list[tuple[str, str, str]]:
 
 def measure_disk(folder: str, size_bytes: int) -> Disk:
     """Write `size_bytes` into a folder, made where it is missing, down to the disk, and remove them again."""
-    path = Path(folder).expanduser()
+    path = storage.local_path(folder)
     probe = path / f".doctor-{uuid.uuid4().hex[:8]}"
     block = os.urandom(2**20)
     try:

@@ -3,7 +3,6 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -108,7 +107,7 @@ class Stream:
             root=root,
             fingerprint=str(read_facts(root)["fingerprint"]),
             facts=self._facts,
-            folder=Path(spec.cache_dir).expanduser(),
+            folder=storage.local_path(spec.cache_dir),
             budget_bytes=spec.cache_bytes,
             retries=spec.retries,
         )

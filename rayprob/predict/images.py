@@ -1,16 +1,19 @@
 """What the arguments of `rayprob predict` name: files, folders, globs, URIs, and the samples of built datasets."""
 
 import glob
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from rayprob import storage
+from rayprob.data.image_folder import is_clutter, warn_of_skipped
 from rayprob.data.jpeg import MAX_FILE_BYTES
 from rayprob.data.manifest import Dataset, Sample
 from rayprob.errors import SampleError, StorageError
 from rayprob.loader.reader import SampleReader
 from rayprob.loader.shards import RangeReads
+from rayprob.predict.globs import matching
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -64,8 +67,9 @@ class DatasetImage:
 def find_images(arguments: Sequence[str], split: str = "val") -> list[Image]:
     """Return the images that the arguments name, in their order, each once; folders and globs are sorted.
 
-    A folder stands for the JPEG and PNG files anywhere below it, and the root of a built dataset for one of its splits. Raises
-    StorageError for a path that is not there, a folder without images, and a glob that matches nothing.
+    A folder stands for the JPEG and PNG files anywhere below it, and the root of a built dataset for one of its splits. Hidden
+    files, those of systems, and names that are not UTF-8 are skipped, with one line in the log. Raises StorageError for a path
+    that is not there, a folder without images, and a glob that matches nothing.
     """
     found: dict[str, Image] = {}
     for argument in arguments:
@@ -77,26 +81,31 @@ def find_images(arguments: Sequence[str], split: str = "val") -> list[Image]:
 def _named_by(argument: str, split: str) -> Iterable[Image]:
     if storage.is_local(argument) and glob.has_magic(argument) and not storage.exists(argument):
         return _matching(argument)
+    if not storage.is_folder(argument):
+        if not storage.exists(argument):
+            raise StorageError(f"no file or folder at {argument}; check the path")
+        return [ImageFile(argument)]
     if storage.exists(storage.join(argument, "dataset.json")):
         manifest = Dataset.open(argument).split(split)
         reader = SampleReader(argument, RangeReads(argument))
         return (DatasetImage(reader, sample) for sample in manifest.all_samples())
-    if storage.is_folder(argument):
-        return _in_folder(argument)
-    if not storage.exists(argument):
-        raise StorageError(f"no file or folder at {argument}; check the path")
-    return [ImageFile(argument)]
+    return _in_folder(argument)
 
 
 def _in_folder(folder: str) -> Iterator[Image]:
-    names = [name for name in storage.list_below(folder) if name.lower().endswith(SUFFIXES)]
+    listing = storage.list_below(folder)
+    clutter = [name for name in listing.size_of if is_clutter(name)]
+    warn_of_skipped(folder, clutter, listing.unusable)
+    skipped = {*clutter}
+    names = [name for name in listing.size_of if name.lower().endswith(SUFFIXES) and name not in skipped]
     if not names:
         raise StorageError(f"the folder {folder} holds no image: no {', '.join(SUFFIXES)} file in it or below it")
     return (ImageFile(storage.join(folder, name)) for name in names)
 
 
 def _matching(pattern: str) -> list[Image]:
-    names = sorted(glob.glob(pattern, recursive=True))
+    # A home, and a file: URI, are no part of a glob.
+    names = matching(str(storage.local_path(pattern)) if re.match("~|file:/", pattern) else pattern)
     files = [name for name in names if not storage.is_folder(name)]
     if not files:
         found = "only folders match" if names else "no file matches"

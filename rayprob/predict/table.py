@@ -55,7 +55,7 @@ class Plan:
     @property
     def parts_folder(self) -> str:
         """Where the parts lie until the table is whole."""
-        return f"{self.path}.parts"
+        return storage.beside(self.path, ".parts")
 
     @property
     def num_parts(self) -> int:

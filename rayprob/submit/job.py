@@ -15,6 +15,7 @@ from rayprob.models.weights import is_file
 from rayprob.spec import read_chain
 from rayprob.train.launch import require_absolute_folder
 from rayprob.train.run import Run
+from rayprob.uris import file_uri
 
 PACKAGE = Path(rayprob.__file__).parent
 COPY = "a job runs in a copy of the package and its run files alone"
@@ -85,7 +86,7 @@ def check_run(run: Run) -> None:
         raise RunError(
             f"model.weights {weights} is a path of this machine, not beside folder {run.run_folder} or data.root "
             f"{run.data.root}, and {COPY}; copy the file to where every node sees it, or to a URI, and set model.weights to "
-            f"that; where every node has it there, say so: --set model.weights=file://{weights}"
+            f"that; where every node has it there, say so: --set model.weights={file_uri(storage.local_path(weights))}"
         )
 
 
@@ -97,7 +98,7 @@ def require_absolute(key: str, uri: str, example: str) -> None:
 
 def _is_of_this_machine(path: str, beside: Sequence[str]) -> bool:
     """Return whether a path exists here and shares no top folder with what lies where every node sees it."""
-    if "://" in path or not os.path.exists(os.path.expanduser(path)):
+    if "://" in path or not storage.local_path(path).exists():
         return False
     tops = {storage.local_path(uri).parts[1:2] for uri in beside if storage.is_local(uri)}
     return storage.local_path(path).parts[1:2] not in tops

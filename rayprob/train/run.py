@@ -1,7 +1,6 @@
 """A run file as frozen specs, and `check`, the one place for rules between its parts."""
 
 import math
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -203,7 +202,7 @@ def absolute(run: Run) -> Run:
     """Return the run with absolute paths, for workers run in folders of their own; URIs stay as they are."""
     paths = {"folder": _absolute(run.run_folder), "data": run.data.model_copy(update={"root": _absolute(run.data.root)})}
     weights = run.model.weights
-    if weights is not None and storage.is_local(weights) and Path(weights).exists():
+    if weights is not None and storage.is_local(weights) and storage.local_path(weights).exists():
         paths["model"] = run.model.model_copy(update={"weights": _absolute(weights)})
     return run.model_copy(update=paths)
 

@@ -1,6 +1,7 @@
 """What arguments name, and what the bytes of an image become."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -35,6 +36,58 @@ def test_a_name_with_brackets_is_a_file_before_it_is_a_glob(photos: Path) -> Non
     odd = photos / "photo[1].jpg"
     odd.write_bytes(photo(9))
     assert names(odd) == [str(odd)]
+
+
+def test_a_folder_that_links_lead_back_into_gives_each_image_once(photos: Path) -> None:
+    (photos / "sub").mkdir()
+    for link in ("l1", "l2"):
+        (photos / "sub" / link).symlink_to("..")
+    expected = [str(photos / f"photo-{place}.jpg") for place in range(5)]
+    assert names(photos) == expected
+    assert names(photos / "**" / "*.jpg") == expected
+    assert names(photos / "**") == expected
+
+
+def test_clutter_and_names_that_are_not_utf8_are_skipped_and_said(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expected = names(photos)
+    assert not caplog.records
+    for name in ("._photo-0.JPG", "__MACOSX/x.jpg", "@eaDir/photo-0.jpg/thumb.jpg", "Thumbs.db", ".ipynb_checkpoints/a.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(photo(1))
+    Path(os.fsdecode(os.fsencode(photos) + b"/caf\xe9.jpg")).write_bytes(photo(1))
+    (photos / "gone.jpg").symlink_to("nowhere")
+    assert names(photos) == expected
+    assert caplog.messages == [
+        f"{photos}: skipped 5 hidden or system files (._photo-0.JPG); skipped gone.jpg: a link to a file that does not exist; "
+        "skipped caf\\xe9.jpg: a name that is not UTF-8"
+    ]
+    caplog.clear()
+    assert names(photos / "[pc]*.jpg") == expected
+    assert f"skipped {photos}/caf\\xe9.jpg: a name that is not UTF-8" in caplog.text
+
+
+def test_a_name_that_is_not_utf8_is_refused_by_name(photos: Path) -> None:
+    with pytest.raises(StorageError, match=r"the name .*caf\\xe9.jpg is not UTF-8; rename the file"):
+        names(f"{photos}/caf\udce9.jpg")
+
+
+def test_hidden_files_are_taken_where_they_are_asked_for(photos: Path) -> None:
+    hidden = photos / ".cache" / ".x.jpg"
+    hidden.parent.mkdir()
+    hidden.write_bytes(photo(1))
+    assert names(hidden) == names(hidden.parent / ".*.jpg") == names(f"{photos}/.cache/**/.x.jpg") == [str(hidden)]
+
+
+def test_a_tilde_in_a_name_is_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("~$photo.jpg", "home/x.jpg"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(photo(1))
+    assert names(".") == ["./home/x.jpg", "./~$photo.jpg"]
+    assert names("*.jpg") == names("./~*") == ["./~$photo.jpg"]
+    assert [image.read() for image in find_images(["~$photo.jpg", "*.jpg", "~/x.jpg"])] == [photo(1)] * 3
+    assert names("~/*.jpg") == [str(tmp_path / "home" / "x.jpg")]
 
 
 def test_the_root_of_a_dataset_names_the_samples_of_a_split(tmp_path: Path) -> None:

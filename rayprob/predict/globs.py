@@ -1,0 +1,52 @@
+"""Globs over local files. `**` visits each real folder once: Python's own follows links without end."""
+
+import glob
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from rayprob import storage
+from rayprob.data.image_folder import is_clutter, warn_of_skipped
+from rayprob.folders import NOT_UTF8
+from rayprob.uris import is_utf8, shown
+
+ANY_FOLDERS = "**"
+
+
+def matching(pattern: str) -> list[str]:
+    """Return the sorted paths that a glob matches. Names that are not UTF-8 are skipped with a warning, as is clutter."""
+    names = _below(pattern) if ANY_FOLDERS in pattern.split("/") else sorted(glob.glob(pattern))
+    unusable = {shown(name): NOT_UTF8 for name in names if not is_utf8(name)}
+    clutter = [name for name in names if is_utf8(name) and not _is_asked_for(name, pattern)]
+    warn_of_skipped(pattern, clutter, unusable)
+    skipped = {*clutter}
+    # A leading ~ would be read as a home.
+    return [f"./{name}" if name.startswith("~") else name for name in names if is_utf8(name) and name not in skipped]
+
+
+def _below(pattern: str) -> list[str]:
+    """Return what a pattern with ** matches."""
+    parts = pattern.split("/")
+    num_plain = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    base, wild = parts[:num_plain], [part for part in parts[num_plain:] if part]
+    folder = "/".join([*base, ""])
+    listing = storage.list_below(folder or ".")
+    warn_of_skipped(folder or ".", (), listing.unusable)
+    return sorted(folder + name for name in listing.size_of if _fits(name.split("/"), wild))
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether a path fits a pattern, both as lists of names."""
+    # Grown one name of the pattern at a time: which numbers of the path's first names can be used up.
+    used = {0}
+    for part in pattern:
+        if part == ANY_FOLDERS:
+            used = set(range(min(used), len(parts) + 1)) if used else used
+        else:
+            used = {count + 1 for count in used if count < len(parts) and fnmatchcase(parts[count], part)}
+    return len(parts) in used
+
+
+def _is_asked_for(name: str, pattern: str) -> bool:
+    """Return whether a name is no clutter, or is clutter that the pattern spells out, as in .cache/*.jpg."""
+    spelled = [part for part in pattern.split("/") if part and not glob.has_magic(part[0])]
+    return all(any(fnmatchcase(part, asked) for asked in spelled) for part in name.split("/") if is_clutter(part))
