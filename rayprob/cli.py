@@ -12,7 +12,7 @@ import typer
 from rayprob.cli_clusters import doctor, submit
 from rayprob.cli_trained import export, predict, report
 from rayprob.errors import RayprobError
-from rayprob.terminal import Overrides, err, out
+from rayprob.terminal import LogLines, Overrides, err, out, show_line, show_message, show_what_can_be_shown, status
 
 app = typer.Typer(
     name="rayprob",
@@ -27,7 +27,9 @@ app = typer.Typer(
 @app.callback()
 def setup(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the package logs.")] = False) -> None:
     """Set up logging before any verb."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogLines("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
 
 
 @app.command()
@@ -52,7 +54,7 @@ def scenes(
         with scenes_progress(err, spec.num_images) as on_progress:
             summary = generate_scenes(folder, spec, num_processes=processes, on_progress=on_progress)
     except KeyboardInterrupt:
-        err.print("stopped; the same command goes on from there")
+        show_line(err, "stopped; the same command continues from there")
         raise typer.Exit(130) from None
     show_scenes(out, folder, summary)
 
@@ -72,7 +74,7 @@ def shard(
         with shard_progress(err) as on_progress:
             summary = build(recipe, run_tasks=on_ray(), on_progress=on_progress)
     except KeyboardInterrupt as stopped:
-        err.print(str(stopped) or "stopped")
+        show_message(err, str(stopped) or "stopped")
         raise typer.Exit(130) from None
     show_summary(out, summary)
 
@@ -86,11 +88,11 @@ def verify(dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A bui
     with bytes_progress(err, "verifying") as on_progress:
         faults = find_faults(dataset, on_progress)
     for fault in faults:
-        out.print(str(fault), markup=False, soft_wrap=True)
+        show_line(out, str(fault))
     if faults:
-        err.print(f"{len(faults):,} faults in {dataset}", style="red", markup=False, soft_wrap=True)
+        show_line(err, f"{len(faults):,} faults in {dataset}", "red")
         raise typer.Exit(1)
-    out.print(f"{dataset}: every byte is as it was built", markup=False, soft_wrap=True)
+    show_line(out, f"{dataset}: every byte is as it was built")
 
 
 @app.command()
@@ -125,11 +127,12 @@ def train(
     with RunView(out) as view:
         outcome = launch(run, view.tell, fresh=fresh)
     if outcome.ending == "stopped":
-        out.print(f"stopped at step {outcome.step} of {outcome.total_steps}, saved; the same command goes on from there")
+        show_line(out, f"stopped at step {outcome.step} of {outcome.total_steps}, saved; the same command continues from there")
         raise typer.Exit(130)
-    early = ", stopped early for want of a better evaluation" if outcome.ending == "early" else ""
-    out.print(f"finished at step {outcome.step}{early}; best holdout mAP {outcome.best_score:.4f} at step {outcome.best_step}")
-    out.print(f"next: rayprob evaluate {run.run_folder}    tensorboard --logdir {run.run_folder}", soft_wrap=True)
+    early = ", stopped early: no evaluation was better for a while" if outcome.ending == "early" else ""
+    best = f"best holdout mAP {outcome.best_score:.4f} at step {outcome.best_step}"
+    show_line(out, f"finished at step {outcome.step}{early}; {best}")
+    show_line(out, f"next: rayprob evaluate {run.run_folder}    tensorboard --logdir {run.run_folder}")
 
 
 @app.command("lr-find")
@@ -192,10 +195,11 @@ def tune(
         swept = run_sweep(sweep, view.tell, fresh=fresh)
     if not swept.is_finished:
         done = sum(row["state"] != "running" for row in swept.summary["trials"])
-        out.print(f"stopped; {done} trial(s) are done and those under way are saved; the same command goes on from there")
+        words = f"{done} trial(s) are done and those under way are saved"
+        show_line(out, f"stopped; {words}; the same command continues from there")
         raise typer.Exit(130)
     show_sweep(out, sweep.folder, swept.summary)
-    out.print(f"the page: {sweep_report(sweep.folder).path}", soft_wrap=True)
+    show_line(out, f"the page: {sweep_report(sweep.folder).path}")
 
 
 def _tune_thresholds(file: str, overrides: Sequence[str]) -> None:
@@ -228,12 +232,12 @@ def refit(
         refitted = train_head(run_folder, spec, name=name, folder=folder, tell=view.tell)
     best = refitted.best
     already = "was there already" if refitted.was_finished else "finished"
-    out.print(
+    show_line(
+        out,
         f"{already}; best holdout NLL {best['nll_nats']:.3f} nats, mAP {best['mAP']:.4f} at step {best['step']} "
         f"of {refitted.total_steps}",
-        soft_wrap=True,
     )
-    out.print(f"next: rayprob evaluate {refitted.folder}    rayprob calibrate {refitted.folder}", soft_wrap=True)
+    show_line(out, f"next: rayprob evaluate {refitted.folder}    rayprob calibrate {refitted.folder}")
 
 
 @app.command()
@@ -252,9 +256,9 @@ def evaluate(
         typer.echo(json.dumps(assessment.to_dict()))
         return
     show_assessment(out, assessment)
-    out.print(f"predictions: {run_folder.rstrip('/')}/predictions/{split}.parquet", soft_wrap=True)
+    show_line(out, f"predictions: {run_folder.rstrip('/')}/predictions/{split}.parquet")
     if assessment.tuned is None:
-        out.print(f"next: rayprob calibrate {run_folder}", soft_wrap=True)
+        show_line(out, f"next: rayprob calibrate {run_folder}")
 
 
 @app.command()
@@ -286,7 +290,7 @@ def calibrate(
     asked |= {"objectives": list(dict.fromkeys(("OF1", "CF1", *(objectives or ()))))}
     asked |= {"alphas": alphas} if alphas else {}
     spec = CalibrateSpec.parse(asked, where="calibrate")
-    with err.status("calibrating"):
+    with status(err, "calibrating"):
         report = fit(run_folder, spec)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
@@ -300,11 +304,12 @@ for verb in (predict, export, report, submit, doctor):
 
 def main() -> None:
     """Run the CLI; a RayprobError becomes its message and exit code 1, Ctrl-C exit code 130."""
+    show_what_can_be_shown()
     try:
         app()
     except RayprobError as error:
-        err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        show_message(err, f"error: {error}", "red")
         sys.exit(1)
     except KeyboardInterrupt:
-        err.print("stopped")
+        show_line(err, "stopped")
         sys.exit(130)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from rayprob.terminal import err, out
+from rayprob.terminal import err, out, show_line, status
 
 
 def predict(
@@ -62,12 +62,12 @@ def export(
 
     folder = bundle_folder(bundle)
     exported = export_onnx(Bundle.load(folder), onnx, fingerprint=bundle_fingerprint(folder))
-    out.print(f"{exported.path}: {exported.size_bytes / 1e6:.1f} MB; {', '.join(exported.outputs)}", soft_wrap=True)
+    show_line(out, f"{exported.path}: {exported.size_bytes / 1e6:.1f} MB; {', '.join(exported.outputs)}")
     batches = ", ".join(map(str, exported.batches))
-    out.print(
+    show_line(
+        out,
         f"onnxruntime differs from PyTorch by {exported.largest_difference:.1e} at most (allowed {TOLERANCE:.0e}), "
         f"for batches of {batches} images of several sizes",
-        soft_wrap=True,
     )
 
 
@@ -86,13 +86,12 @@ def report(
         return
     from rayprob.report.report import report as write_page
 
-    with err.status("drawing the page"):
+    with status(err, "drawing the page"):
         written = write_page(run_folder, split, path)
-    out.print(
-        f"{written.path}: {written.num_samples:,} images of {written.split}, {written.size_bytes / 1e6:.1f} MB", soft_wrap=True
-    )
+    size = f"{written.size_bytes / 1e6:.1f} MB"
+    show_line(out, f"{written.path}: {written.num_samples:,} images of {written.split}, {size}")
     for note in written.notes:
-        out.print(f"note: {note.text}{f' {note.command}' if note.command else ''}", markup=False, soft_wrap=True)
+        show_line(out, f"note: {note.text}{f' {note.command}' if note.command else ''}")
 
 
 def _report_sweep(folder: str, split: str | None, path: str | None) -> None:
@@ -100,6 +99,6 @@ def _report_sweep(folder: str, split: str | None, path: str | None) -> None:
 
     if split is not None:
         raise typer.BadParameter("the page of a sweep is about the split it chose on: leave out --split")
-    with err.status("drawing the page"):
+    with status(err, "drawing the page"):
         written = sweep_report(folder, path)
-    out.print(f"{written.path}: {written.num_trials:,} trials, {written.size_bytes / 1e6:.1f} MB", soft_wrap=True)
+    show_line(out, f"{written.path}: {written.num_trials:,} trials, {written.size_bytes / 1e6:.1f} MB")

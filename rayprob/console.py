@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import MofNCompleteColumn, TaskID, TimeElapsedColumn, TimeRemainingColumn
 
+from rayprob.console_table import Table, show_table
+from rayprob.terminal import bar, progress, show_line
 from rayprob.train.assess import PAPER, Assessment
 
 
@@ -17,15 +19,14 @@ class RunView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
-            TextColumn("{task.fields[unit]} {task.completed}/{task.total}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.description}"),
+        self._progress = progress(
+            console,
+            "{task.fields[unit]} {task.completed}/{task.total}",
+            bar(24),
+            "{task.description}",
             TimeElapsedColumn(),
-            TextColumn("left"),
+            "left",
             TimeRemainingColumn(elapsed_when_finished=False),
-            console=console,
-            transient=True,
         )
         self._task: TaskID | None = None
         self._features_task: TaskID | None = None
@@ -61,7 +62,7 @@ class RunView:
         word = f"resuming from step {event['step']}" if event["step"] else "starting"
         least = f"{event['least']} to " if event.get("least") else ""
         self._line(f"{word} with {least}{event['num_workers']} worker(s), {device} each; everything lies in {event['folder']}")
-        self._progress.console.print("[dim]Ctrl-C saves and stops; the same command goes on[/dim]")
+        self._line("Ctrl-C saves and stops; the same command continues the run", style="dim")
 
     def _features(self, event: dict[str, Any]) -> None:
         """Show features being computed; the bar of a split goes when it is full."""
@@ -118,35 +119,34 @@ class RunView:
     def _finished(self, event: dict[str, Any]) -> None:
         self._line(f"this run is already finished (step {event['step']}); --fresh starts anew")
 
-    def _line(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+    def _line(self, text: str, style: str = "") -> None:
+        show_line(self._progress.console, text, style)
 
 
 @contextmanager
 def sample_progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a callback (samples done, their number) that moves a progress bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    with progress(console, "{task.description}", bar(), MofNCompleteColumn(), TimeRemainingColumn()) as shown:
+        task = shown.add_task(what, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 def show_assessment(console: Console, assessment: Assessment) -> None:
     """Print the seven numbers beside the paper's, mAP by size, and the best and worst labels."""
-    table = Table(title=f"{assessment.run} on {assessment.split}: {assessment.num_samples:,} images", title_justify="left")
-    table.add_column("")
+    title = f"{assessment.run} on {assessment.split}: {assessment.num_samples:,} images"
+    table = Table(title, title_style="italic", box=box.HEAVY_HEAD)
+    table.word()
     columns = {"at 0.5": assessment.at_half, f"at {assessment.threshold:.3f}": assessment.at_threshold}
     if assessment.tuned:
         columns["tuned (per label)"] = assessment.tuned
     columns |= {"top 3": assessment.top_3, "the paper, at 0.5": PAPER}
-    for heading in columns:
-        table.add_column(heading, justify="right")
+    table.number(*columns)
     for name in ("mAP", "OP", "OR", "OF1", "CP", "CR", "CF1"):
-        table.add_row(name, *(f"{getattr(column, name):.4f}" for column in columns.values()))
-    console.print(table)
-    console.print("thresholds were chosen on holdout; the paper's row is COCO-2014 val, ResNet-101 at 448 px", style="dim")
+        table.row(name, *(f"{getattr(column, name):.4f}" for column in columns.values()))
+    show_table(console, table)
+    show_line(console, "thresholds were chosen on holdout; the paper's row is COCO-2014 val, ResNet-101 at 448 px", "dim")
     sizes = "   ".join(f"{size} {'none' if v is None else format(v, '.3f')}" for size, v in assessment.map_by_size.items())
-    console.print(f"mAP by size of the largest object: {sizes}")
+    show_line(console, f"mAP by size of the largest object: {sizes}")
     ranked = sorted(assessment.ap.items(), key=lambda item: -item[1])
     for word, part in (("best", ranked[:10]), ("worst", ranked[-10:][::-1])):
-        console.print(f"{word} labels: " + ", ".join(f"{label} {ap:.3f}" for label, ap in part), soft_wrap=True)
+        show_line(console, f"{word} labels: " + ", ".join(f"{label} {ap:.3f}" for label, ap in part))

@@ -1,10 +1,13 @@
 """What `calibrate` shows a person."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
-from rich.table import Table
 
 from rayprob.calibrate.calibrate import REPORT_FILE, CalibrationReport
 from rayprob.calibrate.comparison import Comparison, SetNumbers
+from rayprob.console_table import Table, show_table
+from rayprob.terminal import show_line
 
 LEGEND = (
     "missed: the share of an image's labels that its set lacks, which recall@A keeps to A on average; labels: in a set. "
@@ -15,28 +18,28 @@ LEGEND = (
 def show_calibration(console: Console, folder: str, report: CalibrationReport) -> None:
     """Print before -> after on holdout and val, each rule's label sets, what to know, and what was written."""
     comparisons = [report.holdout, *([report.reported] if report.reported else [])]
-    print_line(console, f"{report.run}, calibrated by {report.reason}")
-    console.print(_honesty_table(comparisons))
-    console.print(_rules_table(comparisons))
-    console.print(LEGEND, style="dim", markup=False, soft_wrap=True)
+    show_line(console, f"{report.run}, calibrated by {report.reason}")
+    show_table(console, _honesty_table(comparisons))
+    show_table(console, _rules_table(comparisons))
+    show_line(console, LEGEND, "dim")
     for note in report.notes:
-        print_line(console, f"note: {note}")
+        show_line(console, f"note: {note}")
     folder = folder.rstrip("/")
-    print_line(console, f"written: {folder}/bundle    {folder}/{REPORT_FILE}")
-    print_line(console, f"next: rayprob predict {folder}/bundle IMAGES... --rule label_OF1    rayprob report {folder}")
+    show_line(console, f"written: {folder}/bundle    {folder}/{REPORT_FILE}")
+    show_line(console, f"next: rayprob predict {folder}/bundle IMAGES... --rule label_OF1    rayprob report {folder}")
 
 
 def _honesty_table(comparisons: list[Comparison]) -> Table:
     table = plain_table("marginals, before -> after", [f"{at.split} ({at.num_samples:,} images)" for at in comparisons])
     for heading, name in (("ECE", "ECE"), ("adaptive ECE", "adaptive_ECE"), ("Brier", "Brier"), ("NLL an image", "nll_nats")):
         numbers = ((getattr(at.before, name), getattr(at.after, name)) for at in comparisons)
-        table.add_row(heading, *(f"{before:.4f} -> {after:.4f}" for before, after in numbers))
+        table.row(heading, *(f"{before:.4f} -> {after:.4f}" for before, after in numbers))
     return table
 
 
 def _rules_table(comparisons: list[Comparison]) -> Table:
     table = plain_table(
-        "label sets", [f"{at.split}\n{heading}" for at in comparisons for heading in ("OF1", "CF1", "missed", "labels")]
+        "label sets", [(at.split, heading) for at in comparisons for heading in ("OF1", "CF1", "missed", "labels")]
     )
     _add(table, "0.5, before", [at.before_at_half for at in comparisons])
     rules = dict.fromkeys(rule for at in comparisons for rule in at.sets)
@@ -51,18 +54,12 @@ def _add(table: Table, rule: str, numbers: list[SetNumbers | None], style: str =
     cells: list[str] = []
     for at in numbers:
         cells += [f"{at.OF1:.3f}", f"{at.CF1:.3f}", f"{at.missed_share:.3f}", f"{at.labels_per_image:.1f}"] if at else ["-"] * 4
-    table.add_row(rule, *cells, style=style)
+    table.row(rule, *cells, style=style)
 
 
-def plain_table(title: str, headings: list[str]) -> Table:
-    """Return a table without lines, whose first column has no heading and whose others hold numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+def plain_table(title: str, headings: Sequence[str | tuple[str, ...]]) -> Table:
+    """Return a table whose first column has no heading and holds names, and whose others hold numbers."""
+    table = Table(title, padding=1)
+    table.name()
+    table.number(*headings)
     return table
-
-
-def print_line(console: Console, text: str) -> None:
-    """Print a line as it is, however long."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -4,18 +4,17 @@ import json
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from rayprob import storage
 from rayprob.console import sample_progress
+from rayprob.console_table import Bar, Table, show_table
 from rayprob.predict.figure import file_names, write_figure
 from rayprob.predict.on_ray import write_table_on_ray
 from rayprob.predict.predict import Job
 from rayprob.predict.record import Record, Rejected
 from rayprob.predict.table import write_table_here
 from rayprob.probability.explain import Why
+from rayprob.terminal import show_line
 
 BAR_COLUMNS = 24
 MOST_NAMED = 20
@@ -31,7 +30,7 @@ def show_outcomes(out: Console, err: Console, job: Job, *, as_json: bool, figure
     for outcome, name in zip(asking.outcomes(images), names, strict=True):
         if isinstance(outcome, Rejected):
             num_rejected += 1
-            _line(err, str(outcome), style="red")
+            show_line(err, str(outcome), style="red")
             if as_json:
                 typer.echo(json.dumps(outcome.to_dict()))
             continue
@@ -39,7 +38,7 @@ def show_outcomes(out: Console, err: Console, job: Job, *, as_json: bool, figure
         if figures:
             write_figure(outcome, storage.join(figures, name))
     if figures and not as_json:
-        _line(out, f"figures: {figures}")
+        show_line(out, f"figures: {figures}")
     return num_rejected, len(images)
 
 
@@ -48,10 +47,10 @@ def write_parquet(out: Console, err: Console, job: Job, path: str, *, on_ray: bo
     with sample_progress(err, "predicting") as on_progress:
         written = write_table_on_ray(job, path, on_progress) if on_ray else write_table_here(job, path, on_progress)
     for text in written.rejected[:MOST_NAMED]:
-        _line(err, text, style="red")
+        show_line(err, text, style="red")
     if len(written.rejected) > MOST_NAMED:
-        _line(err, f"... and {len(written.rejected) - MOST_NAMED:,} more; the column `error` has them all", style="red")
-    _line(out, f"{'already there: ' if written.was_there else ''}{path}: {written.num_images:,} rows")
+        show_line(err, f"... and {len(written.rejected) - MOST_NAMED:,} more; the column `error` has them all", style="red")
+    show_line(out, f"{'already there: ' if written.was_there else ''}{path}: {written.num_images:,} rows")
     return len(written.rejected), written.num_images
 
 
@@ -61,35 +60,34 @@ def finish(err: Console, num_rejected: int, num_images: int, *, skip_bad: bool) 
         return
     is_fault = not skip_bad or num_rejected == num_images
     remedy = "; --skip-bad makes that no fault" if not skip_bad and num_rejected < num_images else ""
-    _line(err, f"{num_rejected:,} of {num_images:,} images could not be read{remedy}", style="red" if is_fault else "")
+    show_line(err, f"{num_rejected:,} of {num_images:,} images could not be read{remedy}", style="red" if is_fault else "")
     if is_fault:
         raise typer.Exit(1)
 
 
 def show_lines(console: Console, record: Record) -> None:
     """Print what is said of one image of several, in a few lines."""
-    _line(console, record.image.name, style="bold")
+    show_line(console, record.image.name, style="bold")
     lines = [_marginal(line.label, line.marginal, line.without_evidence, record) for line in record.labels]
-    _line(console, f"  {'   '.join(lines)}")
+    show_line(console, f"  {'   '.join(lines)}")
     _facts(console, record, "  ")
 
 
 def show_record(console: Console, record: Record) -> None:
     """Print what is said of one image, its labels as bars."""
-    _line(console, record.image.name, style="bold")
-    table = Table(box=None, pad_edge=False, show_header=bool(record.evidence))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column("marginal", justify="right", no_wrap=True)
-    table.add_column("without evidence" if record.evidence else "", justify="right", no_wrap=True)
-    table.add_column(no_wrap=True)
+    show_line(console, record.image.name, style="bold")
+    table = Table()
+    table.name()
+    table.bars(BAR_COLUMNS)
+    table.number(*(("marginal", "without evidence") if record.evidence else ("",)))
+    table.word()
     for line in record.labels:
         is_chosen = line.label in record.label_set
-        bar = Text("█" * round(line.marginal * BAR_COLUMNS), style="blue" if is_chosen else "bright_black")
-        before = "" if line.without_evidence is None else f"{line.without_evidence:.3f}"
+        bar = Bar(line.marginal, "blue" if is_chosen else "bright_black")
+        before = () if not record.evidence else ("" if line.without_evidence is None else f"{line.without_evidence:.3f}",)
         mark = "known" if line.label in record.evidence else "in the set" if is_chosen else ""
-        table.add_row(escape(line.label), bar, f"{line.marginal:.3f}", before, mark)
-    console.print(table)
+        table.row(line.label, bar, f"{line.marginal:.3f}", *before, mark)
+    show_table(console, table)
     _facts(console, record, "")
 
 
@@ -98,21 +96,21 @@ def _show_json(console: Console, record: Record) -> None:
 
 
 def _facts(console: Console, record: Record, indent: str) -> None:
-    _line(console, f"{indent}label set by {record.rule}: {', '.join(record.label_set) or '(no label)'}")
+    show_line(console, f"{indent}label set by {record.rule}: {', '.join(record.label_set) or '(no label)'}")
     if record.guarantee:
-        _line(console, f"{indent}this rule {record.guarantee}")
+        show_line(console, f"{indent}this rule {record.guarantee}")
     if record.top_sets is not None:
         sets = "   ".join(f"{line.probability:.3f} {{{', '.join(line.labels)}}}" for line in record.top_sets)
-        _line(console, f"{indent}most probable sets: {sets}")
+        show_line(console, f"{indent}most probable sets: {sets}")
     error = f" +- {record.entropy_standard_error:.2f}" if record.entropy_standard_error >= 0.005 else ""
-    _line(console, f"{indent}entropy {record.entropy_nats:.2f}{error} nats{_doubt(record)}")
+    show_line(console, f"{indent}entropy {record.entropy_nats:.2f}{error} nats{_doubt(record)}")
     for answer in record.answers:
         if answer.probability is not None:
-            _line(console, f"{indent}{answer.query} = {answer.probability:.4g}", style="green")
+            show_line(console, f"{indent}{answer.query} = {answer.probability:.4g}", style="green")
     for why in record.why:
-        _line(console, f"{indent}why {why.label}: {_why(why)}")
+        show_line(console, f"{indent}why {why.label}: {_why(why)}")
     for note in record.notes:
-        _line(console, f"{indent}{note}", style="dim")
+        show_line(console, f"{indent}{note}", style="dim")
 
 
 def _marginal(label: str, marginal: float, without_evidence: float | None, record: Record) -> str:
@@ -140,7 +138,3 @@ def _why(why: Why) -> str:
     return f"log-odds {why.log_odds_before:+.2f} -> {why.log_odds:+.2f} by {pieces}" + (
         f"; components {scenes}" if scenes else ""
     )
-
-
-def _line(console: Console, text: str, style: str = "") -> None:
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.table import Table
 
 from rayprob.calibrate.search import REPORT_FILE, TABLE_FILE
 from rayprob.calibrate.search_report import Ranked, SearchReport
-from rayprob.console_calibrate import plain_table, print_line
+from rayprob.console_calibrate import plain_table
+from rayprob.console_table import Table, show_table
+from rayprob.terminal import show_line
 
 LEGEND = (
     "holdout: cross-validated, calibrator and thresholds fitted on the other folds, the parameter chosen on them too; best: "
@@ -21,19 +22,19 @@ SHORT = {"temperature": "temp.", "shared_platt": "shared", "identity": "raw"}
 def show_threshold_search(console: Console, report: SearchReport) -> None:
     """Print how fast it went, the policies side by side, the winners with their gains on val, and how to use them."""
     for line in _speed(report):
-        print_line(console, line)
-    console.print(_policies_table(report))
-    console.print(_winners_table(report))
+        show_line(console, line)
+    show_table(console, _policies_table(report))
+    show_table(console, _winners_table(report))
     if report.num_reported is not None:
-        console.print(_gains_table(report))
-    console.print(LEGEND, style="dim", markup=False, soft_wrap=True)
+        show_table(console, _gains_table(report))
+    show_line(console, LEGEND, "dim")
     for note in report.notes:
-        print_line(console, f"note: {note}")
+        show_line(console, f"note: {note}")
     folder = report.folder.rstrip("/")
-    print_line(console, f"written: {folder}/{TABLE_FILE}    {folder}/{REPORT_FILE}")
+    show_line(console, f"written: {folder}/{TABLE_FILE}    {folder}/{REPORT_FILE}")
     for winner in report.winners:
         if winner.command:
-            print_line(console, f"for {winner.objective}: {winner.command}    then --rule {winner.rule}")
+            show_line(console, f"for {winner.objective}: {winner.command}    then --rule {winner.rule}")
 
 
 def _speed(report: SearchReport) -> Iterator[str]:
@@ -52,9 +53,9 @@ def _policies_table(report: SearchReport) -> Table:
     table = plain_table("policies on holdout, with the calibrator that suits each best", aims)
     for reference in dict.fromkeys(one.name for one in report.references):
         found = {one.objective: one.holdout for one in report.references if one.name == reference}
-        table.add_row(f"{reference}, raw", *(f"{found[aim]:.4f}" for aim in aims), style="dim")
+        table.row(f"{reference}, raw", *(f"{found[aim]:.4f}" for aim in aims), style="dim")
     for policy in dict.fromkeys(family.policy for family in report.families):
-        table.add_row(policy, *(_best_of(report, policy, aim) for aim in aims))
+        table.row(policy, *(_best_of(report, policy, aim) for aim in aims))
     return table
 
 
@@ -64,21 +65,26 @@ def _best_of(report: SearchReport, policy: str, aim: str) -> str:
 
 
 def _winners_table(report: SearchReport) -> Table:
-    table = plain_table("winners", ["calibrator", "policy", "parameter", "holdout", "best", "val"])
+    table = plain_table("winners", [])
+    table.name("calibrator")
+    table.name("policy")
+    table.number("parameter", "holdout", "best", "val")
     for winner in report.winners:
         parameter = "-" if winner.parameter is None else f"{winner.parameter:.4g}"
         on_val = "-" if winner.val is None else f"{winner.val[winner.objective]:.4f}"
         numbers = (f"{winner.nested:.4f}", f"{winner.cross_validated:.4f}", on_val)
-        table.add_row(winner.objective, winner.calibrator, winner.policy, parameter, *numbers)
+        table.row(winner.objective, winner.calibrator, winner.policy, parameter, *numbers)
     return table
 
 
 def _gains_table(report: SearchReport) -> Table:
-    table = plain_table(f"gains on val ({report.num_reported:,} images)", ["winner", "over", "there", "gain", "95 % interval"])
+    table = plain_table(f"gains on val ({report.num_reported:,} images)", ["winner"])
+    table.name("over")
+    table.number("there", "gain", "95 % interval")
     for winner in report.winners:
         assert winner.val is not None
         for gain in winner.gains:
             value = winner.val[gain.metric]
             numbers = (f"{value - gain.value:.4f}", f"{gain.value:+.4f}", f"{gain.low:+.4f} to {gain.high:+.4f}")
-            table.add_row(f"for {winner.objective}: {gain.metric}", f"{value:.4f}", gain.over, *numbers)
+            table.row(f"for {winner.objective}: {gain.metric}", f"{value:.4f}", gain.over, *numbers)
     return table

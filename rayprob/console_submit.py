@@ -16,6 +16,7 @@ from rayprob.submit.job import Job, check_run, default_id, require_absolute
 from rayprob.submit.log import Log
 from rayprob.submit.on_ray import DEFAULT_ADDRESS, End, Jobs
 from rayprob.sweep.search import Sweep
+from rayprob.terminal import show_line
 from rayprob.train.run import Run
 
 INTERRUPTED = 130
@@ -52,8 +53,8 @@ def submit(console: Console, jobs: Jobs, job: Job, job_id: str, env: Mapping[str
     with tempfile.TemporaryDirectory(prefix="rayprob-submit-") as folder:
         job.pack(Path(folder))
         jobs.submit(job.entrypoint, folder, job_id, env)
-    _line(console, f"submitted {job_id} to {jobs.address}: {job.entrypoint}")
-    _line(console, ways_back(jobs, job_id))
+    show_line(console, f"submitted {job_id} to {jobs.address}: {job.entrypoint}")
+    show_line(console, ways_back(jobs, job_id))
 
 
 def job_id_of(name: str, given: str | None) -> str:
@@ -66,13 +67,13 @@ def watch(console: Console, jobs: Jobs, job_id: str) -> int:
     log, is_stopping = Log(_print_raw), False
     while True:
         try:
-            return _ended(console, job_id, jobs.follow(job_id, log, lambda text: _line(console, text)))
+            return _ended(console, job_id, jobs.follow(job_id, log, lambda text: show_line(console, text)))
         except KeyboardInterrupt:
             if is_stopping or not wants_to_stop(job_id):
-                _line(console, f"{job_id} goes on without this terminal. {ways_back(jobs, job_id)}")
+                show_line(console, f"{job_id} goes on without this terminal. {ways_back(jobs, job_id)}")
                 return INTERRUPTED
         is_stopping = jobs.stop(job_id)
-        _line(console, f"asked {job_id} to stop; it saves first. Ctrl-C leaves it to that")
+        show_line(console, f"asked {job_id} to stop; it saves first. Ctrl-C leaves it to that")
 
 
 def wants_to_stop(job_id: str) -> bool:
@@ -94,20 +95,16 @@ def ways_back(jobs: Jobs, job_id: str) -> str:
 def stop(console: Console, jobs: Jobs, job_id: str) -> None:
     """Ask a job to stop, and say so."""
     said = "asked to stop; it saves first" if jobs.stop(job_id) else "is not running; nothing to stop"
-    _line(console, f"{job_id} {said}")
+    show_line(console, f"{job_id} {said}")
 
 
 def _ended(console: Console, job_id: str, end: End) -> int:
     # Ray's message repeats the end of the log, which was shown.
     said = "" if end.status == "SUCCEEDED" else f": {end.message.partition(', last available logs')[0].strip()}"
-    _line(console, f"{job_id} {end.status.lower()}{said}")
+    show_line(console, f"{job_id} {end.status.lower()}{said}")
     return EXIT_CODES.get(end.status, 1)
 
 
 def _print_raw(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -3,13 +3,14 @@
 import statistics
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
+from rayprob.console_table import Cell, Table, show_table
 from rayprob.sweep.search import described, short
 from rayprob.sweep.study import Study, Trial
+from rayprob.terminal import show_line, styled
 
 BEST_SHOWN = 5
 STATES = {"running": "cyan", "finished": "green", "pruned": "yellow", "failed": "red"}
@@ -61,33 +62,34 @@ class SweepView:
             f"{word}: {study.num_expected} trials at most, {room.max_concurrent} at a time, each {room.workers.num_workers} "
             f"worker(s) with {kind}; everything lies in {event['folder']}"
         )
-        self._console.print("[dim]Ctrl-C saves and stops; the same command goes on[/dim]")
+        self._line("Ctrl-C saves and stops; the same command continues the search", style="dim")
 
     def _table(self, study: Study) -> Group:
-        table = Table(box=None, pad_edge=False)
-        for heading in ("trial", "parameters", "epoch", *study.metrics, "state"):
-            table.add_column(heading, justify="left" if heading in ("parameters", "state") else "right", overflow="ellipsis")
+        table = Table()
+        table.number("trial")
+        table.name("parameters")
+        table.number("epoch", *study.metrics)
+        table.word("state")
         running = [trial for trial in study.trials.values() if trial.state == "running"]
         for trial in [*study.ranked()[:BEST_SHOWN], *running]:
-            table.add_row(*_cells(trial, len(study.metrics)))
+            table.row(*_cells(trial, len(study.metrics)))
         counts = {state: sum(trial.state == state for trial in study.trials.values()) for state in STATES}
         counted = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        return Group(
-            table, Text(f"{counted} of {study.num_expected} at most; the best {BEST_SHOWN} and those under way", "dim")
-        )
+        words = f"{counted} of {study.num_expected} at most; the best {BEST_SHOWN} and those under way"
+        return Group(table, styled(words, "dim"))
 
-    def _line(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+    def _line(self, text: str, style: str = "") -> None:
+        show_line(self._console, text, style)
 
 
-def _cells(trial: Trial, num_metrics: int) -> list[Text | str]:
+def _cells(trial: Trial, num_metrics: int) -> list[Cell]:
     values = [f"{value:.4f}" for value in trial.best] or ["-"] * num_metrics
     return [
         f"{trial.number:03d}",
         _said(trial),
         f"{trial.epoch:.1f}",
         *values,
-        Text(trial.state, STATES[trial.state]),
+        styled(trial.state, STATES[trial.state]),
     ]
 
 
@@ -106,26 +108,28 @@ def _ended(trial: Trial, metrics: tuple[str, ...]) -> str:
 def show_sweep(console: Console, folder: str, summary: dict[str, Any], num_shown: int = 10) -> None:
     """Print the best trials, the gain over the default, what mattered, and where to go on."""
     metrics = [metric["name"] for metric in summary["metrics"]]
-    table = Table(title=f"{summary['name']}: {len(summary['trials'])} trials, by {', '.join(metrics)} on {summary['split']}")
-    table.title_justify = "left"
-    for heading in ("trial", "parameters", *metrics, "epochs", "images/s", "state"):
-        table.add_column(heading, justify="left" if heading in ("parameters", "state") else "right", overflow="fold")
+    title = f"{summary['name']}: {len(summary['trials'])} trials, by {', '.join(metrics)} on {summary['split']}"
+    table = Table(title, title_style="italic", box=box.HEAVY_HEAD)
+    table.number("trial")
+    table.prose("parameters")
+    table.number(*metrics, "epochs", "images/s")
+    table.word("state")
     rows = [row for row in summary["trials"] if row["kind"] != "confirm" and row["values"]]
     sign = -1 if summary["metrics"][0]["mode"] == "max" else 1
     rows.sort(key=lambda row: (row["state"] != "finished", sign * row["values"][metrics[0]]))
     for row in rows[:num_shown]:
-        table.add_row(*_result_cells(row, metrics, is_best=row["number"] == summary["best"]))
-    console.print(table)
+        table.row(*_result_cells(row, metrics, is_best=row["number"] == summary["best"]))
+    show_table(console, table)
     for line in conclusions(summary, folder):
-        console.print(line, soft_wrap=True, markup=False)
+        show_line(console, line)
 
 
-def _result_cells(row: dict[str, Any], metrics: list[str], *, is_best: bool) -> list[str]:
+def _result_cells(row: dict[str, Any], metrics: list[str], *, is_best: bool) -> list[Cell]:
     said = described(row["params"]) + ("  (the run file as it stands)" if row["kind"] == "default" else "")
     values = [f"{row['values'][name]:.4f}" for name in metrics]
     number = f"{row['number']:03d}"
     return [
-        f"[bold]{number}[/bold]" if is_best else number,
+        styled(number, "bold" if is_best else ""),
         said,
         *values,
         f"{row['epochs']:.1f}",

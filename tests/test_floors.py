@@ -9,7 +9,20 @@ from tests import conftest
 PACKAGE = Path(__file__).resolve().parents[1] / "rayprob"
 
 FLOORS = (
-    ("errors", "labels", "spec", "spec_faults", "field_values", "strict_yaml", "storage", "uris", "folders", "choose", "seeds"),
+    (
+        "errors",
+        "labels",
+        "spec",
+        "spec_faults",
+        "field_values",
+        "strict_yaml",
+        "storage",
+        "uris",
+        "folders",
+        "choose",
+        "seeds",
+        "shown",
+    ),
     ("data",),
     ("loader", "probability", "metrics", "predictions"),
     ("models", "bundle"),
@@ -21,6 +34,7 @@ FLOORS = (
         "cli_trained",
         "terminal",
         "console",
+        "console_table",
         "console_data",
         "console_calibrate",
         "console_predict",

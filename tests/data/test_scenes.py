@@ -179,7 +179,7 @@ def test_ctrl_c_stops_all_processes_and_the_same_command_goes_on(tmp_path: Path)
     (tmp_path / "gate").touch()
     _, complaint = process.communicate(timeout=240)
     assert process.returncode == 130, complaint
-    assert "stopped; the same command goes on from there" in complaint
+    assert "stopped; the same command continues from there" in complaint
     assert "Traceback" not in complaint
     drawn = len(list(tmp_path.glob("s/train2014/*.jpg")))
     assert 32 <= drawn < 160

@@ -134,7 +134,7 @@ def test_ctrl_c_saves_and_the_same_command_ends_bit_identical(ray_here: None, ma
     first, _ = process.communicate(timeout=120)
     assert process.returncode == 130, first
     assert "saving at the next step" in first
-    assert "saved; the same command goes on from there" in first
+    assert "saved; the same command continues from there" in first
     stopped_at = latest(list_checkpoints(run.run_folder))
     assert stopped_at
     assert 3 <= stopped_at.step < STEPS

@@ -1,0 +1,96 @@
+"""How text that is not ours is shown: labels, files, runs, parameters and messages of libraries, as they are and on one line.
+
+Widths are in cells, as terminals count them: a Chinese character takes two.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from rich.cells import cell_len
+
+CONTROL = {"Cc", "Cs", "Zl", "Zp"}  # what ends a line or steers a terminal, and halves of characters, which no file can hold
+TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # these reorder the letters around them
+CUT = "…"
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with control characters written as Python writes them, so that a newline becomes `\n` and ESC `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(_escaped(letter) if _steers(letter) else letter for letter in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return `text` as `printable` does, but keep its line breaks: for messages of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def cut(text: str, cells: int) -> str:
+    """Return `text`, or its beginning and an ellipsis, in at most `cells` cells."""
+    return text if cell_len(text) <= cells else _head(text, cells - 1) + CUT
+
+
+def cut_names(names: Iterable[str], cells: int) -> dict[str, str]:
+    """Return each name in at most `cells` cells; names that differ stay different wherever `cells` allow it.
+
+    A name is cut at its end. Where others would then look the same, its beginning stays and the part that tells them apart.
+    """
+    distinct = list(dict.fromkeys(names))
+    shown = {name: cut(name, cells) for name in distinct}
+    for alike in _collisions(shown):
+        shown |= _told_apart(alike, cells)
+    return shown
+
+
+def _told_apart(names: Sequence[str], cells: int) -> dict[str, str]:
+    """Cut names so that each shows the letters from the first place on where not all of them are equal."""
+    first = _shared(names)
+    shown = {name: _from(name, first, cells) for name in names}
+    for alike in _collisions(shown):
+        if len(alike) < len(names):
+            shown |= _told_apart(alike, cells)
+    return shown
+
+
+def _from(name: str, place: int, cells: int) -> str:
+    if cell_len(name) <= cells:
+        return name
+    head = _head(name[:place], (cells - 1) // 2)
+    left = cells - cell_len(head) - 1
+    end = _tail(name, left)
+    return head + CUT + (end if len(name) - len(end) <= place else cut(name[place:], left))
+
+
+def _collisions(shown: dict[str, str]) -> list[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name, text in shown.items():
+        groups.setdefault(text, []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _shared(names: Sequence[str]) -> int:
+    """Return how many letters all names have in common at their beginning."""
+    least, greatest = min(names), max(names)
+    return next((place for place, letter in enumerate(least) if letter != greatest[place]), len(least))
+
+
+def _head(text: str, cells: int) -> str:
+    end = used = 0
+    while end < len(text) and (used := used + cell_len(text[end])) <= cells:
+        end += 1
+    return text[:end]
+
+
+def _tail(text: str, cells: int) -> str:
+    start, used = len(text), 0
+    while start and (used := used + cell_len(text[start - 1])) <= cells:
+        start -= 1
+    return text[start:]
+
+
+def _steers(letter: str) -> bool:
+    return unicodedata.category(letter) in CONTROL or letter in TURNING
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
