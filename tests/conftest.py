@@ -56,9 +56,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the rehearsal out unless it is asked for by name, and put the longest files first."""
-    if "rehearsal" not in config.option.markexpr:
-        items[:] = [item for item in items if item.get_closest_marker("rehearsal") is None]
+    """Leave out what is only for those who ask for it by name, and put the longest files first."""
+    for marker in ("rehearsal", "fuzz"):
+        if marker not in config.option.markexpr:
+            items[:] = [item for item in items if item.get_closest_marker(marker) is None]
     items.sort(key=lambda item: FIRST.index(_file(item.nodeid)) if _file(item.nodeid) in FIRST else len(FIRST))
 
 

@@ -1,0 +1,49 @@
+"""The world that is fuzzed, made once, and verbs that stop where Ray or a cluster would begin."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from rayprob.data.build import in_process
+from rayprob.errors import RunError
+from rayprob.loader.order import Place
+from rayprob.train.job import prepare
+from rayprob.train.loop import Outcome
+from rayprob.train.run import Run
+from tests.fuzz.world import World, make_world
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Everything that verbs read."""
+    return make_world(tmp_path_factory.mktemp("fuzz") / "world")
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards are written here, a run is only made ready, a sweep trains nothing, and no job leaves."""
+    monkeypatch.setattr("rayprob.data.build.on_ray", lambda: in_process)
+    monkeypatch.setattr("rayprob.train.launch.ray_cluster", _four_cpus)
+    monkeypatch.setattr("rayprob.train.launch._follow", _made_ready)
+    monkeypatch.setattr("rayprob.sweep.sweep.ray_cluster", _none)
+    monkeypatch.setattr("rayprob.submit.on_ray.Jobs.__init__", _none)
+
+
+@contextmanager
+def _four_cpus(*_: Any, **__: Any) -> Iterator[dict[str, float]]:
+    yield {"CPU": 4.0}
+
+
+def _made_ready(run: Run, *_: Any) -> Outcome:
+    """Do what a worker does before its first step: build every part, and take over the last checkpoint."""
+    job = prepare(run, Place(), torch.device("cpu"))
+    if job.history:
+        job.history.close()
+    return Outcome("stopped", job.state.progress.step, job.total_steps, None, None)
+
+
+def _none(*_: Any, **__: Any) -> Any:
+    raise RunError("there is no cluster in these tests")

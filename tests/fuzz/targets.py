@@ -1,0 +1,336 @@
+"""What is fuzzed: a file of the world and the verbs that read it, or the options of a verb."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from tests.fuzz.mutate_bytes import damaged, text_mutants
+from tests.fuzz.mutate_json import encoded, json_mutants, line_mutants
+from tests.fuzz.mutate_tables import safetensors_mutants, table_mutants
+from tests.fuzz.odd import ODD_VALUES, arguments
+from tests.fuzz.verdict import Case, State
+
+Cases = st.SearchStrategy[Case]
+Mutants = Callable[[bytes], st.SearchStrategy[bytes]]
+Verb = tuple[str, ...]
+
+INSPECT, VERIFY = ("inspect", "built"), ("verify", "built")
+IN_PARTS = (("inspect", "in-parts", "--json"), ("verify", "in-parts"), ("predict", "run", "in-parts"))
+TRAIN, GO_ON, LR_FIND = ("train", "run.yaml"), ("train", "started.yaml"), ("lr-find", "run.yaml", "--steps", "20")
+EVALUATE, CALIBRATE, REPORT, REFIT = (
+    ("evaluate", "run"),
+    ("calibrate", "run"),
+    ("report", "run"),
+    ("refit", "run", "--set", "epochs=1"),
+)
+PREDICT = ("predict", "run", "images", "--query", "P(red | !blue)", "--evidence", "green=1")
+PREDICT_MIXTURE = ("predict", "mixture", "images", "--rule", "recall@0.1", "--json", "--mc-dropout", "2")
+TABLE = ("predict", "run", "images", "--parquet", "table.parquet")
+TUNE, SWEEP_PAGE, THRESHOLDS = ("tune", "sweep.yaml"), ("report", "sweep"), ("tune", "thresholds.yaml")
+SHARD, SUBMIT = ("shard", "recipe.yaml", "--set", "target=anew"), ("submit", "run.yaml", "--no-wait")
+DATASET_VERBS = (INSPECT, VERIFY, ("predict", "run", "built"), EVALUATE, ("train", "run.yaml", "--set", "folder=new"))
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to fuzz. `share` is how many inputs of the fast selection are spent on it; 0 where one takes seconds."""
+
+    name: str
+    cases: Callable[[Path], Cases]
+    share: int = 6
+
+
+def file_target(name: str, path: str, verbs: Sequence[Verb], *mutants: Mutants, share: int = 6) -> Target:
+    """Fuzz one file by all of the mutants, and by what may stand in its place."""
+
+    def cases(root: Path) -> Cases:
+        (file,) = root.glob(path)
+        content, place = file.read_bytes(), str(file.relative_to(root))
+        contents = st.one_of(*(mutant(content) for mutant in mutants), st.sampled_from([*State, b"", b"\0" * 64]))
+        return st.builds(lambda verb, content: Case(verb, {place: content}), st.sampled_from(verbs), contents)
+
+    return Target(name, cases, share)
+
+
+def with_sum(
+    path: str, described: str, key: Sequence[str], mutants: Mutants
+) -> Callable[[Path], st.SearchStrategy[dict[str, bytes]]]:
+    """Return mutants of a file together with the JSON file that states its sha256, so that only its content can be wrong."""
+
+    def files(root: Path) -> st.SearchStrategy[dict[str, bytes]]:
+        document = json.loads((root / described).read_bytes())
+
+        def both(content: bytes) -> dict[str, bytes]:
+            node = document
+            for part in key[:-1]:
+                node = node[part]
+            node[key[-1]] = hashlib.sha256(content).hexdigest()
+            return {path: content, described: json.dumps(document).encode()}
+
+        return mutants((root / path).read_bytes()).map(both)
+
+    return files
+
+
+def summed_target(
+    name: str, path: str, described: str, key: Sequence[str], verbs: Sequence[Verb], mutants: Mutants, share: int = 6
+) -> Target:
+    """Fuzz a file whose sha256 stands in another one, and is made to fit."""
+    files = with_sum(path, described, key, mutants)
+    return Target(name, lambda root: st.builds(Case, st.sampled_from(verbs), files(root)), share)
+
+
+def options_target(name: str, calls: Sequence[Verb], share: int = 10) -> Target:
+    """Fuzz the words of calls: each `?` in one is any text."""
+
+    def filled(call: Verb) -> Cases:
+        words = [arguments if word == "?" else st.just(word) for word in call]
+        return st.tuples(*words).map(Case)
+
+    return Target(name, lambda root: st.one_of(*map(filled, calls)), share)
+
+
+def set_target(name: str, verb: Verb, share: int = 10) -> Target:
+    """Fuzz `--set KEY=VALUE` with the keys that the file has, or has not."""
+
+    def cases(root: Path) -> Cases:
+        keys = [
+            "seed",
+            "name",
+            "folder",
+            "data.root",
+            "stream.lanes",
+            "model.backbone",
+            "model.weights",
+            "loss.name",
+            "duration",
+        ]
+        keys += ["placement.num_workers", "transforms.train.name", "optimizer.lr", "schedule.name", "evaluation.every.epochs"]
+        keys += [
+            "search.space",
+            "search.metric",
+            "search.trials",
+            "splits.train.images",
+            "holdout.fraction",
+            "target",
+            "x",
+            "a.b",
+        ]
+        values = st.one_of(arguments, st.sampled_from(ODD_VALUES).map(encoded).map(bytes.decode))
+        pairs = st.builds(lambda key, value: f"{key}={value}", st.sampled_from(keys), values)
+        sets = st.lists(st.one_of(pairs, arguments), min_size=1, max_size=3)
+        return sets.map(lambda sets: Case((*verb, *(word for pair in sets for word in ("--set", pair)))))
+
+    return Target(name, cases, share)
+
+
+def part_way_table(root: Path) -> Cases:
+    """A table of predictions that was begun: another plan, or parts that are none."""
+    rows = json.dumps({"images": 3, "queries": [], "part_images": 1024}).encode()
+    plans = st.one_of(json_mutants(rows), st.sampled_from(list(State)))
+    parts = st.one_of(table_mutants((root / "run/predictions/val.parquet").read_bytes()), st.sampled_from([*State, b""]))
+    places = st.sampled_from(["table.parquet", "table.parquet.parts/plan.json", "table.parquet.parts/part-000000.parquet"])
+    return st.builds(lambda place, content: Case(TABLE, {place: content}), places, st.one_of(plans, parts))
+
+
+TARGETS = (
+    file_target("run file", "run.yaml", (TRAIN, SUBMIT), text_mutants, share=16),
+    file_target(
+        "run file that extends", "run.yaml", (TRAIN,), lambda content: text_mutants(b"extends: sweep.yaml\n" + content)
+    ),
+    file_target("sweep file", "sweep.yaml", (TUNE, SUBMIT), text_mutants, share=12),
+    file_target(
+        "thresholds file", "thresholds.yaml", (THRESHOLDS, ("submit", "thresholds.yaml", "--no-wait")), text_mutants, share=4
+    ),
+    file_target("recipe", "recipe.yaml", (SHARD,), text_mutants, share=8),
+    file_target("annotations", "source/val.json", (SHARD,), json_mutants, text_mutants, share=8),
+    file_target("dataset.json", "built/dataset.json", DATASET_VERBS, json_mutants, text_mutants, share=16),
+    file_target("dataset.json in parts", "in-parts/dataset.json", IN_PARTS, json_mutants, share=8),
+    file_target("labels.json", "built/labels.json", DATASET_VERBS, json_mutants, text_mutants, share=8),
+    file_target("manifest bytes", "built/manifest.parquet", DATASET_VERBS, damaged, share=6),
+    summed_target(
+        "manifest", "built/manifest.parquet", "built/dataset.json", ["manifest_sha256"], DATASET_VERBS, table_mutants, 16
+    ),
+    summed_target(
+        "shards.parquet", "in-parts/shards.parquet", "in-parts/dataset.json", ["shards_sha256"], IN_PARTS, table_mutants, 8
+    ),
+    file_target("shard", "built/val-000000.tar", (VERIFY, ("predict", "run", "built"), EVALUATE), damaged, share=6),
+    file_target("image", "images/photo-1.jpg", (PREDICT, TABLE), damaged, share=6),
+    file_target(
+        "bundle.json",
+        "run/bundle/bundle.json",
+        (PREDICT, EVALUATE, CALIBRATE, REPORT, REFIT),
+        json_mutants,
+        text_mutants,
+        share=12,
+    ),
+    file_target("bundle.json of a mixture", "mixture/bundle/bundle.json", (PREDICT_MIXTURE,), json_mutants, share=8),
+    summed_target(
+        "weights",
+        "run/bundle/weights.safetensors",
+        "run/bundle/bundle.json",
+        ["files", "weights.safetensors"],
+        (PREDICT,),
+        safetensors_mutants,
+        4,
+    ),
+    summed_target(
+        "calibrator",
+        "run/bundle/calibrator.safetensors",
+        "run/bundle/bundle.json",
+        ["files", "calibrator.safetensors"],
+        (PREDICT, REPORT),
+        safetensors_mutants,
+        6,
+    ),
+    summed_target(
+        "calibrator of a mixture",
+        "mixture/bundle/calibrator.safetensors",
+        "mixture/bundle/bundle.json",
+        ["files", "calibrator.safetensors"],
+        (PREDICT_MIXTURE,),
+        safetensors_mutants,
+        6,
+    ),
+    file_target(
+        "holdout predictions",
+        "run/predictions/holdout.parquet",
+        (CALIBRATE, REPORT, THRESHOLDS, EVALUATE),
+        table_mutants,
+        damaged,
+        share=12,
+    ),
+    file_target(
+        "val predictions", "run/predictions/val.parquet", (CALIBRATE, REPORT, THRESHOLDS), table_mutants, damaged, share=8
+    ),
+    file_target(
+        "mixture predictions",
+        "mixture/predictions/holdout.parquet",
+        (("calibrate", "mixture"), ("report", "mixture")),
+        table_mutants,
+        share=6,
+    ),
+    Target("table of predictions", part_way_table, 8),
+    file_target("run.yaml of a run", "run/run.yaml", (EVALUATE, CALIBRATE, REPORT, REFIT), text_mutants, share=8),
+    file_target("run.json", "started/run.json", (GO_ON,), json_mutants, text_mutants, share=8),
+    file_target("history", "started/metrics.jsonl", (GO_ON,), line_mutants, text_mutants, share=8),
+    file_target("history of a report", "run/metrics.jsonl", (REPORT,), line_mutants, text_mutants, share=6),
+    file_target("calibration.json", "run/calibration.json", (REPORT, EVALUATE), json_mutants, text_mutants, share=6),
+    file_target(
+        "checkpoint's progress", "started/checkpoints/step-00000002.json", (GO_ON,), json_mutants, text_mutants, share=6
+    ),
+    summed_target(
+        "checkpoint",
+        "started/checkpoints/step-00000002.pt",
+        "started/checkpoints/step-00000002.json",
+        ["sha256"],
+        (GO_ON,),
+        damaged,
+        4,
+    ),
+    file_target("features", "run/features/train-*", (REFIT,), safetensors_mutants, share=0),
+    file_target("ledger", "sweep/ledger.jsonl", (TUNE,), line_mutants, text_mutants, share=8),
+    file_target("sweep.json", "sweep/sweep.json", (TUNE,), json_mutants, text_mutants, share=4),
+    file_target("summary.json", "sweep/summary.json", (TUNE, SWEEP_PAGE), json_mutants, text_mutants, share=8),
+    file_target("history of a trial", "sweep/trials/001/metrics.jsonl", (TUNE,), line_mutants, share=4),
+    file_target("run.yaml of a trial", "sweep/trials/001/run.yaml", (TUNE,), text_mutants, share=4),
+    options_target(
+        "words of scenes",
+        (
+            ("scenes", "drawn", "--train", "?", "--val", "2", "--size", "32", "--processes", "1"),
+            (
+                "scenes",
+                "?",
+                "--train",
+                "2",
+                "--val",
+                "2",
+                "--size",
+                "?",
+                "--labels",
+                "?",
+                "--seed",
+                "?",
+                "--label-noise",
+                "?",
+                "--processes",
+                "?",
+            ),
+        ),
+        share=8,
+    ),
+    options_target(
+        "words of shard, verify and inspect",
+        (
+            ("shard", "?"),
+            ("shard", "recipe.yaml", "--set", "?"),
+            ("verify", "?"),
+            ("inspect", "?"),
+            ("inspect", "built", "--top", "?", "--json"),
+        ),
+    ),
+    options_target(
+        "words of train and tune",
+        (
+            ("train", "?"),
+            ("tune", "?"),
+            ("submit", "?"),
+            ("submit", "run.yaml", "--env", "?", "--id", "?", "--no-wait"),
+            ("lr-find", "run.yaml", "--from", "?", "--to", "?", "--steps", "?"),
+        ),
+    ),
+    options_target(
+        "words of evaluate and calibrate",
+        (
+            ("evaluate", "?"),
+            ("evaluate", "run", "--split", "?"),
+            ("calibrate", "?"),
+            ("calibrate", "run", "--method", "?"),
+            ("calibrate", "run", "--precision", "?", "--smoothing", "?"),
+            ("calibrate", "run", "--objective", "?", "--alpha", "?"),
+        ),
+    ),
+    options_target(
+        "words of predict",
+        (
+            ("predict", "?", "?"),
+            ("predict", "run", "?"),
+            ("predict", "run", "images", "--top", "?", "--batch", "?"),
+            ("predict", "run", "images", "--rule", "?", "--mc-dropout", "?"),
+            ("predict", "run", "built", "--split", "?"),
+            ("predict", "run", "images", "--ensemble", "?"),
+            ("predict", "run", "images", "--parquet", "?"),
+            ("predict", "run", "images/photo-1.jpg", "--figure", "?"),
+        ),
+        share=14,
+    ),
+    options_target(
+        "queries",
+        (
+            ("predict", "mixture", "images/photo-1.jpg", "--query", "?"),
+            ("predict", "mixture", "images/photo-1.jpg", "--evidence", "?"),
+            ("predict", "run", "images/photo-1.jpg", "--query", "?", "--evidence", "?"),
+        ),
+        share=14,
+    ),
+    options_target(
+        "words of refit, export and report",
+        (
+            ("refit", "?"),
+            ("refit", "run", "--set", "?"),
+            ("refit", "run", "--name", "?", "--set", "epochs=?"),
+            ("report", "?"),
+            ("report", "run", "--split", "?"),
+            ("report", "run", "--out", "?"),
+            ("export", "?", "--onnx", "x.onnx"),
+        ),
+    ),
+    options_target("words of doctor", (("doctor", "--cache-dir", "?", "--json"), ("doctor", "--storage", "?")), share=0),
+    set_target("--set of train", TRAIN),
+    set_target("--set of tune", TUNE),
+    set_target("--set of shard", SHARD, share=4),
+)
