@@ -5,10 +5,10 @@ import json
 import typer
 from rich.console import Console
 
-from rayprob import storage
 from rayprob.console import sample_progress
 from rayprob.console_table import Bar, Table, show_table
-from rayprob.predict.figure import file_names, write_figure
+from rayprob.predict.figure import write_figure
+from rayprob.predict.figure_files import FigureFiles
 from rayprob.predict.on_ray import write_table_on_ray
 from rayprob.predict.predict import Job
 from rayprob.predict.record import Record, Rejected
@@ -26,8 +26,8 @@ def show_outcomes(out: Console, err: Console, job: Job, *, as_json: bool, figure
     asking, images = job.open()
     show = _show_json if as_json else show_record if len(images) == 1 else show_lines
     num_rejected = 0
-    names = file_names(image.name for image in images)
-    for outcome, name in zip(asking.outcomes(images), names, strict=True):
+    files = FigureFiles(figures) if figures else None
+    for outcome in asking.outcomes(images):
         if isinstance(outcome, Rejected):
             num_rejected += 1
             show_line(err, str(outcome), style="red")
@@ -35,10 +35,10 @@ def show_outcomes(out: Console, err: Console, job: Job, *, as_json: bool, figure
                 typer.echo(json.dumps(outcome.to_dict()))
             continue
         show(out, outcome)
-        if figures:
-            write_figure(outcome, storage.join(figures, name))
-    if figures and not as_json:
-        show_line(out, f"figures: {figures}")
+        if files:
+            write_figure(outcome, files.path_for(outcome.image))
+    if files:
+        show_line(err if as_json else out, f"figures: {files.summary()}")
     return num_rejected, len(images)
 
 

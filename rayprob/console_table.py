@@ -138,16 +138,16 @@ def show_table(console: Console, table: Table) -> None:
 
 def _shown(column: Column, width: int) -> Iterator[Text]:
     names = [cell for cell in column.cells if isinstance(cell, str)] if column.kind == "name" else []
-    cut = cut_names(names, width)
+    cut = iter(cut_names(names, width))
     for cell in column.cells:
         if isinstance(cell, Bar):
             yield Text("█" * round(cell.share * width), cell.style)
         else:
-            yield cell if isinstance(cell, Text) else Text(cut.get(cell, cell))
+            yield cell if isinstance(cell, Text) else Text(next(cut, cell))
 
 
 def _heading(heading: str, width: int) -> Text:
-    cut = cut_names(heading.split(), width)
+    cut = dict(zip(heading.split(), cut_names(heading.split(), width), strict=True))
     return Text("\n".join(" ".join(cut[word] for word in line.split()) for line in heading.split("\n")))
 
 

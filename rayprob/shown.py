@@ -30,16 +30,38 @@ def cut(text: str, cells: int) -> str:
     return text if cell_len(text) <= cells else _head(text, cells - 1) + CUT
 
 
-def cut_names(names: Iterable[str], cells: int) -> dict[str, str]:
+def cut_names(names: Iterable[str], cells: int) -> list[str]:
     """Return each name in at most `cells` cells; names that differ stay different wherever `cells` allow it.
 
     A name is cut at its end. Where others would then look the same, its beginning stays and the part that tells them apart.
     """
-    distinct = list(dict.fromkeys(names))
-    shown = {name: cut(name, cells) for name in distinct}
+    names = list(names)
+    shown = {name: cut(name, cells) for name in names}
     for alike in _collisions(shown):
         shown |= _told_apart(alike, cells)
-    return shown
+    return [shown[name] for name in names]
+
+
+def wrapped(text: str, cells: int, most_lines: int) -> list[str]:
+    """Return `text` in lines of at most `cells` cells, broken at blanks where there are some; a last line too many is cut."""
+    lines = [""]
+    for word in text.split(" "):
+        if len(lines) > most_lines:
+            break
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if cell_len(joined) <= cells:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        while len(lines) <= most_lines and cell_len(word) > cells:
+            lines[-1] = _head(word, cells)
+            word = word[len(lines[-1]) :]
+            lines.append("")
+        lines[-1] = word
+    if len(lines) <= most_lines:
+        return lines
+    return [*lines[: most_lines - 1], _head(lines[most_lines - 1], cells - 1) + CUT]
 
 
 def _told_apart(names: Sequence[str], cells: int) -> dict[str, str]:

@@ -22,6 +22,7 @@ FLOORS = (
         "choose",
         "seeds",
         "shown",
+        "figures",
     ),
     ("data",),
     ("loader", "probability", "metrics", "predictions"),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from rayprob.shown import cut, cut_names, printable, printable_lines
+from rayprob.shown import cut, cut_names, printable, printable_lines, wrapped
 
 
 @pytest.mark.parametrize(
@@ -38,20 +38,27 @@ def test_a_cut_name_counts_cells_and_not_letters() -> None:
 def test_names_alike_at_the_beginning_show_where_they_differ() -> None:
     long = "a very long beginning of a label, "
     found = cut_names([f"{long}open", f"{long}closed", "cat", "a very different name that is long"], 16)
-    assert list(found.values()) == ["a very …el, open", "a very …, closed", "cat", "a very differen…"]
+    assert found == ["a very …el, open", "a very …, closed", "cat", "a very differen…"]
     middle = cut_names(["x" * 30 + "1" + "y" * 30, "x" * 30 + "2" + "y" * 30], 12)
-    assert list(middle.values()) == ["xxxxx…1yyyy…", "xxxxx…2yyyy…"]
+    assert middle == ["xxxxx…1yyyy…", "xxxxx…2yyyy…"]
 
 
 @given(st.lists(st.text("ab漢e\u0301", max_size=30), unique=True, max_size=12), st.integers(5, 20))
 def test_no_cut_name_is_wider_than_asked(names: list[str], cells: int) -> None:
     found = cut_names(names, cells)
-    assert list(found) == names
-    assert all(cell_len(text) <= cells for text in found.values())
-    assert all(found[name] == name for name in names if cell_len(name) <= cells)
+    assert all(cell_len(text) <= cells for text in found)
+    assert all(text == name for name, text in zip(names, found, strict=True) if cell_len(name) <= cells)
 
 
 @given(st.integers(0, 2**40 - 1), st.integers(0, 2**40 - 1))
 def test_two_names_that_differ_are_cut_to_two_that_differ(first: int, second: int) -> None:
     names = {f"{number:040b}" for number in (first, second)}
-    assert len(set(cut_names(names, 10).values())) == len(names)
+    assert len(set(cut_names(names, 10))) == len(names)
+
+
+def test_text_is_wrapped_in_cells_at_blanks_and_inside_long_words() -> None:
+    assert wrapped("a bc def", 4, 9) == ["a bc", "def"]
+    assert wrapped("漢字漢字", 5, 9) == ["漢字", "漢字"]
+    assert wrapped("abcdefghij k", 4, 9) == ["abcd", "efgh", "ij k"]
+    assert wrapped("ab cd ef gh", 5, 1) == ["ab c…"]
+    assert wrapped("", 5, 1) == [""]

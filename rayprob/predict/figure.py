@@ -1,7 +1,6 @@
 """`--figure DIR`: one PNG an image, the image on the left, bars of its marginals and of the answers on the right."""
 
-import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 import cv2
@@ -11,42 +10,38 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from rayprob import storage
+from rayprob.figures import literal, rendered
 from rayprob.loader.randaugment import Image as Pixels
+from rayprob.predict.figure_files import MARK, mark_of
 from rayprob.predict.pixels import read_pixels
 from rayprob.predict.record import LabelLine, Record
+from rayprob.shown import cut_names, printable, wrapped
 
 INK, QUIET, RULE = "#1f2933", "#616e7c", "#e4e7eb"
 CHOSEN, OTHER, KNOWN, ANSWER = "#2166ac", "#b9cfe4", "#d9902f", "#5b8c5a"
 SMALL = 8.5
 MOST_LABELS = 12
-HEADLINE_COLUMNS, TEXT_COLUMNS, QUERY_COLUMNS = 105, 88, 27
+HEADLINE_CELLS, TEXT_CELLS, QUERY_CELLS, LABEL_CELLS = 105, 88, 27, 30
+MOST_LINES = 6  # of one text
 MOST_SETS = 3
 SHOWN_PX = 900
 DPI = 130
 ROW_INCHES, LEAST_INCHES = 0.29, 4.2
 
 
-def file_names(names: Iterable[str]) -> Iterator[str]:
-    """Yield a PNG name for each image: its own name, with a number where another has it already."""
-    taken: dict[str, int] = {}
-    for name in names:
-        stem = PurePosixPath(name).stem or "image"
-        taken[stem] = taken.get(stem, 0) + 1
-        yield f"{stem}.png" if taken[stem] == 1 else f"{stem}-{taken[stem]}.png"
-
-
 def write_figure(record: Record, path: str) -> None:
     """Draw what is said of an image beside it, and write it to a path or URI. Raises StorageError."""
     figure = draw(record, _shown(read_pixels(record.image.read())))
-    with storage.atomic_writer(path) as file:
-        figure.savefig(file, format="png", dpi=DPI, facecolor="white")
+    about = {MARK: mark_of(record.image)}
+    storage.write_bytes(path, rendered(figure, format="png", dpi=DPI, facecolor="white", metadata=about))
 
 
+@literal()
 def draw(record: Record, pixels: Pixels) -> Figure:
     """Return the figure of an image and what is said of it."""
     num_labels, num_answers = len(_listed(record)), len(record.answers)
     rows = num_labels + (num_answers + 1.6 if num_answers else 0)
-    headline = textwrap.wrap(", ".join(record.label_set) or "no label", HEADLINE_COLUMNS)
+    headline = wrapped(_listing(record.label_set) or "no label", HEADLINE_CELLS, MOST_LINES)
     height_inches = max(LEAST_INCHES, rows * ROW_INCHES + 1.2) + 0.3 * len(headline)
     figure = Figure(figsize=(11, height_inches), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, wspace=0.03))
     FigureCanvasAgg(figure)
@@ -67,8 +62,9 @@ def _image(axes: Axes, pixels: Pixels, record: Record) -> None:
     axes.imshow(pixels)
     axes.set_axis_off()
     axes.set_anchor("NW")
-    axes.set_title(PurePosixPath(record.image.name).name, loc="left", fontsize=SMALL, color=QUIET)
-    below = [line for text in _facts(record) for line in textwrap.wrap(text, TEXT_COLUMNS, subsequent_indent="    ")]
+    name = printable(PurePosixPath(record.image.name).name)
+    axes.set_title("\n".join(wrapped(name, TEXT_CELLS, MOST_LINES)), loc="left", fontsize=SMALL, color=QUIET)
+    below = [line for text in _facts(record) for line in _indented(text)]
     text = axes.text(0, -0.02, "\n".join(below), transform=axes.transAxes, va="top", fontsize=SMALL, color=QUIET)
     text.set_linespacing(1.45)
 
@@ -87,7 +83,7 @@ def _labels(axes: Axes, record: Record) -> None:
             axes.plot([doubt.lowest, doubt.highest], [place] * 2, color=INK, linewidth=1.1, alpha=0.75)
             end = max(end, doubt.highest)
         _value(axes, place, end, f"{line.marginal:.2f}" + ("  known" if known else ""))
-    _rows(axes, [textwrap.shorten(line.label, 30, placeholder="…") for line in lines])
+    _rows(axes, cut_names([printable(line.label) for line in lines], LABEL_CELLS))
     axes.set_title(_caption(record), loc="left", fontsize=SMALL, color=QUIET, linespacing=1.4)
 
 
@@ -104,9 +100,10 @@ def _answers(axes: Axes, record: Record) -> None:
     for place, answer in enumerate(record.answers):
         text = "no answer" if answer.probability is None else f"{answer.probability:.3g}"
         _value(axes, place, answer.probability or 0.0, text)
-    _rows(axes, ["\n".join(textwrap.wrap(answer.query, QUERY_COLUMNS)[:2]) for answer in record.answers])
+    _rows(axes, ["\n".join(wrapped(printable(answer.query), QUERY_CELLS, 2)) for answer in record.answers])
     known = f", given {_evidence(record)}" if record.evidence else ""
-    axes.set_title(f"answers{known}", loc="left", fontsize=SMALL, color=QUIET)
+    title = wrapped(f"answers{known}", TEXT_CELLS, MOST_LINES)
+    axes.set_title("\n".join(title), loc="left", fontsize=SMALL, color=QUIET)
 
 
 def _rows(axes: Axes, names: list[str]) -> None:
@@ -135,7 +132,7 @@ def _facts(record: Record) -> list[str]:
     lines = [f"label set by {record.rule}" + (f": {record.guarantee}" if record.guarantee else "")]
     if record.top_sets:
         lines.append("most probable label sets:")
-        lines += [f"  {line.probability:.3f}  {{{', '.join(line.labels)}}}" for line in record.top_sets[:MOST_SETS]]
+        lines += [f"{line.probability:.3f}  {{{_listing(line.labels)}}}" for line in record.top_sets[:MOST_SETS]]
     lines.append(f"entropy {record.entropy_nats:.2f} nats")
     if record.uncertainty:
         doubt = record.uncertainty
@@ -150,7 +147,16 @@ def _caption(record: Record) -> str:
 
 
 def _evidence(record: Record) -> str:
-    return ", ".join(label if is_present else f"!{label}" for label, is_present in record.evidence.items())
+    return _listing(label if is_present else f"!{label}" for label, is_present in record.evidence.items())
+
+
+def _listing(labels: Iterable[str]) -> str:
+    return ", ".join(cut_names(map(printable, labels), HEADLINE_CELLS))
+
+
+def _indented(text: str) -> list[str]:
+    first, *others = wrapped(text, TEXT_CELLS, MOST_LINES)
+    return [first, *(f"    {line}" for line in others)]
 
 
 def _shown(pixels: Pixels) -> Pixels:

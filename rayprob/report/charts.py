@@ -1,6 +1,7 @@
 """The page's charts: plain values in, inline SVG out. Each has a description for those who do not see it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -13,10 +14,12 @@ from rayprob.report.curves import Line, ThresholdChart
 from rayprob.report.judged import Floats
 from rayprob.report.labels import LabelRow
 from rayprob.report.svg import INKS, drawing, to_svg
+from rayprob.shown import cut, cut_names
 
 SERIES = ("one", "two", "three", "four")
 NAMED_POINTS = 5
 SMOOTH_POINTS = 12
+MOST_LETTERS = 16  # of a name beside an axis
 COUNTS = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else "")  # matplotlib's own would write formulas
 
 
@@ -49,12 +52,15 @@ def precision_recall(lines: Sequence[Line], description: str) -> Markup:
     """Return precision against recall; the first line is the pooled one."""
     with drawing(460, 320) as figure:
         axes = figure.subplots()
-        for line, ink in zip(lines, SERIES, strict=False):
-            axes.plot(line.x, line.y, color=INKS[ink], label=line.name, linewidth=2.2 if ink == "one" else 1.4)
+        shown = list(zip(lines, SERIES, strict=False))
+        drawn = [axes.plot(line.x, line.y, color=INKS[ink], linewidth=2.2 if ink == "one" else 1.4)[0] for line, ink in shown]
         _unit_square(axes)
         axes.set_xlabel("recall")
         axes.set_ylabel("precision")
-        figure.legend(loc="outside upper left", ncols=2, labelcolor=INKS["muted"], handlelength=1.4, borderaxespad=0)
+        # matplotlib leaves out names that begin with "_", but not those given to the legend itself.
+        names = [line.name for line, _ in shown]
+        place: Any = {"loc": "outside upper left", "ncols": 2, "handlelength": 1.4, "borderaxespad": 0}
+        figure.legend(drawn, names, labelcolor=INKS["muted"], **place)
         return to_svg(figure, "pr", description)
 
 
@@ -161,15 +167,16 @@ def heat_map(values_MM: Floats, names: Sequence[str], name: str, description: st
         axes.set_aspect("equal")
         axes.grid(False)
         axes.spines[:].set_visible(False)
-        axes.set_xticks(range(size), [shortened(text) for text in names], rotation=90, fontsize=9)
-        axes.set_yticks(range(size), [shortened(text) for text in names], fontsize=9)
+        short = cut_names(names, MOST_LETTERS)
+        axes.set_xticks(range(size), short, rotation=90, fontsize=9)
+        axes.set_yticks(range(size), short, fontsize=9)
         axes.tick_params(length=0)
         return to_svg(figure, name, description, titles)
 
 
-def shortened(name: str, most: int = 16) -> str:
+def shortened(name: str, most: int = MOST_LETTERS) -> str:
     """Return a name that fits beside an axis."""
-    return name if len(name) <= most else name[: most - 1] + "…"
+    return cut(name, most)
 
 
 def _unit_square(axes: Axes) -> None:

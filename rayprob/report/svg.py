@@ -4,7 +4,6 @@ Figures are drawn with the sentinel colours of INKS; in the page they become `va
 Everything that a strict Content-Security-Policy would refuse (style attributes and elements) becomes plain attributes.
 """
 
-import io
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from typing import Any
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
+
+from rayprob.figures import LITERAL, rendered
 
 INKS = {
     "ink": "#010101",
@@ -26,8 +27,8 @@ INKS = {
 }
 FONT_PX = 10
 RC: Any = {
+    **LITERAL,
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a label may hold a dollar sign
     "font.size": FONT_PX,
     "axes.titlesize": FONT_PX,
     "axes.edgecolor": INKS["grid"],
@@ -67,9 +68,8 @@ def drawing(width_px: float = 460, height_px: float = 290) -> Iterator[Figure]:
 def to_svg(figure: Figure, name: str, description: str, titles: Mapping[str, str] | None = None) -> Markup:
     """Return the figure as an SVG element whose ids begin with `name`; `titles` gives artists, by gid, a tooltip."""
     with mpl.rc_context({**RC, "svg.hashsalt": name}):
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    root = ET.fromstring(buffer.getvalue())
+        content = rendered(figure, keeps_text=True, format="svg", metadata={"Date": None})
+    root = ET.fromstring(content)
     _clean(root, name, titles or {})
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": description, "class": "chart"}
     return Markup(ET.tostring(root, encoding="unicode"))  # ElementTree has escaped every text

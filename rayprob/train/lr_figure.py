@@ -4,8 +4,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from rayprob import storage
+from rayprob.figures import literal, rendered
 from rayprob.train.lr_range import LrRange
 
 INK, QUIET, RULE = "#1f2933", "#616e7c", "#e4e7eb"
@@ -15,11 +17,10 @@ DPI = 130
 
 def write_figure(found: LrRange, title: str, path: str) -> None:
     """Draw a range test and write it as PNG to a path or URI. Raises StorageError."""
-    figure = draw(found, title)
-    with storage.atomic_writer(path) as file:
-        figure.savefig(file, format="png", dpi=DPI, facecolor="white")
+    storage.write_bytes(path, rendered(draw(found, title), format="png", dpi=DPI, facecolor="white"))
 
 
+@literal()
 def draw(found: LrRange, title: str) -> Figure:
     """Return the figure."""
     figure = Figure(figsize=(8, 4.6), layout="constrained")
@@ -47,6 +48,8 @@ def _frame(axes: Axes, found: LrRange) -> None:
     start, bottom = found.smoothed[0], min(found.smoothed)
     early = [loss for lr, loss in zip(found.lrs, found.losses, strict=True) if lr <= found.lowest]
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(LogFormatter())  # the default one writes formulas
+    axes.xaxis.set_minor_formatter(LogFormatter())
     axes.set_ylim(min(bottom, *early) - 0.3 * (start - bottom), max(start + 1.5 * (start - bottom), *early))
     axes.set_xlabel("optimizer.lr", color=QUIET)
     axes.set_ylabel("loss", color=QUIET)

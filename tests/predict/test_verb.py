@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from rayprob.cli import app
 from rayprob.errors import BundleError, ModelError, RayprobError, SpecError, StorageError
-from rayprob.predict.figure import file_names
 
 QUERY = "P(fork | dining table, !person)"
 
@@ -92,11 +91,6 @@ def test_a_figure_is_drawn_for_each_image(bundle_path: str, photos: Path, tmp_pa
         assert figure.width == 11 * 130
         colours = {colour for _, colour in figure.convert("RGB").getcolors(2**24) or []}
     assert {(0xD9, 0x90, 0x2F), (0x21, 0x66, 0xAC)} <= colours  # the bars of what is known and of what is chosen
-
-
-def test_figures_of_images_with_one_name_get_numbers() -> None:
-    names = ["a/x.jpg", "b/x.png", "s3://bucket/y.jpg", "c/x.jpg"]
-    assert list(file_names(names)) == ["x.png", "x-2.png", "y.png", "x-3.png"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""Where figures lie: one PNG for each image, under the image's own name, in a folder that may hold earlier figures.
+
+A figure carries a mark of its image, so that the same command replaces its own figures and touches nobody else's file.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from rayprob import storage
+from rayprob.predict.images import Image
+from rayprob.predict.predict import absolute
+
+MARK = "rayprob image"  # the key of a PNG's text
+MARK_BYTES = 4096  # at the beginning of a file, where its mark stands
+MOST_BYTES = 200  # of a name: file systems take 255, and a file that is being written has a longer one
+NUMBERED = re.compile(r"(.+)-\d+")
+
+
+class FigureFiles:
+    """Names the files of one call in a folder, and counts what a person should hear of."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._there = {_key(name): name for name in storage.list_names(folder) if name.lower().endswith(".png")}
+        self._families = _families(self._there)
+        self._marks: dict[str, bytes] = {}
+        self._given: set[str] = set()
+        self._next: dict[str, int] = {}
+        self.num_replaced = 0
+        self.num_numbered = 0
+
+    def path_for(self, image: Image) -> str:
+        """Return where the figure of an image belongs: over its earlier one, or under a name that no file has yet.
+
+        Names that differ only in case count as one, for some disks have it so. Deterministic: the folder and the images asked
+        for so far decide.
+        """
+        stem = file_stem(image.name)
+        name = self._own(stem, mark_of(image).encode()) or self._free(stem)
+        self._given.add(_key(name))
+        self.num_replaced += _key(name) in self._there
+        self.num_numbered += _key(name) != _key(f"{stem}.png")
+        return storage.join(self._folder, name)
+
+    def summary(self) -> str:
+        """Return in a line how many figures were written, which replaced others, and why some have numbers."""
+        parts = [f"{self._folder}: {len(self._given):,} written"]
+        if self.num_replaced:
+            parts.append(f"{self.num_replaced:,} in place of an earlier figure of the same image")
+        if self.num_numbered:
+            parts.append(f"{self.num_numbered:,} with a number, because another image or file has the name")
+        return ", ".join(parts)
+
+    def _own(self, stem: str, mark: bytes) -> str | None:
+        """Return the file in the folder that is this image's figure from an earlier call."""
+        family = [key for key in self._families.get(_key(stem), ()) if key not in self._given]
+        return next((self._there[key] for key in family if mark in self._mark(key)), None)
+
+    def _free(self, stem: str) -> str:
+        number = self._next.get(_key(stem), 1)
+        while self._is_taken(name := f"{stem}-{number}.png" if number > 1 else f"{stem}.png"):
+            number += 1
+        self._next[_key(stem)] = number
+        return name
+
+    def _is_taken(self, name: str) -> bool:
+        return _key(name) in self._given or _key(name) in self._there
+
+    def _mark(self, key: str) -> bytes:
+        if key not in self._marks:
+            uri = storage.join(self._folder, self._there[key])
+            self._marks[key] = storage.read_bytes(uri, 0, min(MARK_BYTES, storage.size_bytes(uri)))
+        return self._marks[key]
+
+
+def mark_of(image: Image) -> str:
+    """Return what tells an image from all others: 32 hex digits of where it lies, the same from any working directory."""
+    return hashlib.sha256(absolute(image.name).encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def file_stem(name: str) -> str:
+    """Return a name for a file made of an image's, without suffix: not hidden, not too long, without control characters."""
+    stem = "".join("_" if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in PurePosixPath(name).stem)
+    short = stem.lstrip(".").encode()[:MOST_BYTES].decode(errors="ignore")
+    return short or "image"
+
+
+def _key(name: str) -> str:
+    """Return what two names share that are one file on some disk: case, and how accents are written."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _families(keys: Iterable[str]) -> dict[str, list[str]]:
+    """Return, by stem, the files that may be figures of images with that stem: STEM.png and STEM-NUMBER.png."""
+    families: dict[str, list[str]] = {}
+    for key in keys:
+        stem = key.removesuffix(".png")
+        families.setdefault(stem, []).append(key)
+        if numbered := NUMBERED.fullmatch(stem):
+            families.setdefault(numbered[1], []).append(key)
+    return families
