@@ -4,10 +4,13 @@ Only rank 0 holds a History. Rows are dicts with `kind` ("start", "step", "evalu
 first drops the rows after its checkpoint, since it will write them again.
 """
 
+import html
 import json
 import logging
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from rayprob import storage
+from rayprob.shown import printable
 
 FILE = "metrics.jsonl"
 REMOTE_POLL_S = 5.0
@@ -47,7 +51,9 @@ class History:
         """Put example images with their label names into TensorBoard."""
         if self._board:
             self._board.add_images("examples/images", images_BCHW, step)
-            self._board.add_text("examples/labels", "  \n".join(f"{n}: {text}" for n, text in enumerate(captions)), step)
+            self._board.add_text(
+                "examples/labels", "  \n".join(f"{n}: {as_markdown(text)}" for n, text in enumerate(captions)), step
+            )
 
     def flush(self) -> None:
         """Make everything recorded so far visible to readers."""
@@ -84,15 +90,32 @@ def number_event_files(board: Path) -> None:
         path.rename(board / f"events.out.tfevents.{0:010d}.{place:06d}")
 
 
-def scalars(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    """Return every finite number in `values` with its slashed name, nested mappings included."""
-    found: list[tuple[str, float]] = []
+def scalars(values: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Return every finite number in `values` with its tag: its slashed name, nested mappings included, `_` for blanks.
+
+    Names that would share a tag, such as the labels `hot dog` and `hot_dog`, keep their blanks instead.
+    """
+    found = list(_numbers(values))
+    shared = Counter(_underscored(name) for name, _ in found)
+    tags = ((name if shared[_underscored(name)] > 1 else _underscored(name), number) for name, number in found)
+    return [(tag, number) for tag, number in tags if np.isfinite(number)]
+
+
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found += scalars(value, f"{prefix}{name}/")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value):
-            found.append((f"{prefix}{name}".replace(" ", "_"), float(value)))
-    return found
+            yield from _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield f"{prefix}{name}", float(value)
+
+
+def _underscored(name: str) -> str:
+    return name.replace(" ", "_")
+
+
+def as_markdown(text: str) -> str:
+    """Return text that TensorBoard, which reads texts as Markdown, shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!>|])", r"\\\1", html.escape(printable(text), quote=False).replace("&gt;", ">"))
 
 
 def read_history(folder: str) -> list[dict[str, Any]]:

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.summary.writer import event_file_writer
 
-from rayprob.train.history import FILE, History, HistoryTail, read_history
+from rayprob.train.history import FILE, History, HistoryTail, as_markdown, read_history, scalars
 
 
 def record(history: History, *steps: int) -> None:
@@ -73,6 +74,33 @@ def test_tensorboard_reads_starts_in_their_order_whatever_the_clock_says(
             patch.setattr(event_file_writer, "time", SimpleNamespace(time=lambda now_s=now_s: now_s))
             write(tmp_path, step, step + 1, step + 2)
     assert steps_in_tensorboard(tmp_path) == list(range(1, len(clock) + 2))
+
+
+def test_labels_that_differ_have_curves_of_their_own(tmp_path: Path) -> None:
+    ap = {"a b": 0.1, "a_b": 0.2, "hot dog": 0.3, "a/b": 0.4, "/a": 0.5, "a": 0.6, "a (b)": 0.7, "A b": 0.8}
+    history = History(str(tmp_path), 0)
+    for step in (1, 2):
+        history.record("evaluation", step, {"ap": ap})
+    history.close()
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    tags = ("a b", "a_b", "hot_dog", "a/b", "/a", "a", "a_(b)", "A_b")
+    curves = {tag: [event.value for event in board.Scalars(f"evaluation/ap/{tag}")] for tag in tags}
+    assert curves == {tag: [pytest.approx(value)] * 2 for tag, value in zip(tags, ap.values(), strict=True)}
+    assert len(board.Tags()["scalars"]) == len(ap)
+
+
+def test_a_tag_does_not_depend_on_which_numbers_are_finite() -> None:
+    assert scalars({"a b": 1.0, "a_b": float("nan"), "is": True, "text": "x"}) == [("a b", 1.0)]
+
+
+@pytest.mark.parametrize("label", ["a_b_c *x*", "[x](http://y)", "a\\", "$x^2$ | :cat:", "[/b]", "# h", "- l", "1. x", "`a`"])
+def test_labels_of_example_images_are_no_markdown(label: str) -> None:
+    assert markdown_to_safe_html(f"0: {as_markdown(label)}") == f"<p>0: {label}</p>"
+
+
+def test_labels_of_example_images_are_no_html() -> None:
+    assert markdown_to_safe_html(as_markdown("<b>x</b> & y")) == "<p>&lt;b&gt;x&lt;/b&gt; &amp; y</p>"
 
 
 def test_example_images_reach_tensorboard(tmp_path: Path) -> None:
