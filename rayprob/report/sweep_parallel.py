@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from rayprob.report.charts import shortened
 from rayprob.report.svg import INKS, drawing, to_svg
 from rayprob.report.sweep_axes import Axis, metric_axis, parameter_axis
 from rayprob.report.sweep_files import Sweep, Trial
 from rayprob.report.sweep_looks import LOOKS, Chart, draw_key, parameter_table, role, thinning, tooltip, value_of
 from rayprob.report.sweep_words import NOT_SET, tail
+from rayprob.shown import cut_names
 
 MOST_AXES = 8
 AXIS_PX = 118
@@ -44,9 +44,10 @@ def _draw_axis(axes: Axes, x: int, axis: Axis, *, is_last: bool) -> None:
     offset, side = (6, "left") if is_last else (-6, "right")
     text = {"color": INKS["muted"], "fontsize": 8.5, "ha": side, "va": "center", "zorder": 9}
     text["bbox"] = {"facecolor": INKS["surface"], "edgecolor": "none", "alpha": 0.8, "pad": 1}
-    for place, words in axis.ticks + axis.extra:
+    ticks = axis.ticks + axis.extra
+    for (place, _), words in zip(ticks, cut_names([words for _, words in ticks], 14), strict=True):
         axes.plot(x, place, "_", color=INKS["muted"], markersize=5, zorder=1)
-        axes.annotate(shortened(words, 14), (x, place), (offset, 0), textcoords="offset points", **text)  # type: ignore[arg-type]
+        axes.annotate(words, (x, place), (offset, 0), textcoords="offset points", **text)  # type: ignore[arg-type]
     name = tail(axis.name, 19) + (", log" if axis.is_log else "")
     weight = "bold" if is_last else "normal"
     axes.annotate(name, (x, 1), (0, 12), textcoords="offset points", ha="center", fontsize=9, fontweight=weight)

@@ -6,13 +6,14 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from rayprob.report.charts import shortened
+from rayprob.report.charts import MOST_LETTERS, shortened
 from rayprob.report.svg import drawing, to_svg
 from rayprob.report.sweep_axes import Axis, parameter_axis
 from rayprob.report.sweep_files import Sweep, Trial
 from rayprob.report.sweep_looks import Chart, draw_spots, parameter_of, parameter_table, value_of
 from rayprob.report.sweep_words import NOT_SET, tail, told
 from rayprob.report.sweep_words import figure as told_value
+from rayprob.shown import cut_names
 
 RESOLUTION = "resolution_px"
 CROWDED = 36  # letters under an axis
@@ -74,7 +75,7 @@ def _draw_ticks(axes: Axes, axis: Axis) -> None:
     ticks = axis.ticks + axis.extra
     crowded = sum(len(words) for _, words in ticks) > CROWDED
     turned: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
-    axes.set_xticks([at for at, _ in ticks], [shortened(words) for _, words in ticks], **turned)
+    axes.set_xticks([at for at, _ in ticks], cut_names([words for _, words in ticks], MOST_LETTERS), **turned)
     axes.set_xlim(min(at for at, _ in (*ticks, (0.0, ""))) - 0.06, 1.06)
 
 

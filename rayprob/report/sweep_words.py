@@ -21,7 +21,16 @@ def told(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
         return f"{value:.6g}"
-    return str(value)
+    return f'"{value}"' if isinstance(value, str) and _reads_as_another_type(value) else str(value)
+
+
+def _reads_as_another_type(text: str) -> bool:
+    """Return whether a text without quotes would be a number, a boolean or null, which may be values of the same parameter."""
+    try:
+        float(text)
+    except ValueError:
+        return text in ("null", "true", "false")
+    return True
 
 
 def brief(value: Any) -> str:
