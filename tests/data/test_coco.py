@@ -1,6 +1,5 @@
 """COCO annotations become rows; everything that is wrong with them is named."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +90,46 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "absolute": (put("images", "file_name", "/etc/passwd"), r"1 x unsafe file_name: '/etc/passwd'"),
     "backslash": (put("images", "file_name", "..\\x.jpg"), r"1 x unsafe file_name"),
+    "backslash between folders": (
+        put("images", "file_name", "dir\\0.jpg"),
+        r"1 x backslash in a file_name: 'dir\\\\0.jpg'; write / between folders, as in dir/0.jpg",
+    ),
+    "URL": (
+        put("images", "file_name", "http://example.com/0.jpg"),
+        r"1 x file_name that is a URL: 'http://example.com/0.jpg'; download the images",
+    ),
+    "NUL": (put("images", "file_name", "a\0.jpg"), r"1 x unsafe file_name: 'a\\x00.jpg'"),
+    "half a surrogate pair": (put("images", "file_name", "\ud800.jpg"), r"1 x unsafe file_name: '\\ud800.jpg'"),
+    "duplicate file by another path": (
+        put("images", "file_name", "./COCO_val2014_000000000903.jpg"),
+        r"1 x duplicate file_name: COCO_val2014_000000000903.jpg",
+    ),
+    "id of 2^63": (put("images", "id", 2**63), r"1 x image id beyond 64 bits: 9223372036854775808; allowed: below 2\^63"),
+    "id that is a float": (put("images", "id", 3.0), r"images\[0\].id is 3.0; it must be of type int"),
+    "id that cannot be hashed": (put("annotations", "category_id", [2]), r"annotations\[0\].category_id is \[2\]; it must be"),
+    "category of another type": (put("annotations", "category_id", "2"), r"annotations\[0\].category_id is '2'; it must be"),
+    "large category id": (put("categories", "id", -(2**70)), r"1 x category id beyond 64 bits: -1180591620717411303424"),
+    "empty label": (put("categories", "name", ""), r"1 x empty or padded label name: ''; name each category, without blanks"),
+    "padded label": (put("categories", "name", "cat "), r"1 x empty or padded label name: 'cat '"),
+    "unprintable label": (put("categories", "name", "a\x1b[1m"), r"1 x label name that cannot be printed: 'a\\x1b\[1m'"),
+    "surrogate in a label": (put("categories", "name", "\ud800"), r"1 x label name that cannot be printed: '\\ud800'"),
+    "label in two forms": (
+        lambda content: content["categories"].extend([{"id": 8, "name": "\u00e9"}, {"id": 9, "name": "e\u0301"}]),
+        r"1 x duplicate label name: '\u00e9'; each category must have its own name",
+    ),
+    "mapping of images": (
+        lambda content: content.update(images={"1": {}}),
+        r"'images' is {'1': {}}; it must be a list of mappings with id, file_name",
+    ),
+    "null among annotations": (
+        lambda content: content["annotations"].insert(0, None),
+        r"annotations\[0\] is None; it must be a mapping with id, image_id, category_id",
+    ),
+    "a list as a label": (
+        put("categories", "name", [["a"] * 900]),
+        r"categories\[0\].name is \[\['a', .*; it must be of type str",
+    ),
+    "a truth as an unknown id": (put("images", "unknown_category_ids", [True]), r"image 900: \[True\] is no list of ids"),
     "no name": (put("images", "file_name", ""), r"1 x unsafe file_name: ''"),
     "missing key": (drop("annotations", "category_id"), r"annotations\[0\].category_id is missing; it must be of type int"),
     "wrong type": (put("images", "id", "900"), r"images\[0\].id is '900'; it must be of type int"),
@@ -147,16 +186,73 @@ def test_many_faults_are_counted_and_the_first_shown(source: Source) -> None:
         coco.read(str(source.annotations_file("val")))
 
 
-@pytest.mark.parametrize("text", ["{", "", "\xff\xfe", "[" * 100_000])
-def test_broken_json_is_named(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "broken.json"
-    path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(SourceError, match=r"broken\.json is not JSON: .*; download it again"):
+NOT_COCO: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "is empty; download it again"),
+    "blank": (b"\xef\xbb\xbf \n", "is empty; download it again"),
+    "cut": (b'{"images": [{"id": 1', "is cut short: it ends in the middle of a value .*; download it again"),
+    "cut in a string": (
+        b'{"images": [{"file_name": "a',
+        "is cut short: it ends in the middle of a value .*; download it again",
+    ),
+    "broken": (b'{"images": [}, "x": 1}', "is not JSON: .*; mend that place, or download it again"),
+    "CSV": (
+        b"image,labels\n0.jpg,cat\n",
+        "looks like CSV, not COCO JSON: it begins 'image,labels'; convert it to COCO JSON",
+    ),
+    "text": (b"cat\ndog\n", "looks like plain text, not COCO JSON: it begins 'cat'"),
+    "HTML": (b"<!DOCTYPE html>\n<html>", "looks like HTML or XML, not COCO JSON: it begins '<!DOCTYPE html>'"),
+    "JSON lines": (b'{"id": 1}\n{"id": 2}\n', r"holds more than one JSON value \(the second starts at line 2\)"),
+    "gzip": (b"\x1f\x8b\x08\x00 ...", "is a gzip archive, not COCO JSON; unpack it"),
+    "ZIP": (b"PK\x03\x04 ...", "is a ZIP archive, not COCO JSON; unpack it"),
+    "image": (b"\xff\xd8\xff\xe0 ...", "is a JPEG image, not COCO JSON; give the annotations file"),
+    "Latin-1": (b'{"images": "caf\xe9"}', "is not text in UTF-8: .* at byte 15; save it as UTF-8"),
+    "deep": (b"[" * 3000, "is not JSON that can be read: it is nested too deeply; write it anew"),
+    "long number": (b"1" * 5000, "is not JSON that can be read: Exceeds the limit .*; write it anew"),
+    "a list": (b"[1]", "holds list, not a mapping with categories, images, annotations"),
+    "a key twice": (b'{"images": [], "images": []}', "the key 'images' stands twice in one mapping; drop one of the two"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), NOT_COCO.values(), ids=NOT_COCO.keys())
+def test_a_file_that_is_something_else_is_said_to_be_that(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "train.json"
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=rf"train\.json:? {message}"):
         coco.read(str(path))
 
 
-def test_json_that_is_no_mapping_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "list.json"
-    path.write_text(json.dumps([1]))
-    with pytest.raises(SourceError, match="holds list, not a mapping with categories, images, annotations"):
-        coco.read(str(path))
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_any_encoding_of_unicode_is_read(source: Source, encoding: str) -> None:
+    path = source.annotations_file("val")
+    before = coco.read(str(path))
+    path.write_bytes(path.read_text().encode(encoding))
+    assert coco.read(str(path)) == before
+
+
+NO_NUMBERS = [None, "", "20px", "nan", float("nan"), float("inf"), -5, [1], {}, True, 10**400, 1e300]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
+def test_geometry_that_is_no_number_is_absent(source: Source, value: Any) -> None:
+    boxes = [{"id": 1, "image_id": 905, "category_id": 2, "area": value}]
+    boxes += [{"id": 2, "image_id": 905, "category_id": 3, "area": value, "bbox": [1, 1, 4, 5]}]
+    boxes += [{"id": 3, "image_id": 905, "category_id": 7, "bbox": [0, 0, value, 5]}]
+    boxes += [{"id": 4, "image_id": 905, "category_id": 90, "bbox": value}]
+
+    def without_geometry(content: dict[str, Any]) -> None:
+        content["annotations"] = boxes
+        content["images"][5].update(height=value, width=value)
+
+    source.change("val", without_geometry)
+    _, images = coco.read(str(source.annotations_file("val")))
+    image = next(image for image in images if image.sample_id == 905)
+    assert (image.labels, image.label_areas_px2) == ((0, 1, 2, 3), (0.0, 20.0, 0.0, 0.0))
+    assert (image.height_px, image.width_px) == (0, 0)
+
+
+def test_numbers_written_as_text_are_numbers(source: Source) -> None:
+    boxes = [{"id": 1, "image_id": 905, "category_id": 2, "area": "12.5"}]
+    boxes += [{"id": 2, "image_id": 905, "category_id": 3, "bbox": ["1", "1", "4", "5"]}]
+    source.change("val", lambda content: content.update(annotations=boxes))
+    _, images = coco.read(str(source.annotations_file("val")))
+    assert next(image.label_areas_px2 for image in images if image.sample_id == 905) == (12.5, 20.0)

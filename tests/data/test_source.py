@@ -1,6 +1,7 @@
 """The splits of a source: counts, missing files, and what two splits may not share."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,54 @@ def test_a_missing_image_is_a_reject(source: Source) -> None:
     ]
     assert data.missing[0].reason.startswith("missing: no file of that name in ")
     assert 903 not in {image.sample_id for image in data.images["val"]}
+
+
+def name_in_val(source: Source, place: int, file_name: str) -> None:
+    source.change("val", lambda content: content["images"][place].update(file_name=file_name))
+
+
+def test_a_missing_image_is_told_from_one_that_is_named_otherwise(source: Source) -> None:
+    folder = source.image(903).parent
+    source.image(903).unlink()
+    source.image(903).symlink_to("nowhere")
+    name_in_val(source, 4, "coco_VAL2014_000000000904.jpg")
+    (folder / "caf\u00e9.jpg").write_bytes(source.image(905).read_bytes())
+    name_in_val(source, 5, "cafe\u0301.jpg")
+    assert {reject.sample_id: reject.reason for reject in read_source(source.recipe()).missing} == {
+        903: "missing: a link to a file that does not exist",
+        904: f"missing: {folder} has COCO_val2014_000000000904.jpg, which differs in letter case; rename one of them",
+        905: f"missing: {folder} has caf\u00e9.jpg, which differs in letter case or the form of its accents (NFC, NFD); "
+        "rename one of them",
+    }
+
+
+def test_a_dot_before_a_name_means_the_name(source: Source) -> None:
+    before = read_source(source.recipe()).images["val"]
+    name_in_val(source, 3, "./COCO_val2014_000000000903.jpg")
+    name_in_val(source, 4, "x/../COCO_val2014_000000000904.jpg".replace("x/../", ".//"))
+    assert read_source(source.recipe()).images["val"] == before
+
+
+def test_links_to_folders_give_each_file_once_and_under_any_name(source: Source) -> None:
+    folder = source.image(903).parent
+    for link in ("up1", "up2"):
+        (folder / link).symlink_to("..")
+    name_in_val(source, 3, "up1/val2014/COCO_val2014_000000000903.jpg")
+    images = {image.sample_id: image for image in read_source(source.recipe()).images["val"]}
+    assert images[903].file_name == "up1/val2014/COCO_val2014_000000000903.jpg"
+    assert images[903].size_bytes == source.image(903).stat().st_size
+
+
+def test_what_is_skipped_in_a_folder_is_said_in_one_line(source: Source, caplog: pytest.LogCaptureFixture) -> None:
+    folder = source.image(903).parent
+    for name in (b"._x.JPG", b".hidden.jpg", b"caf\xe9.jpg"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"x")
+    name_in_val(source, 3, ".hidden.jpg")
+    images = {image.sample_id: image.file_name for image in read_source(source.recipe()).images["val"]}
+    assert images[903] == ".hidden.jpg"
+    assert caplog.messages == [
+        f"{folder}: skipped 1 hidden or system file (._x.JPG); skipped caf\\xe9.jpg: a name that is not UTF-8"
+    ]
 
 
 def test_the_wrong_folder_is_found_before_anything_is_read(source: Source) -> None:
