@@ -91,12 +91,20 @@ def show_summary(console: Console, summary: build.Summary) -> None:
         show_line(
             console, f"  {facts['sizes_corrected']:,} images have another size than declared; the manifest holds the real one"
         )
+    _show_rotated(console, facts.get("exif_rotated"))
     show_line(console, f"next: rayprob inspect {summary.root}    rayprob verify {summary.root}    rayprob train RUN.yaml")
+
+
+def _show_rotated(console: Console, num_rotated: int | None) -> None:
+    """Say that EXIF is not followed, where that matters; datasets built by 0.1 do not say for how many images it does."""
+    if num_rotated:
+        show_line(console, f"  {num_rotated:,} images are rotated by EXIF; training reads them as stored")
 
 
 def show_inspection(console: Console, found: Inspection) -> None:
     """Print counts, prevalence per label, label-set sizes, frequent label sets and strong pairs."""
     show_line(console, f"{found.root} (fingerprint {found.fingerprint}), {len(found.labels):,} labels")
+    _show_rotated(console, found.exif_rotated)
     show_table(console, _splits_table(found.splits))
     show_table(console, _labels_table(found.labels, [split.split for split in found.splits]))
     show_table(console, _set_sizes_table(found))

@@ -48,6 +48,7 @@ def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob]) -> dict
         "versions": {package: version(package) for package in PACKAGES},
         "rejected": len(rejected),
         "sizes_corrected": sum(shard.sizes_corrected for shard in shards),
+        "exif_rotated": sum(shard.exif_rotated for shard in shards),
     }
     with disk_full_explained():
         storage.write_text(storage.join(recipe.root, "labels.json"), _json(source.label_space.to_dict()))

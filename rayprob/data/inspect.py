@@ -57,6 +57,7 @@ class Inspection:
     distinct_sets: int
     top_sets: list[tuple[list[str], int]]
     pairs: list[Pair]
+    exif_rotated: int | None  # images that EXIF turns and training reads as they are stored; None: not counted by the build
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -82,6 +83,7 @@ def inspect(root: str, *, top: int = 10) -> Inspection:
         distinct_sets=len(sets),
         top_sets=[([names[column] for column in columns], count) for columns, count in sets.most_common(top)],
         pairs=strongest_pairs(present_NL, names, top),
+        exif_rotated=dataset.facts.get("exif_rotated"),
     )
 
 

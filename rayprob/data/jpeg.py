@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import cv2
 import simplejpeg
 
+from rayprob.data.jpeg_header import header_fault, unread_kind
 from rayprob.data.recipe import Encoding
 from rayprob.errors import SampleError
 
@@ -40,10 +41,17 @@ def measure(jpeg: bytes) -> Size:
     try:
         height_px, width_px, _, _ = simplejpeg.decode_jpeg_header(jpeg)
     except ValueError as error:
-        raise SampleError(f"its JPEG header is broken ({_reason(error)}); replace the file") from error
+        raise undecodable(jpeg, f"its JPEG header is broken ({_reason(error)})") from error
     if height_px * width_px > MAX_PIXELS:
         raise SampleError(f"its header states {width_px:,} x {height_px:,} pixels, more than {MAX_PIXELS:,}; shrink it")
     return Size(height_px, width_px)
+
+
+def check_header(jpeg: bytes) -> None:
+    """Raise SampleError for a JPEG of a kind that the decoder does not read, and for one that was cut. Decodes nothing."""
+    if fault := header_fault(jpeg):
+        raise SampleError(fault)
+    check_ends(jpeg)
 
 
 def check_ends(jpeg: bytes) -> None:
@@ -64,7 +72,7 @@ def check_decodes(jpeg: bytes) -> None:
     try:
         simplejpeg.decode_jpeg(jpeg, colorspace="GRAY", fastdct=True, min_height=1, min_width=1)
     except ValueError as error:
-        raise SampleError(f"does not decode ({_reason(error)}); replace the file") from error
+        raise undecodable(jpeg, f"does not decode ({_reason(error)})") from error
 
 
 def encode_again(jpeg: bytes, encoding: Encoding) -> bytes:
@@ -75,7 +83,7 @@ def encode_again(jpeg: bytes, encoding: Encoding) -> bytes:
     try:
         image_HW3 = simplejpeg.decode_jpeg(jpeg)
     except ValueError as error:
-        raise SampleError(f"does not decode ({_reason(error)}); replace the file") from error
+        raise undecodable(jpeg, f"does not decode ({_reason(error)})") from error
     height_px, width_px = image_HW3.shape[:2]
     scale = (encoding.short_side_px or min(height_px, width_px)) / min(height_px, width_px)
     if scale < 1:
@@ -83,6 +91,11 @@ def encode_again(jpeg: bytes, encoding: Encoding) -> bytes:
         image_HW3 = cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA)
     encoded: bytes = simplejpeg.encode_jpeg(image_HW3, quality=encoding.quality, colorsubsampling=encoding.chroma)
     return encoded
+
+
+def undecodable(jpeg: bytes, what: str) -> SampleError:
+    """Return the error for a JPEG that did not decode: that its kind is not read, where it is that, else `what`."""
+    return SampleError(unread_kind(jpeg) or f"{what}; replace the file")
 
 
 def _kind(content: bytes) -> str:

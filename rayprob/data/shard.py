@@ -21,6 +21,7 @@ from rayprob.data import jpeg
 from rayprob.data.coco import SourceImage
 from rayprob.data.columns import to_table
 from rayprob.data.jpeg import Size
+from rayprob.data.jpeg_header import UPRIGHT, orientation
 from rayprob.data.plan import ShardPlan
 from rayprob.data.recipe import Encoding
 from rayprob.data.source import Reject
@@ -72,13 +73,14 @@ class ShardFacts:
     sha256: str
     sizes_corrected: int
     rejected: list[Reject]
+    exif_rotated: int = 0  # images that EXIF turns, which training reads as they are stored; reports of 0.1 do not count them
 
 
 def write_shard(job: ShardJob) -> ShardFacts:
     """Write the tar of a job, then its report. The same job gives the same bytes. Raises StorageError."""
     rows: list[dict[str, Any]] = []
     rejected: list[Reject] = []
-    sizes_corrected = 0
+    sizes_corrected, exif_rotated = 0, 0
     with disk_full_explained(), storage.atomic_writer(storage.join(job.root, job.plan.name)) as file, TarWriter(file) as tar:
         for image, content in _read_images(job):
             try:
@@ -88,6 +90,7 @@ def write_shard(job: ShardJob) -> ShardFacts:
                 continue
             rows.append(_add(tar, job, image, sample))
             sizes_corrected += sample.declared_wrong(image)
+            exif_rotated += orientation(content) != UPRIGHT
     facts = ShardFacts(
         name=job.plan.name,
         split=job.plan.split,
@@ -97,6 +100,7 @@ def write_shard(job: ShardJob) -> ShardFacts:
         sha256=tar.sha256,
         sizes_corrected=sizes_corrected,
         rejected=rejected,
+        exif_rotated=exif_rotated,
     )
     _write_report(job.report, facts, rows)
     return facts
@@ -220,4 +224,4 @@ def read_ahead(read: Callable[[SourceImage], bytes], images: Sequence[SourceImag
             yield content
 
 
-CHECKS = {"decode": jpeg.check_decodes, "header": jpeg.check_ends}
+CHECKS = {"decode": jpeg.check_decodes, "header": jpeg.check_header}

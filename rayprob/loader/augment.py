@@ -15,8 +15,7 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 
 from rayprob.choose import choose
-from rayprob.data.jpeg import measure
-from rayprob.errors import SampleError
+from rayprob.data.jpeg import measure, undecodable
 from rayprob.loader.randaugment import Image, randaugment
 from rayprob.spec import Spec
 
@@ -118,7 +117,7 @@ def decode(jpeg: bytes) -> Image:
     try:
         image: Image = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=True)
     except ValueError as error:
-        raise SampleError(f"does not decode ({error}); replace the file") from error
+        raise undecodable(jpeg, f"does not decode ({error})") from error
     return image
 
 

@@ -8,13 +8,12 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
 from rayprob.data.jpeg import MAX_PIXELS
+from rayprob.data.jpeg_header import UPRIGHT, orientation
 from rayprob.errors import SampleError
 from rayprob.loader.augment import decode
 from rayprob.loader.randaugment import Image
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG"
-ORIENTATION = 0x0112  # the EXIF tag
-UPRIGHT = 1
 
 
 def read_pixels(content: bytes) -> Image:
@@ -27,16 +26,10 @@ def read_pixels(content: bytes) -> Image:
 
 def orientation_note(content: bytes) -> str | None:
     """Return a remark where a JPEG's EXIF wants it turned: training takes pixels as they are stored, and so must predict."""
-    if not content.startswith(JPEG) or b"Exif\0" not in content[: 2**16]:
+    turned = orientation(content) if content.startswith(JPEG) else UPRIGHT
+    if turned == UPRIGHT:
         return None
-    try:
-        with Pillow.open(io.BytesIO(content), formats=["JPEG"]) as image:
-            orientation = image.getexif().get(ORIENTATION, UPRIGHT)
-    except (OSError, SyntaxError, ValueError):
-        return None
-    if orientation == UPRIGHT:
-        return None
-    return f"its EXIF orientation {orientation} is ignored, as in training: save the image upright for a better prediction"
+    return f"its EXIF orientation {turned} is ignored, as in training: save the image upright for a better prediction"
 
 
 def _png(content: bytes) -> Image:

@@ -8,7 +8,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image as Pillow
 
 from rayprob.data.coco import SourceImage
 from rayprob.data.plan import plan
@@ -95,6 +97,31 @@ def test_the_manifest_holds_the_real_size_and_counts_false_ones(source: Source) 
     truth = {entry["id"]: entry for entry in source.annotations("train")["images"]}
     liar = next(row for row in rows if row["sample_id"] == 105)
     assert liar["width_px"] == truth[105]["width"] - 1
+
+
+@pytest.mark.parametrize("encode", [None, {"short_side_px": 16}])
+def test_images_that_exif_turns_are_counted_and_stored_as_they_are(source: Source, encode: dict[str, int] | None) -> None:
+    before, _ = write(source, holdout=None, max_shard_samples=100)
+    assert before.exif_rotated == 0
+    for sample_id, value in ((105, 6), (106, 1), (107, 3)):
+        exif = Pillow.Exif()
+        exif[0x0112] = value
+        with Pillow.open(source.image(sample_id)) as image:
+            image.save(source.image(sample_id), exif=exif)
+    truth = {entry["id"]: entry for entry in source.annotations("train")["images"]}
+    facts, rows = write(source, holdout=None, max_shard_samples=100, encode=encode)
+    assert facts.exif_rotated == 2
+    turned = next(row for row in rows if row["sample_id"] == 105)
+    assert (turned["height_px"] > turned["width_px"]) == (truth[105]["height"] > truth[105]["width"])
+
+
+def test_a_report_without_the_count_is_read(source: Source) -> None:
+    facts, _ = write(source)
+    report = source.built / ".build" / f"{facts.name}.parquet"
+    table = pq.read_table(report)
+    old = {key: value for key, value in json.loads(table.schema.metadata[b"rayprob"]).items() if key != "exif_rotated"}
+    pq.write_table(table.replace_schema_metadata({b"rayprob": json.dumps(old)}), report)
+    assert read_report(str(report))[0] == facts
 
 
 def test_encoding_again_changes_images_and_keeps_areas(source: Source) -> None:

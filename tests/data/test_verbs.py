@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from PIL import Image
 from typer.testing import CliRunner
 
 from rayprob.cli import app
@@ -57,6 +58,24 @@ def test_shard_says_what_was_rejected_corrected_and_continued(source: Source) ->
     assert "1 shards were done before" in result.output
     assert f"rejected 1 images, listed in {source.built}/rejected.jsonl" in result.output
     assert "1 images have another size than declared" in result.output
+
+
+def test_images_that_exif_turns_are_counted_by_shard_and_inspect(source: Source) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(source.image(905)) as image:
+        image.save(source.image(905), exif=exif)
+    line = "  1 images are rotated by EXIF; training reads them as stored\n"
+    assert line in run("shard", recipe_file(source)).output
+    assert line in run("inspect", str(source.built)).output
+    facts_file = source.built / "dataset.json"
+    facts = json.loads(facts_file.read_text())
+    assert facts.pop("exif_rotated") == json.loads(run("inspect", str(source.built), "--json").output)["exif_rotated"] == 1
+    facts_file.write_text(json.dumps(facts))  # as 0.1 wrote it
+    for verb in ("shard", "inspect"):
+        argument = recipe_file(source) if verb == "shard" else str(source.built)
+        result = run(verb, argument)
+        assert (result.exit_code, "EXIF" in result.output) == (0, False)
 
 
 def test_a_stopped_shard_exits_with_130_and_says_how_to_go_on(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:

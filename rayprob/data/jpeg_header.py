@@ -1,0 +1,115 @@
+"""What the segments before a JPEG's first scan say (ITU T.81, annex B): how it is coded, and how EXIF turns it."""
+
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+START_OF_SCAN, APP1 = 0xDA, 0xE1
+STANDALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
+JPEG_LS = 0xF7
+FRAMES = {*range(0xC0, 0xD0), JPEG_LS} - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE = 0xC2
+DECODED = {0xC0, 0xC1, PROGRESSIVE}
+ARITHMETIC, LOSSLESS, HIERARCHICAL = range(0xC9, 0xD0), {0xC3, 0xC7, 0xCB, 0xCF}, {0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF}
+FIRST_SCAN = {True: (0, 0), False: (0, 63)}  # of a progressive and of a sequential frame: first and last coefficient
+COMPONENTS = (1, 3, 4)
+EXIF = b"Exif\0\0"
+ORIENTATION, SHORT = 0x0112, 3
+UPRIGHT = 1
+MARKER_AND_LENGTH = struct.Struct(">xBH").unpack_from
+
+
+class Headers(NamedTuple):
+    """The marker of the frame header, which says how the image is coded, its content, and that of the first scan header."""
+
+    kind: int | None
+    frame: bytes
+    scan: bytes
+
+    @classmethod
+    def of(cls, jpeg: bytes) -> "Headers":
+        """Return the headers of a JPEG; `kind` is None where it has none before its first scan."""
+        kind, frame = None, b""
+        for marker, start, end in segments(jpeg):
+            if marker in FRAMES:
+                kind, frame = marker, jpeg[start:end].ljust(6, b"\0")
+            elif marker == START_OF_SCAN:
+                return cls(kind, frame, jpeg[start:end])
+        return cls(kind, frame, b"")
+
+
+def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the segments up to and with the header of the first scan: marker, and where its content starts and ends.
+
+    Yields fewer where the bytes are no segments.
+    """
+    at, last = 2, len(jpeg) - 4
+    while at <= last and jpeg[at] == 0xFF:
+        marker, length = MARKER_AND_LENGTH(jpeg, at)
+        if marker == 0xFF or marker in STANDALONE:  # 0xFF: filling before a marker
+            at += 1 if marker == 0xFF else 2
+            continue
+        end = at + 2 + length
+        yield marker, at + 4, end
+        if marker == START_OF_SCAN:
+            return
+        at = end
+
+
+def unread_kind(jpeg: bytes) -> str | None:
+    """Return of which kind a JPEG is that the decoder does not read: 12 bits, lossless, arithmetic-coded; None for others."""
+    return _unread(Headers.of(jpeg))
+
+
+def header_fault(jpeg: bytes) -> str | None:
+    """Return what in the header prevents decoding: its kind, or frame and scan headers that contradict each other."""
+    headers = Headers.of(jpeg)
+    if headers.kind is None or len(headers.scan) < 3:
+        return "has no frame header before its first scan; replace the file"
+    fits = tuple(headers.scan[-3:-1]) == FIRST_SCAN[headers.kind == PROGRESSIVE]
+    return _unread(headers) or (None if fits else "has a scan header that does not fit its frame header; replace the file")
+
+
+def orientation(jpeg: bytes) -> int:
+    """Return the EXIF orientation, 1 to 8; 1, which is upright, where there is none or its EXIF is broken."""
+    for marker, start, end in segments(jpeg):
+        if marker == APP1 and jpeg.startswith(EXIF, start):
+            with suppress(struct.error):  # offsets that lead out of the segment
+                return _orientation(jpeg[start + len(EXIF) : end])
+            break
+    return UPRIGHT
+
+
+def _unread(headers: Headers) -> str | None:
+    kind, frame, _ = headers
+    if kind is None:
+        return None
+    if kind not in DECODED:
+        return f"is {_words_for(kind)}, which the decoder does not read; save it as a baseline or progressive JPEG"
+    bits, components = frame[0], frame[5]
+    if bits != 8:
+        return f"has {bits} bits per channel, and the decoder reads 8; save it with 8"
+    if components not in COMPONENTS:
+        return f"has {components} colour components, and the decoder reads {', '.join(map(str, COMPONENTS))}; save it as RGB"
+    return None
+
+
+def _words_for(kind: int) -> str:
+    if kind == JPEG_LS:
+        return "a JPEG-LS file"
+    words = {"lossless": kind in LOSSLESS, "hierarchical": kind in HIERARCHICAL, "arithmetic-coded": kind in ARITHMETIC}
+    return f"a JPEG of another kind ({', '.join(word for word, applies in words.items() if applies)})"
+
+
+def _orientation(tiff: bytes) -> int:
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return UPRIGHT
+    (first,) = struct.unpack_from(f"{order}I", tiff, 4)
+    (count,) = struct.unpack_from(f"{order}H", tiff, first)
+    for entry in range(first + 2, first + 2 + 12 * count, 12):
+        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
+        if tag == ORIENTATION:
+            return int(value) if kind == SHORT and 1 <= value <= 8 else UPRIGHT
+    return UPRIGHT
