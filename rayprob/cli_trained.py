@@ -16,7 +16,10 @@ def predict(
         list[str] | None, typer.Option("--query", "-q", metavar="Q", help="Such as 'P(fork | dining table, !person)'; repeat.")
     ] = None,
     evidence: Annotated[
-        list[str] | None, typer.Option("--evidence", "-e", metavar="LABEL=1", help="What you know of all images; repeat.")
+        list[str] | None,
+        typer.Option(
+            "--evidence", "-e", metavar="LABEL=1", help="What you know of all images; repeat. A name may be in double quotes."
+        ),
     ] = None,
     rule: Annotated[str | None, typer.Option("--rule", help="How label sets are chosen: label_OF1, recall@0.1, 0.5...")] = None,
     top: Annotated[int, typer.Option("--top", help="How many labels and label sets to list.")] = 5,

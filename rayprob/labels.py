@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -36,9 +37,32 @@ class LabelSpace:
     def __len__(self) -> int:
         return len(self.names)
 
+    @classmethod
+    def for_new_dataset(cls, names: Sequence[str], category_ids: Sequence[int]) -> "LabelSpace":
+        """Return a label space in which every label can be told from the others by what a person types.
+
+        Raises LabelError for an empty name, and for two that are one once their accents are composed (Unicode NFC).
+        """
+        space = cls(tuple(names), tuple(category_ids))
+        for name, category_id in zip(names, category_ids, strict=True):
+            if not name.strip():
+                raise LabelError(
+                    f"the label with category id {category_id} has the name {name!r}; give it one that can be read"
+                )
+        same = [name for name, count in Counter(map(composed, names)).items() if count > 1]
+        if same:
+            ids = [category_id for name, category_id in zip(names, category_ids, strict=True) if composed(name) == same[0]]
+            raise LabelError(
+                f"the labels with category ids {', '.join(map(str, ids))} are all named {same[0]!r}, in different Unicode "
+                "spellings of its accents; merge them, or rename one"
+            )
+        return space
+
     @cached_property
     def _column_of_name(self) -> dict[str, int]:
-        return {name: column for column, name in enumerate(self.names)}
+        # A name as it stands comes before one that differs in the spelling of its accents: 0.1 built datasets with both.
+        spellings = {composed(name): column for column, name in reversed([*enumerate(self.names)])}
+        return spellings | {name: column for column, name in enumerate(self.names)}
 
     @cached_property
     def column_of_category(self) -> dict[int, int]:
@@ -50,9 +74,14 @@ class LabelSpace:
         """16 hex digits that change with any name, id or their order."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
-    def column(self, name: str) -> int:
-        """Return the column of `name`. Raises LabelError with the nearest names."""
+    def find(self, name: str) -> int | None:
+        """Return the column of `name`, whichever way its accents are spelled in Unicode; None where no label has it."""
         column = self._column_of_name.get(name)
+        return self._column_of_name.get(composed(name)) if column is None else column
+
+    def column(self, name: str) -> int:
+        """Return the column of `name`, as `find` does. Raises LabelError with the nearest names."""
+        column = self.find(name)
         if column is None:
             raise LabelError(unknown(name, self.names, "label"))
         return column
@@ -80,19 +109,27 @@ class LabelSpace:
             raise LabelError(f"a label space needs lists 'names' and 'category_ids', found {value!r:.200}") from error
 
     def require_same(self, other: "LabelSpace", ours: str, theirs: str) -> None:
-        """Raise LabelError that names the first difference unless both spaces are equal; `ours`, `theirs` name them."""
-        if self == other:
+        """Raise LabelError that names the first difference, unless both spaces have the same ids and names.
+
+        Two spellings of an accent in Unicode are the same name. `ours` and `theirs` name the spaces.
+        """
+        if self.category_ids == other.category_ids and [*map(composed, self.names)] == [*map(composed, other.names)]:
             return
         if len(self) != len(other):
             difference = f"{len(self)} labels against {len(other)}"
         else:
-            ours_L, theirs_L = (list(zip(s.names, s.category_ids, strict=True)) for s in (self, other))
+            ours_L, theirs_L = (list(zip(map(composed, s.names), s.category_ids, strict=True)) for s in (self, other))
             column = next(c for c in range(len(self)) if ours_L[c] != theirs_L[c])
             difference = (
                 f"column {column} is {self.names[column]!r} (id {self.category_ids[column]}) "
                 f"against {other.names[column]!r} (id {other.category_ids[column]})"
             )
         raise LabelError(f"the labels of {ours} and {theirs} differ: {difference}; use a dataset with the same label space")
+
+
+def composed(name: str) -> str:
+    """Return a name with its accents composed (Unicode NFC): one spelling of what looks and reads the same."""
+    return unicodedata.normalize("NFC", name)
 
 
 def from_label_lists(label_lists: Sequence[Sequence[int]], num_labels: int) -> NDArray[np.bool_]:

@@ -57,7 +57,7 @@ def _without_segmentation(annotations: str, pairs: Pairs) -> dict[str, Any]:
 def _label_space(annotations: str, categories: list[dict[str, Any]]) -> LabelSpace:
     ordered = sorted(categories, key=itemgetter("id"))
     try:
-        return LabelSpace(tuple(c["name"] for c in ordered), tuple(c["id"] for c in ordered))
+        return LabelSpace.for_new_dataset([c["name"] for c in ordered], [c["id"] for c in ordered])
     except LabelError as error:
         raise SourceError(f"{annotations}: {error}") from error
 

@@ -9,6 +9,17 @@ from rayprob.labels import LabelSpace
 
 RESERVED = re.compile(r'[&|!(){},<>="]')
 KEYWORDS = ("count", "exactly")
+QUOTE = '"'
+
+
+def is_plain(name: str) -> bool:
+    """Return whether a label's name can stand in a query without quotes."""
+    return name not in ("", *KEYWORDS) and not RESERVED.search(name) and name == " ".join(name.split())
+
+
+def quoted(name: str) -> str:
+    """Return a label's name in quotes, those inside of it doubled: any name can be written so, in queries and evidence."""
+    return f'"{name.replace(QUOTE, 2 * QUOTE)}"'
 
 
 @dataclass(frozen=True)
@@ -19,8 +30,7 @@ class Label:
     name: str
 
     def __str__(self) -> str:
-        plain = not RESERVED.search(self.name) and self.name not in KEYWORDS and self.name == " ".join(self.name.split())
-        return self.name if plain else f'"{self.name}"'
+        return self.name if is_plain(self.name) else quoted(self.name)
 
 
 @dataclass(frozen=True)

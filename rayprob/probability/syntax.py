@@ -7,14 +7,15 @@
     P(count >= 3)                     number of labels present; also < <= > == !=
     P(count{fork, knife} == 1)        number of labels of a group
     P(exactly {person, dog})          these and no other
-    P("count" & "a | b")              quotes, for names that need them
+    P("count" & "a | b" & "5"" nut")  quotes, for names that need them; a quote inside a name is doubled
 
     query  = "P(" listed ["|" listed] ")"       one     = "!" one | "(" either ")" | count | exactly | label
     listed = both {"," both}                    count   = "count" [group] comparison number
     both   = one {"&" one}                      exactly = "exactly" group
     either = both {"|" both}                    group   = "{" [label {"," label}] "}"
 
-A label is written as its label space names it, blanks included. Errors show the text with a caret under the fault.
+A label is written as its label space names it, blanks included; in quotes any name can be written. Errors show the text with a
+caret under the fault.
 """
 
 import re
@@ -26,7 +27,7 @@ from rayprob.labels import LabelSpace
 from rayprob.probability.expression import And, Count, Exactly, Expression, Label, Not, Or, Query
 
 TOKEN = re.compile(
-    r'\s*(?:"(?P<quoted>[^"]*)"|(?P<symbol><=|>=|==|!=|[&|!(){},<>=])|(?P<words>[^&|!(){},<>="\s](?:[^&|!(){},<>="]*[^&|!(){},<>="\s])?))'
+    r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<symbol><=|>=|==|!=|[&|!(){},<>=])|(?P<words>[^&|!(){},<>="\s](?:[^&|!(){},<>="]*[^&|!(){},<>="\s])?))'
 )
 COMPARISONS = {"<": "<", "<=": "<=", ">": ">", ">=": ">=", "==": "==", "=": "==", "!=": "!="}
 DEEPEST = 100
@@ -59,7 +60,8 @@ def tokens_of(text: str) -> list[Token]:
         kind = str(match.lastgroup)
         place = match.end()
         start = match.start(kind) - (kind == "quoted")
-        tokens.append(Token(kind, " ".join(match[kind].split()) if kind == "words" else match[kind], start, place))
+        said = " ".join(match[kind].split()) if kind == "words" else match[kind].replace('""', '"')
+        tokens.append(Token(kind, said, start, place))
     return [*tokens, Token("end", "", end, end + 1)]
 
 
@@ -164,10 +166,11 @@ class _Reader:
     def label(self) -> Label:
         if self.next.kind not in ("words", "quoted"):
             raise self.fault("a label is missing here")
-        if self.next.text not in self.label_space.names:
+        column = self.label_space.find(self.next.text)
+        if column is None:
             raise self.fault(unknown(self.next.text, self.label_space.names, "label"))
-        name = self.advance().text
-        return Label(self.label_space.column(name), name)
+        self.advance()
+        return Label(column, self.label_space.names[column])
 
     @property
     def next(self) -> Token:
