@@ -3,6 +3,7 @@
 N samples in S shards, K global batches of G samples. A row is a sample's place in its manifest.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -167,7 +168,8 @@ def check_global_batch(num_samples: int, *, lanes: int, global_batch: int) -> No
 
 def divisors(number: int) -> list[int]:
     """Return the divisors of `number` in ascending order."""
-    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
+    small = [candidate for candidate in range(1, math.isqrt(number) + 1) if number % candidate == 0]
+    return small + [number // divisor for divisor in reversed(small) if divisor * divisor != number]
 
 
 def _windows(ends_S: Rows, lanes: int, window: int) -> tuple[Rows, Rows]:

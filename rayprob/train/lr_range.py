@@ -11,6 +11,7 @@ A batch of images with many labels has a large loss whatever the weights are, an
 is the difference to the loss of the untrained weights on the very same batch, plus the mean of the latter: a control variate.
 """
 
+import math
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rayprob.data.manifest import Dataset
 from rayprob.errors import NonFiniteLoss, RunError, SpecError
 from rayprob.loader.loader import Batch
 from rayprob.loader.order import Place
@@ -30,7 +32,7 @@ from rayprob.seeds import derive
 from rayprob.train.job import Job, prepare
 from rayprob.train.loop import steps, take_step
 from rayprob.train.meter import Meter
-from rayprob.train.run import Run
+from rayprob.train.run import Run, check_sizes
 
 Floats = NDArray[np.float64]
 
@@ -74,6 +76,7 @@ def find_lr(
     that is none or parts of the run that do not fit, RunError where the loss never falls.
     """
     _check_range(lowest, highest, num_steps)
+    check_sizes(run, Dataset.open(run.data.root), _num_workers(run))
     with tempfile.TemporaryDirectory(prefix="rayprob-lr-find-") as folder:
         rising = _rising(run, folder, lowest, highest, num_steps)
         job = prepare(rising, Place(), device or _device(run))
@@ -86,26 +89,31 @@ def find_lr(
 
 
 def _check_range(lowest: float, highest: float, num_steps: int) -> None:
-    if not 0 < lowest < highest:
-        raise SpecError(f"a range of learning rates from {lowest:g} to {highest:g}; give --from above 0 and --to above --from")
+    if not 0 < lowest < highest < math.inf:
+        raise SpecError(
+            f"--from {lowest:g} --to {highest:g} is not a range of learning rates; allowed: 0 < --from < --to, both finite"
+        )
     if num_steps < MIN_STEPS:
         raise SpecError(
-            f"{num_steps} steps are too few to see a loss fall through its noise; take {MIN_STEPS} at least, 100 as a rule"
+            f"--steps {num_steps} is too few to see the loss fall through its noise; allowed: {MIN_STEPS} or more, 100 is usual"
         )
 
 
 def _rising(run: Run, folder: str, lowest: float, highest: float, num_steps: int) -> Run:
     """Return the run as a range test; a rank that has the work of several takes it in their micro batches."""
-    num_workers = 1 if run.placement.most_workers == "auto" else run.placement.most_workers
     changes: dict[str, dict[str, Any]] = {
         "optimizer": {"lr": highest},
         "schedule": {"name": "exponential", "start_factor": lowest / highest},
-        "placement": {"micro_batch": run.micro_batch(num_workers), "num_workers": 1},
+        "placement": {"micro_batch": run.micro_batch(_num_workers(run)), "num_workers": 1},
     }
     value = run.model_dump()
     value |= {part: {**value[part], **keys} for part, keys in changes.items()}
     value |= {"folder": folder, "ema": None, "duration": {"steps": num_steps}}
     return Run.parse(value, where=f"the range test of {run.name}")
+
+
+def _num_workers(run: Run) -> int:
+    return 1 if run.placement.most_workers == "auto" else run.placement.most_workers
 
 
 def _device(run: Run) -> torch.device:

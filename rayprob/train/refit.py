@@ -4,17 +4,18 @@ The story is `refit`: features of both splits, once; a head that starts from the
 run's own Bernoulli head; plain training on the features; and a new run folder that every other verb takes.
 """
 
+import math
 import posixpath
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
 from rayprob import storage
 from rayprob.bundle import Bundle
-from rayprob.errors import RunError
+from rayprob.errors import RunError, SpecError
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import BernoulliHead, HeadSpec, MixtureHead, Start, build_head
 from rayprob.models.losses import LossSpec
@@ -45,6 +46,15 @@ class RefitSpec(Spec):
     global_batch: PositiveInt = 64
     seed: int = 0
     patience: PositiveInt | None = Field(default=None, description="stop after so many epochs without a lower holdout NLL")
+
+    @model_validator(mode="after")
+    def _loss_fits_head(self) -> Self:
+        if self.loss and self.loss.family != self.head.name:
+            raise ValueError(
+                f"loss.name {self.loss.name} needs a {self.loss.family} head, but head.name is {self.head.name}; "
+                f"set head.name to {self.loss.family}, or leave out loss"
+            )
+        return self
 
     @property
     def loss_of_head(self) -> LossSpec:
@@ -101,12 +111,21 @@ def refit_run(source: Source, spec: RefitSpec, *, name: str | None, folder: str 
     head = spec.head.model_copy(update={"attention": spec.head.attention or old.model.head.attention})
     components = spec.head.components if spec.head.name == "mixture" else ""
     name = name or f"{old.name}-{spec.head.name}{components}"
+    num_samples = source.dataset.splits[old.data.train_split]
+    if spec.global_batch > num_samples:
+        raise SpecError(
+            f"global_batch {spec.global_batch} is more than the {num_samples} samples of {old.data.train_split}; "
+            f"set global_batch to {num_samples} or less"
+        )
+    # A head is trained by one process, in whole batches: how the source's batches were dealt out must not stand in its way.
+    lanes = math.gcd(old.stream.lanes, spec.global_batch)
     frozen = {"weights": storage.join(old.run_folder, "bundle"), "weights_part": "features", "frozen": "backbone"}
     changes = {
         "name": name,
         "folder": folder or posixpath.join(posixpath.dirname(old.run_folder.rstrip("/")), name),
         "seed": spec.seed,
-        "stream": {**old.stream.model_dump(), "global_batch": spec.global_batch},
+        "stream": {**old.stream.model_dump(), "global_batch": spec.global_batch, "lanes": lanes},
+        "placement": {**old.placement.model_dump(), "num_workers": 1, "micro_batch": "auto"},
         "model": {**old.model.model_dump(), **frozen, "head": head.model_dump()},
         "loss": spec.loss_of_head.model_dump(),
         "optimizer": spec.optimizer.model_dump(),

@@ -107,7 +107,9 @@ def test_more_workers_than_there_are_cores_is_refused_at_once(ray_here: None, ma
 @pytest.mark.ray
 def test_a_world_size_that_does_not_divide_the_lanes_is_refused(ray_here: None, make_run: MakeRun, tmp_path: Path) -> None:
     run = small(make_run, tmp_path, placement=TWO, stream={"global_batch": 15, "lanes": 5, "loader_workers": 0})
-    with pytest.raises(SpecError, match="world_size 2 does not divide lanes 5; allowed: 1, 5"):
+    with pytest.raises(
+        SpecError, match=r"placement.num_workers 2 does not divide stream.lanes 5; set placement.num_workers to 1"
+    ):
         launch(run)
 
 

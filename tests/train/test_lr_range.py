@@ -144,9 +144,14 @@ def test_a_range_that_ends_too_early_or_begins_too_late_is_noted() -> None:
 @pytest.mark.parametrize(
     ("options", "changes", "error", "message"),
     [
-        ({"lowest": 1.0, "highest": 0.1}, {}, SpecError, r"from 1 to 0\.1; give --from above 0 and --to above --from"),
-        ({"lowest": 0.0}, {}, SpecError, r"from 0 to 10; give --from above 0"),
-        ({"num_steps": 19}, {}, SpecError, r"19 steps are too few to see a loss fall through its noise; take 20 at least"),
+        ({"lowest": 1.0, "highest": 0.1}, {}, SpecError, r"--from 1 --to 0\.1 is not a range of .* 0 < --from < --to"),
+        ({"lowest": 0.0}, {}, SpecError, r"--from 0 --to 10 is not a range"),
+        (
+            {"num_steps": 19},
+            {},
+            SpecError,
+            r"--steps 19 is too few to see the loss fall through its noise; allowed: 20 or more",
+        ),
         (
             {"lowest": 1e-12, "highest": 1e-10, "num_steps": 20},
             {},
@@ -159,7 +164,7 @@ def test_a_range_that_ends_too_early_or_begins_too_late_is_noted() -> None:
             RunError,
             r"the loss left after \d step\(s\).*before it could be seen to fall; give a --from that is a hundredth",
         ),
-        ({}, {"stream": {"global_batch": 512, "lanes": 4}}, SpecError, r"fewer than one global_batch of 512; use at most"),
+        ({}, {"stream": {"global_batch": 512, "lanes": 4}}, SpecError, r"one stream.global_batch of 512; set .* to 152"),
     ],
 )
 def test_what_cannot_be_tested_is_named(

@@ -24,7 +24,8 @@ from rayprob.train.features import Source, split_features
 from rayprob.train.folder import claim, open_run
 from rayprob.train.history import read_history
 from rayprob.train.loop import fit
-from rayprob.train.refit import RefitSpec, refit
+from rayprob.train.refit import RefitSpec, refit, refit_run
+from rayprob.train.run import check
 
 SHORT = {"epochs": 3, "global_batch": 16}
 MIXTURE = {"name": "mixture", "components": 4}
@@ -210,12 +211,21 @@ def test_a_refit_of_a_bundle_that_has_changed_is_refused(source: str) -> None:
 
 def test_parts_that_do_not_fit_are_refused_before_any_work(source: str) -> None:
     with pytest.raises(
-        SpecError, match=r"loss.name mixture reads the outputs of a mixture head, but model.head.name is bernoulli"
+        SpecError, match=r"loss.name mixture needs a mixture head, but head.name is bernoulli; set head.name to"
     ):
         refit(source, spec(head={"name": "bernoulli"}, loss={"name": "mixture"}))
-    with pytest.raises(SpecError, match="fewer than one global_batch of 4096; use at most"):
+    with pytest.raises(
+        SpecError, match=r"global_batch 4096 is more than the \d+ samples of train; set global_batch to \d+ or less"
+    ):
         refit(source, spec(head=MIXTURE, global_batch=4096))
     assert not (Path(source) / "features").exists()
+
+
+def test_how_the_source_dealt_out_its_batches_does_not_bind_the_refit(source: str) -> None:
+    opened = Source.open(open_run(source), open_bundle(source))
+    run = refit_run(opened, spec(head=MIXTURE, global_batch=30), name=None, folder=None)
+    assert (run.stream.global_batch, run.stream.lanes) == (30, 2)  # the source has 4 lanes
+    check(run, opened.dataset, world_size=1)
 
 
 def test_a_damaged_file_of_features_is_named(source: str) -> None:
