@@ -24,7 +24,9 @@ class ModelSpec(Spec):
     """A classifier: a torchvision name or timm/<name>, its starting weights, pooling, head, and what stays as it is.
 
     `weights` is null (from scratch), a name of the library (DEFAULT, IMAGENET1K_V2, a timm tag), or the path or URI of a
-    file or of a bundle; of a bundle, `weights_part` says how much is taken. `image_size_px` is for families built for one size.
+    file or of a bundle. `weights_part` says how much of a bundle is taken (all, features, backbone), or which weights of
+    another program's file that holds both: ema (averaged) or model (raw); all takes the averaged ones where there are some.
+    `image_size_px` is for families built for one size.
     `pooling: places` keeps the places of an image apart, for a head with attention.
     `mean` and `std` replace the normalisation of images in 0..1 that the library states for the backbone, three values each.
     `frozen: backbone` trains pooling and head only. `norm` is what batch norm does in training: own statistics of each rank
@@ -54,7 +56,9 @@ class ModelSpec(Spec):
     @model_validator(mode="after")
     def _part_of_something(self) -> "ModelSpec":
         if self.weights_part != "all" and not (self.weights and is_file(self.weights)):
-            raise ValueError(f"weights_part {self.weights_part} is for the path of a bundle; weights is {self.weights!r}")
+            raise ValueError(
+                f"weights_part {self.weights_part} is for the path of a file or bundle; weights is {self.weights!r}"
+            )
         return self
 
     @model_validator(mode="after")

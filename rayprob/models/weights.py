@@ -1,31 +1,31 @@
-"""Starting weights from files: a library's model, or a rayprob bundle. Strict about everything but the head of the former."""
+"""Starting weights from files: another program's model, or a rayprob bundle. Strict about all but the head of the former."""
 
-import io
 import json
-import pickle
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, cast
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from rayprob import storage
 from rayprob.errors import LabelError, ModelError
 from rayprob.labels import LabelSpace
 from rayprob.models.heads import MixtureHead
+from rayprob.models.tensor_files import header_of, read_tensors
+from rayprob.models.weight_sets import choose_set, describe_contents, find_sets, flat, unnamed_averages
 
 if TYPE_CHECKING:
     from rayprob.models.classifier import Classifier
 
-Part = Literal["all", "features", "backbone"]
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+Part = Literal["all", "features", "backbone", "ema", "model"]
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".th", ".msgpack", ".h5", ".npz", ".onnx")
 WEIGHTS_FILE = "weights.safetensors"
-WRAPPERS = ("state_dict", "model")
-WRAPPING = ("module.", "_orig_mod.")
+COUNTER = "num_batches_tracked"
 SHOWN = 3
 BACKBONE_ONLY = "to take its backbone only, set model.weights_part: backbone"
+log = logging.getLogger(__name__)
 
 
 def is_file(weights: str) -> bool:
@@ -34,10 +34,11 @@ def is_file(weights: str) -> bool:
 
 
 def load_file(classifier: "Classifier", uri: str, part: Part, label_space: LabelSpace | None) -> None:
-    """Load the weights at `uri` into `classifier`: a whole bundle as far as `part` says, or a library's backbone.
+    """Load the weights at `uri` into `classifier`: of a bundle what `part` says, of another program's file its backbone.
 
-    Raises StorageError where nothing can be read, ModelError where names or shapes differ, LabelError where a bundle has other
-    labels than `label_space`.
+    Where such a file holds averaged (EMA) and raw weights, `part` is ema or model; `all` takes the averaged ones and says so.
+    Raises StorageError where nothing can be read, ModelError where names, shapes or types differ or values are not finite,
+    LabelError where a bundle has other labels than `label_space`.
     """
     if storage.exists(storage.join(uri, WEIGHTS_FILE)):
         uri = storage.join(uri, WEIGHTS_FILE)
@@ -45,6 +46,8 @@ def load_file(classifier: "Classifier", uri: str, part: Part, label_space: Label
     if labels is None:
         _load_backbone_file(classifier, tensors, uri, part)
         return
+    if part not in PARTS:
+        raise ModelError(f"{uri} is a rayprob bundle, which holds one set of weights; set weights_part to {', '.join(PARTS)}")
     if part == "all":
         _require_labels(labels, label_space, uri)
         tensors = _as_head(classifier.head, tensors, uri)
@@ -54,33 +57,40 @@ def load_file(classifier: "Classifier", uri: str, part: Part, label_space: Label
 
 
 def read_weights(uri: str) -> tuple[dict[str, Tensor], LabelSpace | None]:
-    """Return the tensors in a file, and the labels where rayprob wrote it. Never unpickles anything but tensors.
+    """Return the tensors in a file by their dotted paths, and the labels where rayprob wrote it.
 
-    Raises StorageError or ModelError.
+    Never unpickles anything but tensors and plain values. Raises StorageError or ModelError.
     """
+    if storage.is_folder(uri):
+        raise ModelError(f"{uri} is a folder without {WEIGHTS_FILE}; give a file: {_weight_files_in(uri)}")
     content = storage.read_bytes(uri)
-    try:
-        if uri.endswith(".safetensors"):
-            return safetensors.torch.load(content), _labels_in(content)
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(
-            f"{uri} holds no tensors that can be read safely ({type(error).__name__}); give a .safetensors file, or one "
-            "that torch.save wrote of a state_dict"
-        ) from error
-    return _tensors_in(loaded, uri), None
+    loaded = read_tensors(content, uri)
+    tensors = flat(loaded) if isinstance(loaded, Mapping) else {}
+    if not tensors:
+        raise ModelError(f"{uri} holds no state_dict, but {describe_contents(loaded)}; save model.state_dict() alone")
+    return tensors, _labels_in(content, tensors, uri)
 
 
 def classifier_bytes(classifier: nn.Module, label_space: LabelSpace) -> bytes:
     """Return a safetensors file of all weights that carries the label space, so that `load_file` can compare it."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    stored: set[int] = set()
+    for name, tensor in classifier.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        address = tensor.untyped_storage().data_ptr()
+        # safetensors takes no tensors that share their memory, as tied weights do.
+        tensors[name] = tensor.clone() if address in stored else tensor
+        stored.add(address)
     return cast(bytes, safetensors.torch.save(tensors, {"rayprob_labels": json.dumps(label_space.to_dict())}))
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, own: Mapping[str, Tensor]) -> None:
-    """Load `tensors` into `module`, all of `own` and nothing else. Raises ModelError with the first names that differ."""
+    """Load `tensors` into `module`, all of `own` and nothing else.
+
+    Raises ModelError with the first names that differ, that have another kind of numbers, or that hold NaN or inf.
+    """
     # Files converted from elsewhere often lack this counter, which nothing reads unless momentum is None.
-    missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
+    missing = [name for name in own if name not in tensors and not name.endswith(COUNTER)]
     unexpected = sorted(name for name in tensors if name not in own)
     reshaped = [
         f"{name} {list(tensor.shape)} here, {list(own[name].shape)} needed"
@@ -97,17 +107,62 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, 
             f"the weights at {where} do not fit this model: {'; '.join(faults)}. Use weights of the same architecture, "
             "or set the backbone, pooling and head that they were made with"
         )
+    _require_usable(tensors, own, where)
     module.load_state_dict(dict(tensors), strict=False)
 
 
+def _require_usable(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str) -> None:
+    """Raise ModelError for values that a copy would change or that no training can start from."""
+    strange = [f"{name} {str(t.dtype).removeprefix('torch.')}" for name, t in tensors.items() if not _is_alike(t, own[name])]
+    if strange:
+        raise ModelError(
+            f"the weights at {where} are not plain floating-point numbers: {_first(f'{len(strange)} differ', strange)}; "
+            "use the weights before quantization or packing"
+        )
+    broken = [name for name, tensor in tensors.items() if not _is_finite(tensor.to(own[name].dtype)) and _is_finite(own[name])]
+    if broken:
+        raise ModelError(
+            f"the weights at {where} hold NaN or inf: {_first(f'{len(broken)} tensor(s)', broken)}; the training that wrote "
+            "them diverged, or the file is damaged; use an earlier checkpoint"
+        )
+
+
+def _is_alike(tensor: Tensor, own: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.is_floating_point() == own.is_floating_point() and not tensor.is_complex()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
 def _load_backbone_file(classifier: "Classifier", tensors: dict[str, Tensor], uri: str, part: Part) -> None:
-    if part != "all":
-        raise ModelError(f"weights_part {part} is for rayprob's own bundles, and {uri} is none; leave weights_part out")
+    if part == "features" or part == "backbone":
+        raise ModelError(
+            f"weights_part {part} is for rayprob's own bundles, and {uri} is not one; leave it out, or set it to "
+            "ema or model where the file holds both"
+        )
     source = classifier.backbone.source
     own = source.state_dict()
+    needed = {name for name in own if not name.endswith(COUNTER)}
+    sets = find_sets(tensors, needed)
+    taken = choose_set(sets, needed, part, uri)
+    unnamed = unnamed_averages(tensors, sets)
+    if unnamed and part == "all" and not taken.is_averaged:
+        raise ModelError(
+            f"{uri} holds EMA weights ({unnamed}) that cannot be matched to this model; set model.weights_part: model to take "
+            f"its {taken.name}, or save the EMA weights as a state_dict"
+        )
+    others = [one.name for one in sets if one.is_averaged != taken.is_averaged]
+    if part == "all" and others:
+        log.warning(
+            "%s holds two sets of weights: took its %s, not its %s; set model.weights_part to ema or model to choose",
+            *(uri, taken.name, others[0]),
+        )
+    else:
+        log.info("took the %s of %s", taken.name, uri)
     heads = tuple(f"{name}." for name in classifier.backbone.head_names)
-    body = {name: tensor for name, tensor in tensors.items() if name in own or not name.startswith(heads)}
-    load_strictly(source, body, uri, own)
+    body = {name: tensor for name, tensor in taken.tensors.items() if name in own or not name.startswith(heads)}
+    load_strictly(source, body, f"{uri} ({taken.name})" if others else uri, own)
 
 
 def _require_labels(labels: LabelSpace, label_space: LabelSpace | None, uri: str) -> None:
@@ -131,24 +186,21 @@ def _as_head(head: nn.Module, tensors: dict[str, Tensor], uri: str) -> dict[str,
     return body | {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
 
 
-def _labels_in(content: bytes) -> LabelSpace | None:
-    header_bytes = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + header_bytes]).get("__metadata__", {})
-    return LabelSpace.from_dict(json.loads(metadata["rayprob_labels"])) if "rayprob_labels" in metadata else None
+def _labels_in(content: bytes, tensors: Mapping[str, Tensor], uri: str) -> LabelSpace | None:
+    text = header_of(content).get("rayprob_labels")
+    try:
+        if text is not None:
+            return LabelSpace.from_dict(json.loads(text))
+    except (LabelError, ValueError, OverflowError, RecursionError) as error:
+        raise ModelError(f"the labels that {uri} carries in its header are damaged ({error!s:.120}); copy it again") from error
+    if {"backbone.mean", "backbone.std"} <= tensors.keys():
+        raise ModelError(f"{uri} is a rayprob file whose labels are missing from its header; copy it again")
+    return None
 
 
-def _tensors_in(loaded: object, uri: str) -> dict[str, Tensor]:
-    """Return the state_dict in what torch.load gave, without the names that DDP and torch.compile put before it."""
-    for wrapper in WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ModelError(f"{uri} holds no state_dict, but {type(loaded).__name__}; save model.state_dict() alone")
-    tensors = dict(loaded)
-    for prefix in WRAPPING:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+def _weight_files_in(folder: str) -> str:
+    names = [name for name in storage.list_names(folder) if name.endswith(SUFFIXES)]
+    return ", ".join(names[:SHOWN]) or "it has none"
 
 
 def _first(what: str, names: list[str]) -> str:
@@ -156,7 +208,7 @@ def _first(what: str, names: list[str]) -> str:
     return f"{what} ({', '.join(names[:SHOWN])}{more})"
 
 
-PARTS: dict[Part, tuple[str, ...]] = {
+PARTS: dict[str, tuple[str, ...]] = {
     "all": ("backbone", "pooling", "head"),
     "features": ("backbone", "pooling"),
     "backbone": ("backbone",),

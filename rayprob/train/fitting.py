@@ -3,7 +3,6 @@
 N samples, F features, G = global_batch.
 """
 
-import math
 import os
 import socket
 import time
@@ -16,14 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rayprob.errors import NonFiniteLoss
 from rayprob.labels import LabelSpace
+from rayprob.loader.order import Place
 from rayprob.models.classifier import Classifier
 from rayprob.models.losses import Loss, build_loss
 from rayprob.predictions import Predictions
 from rayprob.seeds import derive
 from rayprob.train.evaluate import evaluation_numbers
 from rayprob.train.features import Features, Tell
+from rayprob.train.finite import gradient_fault, require_finite_loss
 from rayprob.train.history import History
 from rayprob.train.loop import judged
 from rayprob.train.optimizer import build_optimizer, clip_gradients, lr_factor, set_lr
@@ -95,17 +95,22 @@ class Fitting:
                 return
 
     def take_step(self, rows_G: Tensor) -> float:
-        """Take one optimizer step over the samples of a global batch; return its mean loss. Raises NonFiniteLoss."""
+        """Take one optimizer step over the samples of a global batch; return its mean loss.
+
+        Raises NonFiniteLoss, before any weight changes, where the loss or its gradient is not finite.
+        """
         run, step, split = self.run, self.progress.step, self.train_split
         set_lr(self.optimizer, lr_factor(run.schedule, step, self.total_steps))
         torch.manual_seed(derive(run.seed, "step", step))
         head = self.classifier.head.train()
-        loss = self.loss(head(split.features_NF[rows_G]), split.targets_NL[rows_G], split.known_NL[rows_G]).mean()
-        if not math.isfinite(value := loss.item()):
-            raise NonFiniteLoss(f"the loss of step {step + 1} is not finite; lower optimizer.lr or set optimizer.clip_norm")
+        loss_G = self.loss(head(split.features_NF[rows_G]), split.targets_NL[rows_G], split.known_NL[rows_G])
+        loss = loss_G.mean()
+        value = loss.item()
+        require_finite_loss(value, step + 1, loss_G, split.sample_ids_N[rows_G], Place())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        clip_gradients(list(head.parameters()), run.optimizer.clip_norm)
+        if not clip_gradients(list(head.parameters()), run.optimizer.clip_norm):
+            raise gradient_fault(step + 1)
         self.optimizer.step()
         self.progress = replace(self.progress, step=step + 1)
         return value

@@ -24,6 +24,7 @@ from rayprob.loader.order import Place
 from rayprob.seeds import derive
 from rayprob.train.compute import Report, accumulating, share_buffers, sum_over_ranks, wait_for_all
 from rayprob.train.evaluate import evaluation_numbers, predict_split
+from rayprob.train.finite import Reading, gradient_fault, require_finite_loss, skip_step_unless
 from rayprob.train.folder import stop_is_asked
 from rayprob.train.history import History
 from rayprob.train.job import Job, prepare
@@ -97,7 +98,6 @@ def train(job: Job, report: Report, heed: Callable[[], dict[str, Any] | None]) -
     if job.history:
         job.history.record("start", job.state.progress.step, start_facts(job))
     meter = Meter(
-        job.place,
         job.history,
         log_every=run.log_every_steps,
         global_batch=run.stream.global_batch,
@@ -164,59 +164,95 @@ def show_examples(history: History, batch: Batch, dataset: Dataset) -> None:
 
 
 def take_step(job: Job, batches: list[Batch]) -> StepResult:
-    """Take one optimizer step over the global batch of which `batches` is this rank's part."""
-    run, state, place = job.run, job.state, job.place
+    """Take one optimizer step over the global batch of which `batches` is this rank's part.
+
+    Raises NonFiniteLoss, on every rank and before any weight changes, where the loss is not finite or, unless the optimizer
+    skips the step on the device, its gradient.
+    """
+    run, state = job.run, job.state
     step = state.progress.step
     set_lr(state.optimizer, factor := lr_factor(run.schedule, step, job.total_steps))
-    loss_B = torch.cat(list(losses(job, batches)))
-    update(job)
+    loss_B, reading = gradients(job, batches)
+    loss, *wishes = reading.read()
+    require_finite_loss(loss, step + 1, loss_B, torch.cat([batch.sample_ids_B for batch in batches]), job.place)
+    is_gradient_finite = update(job)
     state.progress = replace(state.progress, step=step + 1, cursor=job.stream.next(batches[0].cursor))
-    mean_loss = loss_B.sum() / run.stream.global_batch
-    look_is_due = _look_is_due(job)
-    asked = [_stop_is_asked(job, look_is_due), _minutes_are_over(job), look_is_due]
-    wishes = job.compute.on_device(torch.tensor(asked, dtype=mean_loss.dtype))
     return StepResult(
         step=step + 1,
         lr=run.optimizer.lr * factor,
-        loss_and_wishes=sum_over_ranks(torch.cat([mean_loss[None], wishes]), place),
-        loss_B=loss_B,
-        sample_ids_B=torch.cat([batch.sample_ids_B for batch in batches]),
+        loss=loss,
+        wishes=tuple(wish > 0 for wish in wishes),
+        is_gradient_finite=is_gradient_finite,
     )
 
 
-def losses(job: Job, batches: list[Batch]) -> Iterator[torch.Tensor]:
-    """Take each micro batch forward and back; yield its losses [B]. Random numbers belong to a share, whoever takes it."""
+def gradients(job: Job, batches: list[Batch]) -> tuple[torch.Tensor, Reading]:
+    """Take each micro batch forward and back; return the losses [B] of this rank, and the step's numbers of all ranks.
+
+    Random numbers belong to a share, whoever takes it.
+    """
     per_share = job.stream.micro_batches_per_share
+    parts: list[torch.Tensor] = []
     for index, batch in enumerate(batches):
+        is_last = batch is batches[-1]
         if index % per_share == 0:
             torch.manual_seed(derive(job.run.seed, "step", job.state.progress.step, job.stream.shares[index // per_share]))
-        yield backward(job, batch, batch is batches[-1])
+        with accumulating(job.parallel, is_last):
+            loss_B = forward(job, batch)
+            parts.append(loss_B.detach())
+            if is_last:
+                reading = Reading(summed_numbers(job, torch.cat(parts)))
+            backward(job, loss_B)
+    return torch.cat(parts), reading
 
 
-def backward(job: Job, batch: Batch, is_last: bool) -> torch.Tensor:
-    """Add one micro batch's gradient of the mean loss over the global batch; return its losses [B]."""
+def forward(job: Job, batch: Batch) -> torch.Tensor:
+    """Return the losses [B] of one micro batch."""
     compute = job.compute
-    with accumulating(job.parallel, is_last):
-        with compute.autocast():
-            outputs = job.parallel(compute.images(batch.images_BCHW))
-        loss_B: torch.Tensor = job.loss(outputs, compute.on_device(batch.targets_BL), compute.on_device(batch.known_BL))
-        # DDP averages gradients over ranks; the mean must be over the global batch.
-        scaled = loss_B.sum() * (job.place.world_size / job.run.stream.global_batch)
-        job.state.scaler.scale(scaled).backward()  # type: ignore[no-untyped-call]
-    return loss_B.detach()
+    with compute.autocast():
+        outputs = job.parallel(compute.images(batch.images_BCHW))
+    return job.loss(outputs, compute.on_device(batch.targets_BL), compute.on_device(batch.known_BL))
 
 
-def update(job: Job) -> None:
-    """Clip, step, forget the gradients, and move the average."""
+def backward(job: Job, loss_B: torch.Tensor) -> None:
+    """Add one micro batch's gradient of the mean loss over the global batch."""
+    # DDP averages gradients over ranks; the mean must be over the global batch.
+    scaled = loss_B.sum() * (job.place.world_size / job.run.stream.global_batch)
+    job.state.scaler.scale(scaled).backward()  # type: ignore[no-untyped-call]
+
+
+def summed_numbers(job: Job, loss_B: torch.Tensor) -> torch.Tensor:
+    """Return the mean loss over the global batch, and rank 0's wishes to stop, to save and to look about."""
+    mean_loss = loss_B.sum() / job.run.stream.global_batch
+    look_is_due = _look_is_due(job)
+    asked = [_stop_is_asked(job, look_is_due), _minutes_are_over(job), look_is_due]
+    wishes = job.compute.on_device(torch.tensor(asked, dtype=mean_loss.dtype))
+    return sum_over_ranks(torch.cat([mean_loss[None], wishes]), job.place)
+
+
+def update(job: Job) -> torch.Tensor:
+    """Clip, step, forget the gradients, and move the average; return whether the gradients were finite, on the device.
+
+    Raises NonFiniteLoss where they were not, and the optimizer cannot skip its step on the device.
+    """
     state, clip_norm = job.state, job.run.optimizer.clip_norm
-    if clip_norm is not None:
-        state.scaler.unscale_(state.optimizer)
-        clip_gradients([p for p in state.classifier.parameters() if p.grad is not None], clip_norm)
+    parameters = [parameter for parameter in state.classifier.parameters() if parameter.grad is not None]
+    if state.scaler.is_enabled():
+        # It skips a step whose gradients overflow by itself, and lowers its scale: with fp16 that is no fault.
+        if clip_norm is not None:
+            state.scaler.unscale_(state.optimizer)
+            clip_gradients(parameters, clip_norm)
+        is_finite = torch.tensor(True)
+    else:
+        is_finite = clip_gradients(parameters, clip_norm)
+        if not skip_step_unless(is_finite, state.optimizer) and not is_finite:
+            raise gradient_fault(state.progress.step + 1)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
     if state.ema:
         state.ema.update(state.classifier)
+    return is_finite
 
 
 def keep_open_losses(job: Job, meter: Meter) -> None:

@@ -157,18 +157,18 @@ def _until_it_leaves(job: Job, on_step: Callable[[int, int], None]) -> Measured:
 
 
 def _steps(job: Job) -> Generator[Step, None, None]:
-    """Yield each step, until the loss is not finite."""
-    meter = Meter(job.place, None, log_every=1, global_batch=job.run.stream.global_batch)
+    """Yield each step, until the loss or its gradient is not finite."""
+    meter = Meter(None, log_every=1, global_batch=job.run.stream.global_batch)
     untrained = deepcopy(job.state.classifier)
     for batches in steps(job, meter):
         before = _mean_loss(job, untrained, batches)
-        result = take_step(job, batches)
-        meter.add(result)
         try:
+            result = take_step(job, batches)
+            meter.add(result)
             meter.settle()
         except NonFiniteLoss:
             return
-        yield Step(result.lr, float(result.loss_and_wishes[0]), before)
+        yield Step(result.lr, result.loss, before)
 
 
 @torch.no_grad()

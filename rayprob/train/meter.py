@@ -1,4 +1,4 @@
-"""Reads each step's loss one step late, so that a GPU never waits for it, and keeps time between log lines."""
+"""Collects losses and wishes, each step's one step late, and keeps time between log lines."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -8,21 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rayprob.errors import NonFiniteLoss
-from rayprob.loader.order import Place
-from rayprob.train.compute import gather_lists
+from rayprob.train.finite import gradient_fault
 from rayprob.train.history import History
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """One step, its numbers still on the device: mean loss over the global batch; rank 0's wishes to stop, save, look about."""
+    """One step: its mean loss over the global batch, and rank 0's wishes to stop, to save and to look about.
+
+    `is_gradient_finite` is still on the device.
+    """
 
     step: int
     lr: float
-    loss_and_wishes: torch.Tensor
-    loss_B: torch.Tensor
-    sample_ids_B: torch.Tensor
+    loss: float
+    wishes: tuple[bool, ...]
+    is_gradient_finite: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,8 @@ class Pending:
 class Meter:
     """Collects steps into windows of `log_every` and writes one history row for each."""
 
-    def __init__(
-        self, place: Place, history: History | None, *, log_every: int, global_batch: int, losses: Sequence[float] = ()
-    ) -> None:
+    def __init__(self, history: History | None, *, log_every: int, global_batch: int, losses: Sequence[float] = ()) -> None:
         """Go on with the `losses` of a window that was open when its run was saved."""
-        self._place = place
         self._history = history
         self._log_every = log_every
         self._global_batch = global_batch
@@ -77,17 +75,17 @@ class Meter:
         self._pending = Pending(result, time.perf_counter(), self._total_waited_s)
 
     def settle(self) -> None:
-        """Read the pending step. Raises NonFiniteLoss with the step and the samples."""
+        """Read the pending step. Raises NonFiniteLoss where its gradient was not finite."""
         if self._pending is None:
             return
         self._last, self._pending = self._pending, None
-        loss, *wishes = self._last.result.loss_and_wishes.tolist()
-        self.stop_is_asked, self.save_is_asked, self.look_is_asked = (wish > 0 for wish in wishes)
-        if not np.isfinite(loss):
-            self._fail(self._last.result)
-        self.losses.append(loss)
+        result = self._last.result
+        self.stop_is_asked, self.save_is_asked, self.look_is_asked = result.wishes
+        if not result.is_gradient_finite:
+            raise gradient_fault(result.step)
+        self.losses.append(result.loss)
         self._num_timed += 1
-        if self._last.result.step % self._log_every == 0:
+        if result.step % self._log_every == 0:
             self._write()
 
     def _begin_window(self, at_s: float, waited_s: float) -> None:
@@ -107,12 +105,3 @@ class Meter:
             }
             self._history.record("step", last.result.step, values)
         self._begin_window(last.at_s, last.waited_s)
-
-    def _fail(self, result: StepResult) -> None:
-        is_bad_B = ~torch.isfinite(result.loss_B).cpu()
-        sample_ids = gather_lists(result.sample_ids_B[is_bad_B].tolist(), self._place)
-        shown = ", ".join(map(str, sample_ids[:20])) + (", ..." if len(sample_ids) > 20 else "")
-        raise NonFiniteLoss(
-            f"the loss of step {result.step} is not finite, from {len(sample_ids)} sample(s): {shown}; "
-            "lower optimizer.lr, set optimizer.clip_norm, or look at these samples"
-        )

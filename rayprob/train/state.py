@@ -16,13 +16,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from rayprob import storage
-from rayprob.errors import RunError, StorageError
+from rayprob.errors import ModelError, RunError, StorageError
 from rayprob.loader.order import Cursor
 from rayprob.models.classifier import Classifier
+from rayprob.models.tensor_files import read_tensors
+from rayprob.spec import fingerprint
 
 FOLDER = "checkpoints"
+VERSION = 1  # of the files' format; those of rayprob 0.1 do not have it written down
 log = logging.getLogger(__name__)
 
 
@@ -90,14 +94,39 @@ class TrainState:
         }
 
     def restore(self, tensors: dict[str, Any], progress: Progress) -> None:
-        """Take over a saved state; it must come from the same run file."""
+        """Take over a saved state. Raises RunError where it comes from another run file."""
+        try:
+            self._restore(tensors)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise RunError(
+                f"the checkpoint of step {progress.step} does not fit this run ({type(error).__name__}: {reason}); it comes "
+                "from another run file: resume with the run.yaml in its folder, or start anew with --fresh"
+            ) from error
+        self.progress = progress
+
+    def _restore(self, tensors: dict[str, Any]) -> None:
         self.classifier.load_state_dict(tensors["classifier"])
         self.optimizer.load_state_dict(tensors["optimizer"])
+        _require_fit(self.optimizer)
         self.scaler.load_state_dict(tensors["scaler"])
+        if bool(self.ema) != bool(tensors["ema"]):
+            raise ValueError(f"it was saved {'with' if tensors['ema'] else 'without'} an average (ema)")
         if self.ema:
             self.ema.classifier.load_state_dict(tensors["ema"]["weights"])
-            self.ema.num_updates = tensors["ema"]["num_updates"]
-        self.progress = progress
+            self.ema.num_updates = int(tensors["ema"]["num_updates"])
+
+
+def _require_fit(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError where a loaded state is not of this optimizer, which torch would notice in its next step at best."""
+    for group in optimizer.param_groups:
+        missing = sorted(optimizer.defaults.keys() - group.keys())
+        if missing:
+            raise ValueError(f"its optimizer has no {', '.join(missing)}")
+        for parameter in group["params"]:
+            for name, value in optimizer.state[parameter].items() if parameter in optimizer.state else ():
+                if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
+                    raise ValueError(f"its optimizer's {name} is {list(value.shape)} for weights of {list(parameter.shape)}")
 
 
 @dataclass(frozen=True)
@@ -126,8 +155,10 @@ class Checkpoint:
         try:
             if self.sha256 and hashlib.sha256(content).hexdigest() != self.sha256:
                 raise ValueError(f"its {len(content):,} bytes have another sha256 than those that were written")
-            tensors: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, ValueError) as error:
+            tensors = read_tensors(content, uri)
+            if not isinstance(tensors, dict):
+                raise ValueError(f"it holds {type(tensors).__name__}, not a state")
+        except (ModelError, ValueError) as error:
             raise RunError(
                 f"checkpoint {uri} cannot be read ({error}); remove its two files to go on from an older one"
             ) from error
@@ -141,8 +172,15 @@ def save_checkpoint(folder: str, state: TrainState, score: float | None) -> Chec
     sha256 = hashlib.sha256(buffer.getbuffer()).hexdigest()
     checkpoint = Checkpoint(folder, state.progress.step, score, state.progress, sha256)
     storage.write_bytes(storage.join(folder, FOLDER, f"{checkpoint.name}.pt"), buffer.getvalue())
-    facts = {"step": checkpoint.step, "score": score, "progress": asdict(state.progress), "sha256": sha256}
-    storage.write_text(storage.join(folder, FOLDER, f"{checkpoint.name}.json"), json.dumps(facts))
+    facts = {
+        "version": VERSION,
+        "step": checkpoint.step,
+        "score": score,
+        "progress": asdict(state.progress),
+        "sha256": sha256,
+    }
+    text = json.dumps({**facts, "fingerprint": fingerprint(facts)})
+    storage.write_text(storage.join(folder, FOLDER, f"{checkpoint.name}.json"), text)
     return checkpoint
 
 
@@ -205,9 +243,34 @@ def _from_facts(folder: str, uri: str) -> Checkpoint | None:
         return None  # a run that goes on has removed it since it was listed
     try:
         facts = json.loads(content)
-        progress = {**facts["progress"], "cursor": Cursor(**facts["progress"]["cursor"])}
-        progress["open_losses"] = tuple(progress.get("open_losses", ()))  # version 0.1 had none at first
-        return Checkpoint(folder, facts["step"], facts["score"], Progress(**progress), facts.get("sha256"))
-    except (ValueError, KeyError, TypeError) as error:
-        log.warning("checkpoint %s cannot be read (%r) and is passed over", uri, error)
+        _require_known_version(facts.get("version", VERSION), uri)
+        return _checked(folder, facts, uri)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        log.warning("checkpoint %s cannot be read (%s: %s) and is passed over", uri, type(error).__name__, reason)
         return None
+
+
+def _require_known_version(version: object, uri: str) -> None:
+    if isinstance(version, int) and version > VERSION:
+        raise RunError(
+            f"checkpoint {uri} has format version {version}, and this rayprob reads {VERSION} at most; resume with the rayprob "
+            "that wrote it, or start anew with --fresh"
+        )
+
+
+def _checked(folder: str, facts: dict[str, Any], uri: str) -> Checkpoint:
+    """Return the checkpoint of these facts. Raises what their damage makes."""
+    written = {name: value for name, value in facts.items() if name != "fingerprint"}
+    # Version 0.1 had none, and neither `open_losses` nor `sha256` at first.
+    if facts.keys() & {"version", "fingerprint"} and facts["fingerprint"] != fingerprint(written):
+        raise ValueError("its fingerprint does not match what it says")
+    step, score = int(facts["step"]), facts["score"]
+    progress = PROGRESS.validate_json(json.dumps(facts["progress"]), strict=True)
+    if not uri.endswith(f"step-{step:08d}.json") or progress.step != step:
+        raise ValueError(f"it says step {step}, and its progress {progress.step}")
+    sha256 = facts.get("sha256")
+    return Checkpoint(folder, step, None if score is None else float(score), progress, None if sha256 is None else str(sha256))
+
+
+PROGRESS = TypeAdapter(Progress)

@@ -1,0 +1,65 @@
+"""The check before each optimizer step: where the loss or a gradient is not finite, no weight changes.
+
+A loss is asked for between forward and backward. By the time its answer is needed, a GPU still has the backward to compute,
+so it never runs dry. What gradients say is known only when the backward is over: there a fused optimizer, the default on
+GPUs, takes the answer on the device and skips its step, and the host reads it one step later.
+"""
+
+import torch
+from torch import Tensor
+
+from rayprob.errors import NonFiniteLoss
+from rayprob.loader.order import Place
+from rayprob.train.compute import gather_lists
+
+SHOWN = 20
+
+
+class Reading:
+    """Numbers on their way from the device to the host; the device goes on computing meanwhile."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._numbers = numbers.to("cpu", non_blocking=True)
+        self._copied = torch.cuda.Event() if numbers.is_cuda else None  # type: ignore[no-untyped-call]
+        if self._copied:
+            self._copied.record()
+
+    def read(self) -> list[float]:
+        """Return the numbers; waits for the device no longer than until it has computed them."""
+        if self._copied:
+            self._copied.synchronize()
+        return [float(number) for number in self._numbers.tolist()]
+
+
+def require_finite_loss(loss: float, step: int, loss_B: Tensor, sample_ids_B: Tensor, place: Place) -> None:
+    """Raise NonFiniteLoss with the samples of all ranks whose loss is not finite, where the mean loss `loss` is not."""
+    if _is_finite(loss):
+        return
+    is_bad_B = ~torch.isfinite(loss_B).cpu()
+    sample_ids = gather_lists(sample_ids_B[is_bad_B].tolist(), place)
+    shown = ", ".join(map(str, sample_ids[:SHOWN])) + (", ..." if len(sample_ids) > SHOWN else "")
+    raise NonFiniteLoss(
+        f"the loss of step {step} is not finite, from {len(sample_ids)} sample(s): {shown}; the loss diverged to {loss}, and "
+        "this step changed no weight; lower optimizer.lr, set optimizer.clip_norm, or look at these samples"
+    )
+
+
+def gradient_fault(step: int) -> NonFiniteLoss:
+    """Return the error of a step whose loss was finite and whose gradient was not."""
+    return NonFiniteLoss(
+        f"the gradient of step {step} is not finite, although its loss is; training diverged, and this step changed no weight; "
+        "lower optimizer.lr, set optimizer.clip_norm, or set precision.autocast: float32"
+    )
+
+
+def skip_step_unless(is_finite: Tensor, optimizer: torch.optim.Optimizer) -> bool:
+    """Let the optimizer's next step change nothing where `is_finite` is false, without reading it; return whether it can."""
+    is_fused = all(group.get("fused") for group in optimizer.param_groups)
+    if is_fused:
+        # What GradScaler hands to fused optimizers for the same purpose.
+        optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
+    return is_fused
+
+
+def _is_finite(loss: float) -> bool:
+    return loss - loss == 0
