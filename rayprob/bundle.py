@@ -32,10 +32,20 @@ from rayprob.probability.conformal import RiskControl
 from rayprob.probability.distribution import LabelDistribution, from_outputs
 from rayprob.probability.rules import Rules
 from rayprob.probability.thresholds import Thresholds
+from rayprob.spec import fingerprint
 
 VERSION = 1
 DESCRIPTION_FILE, CALIBRATOR_FILE = "bundle.json", "calibrator.safetensors"
-KEYS = ("model", "label_space", "transform", "calibrator", "thresholds", "guarantees", "facts", "files")
+KEYS: dict[str, tuple[type, ...]] = {
+    "model": (dict,),
+    "label_space": (dict,),
+    "transform": (dict,),
+    "calibrator": (str, type(None)),
+    "thresholds": (dict,),
+    "guarantees": (dict,),
+    "facts": (dict,),
+    "files": (dict,),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +96,8 @@ class Bundle:
             arrays = {name: np.ascontiguousarray(array) for name, array in self.calibrator.to_arrays().items()}
             files[CALIBRATOR_FILE] = safetensors.numpy.save(arrays)
         sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        files[DESCRIPTION_FILE] = json.dumps(self._description(sums), indent=1).encode()
+        described = json.loads(json.dumps(self._description(sums)))
+        files[DESCRIPTION_FILE] = json.dumps({**described, "fingerprint": fingerprint(described)}, indent=1).encode()
         if storage.is_local(folder):
             _write_local(storage.local_path(folder), files)
         else:
@@ -101,12 +112,14 @@ class Bundle:
         described = _read_description(folder)
         files = {name: _read_checked(folder, name, sha256) for name, sha256 in described["files"].items()}
         try:
-            return _rebuild(described, files)
+            bundle = _rebuild(described, files)
         except BundleError:
             raise
-        except (RayprobError, KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # a damaged description makes the libraries that build its parts raise anything
             found = f"{type(error).__name__}: {error}" if not isinstance(error, RayprobError) else str(error)
             raise BundleError(f"the bundle at {folder} cannot be rebuilt: {found}; {MAKE_ANEW}") from error
+        _require_unchanged(described, folder)
+        return bundle
 
     def _description(self, sums: dict[str, str]) -> dict[str, Any]:
         return {
@@ -125,10 +138,11 @@ class Bundle:
 
 
 # `train.loop.finish` writes it; a run that has taken all its steps comes there at once.
-MAKE_ANEW = (
-    "use the rayprob that wrote it; or remove the bundle's folder and give `rayprob train` the same run file, which writes "
-    "the bundle again from the run's best checkpoint, without training; then `rayprob calibrate`"
+REMOVE = (
+    "remove the bundle's folder and give `rayprob train` the same run file, which writes the bundle again from the run's best "
+    "checkpoint, without training; then `rayprob calibrate`"
 )
+MAKE_ANEW = f"use the rayprob that wrote it; or {REMOVE}"
 
 
 def _to_array(value: Any) -> NDArray[Any]:
@@ -169,7 +183,7 @@ def _read_description(folder: str) -> dict[str, Any]:
         raise BundleError(f"no bundle at {folder}: {DESCRIPTION_FILE} is missing; give the folder that training wrote")
     try:
         described = json.loads(storage.read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is no JSON: {error}; {MAKE_ANEW}") from error
     version = described.get("version") if isinstance(described, dict) else None
     if version != VERSION:
@@ -177,7 +191,20 @@ def _read_description(folder: str) -> dict[str, Any]:
     missing = [key for key in KEYS if key not in described]
     if missing:
         raise BundleError(f"{path} lacks {', '.join(missing)}; {MAKE_ANEW}")
+    strange = [f"{key} {type(described[key]).__name__}" for key, kinds in KEYS.items() if not isinstance(described[key], kinds)]
+    if strange:
+        raise BundleError(f"{path} is damaged: it has {', '.join(strange)}; {MAKE_ANEW}")
     return dict(described)
+
+
+def _require_unchanged(described: dict[str, Any], folder: str) -> None:
+    """Raise BundleError where the description is not what was written; bundles of version 0.1 cannot tell."""
+    written = {key: value for key, value in described.items() if key != "fingerprint"}
+    if "fingerprint" in described and described["fingerprint"] != fingerprint(written):
+        raise BundleError(
+            f"{storage.join(folder, DESCRIPTION_FILE)} was changed after it was written: its fingerprint does not match; copy "
+            f"the whole folder again, or {REMOVE}"
+        )
 
 
 def _read_checked(folder: str, name: str, sha256: str) -> bytes:

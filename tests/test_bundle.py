@@ -3,16 +3,19 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rayprob import bundle as bundle_module
 from rayprob.bundle import Bundle
-from rayprob.errors import BundleError, QueryError
+from rayprob.errors import BundleError, QueryError, StorageError
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.classifier import ModelSpec, build_classifier
@@ -248,3 +251,54 @@ def test_an_object_store_sees_the_description_last(tmp_path: Path, monkeypatch: 
     make().save("s3://bucket/run/bundle")
     names = ["remove bundle.json", "weights.safetensors", "calibrator.safetensors", "bundle.json"]
     assert [uri.replace("s3://bucket/run/bundle/", "") for uri in written] == names
+
+
+def test_a_description_changed_after_it_was_written_is_refused_and_an_old_one_without_fingerprint_opens(saved: Path) -> None:
+    described = json.loads((saved / "bundle.json").read_text())
+    del described["fingerprint"]  # version 0.1 had none
+    (saved / "bundle.json").write_text(json.dumps(described))
+    assert Bundle.load(str(saved)).facts == described["facts"]
+    make().save(str(saved))
+    edited("facts", {"run": {"seed": 4}})(saved)
+    with pytest.raises(BundleError, match=r"bundle.json was changed after it was written: .* copy the whole folder again"):
+        Bundle.load(str(saved))
+
+
+@pytest.mark.parametrize("content", [b"[" * 50_000, b"\xff", b"", b"null", b'{"version": 1e999}'], ids=range(5))
+def test_a_description_that_is_no_json_object_is_refused(saved: Path, content: bytes) -> None:
+    (saved / "bundle.json").write_bytes(content)
+    with pytest.raises(BundleError):
+        Bundle.load(str(saved))
+
+
+@pytest.mark.parametrize(
+    "key", ["model", "label_space", "transform", "calibrator", "thresholds", "guarantees", "facts", "files"]
+)
+@pytest.mark.parametrize("value", [3, [["a"]]])
+def test_a_part_of_another_kind_is_named(saved: Path, key: str, value: object) -> None:
+    edited(key, value)(saved)
+    with pytest.raises(BundleError, match=rf"bundle.json is damaged: it has {key} (int|list)"):
+        Bundle.load(str(saved))
+
+
+hits = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=3)
+
+
+@given(hits=hits, cut=st.one_of(st.none(), st.none(), st.integers(0, 10_000)))
+@settings(max_examples=40, derandomize=True, deadline=None)
+def test_damage_to_a_description_is_refused_or_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, hits: list[tuple[int, int]], cut: int | None
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "fuzzed"
+    if not folder.exists():
+        make().save(str(folder))
+        (folder / "copy").write_bytes((folder / "bundle.json").read_bytes())
+    original = (folder / "copy").read_bytes()
+    content = bytearray(original)
+    for at, byte in hits:
+        content[at % len(content)] = byte
+    (folder / "bundle.json").write_bytes(content if cut is None else content[: cut % len(content)])
+    with suppress(BundleError, StorageError):
+        loaded = Bundle.load(str(folder))
+        assert json.loads(json.dumps(loaded.facts)) == json.loads(original)["facts"]
+        assert loaded.label_space == LABELS

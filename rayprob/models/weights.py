@@ -94,8 +94,8 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, 
     unexpected = sorted(name for name in tensors if name not in own)
     reshaped = [
         f"{name} {list(tensor.shape)} here, {list(own[name].shape)} needed"
-        for name, tensor in tensors.items()
-        if name in own and tensor.shape != own[name].shape
+        for name in own
+        if (tensor := tensors.get(name)) is not None and tensor.shape != own[name].shape
     ]
     faults = [
         _first(f"{len(names)} {what}", names)
@@ -113,13 +113,14 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, 
 
 def _require_usable(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str) -> None:
     """Raise ModelError for values that a copy would change or that no training can start from."""
-    strange = [f"{name} {str(t.dtype).removeprefix('torch.')}" for name, t in tensors.items() if not _is_alike(t, own[name])]
+    pairs = {name: (tensors[name], tensor) for name, tensor in own.items() if name in tensors}
+    strange = [f"{name} {str(t.dtype).removeprefix('torch.')}" for name, (t, ours) in pairs.items() if not _is_alike(t, ours)]
     if strange:
         raise ModelError(
             f"the weights at {where} are not plain floating-point numbers: {_first(f'{len(strange)} differ', strange)}; "
             "use the weights before quantization or packing"
         )
-    broken = [name for name, tensor in tensors.items() if not _is_finite(tensor.to(own[name].dtype)) and _is_finite(own[name])]
+    broken = [name for name, (t, ours) in pairs.items() if not _is_finite(t.to(ours.dtype)) and _is_finite(ours)]
     if broken:
         raise ModelError(
             f"the weights at {where} hold NaN or inf: {_first(f'{len(broken)} tensor(s)', broken)}; the training that wrote "

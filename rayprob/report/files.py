@@ -9,6 +9,7 @@ from rayprob.bundle import DESCRIPTION_FILE, Bundle
 from rayprob.data.manifest import Dataset
 from rayprob.errors import LabelError, RayprobError, RunError, SpecError
 from rayprob.predictions import Predictions
+from rayprob.train.history import read_history
 
 REPORTED = "val"
 ORIGIN = ("run_fingerprint", "step")
@@ -117,15 +118,6 @@ def has_predictions(folder: str, split: str) -> bool:
 def read_predictions(folder: str, split: str) -> Predictions:
     """Return the predictions of a split. Raises MetricError for a damaged table."""
     return Predictions.read(storage.join(folder, "predictions", f"{split}.parquet"))
-
-
-def read_history(folder: str) -> list[dict[str, Any]]:
-    """Return the rows of metrics.jsonl in order; a last line that was cut by a crash is left out."""
-    uri = storage.join(folder, "metrics.jsonl")
-    if not storage.exists(uri):
-        return []
-    lines = storage.read_bytes(uri).decode().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
 
 
 def open_own_bundle(folder: str, predictions: Predictions) -> tuple[Bundle | None, list[Note]]:

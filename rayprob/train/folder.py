@@ -38,7 +38,7 @@ def claim(run: Run, dataset: Dataset) -> Claim:
     facts = {"identity": identity(run), "dataset_fingerprint": dataset.fingerprint, "rayprob": __version__}
     is_new = not storage.exists(storage.join(folder, "run.json"))
     if not is_new:
-        _require_same(folder, json.loads(storage.read_bytes(storage.join(folder, "run.json"))), facts)
+        _require_same(folder, _read_facts(folder), facts)
     elif storage.list_names(folder):
         raise RunError(f"{folder} is not empty and holds no run; set another folder, or empty this one")
     for note in (STOP, FAILED):
@@ -94,7 +94,28 @@ def note_failure(folder: str, error: RayprobError) -> None:
 def read_failure(folder: str) -> dict[str, str] | None:
     """Return the noted failure, if there is one."""
     uri = storage.join(folder, FAILED)
-    return json.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
+    if not storage.exists(uri):
+        return None
+    try:
+        failure = json.loads(storage.read_bytes(uri))
+        return {"kind": str(failure["kind"]), "message": str(failure["message"])}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {"kind": "RunError", "message": f"the run failed, and {uri}, which says why, is damaged; start the run again"}
+
+
+def _read_facts(folder: str) -> dict[str, Any]:
+    uri = storage.join(folder, "run.json")
+    try:
+        facts = json.loads(storage.read_bytes(uri))
+        if isinstance(facts["identity"], dict) and isinstance(facts["dataset_fingerprint"], str):
+            return dict(facts)
+        reason = "its parts are of another kind"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise RunError(
+        f"{uri} is damaged ({reason}), so nothing says whether the folder holds this run; restore the file from a copy, set "
+        "another name, or start anew with --fresh (which removes that run)"
+    )
 
 
 def _require_same(folder: str, old: dict[str, Any], new: dict[str, Any]) -> None:

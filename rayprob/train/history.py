@@ -12,14 +12,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from rayprob import storage
 from rayprob.shown import printable
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
 
 FILE = "metrics.jsonl"
 REMOTE_POLL_S = 5.0
@@ -71,10 +73,12 @@ class History:
     def _write_all(self) -> None:
         storage.write_text(self._uri, "".join(json.dumps(row) + "\n" for row in self._rows))
 
-    def _open_board(self, folder: str, step: int) -> SummaryWriter | None:
+    def _open_board(self, folder: str, step: int) -> "SummaryWriter | None":
         if not self._is_local:
             log.warning("no TensorBoard files: the run folder %s is remote; metrics.jsonl holds the same numbers", folder)
             return None
+        from torch.utils.tensorboard.writer import SummaryWriter  # its second of imports is for runs, not for readers
+
         board = storage.local_path(storage.join(folder, "tensorboard"))
         number_event_files(board)
         return SummaryWriter(str(board), purge_step=step + 1 if step else 0)
@@ -119,13 +123,36 @@ def as_markdown(text: str) -> str:
 
 
 def read_history(folder: str) -> list[dict[str, Any]]:
-    """Return the rows of a run's `metrics.jsonl`; a last line that was cut by a crash is left out."""
+    """Return the rows of a run's `metrics.jsonl`.
+
+    A last line that was cut by a crash is left out; damaged lines before it are left out with a warning.
+    """
+    rows, damaged = _read_rows(folder)
+    if damaged:
+        uri, shown = storage.join(folder, FILE), ", ".join(map(str, damaged[:5]))
+        log.warning("%s: %d damaged line(s) are left out, beginning with line %s", uri, len(damaged), shown)
+    return rows
+
+
+def _read_rows(folder: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return the rows that can be read, and the numbers of the lines that cannot."""
     uri = storage.join(folder, FILE)
     if not storage.exists(uri):
-        return []
-    lines = storage.read_bytes(uri).decode().split("\n")
+        return [], []
+    rows: list[dict[str, Any]] = []
+    damaged: list[int] = []
     # Only a line that ends with a newline was written whole.
-    return [json.loads(line) for line in lines[:-1] if line]
+    for number, line in enumerate(storage.read_bytes(uri).split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            is_row = isinstance(row["kind"], str) and isinstance(row["step"], int)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            is_row = False
+        if is_row:
+            rows.append(row)
+        elif line:
+            damaged.append(number)
+    return rows, damaged
 
 
 class HistoryTail:
@@ -133,7 +160,7 @@ class HistoryTail:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._num_told = len(read_history(folder))
+        self._num_told = len(_read_rows(folder)[0])
         self._size_bytes = _size_bytes(folder)
         self._looked_at_s = time.monotonic()
 
@@ -146,7 +173,7 @@ class HistoryTail:
         size_bytes = _size_bytes(self._folder)
         if size_bytes == self._size_bytes:
             return []
-        rows = read_history(self._folder)
+        rows, _ = _read_rows(self._folder)
         if len(rows) < self._num_told:
             # A restarted worker dropped the rows after its checkpoint; its news begins with its start row.
             self._num_told = max((n for n, row in enumerate(rows) if row["kind"] == "start"), default=0)

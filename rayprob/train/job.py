@@ -1,7 +1,7 @@
 """One rank's part of a run, ready to go: every part built, checked, and restored from the last checkpoint."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from rayprob.probability.mixture import fit_label_mixture
 from rayprob.seeds import derive
 from rayprob.train.compute import Compute, wait_for_all
 from rayprob.train.history import History
+from rayprob.train.notes import noted_warnings
 from rayprob.train.optimizer import build_optimizer
 from rayprob.train.run import Run, check
 from rayprob.train.state import Ema, TrainState, list_checkpoints, load_first, newest_first
@@ -55,6 +56,7 @@ class Job:
     total_steps: int
     evaluate_every: int
     clock: Clock = field(default_factory=Clock.start)
+    notes: tuple[str, ...] = ()  # what its preparation warned of
 
     @property
     def place(self) -> Place:
@@ -73,6 +75,12 @@ class Job:
 
 def prepare(run: Run, place: Place, device: torch.device) -> Job:
     """Build every part, check that the parts fit, and restore the last checkpoint where there is one."""
+    with noted_warnings() as notes:
+        job = _prepare(run, place, device)
+    return replace(job, notes=tuple(notes))
+
+
+def _prepare(run: Run, place: Place, device: torch.device) -> Job:
     dataset = Dataset.open(run.data.root)
     check(run, dataset, place.world_size)
     compute = Compute.plan(run.precision, place, device)

@@ -202,7 +202,9 @@ def _follow(run: Run, workers: Workers, tail: HistoryTail, tell: Tell) -> Outcom
 def _outcome(run: Run, fitting: _Fit) -> Outcome:
     failure = fitting.value.get("failure") or folder.read_failure(run.run_folder)
     if failure:
-        raise getattr(errors, failure["kind"], RunError)(failure["message"])
+        kind = getattr(errors, failure["kind"], RunError)
+        is_ours = isinstance(kind, type) and issubclass(kind, RayprobError)
+        raise (kind if is_ours else RunError)(failure["message"])
     if fitting.error is not None:
         logs = "/tmp/ray/session_latest/logs/train"
         raise RunError(

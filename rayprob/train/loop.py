@@ -140,6 +140,7 @@ def start_facts(job: Job) -> dict[str, Any]:
         "trainable_parameters": parameters,
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        **({"notes": job.notes} if job.notes else {}),
     }
 
 

@@ -136,7 +136,7 @@ def test_a_mixture_refuses_a_bernoulli_head_of_another_size(tmp_path: Path) -> N
 
 def test_parts_are_for_bundles_only(tmp_path: Path) -> None:
     torch.save(torchvision.models.get_model(SMALL).state_dict(), tmp_path / "whole.pth")
-    with pytest.raises(ModelError, match=r"weights_part features is for rayprob's own bundles, and .*whole.pth is not one; leave it out"):
+    with pytest.raises(ModelError, match=r"weights_part features is for rayprob's own bundles, and .*whole.pth is not one"):
         build(tmp_path / "whole.pth", weights_part="features")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rayprob.data.manifest import Dataset
-from rayprob.errors import NonFiniteLoss, RunError
+from rayprob.errors import NonFiniteLoss, RayprobError, RunError
 from rayprob.train import folder
 from rayprob.train.run import Run
 
@@ -80,4 +80,31 @@ def test_notes_are_read_and_forgotten_by_the_next_claim(make_run: MakeRun, tiny:
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"is no run folder: it has no run.yaml"):
+        folder.open_run(str(tmp_path))
+
+
+def test_a_damaged_run_json_says_what_to_do_wherever_it_is_cut(make_run: MakeRun, tiny: str, tmp_path: Path) -> None:
+    run, dataset = make_run(tmp_path / "run"), Dataset.open(tiny)
+    folder.claim(run, dataset)
+    path = tmp_path / "run" / "run.json"
+    content = path.read_bytes()
+    cuts = [content[: len(content) * part // 40] for part in range(40)]
+    for damaged in (*cuts, b"[]", b"{}", b'{"identity": 3, "dataset_fingerprint": "a"}', b"[" * 50_000, b"\xff"):
+        path.write_bytes(damaged)
+        with pytest.raises(RunError, match=r"run.json is damaged .*restore the file from a copy, set another name, or "):
+            folder.claim(run, dataset)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"kind": "Run', b"[]", b"{}", b"\xff"])
+def test_a_damaged_note_of_a_failure_is_still_a_failure(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / folder.FAILED).write_bytes(content)
+    failure = folder.read_failure(str(tmp_path))
+    assert failure is not None
+    assert "failed.json, which says why, is damaged" in failure["message"]
+
+
+@pytest.mark.parametrize("content", [b"name: [", b"\xff\xfe", b"a: &a [*a"])
+def test_a_damaged_run_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.yaml").write_bytes(content)
+    with pytest.raises(RayprobError, match=r"run.yaml is not YAML"):
         folder.open_run(str(tmp_path))

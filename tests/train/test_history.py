@@ -125,3 +125,27 @@ def test_a_tail_tells_each_row_once_also_across_a_restart(tmp_path: Path) -> Non
     assert [(row["kind"], row["step"]) for row in tail.new_rows()] == [("start", 2)]
     record(restarted, 3)
     assert [row["step"] for row in tail.new_rows()] == [3]
+
+
+def test_any_cut_of_a_history_leaves_whole_rows_and_a_resumed_run_goes_on(tmp_path: Path) -> None:
+    history = History(str(tmp_path), 0)
+    record(history, 1, 2, 3)
+    history.close()
+    content = (tmp_path / FILE).read_bytes()
+    for length in range(len(content)):
+        (tmp_path / FILE).write_bytes(content[:length])
+        steps = [row["step"] for row in read_history(str(tmp_path))]
+        assert steps == [1, 2, 3][: content[:length].count(b"\n")]
+
+
+def test_damaged_lines_are_left_out_with_their_numbers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record(History(str(tmp_path), 0), 1, 2)
+    damaged = [b"\0" * 40, b"{", b"[]", b"3", b'{"kind": "step"}', b'{"kind": "step", "step": "4"}', b"\xff\xfe", b"[" * 50_000]
+    with open(tmp_path / FILE, "ab") as file:
+        file.write(b"\n".join(damaged) + b"\n")
+    assert [row["step"] for row in read_history(str(tmp_path))] == [1, 2]
+    assert "8 damaged line(s) are left out, beginning with line 3, 4, 5, 6, 7" in caplog.text
+    resumed = History(str(tmp_path), 1)
+    record(resumed, 2)
+    resumed.close()
+    assert (tmp_path / FILE).read_bytes().count(b"\n") == 2

@@ -1,5 +1,9 @@
 """Averages, checkpoints on disk, and which of them are kept."""
 
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -160,3 +164,120 @@ def test_a_checkpoint_that_goes_while_it_is_looked_at_is_as_none(tmp_path: Path,
     names = storage.list_names(str(tmp_path / "checkpoints"))
     monkeypatch.setattr(storage, "list_names", lambda uri: [*names, "step-00000009.json"])
     assert [checkpoint.step for checkpoint in list_checkpoints(str(tmp_path))] == [0]
+
+
+def as_version_0_1(folder: Path) -> None:
+    """Take from all checkpoints what the first ones of version 0.1 did not have."""
+    for path in (folder / "checkpoints").glob("*.json"):
+        facts = json.loads(path.read_text())
+        del facts["version"], facts["fingerprint"], facts["sha256"], facts["progress"]["open_losses"]
+        path.write_text(json.dumps(facts))
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with checkpoints of steps 1 and 2; tests copy it."""
+    folder, state = tmp_path_factory.mktemp("two"), state_of(small())
+    for step in (1, 2):
+        state.progress = Progress(step=step, cursor=Cursor(0, step), best_score=0.25, best_step=1)
+        save_checkpoint(str(folder), state, 0.25)
+    return folder
+
+
+@pytest.fixture
+def old(two_checkpoints: Path, tmp_path: Path) -> Path:
+    """Two checkpoints of version 0.1."""
+    shutil.copytree(two_checkpoints, tmp_path / "old")
+    as_version_0_1(tmp_path / "old")
+    return tmp_path / "old"
+
+
+def test_checkpoints_of_version_0_1_open_as_before(old: Path) -> None:
+    found = load_first(newest_first(list_checkpoints(str(old))))
+    assert found is not None
+    assert (found[0].step, found[0].sha256, found[0].progress.cursor) == (2, None, Cursor(0, 2))
+    assert found[1].keys() == {"classifier", "optimizer", "scaler", "ema"}
+
+
+@pytest.mark.parametrize("part", range(0, 50, 7))
+def test_a_cut_checkpoint_of_version_0_1_falls_back_to_the_one_before(old: Path, part: int) -> None:
+    path = old / "checkpoints" / "step-00000002.pt"
+    content = path.read_bytes()
+    for place in range(part, min(part + 7, 50)):
+        path.write_bytes(content[: len(content) * place // 50])
+        found = load_first(newest_first(list_checkpoints(str(old))))
+        assert found is not None
+        assert found[0].step == 1
+
+
+def test_a_flipped_byte_of_a_checkpoint_of_version_0_1_is_noticed_or_changes_nothing(old: Path) -> None:
+    path = old / "checkpoints" / "step-00000002.pt"
+    content, checkpoint = path.read_bytes(), list_checkpoints(str(old))[-1]
+    expected = checkpoint.load()["classifier"]
+    for place in range(0, len(content), len(content) // 40):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+        try:
+            found = checkpoint.load()["classifier"]
+        except RunError:
+            continue
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_any_flipped_byte_of_a_checkpoints_facts_makes_it_pass_over_and_never_another_one(
+    two_checkpoints: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoints" / "step-00000002.json"
+    content = (two_checkpoints / "checkpoints" / "step-00000002.json").read_bytes()
+    path.parent.mkdir()
+    path.write_bytes(content)
+    (expected,) = list_checkpoints(str(tmp_path))
+    for place in range(len(content)):
+        for flip in (1, 32, 128):
+            path.write_bytes(content[:place] + bytes([content[place] ^ flip]) + content[place + 1 :])
+            with suppress(RunError):  # of a later version, as it says
+                assert list_checkpoints(str(tmp_path)) in ([], [expected])
+
+
+def test_a_checkpoint_of_a_later_version_is_refused_and_not_passed_over(two_checkpoints: Path, tmp_path: Path) -> None:
+    shutil.copytree(two_checkpoints, tmp_path / "new")
+    path = tmp_path / "new" / "checkpoints" / "step-00000002.json"
+    facts = json.loads(path.read_text())
+    assert facts["version"] == 1
+    path.write_text(json.dumps(facts | {"version": 2}))
+    with pytest.raises(RunError, match=r"00002.json has format version 2, and this rayprob reads 1 at most; resume with"):
+        list_checkpoints(str(tmp_path / "new"))
+
+
+def other_backbone() -> TrainState:
+    return state_of(build_classifier(ModelSpec(backbone="squeezenet1_0"), 3))
+
+
+def other_optimizer() -> TrainState:
+    state = state_of(small())
+    state.optimizer = build_optimizer(state.classifier, OptimizerSpec(name="sgd"), torch.device("cpu"))
+    return state
+
+
+def no_average() -> TrainState:
+    state = state_of(small())
+    state.ema = None
+    return state
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(other_backbone, "Missing key"), (other_optimizer, "no .*momentum"), (no_average, r"with an average")],
+)
+def test_a_state_of_another_run_file_is_a_run_error(two_checkpoints: Path, make: Callable[[], TrainState], reason: str) -> None:
+    checkpoint = list_checkpoints(str(two_checkpoints))[-1]
+    with pytest.raises(RunError, match=rf"checkpoint of step 2 does not fit this run .*{reason}.*resume with the run.yaml"):
+        make().restore(checkpoint.load(), checkpoint.progress)
+
+
+def test_an_optimizer_state_of_other_shapes_is_a_run_error(two_checkpoints: Path) -> None:
+    state = state_of(small())
+    train_a_little(state, 1)
+    tensors = state.tensors()
+    tensors["optimizer"]["state"][0]["exp_avg"] = torch.zeros(5)
+    with pytest.raises(RunError, match=r"its optimizer's exp_avg is \[5\] for weights of \["):
+        state_of(small()).restore(tensors, Progress(step=1))
