@@ -1,6 +1,6 @@
 """Does conformal risk control keep its word? Mean missed share of labels over random splits, against the guarantee.
 
-    python benchmarks/conformal_risk.py [--predictions predictions.parquet] [--calibration 500] [--splits 200]
+    python benchmarks/conformal_risk.py [--predictions predictions.parquet] [--calibration 500] [--splits 200] [--known 0.3]
 
 Predictions are split at random into calibration and test samples, 200 times. On the first a threshold is fitted for each
 alpha; on the second the share of an image's labels that its set misses is measured. The guarantee is on the mean over
@@ -12,12 +12,18 @@ number of its labels; the last row has the same for the labels with a marginal o
 leaves the sets as they are; a scale and shift a label, which voids the guarantee; or that, on one half of them, the other
 half alone being used for the threshold.
 
+With --known R each label of the calibration samples, present or absent, is stated with probability R at random, and the risk
+on test samples is of all their labels. Rows: the threshold that counts samples without a label stated present as missing
+nothing (rayprob 0.1); the one fitted on samples with a label stated present, whose promise is about labels stated; and the one
+told R, whose promise is about all labels.
+
 Without --predictions: 5,000 images of 80 labels, drawn. An image shows one of 12 scenes; label l has the logit
 b_l + s_kl + e with b_l = logit(10^U(-3.7, -1.5)), s_kl ~ Normal(0, 2^2) and e ~ Normal(0, 1.5^2); the model says
 1.4 * logit + 1 + Normal(0, 1), and so is too sure of itself.
 """
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +31,7 @@ from scipy.special import expit, logit
 
 from rayprob.predictions import Predictions
 from rayprob.probability.calibration import fit_calibrator
-from rayprob.probability.conformal import fit_risk_control, missed_share
+from rayprob.probability.conformal import RiskControl, fit_risk_control, mean_missed_share
 from rayprob.probability.distribution import from_outputs
 
 Floats = NDArray[np.float64]
@@ -39,11 +45,15 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, help="calibration samples of a split; by default a tenth, but 40 or more")
     parser.add_argument("--alphas", type=float, nargs="+", default=[0.05, 0.1, 0.2])
     parser.add_argument("--splits", type=int, default=200)
+    parser.add_argument("--known", type=float, help="share of the calibration samples' labels that is stated, at random")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     table = read(options.predictions) if options.predictions else drawn(options.seed)
     num_calibration = options.calibration or max(len(table[0]) // 10, 40)
     print(f"{len(table[0]):,} images, {table[0].shape[1]} labels; {options.splits} splits, {num_calibration:,} to calibrate on")
+    if options.known is not None:
+        hidden_labels(table, num_calibration, options)
+        return
     header = f"{'also used for':28} {'alpha':>6} {'at least':>9} {'mean risk':>10} {'s.e.':>7} {'kept':>5} {'false':>6}"
     print(f"{header} {'size':>6}")
     for use, fit_and_control in USES.items():
@@ -83,10 +93,48 @@ def measured(sets_NL: Bools, targets_NL: Bools, known_NL: Bools) -> tuple[float,
     stated_N = known_NL.any(axis=1)
     size_N = (sets_NL & known_NL).sum(axis=1)
     false_N = (sets_NL & known_NL & ~targets_NL).sum(axis=1) / np.maximum(size_N, 1)
-    risk, false, size = (
-        float(values_N[stated_N].mean()) for values_N in (missed_share(sets_NL, targets_NL, known_NL), false_N, size_N)
-    )
-    return risk, false, size
+    risk = mean_missed_share(sets_NL, targets_NL, known_NL)
+    return risk, float(false_N[stated_N].mean()), float(size_N[stated_N].mean())
+
+
+def hidden_labels(table: Table, num_calibration: int, options: argparse.Namespace) -> None:
+    """Print the risk of the full truth of thresholds that were fitted on the labels stated."""
+    print(f"each label stated with probability {options.known:g} on calibration samples; risk of all labels on the others")
+    print(f"{'threshold fitted':28} {'alpha':>6} {'mean risk':>10} {'s.e.':>7} {'size':>6}")
+    for name, fit in FITS_ON_STATED.items():
+        rng = np.random.default_rng(options.seed)
+        splits = [one_hidden(table, rng, num_calibration, options, fit) for _ in range(options.splits)]
+        for alpha, results_S3 in zip(options.alphas, np.moveaxis(np.array(splits), 1, 0), strict=True):
+            risk, _, size = results_S3.mean(axis=0)
+            standard_error = results_S3[:, 0].std(ddof=1) / np.sqrt(len(results_S3))
+            print(f"{name:28} {alpha:6.2f} {risk:10.4f} {standard_error:7.4f} {size:6.2f}")
+
+
+FitOnStated = Callable[[Table, float, float], RiskControl]
+
+
+def one_hidden(
+    table: Table, rng: np.random.Generator, num_calibration: int, options: argparse.Namespace, fit: FitOnStated
+) -> list[tuple[float, float, float]]:
+    """Return what `measured` does of a random split whose calibration samples state a share of their labels."""
+    fit_rows, test_rows = np.split(rng.permutation(len(table[0])), [num_calibration])
+    logits_ML, targets_ML, known_ML = (values[fit_rows] for values in table)
+    stated = expit(logits_ML), targets_ML, known_ML & (rng.random(known_ML.shape) < options.known)
+    controls = [fit(stated, alpha, options.known) for alpha in options.alphas]
+    return [measured(control.decide(expit(table[0][test_rows])), *(t[test_rows] for t in table[1:])) for control in controls]
+
+
+def counting_unstated_as_missing_nothing(stated: Table, alpha: float, known: float) -> RiskControl:
+    """Return the threshold of rayprob 0.1: shares may sum to alpha * (n + 1) - 1 with n of all samples."""
+    num_with_label = int((stated[1] & stated[2]).any(axis=1).sum())
+    return fit_risk_control(*stated, min(alpha * (len(stated[0]) + 1) / (num_with_label + 1), 1 - 1e-9))
+
+
+FITS_ON_STATED: dict[str, FitOnStated] = {
+    "counting 0 where none stated": counting_unstated_as_missing_nothing,
+    "on labels stated": lambda stated, alpha, known: fit_risk_control(*stated, alpha),
+    "for all labels, told the rate": lambda stated, alpha, known: fit_risk_control(*stated, alpha, known_rate=known),
+}
 
 
 def show(use: str, alpha: float, results_S3: Floats, num_control: int) -> None:

@@ -52,7 +52,8 @@ KEYS: dict[str, tuple[type, ...]] = {
 class Bundle:
     """A classifier with its labels and evaluation transform, and what was fitted on holdout; facts are plain.
 
-    Thresholds are by name ("label_OF1"), guarantees by their alpha as text ("0.1"). `dataclasses.replace` makes another bundle.
+    Thresholds are by name ("label_OF1"), guarantees by their alpha as text ("0.1"), each with the labels that it
+    covers (`RiskControl.words`). `dataclasses.replace` makes another bundle.
     """
 
     classifier: Classifier

@@ -279,6 +279,10 @@ def calibrate(
     alphas: Annotated[
         list[float] | None, typer.Option("--alpha", metavar="A", help="Of guarantees, instead of 0.05, 0.1 and 0.2; repeat.")
     ] = None,
+    known_rate: Annotated[
+        float | None,
+        typer.Option("--known-rate", metavar="R", help="Share of labels stated, at random: guarantees then cover all labels."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Fit a calibrator, thresholds and guarantees on holdout, and put them into the run's bundle."""
@@ -286,7 +290,7 @@ def calibrate(
     from rayprob.calibrate.crossfit import CalibrateSpec
     from rayprob.console_calibrate import show_calibration
 
-    asked: dict[str, object] = {"method": method, "precision": precision, "smoothing": smoothing}
+    asked: dict[str, object] = {"method": method, "precision": precision, "smoothing": smoothing, "known_rate": known_rate}
     asked |= {"objectives": list(dict.fromkeys(("OF1", "CF1", *(objectives or ()))))}
     asked |= {"alphas": alphas} if alphas else {}
     spec = CalibrateSpec.parse(asked, where="calibrate")

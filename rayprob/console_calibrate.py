@@ -10,7 +10,8 @@ from rayprob.console_table import Table, show_table
 from rayprob.terminal import show_line
 
 LEGEND = (
-    "missed: the share of an image's labels that its set lacks, which recall@A keeps to A on average; labels: in a set. "
+    "missed: of the labels stated present in an image, the share that its set lacks, over images with such a label; recall@A "
+    "keeps it to A on average; labels: in a set. "
     "Numbers of holdout are cross-fitted, val is only reported, and the oracle's thresholds are fitted on the very split."
 )
 

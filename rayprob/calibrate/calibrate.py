@@ -196,7 +196,25 @@ def notes_on(fit: CrossFit, holdout: Predictions, spec: CalibrateSpec) -> list[s
     notes = [f"{num_stated:,} samples are too few to try {', '.join(untried)}"] if untried and spec.method == AUTO else []
     if fit.fitted.rules.guarantees and not keeps_order(holdout, fit.choice.calibrator):
         notes.append("guarantees stand on cross-fitted marginals: within alpha to the precision of the calibrator's own fit")
+    if fit.fitted.rules.guarantees:
+        notes += _coverage_notes(holdout, spec)
     notes += [f"{rule} is not possible: {why}" for rule, why in fit.fitted.impossible.items()]
     for rule, thresholds in fit.fitted.rules.thresholds.items():
         notes += [f"{rule}: {note}" for note in thresholds.notes]
     return [re.sub(r"label column (\d+)", lambda found: holdout.label_space.names[int(found[1])], note) for note in notes]
+
+
+def _coverage_notes(holdout: Predictions, spec: CalibrateSpec) -> list[str]:
+    """Return which labels guarantees cover, where some are unknown."""
+    if holdout.known_NL.all():
+        return []
+    share = f"{1 - float(holdout.known_NL.mean()):.1%} of the labels of {holdout.facts['split']} are unknown"
+    if spec.known_rate is None:
+        return [
+            f"{share}: guarantees cover the labels stated present, not those unknown; where labels are missing at random, "
+            "--known-rate R, the share stated of labels present, makes them cover all"
+        ]
+    return [
+        f"{share}: guarantees cover all labels, provided that each label present is stated with probability "
+        f"{spec.known_rate:g}, whatever the label and image; `missed` is measured on stated labels only"
+    ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rayprob.metrics.counting import count_metrics
 from rayprob.metrics.reliability import Honesty, honesty
 from rayprob.predictions import Predictions
-from rayprob.probability.conformal import missed_share
+from rayprob.probability.conformal import mean_missed_share
 from rayprob.probability.distribution import LabelDistribution, from_outputs
 from rayprob.probability.holdout import Bools, Floats
 from rayprob.probability.rules import JOINT_RULES, Rules
@@ -15,7 +15,10 @@ from rayprob.probability.thresholds import fit_global_threshold, fit_label_thres
 
 @dataclass(frozen=True)
 class SetNumbers:
-    """What label sets are worth, as fractions of one; `missed_share` is what a guarantee bounds."""
+    """What label sets are worth, as fractions of one.
+
+    A guarantee bounds `missed_share`: of the labels stated present, over images with one.
+    """
 
     OP: float
     OR: float
@@ -64,11 +67,10 @@ def _honesty(distribution: LabelDistribution, truth: Predictions) -> Honesty:
 
 
 def set_numbers(sets_NL: Bools, truth: Predictions) -> SetNumbers:
-    """Return precision, recall and F1 of label sets, the share of present labels missed, and their size."""
-    is_stated_N = truth.known_NL.any(axis=1)
-    missed_N = missed_share(sets_NL, truth.targets_NL, truth.known_NL)[is_stated_N]
+    """Return precision, recall and F1 of label sets, the share missed of labels stated present, and their size."""
+    missed = mean_missed_share(sets_NL, truth.targets_NL, truth.known_NL)
     counts = count_metrics(sets_NL, truth.targets_NL, truth.known_NL).to_dict()
-    return SetNumbers(**counts, missed_share=float(missed_N.mean()), labels_per_image=float(sets_NL.sum(axis=1).mean()))
+    return SetNumbers(**counts, missed_share=missed, labels_per_image=float(sets_NL.sum(axis=1).mean()))
 
 
 def oracle_sets(marginals_NL: Floats, truth: Predictions) -> dict[str, Bools]:

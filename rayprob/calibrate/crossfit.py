@@ -31,6 +31,9 @@ class CalibrateSpec(Spec):
     smoothing: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="of thresholds a label")
     precision: float | None = Field(default=None, gt=0, le=1)
     alphas: tuple[float, ...] = (0.05, 0.1, 0.2)
+    known_rate: float | None = Field(
+        default=None, gt=0, le=1, description="share of labels present that is stated, at random: guarantees are on all labels"
+    )
     num_folds: int = Field(default=5, ge=2, le=MIN_HOLDOUT // 2)
     seed: int = 0
 
@@ -103,6 +106,7 @@ def rules_behind(rows: Predictions, behind: LabelDistribution, spec: CalibrateSp
         precision=spec.precision,
         objectives=spec.objectives,
         smoothing=spec.smoothing,
+        known_rate=spec.known_rate,
     )
 
 

@@ -78,7 +78,7 @@ def guarantee_of(bundle: Bundle, rule: str) -> str | None:
     alpha = rule.removeprefix(RECALL)
     if not rule.startswith(RECALL) or alpha not in bundle.guarantees:
         return None
-    return f"misses at most {100 * float(alpha):g} % of an image's labels on average, over images like those of the holdout"
+    return bundle.guarantees[alpha].words
 
 
 def _require_rule(bundle: Bundle, rule: str) -> None:

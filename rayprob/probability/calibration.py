@@ -24,9 +24,10 @@ from rayprob.probability.holdout import Bools, Floats, Rows, checked_logits, fol
 from rayprob.probability.isotonic import IsotonicCalibrator, fit_isotonic
 from rayprob.probability.mixture_calibration import MIXTURE_FITS, MixtureCalibrator, checked_mixture, joint_nll
 
-# What a candidate needs to be tried: few samples cannot tell candidates apart, and isotonic overfits below about 1,000
-# (Niculescu-Mizil and Caruana, ICML 2005).
-MIN_SAMPLES = {"identity": 0, "temperature": 10, "shared_platt": 10, "platt": 50, "isotonic": 1000}
+# What a candidate needs to be tried: few samples cannot tell candidates apart. Above that cross-validation decides, also on
+# isotonic, which overfits few samples where a straight line would do (Niculescu-Mizil and Caruana, ICML 2005) and wins where
+# none does.
+MIN_SAMPLES = {"identity": 0, "temperature": 10, "shared_platt": 10, "platt": 50, "isotonic": 50}
 
 
 class OutputsCalibrator(Protocol):

@@ -4,7 +4,7 @@
     global_OF1            labels whose marginal reaches the fitted threshold of that name; one for all labels,
     label_CF1             or one a label
     global_precision_0.9  likewise, for a wanted precision
-    recall@0.1            the set that misses an expected share of at most 0.1 of the labels present, by risk control
+    recall@0.1            the set that misses an expected share of at most 0.1 of an image's labels, by risk control
     best_F1               the set of the largest expected F1
     top_set               the most probable set
 
@@ -91,10 +91,12 @@ def fit_rules(
     precision: float | None = None,
     objectives: Sequence[str] = ("OF1", "CF1"),
     smoothing: float | None = None,
+    known_rate: float | None = None,
 ) -> FittedRules:
     """Fit thresholds for objectives and, where one is wanted, a precision, and the guarantees that the samples allow.
 
-    Without a `smoothing`, that of the thresholds a label is cross-validated.
+    Without a `smoothing`, that of the thresholds a label is cross-validated. Guarantees are on labels stated present; with a
+    `known_rate`, at which labels are stated at random, on all labels (see `conformal`).
     """
     rows = marginals_NL, targets_NL, known_NL
     thresholds, guarantees, impossible = {}, {}, {}
@@ -105,7 +107,7 @@ def fit_rules(
             impossible[name] = str(error)
     for alpha in alphas:
         try:
-            guarantees[f"{alpha:g}"] = fit_risk_control(*rows, alpha)
+            guarantees[f"{alpha:g}"] = fit_risk_control(*rows, alpha, known_rate=known_rate)
         except CalibrationError as error:
             impossible[f"{RECALL}{alpha:g}"] = str(error)
     return FittedRules(Rules(thresholds, guarantees), impossible)

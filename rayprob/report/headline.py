@@ -6,7 +6,7 @@ from rayprob.labels import COCO_80
 from rayprob.metrics.counting import PaperMetrics, label_sets, paper_metrics, top_k
 from rayprob.metrics.protocols import PROTOCOLS, Protocol, published_metrics
 from rayprob.metrics.reliability import Honesty, honesty
-from rayprob.probability.conformal import missed_share
+from rayprob.probability.conformal import AT_RANDOM, EVERY, RiskControl, mean_missed_share
 from rayprob.probability.distribution import LabelDistribution
 from rayprob.probability.rules import RECALL
 from rayprob.report.files import RunFiles
@@ -93,9 +93,10 @@ def _sets_rows(judged: Judged) -> list[SetsRow]:
         "label_CF1": "a threshold a label, for CF1",
         "global_CF1": "one threshold, for CF1",
     }
+    words |= {f"{RECALL}{alpha}": _promise(control) for alpha, control in judged.rules.guarantees.items()}
     for rule in judged.rules.fitted:
         if rule != "global_OF1":
-            described = words.get(rule, rule.replace("_", " ").replace(RECALL, "misses on average at most "))
+            described = words.get(rule, rule.replace("_", " "))
             rows.append(_sets_row(rule, described, judged, judged.rules.decide(judged.marginals_NL, rule)))
     k = min(TOP, len(judged.names))
     return [*rows, _sets_row(f"top {k}", f"the {k} most probable labels", judged, top_k(judged.scores_NL, k))]
@@ -104,8 +105,13 @@ def _sets_rows(judged: Judged) -> list[SetsRow]:
 def _sets_row(rule: str, words: str, judged: Judged, sets_NL: Bools) -> SetsRow:
     targets_NL, known_NL = judged.targets_NL, judged.known_NL
     numbers = paper_metrics(judged.scores_NL, sets_NL, targets_NL, known_NL)
-    missed_N = missed_share(sets_NL, targets_NL, known_NL)[known_NL.any(axis=1)]
-    return SetsRow(rule, words, numbers, float((sets_NL & known_NL).sum(axis=1).mean()), float(missed_N.mean()))
+    missed = mean_missed_share(sets_NL, targets_NL, known_NL)
+    return SetsRow(rule, words, numbers, float((sets_NL & known_NL).sum(axis=1).mean()), missed)
+
+
+def _promise(control: RiskControl) -> str:
+    covered = {EVERY: "", AT_RANDOM: f", if {control.known_rate:g} of labels are stated at random"}
+    return f"misses on average at most {control.alpha:g}{covered.get(control.covers, ' of the labels stated')}"
 
 
 def _published_rows(judged: Judged) -> list[PublishedRow]:

@@ -223,8 +223,16 @@ def test_choosing_finds_the_kind_of_miscalibration(log_scale: float, shift: floa
     raw_NL, targets_NL, _ = simulate(400, log_scale, shift, seed=2)
     choice = choose_calibrator("bernoulli", {"logits": raw_NL}, targets_NL, np.ones_like(targets_NL))
     assert choice.calibrator.name == best
-    assert set(choice.nll_by_name) == {"identity", "temperature", "shared_platt", "platt"}
+    assert set(choice.nll_by_name) == {"identity", "temperature", "shared_platt", "platt", "isotonic"}
     assert best in choice.reason
+
+
+def test_choosing_finds_a_curved_miscalibration_among_300_samples() -> None:
+    raw_NL, targets_NL, _ = simulate(300, 0.0, 0.0, seed=2)
+    bent_NL = np.sign(raw_NL + 2) * np.abs(raw_NL + 2) ** 2.2
+    choice = choose_calibrator("bernoulli", {"logits": bent_NL}, targets_NL, np.ones_like(targets_NL))
+    assert choice.calibrator.name == "isotonic"
+    assert choice.nll_by_name["isotonic"] < choice.nll_by_name["platt"] - 0.1
 
 
 def test_wanted_candidates_only_are_tried() -> None:
