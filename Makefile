@@ -1,12 +1,12 @@
 # make demo    scenes -> shards -> train -> evaluate -> calibrate -> report on this machine, in ./demo
-# make test    all tests          make lint    ruff and mypy
+# make test    all tests          make lint    ruff and mypy          make repeat-tests    all tests, ten times
 # make bench   every benchmark, ratios measured side by side
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test repeat-tests lint format bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV): about 6 GB, a few minutes the first time"
@@ -45,6 +45,10 @@ bench: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# Ten runs of the suite, the first five beside two busy loops; every one must pass.
+repeat-tests: $(VENV)/.installed
+	$(BIN)/python tests/repeat.py --times 10 --busy 5
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -33,7 +33,7 @@ RAY = {
     "cluster/test_ports.py": "ray-1",
 }
 # The files that take longest start first; the short ones fill up the other workers.
-FIRST = (*RAY, "train/test_loop.py", "cluster/test_aws.py", "calibrate/test_calibrate.py", "end_to_end/test_run_files.py")
+FIRST = (*RAY, "end_to_end/test_all_verbs.py", "train/test_loop.py", "end_to_end/test_run_files.py", "cluster/test_aws.py")
 
 
 @pytest.hookimpl(optionalhook=True)
