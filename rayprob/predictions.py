@@ -8,22 +8,27 @@ import io
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import Field
 
 from rayprob import storage
+from rayprob.documents import Shape, parse_json, require_shape
 from rayprob.errors import LabelError, MetricError
 from rayprob.labels import LabelSpace
+from rayprob.tables import parse_table, require_schema
 
 FORMAT_VERSION = 1
 ROW_GROUP_BYTES = 64 * 2**20
 REMEDY = "write it again with `rayprob evaluate` or `rayprob predict`"
 _KEY = b"rayprob"
 _LISTS = ("labels", "unknown_labels")
+_PER_LABEL = ("logits", "component_logits")  # outputs whose last axis is that of the labels
+_SCHEMA = pa.schema([("sample_id", pa.int64()), *((name, pa.list_(pa.int32())) for name in _LISTS)])
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Predictions:
                 raise MetricError(
                     f"output {name!r} is {values.dtype} {list(values.shape)}; give float32 with {shape[0]:,} rows"
                 )
+            if name in _PER_LABEL and values.shape[-1] != shape[1]:
+                raise MetricError(f"output {name!r} is of {values.shape[-1]} labels, the label space has {shape[1]}")
         ids, times = np.unique(self.sample_ids_N, return_counts=True)
         if len(ids) < shape[0]:
             raise MetricError(f"sample_id {_some(ids[times > 1])} stands in more than one row; each sample is predicted once")
@@ -75,8 +82,9 @@ class Predictions:
     @classmethod
     def read(cls, uri: str) -> "Predictions":
         """Read a table that `write` wrote, equal to the last bit. Raises StorageError or MetricError naming the file."""
-        table = _read_table(uri)
+        table = parse_table(storage.read_bytes(uri), uri, error=MetricError, remedy=REMEDY)
         header = _header(table.schema, uri)
+        require_schema(table, _SCHEMA, uri, error=MetricError, remedy=REMEDY)
         try:
             label_space = LabelSpace.from_dict(header["label_space"])
             shape = (table.num_rows, len(label_space))
@@ -90,7 +98,9 @@ class Predictions:
                 outputs={name: _values(table[name], tuple(row_shape)) for name, row_shape in header["shapes"].items()},
                 facts=header["facts"],
             )
-        except (LabelError, MetricError, KeyError, TypeError, ValueError, IndexError, pa.ArrowException) as error:
+        except (LabelError, MetricError) as error:
+            raise MetricError(f"{uri} is a damaged predictions table: {error}; {REMEDY}") from error
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, pa.ArrowException) as error:
             raise MetricError(f"{uri} is a damaged predictions table ({type(error).__name__}: {error}); {REMEDY}") from error
 
     def rows(self, rows_M: NDArray[np.int64] | NDArray[np.bool_]) -> "Predictions":
@@ -132,28 +142,26 @@ class Predictions:
         return pa.table(columns).replace_schema_metadata({_KEY: json.dumps(header).encode()})
 
 
-def _read_table(uri: str) -> pa.Table:
-    try:
-        return pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
-    except pa.ArrowException as error:
-        raise MetricError(f"{uri} cannot be read as Parquet ({error}); {REMEDY}") from error
+class _Header(Shape):
+    """What the schema's metadata say of the rows."""
+
+    label_space: dict[str, Any]
+    family: str
+    shapes: dict[str, list[Annotated[int, Field(ge=0, lt=2**31)]]]
+    facts: dict[str, Any]
 
 
 def _header(schema: pa.Schema, uri: str) -> dict[str, Any]:
     text = (schema.metadata or {}).get(_KEY)
     if text is None:
-        raise MetricError(f"{uri} is Parquet but no predictions table: it has columns {', '.join(schema.names)}; {REMEDY}")
-    try:
-        header = json.loads(text)
-    except ValueError as error:
-        raise MetricError(f"{uri} is a damaged predictions table (its header is not JSON: {error}); {REMEDY}") from error
-    if not isinstance(header, dict):
-        raise MetricError(f"{uri} is a damaged predictions table (its header is {type(header).__name__}); {REMEDY}")
+        raise MetricError(f"{uri} is Parquet but not a predictions table: it has columns {', '.join(schema.names)}; {REMEDY}")
+    where = f"{uri} is a damaged predictions table: its header"
+    header = require_shape(parse_json(text, where, MetricError, REMEDY), None, where, error=MetricError, remedy=REMEDY)
     if header.get("format_version") != FORMAT_VERSION:
         raise MetricError(
             f"{uri} has predictions format {header.get('format_version')!r}, this version reads {FORMAT_VERSION}; {REMEDY}"
         )
-    return header
+    return require_shape(header, _Header, where, error=MetricError, remedy=REMEDY)
 
 
 def _lists(present_NL: NDArray[np.bool_]) -> pa.ListArray:
@@ -165,8 +173,10 @@ def _dense(column: pa.ChunkedArray, shape: tuple[int, int]) -> NDArray[np.bool_]
     present_NL = np.zeros(shape, dtype=bool)
     row = 0
     for chunk in column.chunks:
-        lengths = np.diff(np.asarray(chunk.offsets))
-        present_NL[row + np.repeat(np.arange(len(chunk)), lengths), np.asarray(chunk.flatten())] = True
+        lengths, columns = np.diff(np.asarray(chunk.offsets)), np.asarray(chunk.flatten())
+        if len(columns) and not 0 <= columns.min() <= columns.max() < shape[1]:
+            raise MetricError(f"labels are columns from 0 to {shape[1] - 1}; found {columns.min()} to {columns.max()}")
+        present_NL[row + np.repeat(np.arange(len(chunk)), lengths), columns] = True
         row += len(chunk)
     return present_NL
 

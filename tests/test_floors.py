@@ -23,6 +23,8 @@ FLOORS = (
         "seeds",
         "shown",
         "figures",
+        "documents",
+        "tables",
     ),
     ("data",),
     ("loader", "probability", "metrics", "predictions"),

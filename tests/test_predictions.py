@@ -145,7 +145,7 @@ def test_files_that_are_no_predictions_name_themselves_and_the_remedy(tmp_path):
     with pytest.raises(MetricError, match=r"p\.parquet cannot be read as Parquet .*; write it again with `rayprob evaluate`"):
         Predictions.read(str(path))
     pq.write_table(pa.table({"x": [1], "y": [2]}), path)
-    with pytest.raises(MetricError, match=r"p\.parquet is Parquet but no predictions table: it has columns x, y; write it"):
+    with pytest.raises(MetricError, match=r"p\.parquet is Parquet but not a predictions table: it has columns x, y; write it"):
         Predictions.read(str(path))
 
 
@@ -157,15 +157,15 @@ def test_files_that_are_no_predictions_name_themselves_and_the_remedy(tmp_path):
         (lambda header: header | {"shapes": {"logits": [3]}}, r"is a damaged predictions table \(KeyError.*logits"),
         (
             lambda header: header | {"label_space": {"names": ["cat"]}},
-            r"is a damaged predictions table \(LabelError: a label space",
+            r"is a damaged predictions table: a label space",
         ),
         (
             lambda header: header | {"label_space": {"names": ["cat"], "category_ids": [1]}},
-            r"is a damaged predictions table \(IndexError",
+            r"is a damaged predictions table: labels are columns from 0 to 0; found 0 to 2",
         ),
         (
             lambda header: {key: header[key] for key in header if key != "family"},
-            r"is a damaged predictions table \(KeyError: 'family'",
+            r"is a damaged predictions table: its header: family: required, but missing",
         ),
         (lambda header: header["family"] * 2, "is a damaged predictions table"),
     ],
@@ -186,13 +186,11 @@ def test_damaged_files_name_themselves_and_the_remedy(tmp_path):
     content = pq.read_table(path)
     pq.write_table(content.replace_schema_metadata({b"rayprob": b"{half"}), path)
     with pytest.raises(
-        MetricError, match=r"p\.parquet is a damaged predictions table \(its header is not JSON.*; write it again"
+        MetricError, match=r"p\.parquet is a damaged predictions table: its header is not JSON.*; write it again"
     ):
         Predictions.read(str(path))
     pq.write_table(pa.concat_tables([content, content]), path)
-    with pytest.raises(
-        MetricError, match=r"p\.parquet is a damaged predictions table \(MetricError: sample_id .*; write it again"
-    ):
+    with pytest.raises(MetricError, match=r"p\.parquet is a damaged predictions table: sample_id .*; write it again"):
         Predictions.read(str(path))
     table().write(str(path))
     path.write_bytes(path.read_bytes()[:-30])

@@ -136,7 +136,11 @@ def staleness(predictions: Predictions, bundle: Bundle) -> str:
 
 def calibrated(bundle: Bundle, fit: CrossFit, holdout: Predictions) -> Bundle:
     """Return the bundle with all that was fitted, and where it came from."""
-    origin = {"method": fit.choice.calibrator.name, "split": holdout.facts["split"], "num_samples": len(holdout)}
+    origin = {
+        "method": fit.choice.calibrator.name,
+        "split": holdout.facts.get("split", holdout_split(bundle)),
+        "num_samples": len(holdout),
+    }
     return replace(
         bundle,
         calibrator=fit.choice.calibrator,
@@ -152,7 +156,7 @@ def report_on(folder: str, bundle: Bundle, fit: CrossFit, holdout: Predictions, 
     only_in_folds = {rule: why for rule, why in fit.left_out.items() if rule not in fit.fitted.impossible}
     unjudged = (f"{rule} has no cross-fitted numbers, for on a part of holdout {why}" for rule, why in only_in_folds.items())
     return CalibrationReport(
-        run=str(bundle.facts["run"]["name"]),
+        run=str(bundle.facts["run"].get("name", "unnamed")),
         method=fit.choice.calibrator.name,
         reason=fit.choice.reason if spec.method == AUTO else f"{fit.choice.calibrator.name}: named, not chosen",
         nll_by_method=fit.choice.nll_by_name,

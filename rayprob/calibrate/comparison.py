@@ -51,7 +51,7 @@ def compare(predictions: Predictions, after: LabelDistribution, sets: Mapping[st
     before = from_outputs(predictions.family, predictions.outputs)
     marginals_NL, joint = after.marginals(), {rule: decide(after) for rule, decide in JOINT_RULES.items()}
     return Comparison(
-        split=str(predictions.facts["split"]),
+        split=str(predictions.facts.get("split", "unnamed")),
         num_samples=len(predictions),
         before=_honesty(before, predictions),
         after=_honesty(after, predictions),

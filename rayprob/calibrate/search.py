@@ -120,7 +120,7 @@ def report_on(spec: SearchSpec, bundle: Bundle, holdout: Predictions, searched: 
     winners = [winner_of(spec, aim, holdout, searched.families, val, references) for aim in spec.objectives]
     cuts = sum(len(family.parameters_C) for family in searched.families if family.policy == GLOBAL)
     return SearchReport(
-        run=str(bundle.facts["run"]["name"]),
+        run=str(bundle.facts["run"].get("name", "unnamed")),
         folder=spec.run,
         num_samples=len(holdout),
         num_labels=len(holdout.label_space),

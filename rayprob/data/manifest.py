@@ -3,7 +3,6 @@
 What opening costs grows with shards. Of samples, a process reads those parts of the manifest (parts.py) whose rows it asks for.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field
 
 from rayprob import storage
 from rayprob.data.columns import SCHEMA, Ragged, count_labels, numbers
 from rayprob.data.held_rows import HeldRows, ShardRows
 from rayprob.data.parts import Parts
-from rayprob.data.shard_list import Shards
+from rayprob.data.shard_list import Entry, Shards
+from rayprob.documents import Count, Shape, read_json, require_shape
 from rayprob.errors import DatasetError, StorageError
 from rayprob.labels import LabelSpace
 
@@ -25,6 +26,35 @@ FORMAT_VERSION = 1
 FORMAT_IN_PARTS = 2  # manifest/000000.parquet, ... and shards.parquet
 
 Rows = NDArray[np.int64]
+
+
+class _Counts(Shape):
+    """In how many samples of a split each label is present and known, and in how many it is known."""
+
+    present: list[Count]
+    known: list[Count]
+
+
+class _ManifestParts(Shape):
+    """How many shards each part of a manifest holds, and the sha256 of its file."""
+
+    shards: list[Count]
+    sha256: list[str]
+
+
+class DatasetFacts(Shape):
+    """What dataset.json states. Those that the first builders did not write have a default, and so do not have to be there."""
+
+    fingerprint: str
+    name: str = ""
+    label_space_fingerprint: str = ""
+    recipe: dict[str, Any] = Field(default={})
+    splits: dict[str, Count] = Field(default={})
+    shards: list[Entry] = Field(default=[])
+    shards_sha256: str = ""
+    manifest: _ManifestParts | None = None
+    manifest_sha256: str | None = None
+    label_counts: dict[str, _Counts] = Field(default={})
 
 
 class Sample(NamedTuple):
@@ -248,10 +278,20 @@ class Dataset:
                 f"{root}/labels.json was changed: its fingerprint is {label_space.fingerprint}, dataset.json says {stated}; "
                 "build the dataset again"
             )
+        if wrong := [split for split, counts in facts.get("label_counts", {}).items() if not _fit(counts, label_space)]:
+            raise DatasetError(
+                f"{root}/dataset.json counts other labels than the {len(label_space)} of labels.json in {', '.join(wrong)}; "
+                "build the dataset again"
+            )
         shards = Shards.read(root, facts)
-        held = HeldRows(Parts.stated(root, shards, facts))
+        held = HeldRows(Parts.stated(root, shards, facts, len(label_space)))
         held.of(0)
         return cls(root, facts, label_space, shards, held)
+
+    @property
+    def name(self) -> str:
+        """The name that its recipe gave it."""
+        return str(self.facts.get("name") or "unnamed")
 
     @property
     def fingerprint(self) -> str:
@@ -280,15 +320,20 @@ class Dataset:
         )
 
 
+def _fit(counts: Mapping[str, Any], label_space: LabelSpace) -> bool:
+    return {len(counts["present"]), len(counts["known"])} == {len(label_space)}
+
+
 def read_facts(root: str) -> dict[str, Any]:
     """Return dataset.json. Raises DatasetError where the dataset was not built, not finished, or by another version."""
-    facts = _read_json(root, "dataset.json", "run `rayprob shard RECIPE` to build it, or to finish a stopped build")
+    remedy = "run `rayprob shard RECIPE` to build it, or to finish a stopped build"
+    facts = _read_json(root, "dataset.json", remedy)
     if facts.get("format_version") not in (FORMAT_VERSION, FORMAT_IN_PARTS):
         raise DatasetError(
             f"{root} has dataset format {facts.get('format_version')!r}, this version reads {FORMAT_VERSION} and "
             f"{FORMAT_IN_PARTS}; rebuild it"
         )
-    return facts
+    return require_shape(facts, DatasetFacts, f"{root}/dataset.json", error=DatasetError, remedy=remedy)
 
 
 def read_label_space(root: str) -> LabelSpace:
@@ -298,13 +343,8 @@ def read_label_space(root: str) -> LabelSpace:
 
 def _read_json(root: str, name: str, remedy: str) -> dict[str, Any]:
     try:
-        value = json.loads(storage.read_bytes(storage.join(root, name)))
+        return read_json(storage.join(root, name), error=DatasetError, remedy=remedy)
     except StorageError as error:
         if not storage.is_missing(error):
             raise
         raise DatasetError(f"{root} is not a finished dataset: {error}; {remedy}") from error
-    except ValueError as error:
-        raise DatasetError(f"{root}/{name} is not JSON ({error}); {remedy}") from error
-    if not isinstance(value, dict):
-        raise DatasetError(f"{root}/{name} holds {type(value).__name__}, not a mapping; {remedy}")
-    return value

@@ -16,13 +16,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rayprob import storage
-from rayprob.data.columns import SCHEMA, numbers, whole
-from rayprob.data.shard_list import Shards, read_file
+from rayprob.data.columns import SCHEMA, Ragged, numbers, whole
+from rayprob.data.shard_list import REMEDY, Shards, read_file
 from rayprob.errors import DatasetError, StorageError
+from rayprob.tables import parse_table, require_schema
 
 ONE_FILE = "manifest.parquet"
 ONE_FILE_ROWS = 2**18  # a manifest of more is written in parts
 PART_ROWS = 2**14  # a part is full when it has as many
+MOST_BYTES = 2**53  # of a shard
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,19 +36,16 @@ class Parts:
     ends_P: NDArray[np.int64]
     sha256: Sequence[str | None]
     is_one_file: bool
+    num_labels: int | None = None  # None: not known, so label columns are not held against it
 
     @classmethod
-    def stated(cls, root: str, shards: Shards, facts: Mapping[str, Any]) -> "Parts":
+    def stated(cls, root: str, shards: Shards, facts: Mapping[str, Any], num_labels: int | None = None) -> "Parts":
         """Return the parts that the facts of a dataset (dataset.json) state. Raises DatasetError where they do not fit."""
         if "manifest" not in facts:
-            return cls(root, shards, np.array([len(shards)]), [facts.get("manifest_sha256")], is_one_file=True)
-        try:
-            ends_P = np.cumsum(facts["manifest"]["shards"], dtype=np.int64)
-            parts = cls(root, shards, ends_P, facts["manifest"]["sha256"], is_one_file=False)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(
-                f"{root}/dataset.json states no parts of a manifest ({error!r}); build the dataset again"
-            ) from error
+            sha256 = [facts.get("manifest_sha256")]
+            return cls(root, shards, np.array([len(shards)]), sha256, is_one_file=True, num_labels=num_labels)
+        ends_P = np.cumsum(facts["manifest"]["shards"], dtype=np.int64)
+        parts = cls(root, shards, ends_P, facts["manifest"]["sha256"], is_one_file=False, num_labels=num_labels)
         stated = int(ends_P[-1]) if len(ends_P) else 0
         if len(parts.sha256) != len(ends_P) or stated != len(shards):
             raise DatasetError(
@@ -87,18 +86,21 @@ class Parts:
     def _read(self, part: int, columns: Sequence[str]) -> pa.Table:
         uri, shards = storage.join(self.root, self.file(part)), self.shards_of(part)
         content = read_file(uri, f"the manifest of {self.root}")
-        try:
-            file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["shard"])
-            table = file.read(columns=[*columns, "shard"], use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise DatasetError(f"the manifest of {self.root} cannot be read: {error}; build the dataset again") from error
+        what = f"{self.file(part)}: the manifest of {self.root}"
+        table = parse_table(
+            content,
+            what,
+            columns=[*columns, "shard"],
+            dictionaries=["shard"],
+            use_threads=False,
+            error=DatasetError,
+            remedy=REMEDY,
+        )
+        stated = pa.schema([SCHEMA.field(name) for name in {*columns, "shard"}])
+        require_schema(table, stated, what, error=DatasetError, remedy=REMEDY)
         num_samples = int(self.shards.samples_S[shards.start : shards.stop].sum())
-        names = file.schema_arrow.names
-        if names != SCHEMA.names or table.num_rows != num_samples:
-            raise DatasetError(
-                f"the manifest of {self.root} has {table.num_rows:,} rows and columns {names} in {self.file(part)}; "
-                f"dataset.json promises {num_samples:,} rows and {SCHEMA.names}; build the dataset again"
-            )
+        if table.num_rows != num_samples:
+            raise DatasetError(f"{what} has {table.num_rows:,} rows, dataset.json promises {num_samples:,}; {REMEDY}")
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 != (self.sha256[part] or sha256):
             raise DatasetError(
@@ -106,6 +108,7 @@ class Parts:
                 "build it again"
             )
         self._check_order(part, table.select(["shard"]))
+        self._check_ranges(table, what)
         return table.select(list(columns))
 
     def _check_order(self, part: int, table: pa.Table) -> None:
@@ -122,6 +125,19 @@ class Parts:
                 f"{self.root}/{self.file(part)} does not list samples shard by shard as dataset.json lists the shards; "
                 "build the dataset again"
             )
+
+    def _check_ranges(self, table: pa.Table, what: str) -> None:
+        """Raise DatasetError for a column of no label, and for bytes that no file has."""
+        for name in {"labels", "unknown_labels"} & set(table.column_names) if self.num_labels is not None else ():
+            columns = Ragged.from_column(table[name]).values
+            if len(columns) and not 0 <= columns.min() <= columns.max() < (self.num_labels or 0):
+                raise DatasetError(
+                    f"{what} has {name} from {columns.min()} to {columns.max()}, and the dataset has {self.num_labels} labels; "
+                    + REMEDY
+                )
+        for name in {"offset_bytes", "size_bytes"} & set(table.column_names):
+            if table.num_rows and not 0 <= (found := numbers(table[name])).min() <= found.max() <= MOST_BYTES:
+                raise DatasetError(f"{what} has {name} from {found.min():,} to {found.max():,}; {REMEDY}")
 
 
 def part_file(part: int) -> str:

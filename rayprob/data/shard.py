@@ -15,20 +15,23 @@ from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from rayprob import storage
 from rayprob.data import jpeg
 from rayprob.data.coco import SourceImage
-from rayprob.data.columns import to_table
+from rayprob.data.columns import SCHEMA, to_table
 from rayprob.data.jpeg import Size
 from rayprob.data.jpeg_header import UPRIGHT, orientation
 from rayprob.data.plan import ShardPlan
 from rayprob.data.recipe import Encoding
 from rayprob.data.source import Reject
 from rayprob.data.tar import TarWriter
+from rayprob.documents import fault, parse_json
 from rayprob.errors import SampleError, StorageError
 from rayprob.labels import LabelSpace
 from rayprob.spec import fingerprint
+from rayprob.tables import parse_table, require_schema
 
 READ_AHEAD = 16  # images under way from an object store, where reading is mostly waiting
 FACTS = b"rayprob"
@@ -108,14 +111,14 @@ def write_shard(job: ShardJob) -> ShardFacts:
 
 def read_report(uri: str) -> tuple[ShardFacts, pa.Table]:
     """Return the facts and manifest rows that `write_shard` left. Raises StorageError."""
+    remedy = "remove it and build again"
+    table = parse_table(storage.read_bytes(uri), uri, error=StorageError, remedy=remedy)
+    require_schema(table, SCHEMA, uri, error=StorageError, remedy=remedy)
+    facts = parse_json((table.schema.metadata or {}).get(FACTS, b"null"), uri, StorageError, remedy)
     try:
-        # read_table would do, but imports pandas.
-        table = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri))).read()
-        facts = json.loads(table.schema.metadata[FACTS])
-    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{uri} is no report of a shard: {error}; remove it and build again") from error
-    facts["rejected"] = [Reject(**reject) for reject in facts["rejected"]]
-    return ShardFacts(**facts), table.replace_schema_metadata(None)
+        return TypeAdapter(ShardFacts).validate_python(facts), table.replace_schema_metadata(None)
+    except ValidationError as error:
+        raise StorageError(f"{uri} is not the report of a shard: {fault(error.errors()[0])}; {remedy}") from error
 
 
 @contextmanager

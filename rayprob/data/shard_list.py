@@ -7,18 +7,21 @@ reads in a tenth of the memory.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Annotated, Any, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import Field
 
 from rayprob import storage
 from rayprob.data.columns import numbers, to_array, whole
+from rayprob.documents import Count, Shape
 from rayprob.errors import DatasetError, StorageError
+from rayprob.tables import parse_table, require_schema
 
 SHARDS_FILE = "shards.parquet"
+REMEDY = "build the dataset again"
 SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -28,6 +31,16 @@ SCHEMA = pa.schema(
         ("sha256", pa.binary(32)),
     ]
 )
+
+
+class Entry(Shape):
+    """A shard as dataset.json lists it."""
+
+    name: str
+    split: str
+    samples: Count
+    size_bytes: Count
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){0,32}$")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,31 +59,27 @@ class Shards(Sequence[str]):
         if "shards" in facts:
             return cls.from_entries(root, facts["shards"])
         content = read_file(storage.join(root, SHARDS_FILE), f"the shards of {root}")
-        try:
-            table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise DatasetError(f"the shards of {root} cannot be read: {error}; build the dataset again") from error
+        what = f"{SHARDS_FILE}: the shards of {root}"
+        table = parse_table(content, what, use_threads=False, error=DatasetError, remedy=REMEDY)
         if not table.schema.equals(SCHEMA) or hashlib.sha256(content).hexdigest() != facts.get("shards_sha256"):
-            raise DatasetError(f"{root}/{SHARDS_FILE} was changed after it was built; build the dataset again")
+            raise DatasetError(f"{root}/{SHARDS_FILE} was changed after it was built; {REMEDY}")
+        require_schema(table, SCHEMA, what, error=DatasetError, remedy=REMEDY)
         return cls.from_table(root, table)
 
     @classmethod
     def from_entries(cls, root: str, entries: Sequence[Mapping[str, Any]]) -> "Shards":
-        """Return the shards that are listed as mappings. Raises DatasetError for a list that is none of shards."""
-        try:
-            digests = b"".join(bytes.fromhex(entry["sha256"]).ljust(32, b"\0") for entry in entries)
-            sha256 = pa.Array.from_buffers(SCHEMA.field("sha256").type, len(entries), [None, pa.py_buffer(digests)])
-            columns = [to_array([entry[field.name] for entry in entries], field.type) for field in list(SCHEMA)[:-1]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(
-                f"{root}/dataset.json lists shards in another way ({error!r}); build the dataset again"
-            ) from error
+        """Return the shards that are listed as mappings, each as an Entry. Raises DatasetError as `from_table`."""
+        digests = b"".join(bytes.fromhex(entry["sha256"]).ljust(32, b"\0") for entry in entries)
+        sha256 = pa.Array.from_buffers(SCHEMA.field("sha256").type, len(entries), [None, pa.py_buffer(digests)])
+        columns = [to_array([entry[field.name] for entry in entries], field.type) for field in list(SCHEMA)[:-1]]
         return cls.from_table(root, pa.Table.from_arrays([*columns, sha256], schema=SCHEMA))
 
     @classmethod
     def from_table(cls, root: str, table: pa.Table) -> "Shards":
-        """Return the shards of a table of SCHEMA. Raises DatasetError where those of a split do not lie together."""
+        """Return the shards of a table of SCHEMA. Raises DatasetError for none, and for a split in two places."""
         columns = {name: whole(table[name]) for name in table.column_names}
+        if not table.num_rows or min(numbers(columns[name]).min() for name in ("samples", "size_bytes")) < 0:
+            raise DatasetError(f"{root} has no shard, or one of less than no sample or byte; {REMEDY}")
         return cls(
             names=columns["name"],
             splits=_ranges(root, columns["split"].dictionary_encode()),

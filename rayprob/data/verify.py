@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rayprob import storage
@@ -20,10 +19,11 @@ from rayprob.data.columns import SCHEMA
 from rayprob.data.commit import data_fingerprint, label_counts
 from rayprob.data.manifest import read_facts, read_label_space
 from rayprob.data.parts import Parts
-from rayprob.data.shard_list import Shards
+from rayprob.data.shard_list import REMEDY, Shards
 from rayprob.data.tar import RECORD_BYTES
 from rayprob.errors import DatasetError, LabelError, StorageError
 from rayprob.labels import LabelSpace
+from rayprob.tables import parse_table, require_schema
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def verify(root: str, on_progress: Callable[[int, int], None] = lambda done, tot
     """
     facts = read_facts(root)
     shards = Shards.read(root, facts)
-    parts = Parts.stated(root, shards, facts)
     label_space, faults = _label_space(root, facts)
+    parts = Parts.stated(root, shards, facts, len(label_space) if label_space else None)
     faults += _counts_faults(facts, shards) + _stray_files(root, parts)
     ids: list[NDArray[np.int64]] = []
     entries = iter(shards.entries())
@@ -72,8 +72,8 @@ def _label_space(root: str, facts: dict[str, Any]) -> tuple[LabelSpace | None, l
         label_space = read_label_space(root)
     except (DatasetError, LabelError) as error:
         return None, [Fault("labels.json", str(error))]
-    if label_space.fingerprint != facts["label_space_fingerprint"]:
-        found, stated = label_space.fingerprint, facts["label_space_fingerprint"]
+    found, stated = label_space.fingerprint, facts.get("label_space_fingerprint")
+    if found != stated:
         return label_space, [Fault("labels.json", f"has fingerprint {found}, dataset.json says {stated}")]
     return label_space, []
 
@@ -82,11 +82,12 @@ def _part(parts: Parts, part: int) -> tuple[pa.Table | None, list[Fault]]:
     file = parts.file(part)
     try:
         content = storage.read_bytes(storage.join(parts.root, file))
-        table = pq.read_table(pa.BufferReader(content))
-    except (StorageError, pa.ArrowException, OSError) as error:
+        table = parse_table(content, file, error=DatasetError, remedy=REMEDY)
+        if not table.schema.equals(SCHEMA):
+            return None, [Fault(file, f"has columns {table.schema.names}, not {SCHEMA.names}")]
+        require_schema(table, SCHEMA, file, error=DatasetError, remedy=REMEDY)
+    except (StorageError, DatasetError) as error:
         return None, [Fault(file, f"cannot be read: {error}")]
-    if not table.schema.equals(SCHEMA):
-        return None, [Fault(file, f"has columns {table.schema.names}, not {SCHEMA.names}")]
     return table, [Fault(file, what) for what in _part_faults(content, table, parts, part)]
 
 
@@ -107,9 +108,9 @@ def _part_faults(content: bytes, table: pa.Table, parts: Parts, part: int) -> It
 
 
 def _counts_faults(facts: dict[str, Any], shards: Shards) -> list[Fault]:
-    if (found := shards.samples_of_splits()) == facts["splits"]:
+    if (found := shards.samples_of_splits()) == facts.get("splits"):
         return []
-    return [Fault("dataset.json", f"dataset.json counts {facts['splits']}, and its shards add up to {found}")]
+    return [Fault("dataset.json", f"dataset.json counts {facts.get('splits')}, and its shards add up to {found}")]
 
 
 def _double_ids(ids: Sequence[NDArray[np.int64]]) -> list[Fault]:

@@ -17,17 +17,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayprob import storage
+from rayprob.documents import parse_json, read_json, require_shape
 from rayprob.errors import StorageError
 from rayprob.labels import LabelSpace
 from rayprob.predict.images import Image
 from rayprob.predict.predict import Asking, Job
 from rayprob.predict.record import Outcome, Record, Rejected, rejection
 from rayprob.spec import differing_keys
+from rayprob.tables import parse_table
 
 FORMAT_VERSION = 1
 KEY = b"rayprob"
 PART_IMAGES = 1024
 PLAN_FILE = "plan.json"
+REMEDY = "give another file, or remove this one"
 
 Progress = Callable[[int, int], None]  # images done, and how many there are
 
@@ -128,7 +131,7 @@ def write_table(
 def write_parts(plan: Plan, write: Callable[[Sequence[int]], Iterable[int]], on_progress: Progress) -> Written:
     """Write a table by `write`, which gets the parts that are missing and yields each as it is done, in any order."""
     if storage.exists(plan.path):
-        _require_same(_read_facts(plan.path), plan, plan.path, "give another file, or remove this one")
+        _require_same(_read_facts(plan.path), plan, plan.path, REMEDY)
         return _held(plan.path, was_there=True)
     begin(plan)
     missing = [part for part in range(plan.num_parts) if not storage.exists(plan.part_path(part))]
@@ -144,8 +147,8 @@ def begin(plan: Plan) -> None:
     """Claim the folder of the parts, or confirm that it holds parts of this plan. Raises StorageError where it does not."""
     path = storage.join(plan.parts_folder, PLAN_FILE)
     if storage.exists(path):
-        old = json.loads(storage.read_bytes(path))
-        _require_same(old, plan, plan.parts_folder, f"give another file, or remove {plan.parts_folder}")
+        remedy = f"give another file, or remove {plan.parts_folder}"
+        _require_same(read_json(path, error=StorageError, remedy=remedy), plan, plan.parts_folder, remedy)
     else:
         storage.write_text(path, json.dumps(plan.facts | {"part_images": plan.part_images}, indent=1))
 
@@ -162,9 +165,17 @@ def commit(plan: Plan) -> Written:
     """Join all parts to the table, remove them, and return what it holds."""
     with storage.atomic_writer(plan.path) as file, pq.ParquetWriter(file, plan.schema(), compression="zstd") as writer:
         for part in range(plan.num_parts):
-            writer.write_table(pq.read_table(pa.BufferReader(storage.read_bytes(plan.part_path(part)))))
+            writer.write_table(_read_part(plan, part))
     storage.remove_folder(plan.parts_folder)
     return _held(plan.path, was_there=False)
+
+
+def _read_part(plan: Plan, part: int) -> pa.Table:
+    path, remedy = plan.part_path(part), "remove the file, and the same command writes it again"
+    table = parse_table(storage.read_bytes(path), path, error=StorageError, remedy=remedy)
+    if not table.schema.equals(plan.schema()) or table.num_rows != len(plan.images_of(part)):
+        raise StorageError(f"{path} is not a part of this table; {remedy}")
+    return table
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -181,18 +192,19 @@ def _rejected_row(rejected: Rejected) -> dict[str, Any]:
 
 
 def _held(path: str, *, was_there: bool) -> Written:
-    table = pq.read_table(pa.BufferReader(storage.read_bytes(path)), columns=["image", "error"])
+    table = parse_table(storage.read_bytes(path), path, columns=["image", "error"], error=StorageError, remedy=REMEDY)
+    if table.schema.types != [pa.string()] * 2:
+        raise StorageError(f"{path} is not a table of predictions; {REMEDY}")
     bad = [rejection(row["image"], row["error"]) for row in table.filter(pa.compute.is_valid(table["error"])).to_pylist()]
     return Written(table.num_rows, tuple(bad), was_there)
 
 
 def _read_facts(path: str) -> dict[str, Any]:
-    try:
-        metadata = pq.read_schema(pa.BufferReader(storage.read_bytes(path))).metadata or {}
-        facts: dict[str, Any] = json.loads(metadata[KEY])
-    except (pa.ArrowException, KeyError, ValueError) as error:
-        raise StorageError(f"{path} is there and is no table of predictions; give another file") from error
-    return facts
+    metadata = parse_table(storage.read_bytes(path), path, columns=[], error=StorageError, remedy=REMEDY).schema.metadata or {}
+    if KEY not in metadata:
+        raise StorageError(f"{path} exists and is not a table of predictions; {REMEDY}")
+    facts = parse_json(metadata[KEY], f"the header of {path}", StorageError, REMEDY)
+    return require_shape(facts, None, f"the header of {path}", error=StorageError, remedy=REMEDY)
 
 
 def _require_same(old: dict[str, Any], plan: Plan, where: str, remedy: str) -> None:

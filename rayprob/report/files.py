@@ -1,15 +1,17 @@
 """What a run's folder holds for the page, read as it is; what is missing becomes a note with the command that makes it."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import Field
 
 from rayprob import storage, strict_yaml
 from rayprob.bundle import DESCRIPTION_FILE, Bundle
 from rayprob.data.manifest import Dataset
+from rayprob.documents import Shape, read_json, require_shape
 from rayprob.errors import LabelError, RayprobError, RunError, SpecError
 from rayprob.predictions import Predictions
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import read_history
 
 REPORTED = "val"
 ORIGIN = ("run_fingerprint", "step")
@@ -65,14 +67,34 @@ def open_run_files(folder: str, split: str | None) -> RunFiles:
         folder=folder,
         run=run,
         history=read_history(folder),
+        calibration=_read_calibration(folder),
         split=chosen,
         predictions=predictions,
         holdout=holdout,
         bundle=bundle,
-        calibration=_read_json(storage.join(folder, "calibration.json")),
         dataset=dataset,
         notes=(*notes, *bundle_notes, *dataset_notes),
     )
+
+
+class _ModelShape(Shape):
+    head: dict[str, Any] = Field(default={})
+
+
+class _RunShape(Shape):
+    """The parts of a run file that the page reads."""
+
+    data: dict[str, Any] = Field(default={})
+    model: _ModelShape = Field(default=_ModelShape())
+    evaluation: dict[str, Any] = Field(default={})
+
+
+class _CalibrationShape(Shape):
+    """The parts of calibration.json that the page reads."""
+
+    method: str = ""
+    reason: str = ""
+    notes: list[str] = Field(default=[])
 
 
 def read_run(folder: str) -> dict[str, Any]:
@@ -84,9 +106,7 @@ def read_run(folder: str) -> dict[str, Any]:
         run = strict_yaml.plain(strict_yaml.load(storage.read_bytes(uri), uri))
     except SpecError as error:
         raise RunError(f"{error}; `rayprob train` writes it again") from error
-    if not isinstance(run, dict):
-        raise RunError(f"{uri} holds {type(run).__name__}, not a run; `rayprob train` writes it again")
-    return run
+    return require_shape(run, _RunShape, uri, error=RunError, remedy="`rayprob train` writes it again")
 
 
 def holdout_split(run: dict[str, Any]) -> str:
@@ -150,16 +170,14 @@ def open_dataset(run: dict[str, Any], predictions: Predictions) -> tuple[Dataset
     return dataset, []
 
 
+def _read_calibration(folder: str) -> dict[str, Any] | None:
+    uri, remedy = storage.join(folder, "calibration.json"), f"`rayprob calibrate {folder}` writes it again"
+    return read_json(uri, _CalibrationShape, error=RunError, remedy=remedy) if storage.exists(uri) else None
+
+
 def _without_val(folder: str, chosen: str) -> Note:
     return Note(
         f"There are no predictions of {REPORTED}, so the page is about {chosen}, on which the run chose its checkpoint: its "
         "numbers flatter the model.",
         f"rayprob evaluate {folder}",
     )
-
-
-def _read_json(uri: str) -> dict[str, Any] | None:
-    if not storage.exists(uri):
-        return None
-    value = json.loads(storage.read_bytes(uri))
-    return value if isinstance(value, dict) else None

@@ -40,7 +40,7 @@ def sentence(files: RunFiles) -> str:
     says = heads.get(files.predictions.family, files.predictions.family)
     starts = [row for row in files.history if row.get("kind") == "start"]
     trained = f"trained on {starts[-1]['train_samples']:,} images" if starts and "train_samples" in starts[-1] else "trained"
-    data = f" of {files.dataset.facts['name']}" if files.dataset else ""
+    data = f" of {files.dataset.name}" if files.dataset else ""
     labels, images = len(files.predictions.label_space), len(files.predictions)
     judged = f"judged on the {images:,} images of its {files.split} split"
     return f"{backbone} with {says}, {trained}{data} with {labels:,} labels, {judged}."
@@ -53,9 +53,9 @@ def _of_predictions(files: RunFiles) -> list[tuple[str, str]]:
     told += [(name, str(facts[key])) for name, key in names if key in facts]
     calibration = files.bundle.facts.get("calibration") if files.bundle else None
     if isinstance(calibration, dict):
-        words = (
-            f"{calibration.get('method')}, fitted on {calibration.get('num_samples'):,} images of {calibration.get('split')}"
-        )
+        num_samples = calibration.get("num_samples")
+        images = f"{num_samples:,}" if isinstance(num_samples, int) else num_samples
+        words = f"{calibration.get('method')}, fitted on {images} images of {calibration.get('split')}"
         told.append(("calibration", words))
     return told
 
@@ -64,7 +64,7 @@ def _of_dataset(files: RunFiles) -> list[tuple[str, str]]:
     if files.dataset is None:
         return [("dataset fingerprint", str(files.predictions.facts.get("dataset_fingerprint", "not stated")))]
     splits = ", ".join(f"{split} {samples:,}" for split, samples in files.dataset.splits.items())
-    return [("dataset", f"{files.dataset.facts['name']} ({splits})"), ("dataset fingerprint", files.dataset.fingerprint)]
+    return [("dataset", f"{files.dataset.name} ({splits})"), ("dataset fingerprint", files.dataset.fingerprint)]
 
 
 def _of_training(history: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """What a sweep's summary.json tells, as frozen values; the page of a sweep reads nothing else."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +8,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from rayprob import storage
+from rayprob.documents import fault, read_json
 from rayprob.errors import RunError
 
 SUMMARY = "summary.json"
@@ -183,11 +183,9 @@ def open_sweep(folder: str) -> Sweep:
     if not storage.exists(uri):
         raise RunError(f"{folder} has no {SUMMARY}; give the folder of a sweep that `rayprob tune` has run")
     try:
-        sweep = TypeAdapter(Sweep).validate_python(json.loads(storage.read_bytes(uri)))
-    except json.JSONDecodeError as error:
-        raise RunError(f"{uri} is no JSON ({error}); {WRITER}") from error
+        sweep = TypeAdapter(Sweep).validate_python(read_json(uri, error=RunError, remedy=WRITER))
     except ValidationError as error:
-        raise RunError(f"{uri}: {'; '.join(map(_fault, error.errors()[:5]))}; {WRITER}") from error
+        raise RunError(f"{uri}: {'; '.join(map(fault, error.errors()[:5]))}; {WRITER}") from error
     _check(sweep, uri)
     return sweep
 
@@ -208,11 +206,3 @@ def _check(sweep: Sweep, uri: str) -> None:
     strangers = [number for number in named if number is not None and number not in numbers]
     if strangers:
         raise RunError(f"{uri}: there is no trial {strangers[0]}, which best, default or pareto names; {WRITER}")
-
-
-def _fault(detail: Any) -> str:
-    key = ".".join(map(str, detail["loc"])) or "(whole file)"
-    if detail["type"] == "missing":
-        return f"{key}: required, but missing"
-    found = "" if isinstance(detail["input"], dict) else f" (found {detail['input']!r})"
-    return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}{found}"

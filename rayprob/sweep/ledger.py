@@ -10,19 +10,56 @@ and each has `at_s`, when that was, in seconds since 1970.
 import json
 import os
 import time
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from rayprob import storage
+from rayprob.documents import Count, Shape, read_lines
+from rayprob.errors import RunError
 
+REMEDY = "cut the file before that row, or start the sweep anew with --fresh"
 FILE = "ledger.jsonl"
 Row = dict[str, Any]
+
+
+class AskRow(Shape):
+    """A trial is to be trained."""
+
+    number: Count
+    what: Literal["default", "search", "confirm"]
+    params: dict[str, Any]
+    seed: int
+    of: int | None
+    draws: Count
+    at_s: float
+
+
+class ResultRow(Shape):
+    """One evaluation of a trial."""
+
+    number: Count
+    epoch: Annotated[float, Field(ge=0, le=1e9)]
+    values: dict[str, float]
+
+
+class EndRow(Shape):
+    """A trial is over."""
+
+    number: Count
+    state: Literal["finished", "pruned", "failed"]
+    reason: str
+    at_s: float
+
+
+KINDS: dict[str, type[Shape]] = {"ask": AskRow, "result": ResultRow, "end": EndRow}
 
 
 class Ledger:
     """Append-only rows in a sweep's folder; a remote folder, which has no append, gets the whole file each time."""
 
     def __init__(self, folder: str) -> None:
-        self._uri = storage.join(folder, FILE)
+        self.uri = storage.join(folder, FILE)
         self.rows = read_ledger(folder)
         # A row that a crash has cut is dropped for good, or the next one would be written behind it.
         self._write_all()
@@ -31,22 +68,30 @@ class Ledger:
         """Add a row and the time; when this returns, it is on the disk."""
         row = {**row, "at_s": time.time()}
         self.rows.append(row)
-        if not storage.is_local(self._uri):
+        if not storage.is_local(self.uri):
             self._write_all()
             return
-        with open(storage.local_path(self._uri), "a") as file:
+        with open(storage.local_path(self.uri), "a") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def _write_all(self) -> None:
-        storage.write_text(self._uri, "".join(json.dumps(row) + "\n" for row in self.rows))
+        storage.write_text(self.uri, "".join(json.dumps(row) + "\n" for row in self.rows))
 
 
 def read_ledger(folder: str) -> list[Row]:
-    """Return the rows of a sweep's ledger; a last row that was cut by a crash is left out."""
+    """Return the rows of a sweep's ledger; a last row that was cut by a crash is left out.
+
+    Raises RunError for a row that no sweep has written, and for one of a trial that was not asked for before.
+    """
     uri = storage.join(folder, FILE)
-    if not storage.exists(uri):
-        return []
-    lines = storage.read_bytes(uri).decode().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    rows = read_lines(uri, KINDS, error=RunError, remedy=REMEDY) if storage.exists(uri) else []
+    asked: set[int] = set()
+    for row in rows:
+        number, is_ask = row["number"], row["kind"] == "ask"
+        if is_ask != (number not in asked) or number > len(asked):
+            what = f"asks for trial {number}" if is_ask else f"has a row of kind {row['kind']} of trial {number}"
+            raise RunError(f"{uri} {what} after {len(asked)} trials; {REMEDY}")
+        asked.add(number)
+    return rows

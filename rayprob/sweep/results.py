@@ -14,12 +14,13 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from rayprob import storage
 from rayprob.data.manifest import Dataset
+from rayprob.errors import RunError
 from rayprob.sweep.ledger import read_ledger
 from rayprob.sweep.search import Sweep, described, trial_folder
 from rayprob.sweep.study import Study, Trial
 from rayprob.sweep.work import costs, evaluations_of
 from rayprob.train.folder import open_run
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import REMEDY, read_history
 
 VERSIONS = ("torch", "ray", "optuna")
 Row = dict[str, Any]
@@ -36,6 +37,8 @@ def trial_row(sweep: Sweep, trial: Trial) -> Row:
     known = {**cost, **kept}
     starts = [row for row in rows if row["kind"] == "start"]
     metrics = sweep.search.metric
+    if kept and (unknown := [name for name in metrics if name not in known]):
+        raise RunError(f"{folder} has an evaluation without {', '.join(unknown)}, which the sweep searches by; {REMEDY}")
     is_default = trial.what == "default" or (trial.of == 0 and sweep.search.default)
     return {
         "number": trial.number,
@@ -56,7 +59,7 @@ def trial_row(sweep: Sweep, trial: Trial) -> Row:
 
 
 def _kept(rows: list[Row], evaluations: list[Row]) -> Row:
-    best = [row["step"] for row in rows if row["kind"] == "evaluation" and row["is_best"]]
+    best = [row["step"] for row in rows if row["kind"] == "evaluation" and row.get("is_best")]
     return next((row for row in evaluations if best and row["step"] == best[-1]), {})
 
 
@@ -75,7 +78,7 @@ def summarise(sweep: Sweep, study: Study, val: dict[str, Any] | None, elapsed_s:
         "metrics": [{"name": name, "mode": mode} for name, mode in zip(search.metric, search.modes, strict=True)],
         "sampler": "grid" if search.is_all_grid else search.sampler,
         "scheduler": search.scheduler.name,
-        "dataset": dataset.facts["name"],
+        "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
         "versions": {"rayprob": version("rayprob"), **{name: version(name) for name in VERSIONS}},
         "elapsed_s": elapsed_s,

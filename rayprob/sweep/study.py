@@ -11,8 +11,9 @@ from typing import Any
 
 import optuna
 
+from rayprob.errors import RunError
 from rayprob.seeds import derive
-from rayprob.sweep.ledger import Ledger, Row
+from rayprob.sweep.ledger import REMEDY, Ledger, Row
 from rayprob.sweep.search import SearchSpec, Sweep
 from rayprob.sweep.space import Params, applies
 
@@ -42,7 +43,7 @@ class Trial:
 
 
 class Study:
-    """A sweep's trials and what is to be done next. Raises SpecError where a row does not fit the sweep."""
+    """A sweep's trials and what is to be done next. Raises RunError where a row does not fit the sweep."""
 
     def __init__(self, sweep: Sweep, ledger: Ledger) -> None:
         self._sweep, self._ledger = sweep, ledger
@@ -55,8 +56,11 @@ class Study:
             study_name=sweep.run.name, directions=directions, pruner=_pruner(self._search, self._base)
         )
         self.trials: dict[int, Trial] = {}
-        for row in ledger.rows:
-            self._apply(row)
+        for number, row in enumerate(ledger.rows, start=1):
+            try:
+                self._apply(row)
+            except (KeyError, TypeError, ValueError) as error:  # parameters, or a metric, of another search
+                raise RunError(f"row {number} of {ledger.uri} does not fit this sweep ({error!r}); {REMEDY}") from error
         # What was under way when the driver ended is first in line.
         self._to_go_on = [trial.number for trial in self.trials.values() if trial.state == "running"]
         self._is_used_up = False
@@ -209,6 +213,9 @@ class Study:
             return
         space, states = self._search.space, optuna.trial.TrialState
         # Optuna's pruners go by its own numbers: draws that came to nothing are counted again when a ledger is read.
+        most = (len(self.trials) + 1) * (MOST_REPEATS + 1)
+        if row["draws"] > most:
+            raise ValueError(f"{row['draws']} draws for {len(self.trials)} trials, {most} at most")
         while len(self._optuna.get_trials(deepcopy=False)) < row["draws"]:
             self._optuna.add_trial(optuna.trial.create_trial(state=states.FAIL))
         listed = {key for key in trial.params if space[key].values is not None}

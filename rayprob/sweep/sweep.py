@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from rayprob import __version__, storage
 from rayprob.data.manifest import Dataset
+from rayprob.documents import Shape, read_json
 from rayprob.errors import RunError
 from rayprob.spec import differing_keys
 from rayprob.sweep.ledger import Ledger
@@ -31,6 +34,24 @@ Tell = Callable[[dict[str, Any]], None]
 # Keys of `search` that may change between two starts of a sweep: they add trials, or move them about.
 FREE_SEARCH_KEYS = ("trials", "confirm", "max_concurrent")
 POLL_S = 0.3
+ANEW = "start the sweep anew with --fresh, or set another folder"
+
+
+class _Numbers(Shape):
+    mAP: float
+    OF1: float
+
+
+class _OnVal(Shape):
+    best: _Numbers
+    default: _Numbers | None = None
+
+
+class _Known(Shape):
+    """What a sweep that is over takes from its summary."""
+
+    elapsed_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    val: _OnVal | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +114,7 @@ def claim(sweep: Sweep, dataset: Dataset) -> None:
     folder, facts = sweep.folder, _identity(sweep, dataset)
     uri = storage.join(folder, "sweep.json")
     if storage.exists(uri):
-        changed = differing_keys(json.loads(storage.read_bytes(uri)), facts)
+        changed = differing_keys(read_json(uri, error=RunError, remedy=ANEW), facts)
         if changed:
             listed = "\n".join(f"  {line}" for line in changed)
             raise RunError(
@@ -196,4 +217,5 @@ def _on_val(sweep: Sweep, study: Study, dataset: Dataset, tell: Tell) -> dict[st
 def _known(sweep: Sweep) -> dict[str, Any]:
     """Return the summary that an earlier start of the sweep wrote, empty where there is none."""
     uri = storage.join(sweep.folder, "summary.json")
-    return dict(json.loads(storage.read_bytes(uri))) if storage.exists(uri) else {}
+    remedy = "remove the file, and the same command writes it again"
+    return read_json(uri, _Known, error=RunError, remedy=remedy) if storage.exists(uri) else {}

@@ -65,23 +65,23 @@ def train_here(run: Run, report: Report) -> Outcome:
 
 def evaluations_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return what `report` would have got from the evaluations in the rows of a run's history."""
-    per_epoch = next((row["steps_per_epoch"] for row in rows if row["kind"] == "start"), None)
+    per_epoch = next((row["steps_per_epoch"] for row in rows if row["kind"] == "start" and "steps_per_epoch" in row), None)
     return [as_report(row, per_epoch) for row in rows if row["kind"] == "evaluation" and per_epoch]
 
 
 def as_report(row: dict[str, Any], steps_per_epoch: int) -> dict[str, Any]:
     """Return an evaluation's row of a history as a report: its step, epoch and numbers."""
-    numbers = {key: value for key, value in row.items() if isinstance(value, float)}
+    numbers = {key: float(value) for key, value in row.items() if type(value) in (int, float)}
     return {**numbers, "step": row["step"], "epoch": row["step"] / steps_per_epoch}
 
 
 def costs(rows: list[dict[str, Any]], global_batch: int) -> dict[str, float]:
     """Return what a history says of a run's cost: `images_per_s` while training, and `elapsed_s` with its evaluations."""
-    steps = [row for row in rows if row["kind"] == "step"]
+    steps = [row for row in rows if row["kind"] == "step" and "images_per_s" in row]
     before = [0, *(row["step"] for row in steps)]
     training_s = sum(
         (row["step"] - last) * global_batch / row["images_per_s"] for row, last in zip(steps, before, strict=False)
     )
-    evaluating_s = sum(row["elapsed_s"] for row in rows if row["kind"] == "evaluation")
+    evaluating_s = sum(row.get("elapsed_s", 0.0) for row in rows if row["kind"] == "evaluation")
     images_per_s = steps[-1]["step"] * global_batch / training_s if steps else 0.0
     return {"images_per_s": images_per_s, "elapsed_s": training_s + evaluating_s}

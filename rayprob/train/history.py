@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from rayprob import storage
 from rayprob.shown import printable
+from rayprob.train.history_rows import FILE, read_history, read_rows
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-FILE = "metrics.jsonl"
+__all__ = ["FILE", "History", "HistoryTail", "as_markdown", "read_history", "scalars"]
+
 REMOTE_POLL_S = 5.0
 log = logging.getLogger(__name__)
 
@@ -122,45 +124,12 @@ def as_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!>|])", r"\\\1", html.escape(printable(text), quote=False).replace("&gt;", ">"))
 
 
-def read_history(folder: str) -> list[dict[str, Any]]:
-    """Return the rows of a run's `metrics.jsonl`.
-
-    A last line that was cut by a crash is left out; damaged lines before it are left out with a warning.
-    """
-    rows, damaged = _read_rows(folder)
-    if damaged:
-        uri, shown = storage.join(folder, FILE), ", ".join(map(str, damaged[:5]))
-        log.warning("%s: %d damaged line(s) are left out, beginning with line %s", uri, len(damaged), shown)
-    return rows
-
-
-def _read_rows(folder: str) -> tuple[list[dict[str, Any]], list[int]]:
-    """Return the rows that can be read, and the numbers of the lines that cannot."""
-    uri = storage.join(folder, FILE)
-    if not storage.exists(uri):
-        return [], []
-    rows: list[dict[str, Any]] = []
-    damaged: list[int] = []
-    # Only a line that ends with a newline was written whole.
-    for number, line in enumerate(storage.read_bytes(uri).split(b"\n")[:-1], start=1):
-        try:
-            row = json.loads(line)
-            is_row = isinstance(row["kind"], str) and isinstance(row["step"], int)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            is_row = False
-        if is_row:
-            rows.append(row)
-        elif line:
-            damaged.append(number)
-    return rows, damaged
-
-
 class HistoryTail:
     """Follows a run's history from another process: each new row once, also across restarts of its workers."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._num_told = len(_read_rows(folder)[0])
+        self._num_told = len(read_rows(folder)[0])
         self._size_bytes = _size_bytes(folder)
         self._looked_at_s = time.monotonic()
 
@@ -173,7 +142,7 @@ class HistoryTail:
         size_bytes = _size_bytes(self._folder)
         if size_bytes == self._size_bytes:
             return []
-        rows, _ = _read_rows(self._folder)
+        rows, _ = read_rows(self._folder)
         if len(rows) < self._num_told:
             # A restarted worker dropped the rows after its checkpoint; its news begins with its start row.
             self._num_told = max((n for n, row in enumerate(rows) if row["kind"] == "start"), default=0)

@@ -148,7 +148,7 @@ def test_a_broken_report_is_named(source: Source) -> None:
     job = job_of(source)
     write_shard(job)
     Path(job.report).write_bytes(b"nothing")
-    with pytest.raises(StorageError, match=r"train-000000.tar.parquet is no report of a shard: .*; remove it and build again"):
+    with pytest.raises(StorageError, match=r"train-000000.tar.parquet cannot be read as Parquet .*; remove it and build again"):
         read_report(job.report)
 
 

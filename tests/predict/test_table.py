@@ -118,7 +118,7 @@ def test_what_belongs_to_another_question_is_left_alone(
     with pytest.raises(StorageError, match=r"images.number: 6 -> 5"):
         write_table(Plan.of(plan.path, asking, images[:5]), asking.outcomes)
     pq.write_table(pa.table({"image": ["a"]}), tmp_path / "foreign.parquet")
-    with pytest.raises(StorageError, match=r"foreign.parquet is there and is no table of predictions; give another file"):
+    with pytest.raises(StorageError, match=r"foreign.parquet exists and is not a table of predictions; give another file"):
         write_table(Plan.of(str(tmp_path / "foreign.parquet"), asking, images), asking.outcomes)
 
 

@@ -207,7 +207,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is no YAML"):
         report(str(tmp_path))
     (tmp_path / "run.yaml").write_text("- 1")
-    with pytest.raises(RunError, match="holds list, not a run"):
+    with pytest.raises(RunError, match="holds list, not a mapping"):
         report(str(tmp_path))
 
 

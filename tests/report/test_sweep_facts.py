@@ -207,8 +207,8 @@ def test_what_is_no_summary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"has no summary\.json; give the folder of a sweep"):
         sweep_report(str(tmp_path))
     (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(RunError, match=r"summary\.json is no JSON"):
+    with pytest.raises(RunError, match=r"summary\.json is not JSON"):
         sweep_report(str(tmp_path))
     (tmp_path / "summary.json").write_text("[]")
-    with pytest.raises(RunError, match=r"\(whole file\): "):
+    with pytest.raises(RunError, match="holds list, not a mapping"):
         sweep_report(str(tmp_path))
