@@ -67,4 +67,5 @@ def test_no_new_input_ends_in_a_traceback(
     tried, faults = faults_among(target, world, tmp_path / "copy", inputs=INPUTS, seed_of_inputs=SEED)
     with capsys.disabled():
         print(f"\n{target.name}: {tried:,} inputs of seed {SEED}, {len(faults)} faults, {time.monotonic() - began_at_s:.0f} s")
+        print(*faults.values(), sep="\n")
     assert not faults, shown(faults)
