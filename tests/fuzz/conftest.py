@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +24,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(autouse=True)
-def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards are written here, a run is only made ready, a sweep trains nothing, and no job leaves."""
+def no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Shards are written here, a run is only made ready, a sweep trains nothing, no job leaves, and home is elsewhere."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("rayprob.data.build.on_ray", lambda: in_process)
     monkeypatch.setattr("rayprob.train.launch.ray_cluster", _four_cpus)
     monkeypatch.setattr("rayprob.train.launch._follow", _made_ready)

@@ -52,7 +52,7 @@ class TooLong(BaseException):
 
 def fault_of(case: Case, world: World, folder: Path) -> tuple[str, str] | None:
     """Run a case in a copy of the world; return where the fault lies and how it looks, None where the verb ends as it may."""
-    with world.copy(folder):
+    with world.copy(folder, tuple(case.files)):
         for name, content in case.files.items():
             _replace(folder / name, content)
         try:
@@ -84,6 +84,7 @@ def _place(error: BaseException) -> str:
 def _replace(path: Path, content: bytes | State) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
+    path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)  # and not written over: it is a link to the world's own
     if content is State.FOLDER:
         path.mkdir()

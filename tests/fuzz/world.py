@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,7 @@ THRESHOLDS = {
     "precisions": [0.5],
     "conformal_levels": [0.1],
 }
+ONLY_READ = ("source", "images", "built", "in-parts")  # by every verb
 APPENDED = ".jsonl"  # files that verbs write on, which a hard link would carry into the world itself
 
 
@@ -66,9 +67,16 @@ class World:
     root: Path
 
     @contextmanager
-    def copy(self, folder: Path) -> Iterator[Path]:
-        """Work in a copy of the world, which is removed at the end."""
-        shutil.copytree(self.root, folder, copy_function=_link, symlinks=True)
+    def copy(self, folder: Path, changed: Sequence[str] = ()) -> Iterator[Path]:
+        """Work in a copy of the world in which files may be `changed`; it is removed at the end."""
+        folder.mkdir()
+        for entry in self.root.iterdir():
+            if entry.name in ONLY_READ and not any(name.startswith(f"{entry.name}/") for name in changed):
+                (folder / entry.name).symlink_to(entry)
+            elif entry.is_dir():
+                shutil.copytree(entry, folder / entry.name, copy_function=_link)
+            else:
+                _link(str(entry), str(folder / entry.name))
         try:
             with contextlib.chdir(folder):
                 yield folder
