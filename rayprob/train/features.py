@@ -78,7 +78,7 @@ def split_features(source: Source, split: str, tell: Tell) -> Features:
     name = f"{split}-{fingerprint([source.fingerprint, str(compute.autocast_dtype)])}.safetensors"
     uri = storage.join(source.run.run_folder, FOLDER, name)
     if storage.exists(uri):
-        return _read(uri)
+        return _read(uri, len(source.bundle.label_space))
     features = _compute(source, split, compute, tell)
     storage.write_bytes(uri, safetensors.torch.save(vars(features)))
     return features
@@ -117,8 +117,21 @@ def _require_memory(first: Tensor, num_samples: int, split: str) -> None:
         )
 
 
-def _read(uri: str) -> Features:
+def _read(uri: str, num_labels: int) -> Features:
     try:
-        return Features(**safetensors.torch.load(storage.read_bytes(uri)))
-    except (SafetensorError, TypeError) as error:
+        features = Features(**safetensors.torch.load(storage.read_bytes(uri)))
+        _require_rows(features, num_labels)
+    except (SafetensorError, TypeError, ValueError) as error:
         raise RunError(f"{uri} holds no features ({error}); remove the file, and they are computed anew") from error
+    return features
+
+
+def _require_rows(features: Features, num_labels: int) -> None:
+    """Raise ValueError unless the tensors have one row per sample, and the types and labels that a fit needs."""
+    dtypes = {"sample_ids_N": torch.int64, "features_NF": torch.float32, "targets_NL": torch.bool, "known_NL": torch.bool}
+    for name, tensor in vars(features).items():
+        last = [num_labels] if name.endswith("NL") else list(tensor.shape[1:])
+        if tensor.dtype != dtypes[name] or list(tensor.shape) != [len(features), *last]:
+            raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)} for {len(features):,} samples")
+    if features.features_NF.ndim not in (2, 3):
+        raise ValueError(f"features_NF has {features.features_NF.ndim} dimensions")
