@@ -1,11 +1,10 @@
 """A recipe becomes a dataset: shards written in parallel by Ray tasks, continued after a stop, committed at the end.
 
-The only file of the data floor that knows Ray. Images never pass through Ray's object store: a task reads them from the
+Images never pass through Ray's object store: a task reads them from the
 source, writes them to the target, and returns counts.
 """
 
 import logging
-import os
 import re
 import shutil
 import time
@@ -16,19 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from rayprob import storage
+from rayprob.data.cluster import import_ray, is_running, start_ray, told_when_long
 from rayprob.data.commit import check_rejects, commit, remove_reports
 from rayprob.data.manifest import read_facts
 from rayprob.data.plan import plan
 from rayprob.data.recipe import Recipe
 from rayprob.data.shard import ShardFacts, ShardJob, read_report, write_shard
 from rayprob.data.source import SourceData, read_source
-from rayprob.errors import DatasetError, RayprobError, RunError, StorageError
+from rayprob.errors import DatasetError, RayprobError, StorageError
 from rayprob.spec import differing_keys
 
 log = logging.getLogger(__name__)
 RunTasks = Callable[[Callable[[ShardJob], ShardFacts], Sequence[ShardJob]], Iterator[ShardFacts]]
 TEMPORARY = re.compile(r"\.(tar|parquet|json|jsonl)\.[0-9a-f]{8}\.tmp$")
-OBJECT_STORE_BYTES = 100 * 2**20  # Ray refuses less than 75 MiB; nothing large goes there
 
 
 @dataclass(frozen=True)
@@ -96,42 +95,12 @@ def on_ray(**init: Any) -> RunTasks:
     def run_tasks(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
         if not jobs:
             return iter(())
-        ray = import_ray()
-        was_running = ray.is_initialized()
+        was_running = is_running()
         if not was_running:
             start_ray(**init)
         return _map_on_ray(write, jobs, shut_down=not was_running)
 
     return run_tasks
-
-
-def import_ray() -> Any:
-    """Return the module ray, imported with the settings that it reads only then; a user's own settings come first."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if "RAY_ADDRESS" not in os.environ:
-        # Ray listens on all interfaces; with a token, only this user's processes may talk to it.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    import ray
-
-    return ray
-
-
-def start_ray(**init: Any) -> None:
-    """Join the cluster that RAY_ADDRESS names, or start a quiet Ray on this machine with the arguments `init`."""
-    ray = import_ray()
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(logging_level="ERROR", log_to_driver=False)
-        return
-    quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
-    # address: a bare init would join any cluster whose name lies in Ray's temporary folder, even a dead one.
-    try:
-        ray.init(**{"address": "local", "object_store_memory": OBJECT_STORE_BYTES, **quiet, **init})
-    except Exception as error:  # a bare Exception is what Ray raises where its processes are not up within 30 s
-        if type(error) is not Exception:
-            raise
-        raise RunError(
-            f"Ray did not start on this machine ({error}); where it is merely busy, the same command works a little later"
-        ) from error
 
 
 def _map_on_ray(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob], *, shut_down: bool) -> Iterator[ShardFacts]:
@@ -142,7 +111,10 @@ def _map_on_ray(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob
     under_way = [task.remote(job) for job in islice(waiting, bound)]
     try:
         while under_way:
-            (ready,), under_way = ray.wait(under_way, num_returns=1)
+            with told_when_long(
+                "a task that writes a shard: it takes 1 CPU of the cluster, and `ray status` says what is free"
+            ):
+                (ready,), under_way = ray.wait(under_way, num_returns=1)
             under_way += [task.remote(job) for job in islice(waiting, 1)]
             yield ray.get(ready)
     except ray.exceptions.RayTaskError as error:

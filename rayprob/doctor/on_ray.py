@@ -3,13 +3,12 @@
 The actors take no CPU, so that nodes that give none (a head) and nodes at work are looked at, too.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rayprob.data.build import import_ray, start_ray
+from rayprob.data.cluster import cluster_address, import_ray, start_ray
 from rayprob.doctor.all_reduce import SIZE_BYTES, AllReduce, all_reduce, free_address
 from rayprob.doctor.cluster import Clock, ClusterFacts, clock_of, new_probe
 from rayprob.doctor.facts import NodeFacts, gather
@@ -72,7 +71,7 @@ def gather_cluster(uris: tuple[str, ...], cache_folder: str, tell: Tell = lambda
 
 @contextmanager
 def _joined() -> Iterator[Any]:
-    if "RAY_ADDRESS" not in os.environ:
+    if cluster_address() is None:
         raise RunError(
             "--cluster joins the cluster that RAY_ADDRESS names, and there is none: on a node of the cluster set "
             "RAY_ADDRESS=auto; from outside: ray job submit --working-dir . -- rayprob doctor --cluster"
@@ -85,8 +84,8 @@ def _joined() -> Iterator[Any]:
         yield ray
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise RunError(
-            f"cannot join the Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {' '.join(str(error).split())}; is it "
-            "running, and does RAY_AUTH_MODE (with token: RAY_AUTH_TOKEN_PATH too) say here what it says there?"
+            f"lost the Ray cluster at RAY_ADDRESS={cluster_address()}: {' '.join(str(error).split())}; the same command "
+            "asks it again"
         ) from error
     finally:
         if started_here:

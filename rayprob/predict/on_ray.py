@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from rayprob import errors
-from rayprob.data.build import import_ray, start_ray
+from rayprob.data.cluster import import_ray, is_running, require_cluster, start_ray
 from rayprob.errors import RayprobError, RunError
 from rayprob.predict.predict import Asking, Job, absolute
 from rayprob.predict.table import PART_IMAGES, Plan, Progress, Written, write_part, write_parts
@@ -63,6 +63,7 @@ def write_table_on_ray(job: Job, path: str, on_progress: Progress, *, part_image
 
     Raises what an actor met, and RunError where Ray lost one.
     """
+    require_cluster()
     table = TableJob(job.absolute(), absolute(path), part_images)
     _, plan = table.open()
     return write_parts(plan, lambda missing: _write_on_ray(table, missing), on_progress)
@@ -72,7 +73,7 @@ def _write_on_ray(table: TableJob, missing: Sequence[int]) -> Iterator[int]:
     if not missing:
         return
     ray = import_ray()
-    started_here = not ray.is_initialized()
+    started_here = not is_running()
     if started_here:
         start_ray()
     try:

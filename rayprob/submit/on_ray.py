@@ -4,11 +4,14 @@ import asyncio
 import logging
 import os
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from rayprob.data.cluster import ANSWER_S, require_answer
 from rayprob.errors import RunError
 from rayprob.submit.log import Log
 
@@ -169,6 +172,7 @@ def auth_message(address: str, said: str) -> str:
 
 
 def _client(address: str, *, is_given: bool) -> Any:
+    _require_answer(address)
     from ray.job_submission import JobSubmissionClient
 
     for name in NOISY:  # which set themselves to INFO when they are imported
@@ -178,6 +182,19 @@ def _client(address: str, *, is_given: bool) -> Any:
         return JobSubmissionClient(address)
     finally:
         os.environ.update(hidden)
+
+
+def _require_answer(address: str) -> None:
+    """Return once something answers at an address, for Ray would ask without end. Raises ConnectionError or RunError."""
+    if not address.startswith(("http://", "https://")):
+        require_answer(address, address, SEE_CLUSTER)
+        return
+    try:
+        urllib.request.urlopen(f"{address.rstrip('/')}/api/version", timeout=ANSWER_S).close()
+    except urllib.error.HTTPError:
+        return  # it answers; what Ray makes of that is reported
+    except (OSError, ValueError) as error:
+        raise ConnectionError(str(error)) from error
 
 
 def _lost_contact() -> tuple[type[Exception], ...]:

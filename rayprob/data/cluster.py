@@ -1,0 +1,181 @@
+"""Ray itself: import it quietly, join the cluster that RAY_ADDRESS names, or start one on this machine.
+
+A cluster that is not there is noticed before Ray is asked to join it: Ray's own attempts take minutes, print pages of
+warnings, and hear neither Ctrl-C nor SIGTERM meanwhile.
+"""
+
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rayprob.errors import RunError
+
+log = logging.getLogger(__name__)
+
+OBJECT_STORE_BYTES = 100 * 2**20  # Ray refuses less than 75 MiB; nothing large goes there
+ANSWER_S = 20.0  # how long a cluster may take to answer: its head may be starting
+ATTEMPT_S = 5.0
+RETRY_S = 1.0
+LONG_S = 120.0  # a wait that lasts longer says what it waits for
+RAY_CLIENT_PORT = "10001"
+
+
+def cluster_address() -> str | None:
+    """Return the address that RAY_ADDRESS gives, None where it is unset, empty or `local`: then Ray starts on this machine."""
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    return None if address in ("", "local") else address
+
+
+def is_running() -> bool:
+    """Return whether this process has joined or started Ray already."""
+    return "ray" in sys.modules and bool(import_ray().is_initialized())
+
+
+def import_ray() -> Any:
+    """Return the module ray, imported with the settings that it reads only then; a user's own settings come first."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if cluster_address() is None:
+        # Ray listens on all interfaces; with a token, only this user's processes may talk to it.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    import ray
+
+    return ray
+
+
+def start_ray(**init: Any) -> None:
+    """Join the cluster that RAY_ADDRESS names, or start a quiet Ray on this machine with the arguments `init`.
+
+    Raises RunError where no cluster answers, where it refuses, and where this machine is too busy to start one.
+    """
+    if cluster_address() is not None:
+        _join()
+        return
+    ray = import_ray()
+    quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
+    # address: a bare init would join any cluster whose name lies in Ray's temporary folder, even a dead one.
+    try:
+        ray.init(**{"address": "local", "object_store_memory": OBJECT_STORE_BYTES, **quiet, **init})
+    except Exception as error:  # a bare Exception is what Ray raises where its processes are not up within 30 s
+        if type(error) is not Exception:
+            raise
+        raise RunError(
+            f"Ray did not start on this machine ({error}); where it is merely busy, the same command works a little later"
+        ) from error
+
+
+def require_cluster() -> None:
+    """Return once the cluster that RAY_ADDRESS names answers; at once without one, and where this process has joined Ray.
+
+    Call it before anything is written for work that needs Ray. Raises RunError.
+    """
+    address = cluster_address()
+    if address is not None and not is_running():
+        require_answer(address, f"RAY_ADDRESS={address}", "or unset RAY_ADDRESS to use this machine")
+
+
+def require_answer(address: str, named: str, otherwise: str) -> None:
+    """Return once a Ray head answers at `address`. Raises RunError, with what it is `named`, after ANSWER_S at most.
+
+    The error says to start a cluster or to correct the address, `otherwise` what else may be done.
+    """
+    try:
+        host, port, is_head = _place_of(address)
+    except ValueError as error:
+        raise RunError(f"{named} {error}; correct the address, {otherwise}") from None
+    deadline_s = time.monotonic() + ANSWER_S
+    is_told = False
+    while fault := _fault_of(host, port, is_head=is_head, timeout_s=min(ATTEMPT_S, deadline_s - time.monotonic())):
+        if time.monotonic() + RETRY_S >= deadline_s or fault.startswith("unknown host"):
+            raise RunError(f"no cluster answers at {named} ({fault}); start one, correct the address, {otherwise}")
+        if not is_told:
+            log.warning("no cluster answers yet at %s (%s); trying for %.0f s", named, fault, deadline_s - time.monotonic())
+            is_told = True
+        time.sleep(RETRY_S)
+
+
+@contextmanager
+def told_when_long(what: str, after_s: float = LONG_S) -> Iterator[None]:
+    """Log what is waited for, once, where the block takes longer than `after_s`."""
+    timer = threading.Timer(after_s, lambda: log.warning("still waiting for %s; Ctrl-C stops", what))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _join() -> None:
+    require_cluster()
+    address = cluster_address()
+    try:
+        import_ray().init(logging_level="ERROR", log_to_driver=False)
+    except Exception as error:  # Ray raises whatever it meets: ConnectionError, ValueError, AuthenticationError, Exception
+        raise RunError(
+            f"cannot join the Ray cluster at RAY_ADDRESS={address}: {' '.join(str(error).split())}; is it "
+            "running, and does RAY_AUTH_MODE (with token: RAY_AUTH_TOKEN_PATH too) say here what it says there?"
+        ) from error
+
+
+def _place_of(address: str) -> tuple[str, int, bool]:
+    """Return host, port, and whether a head listens there rather than Ray's client server. Raises ValueError."""
+    if address == "auto":
+        address = _started_here()
+    scheme, _, rest = address.rpartition("://")
+    if scheme in ("http", "https"):
+        raise ValueError("is the address of a job server, which `rayprob submit` takes; the head's own is host:6379")
+    host, _, port = rest.rpartition(":")
+    if scheme == "ray" and not host:
+        host, port = rest, RAY_CLIENT_PORT
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 2**16
+    if scheme not in ("", "ray") or not host or not is_port:
+        raise ValueError("is no address of a cluster, which is host:port, ray://host:port or auto")
+    return host.strip("[]"), int(port), scheme == ""
+
+
+def _started_here() -> str:
+    """Return the address of the cluster that `ray start` made on this machine. Raises ValueError where there is none."""
+    import_ray()
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        found = canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        found = None
+    if found is None:
+        raise ValueError("finds no cluster that was started on this machine")
+    return str(found)
+
+
+def _fault_of(host: str, port: int, *, is_head: bool, timeout_s: float) -> str:
+    """Return why nothing answers as it should; empty where something does."""
+    try:
+        socket.create_connection((host, port), timeout=max(0.1, timeout_s)).close()
+    except (socket.gaierror, UnicodeError):
+        return f"unknown host {host}"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    # With TLS, only Ray itself has the certificates to go on with.
+    return _silence_of(host, port, timeout_s) if is_head and not os.environ.get("RAY_USE_TLS") else ""
+
+
+def _silence_of(host: str, port: int, timeout_s: float) -> str:
+    """Return what is wrong with something that listens but does not answer as a Ray head, which speaks gRPC, does."""
+    import grpc
+
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    # Ray does not go through a proxy either.
+    with grpc.insecure_channel(where, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=max(0.1, timeout_s))
+        except grpc.RpcError as error:
+            # Any other code is an answer, be it that a token is missing.
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                return "something listens there, but it does not answer as a Ray head does"
+    return ""
