@@ -118,14 +118,18 @@ def train(
     overrides: Overrides = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove this run's folder and start anew.")] = False,
 ) -> None:
-    """Train a run on Ray, or go on with it: the same command resumes from the last checkpoint."""
-    from rayprob.console import RunView
-    from rayprob.train.launch import launch
-    from rayprob.train.run import Run
+    """Train a run, or go on with it: the same command resumes from the last checkpoint. Ray trains, but for a single worker."""
+    from rayprob.spec import override, read_yaml
+    from rayprob.train.ready import num_workers_of, worker_ready
 
-    run = Run.read(run_file, overrides or ())
-    with RunView(out) as view:
-        outcome = launch(run, view.tell, fresh=fresh)
+    with worker_ready(num_workers_of(override(read_yaml(run_file), overrides or ()))):  # imports side by side with this process
+        from rayprob.console import RunView
+        from rayprob.train.launch import launch
+        from rayprob.train.run import Run
+
+        run = Run.read(run_file, overrides or ())
+        with RunView(out) as view:
+            outcome = launch(run, view.tell, fresh=fresh)
     if outcome.ending == "stopped":
         show_line(out, f"stopped at step {outcome.step} of {outcome.total_steps}, saved; the same command continues from there")
         raise typer.Exit(130)

@@ -51,6 +51,7 @@ class RunView:
             "stopping": self._stopping,
             "notice": self._notice,
             "waiting": self._waiting,
+            "restart": self._restart,
             "finished": self._finished,
         }.get(event["kind"])
         if show:
@@ -114,6 +115,10 @@ class RunView:
         left = f" in {event['seconds_left']:.0f} s" if event["seconds_left"] is not None else ""
         nodes = ", ".join(node[:8] for node in event["nodes"])
         self._line(f"step {event['step']:>6}  node {nodes} will be taken away{left}: saving now; training goes on until then")
+
+    def _restart(self, event: dict[str, Any]) -> None:
+        limit = f" of {event['of']}" if event["of"] >= 0 else ""
+        self._line(f"{event['reason']}; starting again from the last checkpoint (restart {event['number']}{limit})")
 
     def _stopping(self, event: dict[str, Any]) -> None:
         self._line("saving at the next step, then stopping; Ctrl-C again abandons the steps since the last checkpoint")

@@ -51,9 +51,9 @@ FLOORS = (
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 RAY_FILES = {
-    "data/build.py",
+    "data/cluster.py",
     "train/worker.py",
-    "train/launch.py",
+    "train/on_ray.py",
     "sweep/trials.py",
     "serve.py",
     "predict/on_ray.py",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from rayprob import __version__, storage
+from rayprob.data.cluster import require_cluster
 from rayprob.data.manifest import Dataset
 from rayprob.documents import Shape, read_json
 from rayprob.errors import RunError
@@ -22,7 +23,8 @@ from rayprob.sweep.results import summarise, write_results
 from rayprob.sweep.search import Sweep, trial_folder
 from rayprob.sweep.study import Study, Trial
 from rayprob.train.assess import assess
-from rayprob.train.launch import check_folder, ray_cluster, signals_call
+from rayprob.train.launch import check_folder, signals_call
+from rayprob.train.on_ray import ray_cluster
 from rayprob.train.run import Run, absolute, check, identity
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ def run_sweep(sweep: Sweep, tell: Tell = lambda event: None, fresh: bool = False
     dataset = Dataset.open(sweep.run.data.root)
     if sweep.run.evaluation.split == "val":
         log.warning("trials are chosen by val: its numbers will be too good, and no split is left to report on")
+    if fresh or not storage.exists(storage.join(sweep.folder, "sweep.json")):
+        require_cluster()
     if fresh:
         clear(sweep)
     claim(sweep, dataset)

@@ -19,8 +19,10 @@ from rayprob.sweep.study import DONE, WAIT, Study, Trial
 from rayprob.sweep.work import as_report, costs, train_here, train_trial
 from rayprob.train import folder
 from rayprob.train.history import read_history
-from rayprob.train.launch import RAY_SETTINGS, Workers, launch
+from rayprob.train.launch import launch
 from rayprob.train.loop import Outcome
+from rayprob.train.on_ray import RAY_SETTINGS
+from rayprob.train.placing import Workers
 from rayprob.train.run import Run
 
 TUNE_SETTINGS = {

@@ -1,14 +1,18 @@
-"""A run's folder: whose it is, whether the run may go on in it, and the two notes that processes leave there.
+"""A run's folder: whose it is, whether the run may go on in it, and the notes that processes leave there.
 
 runs/NAME/run.yaml          the resolved run file
           run.json          its identity, and the fingerprint of its dataset
           metrics.jsonl     tensorboard/    checkpoints/    predictions/    bundle/    ray/
           stop              somebody asks the run to save and stop
           failed.json       why it cannot go on, so that a restarted worker does not try again
+          fault-RANK.json   what ended the last attempt of a rank on Ray, so that the same error is not met for ever
+          worker.log        what a worker on this machine prints
 """
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +40,13 @@ def claim(run: Run, dataset: Dataset) -> Claim:
     """Make `run.run_folder` this run's, or confirm that it is. Raises RunError where it belongs to another run."""
     folder = run.run_folder
     facts = {"identity": identity(run), "dataset_fingerprint": dataset.fingerprint, "rayprob": __version__}
-    is_new = not storage.exists(storage.join(folder, "run.json"))
+    is_new = not is_claimed(folder)
     if not is_new:
         _require_same(folder, _read_facts(folder), facts)
     elif storage.list_names(folder):
         raise RunError(f"{folder} is not empty and holds no run; set another folder, or empty this one")
-    for note in (STOP, FAILED):
+    faults = [name for name in storage.list_names(folder) if name.startswith("fault-")]
+    for note in (STOP, FAILED, *faults):
         storage.remove(storage.join(folder, note))
     storage.write_text(storage.join(folder, "run.yaml"), run.to_yaml())
     storage.write_text(storage.join(folder, "run.json"), json.dumps(facts, indent=1))
@@ -54,6 +59,21 @@ def let_go(claim: Claim) -> None:
     if claim.is_new:
         for name in ("run.json", "run.yaml"):
             storage.remove(storage.join(claim.folder, name))
+
+
+@contextmanager
+def kept_once_started(claim: Claim) -> Iterator[None]:
+    """Take a claim back where the block, in which the run starts, is left by an error or by Ctrl-C."""
+    try:
+        yield
+    except BaseException:
+        let_go(claim)
+        raise
+
+
+def is_claimed(folder: str) -> bool:
+    """Return whether a folder belongs to a run."""
+    return storage.exists(storage.join(folder, "run.json"))
 
 
 def clear(run: Run) -> None:
@@ -116,6 +136,14 @@ def _read_facts(folder: str) -> dict[str, Any]:
         f"{uri} is damaged ({reason}), so nothing says whether the folder holds this run; restore the file from a copy, set "
         "another name, or start anew with --fresh (which removes that run)"
     )
+
+
+def note_fault(folder: str, rank: int, attempt: str, fault: str) -> bool:
+    """Note what ended an attempt of a rank; return whether the same ended an attempt before it."""
+    uri = storage.join(folder, f"fault-{rank}.json")
+    known = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
+    storage.write_text(uri, json.dumps({"attempt": attempt, "fault": fault}))
+    return known.get("fault") == fault and known.get("attempt") != attempt
 
 
 def _require_same(folder: str, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import torch
 from rayprob import storage
 from rayprob.bundle import Bundle
 from rayprob.data.manifest import Dataset
-from rayprob.errors import OutOfMemory
+from rayprob.errors import OutOfMemory, RayprobError
 from rayprob.loader.loader import Batch
 from rayprob.loader.order import Place
 from rayprob.seeds import derive
@@ -76,6 +76,11 @@ def _fit(job: Job, report: Report, heed: Callable[[], dict[str, Any] | None]) ->
             f"the memory of {job.compute.device}; lower placement.micro_batch, which leaves the global batch as it is "
             f"({str(error).splitlines()[0]})"
         ) from error
+    except RayprobError:
+        raise
+    except Exception as error:
+        error.add_note(f"after step {job.state.progress.step}")  # by which one that comes again is known
+        raise
     finally:
         if job.history:
             job.history.close()

@@ -16,6 +16,7 @@ from rayprob.models.losses import LossSpec
 from rayprob.spec import Spec
 from rayprob.train.batch_rules import Sizes
 from rayprob.train.optimizer import OptimizerSpec, ScheduleSpec
+from rayprob.train.shapes import check_shapes
 
 
 class Duration(Spec):
@@ -232,6 +233,7 @@ def _check_loss(run: Run) -> None:
             f"loss.name {loss.name} needs a {loss.family} head, but model.head.name is {head.name}; "
             f"set {_renamed('model.head', head, loss.family)} or {_renamed('loss', loss, own)}"
         )
+    check_shapes(run, len(dataset.label_space), world_size)
 
 
 def _renamed(key: str, part: HeadSpec | LossSpec, name: str) -> str:

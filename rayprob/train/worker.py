@@ -1,5 +1,6 @@
 """What every Ray Train worker runs: its place and device from Ray, then the Ray-free `fit`."""
 
+import os
 import time
 from dataclasses import asdict
 from typing import Any
@@ -8,9 +9,10 @@ import ray.train
 import ray.train.torch
 
 from rayprob import storage
-from rayprob.errors import RayprobError
+from rayprob.errors import RayprobError, RunError
 from rayprob.loader.order import Place
-from rayprob.train.folder import note_failure, read_failure
+from rayprob.train.faults import comes_from_another_rank, fault_text, last_frame, repeated
+from rayprob.train.folder import note_failure, note_fault, read_failure
 from rayprob.train.loop import fit
 from rayprob.train.run import Run
 
@@ -19,8 +21,8 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     """Train this worker's rank of `config["run"]`; return the outcome, or the failure that a restart cannot mend.
 
     An error of rayprob's own is written down and raised, which ends the other ranks too; the group that Ray then starts
-    finds the note and returns it instead of failing again. Anything else (a lost node, a killed process) leaves no note, and
-    the new group resumes from the last checkpoint.
+    finds the note and returns it instead of failing again. Another exception leaves it when it comes for the second time.
+    Anything else (a lost node, a killed process) leaves no note, and the new group resumes from the last checkpoint.
     """
     run = Run.model_validate(config["run"])
     with storage.patient(run.placement.storage_patience_s):
@@ -40,7 +42,19 @@ def _work(run: Run) -> dict[str, Any]:
         if place.world_size > 1:
             raise
         return {"failure": read_failure(run.run_folder)}
+    except Exception as error:
+        if not comes_from_another_rank(error):
+            _note_fault(run, place, error)
+        raise
     return {"outcome": asdict(outcome)}
+
+
+def _note_fault(run: Run, place: Place, error: Exception) -> None:
+    """Note an exception; where the group before this one ended by the same, note that the run cannot go on."""
+    fault = fault_text(error)
+    group = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"  # each group meets at a port of its own
+    if note_fault(run.run_folder, place.rank, group, fault):
+        note_failure(run.run_folder, RunError(f"{repeated(fault)} ({last_frame(error)})"))
 
 
 class Drains:

@@ -19,7 +19,7 @@ from rayprob.sweep.search import Sweep
 from rayprob.sweep.study import Study, Trial
 from rayprob.sweep.trials import Room
 from rayprob.sweep.work import train_here, train_trial
-from rayprob.train.launch import Workers
+from rayprob.train.placing import Workers
 from rayprob.train.run import Run
 from tests.sweep.conftest import MakeSweep
 

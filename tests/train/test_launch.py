@@ -19,8 +19,9 @@ from rayprob.cli import app
 from rayprob.errors import NonFiniteLoss, RunError, SpecError
 from rayprob.loader.order import Place
 from rayprob.train.history import read_history
-from rayprob.train.launch import Workers, launch, place_workers
+from rayprob.train.launch import launch
 from rayprob.train.loop import Outcome, fit
+from rayprob.train.placing import Workers, place_workers
 from rayprob.train.run import Run
 from rayprob.train.state import latest, list_checkpoints
 

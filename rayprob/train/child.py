@@ -1,0 +1,75 @@
+"""`python -m rayprob.train.child`: the one worker of a run on this machine. `ready.py` starts it, `here.py` supervises it.
+
+It reads its job, one line of JSON, from standard input, and ends when that closes: with its driver, however the driver ends.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from rayprob import storage
+from rayprob.errors import RayprobError
+from rayprob.loader.order import Place
+from rayprob.train.faults import fault_text
+from rayprob.train.loop import fit
+from rayprob.train.run import Run
+
+
+def main() -> None:
+    """Take the job, train, and write the answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears it, and asks for a checkpoint
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return
+    job = json.loads(line)
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+    _write_to(job["log"])
+    answer = train(job)
+    storage.write_text(job["answer"], json.dumps(answer))
+
+
+def train(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the `outcome`, the `failure` that is an error of ours, or the `fault` that is another exception."""
+    run = Run.model_validate(job["run"])
+    try:
+        return {"outcome": asdict(fit(run, Place(), _device(job["workers"])))}
+    except RayprobError as error:
+        return {"failure": {"kind": type(error).__name__, "message": str(error)}}
+    except Exception as error:
+        traceback.print_exc()
+        return {"fault": fault_text(error)}
+
+
+def _device(workers: dict[str, Any]) -> torch.device:
+    """Return the device, with the threads and the one GPU that Ray would give a worker."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(workers["cpus_per_worker"])
+        torch.set_num_threads(workers["cpus_per_worker"])
+    if not workers["use_gpu"]:
+        return torch.device("cpu")
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    return torch.device("cuda", 0)
+
+
+def _write_to(log: str) -> None:
+    """Let all that this process and its libraries print from now on go to the end of a file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+
+
+def _end_with_driver() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

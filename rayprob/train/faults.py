@@ -1,0 +1,43 @@
+"""Errors that are not rayprob's own, in words that tell whether the same one has come again."""
+
+import re
+import traceback
+from collections.abc import Mapping
+
+import torch.distributed as dist
+
+from rayprob import errors
+from rayprob.errors import RayprobError, RunError
+
+ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
+
+
+def fault_text(error: BaseException) -> str:
+    """Return type and message of an exception, with where in the run it came up; equal for an error that came again."""
+    message = " ".join(str(error).split()) or "no message"
+    notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+    # Addresses of objects differ between two processes.
+    return ADDRESS.sub("0x...", f"{type(error).__name__}: {message}{notes}")
+
+
+def comes_from_another_rank(error: BaseException) -> bool:
+    """Return whether an exception says only that a rank was lost, which a restart mends."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "nccl" in str(error).lower()
+
+
+def last_frame(error: BaseException) -> str:
+    """Return the file and line that raised an exception."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
+
+
+def repeated(fault: str) -> str:
+    """Return the message of a run that ends because a restart would only meet the same error again."""
+    return f"the same error came twice, so a restart would meet it again: {fault}"
+
+
+def as_error(failure: Mapping[str, str]) -> RayprobError:
+    """Return the error that a worker noted, of its own type where that is one of rayprob's."""
+    kind = getattr(errors, failure["kind"], RunError)
+    is_ours = isinstance(kind, type) and issubclass(kind, RayprobError)
+    return (kind if is_ours else RunError)(failure["message"])

@@ -1,0 +1,87 @@
+"""A run of one worker on this machine, without Ray: one process trains, this one follows it and starts it again if it dies."""
+
+import signal
+import tempfile
+from dataclasses import asdict
+from typing import Any
+
+from rayprob import storage
+from rayprob.errors import RunError
+from rayprob.train.faults import as_error, repeated
+from rayprob.train.loop import Outcome
+from rayprob.train.placing import Workers, resources_here
+from rayprob.train.ready import WorkerProcess, take_worker
+from rayprob.train.run import Run
+from rayprob.train.training import Tell, Training
+
+LOG = "worker.log"
+
+
+class TrainingHere(Training):
+    """One worker process at a time, started again from the last checkpoint as often as placement.max_failures says."""
+
+    def __init__(self, run: Run, workers: Workers, tell: Tell) -> None:
+        super().__init__(workers)
+        self._run, self._tell = run, tell
+        self._worker: WorkerProcess | None = None
+        self._is_abandoned = False
+        self.log = _log_of(run)
+
+    def train(self) -> Outcome:
+        """Train until the worker answers. Raises its failure; RunError for an error that came twice, or deaths without end."""
+        failures, known = 0, ""
+        while True:
+            answer = self._attempt()
+            if "outcome" in answer:
+                return Outcome(**answer["outcome"])
+            if "failure" in answer:
+                raise as_error(answer["failure"])
+            fault = answer.get("fault", "")
+            if fault and fault == known:
+                raise RunError(f"{repeated(fault)}\nits traceback is in {self.log}; the checkpoints before it are kept")
+            failures, known = failures + 1, fault
+            self._require_restart(failures, reason := fault or _death(answer))
+            self._tell({"kind": "restart", "number": failures, "of": self._run.placement.max_failures, "reason": reason})
+
+    def resources(self) -> dict[str, float]:
+        """Return what this machine has."""
+        return resources_here()
+
+    def abandon(self) -> None:
+        """Kill the worker."""
+        self._is_abandoned = True
+        if self._worker:
+            self._worker.end()
+
+    def _attempt(self) -> dict[str, Any]:
+        worker = self._worker = take_worker()
+        try:
+            worker.give({"run": self._run.model_dump(mode="json"), "workers": asdict(self.workers), "log": self.log})
+            return worker.wait()
+        finally:
+            worker.end()
+
+    def _require_restart(self, failures: int, reason: str) -> None:
+        most = self._run.placement.max_failures
+        if self._is_abandoned or 0 <= most < failures:
+            raise RunError(
+                f"the run failed and its {most} restart(s) did not help: {reason}\n"
+                f"the worker's log is {self.log}; the same command goes on from the last checkpoint"
+            )
+
+
+def _log_of(run: Run) -> str:
+    """Return the local file for what the worker prints: in the run's folder, or a temporary one for a remote run."""
+    if storage.is_local(run.run_folder):
+        return str(storage.local_path(storage.join(run.run_folder, LOG)))
+    return tempfile.mkstemp(prefix=f"rayprob-{run.name}-", suffix=".log")[1]
+
+
+def _death(answer: dict[str, Any]) -> str:
+    """Return how the worker ended that left no answer."""
+    code = answer["died"]
+    if code >= 0:
+        last = answer["said"].strip().splitlines()[-1:]
+        return f"the worker ended with exit code {code}{': ' if last else ''}{''.join(last)}"
+    hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
+    return f"the worker was killed by {signal.Signals(-code).name}{hint}"

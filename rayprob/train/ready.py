@@ -1,0 +1,93 @@
+"""The process that a run of one worker on this machine trains in, started early: its imports take seconds, as do the driver's.
+
+Imports nothing heavy, so that `rayprob train` can start the process before it imports anything itself.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rayprob.data.cluster import is_running
+
+ANSWER = "answer.json"
+_waiting: list["WorkerProcess"] = []
+
+
+class WorkerProcess:
+    """`python -m rayprob.train.child`: imports what training needs, waits for its one job, and ends with it.
+
+    It hears no Ctrl-C of the terminal, and ends when this process does, however that comes about.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="rayprob-worker-")
+        self._early_log = Path(self._folder.name, "log")
+        with self._early_log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "rayprob.train.child"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def give(self, job: Mapping[str, Any]) -> None:
+        """Hand over the job; where the process has died already, `wait` says so."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps({**job, "answer": self._answer}).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def wait(self) -> dict[str, Any]:
+        """Return the answer once the process has ended, or under `died` how it ended without one."""
+        code = self._process.wait()
+        if os.path.exists(self._answer):
+            return dict(json.loads(Path(self._answer).read_text()))
+        return {"died": code, "said": self._early_log.read_text(errors="replace")}
+
+    def end(self) -> None:
+        """Kill the process where it still runs, and remove its files."""
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._folder.cleanup()
+
+    @property
+    def _answer(self) -> str:
+        return os.path.join(self._folder.name, ANSWER)
+
+
+def num_workers_of(run_file: Mapping[str, Any]) -> object:
+    """Return placement.num_workers as a run file has it that nobody has checked yet."""
+    placement = run_file.get("placement")
+    return placement.get("num_workers", "auto") if isinstance(placement, Mapping) else "auto"
+
+
+def needs_no_ray(num_workers: object) -> bool:
+    """Return whether a run with this placement.num_workers may train without Ray: one worker, where nobody named a Ray."""
+    return num_workers in ("auto", 1) and not os.environ.get("RAY_ADDRESS") and not is_running()
+
+
+@contextmanager
+def worker_ready(num_workers: object) -> Iterator[None]:
+    """Have a process ready within the block, for a run with this placement.num_workers; end it if nobody takes it."""
+    if needs_no_ray(num_workers) and not _waiting:
+        _waiting.append(WorkerProcess())
+    try:
+        yield
+    finally:
+        while _waiting:
+            _waiting.pop().end()
+
+
+def take_worker() -> WorkerProcess:
+    """Return the process that is ready, or a new one."""
+    return _waiting.pop() if _waiting else WorkerProcess()

@@ -1,0 +1,106 @@
+"""One worker on this machine: when it is started again, when not, and that no Ray is needed."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rayprob.errors import NonFiniteLoss, RunError
+from rayprob.train import here
+from rayprob.train.history import read_history
+from rayprob.train.launch import launch
+from rayprob.train.loop import Outcome
+from rayprob.train.placing import Workers
+from rayprob.train.run import Run
+from tests.train.test_launch import STEPS, assert_bit_identical, losses, small, wait_for_step
+
+MakeRun = Callable[..., Run]
+BATCH_NORM = "ValueError: Expected more than 1 value per channel, after step 7"
+DONE = {"outcome": {"ending": "finished", "step": 12, "total_steps": 12, "best_step": 6, "best_score": 0.5}}
+
+
+class Worker:
+    """Gives the answers of a list, one a process."""
+
+    answers: Iterator[dict[str, Any]]
+
+    def give(self, job: dict[str, Any]) -> None:
+        assert job["workers"] == {"num_workers": 1, "use_gpu": False, "cpus_per_worker": 2, "least": None}
+
+    def wait(self) -> dict[str, Any]:
+        return next(self.answers)
+
+    def end(self) -> None:
+        pass
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, make_run: MakeRun, tmp_path: Path) -> Callable[..., Outcome]:
+    """Train with workers that answer what is given."""
+
+    def follow(
+        answers: list[dict[str, Any]], tell: Callable[[dict[str, Any]], None] = lambda _: None, **placement: Any
+    ) -> Outcome:
+        monkeypatch.setattr(Worker, "answers", iter(answers), raising=False)
+        monkeypatch.setattr(here, "take_worker", Worker)
+        return here.TrainingHere(make_run(tmp_path, placement=placement), Workers(1, False, 2), tell).train()
+
+    return follow
+
+
+def test_an_error_that_comes_twice_ends_the_run_with_its_own_text(train: Callable[..., Outcome]) -> None:
+    fault = {"fault": BATCH_NORM}
+    for max_failures in (-1, 3):
+        with pytest.raises(RunError, match=r"the same error came twice.*per channel, after step 7\n.*worker\.log"):
+            train([fault, fault], max_failures=max_failures)
+
+
+def test_other_errors_and_deaths_are_started_again_as_often_as_allowed(train: Callable[..., Outcome]) -> None:
+    told: list[dict[str, Any]] = []
+    answers = [{"fault": BATCH_NORM}, {"died": -9, "said": ""}, {"fault": BATCH_NORM}]
+    assert train([*answers, DONE], told.append).step == 12
+    assert [event["number"] for event in told] == [1, 2, 3]
+    assert told[1]["reason"] == "the worker was killed by SIGKILL, as the kernel does when memory runs out"
+    with pytest.raises(RunError, match=r"its 2 restart\(s\) did not help: ValueError: .*\n.*; the same command goes on"):
+        train(answers, max_failures=2)
+    with pytest.raises(RunError, match=r"ended with exit code 1: ModuleNotFoundError: torch"):
+        train([{"died": 1, "said": "Traceback\nModuleNotFoundError: torch\n"}], max_failures=0)
+
+
+def test_an_error_of_ours_is_raised_as_it_is(train: Callable[..., Outcome]) -> None:
+    with pytest.raises(NonFiniteLoss, match=r"^the loss of step 3"):
+        train([{"failure": {"kind": "NonFiniteLoss", "message": "the loss of step 3 is not finite"}}])
+
+
+def test_a_killed_worker_starts_again_from_its_checkpoint_and_ends_bit_identical(make_run: MakeRun, tmp_path: Path) -> None:
+    undisturbed, killed = (small(make_run, tmp_path / name, placement={"cpus_per_worker": 1}) for name in ("one", "two"))
+    assert launch(undisturbed).ending == "finished"
+
+    def kill() -> None:
+        os.kill(wait_for_step(killed, 25)["pid"], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert launch(killed).ending == "finished"
+    killer.join()
+    starts = [row["step"] for row in read_history(killed.run_folder) if row["kind"] == "start"]
+    assert len(starts) == 2
+    assert 20 <= starts[1] <= STEPS
+    assert losses(undisturbed) == losses(killed)
+    assert_bit_identical(undisturbed, killed)
+
+
+def test_what_a_run_cannot_start_with_leaves_no_claim(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small(make_run, tmp_path / "run", placement={"num_workers": 1, "cpus_per_worker": 10_000})
+    with pytest.raises(RunError, match=r"asks for 1 worker\(s\) with 10000 CPU"):
+        launch(run)
+    monkeypatch.setenv("RAY_ADDRESS", "no port")
+    with pytest.raises(RunError, match="RAY_ADDRESS=no port is no address of a cluster"):
+        launch(run)
+    assert not list((tmp_path / "run").glob("*"))
