@@ -20,7 +20,7 @@ from rayprob.sweep.search import Sweep, described, trial_folder
 from rayprob.sweep.study import Study, Trial
 from rayprob.sweep.work import costs, evaluations_of
 from rayprob.train.folder import open_run
-from rayprob.train.history_rows import REMEDY, read_history
+from rayprob.train.history_rows import read_history
 
 VERSIONS = ("torch", "ray", "optuna")
 Row = dict[str, Any]
@@ -38,7 +38,10 @@ def trial_row(sweep: Sweep, trial: Trial) -> Row:
     starts = [row for row in rows if row["kind"] == "start"]
     metrics = sweep.search.metric
     if kept and (unknown := [name for name in metrics if name not in known]):
-        raise RunError(f"{folder} has an evaluation without {', '.join(unknown)}, which the sweep searches by; {REMEDY}")
+        raise RunError(
+            f"{folder} has an evaluation without {', '.join(unknown)}, which the sweep searches by; start the sweep anew "
+            "with --fresh"
+        )
     is_default = trial.what == "default" or (trial.of == 0 and sweep.search.default)
     return {
         "number": trial.number,

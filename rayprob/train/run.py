@@ -223,6 +223,7 @@ def check(run: Run, dataset: Dataset, world_size: int) -> None:
         _check_elastic(run)
     _check_image_sizes(run)
     _check_loss(run)
+    check_shapes(run, len(dataset.label_space), world_size)
 
 
 def _check_loss(run: Run) -> None:
@@ -233,7 +234,6 @@ def _check_loss(run: Run) -> None:
             f"loss.name {loss.name} needs a {loss.family} head, but model.head.name is {head.name}; "
             f"set {_renamed('model.head', head, loss.family)} or {_renamed('loss', loss, own)}"
         )
-    check_shapes(run, len(dataset.label_space), world_size)
 
 
 def _renamed(key: str, part: HeadSpec | LossSpec, name: str) -> str:
