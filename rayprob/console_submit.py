@@ -11,6 +11,7 @@ from rich.console import Console
 
 from rayprob.calibrate.search_spec import ThresholdSearch
 from rayprob.errors import SpecError
+from rayprob.shown import printable
 from rayprob.spec import override, read_yaml
 from rayprob.submit.job import Job, check_run, default_id, require_absolute
 from rayprob.submit.log import Log
@@ -81,7 +82,7 @@ def wants_to_stop(job_id: str) -> bool:
     if not sys.stdin.isatty():
         return False
     try:
-        return typer.confirm(f"\nstop {job_id}? Otherwise it goes on", default=False, err=True)
+        return typer.confirm(f"\nstop {printable(job_id)}? Otherwise it goes on", default=False, err=True)
     except (typer.Abort, KeyboardInterrupt):
         return False
 

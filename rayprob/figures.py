@@ -5,7 +5,7 @@ import logging
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter
+from matplotlib.ticker import FuncFormatter
 
 from rayprob.shown import printable, printable_lines
 
@@ -122,8 +122,12 @@ def _escape(figure: Figure) -> None:
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             formatter = axis.get_major_formatter()
-            if isinstance(formatter, FixedFormatter):
-                formatter.seq = [printable_lines(str(name)) for name in formatter.seq]
+            if isinstance(formatter, FuncFormatter):  # names given to set_xticks become one
+                formatter.func = _printing(formatter.func)
+
+
+def _printing(tick: Callable[..., str]) -> Callable[..., str]:
+    return lambda value, place=None: printable_lines(tick(value, place))
 
 
 def _tell(letters: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from rayprob.report.curves import Line, ThresholdChart
 from rayprob.report.judged import Floats
 from rayprob.report.labels import LabelRow
 from rayprob.report.svg import INKS, drawing, to_svg
-from rayprob.shown import cut, cut_names
+from rayprob.shown import cut, cut_names, printable
 
 SERIES = ("one", "two", "three", "four")
 NAMED_POINTS = 5
@@ -167,7 +167,7 @@ def heat_map(values_MM: Floats, names: Sequence[str], name: str, description: st
         axes.set_aspect("equal")
         axes.grid(False)
         axes.spines[:].set_visible(False)
-        short = cut_names(names, MOST_LETTERS)
+        short = cut_names(map(printable, names), MOST_LETTERS)
         axes.set_xticks(range(size), short, rotation=90, fontsize=9)
         axes.set_yticks(range(size), short, fontsize=9)
         axes.tick_params(length=0)

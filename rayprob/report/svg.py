@@ -14,6 +14,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from rayprob.figures import LITERAL, rendered
+from rayprob.shown import printable
 
 INKS = {
     "ink": "#010101",
@@ -71,7 +72,7 @@ def to_svg(figure: Figure, name: str, description: str, titles: Mapping[str, str
         content = rendered(figure, keeps_text=True, format="svg", metadata={"Date": None})
     root = ET.fromstring(content)
     _clean(root, name, titles or {})
-    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": description, "class": "chart"}
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": printable(description), "class": "chart"}
     return Markup(ET.tostring(root, encoding="unicode"))  # ElementTree has escaped every text
 
 
@@ -85,7 +86,7 @@ def _clean(element: ET.Element, prefix: str, titles: Mapping[str, str]) -> None:
         _clean(child, prefix, titles)
     if gid in titles:
         title = ET.Element("title")
-        title.text = titles[gid]
+        title.text = printable(titles[gid])
         element.insert(0, title)
 
 
