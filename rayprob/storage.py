@@ -199,10 +199,16 @@ def remove(uri: str) -> None:
 
 
 def remove_folder(uri: str) -> None:
-    """Remove the folder at `uri` and all that is in it; nothing happens where there is none."""
+    """Remove the folder at `uri` and all that is in it; nothing happens where there is none.
+
+    Where `uri` is a link to a folder, that folder is emptied and both stay: it may lie on another disk for a reason.
+    """
     filesystem, path = resolve(uri)
     with _reported(uri, "remove"), suppress(FileNotFoundError):
-        filesystem.delete_dir(path)
+        if is_local(uri) and os.path.islink(path):
+            filesystem.delete_dir_contents(os.path.realpath(path))
+        else:
+            filesystem.delete_dir(path)
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:

@@ -89,6 +89,11 @@ def for_arrow(uri: str) -> str:
     return match[0] + quote(STRAY_PERCENT.sub("%25", path), safe="/%!$&'()*+,;=:@~") + mark + options.replace("#", "%23")
 
 
+def canonical(uri: str) -> str:
+    """Return the local path, or the escaped URI, by which other libraries find what `uri` names."""
+    return str(local_path(uri)) if is_local(uri) else for_arrow(uri)
+
+
 def shown(name: str) -> str:
     """Return a file name as it can be printed and stored: bytes that are not UTF-8 become \\xNN."""
     return os.fsencode(name).decode("utf-8", "backslashreplace") if not is_utf8(name) else name

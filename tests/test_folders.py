@@ -65,3 +65,11 @@ def test_removing_a_folder_leaves_what_its_links_lead_to(tmp_path: Path) -> None
     storage.remove_folder(str(tmp_path / "run"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept"]
     assert (tmp_path / "kept" / "x.txt").exists()
+
+
+def test_a_folder_on_another_disk_is_emptied_and_stays_there(tmp_path: Path) -> None:
+    write(tmp_path, "disk/run/y.txt", "disk/z.txt")
+    (tmp_path / "runs").symlink_to("disk")
+    storage.remove_folder(str(tmp_path / "runs"))
+    assert (tmp_path / "runs").is_symlink()
+    assert not list((tmp_path / "disk").iterdir())

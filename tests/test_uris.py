@@ -83,6 +83,12 @@ def test_a_question_mark_that_starts_no_options_is_refused(lost: str) -> None:
         storage.resolve(f"s3://bucket/what{lost}")
 
 
+def test_other_libraries_find_the_same_place() -> None:
+    assert uris.canonical("file:///data/run%231") == uris.canonical("/data/run#1") == "/data/run#1"
+    for uri in ("s3://bucket/run#1", f"s3://bucket/run#1{OPTIONS}", "s3://bucket/run%231"):
+        assert uris.canonical(uri) == uri.replace("#", "%23")
+
+
 def test_parts_of_a_table_lie_beside_it() -> None:
     assert uris.beside(f"s3://bucket/t.parquet{OPTIONS}", ".parts") == f"s3://bucket/t.parquet.parts{OPTIONS}"
     assert uris.beside("out/t?.parquet", ".parts") == "out/t?.parquet.parts"

@@ -100,7 +100,7 @@ def claim(folder: Path, spec: ScenesSpec) -> ScenesSummary | None:
     """Take `folder` for `spec`; return the summary where this dataset is already finished there. Raises SourceError."""
     state = _read_state(folder)
     if state is None:
-        names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        names = sorted(storage.shown(path.name) for path in folder.iterdir()) if folder.exists() else []
         if names:
             shown = ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
             raise SourceError(f"{folder} is not empty and holds no {STATE_FILE}: {shown}; give a new or empty folder")

@@ -1,12 +1,13 @@
 """Globs over local files. `**` visits each real folder once: Python's own follows links without end."""
 
 import glob
+import os
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from rayprob import storage
 from rayprob.data.image_folder import is_clutter, warn_of_skipped
-from rayprob.folders import NOT_UTF8
+from rayprob.folders import DANGLING, NOT_UTF8
 from rayprob.uris import is_utf8, shown
 
 ANY_FOLDERS = "**"
@@ -16,11 +17,13 @@ def matching(pattern: str) -> list[str]:
     """Return the sorted paths that a glob matches. Names that are not UTF-8 are skipped with a warning, as is clutter."""
     names = _below(pattern) if ANY_FOLDERS in pattern.split("/") else sorted(glob.glob(pattern))
     unusable = {shown(name): NOT_UTF8 for name in names if not is_utf8(name)}
-    clutter = [name for name in names if is_utf8(name) and not _is_asked_for(name, pattern)]
+    unusable |= {shown(name): DANGLING for name in names if os.path.islink(name) and not os.path.exists(name)}
+    usable = [name for name in names if shown(name) not in unusable]
+    clutter = [name for name in usable if not _is_asked_for(name, pattern)]
     warn_of_skipped(pattern, clutter, unusable)
     skipped = {*clutter}
     # A leading ~ would be read as a home.
-    return [f"./{name}" if name.startswith("~") else name for name in names if is_utf8(name) and name not in skipped]
+    return [f"./{name}" if name.startswith("~") else name for name in usable if name not in skipped]
 
 
 def _below(pattern: str) -> list[str]:

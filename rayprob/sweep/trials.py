@@ -24,6 +24,7 @@ from rayprob.train.loop import Outcome
 from rayprob.train.on_ray import RAY_SETTINGS
 from rayprob.train.placing import Workers
 from rayprob.train.run import Run
+from rayprob.uris import canonical
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials keep histories of their own, which survive restarts
@@ -156,7 +157,7 @@ class TrialsThread(threading.Thread):
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=self._sweep_folder,
+                storage_path=canonical(self._sweep_folder),
                 failure_config=tune.FailureConfig(max_failures=self._restarts),
                 verbose=0,
             ),

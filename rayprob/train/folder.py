@@ -10,7 +10,6 @@ runs/NAME/run.yaml          the resolved run file
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,7 +84,7 @@ def clear(run: Run) -> None:
         raise RunError(f"--fresh removes local run folders only; remove {folder} yourself, or choose another name")
     if not storage.exists(storage.join(folder, "run.json")) and storage.list_names(folder):
         raise RunError(f"{folder} holds no run, so --fresh does not remove it; set another folder")
-    shutil.rmtree(storage.local_path(folder))
+    storage.remove_folder(folder)
 
 
 def open_run(folder: str) -> Run:

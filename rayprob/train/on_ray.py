@@ -14,6 +14,7 @@ from rayprob.train.loop import Outcome
 from rayprob.train.placing import Workers
 from rayprob.train.run import Run
 from rayprob.train.training import Training
+from rayprob.uris import canonical
 
 # How Ray should behave under a run; a user's own setting comes first. The reasons are those of Ray 2.60:
 RAY_SETTINGS = {
@@ -106,7 +107,7 @@ def _trainer(run: Run, workers: Workers) -> Any:
         ),
         run_config=RunConfig(
             name="ray",
-            storage_path=run.run_folder,
+            storage_path=canonical(run.run_folder),
             failure_config=FailureConfig(max_failures=placement.max_failures, controller_failure_limit=10),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),

@@ -64,6 +64,8 @@ def test_clutter_and_names_that_are_not_utf8_are_skipped_and_said(photos: Path, 
     caplog.clear()
     assert names(photos / "[pc]*.jpg") == expected
     assert f"skipped {photos}/caf\\xe9.jpg: a name that is not UTF-8" in caplog.text
+    assert names(photos / "*.jpg") == expected
+    assert f"skipped {photos}/gone.jpg: a link to a file that does not exist" in caplog.text
 
 
 def test_a_name_that_is_not_utf8_is_refused_by_name(photos: Path) -> None:
