@@ -32,7 +32,11 @@ def walk(folder: str) -> Listing:
         # Links come last, so that a folder is listed under its own name.
         below = folders.popleft() if folders else links.popleft()
         if below:
-            identity = _identity(os.path.join(folder, below))
+            try:
+                identity = _identity(os.path.join(folder, below))
+            except OSError as error:
+                found.unusable[below] = _unreadable(error)
+                continue
             if identity in seen:
                 again.append(below)
                 continue
@@ -51,30 +55,34 @@ def file_names(folder: str) -> list[str]:
 
 
 def _read_folder(folder: str, below: str, found: Listing, folders: deque[str], links: deque[str]) -> None:
+    """Note the files of one folder, and the folders and links to folders in it, in sorted order."""
+    folders_here: list[str] = []
+    links_here: list[str] = []
+    before = f"{below}/" if below else ""
     try:
-        with os.scandir(os.path.join(folder, below)) as scanned:
-            entries = sorted(scanned, key=lambda entry: entry.name)
+        with os.scandir(os.path.join(folder, below)) as entries:
+            for entry in entries:
+                path = before + entry.name
+                if not is_utf8(entry.name):
+                    found.unusable[shown(path)] = NOT_UTF8
+                elif entry.is_dir(follow_symlinks=False):
+                    folders_here.append(path)
+                else:
+                    _sort_in(entry, path, found, links_here)
     except OSError as error:
         if not below:
             raise
-        found.unusable[below] = f"a folder that cannot be read ({error.strerror})"
-        return
-    for entry in entries:
-        path = f"{below}/{entry.name}" if below else entry.name
-        if not is_utf8(entry.name):
-            found.unusable[shown(path)] = NOT_UTF8
-        elif entry.is_dir(follow_symlinks=False):
-            folders.append(path)
-        else:
-            _sort_in(entry, path, found, links)
+        found.unusable[below] = _unreadable(error)
+    folders.extend(sorted(folders_here))
+    links.extend(sorted(links_here))
 
 
-def _sort_in(entry: os.DirEntry[str], path: str, found: Listing, links: deque[str]) -> None:
+def _sort_in(entry: os.DirEntry[str], path: str, found: Listing, links: list[str]) -> None:
     try:
-        if entry.is_dir():
-            links.append(path)
-        elif entry.is_file():
+        if entry.is_file():
             found.size_of[path] = entry.stat().st_size
+        elif entry.is_dir():
+            links.append(path)
         elif entry.is_symlink() and not os.path.exists(entry.path):
             found.unusable[path] = DANGLING
     except OSError:  # a link to itself, or a file that was removed meanwhile
@@ -87,6 +95,10 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return entry.is_file()
     except OSError:
         return False
+
+
+def _unreadable(error: OSError) -> str:
+    return f"a folder that cannot be read ({error.strerror})"
 
 
 def _identity(folder: str) -> tuple[int, int]:

@@ -101,6 +101,8 @@ def shown(name: str) -> str:
 
 def is_utf8(name: str) -> bool:
     """Return whether a file name, as Python gives it, is UTF-8 on the disk."""
+    if name.isascii():
+        return True
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -51,6 +51,25 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert storage.list_names(str(tmp_path)) == ["caf\\xe9.jpg", "ok.jpg"]
 
 
+def test_a_folder_that_cannot_be_read_is_named_and_the_rest_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "a/x.jpg", "closed/y.jpg")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    listing = walk(str(tmp_path))
+    assert (list(listing.size_of), listing.unusable) == (
+        ["a/x.jpg"],
+        {"closed": "a folder that cannot be read (Permission denied)"},
+    )
+    with pytest.raises(PermissionError):
+        walk(str(tmp_path / "closed"))
+
+
 def test_a_folder_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert storage.list_below(str(tmp_path / "none")) == Listing()
     assert storage.list_names(str(tmp_path / "none")) == []
