@@ -74,7 +74,7 @@ def load(content: bytes | str, where: str, *, comments: bool = True) -> Any:
     """Return the value of a YAML document; `where` names its origin in errors. Without `comments`, one is an error: on a
     command line it is a value cut short. Raises SpecError, one line, with the place.
     """
-    text = content.removeprefix("\ufeff") if isinstance(content, str) else _decoded(content, where)
+    text = content.removeprefix("\ufeff") if isinstance(content, str) else decoded(content, where)
     try:
         root = _Loader(text).get_single_node()
         if not comments:
@@ -92,6 +92,19 @@ def load(content: bytes | str, where: str, *, comments: bool = True) -> Any:
     except (ValueError, OverflowError) as error:
         fault = f"an escape in a quoted text stands for no character ({_one_line(error)})"
     raise SpecError(f"{where} is not valid YAML: {fault}")
+
+
+def decoded(content: bytes, where: str) -> str:
+    """Return the text of a YAML file, in UTF-8 or with a mark of UTF-16. Raises SpecError that names the line."""
+    encoding = "utf-16" if content.startswith(UTF_16) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SpecError(
+            f"{where} is not valid YAML: line {line} holds bytes that are not {encoding.upper().removesuffix('-SIG')}; "
+            "save it as UTF-8"
+        ) from None
 
 
 def as_core(text: str) -> Any:
@@ -145,18 +158,6 @@ for _pattern in (INTEGER, FLOAT):
 def _remembering(number: WrittenInt | WrittenFloat, text: str) -> WrittenInt | WrittenFloat:
     number.text = text
     return number
-
-
-def _decoded(content: bytes, where: str) -> str:
-    encoding = "utf-16" if content.startswith(UTF_16) else "utf-8-sig"
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise SpecError(
-            f"{where} is not valid YAML: line {line} holds bytes that are not {encoding.upper().removesuffix('-SIG')}; "
-            "save it as UTF-8"
-        ) from None
 
 
 def _refuse_comment(root: Node | None, text: str) -> None:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import simplejpeg
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from rayprob.choose import choose
 from rayprob.data.jpeg import measure, undecodable
@@ -35,7 +35,7 @@ class TransformSpec(Spec):
     """How an image becomes an input: `resize` for evaluation, `paper` and `strong` for training."""
 
     name: Literal["resize", "paper", "strong"] = "resize"
-    size_px: PositiveInt = 448
+    size_px: int = Field(default=448, gt=0, le=16_384)
     strong: StrongSpec = StrongSpec()
 
     @model_validator(mode="after")

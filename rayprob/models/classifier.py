@@ -1,10 +1,10 @@
 """The classifier: images_BCHW -> outputs. Backbone, pooling and head, and which of them learn."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,6 +18,12 @@ from rayprob.models.weights import Part, is_file, load_file
 from rayprob.spec import Spec
 
 Channels = tuple[float, float, float]
+
+
+def _above_zero(values: Channels) -> Channels:
+    if min(values) <= 0:
+        raise ValueError("images are divided by it, so each value must be greater than 0")
+    return values
 
 
 class ModelSpec(Spec):
@@ -38,7 +44,7 @@ class ModelSpec(Spec):
     weights_part: Part = "all"
     image_size_px: int | None = Field(default=None, ge=1)
     mean: Channels | None = None
-    std: Channels | None = None
+    std: Annotated[Channels, AfterValidator(_above_zero)] | None = None
     pooling: Literal["gap", "gmp", "gem", "places"] = "gap"
     head: HeadSpec = HeadSpec()
     frozen: Literal["none", "backbone"] = "none"
@@ -57,7 +63,7 @@ class ModelSpec(Spec):
     def _part_of_something(self) -> "ModelSpec":
         if self.weights_part != "all" and not (self.weights and is_file(self.weights)):
             raise ValueError(
-                f"weights_part {self.weights_part} is for the path of a file or bundle; weights is {self.weights!r}"
+                f"weights_part {self.weights_part} is for the path of a file or bundle; weights is {self.weights or 'null'}"
             )
         return self
 

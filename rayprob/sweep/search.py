@@ -1,5 +1,6 @@
 """A sweep file: a run file plus a `search:` part. Read, checked against the run it changes, and turned into trials."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,7 +12,7 @@ from rayprob.choose import unknown
 from rayprob.errors import SpecError
 from rayprob.models.backbones import check_image_size
 from rayprob.spec import Spec, override, read_yaml
-from rayprob.sweep.space import RESOLUTION, Parameter, Params, applies, grid_cells, with_params
+from rayprob.sweep.space import RESOLUTION, Parameter, Params, applies, as_list, grid_cells, value_at, with_params
 from rayprob.train.run import Run
 
 # What a trial can be judged by, and in which direction: the numbers of its kept evaluation, and what it cost.
@@ -25,6 +26,7 @@ METRICS: dict[str, Literal["max", "min"]] = {
     "elapsed_s": "min",
 }
 SEARCHED_ELSEWHERE = {"name", "folder", "search"}
+MOST_CELLS = 100_000
 
 
 class SchedulerSpec(Spec):
@@ -63,9 +65,9 @@ class SearchSpec(Spec):
     @field_validator("metric", mode="before")
     @classmethod
     def _one_or_two_known_metrics(cls, value: Any) -> Any:
-        names = [value] if isinstance(value, str) else list(value or ())
+        names = list(value) if isinstance(value, list | tuple) else [value]
         for name in names:
-            if name not in METRICS:
+            if not isinstance(name, str) or name not in METRICS:
                 raise ValueError(unknown(str(name), list(METRICS), "metric"))
         if not 1 <= len(set(names)) == len(names) <= 2:
             raise ValueError(f"takes one metric, or two for a Pareto front, of {', '.join(METRICS)}")
@@ -85,6 +87,8 @@ class SearchSpec(Spec):
             raise ValueError(
                 f"sampler grid needs listed values, but {', '.join(ranges)} is a range; use grid: [...] or quniform"
             )
+        if self.num_cells > MOST_CELLS:
+            raise ValueError(f"space has {self.num_cells:,} combinations, each a trial; allowed: at most {MOST_CELLS:,}")
         return self
 
     @property
@@ -92,9 +96,18 @@ class SearchSpec(Spec):
         """Whether every value is listed and every combination is to be tried."""
         return self.sampler == "grid" or all(parameter.kind == "grid" for parameter in self.space.values())
 
+    @property
+    def num_cells(self) -> int:
+        """How many combinations the grid has."""
+        return math.prod(parameter.num_listed for parameter in self.space.values() if parameter.kind in self._grid_kinds)
+
     def cells(self) -> list[dict[str, Any]]:
         """Return the combinations of the grid, one empty one where there is no grid."""
-        return grid_cells(self.space, ("grid", "choice", "quniform") if self.sampler == "grid" else ("grid",))
+        return grid_cells(self.space, self._grid_kinds)
+
+    @property
+    def _grid_kinds(self) -> tuple[str, ...]:
+        return ("grid", "choice", "quniform") if self.sampler == "grid" else ("grid",)
 
     @property
     def modes(self) -> tuple[Literal["max", "min"], ...]:
@@ -116,7 +129,7 @@ class Sweep(Spec):
         search = value.pop("search", None)
         if search is None:
             raise SpecError(f"{path} is a run file: it has no search part; use `rayprob train {path}`, or add `search:`")
-        if not isinstance(search, dict) or not search.get("metric"):
+        if isinstance(search, dict) and not search.get("metric"):
             raise SpecError(
                 f"{path}: search has no metric, so no trial is better than another; add search.metric, "
                 f"one of {', '.join(METRICS)} (mAP on holdout is the usual one)"
@@ -140,9 +153,9 @@ class Sweep(Spec):
         """Return the run file with all of its defaults, as plain data."""
         return self.run.model_dump(mode="json")
 
-    def trial_run(self, number: int, params: Params, seed: int | None = None) -> Run:
-        """Return the run of trial `number`. Raises SpecError naming the parameters that make no run."""
-        where = f"trial {number} ({described(params) or 'the run file as it stands'})"
+    def trial_run(self, number: int, params: Params, seed: int | None = None, where: str = "") -> Run:
+        """Return the run of trial `number`. Raises SpecError naming, after `where`, the parameters that make no run."""
+        where += f"trial {number} ({described(params) or 'the run file as it stands'})"
         value = with_params(self.base(), params, self.search.space, where)
         name = f"{self.run.name}-{number:03d}"
         value |= {"name": name, "folder": trial_folder(self.folder, number)}
@@ -158,21 +171,39 @@ class Sweep(Spec):
         if self.search.scheduler.name == "hyperband" and self.run.duration.epochs is None:
             raise SpecError("scheduler hyperband shares out epochs: state duration.epochs instead of steps or samples")
         for key, parameter in self.search.space.items():
-            if key in SEARCHED_ELSEWHERE:
-                raise SpecError(f"search.space: {key} says where a trial lies and cannot be searched; leave it out")
-            if all(parameter.part(value) is None for value in parameter.values or [None]):
-                _require_key(base, key)
-            for value in parameter.values or parameter.bounds:
-                if key != "seed":
-                    self._try(key, value)
+            where = f"search.space.{key}"
+            parts = [part for value in parameter.values or () if (part := parameter.part(value)) is not None]
+            if taken := SEARCHED_ELSEWHERE & {key, *(inner for part in parts for inner in part)}:
+                raise SpecError(f"{where}: {min(taken)} says where a trial lies and cannot be searched; leave it out")
+            if not parts:
+                _require_key(base, key, where)
+            self._check_when(key, parameter, base)
+            for value in parameter.examples:
+                self._try(key, value, where)
 
-    def _try(self, key: str, value: Any) -> None:
+    def _check_when(self, key: str, parameter: Parameter, base: dict[str, Any]) -> None:
+        """Raise SpecError for a condition that never holds: its parameter would never be searched."""
+        for other, wanted in parameter.when.items():
+            where = f"search.space.{key}.when.{other}"
+            space = self.search.space
+            if other not in space:
+                _require_key(base, other, where)
+            elif space[other].values is None:
+                continue
+            known = space[other].values if other in space else [value_at(base, other)]
+            missing = [value for value in as_list(wanted) if value not in (known or [])]
+            if len(missing) == len(as_list(wanted)):
+                raise SpecError(
+                    f"{where} never holds: {other} is never {missing[0]!r}; allowed: {', '.join(map(str, known or []))}"
+                )
+
+    def _try(self, key: str, value: Any, where: str) -> None:
         """Build the run that one value makes, together with first values of what its `when` needs."""
         params: dict[str, Any] = {}
         for other, wanted in self.search.space[key].when.items():
             if other in self.search.space:
-                params[other] = wanted[0] if isinstance(wanted, list) else wanted
-        self.trial_run(0, {**params, key: value})
+                params[other] = as_list(wanted)[0]
+        self.trial_run(0, {**params, key: value}, where=f"{where}: ")
 
     def defaults(self) -> dict[str, Any]:
         """Return what the run file itself has for the searched keys: of named parts the name of the one that it has."""
@@ -207,7 +238,7 @@ def _judged_on(run: Run, search: SearchSpec) -> Run:
     return run.model_copy(update={"evaluation": evaluation})
 
 
-def _require_key(base: dict[str, Any], key: str) -> None:
+def _require_key(base: dict[str, Any], key: str, where: str) -> None:
     if key == RESOLUTION:
         return
     node: Any = base
@@ -216,7 +247,7 @@ def _require_key(base: dict[str, Any], key: str) -> None:
             known = [*node] if isinstance(node, dict) else []
             under = f"key under {'.'.join(parts[:depth])}:" if depth else "key of the run file"
             raise SpecError(
-                f"search.space: {key}: "
+                f"{where}: "
                 + unknown(part, [*known, *([] if depth else [RESOLUTION])], under)
                 + "; a name of your own takes parts: {choice: {NAME: {loss.name: focal}, ...}}"
             )
@@ -225,7 +256,7 @@ def _require_key(base: dict[str, Any], key: str) -> None:
 
 def _description(path: str | Path) -> str:
     lines = []
-    for line in Path(path).read_text().splitlines():
+    for line in strict_yaml.decoded(Path(path).read_bytes(), str(path)).splitlines():
         if not line.startswith("#") or not line.strip("# "):
             break
         lines.append(line.strip("# "))

@@ -1,14 +1,17 @@
 """What a sweep searches: parameters, each with the values that it may take, and how parameters change a run file."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from rayprob.errors import SpecError
 from rayprob.spec import Spec, assigned
 
 RESOLUTION = "resolution_px"
+MOST_STEPS = 10_000
 KINDS = ("choice", "grid", "uniform", "loguniform", "quniform")
 
 Params = Mapping[str, Any]
@@ -32,7 +35,7 @@ class Parameter(Spec):
     @field_validator("choice", "grid", mode="after")
     @classmethod
     def _values_are_told_apart(cls, values: list[Any] | dict[str, dict[str, Any]] | None) -> Any:
-        if isinstance(values, list) and len({repr(value) for value in values}) < len(values):
+        if isinstance(values, list) and len({_told_apart(value) for value in values}) < len(values):
             raise ValueError(f"lists a value twice: {values}")
         if values is not None and not values:
             raise ValueError("is empty; list at least one value")
@@ -47,12 +50,16 @@ class Parameter(Spec):
             low, high = self.bounds
             if not low < high:
                 raise ValueError(f"{kinds[0]} from {low:g} to {high:g} is empty; put the lower end first")
+            if not math.isfinite(high - low):
+                raise ValueError(f"{kinds[0]} from {low:g} to {high:g} is wider than the largest number; narrow it")
             if self.loguniform and low <= 0:
                 raise ValueError(
                     f"loguniform from {low:g}: a logarithm needs ends above 0; use uniform, or a small positive end"
                 )
             if self.quniform and not 0 < self.quniform[2] <= high - low:
                 raise ValueError(f"quniform's step {self.quniform[2]:g} is not between 0 and {high - low:g}, its range")
+            if self.num_listed > MOST_STEPS:
+                raise ValueError(f"quniform has {self.num_listed:,} values; allowed: at most {MOST_STEPS:,}, or use uniform")
         return self
 
     @property
@@ -78,8 +85,27 @@ class Parameter(Spec):
         """The values of a stepped range; None for anything else."""
         if self.quniform is None:
             return None
+        low, _, step = self.quniform
+        return [low + step * place for place in range(self.num_listed)]
+
+    @property
+    def num_listed(self) -> int:
+        """How many values are listed or stepped through; 1 for a range without steps."""
+        if self.values is not None:
+            return len(self.values)
+        if self.quniform is None:
+            return 1
         low, high, step = self.quniform
-        return [low + step * place for place in range(math.floor((high - low) / step + 1e-9) + 1)]
+        count = (high - low) / step + 1e-9
+        return math.floor(count) + 1 if count < sys.maxsize else sys.maxsize
+
+    @property
+    def examples(self) -> list[Any]:
+        """Values that stand for all that may be drawn: each listed one, or of a range its ends and one or two inside it."""
+        if self.values is not None:
+            return self.values
+        low, high = self.bounds
+        return self.steps[:2] + [self.steps[-1]] if self.steps else [low, low + 0.37 * (high - low), high]
 
     def part(self, value: Any) -> dict[str, Any] | None:
         """Return the part of a run file that a value stands for; None where values are plain."""
@@ -105,9 +131,14 @@ def applies(parameter: Parameter, params: Params, base: Mapping[str, Any]) -> bo
     """Return whether a parameter's `when` holds for the parameters chosen so far, or else for the run file's own values."""
     for key, wanted in parameter.when.items():
         found = params[key] if key in params else value_at(base, key)
-        if found not in (wanted if isinstance(wanted, list) else [wanted]):
+        if found not in as_list(wanted):
             return False
     return True
+
+
+def as_list(wanted: Any) -> list[Any]:
+    """Return the values that a condition of `when` lists, or its only one."""
+    return wanted if isinstance(wanted, list) else [wanted]
 
 
 def value_at(value: Mapping[str, Any], key: str) -> Any:
@@ -130,6 +161,8 @@ def with_params(base: dict[str, Any], params: Params, space: Mapping[str, Parame
 def _assigned(value: dict[str, Any], key: str, to: Any, where: str) -> dict[str, Any]:
     if key != RESOLUTION:
         return assigned(value, key, to, where)
+    if isinstance(to, bool) or not isinstance(to, int | float) or not (isinstance(to, int) or to.is_integer()):
+        raise SpecError(f"{where}: {RESOLUTION} takes whole numbers of pixels (found {to!r:.80})")
     return at_resolution(value, int(to), where)
 
 
@@ -157,6 +190,11 @@ def shrunk(micro_batch: int, growth: float) -> int:
     """Return the largest divisor of `micro_batch` that fits into the same memory when a sample takes `growth` times as much."""
     most = max(1, math.floor(micro_batch / growth))
     return max(divisor for divisor in range(1, most + 1) if micro_batch % divisor == 0)
+
+
+def _told_apart(value: Any) -> str:
+    """Return what is equal for values that make the same trial: 1 and 1.0, but not 1 and true."""
+    return repr(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def grid_cells(space: Mapping[str, Parameter], kinds: Sequence[str] = ("grid",)) -> list[dict[str, Any]]:

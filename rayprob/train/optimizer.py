@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
@@ -12,6 +12,8 @@ from torch import nn
 from rayprob.choose import choose
 from rayprob.models.classifier import Classifier
 from rayprob.spec import Spec
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSpec(Spec):
@@ -22,7 +24,7 @@ class OptimizerSpec(Spec):
     backbone_lr_factor: NonNegativeFloat = 1.0
     weight_decay: NonNegativeFloat = 1e-4
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd, with Nesterov's correction where it is above 0")
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip_norm: PositiveFloat | None = None
     fused: bool | Literal["auto"] = "auto"
 

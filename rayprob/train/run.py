@@ -22,7 +22,7 @@ from rayprob.train.shapes import check_shapes
 class Duration(Spec):
     """A length of training in exactly one unit; `steps` converts it, once."""
 
-    epochs: PositiveFloat | None = None
+    epochs: float | None = Field(default=None, gt=0, le=1_000_000)
     steps: PositiveInt | None = None
     samples: PositiveInt | None = None
 
@@ -30,7 +30,9 @@ class Duration(Spec):
     def _one_unit(self) -> Self:
         given = [unit for unit in ("epochs", "steps", "samples") if getattr(self, unit) is not None]
         if len(given) != 1:
-            raise ValueError(f"a duration takes exactly one of epochs, steps, samples; found {', '.join(given) or 'none'}")
+            raise ValueError(
+                f"a duration takes exactly one of epochs, steps, samples, the others null; found {', '.join(given) or 'none'}"
+            )
         return self
 
     def in_steps(self, steps_per_epoch: int, global_batch: int) -> int:
@@ -113,14 +115,14 @@ class PlacementSpec(Spec):
     @field_validator("num_workers", mode="before")
     @classmethod
     def _whole_gpus(cls, value: object) -> object:
-        if isinstance(value, (list, tuple)):
-            least, most = value if len(value) == 2 else (0, 0)
-            if not (isinstance(least, int) and isinstance(most, int) and 0 < least <= most):
-                raise ValueError("a list is [least, most], two whole numbers from 1 on, the larger one last")
+        if isinstance(value, list | tuple):
+            whole = [number for number in value if isinstance(number, int) and not isinstance(number, bool) and number > 0]
+            if not (len(whole) == len(value) == 2 and whole[0] <= whole[1]):
+                raise ValueError("expected an integer or [min, max] of integers from 1, min <= max")
         if isinstance(value, float) and not value.is_integer():
             raise ValueError(
-                "a worker holds one whole GPU: trainings that share one halve each other's speed and die of each other's "
-                "memory; use 1 and smaller batches"
+                "expected an integer or [min, max]: a worker holds one whole GPU, as trainings that share one halve each "
+                "other's speed and run out of memory together; use 1 and smaller batches"
             )
         return value
 

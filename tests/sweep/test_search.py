@@ -33,7 +33,31 @@ def space(**values: Any) -> dict[str, Any]:
         ({"trials": None}, "trials is missing: say how many to draw"),
         ({"sampler": "grid"}, r"sampler grid needs listed values, but optimizer\.lr is a range"),
         ({"scheduler": {"name": "hyperband"}}, "hyperband shares out epochs: state duration.epochs"),
-        ({"scheduler": {"name": "pbt"}}, "input should be 'none', 'asha' or 'hyperband'"),
+        ({"scheduler": {"name": "pbt"}}, r"search\.scheduler\.name: input should be 'none', 'asha' or 'hyperband'"),
+        ({"metric": 3}, "search.metric: unknown metric '3'"),
+        ({"metric": [["mAP"]]}, "search.metric: unknown metric .*; nearest: mAP"),
+        ({"space": {"optimizer.lr": 3}}, r"search\.space\.optimizer\.lr: expected a mapping with keys of choice, grid"),
+        ({"space": {"resolution_px": {"choice": ["a"]}}}, "resolution_px takes whole numbers of pixels .found 'a'"),
+        ({"space": {"resolution_px": {"choice": [None]}}}, "resolution_px takes whole numbers of pixels .found None"),
+        (
+            {"space": {"seed": {"choice": ["a"]}}},
+            r"space\.seed: trial 0 .seed=a. has 1 fault:\n  seed: expected an integer",
+        ),
+        ({"space": {"stream.global_batch": {"uniform": [16, 32]}}}, r"stream\.global_batch: input should be a valid integer"),
+        ({"space": {"a": {"choice": {"x": {"folder": "y"}}}}}, r"search\.space\.a: folder says where a trial lies"),
+        ({"space": {"optimizer.lr": {"uniform": [0.1, 1], "when": {"lr": 3}}}}, r"optimizer\.lr\.when\.lr: unknown key"),
+        (
+            {"space": {"optimizer.lr": {"uniform": [0.1, 1], "when": {"model.pooling": "gop"}}}},
+            r"optimizer\.lr\.when\.model\.pooling never holds: model\.pooling is never 'gop'; allowed: gap",
+        ),
+        (
+            {"space": {"head": {"choice": {"a": {}}}, "optimizer.lr": {"uniform": [0.1, 1], "when": {"head": "b"}}}},
+            r"optimizer\.lr\.when\.head never holds: head is never 'b'; allowed: a",
+        ),
+        (
+            {"sampler": "grid", "space": {key: {"quniform": [0.1, 0.9, 0.001]} for key in ("optimizer.lr", "schedule.warmup")}},
+            "space has 641,601 combinations, each a trial; allowed: at most 100,000",
+        ),
     ],
 )
 def test_a_search_that_cannot_be_is_refused_when_its_file_is_read(
@@ -70,7 +94,7 @@ def test_a_resolution_that_cuts_patches_is_refused(make_sweep: MakeSweep) -> Non
 
 
 def test_half_a_gpu_is_refused_with_a_reason(make_sweep: MakeSweep) -> None:
-    with pytest.raises(SpecError, match=r"a worker holds one whole GPU: .* use 1 and smaller batches \(found 0\.5\)"):
+    with pytest.raises(SpecError, match=r"a worker holds one whole GPU, .* use 1 and smaller batches \(found 0\.5\)"):
         make_sweep({"placement": {"num_workers": 0.5}})
 
 

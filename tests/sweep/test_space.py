@@ -27,6 +27,11 @@ RUN: dict[str, Any] = {
         ({"loguniform": [0.1, 0.001]}, "loguniform from 0.1 to 0.001 is empty"),
         ({"loguniform": [0, 1]}, "loguniform from 0: a logarithm needs ends above 0"),
         ({"quniform": [0, 1, 2]}, "quniform's step 2 is not between 0 and 1"),
+        ({"quniform": [0, 1, 1e-9]}, "quniform has 1,000,000,000 values; allowed: at most 10,000"),
+        ({"quniform": [0, 1e300, 1e-300]}, "quniform has .* values; allowed: at most 10,000"),
+        ({"uniform": [-1.7e308, 1.7e308]}, r"uniform from -1.7e\+308 to 1.7e\+308 is wider than the largest number"),
+        ({"uniform": [0, float("inf")]}, r"uniform\[1\]: expected a finite number"),
+        ({"choice": [1, 1.0]}, "lists a value twice"),
     ],
 )
 def test_a_parameter_without_values_is_refused_with_its_reason(value: dict[str, Any], message: str) -> None:

@@ -57,7 +57,7 @@ def test_an_elastic_run_keeps_its_micro_batch_and_is_checked_for_the_most_worker
     ):
         check(make_run(tmp_path, placement={"num_workers": [1, 6]}), Dataset.open(tiny), 2)
     for wrong in ([4, 2], [0, 2], [2], [1, 2, 3], ["a", 2]):
-        with pytest.raises(SpecError, match=r"num_workers: a list is \[least, most\], two whole numbers from 1 on.*found \["):
+        with pytest.raises(SpecError, match=r"num_workers: expected an integer or \[min, max\] of integers from 1.*found \["):
             make_run(tmp_path, placement={"num_workers": wrong})
 
 
@@ -232,3 +232,62 @@ def test_an_unknown_key_in_a_run_file_names_the_nearest(tmp_path: Path) -> None:
     path.write_text("name: x\noptimiser: {lr: 1}\n")
     with pytest.raises(SpecError, match=r"unknown key 'optimiser'; nearest: optimizer"):
         Run.read(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "followed"),
+    [
+        (
+            {"optimizer": {"betas": [1, 0.9]}},
+            r"optimizer.betas\[0\]: input should be less than 1",
+            {"optimizer": {"betas": [0.9, 0.9]}},
+        ),
+        ({"optimizer": {"betas": [-1, 0.9]}}, r"optimizer.betas\[0\]: .* greater than or equal to 0", {}),
+        (
+            {"model": {"std": [0, 1, 1]}},
+            r"model.std: .* each value must be greater than 0 \(found \[0, 1, 1\]\)",
+            {"model": {"std": [1, 1, 1]}},
+        ),
+        (
+            {"duration": {"epochs": 1e308}},
+            "duration.epochs: input should be less than or equal to 1000000",
+            {"duration": {"epochs": 1}},
+        ),
+        (
+            {"transforms": {"train": {"name": "paper", "size_px": 10**9}, "evaluate": {}}},
+            "transforms.train.size_px: input should be less than or equal to 16384",
+            {},
+        ),
+        (
+            {"transforms": {"train": {"strong": {"cutout": 0.1}}, "evaluate": {}}},
+            "use name: strong, or remove it",
+            {"transforms": {"train": {"name": "strong", "strong": {"cutout": 0.1}}, "evaluate": {}}},
+        ),
+        (
+            {"model": {"head": {"attention": 0.4}}},
+            "head.attention 0.4 .* set pooling: places, or attention: 0",
+            {"model": {"pooling": "places", "head": {"attention": 0.4}}},
+        ),
+        (
+            {"model": {"head": {"components": 4}}},
+            "set name: mixture",
+            {"model": {"head": {"name": "mixture", "components": 4}}},
+        ),
+        ({"model": {"weights_part": "features"}}, "weights is null", {"model": {"weights_part": "all"}}),
+        ({"loss": {"gamma": 3.0}}, "gamma is no parameter of the loss bce", {"loss": {"name": "focal", "gamma": 3.0}}),
+        ({"duration": {}}, "exactly one of epochs, steps, samples, the others null; found none", {"duration": {"samples": 3}}),
+        (
+            {"placement": {"num_workers": [3, 1]}},
+            r"an integer or \[min, max\] .*\(found \[3, 1\]\)",
+            {"placement": {"num_workers": [1, 3]}},
+        ),
+        ({"placement": {"num_workers": [True, 2]}}, r"an integer or \[min, max\]", {}),
+        ({"schedule": {"milestones": [0.5, 0.2]}}, "ascending, between 0 and 1", {"schedule": {"milestones": [0.2, 0.5]}}),
+    ],
+)
+def test_what_a_part_cannot_be_is_refused_when_it_is_read_and_its_remedy_is_taken(
+    make_run: MakeRun, tmp_path: Path, changes: dict[str, Any], message: str, followed: dict[str, Any]
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        make_run(tmp_path, **changes)
+    make_run(tmp_path, **followed)
