@@ -110,15 +110,14 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def clip_gradients(parameters: list[nn.Parameter], clip_norm: float | None) -> torch.Tensor:
-    """Scale all gradients down together so that their global norm is at most `clip_norm`; return whether they were finite.
+    """Scale all gradients down together so that their global norm is at most `clip_norm`; return whether that norm was finite.
 
-    The answer stays on the device. A global norm that overflows counts as not finite, for it would scale every gradient to 0.
+    The answer stays on the device. A norm that overflows counts as not finite: clipping by it would make every gradient 0.
     """
     if clip_norm is not None:
         return torch.isfinite(nn.utils.clip_grad_norm_(parameters, clip_norm))
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    # The largest absolute value, unlike a sum of squares, overflows no earlier than the gradients themselves.
-    return torch.isfinite(nn.utils.get_total_norm(gradients, norm_type=math.inf))
+    return torch.isfinite(nn.utils.get_total_norm(gradients))
 
 
 def _sgd(groups: list[dict[str, Any]], spec: OptimizerSpec, fused: bool) -> torch.optim.Optimizer:

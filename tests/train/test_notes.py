@@ -1,0 +1,66 @@
+"""What preparing a run warns of reaches its history and its user, although workers' output stays in Ray's logs."""
+
+import io
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torchvision
+from rich.console import Console
+
+from rayprob.console import RunView
+from rayprob.loader.order import Place
+from rayprob.train.job import Job, prepare
+from rayprob.train.loop import start_facts
+from rayprob.train.notes import noted_warnings
+from rayprob.train.run import Run
+from rayprob.train.state import save_checkpoint
+
+MakeRun = Callable[..., Run]
+
+
+def prepared(run: Run) -> Job:
+    job = prepare(run, Place(), torch.device("cpu"))
+    assert job.history
+    job.history.close()
+    return job
+
+
+def test_warnings_are_noted_inside_and_nowhere_else() -> None:
+    log = logging.getLogger("rayprob.train.something")
+    with noted_warnings() as notes:
+        log.warning("%d things", 3)
+        log.info("nothing")
+    log.warning("later")
+    assert notes == ["3 things"]
+
+
+def test_which_of_two_sets_of_weights_was_taken_stands_in_the_runs_first_row(make_run: MakeRun, tmp_path: Path) -> None:
+    state = torchvision.models.get_model("squeezenet1_1").state_dict()
+    torch.save({"model": state, "model_ema": {name: tensor + 1 for name, tensor in state.items()}}, tmp_path / "both.pth")
+    model = {"backbone": "squeezenet1_1", "weights": str(tmp_path / "both.pth")}
+    (note,) = start_facts(prepared(make_run(tmp_path / "one", model=model)))["notes"]
+    assert "both.pth holds two sets of weights: took its EMA weights (model_ema), not its raw weights (model)" in note
+    chosen = model | {"weights_part": "model"}
+    assert "notes" not in start_facts(prepared(make_run(tmp_path / "two", model=chosen)))
+
+
+def test_a_checkpoint_that_was_passed_over_stands_in_the_row_of_the_resume(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    job = prepared(run)
+    for step in (1, 2):
+        job.state.progress = type(job.state.progress)(step=step)
+        save_checkpoint(run.run_folder, job.state, None)
+    (tmp_path / "checkpoints" / "step-00000002.pt").write_bytes(b"")
+    (note,) = start_facts(prepared(run))["notes"]
+    assert "step-00000002.pt cannot be read" in note
+    assert "taking that of step 1 instead" in note
+
+
+def test_notes_are_shown_as_they_are() -> None:
+    facts = {"kind": "start", "step": 0, "steps_per_epoch": 2, "train_samples": 9, "trainable_parameters": 1e6}
+    console = Console(file=io.StringIO(), width=200)
+    with RunView(console) as view:
+        view.tell({**facts, "total_steps": 4, "world_size": 1, "device": "cpu", "notes": ["took [/b] of x.pth"]})
+    assert "took [/b] of x.pth" in console.file.getvalue()  # type: ignore[attr-defined]
