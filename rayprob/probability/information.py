@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 ENUMERATED_LABELS = 12
-LOG_ZERO = -1e200  # finite, for it is multiplied by 0
+STEEPEST = 1e5  # of logits: a component that drew a set has each of its labels with e^-40 at least, so e^-1e5 is as good as 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +84,8 @@ def _divergence(pair_BLL: Floats, first_BL: Floats, second_BL: Floats) -> Floats
     """Return p log(p / (q r)) [B, L, L] of pairs p and marginals q and r, also where q r underflows."""
     independent_BLL = first_BL[:, :, None] * second_BL[:, None]
     part_BLL = np.asarray(rel_entr(pair_BLL, independent_BLL))
-    faint = np.nonzero((independent_BLL <= SAFE) & (pair_BLL > 0))
-    if len(faint[0]):
+    if first_BL.min(initial=1) * second_BL.min(initial=1) <= SAFE:
+        faint = np.nonzero((independent_BLL <= SAFE) & (pair_BLL > 0))
         image_E, i_E, j_E = faint
         pair_E = pair_BLL[faint]
         part_BLL[faint] = pair_E * (np.log(pair_E) - np.log(first_BL[image_E, i_E]) - np.log(second_BL[image_E, j_E]))
@@ -104,9 +104,9 @@ def _enumerated_entropy(log_mixing_BK: Floats, logits_BKL: Floats) -> Floats:
 
 
 def _responsibilities(log_mixing_BK: Floats, logits_BKL: Floats, sets_SBL: Bools) -> Floats:
-    """Return P(component | label set) [S, B, K] by matrix products, for which log 0 becomes a large number."""
-    states_BKX = np.maximum(np.concatenate([log_expit(logits_BKL), log_expit(-logits_BKL)], axis=2), LOG_ZERO)
-    sets_BSL = sets_SBL.transpose(1, 0, 2)
-    sets_BSX = np.concatenate([sets_BSL, ~sets_BSL], axis=2, dtype=np.float64)
-    log_BSK = np.matmul(sets_BSX, states_BKX.transpose(0, 2, 1)) + log_mixing_BK[:, None]
+    """Return P(component | label set) [S, B, K] by matrix products, for which certain labels get steep but finite logits."""
+    logits_BKL = np.clip(logits_BKL, -STEEPEST, STEEPEST)
+    log_none_BK = log_expit(-logits_BKL).sum(axis=2)
+    sets_BSL = sets_SBL.transpose(1, 0, 2).astype(np.float64)
+    log_BSK = np.matmul(sets_BSL, logits_BKL.transpose(0, 2, 1)) + (log_none_BK + log_mixing_BK)[:, None]
     return np.asarray(np.exp(log_softmax(log_BSK, axis=2)).transpose(1, 0, 2))

@@ -133,17 +133,19 @@ def test_labels_that_nobody_stated_count_for_nothing(tmp_path: Path) -> None:
 
 
 def test_a_tiny_holdout_says_what_it_cannot_carry(tmp_path: Path) -> None:
-    report = calibrate(write_run(tmp_path, predictions(23, "holdout", seed=1)), AUTO)
+    report = calibrate(write_run(tmp_path, predictions(26, "holdout", seed=1)), AUTO)
     assert list(report.guarantees) == ["0.05", "0.1", "0.2"]
     assert "recall@0.05" not in report.holdout.sets
     assert "recall@0.2" in report.holdout.sets
     notes = "\n".join(report.notes)
-    assert "23 samples are too few to try platt (50), isotonic (50)" in notes
+    assert "26 samples are too few to try platt (50), isotonic (50)" in notes
     assert "recall@0.05 has no cross-fitted numbers, for on a part of holdout alpha 0.05 needs 19" in notes
     assert "no predictions of val to report on: `rayprob evaluate" in notes
     tiny = calibrate(write_run(tmp_path / "ten", predictions(10, "holdout", seed=1)), AUTO)
-    assert list(tiny.guarantees) == ["0.1", "0.2"]
-    assert "recall@0.05 is not possible: alpha 0.05 needs 19 calibration samples with a label at least, found" in "\n".join(tiny.notes)
+    assert list(tiny.guarantees) == ["0.2"]
+    assert "recall@0.05 is not possible: alpha 0.05 needs 19 calibration samples with a label at least, found" in "\n".join(
+        tiny.notes
+    )
 
 
 def test_predictions_of_val_by_another_checkpoint_are_not_reported(tmp_path: Path) -> None:
