@@ -83,11 +83,12 @@ def _pairs(weight_BK: Floats, first_BKL: Floats, second_BKL: Floats) -> Floats:
 def _divergence(pair_BLL: Floats, first_BL: Floats, second_BL: Floats) -> Floats:
     """Return p log(p / (q r)) [B, L, L] of pairs p and marginals q and r, also where q r underflows."""
     independent_BLL = first_BL[:, :, None] * second_BL[:, None]
-    part_BLL = np.asarray(rel_entr(pair_BLL, independent_BLL))
+    faint = None
     if first_BL.min(initial=1) * second_BL.min(initial=1) <= SAFE:
         faint = np.nonzero((independent_BLL <= SAFE) & (pair_BLL > 0))
-        image_E, i_E, j_E = faint
-        pair_E = pair_BLL[faint]
+    part_BLL: Floats = rel_entr(pair_BLL, independent_BLL, out=independent_BLL)
+    if faint is not None:
+        (image_E, i_E, j_E), pair_E = faint, pair_BLL[faint]
         part_BLL[faint] = pair_E * (np.log(pair_E) - np.log(first_BL[image_E, i_E]) - np.log(second_BL[image_E, j_E]))
     return part_BLL
 
