@@ -2,6 +2,9 @@
 
 import os
 import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]  # child processes take rayprob from here, and not from where it is installed
 
 # Clusters to join, clouds and their credentials, jobs of a scheduler, numbers of threads.
 FOREIGN_PREFIXES = ("RAY_", "AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "SLURM_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "LC_")
@@ -24,6 +27,7 @@ OURS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_worker_niceness": "0",  # Ray's own 15 starves its workers beside other tests
+    "RAY_prestart_worker_first_driver": "0",  # seconds of a core at each start, for workers that no test may need
 }
 
 
@@ -37,6 +41,7 @@ def isolate() -> str:
         if name.startswith(FOREIGN_PREFIXES) or name in FOREIGN or name.lower() in FOREIGN:
             del os.environ[name]
     os.environ.update(OURS)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     os.umask(0o022)
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="rayprob-tests-", dir="/tmp")
     return os.environ["RAY_TMPDIR"]

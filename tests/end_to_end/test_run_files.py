@@ -75,6 +75,7 @@ def test_the_papers_network_takes_an_optimizer_step_on_real_images(
         "duration={steps: 1}",
         "evaluation.split=holdout",
         "evaluation.micro_batch=2",
+        "transforms.evaluate.size_px=64",
         "log_every_steps=1",
     ]
     run = Run.read(REPOSITORY / "tune_configs" / "paper.yaml", changes)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -247,9 +248,14 @@ def _rank(rank: int, world_size: int, run: dict[str, Any], meeting: str) -> None
 
 
 def spawn_ranks(target: Callable[..., None], world_size: int, run: Run, *arguments: int) -> None:
-    """Run `target` in a process per rank; they meet in a file, which cannot be taken as a port can."""
+    """Run `target` in a process per rank; they meet in a file, which cannot be taken as a port can.
+
+    Each is a fork of a server that imports torch and this module once, instead of seconds in every rank.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", __name__])
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(target, (world_size, run.model_dump(mode="json"), f"file://{folder}/meeting", *arguments), nprocs=world_size)
+        given = (world_size, run.model_dump(mode="json"), f"file://{folder}/meeting", *arguments)
+        mp.start_processes(target, given, nprocs=world_size, start_method="forkserver")
 
 
 def test_two_ranks_see_the_losses_and_predictions_of_one(finished: Run, make_run: MakeRun, tmp_path: Path) -> None:
