@@ -79,7 +79,7 @@ class Shards(Sequence[str]):
         """Return the shards of a table of SCHEMA. Raises DatasetError for none, and for a split in two places."""
         columns = {name: whole(table[name]) for name in table.column_names}
         if not table.num_rows or min(numbers(columns[name]).min() for name in ("samples", "size_bytes")) < 0:
-            raise DatasetError(f"{root} has no shard, or one of less than no sample or byte; {REMEDY}")
+            raise DatasetError(f"{root}/dataset.json lists no shards, or negative counts of samples or bytes; {REMEDY}")
         return cls(
             names=columns["name"],
             splits=_ranges(root, columns["split"].dictionary_encode()),

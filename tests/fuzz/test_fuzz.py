@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.fuzz.targets import TARGETS, Target
-from tests.fuzz.verdict import Case, fault_of
+from tests.fuzz.verdict import Case, end_of
 from tests.fuzz.world import World
 
 INPUTS = int(os.environ.get("RAYPROB_FUZZ_INPUTS", "200"))
@@ -37,10 +37,10 @@ def faults_among(target: Target, world: World, folder: Path, *, inputs: int, see
     def meet(case: Case) -> None:
         nonlocal tried
         tried += 1
-        if found := fault_of(case, world, folder):
-            place, look = found
-            said = f"{place}\n{case}\n{look}"
-            faults[place] = min(faults.get(place, said), said, key=len)
+        end = end_of(case, world, folder)
+        if end.fault:
+            said = f"{end.fault}\n{case}\n{end.look}"
+            faults[end.fault] = min(faults.get(end.fault, said), said, key=len)
 
     meet()
     return tried, faults

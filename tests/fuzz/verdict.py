@@ -50,8 +50,17 @@ class TooLong(BaseException):
     """A verb computes for longer than anything so small can take."""
 
 
-def fault_of(case: Case, world: World, folder: Path) -> tuple[str, str] | None:
-    """Run a case in a copy of the world; return where the fault lies and how it looks, None where the verb ends as it may."""
+@dataclass(frozen=True)
+class End:
+    """How a verb ended: what it said, and where the fault lies and how it looks, both empty where there is none."""
+
+    said: str
+    fault: str = ""
+    look: str = ""
+
+
+def end_of(case: Case, world: World, folder: Path) -> End:
+    """Run a case in a copy of the world."""
     with world.copy(folder, tuple(case.files)):
         for name, content in case.files.items():
             _replace(folder / name, content)
@@ -59,14 +68,14 @@ def fault_of(case: Case, world: World, folder: Path) -> tuple[str, str] | None:
             with _limits():
                 result = CliRunner().invoke(app, list(case.arguments))
         except TooLong as error:
-            return _place(error), "".join(traceback.format_exception(error)[-12:])
+            return End("", _place(error), "".join(traceback.format_exception(error)[-12:]))
     error = result.exception
     if isinstance(error, RayprobError):
         _print(error)
-        return None if str(error).strip() else ("an empty message", type(error).__name__)
+        return End(str(error), "" if str(error).strip() else f"an empty {type(error).__name__}")
     if error is None or (isinstance(error, SystemExit) and result.exit_code in ENDS):
-        return None
-    return _place(error), "".join(traceback.format_exception(error)[-8:])
+        return End(result.output)
+    return End(result.output, _place(error), "".join(traceback.format_exception(error)[-8:]))
 
 
 def _print(error: RayprobError) -> None:
