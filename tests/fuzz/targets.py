@@ -41,10 +41,10 @@ class Target:
 
     name: str
     cases: Callable[[Path], Cases]
-    share: int = 6
+    share: int = 4
 
 
-def file_target(name: str, path: str, verbs: Sequence[Verb], *mutants: Mutants, share: int = 6) -> Target:
+def file_target(name: str, path: str, verbs: Sequence[Verb], *mutants: Mutants, share: int = 4) -> Target:
     """Fuzz one file by all of the mutants, and by what may stand in its place."""
 
     def cases(root: Path) -> Cases:
@@ -84,7 +84,7 @@ def summed_target(
     return Target(name, lambda root: st.builds(Case, st.sampled_from(verbs), files(root)), share)
 
 
-def options_target(name: str, calls: Sequence[Verb], share: int = 10) -> Target:
+def options_target(name: str, calls: Sequence[Verb], share: int = 4) -> Target:
     """Fuzz the words of calls: each `?` in one is any text."""
 
     def filled(call: Verb) -> Cases:
@@ -94,7 +94,7 @@ def options_target(name: str, calls: Sequence[Verb], share: int = 10) -> Target:
     return Target(name, lambda root: st.one_of(*map(filled, calls)), share)
 
 
-def set_target(name: str, verb: Verb, share: int = 10) -> Target:
+def set_target(name: str, verb: Verb, share: int = 4) -> Target:
     """Fuzz `--set KEY=VALUE` with the keys that the file has, or has not."""
 
     def cases(root: Path) -> Cases:
@@ -138,37 +138,43 @@ def part_way_table(root: Path) -> Cases:
 
 
 TARGETS = (
-    file_target("run file", "run.yaml", (TRAIN, SUBMIT), text_mutants, share=16),
+    file_target("run file", "run.yaml", (TRAIN, SUBMIT), text_mutants, share=8),
     file_target(
-        "run file that extends", "run.yaml", (TRAIN,), lambda content: text_mutants(b"extends: sweep.yaml\n" + content)
+        "run file that extends", "run.yaml", (TRAIN,), lambda content: text_mutants(b"extends: sweep.yaml\n" + content), share=3
     ),
-    file_target("sweep file", "sweep.yaml", (TUNE, SUBMIT), text_mutants, share=12),
+    file_target("sweep file", "sweep.yaml", (TUNE, SUBMIT), text_mutants, share=6),
     file_target(
-        "thresholds file", "thresholds.yaml", (THRESHOLDS, ("submit", "thresholds.yaml", "--no-wait")), text_mutants, share=4
+        "thresholds file", "thresholds.yaml", (THRESHOLDS, ("submit", "thresholds.yaml", "--no-wait")), text_mutants, share=2
     ),
-    file_target("recipe", "recipe.yaml", (SHARD,), text_mutants, share=8),
-    file_target("annotations", "source/val.json", (SHARD,), json_mutants, text_mutants, share=8),
-    file_target("dataset.json", "built/dataset.json", DATASET_VERBS, json_mutants, text_mutants, share=16),
-    file_target("dataset.json in parts", "in-parts/dataset.json", IN_PARTS, json_mutants, share=8),
-    file_target("labels.json", "built/labels.json", DATASET_VERBS, json_mutants, text_mutants, share=8),
-    file_target("manifest bytes", "built/manifest.parquet", DATASET_VERBS, damaged, share=6),
+    file_target("recipe", "recipe.yaml", (SHARD,), text_mutants, share=4),
+    file_target("annotations", "source/val.json", (SHARD,), json_mutants, text_mutants, share=4),
+    file_target("dataset.json", "built/dataset.json", DATASET_VERBS, json_mutants, text_mutants, share=6),
+    file_target("dataset.json in parts", "in-parts/dataset.json", IN_PARTS, json_mutants, share=4),
+    file_target("labels.json", "built/labels.json", DATASET_VERBS, json_mutants, text_mutants, share=4),
+    file_target("manifest bytes", "built/manifest.parquet", DATASET_VERBS, damaged, share=3),
     summed_target(
-        "manifest", "built/manifest.parquet", "built/dataset.json", ["manifest_sha256"], DATASET_VERBS, table_mutants, 16
+        "manifest", "built/manifest.parquet", "built/dataset.json", ["manifest_sha256"], DATASET_VERBS, table_mutants, share=6
     ),
     summed_target(
-        "shards.parquet", "in-parts/shards.parquet", "in-parts/dataset.json", ["shards_sha256"], IN_PARTS, table_mutants, 8
+        "shards.parquet",
+        "in-parts/shards.parquet",
+        "in-parts/dataset.json",
+        ["shards_sha256"],
+        IN_PARTS,
+        table_mutants,
+        share=4,
     ),
-    file_target("shard", "built/val-000000.tar", (VERIFY, ("predict", "run", "built"), EVALUATE), damaged, share=6),
-    file_target("image", "images/photo-1.jpg", (PREDICT, TABLE), damaged, share=6),
+    file_target("shard", "built/val-000000.tar", (VERIFY, ("predict", "run", "built"), EVALUATE), damaged, share=3),
+    file_target("image", "images/photo-1.jpg", (PREDICT, TABLE), damaged, share=3),
     file_target(
         "bundle.json",
         "run/bundle/bundle.json",
         (PREDICT, EVALUATE, CALIBRATE, REPORT, REFIT),
         json_mutants,
         text_mutants,
-        share=12,
+        share=4,
     ),
-    file_target("bundle.json of a mixture", "mixture/bundle/bundle.json", (PREDICT_MIXTURE,), json_mutants, share=8),
+    file_target("bundle.json of a mixture", "mixture/bundle/bundle.json", (PREDICT_MIXTURE,), json_mutants, share=3),
     summed_target(
         "weights",
         "run/bundle/weights.safetensors",
@@ -176,7 +182,7 @@ TARGETS = (
         ["files", "weights.safetensors"],
         (PREDICT,),
         safetensors_mutants,
-        4,
+        share=2,
     ),
     summed_target(
         "calibrator",
@@ -185,7 +191,7 @@ TARGETS = (
         ["files", "calibrator.safetensors"],
         (PREDICT, REPORT),
         safetensors_mutants,
-        6,
+        share=2,
     ),
     summed_target(
         "calibrator of a mixture",
@@ -194,7 +200,7 @@ TARGETS = (
         ["files", "calibrator.safetensors"],
         (PREDICT_MIXTURE,),
         safetensors_mutants,
-        6,
+        share=2,
     ),
     file_target(
         "holdout predictions",
@@ -202,26 +208,26 @@ TARGETS = (
         (CALIBRATE, REPORT, THRESHOLDS, EVALUATE),
         table_mutants,
         damaged,
-        share=12,
+        share=4,
     ),
     file_target(
-        "val predictions", "run/predictions/val.parquet", (CALIBRATE, REPORT, THRESHOLDS), table_mutants, damaged, share=8
+        "val predictions", "run/predictions/val.parquet", (CALIBRATE, REPORT, THRESHOLDS), table_mutants, damaged, share=2
     ),
     file_target(
         "mixture predictions",
         "mixture/predictions/holdout.parquet",
         (("calibrate", "mixture"), ("report", "mixture")),
         table_mutants,
-        share=6,
+        share=2,
     ),
     Target("table of predictions", part_way_table, 8),
-    file_target("run.yaml of a run", "run/run.yaml", (EVALUATE, CALIBRATE, REPORT, REFIT), text_mutants, share=8),
-    file_target("run.json", "started/run.json", (GO_ON,), json_mutants, text_mutants, share=8),
-    file_target("history", "started/metrics.jsonl", (GO_ON,), line_mutants, text_mutants, share=8),
-    file_target("history of a report", "run/metrics.jsonl", (REPORT,), line_mutants, text_mutants, share=6),
-    file_target("calibration.json", "run/calibration.json", (REPORT, EVALUATE), json_mutants, text_mutants, share=6),
+    file_target("run.yaml of a run", "run/run.yaml", (EVALUATE, CALIBRATE, REPORT, REFIT), text_mutants, share=4),
+    file_target("run.json", "started/run.json", (GO_ON,), json_mutants, text_mutants, share=4),
+    file_target("history", "started/metrics.jsonl", (GO_ON,), line_mutants, text_mutants, share=4),
+    file_target("history of a report", "run/metrics.jsonl", (REPORT,), line_mutants, text_mutants, share=2),
+    file_target("calibration.json", "run/calibration.json", (REPORT, EVALUATE), json_mutants, text_mutants, share=2),
     file_target(
-        "checkpoint's progress", "started/checkpoints/step-00000002.json", (GO_ON,), json_mutants, text_mutants, share=6
+        "checkpoint's progress", "started/checkpoints/step-00000002.json", (GO_ON,), json_mutants, text_mutants, share=4
     ),
     summed_target(
         "checkpoint",
@@ -230,14 +236,14 @@ TARGETS = (
         ["sha256"],
         (GO_ON,),
         damaged,
-        4,
+        share=2,
     ),
     file_target("features", "run/features/train-*", (REFIT,), safetensors_mutants, share=0),
-    file_target("ledger", "sweep/ledger.jsonl", (TUNE,), line_mutants, text_mutants, share=8),
-    file_target("sweep.json", "sweep/sweep.json", (TUNE,), json_mutants, text_mutants, share=4),
-    file_target("summary.json", "sweep/summary.json", (TUNE, SWEEP_PAGE), json_mutants, text_mutants, share=8),
-    file_target("history of a trial", "sweep/trials/001/metrics.jsonl", (TUNE,), line_mutants, share=4),
-    file_target("run.yaml of a trial", "sweep/trials/001/run.yaml", (TUNE,), text_mutants, share=4),
+    file_target("ledger", "sweep/ledger.jsonl", (TUNE,), line_mutants, text_mutants, share=4),
+    file_target("sweep.json", "sweep/sweep.json", (TUNE,), json_mutants, text_mutants, share=3),
+    file_target("summary.json", "sweep/summary.json", (TUNE, SWEEP_PAGE), json_mutants, text_mutants, share=4),
+    file_target("history of a trial", "sweep/trials/001/metrics.jsonl", (TUNE,), line_mutants, share=2),
+    file_target("run.yaml of a trial", "sweep/trials/001/run.yaml", (TUNE,), text_mutants, share=2),
     options_target(
         "words of scenes",
         (
@@ -261,7 +267,7 @@ TARGETS = (
                 "?",
             ),
         ),
-        share=8,
+        share=4,
     ),
     options_target(
         "words of shard, verify and inspect",
@@ -272,6 +278,7 @@ TARGETS = (
             ("inspect", "?"),
             ("inspect", "built", "--top", "?", "--json"),
         ),
+        share=4,
     ),
     options_target(
         "words of train and tune",
@@ -282,6 +289,7 @@ TARGETS = (
             ("submit", "run.yaml", "--env", "?", "--id", "?", "--no-wait"),
             ("lr-find", "run.yaml", "--from", "?", "--to", "?", "--steps", "?"),
         ),
+        share=4,
     ),
     options_target(
         "words of evaluate and calibrate",
@@ -293,6 +301,7 @@ TARGETS = (
             ("calibrate", "run", "--precision", "?", "--smoothing", "?"),
             ("calibrate", "run", "--objective", "?", "--alpha", "?"),
         ),
+        share=4,
     ),
     options_target(
         "words of predict",
@@ -306,7 +315,7 @@ TARGETS = (
             ("predict", "run", "images", "--parquet", "?"),
             ("predict", "run", "images/photo-1.jpg", "--figure", "?"),
         ),
-        share=14,
+        share=6,
     ),
     options_target(
         "queries",
@@ -315,7 +324,7 @@ TARGETS = (
             ("predict", "mixture", "images/photo-1.jpg", "--evidence", "?"),
             ("predict", "run", "images/photo-1.jpg", "--query", "?", "--evidence", "?"),
         ),
-        share=14,
+        share=6,
     ),
     options_target(
         "words of refit, export and report",
@@ -328,9 +337,10 @@ TARGETS = (
             ("report", "run", "--out", "?"),
             ("export", "?", "--onnx", "x.onnx"),
         ),
+        share=3,
     ),
     options_target("words of doctor", (("doctor", "--cache-dir", "?", "--json"), ("doctor", "--storage", "?")), share=0),
-    set_target("--set of train", TRAIN),
-    set_target("--set of tune", TUNE),
-    set_target("--set of shard", SHARD, share=4),
+    set_target("--set of train", TRAIN, share=5),
+    set_target("--set of tune", TUNE, share=5),
+    set_target("--set of shard", SHARD, share=2),
 )
