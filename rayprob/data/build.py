@@ -17,7 +17,7 @@ from typing import Any
 from rayprob import storage
 from rayprob.data.cluster import import_ray, is_running, start_ray, told_when_long
 from rayprob.data.commit import check_rejects, commit, remove_reports
-from rayprob.data.manifest import read_facts
+from rayprob.data.facts import read_facts
 from rayprob.data.plan import plan
 from rayprob.data.recipe import Recipe
 from rayprob.data.shard import ShardFacts, ShardJob, read_report, write_shard

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from rayprob import storage
 from rayprob.data.columns import Ragged, count_labels
-from rayprob.data.manifest import FORMAT_IN_PARTS, FORMAT_VERSION
+from rayprob.data.facts import FORMAT_IN_PARTS, FORMAT_VERSION
 from rayprob.data.parts import ONE_FILE, ONE_FILE_ROWS, PART_ROWS, part_ends, part_file, write_part
 from rayprob.data.recipe import Recipe
 from rayprob.data.shard import ShardFacts, ShardJob, disk_full_explained, read_report

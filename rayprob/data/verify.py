@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rayprob import storage
 from rayprob.data.columns import SCHEMA
 from rayprob.data.commit import data_fingerprint, label_counts
-from rayprob.data.manifest import read_facts, read_label_space
+from rayprob.data.facts import read_facts, read_label_space
 from rayprob.data.parts import Parts
 from rayprob.data.shard_list import REMEDY, Shards
 from rayprob.data.tar import RECORD_BYTES

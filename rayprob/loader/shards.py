@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayprob import storage
-from rayprob.data.manifest import read_facts
+from rayprob.data.facts import read_facts
 from rayprob.data.shard_list import Shards
 from rayprob.errors import DatasetError
 

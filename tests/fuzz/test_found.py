@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fuzz import targets
-from tests.fuzz.targets import Verb
+from tests.fuzz.kinds import Verb
 from tests.fuzz.verdict import Case, end_of
 from tests.fuzz.world import World
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.kinds import Target
+from tests.fuzz.targets import TARGETS
 from tests.fuzz.verdict import Case, end_of
 from tests.fuzz.world import World
 
