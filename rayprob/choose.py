@@ -7,6 +7,7 @@ from typing import TypeVar
 from rayprob.errors import RayprobError, SpecError
 
 T = TypeVar("T")
+LONGEST = 200
 
 
 def choose(table: Mapping[str, T], name: str, what: str, error: type[RayprobError] = SpecError) -> T:
@@ -20,7 +21,9 @@ def unknown(name: str, allowed: Iterable[str], what: str) -> str:
     """Return the message for an unknown `name`: the nearest names first, then all allowed ones (at most 40)."""
     names = [str(candidate) for candidate in allowed]
     as_written = {candidate.lower(): candidate for candidate in names}
-    nearest = [as_written[match] for match in get_close_matches(name.lower(), as_written, n=3, cutoff=0.6)]
+    # Matching takes time with the square of a name's length, and what is much longer than every name is near to none.
+    candidates = as_written if len(name) <= LONGEST else ()
+    nearest = [as_written[match] for match in get_close_matches(name.lower(), candidates, n=3, cutoff=0.6)]
     hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
     shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
-    return f"unknown {what} {name!r}{hint}; allowed: {shown}"
+    return f"unknown {what} {name!r:.{LONGEST}}{hint}; allowed: {shown}"

@@ -48,7 +48,9 @@ def scenes(
     from rayprob.data.scenes import ScenesSpec, generate_scenes
 
     asked = {"num_train": num_train, "num_val": num_val, "size_px": size_px, "num_labels": num_labels}
-    spec = ScenesSpec.parse({**asked, "seed": seed, "label_noise": label_noise}, where="scenes")
+    options = {"num_train": "--train", "num_val": "--val", "size_px": "--size", "num_labels": "--labels"}
+    options |= {"seed": "--seed", "label_noise": "--label-noise"}
+    spec = ScenesSpec.parse({**asked, "seed": seed, "label_noise": label_noise}, where="scenes", options=options)
     processes = (os.cpu_count() or 1) if num_processes is None else num_processes
     try:
         with scenes_progress(err, spec.num_images) as on_progress:
@@ -297,7 +299,9 @@ def calibrate(
     asked: dict[str, object] = {"method": method, "precision": precision, "smoothing": smoothing, "known_rate": known_rate}
     asked |= {"objectives": list(dict.fromkeys(("OF1", "CF1", *(objectives or ()))))}
     asked |= {"alphas": alphas} if alphas else {}
-    spec = CalibrateSpec.parse(asked, where="calibrate")
+    options = {"method": "--method", "precision": "--precision", "smoothing": "--smoothing"}
+    options |= {"objectives": "--objective", "alphas": "--alpha", "known_rate": "--known-rate"}
+    spec = CalibrateSpec.parse(asked, where="calibrate", options=options)
     with status(err, "calibrating"):
         report = fit(run_folder, spec)
     if as_json:

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -13,6 +14,8 @@ from rayprob import strict_yaml
 from rayprob.errors import SpecError
 from rayprob.field_values import fitted
 from rayprob.spec_faults import faults_of, shown
+
+NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 
 class Spec(BaseModel):
@@ -36,12 +39,15 @@ class Spec(BaseModel):
         return cls.parse(strict_yaml.load(text, where), where)
 
     @classmethod
-    def parse(cls, value: Any, where: str = "spec", under: str = "") -> Self:
-        """Validate plain data. Raises SpecError that lists every fault with its dotted key, `under` the key where it lies."""
+    def parse(cls, value: Any, where: str = "spec", under: str = "", options: Mapping[str, str] = NO_OPTIONS) -> Self:
+        """Validate plain data. Raises SpecError that lists every fault with its dotted key, `under` the key where it lies.
+
+        `options` name the command's options that give some of the keys, which then stand in their place.
+        """
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            faults = faults_of(cls, error, under)
+            faults = faults_of(cls, error, under, options)
         lines = "\n".join(f"  {fault}" for fault in faults)
         raise SpecError(f"{where} has {len(faults)} fault{'s' * (len(faults) != 1)}:\n{lines}")
 

@@ -2,6 +2,7 @@
 
 import json
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -20,11 +21,12 @@ MESSAGES = {
 NOT_SHOWN = ("missing", "too_short")
 
 
-def faults_of(model: type[BaseModel], error: ValidationError, under: str = "") -> list[str]:
-    """Return one line for each key at fault; `under` is the key of the file below which `model` lies."""
+def faults_of(model: type[BaseModel], error: ValidationError, under: str, options: Mapping[str, str]) -> list[str]:
+    """Return one line for each key at fault, named by its option where it has one; `model` lies below the key `under`."""
     details_of: dict[str, list[Any]] = {}
     for detail in error.errors():
         key, _ = _place(model, detail["loc"], under)
+        key = options.get(key.partition("[")[0], key)
         details_of.setdefault(key, []).append(detail)
     return [_line(model, key, details, under) for key, details in details_of.items()]
 

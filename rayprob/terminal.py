@@ -22,7 +22,8 @@ from rayprob.shown import cut, printable, printable_lines
 MOST_CELLS = 48  # of words beside a progress bar
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; repeat for more.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; repeat for more, of one key the last counts."),
 ]
 
 

@@ -151,3 +151,11 @@ def test_a_folder_and_an_empty_file_are_no_run_file(tmp_path: Any) -> None:
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     with pytest.raises(SpecError, match="is empty; write `key: value` lines"):
         Fields.read(tmp_path / "empty.yaml")
+
+
+def test_a_key_that_an_option_gives_is_named_by_its_option() -> None:
+    options = {"steps": "--steps", "counts": "--count"}
+    with pytest.raises(
+        SpecError, match=r"verb has 2 faults:\n  --steps: expected an integer.*\n  --count: input should be .*integer"
+    ):
+        Fields.parse({"steps": "x", "counts": [1, 2.5]}, "verb", options=options)

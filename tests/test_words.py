@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayprob import errors, storage
-from rayprob.choose import choose
+from rayprob.choose import choose, unknown
 from rayprob.errors import LabelError, SpecError, StorageError
 from rayprob.labels import COCO_80, LabelSpace, from_label_lists, to_label_lists
 from rayprob.seeds import derive
@@ -184,3 +184,10 @@ def test_storage_reads_ranges_and_reports_short_files(tmp_path: Path) -> None:
 def test_seeds_look_random() -> None:
     bits = np.array([[derive(0, i) >> b & 1 for b in range(63)] for i in range(2000)])
     assert np.abs(bits.mean(axis=0) - 0.5).max() < 0.06
+
+
+def test_a_very_long_unknown_name_is_cut_and_compared_with_nothing() -> None:
+    message = unknown("x" * 1_000_000, ["x" * 100_000, "y"], "label")
+    assert message.startswith("unknown label 'xxx")
+    assert "nearest" not in message
+    assert len(message) < 101_000

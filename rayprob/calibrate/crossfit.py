@@ -6,7 +6,7 @@ sets the whole procedure, thresholds and guarantees included. Only the calibrato
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -30,7 +30,7 @@ class CalibrateSpec(Spec):
     objectives: tuple[Literal["OF1", "CF1", "mean_F1"], ...] = ("OF1", "CF1")
     smoothing: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="of thresholds a label")
     precision: float | None = Field(default=None, gt=0, le=1)
-    alphas: tuple[float, ...] = (0.05, 0.1, 0.2)
+    alphas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.05, 0.1, 0.2)
     known_rate: float | None = Field(
         default=None, gt=0, le=1, description="share of labels present that is stated, at random: guarantees are on all labels"
     )

@@ -62,7 +62,7 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _splits_fit(self) -> Self:
-        bad = [split for split in self.splits if not re.match(NAME, split)]
+        bad = [split for split in self.splits if not re.fullmatch(NAME, split)]
         if bad:
             raise ValueError(f"split name {bad[0]!r} cannot name a shard; use lower-case letters, digits, - and _")
         if self.holdout and self.holdout.of not in self.splits:

@@ -62,3 +62,8 @@ def test_a_split_named_holdout_and_a_holdout_exclude_one_another() -> None:
     with pytest.raises(SpecError, match="a split named holdout already; write holdout: null"):
         Recipe.parse({"name": "x", "splits": splits})
     assert Recipe.parse({"name": "x", "splits": splits, "holdout": None}).holdout is None
+
+
+def test_a_split_is_named_by_all_of_its_name() -> None:
+    with pytest.raises(SpecError, match=r"split name 'train\\n' cannot name a shard"):
+        Recipe.parse({"name": "x", "splits": {"train\n": {"images": "a", "annotations": "b"}}, "holdout": None})
