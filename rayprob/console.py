@@ -9,8 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, TaskID, TimeElapsedColumn, TimeRemainingColumn
 
+from rayprob.console_progress import bar, progress
 from rayprob.console_table import Table, show_table
-from rayprob.terminal import bar, progress, show_line
+from rayprob.terminal import show_line
 from rayprob.train.assess import PAPER, Assessment
 
 

@@ -7,12 +7,13 @@ from rich.console import Console
 from rich.progress import DownloadColumn as BytesColumn
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from rayprob.console_progress import bar, progress
 from rayprob.console_table import Bar, Table, show_table
 from rayprob.data import build
 from rayprob.data.inspect import Inspection, LabelFacts, SplitFacts
 from rayprob.data.scenes import ScenesSummary
 from rayprob.data.shard_list import Shards
-from rayprob.terminal import bar, progress, show_line
+from rayprob.terminal import show_line
 
 BAR_COLUMNS = 20
 

@@ -1,7 +1,7 @@
 """What all verbs share: the two consoles, the ways to print to them, and the option that overrides a key of a file.
 
-Everything printed goes through here or through console_table.py. Text is never read as rich's markup, for most of it holds
-names that are not ours, such as the label `box [open]`; what is to be coloured gets a style.
+Everything printed goes through here, console_table.py or console_progress.py. Text is never read as rich's markup, for most of
+it holds names that are not ours, such as the label `box [open]`; what is to be coloured gets a style.
 """
 
 import io
@@ -13,13 +13,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.status import Status
 from rich.text import Text
 
-from rayprob.shown import cut, printable, printable_lines
-
-MOST_CELLS = 48  # of words beside a progress bar
+from rayprob.shown import printable, printable_lines
 
 Overrides = Annotated[
     list[str] | None,
@@ -61,29 +57,8 @@ def styled(text: str, style: str = "") -> Text:
 @contextmanager
 def status(console: Console, text: str) -> Iterator[Callable[[str], None]]:
     """Show a spinner beside `text` until the block ends; yield a function that changes the text."""
-    with Status(styled(text), console=console) as spinner:
+    with console.status(styled(text)) as spinner:
         yield lambda changed: spinner.update(styled(changed))
-
-
-class Words(TextColumn):
-    """Words beside a progress bar: a format with `task`, such as "{task.completed} images"."""
-
-    def __init__(self, text_format: str) -> None:
-        super().__init__(text_format, markup=False)
-
-    def render(self, task: Task) -> Text:
-        """Return the words, cut where they would leave no room for the bar."""
-        return Text(cut(printable(self.text_format.format(task=task)), MOST_CELLS))
-
-
-def progress(console: Console, *columns: str | ProgressColumn) -> Progress:
-    """Return a progress display that disappears at its end; a text among the columns is the format of `Words`."""
-    return Progress(*(Words(c) if isinstance(c, str) else c for c in columns), console=console, transient=True)
-
-
-def bar(cells: int = 40) -> BarColumn:
-    """Return the bar of a progress display."""
-    return BarColumn(bar_width=cells)
 
 
 class LogLines(logging.Formatter):

@@ -38,6 +38,7 @@ FLOORS = (
         "terminal",
         "console",
         "console_table",
+        "console_progress",
         "console_data",
         "console_calibrate",
         "console_predict",

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rayprob.terminal import LogLines, make_console, progress, show_line, show_message, show_what_can_be_shown, status
+from rayprob.console_progress import progress
+from rayprob.terminal import LogLines, make_console, show_line, show_message, show_what_can_be_shown, status
 
 PACKAGE = Path(__file__).resolve().parents[1] / "rayprob"
-SHOWN_BY = {"terminal.py", "console_table.py"}
+SHOWN_BY = {"terminal.py", "console_table.py", "console_progress.py"}
 NAMES = ["box [open]", "box [closed]", "[/b]", ":cat:", "a\\", "[bold]x[/bold]", "[link=x]y"]
 PRINTS = {"print", "Console", ".print", ".log", ".rule", ".input", ".status", ".print_json", ".from_markup", ".render_str"}
 
