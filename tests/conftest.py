@@ -1,6 +1,8 @@
 """Shared fixtures: where ../shared lies, and quiet, small Ray settings. Two workers of pytest-xdist run all that starts Ray."""
 
+import operator
 import os
+import random
 import shutil
 import signal
 import sys
@@ -90,9 +92,13 @@ def stop_ray() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A test that does not ask for Ray finds none running in its process."""
+    """A test that does not ask for Ray finds none in its process; and random numbers are the same whatever ran before it."""
     if "ray_here" not in getattr(item, "fixturenames", ()):
         stop_ray()
+    random.seed(0)
+    for name, seed in (("numpy", "random.seed"), ("torch", "manual_seed")):
+        if name in sys.modules:
+            operator.attrgetter(seed)(sys.modules[name])(0)
 
 
 def pytest_unconfigure() -> None:

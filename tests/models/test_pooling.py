@@ -7,7 +7,7 @@ import torch
 from rayprob.errors import ModelError
 from rayprob.models.pooling import GeneralisedMean, build_pooling
 
-MAPS = torch.rand(2, 5, 3, 4) + 0.1
+MAPS = torch.rand(2, 5, 3, 4, generator=torch.Generator().manual_seed(0)) + 0.1
 
 
 def test_poolings_equal_their_definitions() -> None:
