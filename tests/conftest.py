@@ -1,4 +1,4 @@
-"""Shared fixtures: where ../shared lies, and quiet, small Ray settings. Two workers of pytest-xdist run all that starts Ray."""
+"""Shared fixtures: where ../shared lies, one small Ray for tests in a row, and which files share a worker of pytest-xdist."""
 
 import operator
 import os
