@@ -96,7 +96,7 @@ class Parts:
             error=DatasetError,
             remedy=REMEDY,
         )
-        stated = pa.schema([SCHEMA.field(name) for name in {*columns, "shard"}])
+        stated = pa.schema([SCHEMA.field(name) for name in dict.fromkeys([*columns, "shard"])])
         require_schema(table, stated, what, error=DatasetError, remedy=REMEDY)
         num_samples = int(self.shards.samples_S[shards.start : shards.stop].sum())
         if table.num_rows != num_samples:

@@ -31,7 +31,7 @@ class AskRow(Shape):
     params: dict[str, Any]
     seed: int
     of: int | None
-    draws: Count
+    draws: Count = 0
     at_s: float
 
 
