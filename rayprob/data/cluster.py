@@ -19,7 +19,7 @@ from rayprob.errors import RunError
 log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 100 * 2**20  # Ray refuses less than 75 MiB; nothing large goes there
-ANSWER_S = 20.0  # how long a cluster may take to answer: its head may be starting
+ANSWER_S = 15.0  # how long a cluster may take to answer: its head may be starting
 ATTEMPT_S = 5.0
 RETRY_S = 1.0
 LONG_S = 120.0  # a wait that lasts longer says what it waits for

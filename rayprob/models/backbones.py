@@ -10,12 +10,12 @@ from functools import cache
 from typing import Any, cast
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from rayprob.choose import unknown
 from rayprob.errors import ModelError
+from rayprob.models.vision import torchvision
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TIMM = "timm/"

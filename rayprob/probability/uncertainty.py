@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # which loads scipy.integrate at its first use: every prediction imports this module
 from numpy.typing import ArrayLike, NDArray
-from scipy.integrate import trapezoid
 from scipy.special import entr
 
 from rayprob.errors import CalibrationError
@@ -124,7 +124,7 @@ def _entropy(marginals: Floats) -> Floats:
 def _area(curve_C: Floats, coverage_C: Floats) -> float:
     if len(curve_C) == 1:
         return float(curve_C[0])
-    return float(trapezoid(curve_C, coverage_C) / (coverage_C[-1] - coverage_C[0]))
+    return float(scipy.integrate.trapezoid(curve_C, coverage_C) / (coverage_C[-1] - coverage_C[0]))
 
 
 def _check_curve(uncertainty_N: Floats, losses_N: Floats, coverage_C: NDArray[np.float64]) -> None:
