@@ -35,6 +35,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/exact_map.py
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/label_mixture.py
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/queries_speed.py
 	$(BIN)/python benchmarks/conformal_risk.py
 	$(BIN)/python benchmarks/predict_overhead.py --backbone resnet50 --size 224

@@ -108,3 +108,17 @@ def test_a_damaged_run_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.yaml").write_bytes(content)
     with pytest.raises(RayprobError, match=r"run.yaml is not YAML"):
         folder.open_run(str(tmp_path))
+
+
+def test_a_fault_counts_as_repeated_only_in_another_attempt_of_the_same_rank(
+    make_run: MakeRun, tiny: str, tmp_path: Path
+) -> None:
+    at = str(tmp_path)
+    folder.claim(make_run(tmp_path), Dataset.open(tiny))
+    assert not folder.note_fault(at, 0, "host:1", "ValueError: x, after step 7")
+    assert not folder.note_fault(at, 1, "host:1", "ValueError: x, after step 7")
+    assert not folder.note_fault(at, 0, "host:1", "ValueError: x, after step 7")
+    assert folder.note_fault(at, 0, "host:2", "ValueError: x, after step 7")
+    assert not folder.note_fault(at, 1, "host:2", "ValueError: x, after step 9")
+    folder.claim(make_run(tmp_path), Dataset.open(tiny))  # the same command, given again, starts to count anew
+    assert not folder.note_fault(at, 0, "host:3", "ValueError: x, after step 7")

@@ -21,7 +21,6 @@ from rayprob.loader.order import Place
 from rayprob.train.history import read_history
 from rayprob.train.launch import launch
 from rayprob.train.loop import Outcome, fit
-from rayprob.train.placing import Workers, place_workers
 from rayprob.train.run import Run
 from rayprob.train.state import latest, list_checkpoints
 
@@ -147,33 +146,6 @@ def test_ctrl_c_saves_and_the_same_command_ends_bit_identical(ray_here: None, ma
     assert_bit_identical(undisturbed, run)
     assert "this run is already finished" in rayprob(*arguments)
     assert json.loads((tmp_path / "two" / "run.json").read_text())["rayprob"]
-
-
-@pytest.mark.parametrize(
-    ("placement", "resources", "workers"),
-    [
-        ({}, {"CPU": 8.0}, Workers(1, False, 8)),
-        ({}, {"CPU": 16.0, "GPU": 4.0}, Workers(4, True, 3)),
-        ({"use_gpu": False, "num_workers": 2}, {"CPU": 8.0, "GPU": 4.0}, Workers(2, False, 4)),
-        ({"num_workers": 2, "cpus_per_worker": 5}, {"CPU": 16.0, "GPU": 4.0}, Workers(2, True, 5)),
-        ({"num_workers": [2, 4]}, {"CPU": 16.0, "GPU": 2.0}, Workers(4, True, 3, least=2)),
-    ],
-)
-def test_auto_placement_takes_every_gpu_or_else_one_worker(
-    make_run: MakeRun, tmp_path: Path, placement: dict[str, Any], resources: dict[str, float], workers: Workers
-) -> None:
-    run = make_run(tmp_path, placement=placement, stream={"global_batch": 16, "lanes": 4, "loader_workers": 2})
-    assert place_workers(run, resources) == workers
-
-
-def test_auto_on_a_cluster_without_gpus_asks_to_be_explicit(
-    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
-    with pytest.raises(RunError, match=r"no GPU now \(8 CPUs\).*placement.num_workers=N"):
-        place_workers(make_run(tmp_path), {"CPU": 8.0})
-    explicit = make_run(tmp_path, placement={"num_workers": 16, "use_gpu": True, "cpus_per_worker": 4})
-    assert place_workers(explicit, {"CPU": 8.0}) == Workers(16, True, 4)
 
 
 def test_a_relative_folder_inside_a_job_is_refused(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
