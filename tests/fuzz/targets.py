@@ -34,16 +34,16 @@ def part_way_table(root: Path) -> Cases:
 
 
 TARGETS = (
-    file_target("run file", "run.yaml", (TRAIN, SUBMIT), text_mutants, share=8),
+    file_target("run file", "run.yaml", (TRAIN, SUBMIT), text_mutants, share=4),
     file_target(
         "run file that extends", "run.yaml", (TRAIN,), lambda content: text_mutants(b"extends: sweep.yaml\n" + content), share=3
     ),
-    file_target("sweep file", "sweep.yaml", (TUNE, ("submit", "sweep.yaml", "--no-wait")), text_mutants, share=6),
+    file_target("sweep file", "sweep.yaml", (TUNE, ("submit", "sweep.yaml", "--no-wait")), text_mutants, share=4),
     file_target(
         "thresholds file", "thresholds.yaml", (THRESHOLDS, ("submit", "thresholds.yaml", "--no-wait")), text_mutants, share=2
     ),
     file_target("recipe", "recipe.yaml", (SHARD,), text_mutants, share=4),
-    file_target("annotations", "source/val.json", (SHARD,), json_mutants, text_mutants, share=4),
+    file_target("annotations", "source/val.json", (SHARD,), json_mutants, text_mutants, share=3),
     file_target("dataset.json", "built/dataset.json", DATASET_VERBS, json_mutants, text_mutants, share=6),
     file_target("dataset.json in parts", "in-parts/dataset.json", IN_PARTS, json_mutants, share=4),
     file_target("labels.json", "built/labels.json", DATASET_VERBS, json_mutants, text_mutants, share=4),
@@ -116,12 +116,12 @@ TARGETS = (
         table_mutants,
         share=2,
     ),
-    Target("table of predictions", part_way_table, 8),
+    Target("table of predictions", part_way_table, 5),
     file_target("run.yaml of a run", "run/run.yaml", (EVALUATE, CALIBRATE, REPORT, REFIT), text_mutants, share=4),
     file_target("run.json", "started/run.json", (GO_ON,), json_mutants, text_mutants, share=4),
     file_target("history", "started/metrics.jsonl", (GO_ON,), line_mutants, text_mutants, share=4),
     file_target("history of a report", "run/metrics.jsonl", (REPORT,), line_mutants, text_mutants, share=2),
-    file_target("calibration.json", "run/calibration.json", (REPORT, EVALUATE), json_mutants, text_mutants, share=2),
+    file_target("calibration.json", "run/calibration.json", (REPORT, EVALUATE), json_mutants, text_mutants, share=1),
     file_target(
         "checkpoint's progress", "started/checkpoints/step-00000002.json", (GO_ON,), json_mutants, text_mutants, share=4
     ),
@@ -137,7 +137,7 @@ TARGETS = (
     file_target("features", "run/features/train-*", (REFIT,), safetensors_mutants, share=0),
     file_target("ledger", "sweep/ledger.jsonl", (TUNE,), line_mutants, text_mutants, share=4),
     file_target("sweep.json", "sweep/sweep.json", (TUNE,), json_mutants, text_mutants, share=3),
-    file_target("summary.json", "sweep/summary.json", (TUNE, SWEEP_PAGE), json_mutants, text_mutants, share=4),
+    file_target("summary.json", "sweep/summary.json", (TUNE, SWEEP_PAGE), json_mutants, text_mutants, share=3),
     file_target("history of a trial", "sweep/trials/001/metrics.jsonl", (TUNE,), line_mutants, share=2),
     file_target("run.yaml of a trial", "sweep/trials/001/run.yaml", (TUNE,), text_mutants, share=2),
     options_target(
@@ -233,7 +233,7 @@ TARGETS = (
             ("report", "run", "--out", "?"),
             ("export", "?", "--onnx", "x.onnx"),
         ),
-        share=3,
+        share=2,
     ),
     options_target("words of doctor", (("doctor", "--cache-dir", "?", "--json"), ("doctor", "--storage", "?")), share=0),
     set_target("--set of train", TRAIN, share=5),
