@@ -22,7 +22,7 @@ from rayprob.train.history import HistoryTail
 from rayprob.train.loop import Outcome, finished_outcome
 from rayprob.train.on_ray import ELASTIC_SETTINGS, RayTraining, ray_cluster
 from rayprob.train.placing import place_workers, resources_here
-from rayprob.train.ready import needs_no_ray, worker_ready
+from rayprob.train.ready import drop_worker, needs_no_ray, worker_ready
 from rayprob.train.run import Run, absolute, check
 from rayprob.train.training import Tell, Training
 
@@ -68,6 +68,7 @@ def _placed(run: Run, tell: Tell) -> Iterator[Training]:
             finally:
                 training.abandon()
             return
+    drop_worker()
     with ray_cluster(ELASTIC_SETTINGS if run.placement.is_elastic else {}) as resources:
         yield RayTraining(run, place_workers(run, resources))
 

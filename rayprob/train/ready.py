@@ -84,10 +84,15 @@ def worker_ready(num_workers: object) -> Iterator[None]:
     try:
         yield
     finally:
-        while _waiting:
-            _waiting.pop().end()
+        drop_worker()
 
 
 def take_worker() -> WorkerProcess:
     """Return the process that is ready, or a new one."""
     return _waiting.pop() if _waiting else WorkerProcess()
+
+
+def drop_worker() -> None:
+    """End the process that is ready, where there is one: the run needs others."""
+    while _waiting:
+        _waiting.pop().end()
