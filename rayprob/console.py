@@ -104,6 +104,9 @@ class RunView:
         )
 
     def _waiting(self, event: dict[str, Any]) -> None:
+        if "log" in event:
+            self._line(f"still waiting for the worker's first step; its log is {event['log']}; Ctrl-C stops")
+            return
         each = f"{event['cpus_per_worker']} CPU(s){' and 1 GPU' if event['use_gpu'] else ''}"
         has = event["resources"]
         self._line(

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from rayprob import errors
-from rayprob.data.cluster import import_ray, is_running, require_cluster, start_ray
+from rayprob.data.cluster import import_ray, is_running, require_cluster, start_ray, told_when_long
 from rayprob.errors import RayprobError, RunError
 from rayprob.predict.predict import Asking, Job, absolute
 from rayprob.predict.table import PART_IMAGES, Plan, Progress, Written, write_part, write_parts
@@ -77,7 +77,8 @@ def _write_on_ray(table: TableJob, missing: Sequence[int]) -> Iterator[int]:
     if started_here:
         start_ray()
     try:
-        for row in _parts(table, missing, ray.cluster_resources()).iter_rows():
+        rows = iter(_parts(table, missing, ray.cluster_resources()).iter_rows())
+        while row := _next_of(rows):
             if row["kind"]:
                 raise getattr(errors, row["kind"])(row["message"])
             yield int(row["id"])
@@ -86,6 +87,13 @@ def _write_on_ray(table: TableJob, missing: Sequence[int]) -> Iterator[int]:
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _next_of(rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+    with told_when_long(
+        "an actor that writes a part: it takes a GPU or a CPU of the cluster, and `ray status` says what is free"
+    ):
+        return next(rows, None)
 
 
 def _parts(table: TableJob, missing: Sequence[int], resources: Mapping[str, float]) -> Any:

@@ -9,7 +9,7 @@ from rayprob import storage
 from rayprob.errors import RunError
 from rayprob.train.faults import as_error, repeated
 from rayprob.train.loop import Outcome
-from rayprob.train.placing import Workers, resources_here
+from rayprob.train.placing import Workers
 from rayprob.train.ready import WorkerProcess, take_worker
 from rayprob.train.run import Run
 from rayprob.train.training import Tell, Training
@@ -43,9 +43,9 @@ class TrainingHere(Training):
             self._require_restart(failures, reason := fault or _death(answer))
             self._tell({"kind": "restart", "number": failures, "of": self._run.placement.max_failures, "reason": reason})
 
-    def resources(self) -> dict[str, float]:
-        """Return what this machine has."""
-        return resources_here()
+    def waits_for(self) -> dict[str, Any]:
+        """Return where the worker says what it does."""
+        return {"log": self.log}
 
     def abandon(self) -> None:
         """Kill the worker."""

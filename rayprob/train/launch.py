@@ -97,7 +97,7 @@ def _follow(run: Run, training: Training, tail: HistoryTail, tell: Tell) -> Outc
                 tell(row)
             if time.monotonic() > patient_until_s:
                 patient_until_s = math.inf
-                tell({"kind": "waiting", **vars(training.workers), "resources": training.resources()})
+                tell({"kind": "waiting", **vars(training.workers), **training.waits_for()})
     for row in tail.new_rows():
         tell(row)
     return training.outcome()

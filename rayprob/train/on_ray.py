@@ -80,9 +80,9 @@ class RayTraining(Training):
             ) from ended
         return Outcome(**value["outcome"])
 
-    def resources(self) -> dict[str, float]:
+    def waits_for(self) -> dict[str, Any]:
         """Return the resources of the cluster."""
-        return dict(import_ray().cluster_resources())
+        return {"resources": import_ray().cluster_resources()}
 
     def abandon(self) -> None:
         """Leave the workers to Ray, which ends them with this process's part in the cluster."""

@@ -37,8 +37,8 @@ class Training(threading.Thread):
         """Train to the end of the run. Raises RunError and its kin."""
         raise NotImplementedError
 
-    def resources(self) -> dict[str, float]:
-        """Return what there is to place workers on."""
+    def waits_for(self) -> dict[str, Any]:
+        """Return what says why there is no step yet: the `resources` to place workers on, or the `log` of the worker."""
         raise NotImplementedError
 
     def abandon(self) -> None:
