@@ -231,7 +231,7 @@ def test_predictions_of_val_by_another_bundle_are_refused(tmp_path: Path) -> Non
 
 def test_candidates_that_a_holdout_cannot_carry_are_left_out_with_the_reason(tmp_path: Path) -> None:
     notes = notes_of(tmp_path, predictions(60, "holdout", seed=1), conformal_levels=[0.01, 0.3])
-    assert "recall: 4 candidate(s) left out, such as: alpha 0.01 needs 99 calibration samples with a label" in notes
+    assert "recall: 5 candidate(s) left out, such as: alpha 0.01 needs 99 calibration samples with a label" in notes
 
 
 def test_a_gain_that_may_be_chance_and_a_winner_without_a_rule_are_said(tmp_path: Path) -> None:
