@@ -28,6 +28,10 @@ def faults_of(model: type[BaseModel], error: ValidationError, under: str, option
         key, _ = _place(model, detail["loc"], under)
         key = options.get(key.partition("[")[0], key)
         details_of.setdefault(key, []).append(detail)
+    # pydantic counts a list's items without those at fault, and then may find it too short.
+    for key in [key for key, details in details_of.items() if any(detail["type"] == "too_short" for detail in details)]:
+        if any(other.startswith(f"{key}[") for other in details_of):
+            del details_of[key]
     return [_line(model, key, details, under) for key, details in details_of.items()]
 
 

@@ -20,7 +20,7 @@ from rayprob.sweep.search import Sweep, described, trial_folder
 from rayprob.sweep.study import Study, Trial
 from rayprob.sweep.work import costs, evaluations_of
 from rayprob.train.folder import open_run
-from rayprob.train.history_rows import read_history
+from rayprob.train.history_rows import FILE, read_rows
 
 VERSIONS = ("torch", "ray", "optuna")
 Row = dict[str, Any]
@@ -29,7 +29,9 @@ Row = dict[str, Any]
 def trial_row(sweep: Sweep, trial: Trial) -> Row:
     """Return all that is known of a trial, as plain data; its numbers are those of the evaluation that its bundle holds."""
     folder = trial_folder(sweep.folder, trial.number)
-    rows = read_history(folder)
+    rows, damaged = read_rows(folder)
+    if damaged:
+        raise RunError(f"{folder}/{FILE}, line {damaged[0]}: not a row of a run's history; start the sweep over with --fresh")
     evaluations = evaluations_of(rows)
     kept = _kept(rows, evaluations)
     # Parameters that make no run have no run file, and no rows.

@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ def main() -> None:
         return
     job = json.loads(line)
     threading.Thread(target=_end_with_driver, daemon=True).start()
+    threading.Thread(target=_show_life, args=(Path(job["pulse"]),), daemon=True).start()
     _write_to(job["log"])
     answer = train(job)
     storage.write_text(job["answer"], json.dumps(answer))
@@ -69,6 +72,12 @@ def _end_with_driver() -> None:
     while os.read(0, 1):
         pass
     os._exit(1)
+
+
+def _show_life(pulse: Path) -> None:
+    while True:
+        pulse.touch()
+        time.sleep(1)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,8 @@ def _log_of(run: Run) -> str:
 
 def _death(answer: dict[str, Any]) -> str:
     """Return how the worker ended that left no answer."""
+    if "frozen" in answer:
+        return f"the worker showed no sign of life for {answer['frozen']:.0f} s"
     code = answer["died"]
     if code >= 0:
         last = answer["said"].strip().splitlines()[-1:]

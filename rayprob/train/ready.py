@@ -15,7 +15,9 @@ from typing import Any
 
 from rayprob.data.cluster import is_running
 
-ANSWER = "answer.json"
+ANSWER, PULSE = "answer.json", "pulse"
+LOOK_EVERY_S = 1.0
+MOST_LOOKS = 30  # without a sign of life; counted in looks, so that a machine that was asleep finds no worker frozen
 _waiting: list["WorkerProcess"] = []
 
 
@@ -41,14 +43,23 @@ class WorkerProcess:
         """Hand over the job; where the process has died already, `wait` says so."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps({**job, "answer": self._answer}).encode() + b"\n")
+            paths = {"answer": self._path(ANSWER), "pulse": self._path(PULSE)}
+            self._process.stdin.write(json.dumps({**job, **paths}).encode() + b"\n")
             self._process.stdin.flush()
 
     def wait(self) -> dict[str, Any]:
-        """Return the answer once the process has ended, or under `died` how it ended without one."""
-        code = self._process.wait()
-        if os.path.exists(self._answer):
-            return dict(json.loads(Path(self._answer).read_text()))
+        """Return the answer once the process has ended, or under `died` how it ended without one; a frozen one is killed."""
+        seen, looks = 0, 0
+        while (code := self._ended_within(LOOK_EVERY_S)) is None and looks < MOST_LOOKS:
+            pulse = self._pulse()
+            looks = looks + 1 if pulse and pulse == seen else 0
+            seen = pulse
+        if code is None:
+            self._process.kill()
+            return {"frozen": MOST_LOOKS * LOOK_EVERY_S}
+        answer = Path(self._path(ANSWER))
+        if answer.exists():
+            return dict(json.loads(answer.read_text()))
         return {"died": code, "said": self._early_log.read_text(errors="replace")}
 
     def end(self) -> None:
@@ -60,9 +71,21 @@ class WorkerProcess:
             self._process.stdin.close()
         self._folder.cleanup()
 
-    @property
-    def _answer(self) -> str:
-        return os.path.join(self._folder.name, ANSWER)
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder.name, name)
+
+    def _ended_within(self, seconds: float) -> int | None:
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def _pulse(self) -> int:
+        """Return when the process last touched its file, in nanoseconds; 0 before its first time."""
+        try:
+            return os.stat(self._path(PULSE)).st_mtime_ns
+        except FileNotFoundError:
+            return 0
 
 
 def num_workers_of(run_file: Mapping[str, Any]) -> object:

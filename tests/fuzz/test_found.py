@@ -80,9 +80,6 @@ SWEEP = [
 ]
 RUN = [
     (targets.CALIBRATE, "run/predictions/holdout.parquet", half),
-    (targets.REPORT, "run/metrics.jsonl", line(0, b"3")),
-    (targets.REPORT, "run/metrics.jsonl", line(1, b'{"kind": "step"}')),
-    (targets.REPORT, "run/metrics.jsonl", line(1, b"\xff")),
     (targets.REPORT, "run/calibration.json", keys("reason", to=[1])),
     (targets.REPORT, "run/calibration.json", half),
     (targets.REPORT, "run/run.yaml", whole(b"model: {head: 3}")),
@@ -91,8 +88,6 @@ RUN = [
     (targets.GO_ON, "started/run.json", whole(b"3")),
     (targets.GO_ON, "started/run.json", keys("identity", to=None)),
     (targets.GO_ON, "started/run.json", half),
-    (targets.GO_ON, "started/metrics.jsonl", line(0, b"3")),
-    (targets.GO_ON, "started/metrics.jsonl", line(1, b'{"kind": ')),
     (targets.TRAIN, "run.yaml", whole(b'extends: "\\0"')),
 ]
 BUNDLE = [

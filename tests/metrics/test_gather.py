@@ -1,18 +1,16 @@
 """Rows of 1, 2 and 3 ranks gathered over gloo: the same numbers to the last bit, and one error on every rank."""
 
-import multiprocessing
-
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from rayprob.errors import MetricError
 from rayprob.metrics import gather
 from rayprob.metrics.counting import count_metrics, label_sets
 from rayprob.metrics.gather import gather_rows, sharded_average_precision
 from rayprob.metrics.ranking import average_precision
+from tests.ranks import run_ranks
 
 ROWS, LABELS = 103, 37
 
@@ -96,9 +94,7 @@ def on_rank(rank, folder):
 def found(tmp_path_factory):
     """Files with what every rank of 1, 2 and 3 found, the arrays going in many small chunks and blocks of labels."""
     folder = tmp_path_factory.mktemp("ranks")
-    # One process imports torch and the ranks are forked from it: three fresh interpreters take three times as long.
-    multiprocessing.set_forkserver_preload(["torch.distributed", __name__])
-    mp.start_processes(on_rank, (str(folder),), nprocs=3, start_method="forkserver")
+    run_ranks(on_rank, 3, str(folder))
     return folder
 
 

@@ -149,8 +149,8 @@ def test_model_files_are_checked_when_they_are_read() -> None:
             {"head": {"attention": 0.3}},
             "head.attention 0.3 looks at every place, but pooling gap leaves none; set pooling: places",
         ),
-        ({"weights_part": "features"}, "weights_part features is for the path of a bundle; weights is None"),
-        ({"weights_part": "backbone", "weights": "DEFAULT"}, "weights_part backbone is for the path of a bundle"),
+        ({"weights_part": "features"}, "weights_part features is for the path of a file or bundle; weights is null"),
+        ({"weights_part": "backbone", "weights": "DEFAULT"}, "weights_part backbone is for the path of a file or bundle"),
     ):
         with pytest.raises(SpecError, match=message):
             ModelSpec.parse(keys)

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from rayprob.errors import NonFiniteLoss
@@ -24,7 +22,7 @@ from rayprob.train.meter import Meter
 from rayprob.train.optimizer import clip_gradients
 from rayprob.train.run import Run
 from rayprob.train.state import list_checkpoints
-from tests.train.test_loop import assert_equal_states, free_port
+from tests.train.test_loop import assert_equal_states, spawn_ranks
 
 CPU = torch.device("cpu")
 MakeRun = Callable[..., Run]
@@ -114,9 +112,8 @@ def test_the_last_checkpoint_of_a_run_that_diverges_is_the_one_before(
     assert all(tensor.isfinite().all() for tensor in list_checkpoints(run.run_folder)[-1].load()["classifier"].values())
 
 
-def _diverging_rank(rank: int, run: dict[str, Any], port: int) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def _diverging_rank(rank: int, world_size: int, run: dict[str, Any], meeting: str) -> None:
+    dist.init_process_group("gloo", meeting, rank=rank, world_size=world_size)
     job = prepare(Run.model_validate(run), Place(rank, 2, 2), CPU)
     if rank == 1:
         job.loss = lambda outputs, *rest: outputs["logits"].sum(1) * float("inf")
@@ -130,7 +127,7 @@ def _diverging_rank(rank: int, run: dict[str, Any], port: int) -> None:
 
 def test_all_ranks_refuse_a_step_that_one_of_them_finds_broken(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    mp.spawn(_diverging_rank, (run.model_dump(mode="json"), free_port()), nprocs=2)
+    spawn_ranks(_diverging_rank, 2, run)
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     assert "from 8 sample(s)" in first

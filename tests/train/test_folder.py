@@ -106,7 +106,7 @@ def test_a_damaged_note_of_a_failure_is_still_a_failure(tmp_path: Path, content:
 @pytest.mark.parametrize("content", [b"name: [", b"\xff\xfe", b"a: &a [*a"])
 def test_a_damaged_run_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.yaml").write_bytes(content)
-    with pytest.raises(RayprobError, match=r"run.yaml is not YAML"):
+    with pytest.raises(RayprobError, match=r"run.yaml (is not valid YAML: line 1|has 1 fault:\n.*expected a mapping)"):
         folder.open_run(str(tmp_path))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rayprob.errors import NonFiniteLoss, RunError
-from rayprob.train import here
+from rayprob.train import here, ready
 from rayprob.train.history import read_history
 from rayprob.train.launch import launch
 from rayprob.train.loop import Outcome
@@ -104,3 +104,23 @@ def test_what_a_run_cannot_start_with_leaves_no_claim(
     with pytest.raises(RunError, match="RAY_ADDRESS=no port is no address of a cluster"):
         launch(run)
     assert not list((tmp_path / "run").glob("*"))
+
+
+def test_a_frozen_process_is_killed_and_said_to_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ready, "MOST_LOOKS", 2)
+    monkeypatch.setattr(ready, "LOOK_EVERY_S", 0.01)
+    worker = ready.WorkerProcess()  # stays at its imports, and is killed there
+    pulse = Path(worker._folder.name, ready.PULSE)
+    pulse.touch()
+    assert worker.wait() == {"frozen": 0.02}
+    worker.end()
+
+
+def test_a_process_without_a_pulse_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready, "MOST_LOOKS", 2)
+    monkeypatch.setattr(ready, "LOOK_EVERY_S", 0.01)
+    worker = ready.WorkerProcess()
+    stopped = threading.Timer(0.5, worker._process.kill)
+    stopped.start()
+    assert worker.wait()["died"] == -signal.SIGKILL
+    worker.end()

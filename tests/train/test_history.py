@@ -53,6 +53,15 @@ def write(folder: Path, start: int, *steps: int) -> None:
     history.close()
 
 
+@pytest.mark.parametrize("line", [b"3", b'{"kind": "step"}', b'{"kind": ', b"\xff", b"null"])
+def test_a_line_that_no_run_writes_is_left_out_by_number(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: bytes) -> None:
+    write(tmp_path, 0, 1, 2)
+    first, second, _ = (tmp_path / FILE).read_bytes().split(b"\n")
+    (tmp_path / FILE).write_bytes(b"\n".join([first, line, second, b""]))
+    assert [row["step"] for row in read_history(str(tmp_path))] == [1, 2]
+    assert "metrics.jsonl: 1 damaged line(s) are left out, beginning with line 2" in caplog.text
+
+
 def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path) -> None:
     write(tmp_path, 0, 1, 2, 3)
     write(tmp_path, 2, 3, 4)

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
 import tempfile
@@ -16,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from rayprob import storage
 from rayprob.bundle import Bundle
@@ -31,6 +29,7 @@ from rayprob.train.loop import Outcome, fit
 from rayprob.train.run import Run
 from rayprob.train.state import latest, list_checkpoints
 from tests.loader.s3 import ask_once, serve
+from tests.ranks import run_ranks
 
 CPU = torch.device("cpu")
 MakeRun = Callable[..., Run]
@@ -248,14 +247,9 @@ def _rank(rank: int, world_size: int, run: dict[str, Any], meeting: str) -> None
 
 
 def spawn_ranks(target: Callable[..., None], world_size: int, run: Run, *arguments: int) -> None:
-    """Run `target` in a process per rank; they meet in a file, which cannot be taken as a port can.
-
-    Each is a fork of a server that imports torch and this module once, instead of seconds in every rank.
-    """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", __name__])
+    """Run `target` in a process per rank; they meet in a file, which cannot be taken as a port can."""
     with tempfile.TemporaryDirectory() as folder:
-        given = (world_size, run.model_dump(mode="json"), f"file://{folder}/meeting", *arguments)
-        mp.start_processes(target, given, nprocs=world_size, start_method="forkserver")
+        run_ranks(target, world_size, world_size, run.model_dump(mode="json"), f"file://{folder}/meeting", *arguments)
 
 
 def test_two_ranks_see_the_losses_and_predictions_of_one(finished: Run, make_run: MakeRun, tmp_path: Path) -> None:
