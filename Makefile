@@ -1,12 +1,13 @@
 # make demo    scenes -> shards -> train -> evaluate -> calibrate -> report on this machine, in ./demo
 # make test    all tests          make lint    ruff and mypy          make repeat-tests    all tests, ten times
+# make test-slow    what takes minutes: every verb by the command line on tiny data, a step of the paper's network
 # make bench   every benchmark, ratios measured side by side
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test repeat-tests lint format bench clean
+.PHONY: demo test test-slow repeat-tests lint format bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV): about 6 GB, a few minutes the first time"
@@ -46,6 +47,10 @@ bench: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# Every verb by the command line, one after the other; a step of the paper's network.
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
 
 # Ten runs of the suite, the first five beside two busy loops; every one must pass.
 repeat-tests: $(VENV)/.installed

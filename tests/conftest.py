@@ -35,7 +35,7 @@ RAY = {
     "cluster/test_ports.py": "ray-1",
 }
 # The files that take longest start first; the short ones fill up the other workers.
-FIRST = (*RAY, "end_to_end/test_all_verbs.py", "train/test_loop.py", "end_to_end/test_run_files.py", "cluster/test_aws.py")
+FIRST = (*RAY, "train/test_loop.py", "cluster/test_aws.py", "fuzz/test_fuzz.py", "models/test_backbones.py")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -59,7 +59,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is only for those who ask for it by name, and put the longest files first."""
-    for marker in ("rehearsal", "fuzz"):
+    for marker in ("rehearsal", "fuzz", "slow"):
         if marker not in config.option.markexpr:
             items[:] = [item for item in items if item.get_closest_marker(marker) is None]
     items.sort(key=lambda item: FIRST.index(_file(item.nodeid)) if _file(item.nodeid) in FIRST else len(FIRST))

@@ -60,6 +60,7 @@ def test_a_file_of_0_1_and_what_0_1_wrote_of_it_keep_their_meaning(path: Path, t
         assert yaml.safe_load(read.to_yaml()) == yaml.safe_load(written)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_papers_network_takes_an_optimizer_step_on_real_images(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,21 +1,29 @@
 """One worker on this machine: when it is started again, when not, and that no Ray is needed."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from typer.testing import CliRunner
 
+from rayprob.cli import app
 from rayprob.errors import NonFiniteLoss, RunError
+from rayprob.loader.order import Place
 from rayprob.train import here, ready
 from rayprob.train.history import read_history
 from rayprob.train.launch import launch
-from rayprob.train.loop import Outcome
+from rayprob.train.loop import Outcome, fit
 from rayprob.train.placing import Workers
 from rayprob.train.run import Run
+from rayprob.train.state import latest, list_checkpoints
 from tests.train.test_launch import STEPS, assert_bit_identical, losses, small, wait_for_step
 
 MakeRun = Callable[..., Run]
@@ -92,6 +100,40 @@ def test_a_killed_worker_starts_again_from_its_checkpoint_and_ends_bit_identical
     assert 20 <= starts[1] <= STEPS
     assert losses(undisturbed) == losses(killed)
     assert_bit_identical(undisturbed, killed)
+
+
+def rayprob(*arguments: str) -> str:
+    """Return what a command prints that succeeds; it runs in this process."""
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_ctrl_c_saves_and_the_same_command_ends_bit_identical(make_run: MakeRun, tmp_path: Path) -> None:
+    undisturbed = small(make_run, tmp_path / "one", stream={"global_batch": 16, "lanes": 4, "loader_workers": 1})
+    os.makedirs(undisturbed.run_folder)
+    fit(undisturbed, Place(), torch.device("cpu"))
+    run = small(make_run, tmp_path / "two", stream={"global_batch": 16, "lanes": 4, "loader_workers": 1})
+    path = tmp_path / "run.yaml"
+    path.write_text(run.to_yaml())
+    arguments = ["train", str(path), "--set", "placement.cpus_per_worker=1"]
+    command = [sys.executable, "-m", "rayprob", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    wait_for_step(run, 3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group hears it
+    first, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, first
+    assert "saving at the next step" in first
+    assert "saved; the same command continues from there" in first
+    stopped_at = latest(list_checkpoints(run.run_folder))
+    assert stopped_at
+    assert 3 <= stopped_at.step < STEPS
+    second = rayprob(*arguments)
+    assert f"resuming from step {stopped_at.step}" in second
+    assert f"finished at step {STEPS}" in second
+    assert_bit_identical(undisturbed, run)
+    assert "this run is already finished" in rayprob(*arguments)
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["rayprob"]
 
 
 def test_what_a_run_cannot_start_with_leaves_no_claim(

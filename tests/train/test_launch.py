@@ -1,10 +1,7 @@
 """Runs on Ray: two workers against one, a killed worker, Ctrl-C, and what is refused before a worker starts."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,9 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from rayprob.cli import app
 from rayprob.errors import NonFiniteLoss, RunError, SpecError
 from rayprob.loader.order import Place
 from rayprob.train.history import read_history
@@ -111,41 +106,6 @@ def test_a_world_size_that_does_not_divide_the_lanes_is_refused(ray_here: None, 
         SpecError, match=r"placement.num_workers 2 does not divide stream.lanes 5; set placement.num_workers to 1"
     ):
         launch(run)
-
-
-def rayprob(*arguments: str) -> str:
-    """Return what a command prints that succeeds; it runs in this process, on the Ray of this module."""
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-@pytest.mark.ray
-def test_ctrl_c_saves_and_the_same_command_ends_bit_identical(ray_here: None, make_run: MakeRun, tmp_path: Path) -> None:
-    undisturbed = small(make_run, tmp_path / "one", stream={"global_batch": 16, "lanes": 4, "loader_workers": 1})
-    os.makedirs(undisturbed.run_folder)
-    fit(undisturbed, Place(), torch.device("cpu"))
-    run = small(make_run, tmp_path / "two", stream={"global_batch": 16, "lanes": 4, "loader_workers": 1})
-    path = tmp_path / "run.yaml"
-    path.write_text(run.to_yaml())
-    arguments = ["train", str(path), "--set", "placement.cpus_per_worker=1"]
-    command = [sys.executable, "-m", "rayprob", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    wait_for_step(run, 3)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group hears it
-    first, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, first
-    assert "saving at the next step" in first
-    assert "saved; the same command continues from there" in first
-    stopped_at = latest(list_checkpoints(run.run_folder))
-    assert stopped_at
-    assert 3 <= stopped_at.step < STEPS
-    second = rayprob(*arguments)
-    assert f"resuming from step {stopped_at.step}" in second
-    assert f"finished at step {STEPS}" in second
-    assert_bit_identical(undisturbed, run)
-    assert "this run is already finished" in rayprob(*arguments)
-    assert json.loads((tmp_path / "two" / "run.json").read_text())["rayprob"]
 
 
 def test_a_relative_folder_inside_a_job_is_refused(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,8 @@
-"""Every verb by the command line on tiny data, each on what the one before left; then every verb with a mistake."""
+"""Every verb by the command line on tiny data, each on what the one before left."""
 
 import json
 import math
 import os
-import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,33 +14,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from rayprob.cli import main
+from tests.end_to_end.verbs import here, write_files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SPLITS = {
-    split: {"images": f"scenes/{split}2014", "annotations": f"scenes/annotations/instances_{split}2014.json"}
-    for split in ("train", "val")
-}
-RECIPE = {"name": "tiny", "target": "shards", "splits": SPLITS, "holdout": {"fraction": 0.3}, "max_shard_samples": 20}
-RUN = {
-    "name": "tiny",
-    "folder": "run",
-    "data": {"root": "shards"},
-    "stream": {"global_batch": 16, "lanes": 2, "loader_workers": 0},
-    "transforms": {"train": {"name": "paper", "size_px": 32}, "evaluate": {"name": "resize", "size_px": 32}},
-    "model": {"backbone": "timm/test_resnet"},
-    "optimizer": {"name": "adamw", "lr": 3e-3},
-    "duration": {"steps": 8},
-    "evaluation": {"every": {"steps": 4}, "micro_batch": 20},
-    "placement": {"num_workers": 1, "use_gpu": False, "cpus_per_worker": 1},
-}
-SEARCH = {"metric": "mAP", "trials": 2, "default": False, "space": {"optimizer.lr": {"grid": [1e-3, 1e-2]}}}
-FILES = {
-    "recipe": RECIPE,
-    "run": RUN,
-    "sweep": {"extends": "run.yaml", "name": "tiny-sweep", "folder": "sweep", "search": SEARCH},
-    "thresholds": {"thresholds": {"run": "run", "folds": 2, "bootstrap": 20}},
-}
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)
@@ -74,8 +49,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A folder with the four files of a user, and nothing built."""
     place = Place(tmp_path_factory.mktemp("verbs"))
-    for name, value in FILES.items():
-        (place.folder / f"{name}.yaml").write_text(yaml.safe_dump(value))
+    write_files(place.folder)
     return place
 
 
@@ -133,7 +107,7 @@ def test_train(place: Place, trained: str, monkeypatch: pytest.MonkeyPatch, caps
     assert [row["step"] for row in rows if row["kind"] == "evaluation"] == [4, 8]
     assert all(map(math.isfinite, numbers([row["loss"] for row in rows if row["kind"] == "step"])))
     assert (place.folder / "run" / "bundle" / "bundle.json").is_file()
-    said = here(place, monkeypatch, capsys, "train", "run.yaml")
+    said = here(place.folder, monkeypatch, capsys, "train", "run.yaml")
     assert (said.code, "finished" in said.output) == (0, True)
 
 
@@ -169,7 +143,7 @@ def test_predict_as_a_table(
     marginals = [number for row in table["marginals"].to_pylist() for number in numbers(row)]
     assert len(marginals) == 28 * 6
     assert all(0 <= number <= 1 for number in marginals)
-    said = here(place, monkeypatch, capsys, "predict", "run", "shards", "--parquet", "val.parquet")
+    said = here(place.folder, monkeypatch, capsys, "predict", "run", "shards", "--parquet", "val.parquet")
     assert (said.code, "already there" in said.output) == (0, True)
 
 
@@ -205,7 +179,7 @@ def test_tune_searches_and_says_that_it_has_finished(
     assert yaml.safe_load((place.folder / "sweep" / "best.yaml").read_text())["optimizer"]["lr"] in (1e-3, 1e-2)
     assert (place.folder / "sweep" / "report.html").is_file()
     ledger = (place.folder / "sweep" / "ledger.jsonl").read_bytes()
-    assert here(place, monkeypatch, capsys, "tune", "sweep.yaml").code == 0
+    assert here(place.folder, monkeypatch, capsys, "tune", "sweep.yaml").code == 0
     assert (place.folder / "sweep" / "ledger.jsonl").read_bytes() == ledger
 
 
@@ -225,109 +199,3 @@ def test_doctor(place: Place) -> None:
     said = json.loads(place.rayprob("doctor", "--json"))
     assert said["is_fit"]
     assert {"python", "ray"} <= {finding["check"] for finding in said["findings"]}
-
-
-@dataclass(frozen=True)
-class Said:
-    """How a command ended in this process, and what it wrote."""
-
-    code: int | str | None
-    output: str
-    errors: str
-
-
-def here(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> Said:
-    """Run a command in this process, which saves the seconds that a new one takes to import torch."""
-    monkeypatch.chdir(place.folder)
-    monkeypatch.setattr(sys, "argv", ["rayprob", *arguments])
-    capsys.readouterr()
-    code: int | str | None = 0
-    try:
-        main()
-    except SystemExit as ending:
-        code = ending.code or 0
-    return Said(code, *capsys.readouterr())
-
-
-MISSING = [
-    "verify missing",
-    "inspect missing",
-    "shard missing.yaml",
-    "train missing.yaml",
-    "lr-find missing.yaml",
-    "tune missing.yaml",
-    "refit missing",
-    "evaluate missing",
-    "calibrate missing",
-    "predict missing photo.jpg",
-    "export missing --onnx x.onnx",
-    "report missing",
-    "submit missing.yaml",
-]
-WRONG = [
-    "scenes text.txt",
-    "verify text.txt",
-    "inspect text.txt",
-    "shard text.txt",
-    "shard run.yaml",
-    "train text.txt",
-    "train recipe.yaml",
-    "lr-find text.txt",
-    "lr-find recipe.yaml",
-    "tune text.txt",
-    "tune run.yaml",
-    "refit text.txt",
-    "evaluate text.txt",
-    "calibrate text.txt",
-    "predict text.txt photo.jpg",
-    "export text.txt --onnx x.onnx",
-    "report text.txt",
-    "submit text.txt",
-]
-MISTYPED = [
-    "shard recipe.yaml --set taget=x",
-    "train run.yaml --set optimizer.rl=1",
-    "lr-find run.yaml --set optimizer.rl=1",
-    "tune sweep.yaml --set search.trails=1",
-    "tune thresholds.yaml --set thresholds.fold=2",
-    "refit run --set head.componets=2",
-    "submit run.yaml --set optimizer.rl=1",
-    *(f"{verb} --mistyped" for verb in ("scenes", "verify", "inspect", "evaluate", "calibrate", "predict", "export", "report")),
-    *(f"{verb} --mistyped" for verb in ("shard", "train", "lr-find", "tune", "refit", "submit", "doctor")),
-    "trian",
-]
-# Each with what its message must name.
-MISTAKES = [
-    *((command, "missing") for command in MISSING),
-    *((command, command.split()[1]) for command in WRONG),
-    *((command, re.split(r"[. ]", command.partition("=")[0])[-1]) for command in MISTYPED),
-]
-
-
-@pytest.fixture
-def mistaken(tmp_path: Path, place: Place) -> Place:
-    """A folder with a user's files, one of which is not what its place asks for, and no data."""
-    for path in place.folder.glob("*.yaml"):
-        shutil.copy(path, tmp_path)
-    (tmp_path / "text.txt").write_text("hello\n: [")
-    Image.new("RGB", (40, 30)).save(tmp_path / "photo.jpg")
-    return Place(tmp_path)
-
-
-@pytest.mark.parametrize(("command", "named"), MISTAKES)
-def test_a_mistake_is_one_error_and_changes_nothing(
-    mistaken: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, named: str
-) -> None:
-    before = {path: path.read_bytes() for path in mistaken.folder.iterdir()}
-    said = here(mistaken, monkeypatch, capsys, *command.split())
-    assert said.code in (1, 2), said
-    assert said.output.strip() == ""
-    first, *more = [line for line in said.errors.splitlines() if line.strip()]
-    if said.code == 1:
-        assert first.startswith("error: ")
-        assert not [line for line in more if not line.startswith("  ")]  # each fault of a file is a line of its own
-    else:
-        assert first.startswith("Usage: ")
-        assert len([line for line in more if line.startswith("Error: ")]) == 1
-    assert named in said.errors
-    assert {path: path.read_bytes() for path in mistaken.folder.iterdir()} == before
