@@ -47,14 +47,24 @@ def sweep_file(
     return file
 
 
-def start(file: Path, *options: str) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    """Where a Ray runs that all sweeps of this module join, one after the other."""
+    command = [sys.executable, "-m", "tests.sweep.cluster"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    yield process.stdout.readline().strip()
+    process.communicate(timeout=LIMIT_S)
+
+
+def start(file: Path, ray_address: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "rayprob", "tune", str(file), *options],
+        [sys.executable, "-m", "rayprob", "tune", str(file)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", "RAY_ADDRESS": ray_address},
     )
 
 
@@ -98,20 +108,20 @@ def ends(folder: Path) -> list[tuple[int, str]]:
 
 
 @pytest.fixture(scope="module")
-def alone(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def alone(ray_address: str, make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of an undisturbed sweep of two slow trials and one that fails, and what it printed."""
     tmp_path = tmp_path_factory.mktemp("alone")
-    text = finish(start(sweep_file(make_run, tmp_path, steps=SLOW)))
+    text = finish(start(sweep_file(make_run, tmp_path, steps=SLOW), ray_address))
     return tmp_path / "sweep", text
 
 
 @pytest.fixture
-def disturbed(make_run: MakeRun, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def disturbed(ray_address: str, make_run: MakeRun, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     """Starts the sweep of `alone` in `tmp_path/sweep`, as often as it is called; none is left after the test."""
     file, children = sweep_file(make_run, tmp_path, steps=SLOW), []
 
     def start_again() -> subprocess.Popen[str]:
-        children.append(start(file))
+        children.append(start(file, ray_address))
         return children[-1]
 
     yield start_again
@@ -207,9 +217,10 @@ def test_ctrl_c_then_a_killed_driver_then_a_killed_trial_lose_nothing_and_repeat
 
 
 @pytest.mark.ray
-def test_a_trial_of_two_workers_trains_under_ray_train(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_trial_of_two_workers_trains_under_ray_train(ray_address: str, make_run: MakeRun, tmp_path: Path) -> None:
     placement = {"num_workers": 2, "cpus_per_worker": 1, "use_gpu": False}
-    finish(start(sweep_file(make_run, tmp_path, placement=placement, space={"optimizer.lr": {"grid": [1e-3]}})))
+    file = sweep_file(make_run, tmp_path, placement=placement, space={"optimizer.lr": {"grid": [1e-3]}})
+    finish(start(file, ray_address))
     assert ends(tmp_path / "sweep") == [(0, "finished")]
     assert [row["world_size"] for row in starts(tmp_path / "sweep", 0)] == [2]
 
