@@ -86,12 +86,10 @@ def show_summary(console: Console, summary: build.Summary) -> None:
         gone_on = f"; {summary.shards_continued:,} shards were done before" if summary.shards_continued else ""
         written = f"  wrote {summary.images_written:,} images in {summary.writing_s:.1f} s, {speed:,.0f} images/s"
         show_line(console, f"{written} ({summary.elapsed_s:.1f} s with reading annotations and starting Ray){gone_on}")
-    if facts["rejected"]:
-        show_line(console, f"  rejected {facts['rejected']:,} images, listed in {summary.root.rstrip('/')}/rejected.jsonl")
-    if facts["sizes_corrected"]:
-        show_line(
-            console, f"  {facts['sizes_corrected']:,} images have another size than declared; the manifest holds the real one"
-        )
+    if num_rejected := facts.get("rejected", 0):
+        show_line(console, f"  rejected {num_rejected:,} images, listed in {summary.root.rstrip('/')}/rejected.jsonl")
+    if num_corrected := facts.get("sizes_corrected", 0):
+        show_line(console, f"  {num_corrected:,} images have another size than declared; the manifest holds the real one")
     _show_rotated(console, facts.get("exif_rotated"))
     show_line(console, f"next: rayprob inspect {summary.root}    rayprob verify {summary.root}    rayprob train RUN.yaml")
 

@@ -108,9 +108,11 @@ class Table:
 
     def _widths(self, room: int) -> list[int]:
         """Return the width of each column: the widest shrink first, and none below its least."""
-        widths = [column.natural for column in self._columns]
+        least = [column.least for column in self._columns]
+        # No column gets more than the room for all, which spares one with a text of thousands of letters as many steps.
+        widths = [max(low, min(column.natural, room)) for low, column in zip(least, self._columns, strict=True)]
         while sum(widths) > room:
-            spare = [place for place, column in enumerate(self._columns) if widths[place] > column.least]
+            spare = [place for place, low in enumerate(least) if widths[place] > low]
             if not spare:
                 break
             widths[max(spare, key=lambda place: widths[place])] -= 1

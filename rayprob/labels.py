@@ -105,7 +105,7 @@ class LabelSpace:
         """Rebuild a label space from `to_dict`. Raises LabelError where a part is missing."""
         try:
             return cls(tuple(map(str, value["names"])), tuple(map(int, value["category_ids"])))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise LabelError(f"a label space needs lists 'names' and 'category_ids', found {value!r:.200}") from error
 
     def require_same(self, other: "LabelSpace", ours: str, theirs: str) -> None:

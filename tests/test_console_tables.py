@@ -11,6 +11,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from rayprob import console_table
 from rayprob.calibrate.calibrate import CalibrationReport
 from rayprob.calibrate.comparison import Comparison, SetNumbers
 from rayprob.calibrate.crossfit import CalibrateSpec
@@ -201,6 +202,18 @@ def test_a_table_whose_numbers_alone_are_wider_than_the_terminal_shows_them_all(
     table.row("x" * 60, *(f"123,456,78{place}" for place in range(6)), Bar(1.0))
     text = printed(lambda console: show_table(console, table), 40)
     assert all(f"123,456,78{place}" in text for place in range(6))
+
+
+def test_a_name_of_thousands_of_letters_measures_each_cell_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table()
+    table.name("label")
+    table.name("another")
+    for place in range(40):
+        table.row("x" * 5_000, str(place))
+    measured = []
+    monkeypatch.setattr(console_table, "cell_len", lambda text: measured.append(text) or len(text))
+    assert table._widths(80) == [78, 2]
+    assert len(measured) <= 4 * 42
 
 
 def test_a_bar_keeps_its_share_where_there_is_less_room() -> None:

@@ -1,5 +1,6 @@
 """Floor 0: labels, specs, storage, choose, seeds."""
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +54,12 @@ def test_different_label_spaces_name_the_first_difference() -> None:
     with pytest.raises(LabelError, match=r"column 1 is 'dog' \(id 2\) against 'cow' \(id 2\)"):
         ours.require_same(theirs, "the weights", "the dataset")
     ours.require_same(LabelSpace.from_dict(ours.to_dict()), "the weights", "the dataset")
+
+
+@pytest.mark.parametrize("ids", ["[1e999]", "[NaN]", '["one"]', "3", "null"])
+def test_category_ids_that_are_no_integers_are_named(ids: str) -> None:
+    with pytest.raises(LabelError, match="a label space needs lists 'names' and 'category_ids', found"):
+        LabelSpace.from_dict({"names": ["cat"], "category_ids": json.loads(ids)})
 
 
 @given(st.lists(st.sets(st.integers(0, 6)), max_size=8))

@@ -114,7 +114,7 @@ def open_holdout(folder: str, bundle: Bundle) -> Predictions:
             f"{path} has {num_stated} sample(s) with a known label, calibration needs {MIN_HOLDOUT} at least and hundreds to "
             "be worth it; make a larger holdout: holdout.fraction in the recipe"
         )
-    return holdout
+    return replace(holdout, facts={"split": split, **holdout.facts})
 
 
 def holdout_split(bundle: Bundle) -> str:
@@ -138,7 +138,7 @@ def calibrated(bundle: Bundle, fit: CrossFit, holdout: Predictions) -> Bundle:
     """Return the bundle with all that was fitted, and where it came from."""
     origin = {
         "method": fit.choice.calibrator.name,
-        "split": holdout.facts.get("split", holdout_split(bundle)),
+        "split": holdout.facts["split"],
         "num_samples": len(holdout),
     }
     return replace(
@@ -216,7 +216,7 @@ def _coverage_notes(holdout: Predictions, spec: CalibrateSpec) -> list[str]:
     if spec.known_rate is None:
         return [
             f"{share}: guarantees cover the labels stated present, not those unknown; where labels are missing at random, "
-            "--known-rate R, the share stated of labels present, makes them cover all"
+            "pass --known-rate R (the share of present labels that is stated) to cover all labels"
         ]
     return [
         f"{share}: guarantees cover all labels, provided that each label present is stated with probability "

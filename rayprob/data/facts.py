@@ -41,6 +41,9 @@ class DatasetFacts(Shape):
     manifest: _ManifestParts | None = None
     manifest_sha256: str | None = None
     label_counts: dict[str, _Counts] = Field(default={})
+    rejected: Count = 0
+    sizes_corrected: Count = 0
+    exif_rotated: Count | None = None
 
 
 def read_facts(root: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Parts:
     @classmethod
     def stated(cls, root: str, shards: Shards, facts: Mapping[str, Any], num_labels: int | None = None) -> "Parts":
         """Return the parts that the facts of a dataset (dataset.json) state. Raises DatasetError where they do not fit."""
-        if "manifest" not in facts:
+        if facts.get("manifest") is None:
             sha256 = [facts.get("manifest_sha256")]
             return cls(root, shards, np.array([len(shards)]), sha256, is_one_file=True, num_labels=num_labels)
         ends_P = np.cumsum(facts["manifest"]["shards"], dtype=np.int64)

@@ -16,7 +16,6 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from rayprob import storage
 from rayprob.data.scene_drawing import MAX_SIDE_PX
 from rayprob.data.scene_files import CHUNK, DrawnImage, Job, annotations_of, draw_job, prepare_process
 from rayprob.data.scene_labels import SceneLabels
+from rayprob.documents import Count, Shape, read_json
 from rayprob.errors import RunError, SourceError, SpecError
 from rayprob.labels import COCO_80
 from rayprob.seeds import derive
@@ -60,16 +60,23 @@ class ScenesSpec(Spec):
         return SceneLabels.load().restricted(self.num_labels)
 
 
-@dataclass(frozen=True)
-class ScenesSummary:
+class ScenesSummary(Shape, frozen=True):
     """What a finished dataset holds; `drawn_images` counts the pictures that this call made."""
 
-    images: int
-    objects: int
+    images: Count
+    objects: Count
     labels_per_image: float
-    empty_images: int
-    drawn_images: int
+    empty_images: Count
+    drawn_images: Count
     elapsed_s: float
+
+
+class _State(Shape):
+    """What scenes.json states: what was asked for, and what is there once it is finished."""
+
+    format_version: int
+    spec: dict[str, Any]
+    summary: ScenesSummary | None
 
 
 def generate_scenes(
@@ -113,7 +120,7 @@ def claim(folder: Path, spec: ScenesSpec) -> ScenesSummary | None:
                 "give those options again, give another folder, or delete this one"
             )
         if state["summary"] is not None and all(path.exists() for path in _last_files(folder)):
-            return ScenesSummary(**state["summary"] | {"drawn_images": 0})
+            return ScenesSummary.model_validate(state["summary"] | {"drawn_images": 0})
     for leftover in folder.glob("*/*.tmp"):
         leftover.unlink(missing_ok=True)
     _write_state(folder, spec, None)
@@ -126,18 +133,14 @@ def _read_state(folder: Path) -> dict[str, Any] | None:
     path = folder / STATE_FILE
     if not path.exists():
         return None
-    try:
-        state = json.loads(path.read_text())
-        return {key: state[key] for key in ("format_version", "spec", "summary")}
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise SourceError(f"{path} cannot be read ({error!r}); delete {folder} or give another folder") from error
+    return read_json(str(path), _State, error=SourceError, remedy=f"delete {folder} or give another folder")
 
 
 def _write_state(folder: Path, spec: ScenesSpec, summary: ScenesSummary | None) -> None:
     state = {
         "format_version": FORMAT_VERSION,
         "spec": spec.model_dump(),
-        "summary": None if summary is None else asdict(summary),
+        "summary": None if summary is None else summary.model_dump(),
     }
     storage.write_text(str(folder / STATE_FILE), json.dumps(state, indent=1) + "\n")
 

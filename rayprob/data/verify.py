@@ -1,7 +1,6 @@
 """Every byte of a built dataset read again, and held against what its files say about one another."""
 
 import hashlib
-import json
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from rayprob.data.facts import read_facts, read_label_space
 from rayprob.data.parts import Parts
 from rayprob.data.shard_list import REMEDY, Shards
 from rayprob.data.tar import RECORD_BYTES
+from rayprob.documents import Shape, parse_json, require_shape
 from rayprob.errors import DatasetError, LabelError, StorageError
 from rayprob.labels import LabelSpace
 from rayprob.tables import parse_table, require_schema
@@ -35,6 +35,16 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.file}: {self.what}"
+
+
+class _Beside(Shape):
+    """What the JSON beside an image states of it."""
+
+    sample_id: int
+    height_px: int
+    width_px: int
+    labels: list[str]
+    unknown_labels: list[str]
 
 
 def verify(root: str, on_progress: Callable[[int, int], None] = lambda done, total: None) -> list[Fault]:
@@ -224,10 +234,10 @@ def _beside_faults(content: bytes, beside: Member | None, row: dict[str, Any], l
         yield f"has no {row['key']}.json"
         return
     try:
-        found = json.loads(_content(content, beside))
-        found = {key: found[key] for key in ("sample_id", "height_px", "width_px", "labels", "unknown_labels")}
-    except (ValueError, KeyError, TypeError) as error:
-        yield f"has a broken {beside.name}: {error!r}"
+        value = parse_json(_content(content, beside), beside.name, DatasetError, REMEDY)
+        found = require_shape(value, _Beside, beside.name, error=DatasetError, remedy=REMEDY)
+    except DatasetError as error:
+        yield f"has a broken {beside.name}: {error}"
         return
     stated = {key: row[key] for key in ("sample_id", "height_px", "width_px")}
     if label_space:

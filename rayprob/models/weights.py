@@ -192,7 +192,7 @@ def _labels_in(content: bytes, tensors: Mapping[str, Tensor], uri: str) -> Label
     try:
         if text is not None:
             return LabelSpace.from_dict(json.loads(text))
-    except (LabelError, ValueError, OverflowError, RecursionError) as error:
+    except (LabelError, ValueError, RecursionError) as error:
         raise ModelError(f"the labels that {uri} carries in its header are damaged ({error!s:.120}); copy it again") from error
     if {"backbone.mean", "backbone.std"} <= tensors.keys():
         raise ModelError(f"{uri} is a rayprob file whose labels are missing from its header; copy it again")
@@ -201,7 +201,7 @@ def _labels_in(content: bytes, tensors: Mapping[str, Tensor], uri: str) -> Label
 
 def _weight_files_in(folder: str) -> str:
     names = [name for name in storage.list_names(folder) if name.endswith(SUFFIXES)]
-    return ", ".join(names[:SHOWN]) or "it has none"
+    return ", ".join(names[:SHOWN]) or "there is no weight file in it"
 
 
 def _first(what: str, names: list[str]) -> str:

@@ -1,6 +1,7 @@
 """The jobs of a cluster, over Ray's job API: submit, follow, stop. What Ray raises becomes a RunError that says what to do."""
 
 import asyncio
+import http.client
 import logging
 import os
 import time
@@ -193,7 +194,7 @@ def _require_answer(address: str) -> None:
         urllib.request.urlopen(f"{address.rstrip('/')}/api/version", timeout=ANSWER_S).close()
     except urllib.error.HTTPError:
         return  # it answers; what Ray makes of that is reported
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise ConnectionError(str(error)) from error
 
 

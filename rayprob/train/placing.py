@@ -30,7 +30,7 @@ def place_workers(run: Run, resources: dict[str, float]) -> Workers:
     spec = run.placement
     is_joined = cluster_address() is not None
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
-    if is_joined and gpus == 0 and spec.use_gpu == "auto" and spec.num_workers == "auto":
+    if is_joined and gpus == 0 and spec.use_gpu is not False and spec.num_workers == "auto":
         raise RunError(
             f"the cluster has no GPU now ({cpus} CPUs), so auto cannot say how many workers to start; say it: "
             "--set placement.num_workers=N --set placement.use_gpu=true (or false)"

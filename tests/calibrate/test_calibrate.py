@@ -231,6 +231,17 @@ def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
         calibrate(f"{folder}/bundle", AUTO)
 
 
+def test_predictions_that_do_not_name_their_split_are_those_of_the_runs_holdout(tmp_path: Path) -> None:
+    holdout = predictions(60, "holdout", seed=1)
+    known_NL = np.random.default_rng(3).random(holdout.known_NL.shape) < 0.7
+    folder = write_run(tmp_path, replace(holdout, known_NL=known_NL, targets_NL=holdout.targets_NL & known_NL))
+    facts = {key: value for key, value in holdout.facts.items() if key != "split"}
+    path = f"{folder}/predictions/holdout.parquet"
+    replace(Predictions.read(path), facts=facts).write(path)
+    notes = calibrate(folder, SHARED).notes
+    assert any("of the labels of holdout are unknown" in note for note in notes)
+
+
 def test_a_bundle_of_unknown_origin_is_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path, facts={key: value for key, value in FACTS.items() if key != "run"})
     with pytest.raises(RunError, match=r"the bundle does not say on which split its run chose"):

@@ -94,6 +94,12 @@ def test_changed_labels_are_noticed_at_opening(dataset: Path) -> None:
         Dataset.open(str(dataset))
 
 
+def test_a_manifest_of_null_is_one_file(dataset: Path) -> None:
+    facts = json.loads((dataset / "dataset.json").read_text())
+    (dataset / "dataset.json").write_text(json.dumps(facts | {"manifest": None}))
+    assert len(Dataset.open(str(dataset)).split("train").targets()) == facts["splits"]["train"]
+
+
 def test_a_changed_manifest_is_noticed_at_opening(dataset: Path) -> None:
     table = pq.read_table(dataset / "manifest.parquet")
     pq.write_table(table.slice(1), dataset / "manifest.parquet")

@@ -215,10 +215,20 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == list("abcdefg")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"spec": {}}'])
-def test_a_broken_state_file_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "holds list, not a mapping"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"spec": {}}', "format_version: required, but missing"),
+        ('{"format_version": 1, "spec": "abc", "summary": null}', "spec: expected a mapping"),
+        ('{"format_version": 1, "spec": {}, "summary": {}}', "summary.images: required, but missing"),
+    ],
+)
+def test_a_broken_state_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "scenes.json").write_text(text)
-    with pytest.raises(SourceError, match=r"scenes\.json cannot be read .*; delete .* or give another folder"):
+    with pytest.raises(SourceError, match=rf"scenes\.json:? {message}.*; delete .* or give another folder"):
         generate_scenes(tmp_path, SMALL)
 
 

@@ -94,6 +94,18 @@ def test_shard_leaves_a_fault_of_the_source_to_the_front_door(source: Source) ->
     assert isinstance(run("shard", recipe_file(source)).exception, SourceError)
 
 
+def test_a_dataset_that_does_not_count_its_rejects_is_shown_and_a_count_that_is_text_is_named(source: Source) -> None:
+    source.build()
+    path = source.built / "dataset.json"
+    facts = json.loads(path.read_text())
+    counts = ("rejected", "sizes_corrected", "exif_rotated")
+    path.write_text(json.dumps({key: value for key, value in facts.items() if key not in counts}))
+    assert "already built" in run("shard", recipe_file(source)).output
+    for key in counts:
+        path.write_text(json.dumps(facts | {key: "many"}))
+        assert f"{key}: " in run("inspect", str(source.built)).output
+
+
 def test_verify_passes_a_sound_dataset_and_fails_a_damaged_one(source: Source) -> None:
     source.build()
     sound = run("verify", str(source.built))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rayprob.data.commit import data_fingerprint
 from rayprob.data.manifest import Dataset
-from rayprob.data.verify import read_members, verify
+from rayprob.data.verify import Member, _beside_faults, read_members, verify
 from rayprob.errors import DatasetError
 from tests.data.small_source import Source
 
@@ -209,6 +209,17 @@ def test_edited_labels_are_found(dataset: Path) -> None:
     assert any(fault.startswith("labels.json: a label space needs lists") for fault in faults(dataset))
     path.unlink()
     assert any(fault.startswith("labels.json: ") and "no file at" in fault for fault in faults(dataset))
+
+
+def test_json_beside_an_image_that_is_nested_too_deeply_is_a_fault(dataset: Path) -> None:
+    path = dataset / SHARD
+    content = path.read_bytes()
+    beside = next(member for member in read_members(content)[0] if member.name.endswith(".json"))
+    nested = content[: beside.offset_bytes] + b"[" * 100_000 + content[beside.offset_bytes + beside.size_bytes :]
+    row = {"sample_id": 1}
+    member = Member(beside.name, beside.offset_bytes, 100_000)
+    (fault,) = _beside_faults(nested, member, row, None)
+    assert fault.startswith(f"has a broken {beside.name}: {beside.name} is not JSON")
 
 
 def test_edited_counts_are_found(dataset: Path) -> None:

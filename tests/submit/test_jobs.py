@@ -1,5 +1,6 @@
 """A job followed to its end: logs that come again, lost connections, Ctrl-C, tokens; without Ray, by answers made up here."""
 
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -127,6 +128,20 @@ def test_a_cluster_that_is_starting_is_waited_for_a_while(monkeypatch: pytest.Mo
     client.starting = 9
     with pytest.raises(RunError, match=r"no node of the cluster at http://127.0.0.1:8265 takes jobs: .*dashboard_agent.log"):
         jobs.submit("true", "/tmp", "paper-3", {})
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:abc", "http://127.0.0.1:1:2", "http://", "http://[::1", "https://a b"])
+def test_an_address_that_is_none_is_an_error_in_words(address: str) -> None:
+    with pytest.raises(RunError, match=r"no Ray cluster answers at http.*; or give its --address"):
+        Jobs(address)
+
+
+def test_a_server_that_does_not_speak_http_is_no_cluster() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answering = threading.Thread(target=lambda: server.accept()[0].sendall(b"SSH-2.0-OpenSSH_9.6\r\n"), daemon=True)
+        answering.start()
+        with pytest.raises(RunError, match="no Ray cluster answers at http"):
+            Jobs(f"http://127.0.0.1:{server.getsockname()[1]}")
 
 
 @pytest.mark.parametrize(("state", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("STOPPED", 130)])
