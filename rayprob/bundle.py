@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from rayprob import storage
+from rayprob.documents import Shape, read_json, require_shape
 from rayprob.errors import BundleError, RayprobError
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
@@ -36,16 +37,19 @@ from rayprob.spec import fingerprint
 
 VERSION = 1
 DESCRIPTION_FILE, CALIBRATOR_FILE = "bundle.json", "calibrator.safetensors"
-KEYS: dict[str, tuple[type, ...]] = {
-    "model": (dict,),
-    "label_space": (dict,),
-    "transform": (dict,),
-    "calibrator": (str, type(None)),
-    "thresholds": (dict,),
-    "guarantees": (dict,),
-    "facts": (dict,),
-    "files": (dict,),
-}
+
+
+class _Description(Shape):
+    """What bundle.json states."""
+
+    model: dict[str, Any]
+    label_space: dict[str, Any]
+    transform: dict[str, Any]
+    calibrator: str | None
+    thresholds: dict[str, Any]
+    guarantees: dict[str, Any]
+    facts: dict[str, Any]
+    files: dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,20 +186,10 @@ def _read_description(folder: str) -> dict[str, Any]:
     path = storage.join(folder, DESCRIPTION_FILE)
     if not storage.exists(path):
         raise BundleError(f"no bundle at {folder}: {DESCRIPTION_FILE} is missing; give the folder that training wrote")
-    try:
-        described = json.loads(storage.read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is no JSON: {error}; {MAKE_ANEW}") from error
-    version = described.get("version") if isinstance(described, dict) else None
-    if version != VERSION:
+    described = read_json(path, error=BundleError, remedy=MAKE_ANEW)
+    if (version := described.get("version")) != VERSION:
         raise BundleError(f"the bundle at {folder} has version {version!r}, this rayprob reads {VERSION}; {MAKE_ANEW}")
-    missing = [key for key in KEYS if key not in described]
-    if missing:
-        raise BundleError(f"{path} lacks {', '.join(missing)}; {MAKE_ANEW}")
-    strange = [f"{key} {type(described[key]).__name__}" for key, kinds in KEYS.items() if not isinstance(described[key], kinds)]
-    if strange:
-        raise BundleError(f"{path} is damaged: it has {', '.join(strange)}; {MAKE_ANEW}")
-    return dict(described)
+    return require_shape(described, _Description, path, error=BundleError, remedy=MAKE_ANEW)
 
 
 def _require_unchanged(described: dict[str, Any], folder: str) -> None:

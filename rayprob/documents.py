@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rayprob import storage
-from rayprob.errors import RayprobError, RunError
+from rayprob.errors import RayprobError, RunError, one_line
+from rayprob.spec_faults import faults_of
 
 # One fault is enough to find the place; a damaged file has hundreds.
 MOST_FAULTS = 3
@@ -70,7 +71,7 @@ def parse_json(content: bytes | str, where: str, error: type[RayprobError], reme
         if (b"\\u" if isinstance(content, bytes) else "\\u") in content:  # type: ignore[operator]
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as reason:
-        raise error(f"{where} is not JSON ({_first_line(reason)}); {remedy}") from reason
+        raise error(f"{where} is not JSON ({one_line(reason)}); {remedy}") from reason
     return value
 
 
@@ -84,18 +85,5 @@ def require_shape(
         try:
             shape.model_validate(value)
         except ValidationError as found:
-            raise error(f"{where}: {'; '.join(map(fault, found.errors()[:MOST_FAULTS]))}; {remedy}") from None
+            raise error(f"{where}: {'; '.join(faults_of(shape, found)[:MOST_FAULTS])}; {remedy}") from None
     return value
-
-
-def fault(detail: Any) -> str:
-    """Return one of pydantic's errors in words: which key, what is wrong, and what was found."""
-    key = ".".join(map(str, detail["loc"])) or "(whole file)"
-    if detail["type"] == "missing":
-        return f"{key}: required, but missing"
-    found = "" if isinstance(detail["input"], dict) else f" (found {detail['input']!r:.80})"
-    return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}{found}"
-
-
-def _first_line(reason: BaseException) -> str:
-    return (str(reason).splitlines() or [type(reason).__name__])[0]

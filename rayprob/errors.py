@@ -81,3 +81,8 @@ class NonFiniteLoss(RunError):
 
 class OutOfMemory(RunError):
     """A micro batch does not fit into the memory of its device."""
+
+
+def one_line(error: object, most: int | None = 300) -> str:
+    """Return the message of an error on one line of at most `most` letters; the name of its type where it has none."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]

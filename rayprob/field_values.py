@@ -3,6 +3,7 @@
 import re
 import types
 import typing
+from dataclasses import is_dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -46,6 +47,13 @@ def items_of(kind: Any) -> list[Any]:
     if typing.get_origin(kind) not in (list, tuple):
         return []
     return [argument for argument in typing.get_args(kind) if argument is not Ellipsis]
+
+
+def fields_of(kind: Any) -> dict[str, Any]:
+    """Return the types of the fields of a model or dataclass, none of any other type."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {name: field.annotation for name, field in kind.model_fields.items()}
+    return typing.get_type_hints(kind) if isinstance(kind, type) and is_dataclass(kind) else {}
 
 
 def expected(kinds: list[Any]) -> str:
@@ -114,6 +122,6 @@ def _literals(kind: Any) -> tuple[Any, ...]:
 
 
 def _is_model(kind: Any) -> bool:
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
+    if fields_of(kind):
         return True
     return typing.get_origin(kind) is dict and any(_is_model(leaf) for leaf in leaves(typing.get_args(kind)[1]))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from rayprob import strict_yaml
 from rayprob.errors import SpecError
 from rayprob.field_values import fitted
-from rayprob.spec_faults import faults_of, shown
+from rayprob.spec_faults import as_yaml, faults_of
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
@@ -84,7 +84,7 @@ def read_chain(path: str | Path) -> dict[Path, dict[str, Any]]:
     chain = {last: _read_mapping(path)}
     while (name := chain[last].get("extends")) is not None:
         if not isinstance(name, str) or not name or "\0" in name:
-            raise SpecError(f"{last}: extends takes the path of a YAML file, relative to this one (found {shown(name)})")
+            raise SpecError(f"{last}: extends takes the path of a YAML file, relative to this one (found {as_yaml(name)})")
         base = last.parent / name
         if os.path.realpath(base) in [os.path.realpath(file) for file in chain]:
             raise SpecError(f"{last} extends {name}, which extends it in turn; leave out one `extends`")
@@ -141,7 +141,7 @@ def assigned(value: dict[str, Any], key: str, to: Any, where: str) -> dict[str, 
     if isinstance(below, list | tuple):
         raise SpecError(f"{where}: {parent!r} is a list; set all of it, such as {parent}=[...]")
     if not isinstance(below, dict):
-        raise SpecError(f"{where}: {parent!r} is {shown(below)}, which has no keys below it")
+        raise SpecError(f"{where}: {parent!r} is {as_yaml(below)}, which has no keys below it")
     return {**value, parent: assigned(below, rest, to, where)}
 
 

@@ -3,12 +3,13 @@
 import json
 import typing
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from rayprob.choose import unknown
-from rayprob.field_values import items_of, leaves
+from rayprob.field_values import fields_of, items_of, leaves
 
 MESSAGES = {
     "tuple_type": "expected a list",
@@ -21,8 +22,13 @@ MESSAGES = {
 NOT_SHOWN = ("missing", "too_short")
 
 
-def faults_of(model: type[BaseModel], error: ValidationError, under: str, options: Mapping[str, str]) -> list[str]:
-    """Return one line for each key at fault, named by its option where it has one; `model` lies below the key `under`."""
+def faults_of(
+    model: type, error: ValidationError, under: str = "", options: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """Return one line for each key at fault, named by its option where it has one; `model` lies below the key `under`.
+
+    `model` is the model or dataclass that did not fit.
+    """
     details_of: dict[str, list[Any]] = {}
     for detail in error.errors():
         key, _ = _place(model, detail["loc"], under)
@@ -35,36 +41,36 @@ def faults_of(model: type[BaseModel], error: ValidationError, under: str, option
     return [_line(model, key, details, under) for key, details in details_of.items()]
 
 
-def shown(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     """Return a value as a YAML file has it, cut where it is long."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return f"{value!r:.80}"
 
 
-def _line(model: type[BaseModel], key: str, details: list[Any], under: str) -> str:
+def _line(model: type, key: str, details: list[Any], under: str) -> str:
     first = details[0]
     if first["type"] == "extra_forbidden":
         *parents, name = first["loc"]
         above, kinds = _place(model, parents, under)
-        allowed = [key for kind in kinds if _is_model(kind) for key in kind.model_fields]
+        allowed = [key for kind in kinds for key in fields_of(kind)]
         return unknown(str(name), allowed, f"key under {above}:" if above else "key")
     # Of a field with alternatives, pydantic says of each why it does not fit.
     messages = " or ".join(dict.fromkeys(_message(model, detail) for detail in details))
     hidden = isinstance(first["input"], dict) or first["type"] in NOT_SHOWN
-    return f"{key or '(whole file)'}: {messages}" + ("" if hidden else f" (found {shown(first['input'])})")
+    return f"{key or '(whole file)'}: {messages}" + ("" if hidden else f" (found {as_yaml(first['input'])})")
 
 
-def _message(model: type[BaseModel], detail: Any) -> str:
-    if detail["type"] == "model_type":
+def _message(model: type, detail: Any) -> str:
+    if detail["type"] in ("model_type", "dataclass_type"):
         _, kinds = _place(model, detail["loc"], "")
-        allowed = [key for kind in kinds if _is_model(kind) for key in kind.model_fields]
+        allowed = [key for kind in kinds for key in fields_of(kind)]
         return f"expected a mapping with keys of {', '.join(allowed)}"
     message = str(MESSAGES.get(detail["type"], detail["msg"].removeprefix("Value error, ")))
     return message[0].lower() + message[1:]
 
 
-def _place(model: type[BaseModel], loc: Any, under: str) -> tuple[str, list[Any]]:
+def _place(model: type, loc: Any, under: str) -> tuple[str, list[Any]]:
     """Return the key that a place of pydantic's stands for, and the types of its value."""
     key, kinds = under, [model]
     for part in loc:
@@ -79,14 +85,9 @@ def _step(kinds: list[Any], part: Any) -> tuple[str, list[Any]]:
         tried = str(part).partition("[")[0]
         return "", [kind for kind in kinds if getattr(typing.get_origin(kind) or kind, "__name__", "") == tried]
     kind: Any = kinds[0] if kinds else None
-    if _is_model(kind):
-        field = kind.model_fields.get(part)
-        return f".{part}", leaves(field.annotation) if field else []
+    if fields := fields_of(kind):
+        return f".{part}", leaves(fields[part]) if part in fields else []
     if typing.get_origin(kind) is dict:
         return f".{part}", leaves(typing.get_args(kind)[1])
     items = items_of(kind)
     return (f"[{part}]", leaves(items[0])) if items else ("", [])
-
-
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rayprob import folders
-from rayprob.errors import StorageError
+from rayprob.errors import StorageError, one_line
 from rayprob.folders import Listing
 from rayprob.uris import beside as beside
 from rayprob.uris import for_arrow, is_utf8, scheme_of
@@ -303,5 +303,5 @@ def _reported(uri: str, action: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise StorageError(f"no file at {uri}; check the path") from error
     except (OSError, pa.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or one_line(error, None)
         raise StorageError(f"cannot {action} {uri}: {reason}") from error

@@ -16,7 +16,7 @@ from yaml.reader import Reader, ReaderError
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
-from rayprob.errors import SpecError
+from rayprob.errors import SpecError, one_line
 
 DEEPEST = 100  # levels of lists and mappings
 MOST_VALUES = 100_000  # with each alias counted as all that it stands for
@@ -85,12 +85,12 @@ def load(content: bytes | str, where: str, *, comments: bool = True) -> Any:
         return _value(root)
     except yaml.MarkedYAMLError as error:
         said = ": ".join(part for part in (error.context, error.problem) if part)
-        fault = _at(error.problem_mark or error.context_mark) + _one_line(said)
+        fault = _at(error.problem_mark or error.context_mark) + one_line(said, 200)
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         fault = f"line {line} holds the character {text[error.position]!a}, which YAML does not allow"
     except (ValueError, OverflowError) as error:
-        fault = f"an escape in a quoted text stands for no character ({_one_line(error)})"
+        fault = f"an escape in a quoted text stands for no character ({one_line(error, 200)})"
     raise SpecError(f"{where} is not valid YAML: {fault}")
 
 
@@ -257,7 +257,3 @@ def _unknown_tag(node: Node) -> yaml.MarkedYAMLError:
 
 def _at(mark: Any) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())[:200]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayprob.errors import RayprobError
+from rayprob.errors import RayprobError, one_line
 
 # A damaged page is an OSError of pyarrow, a damaged schema may be text that is not UTF-8.
 DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError)
@@ -30,7 +30,7 @@ def parse_table(
         table = file.read(columns=list(columns) if columns is not None else None, use_threads=use_threads)
         table.validate(full=True)
     except DAMAGE as reason:
-        raise error(f"{what} cannot be read as Parquet ({' '.join(str(reason).split())}); {remedy}") from reason
+        raise error(f"{what} cannot be read as Parquet ({one_line(reason)}); {remedy}") from reason
     return table
 
 

@@ -208,8 +208,8 @@ FAULTS = [
     (without("weights.safetensors"), r"lacks weights.safetensors; copy the whole folder"),
     (without("calibrator.safetensors"), r"lacks calibrator.safetensors; copy the whole folder"),
     (cut, r"weights.safetensors has sha256 .*, bundle.json says .*; the file was changed or cut short"),
-    (overwritten("bundle.json", b"{"), r"bundle.json is no JSON"),
-    (overwritten("bundle.json", b"[]"), r"has version None, this rayprob reads 1; use the rayprob that wrote it"),
+    (overwritten("bundle.json", b"{"), r"bundle.json is not JSON"),
+    (overwritten("bundle.json", b"[]"), r"bundle.json holds list, not a mapping; use the rayprob that wrote it"),
     (edited("version", 2), r"has version 2, .* 1; use the rayprob that wrote it; or remove the bundle's folder and .*train"),
     (edited("files", {}), r"cannot be rebuilt: KeyError: 'weights.safetensors'"),
     (edited("model", {"backbone": "squeezenet1_1", "colour": 1}), r"cannot be rebuilt: its model has 1 fault.*\n.*'colour'"),
@@ -277,7 +277,7 @@ def test_a_description_that_is_no_json_object_is_refused(saved: Path, content: b
 @pytest.mark.parametrize("value", [3, [["a"]]])
 def test_a_part_of_another_kind_is_named(saved: Path, key: str, value: object) -> None:
     edited(key, value)(saved)
-    with pytest.raises(BundleError, match=rf"bundle.json is damaged: it has {key} (int|list)"):
+    with pytest.raises(BundleError, match=rf"bundle.json: {key}: expected (text|a mapping)"):
         Bundle.load(str(saved))
 
 

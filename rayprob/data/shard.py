@@ -27,10 +27,11 @@ from rayprob.data.plan import ShardPlan
 from rayprob.data.recipe import Encoding
 from rayprob.data.source import Reject
 from rayprob.data.tar import TarWriter
-from rayprob.documents import fault, parse_json
+from rayprob.documents import parse_json
 from rayprob.errors import SampleError, StorageError
 from rayprob.labels import LabelSpace
 from rayprob.spec import fingerprint
+from rayprob.spec_faults import faults_of
 from rayprob.tables import parse_table, require_schema
 
 READ_AHEAD = 16  # images under way from an object store, where reading is mostly waiting
@@ -118,7 +119,7 @@ def read_report(uri: str) -> tuple[ShardFacts, pa.Table]:
     try:
         return TypeAdapter(ShardFacts).validate_python(facts), table.replace_schema_metadata(None)
     except ValidationError as error:
-        raise StorageError(f"{uri} is not the report of a shard: {fault(error.errors()[0])}; {remedy}") from error
+        raise StorageError(f"{uri} is not the report of a shard: {faults_of(ShardFacts, error)[0]}; {remedy}") from error
 
 
 @contextmanager

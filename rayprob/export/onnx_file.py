@@ -19,7 +19,7 @@ from torch.export import Dim
 
 from rayprob import storage
 from rayprob.bundle import Bundle
-from rayprob.errors import ModelError
+from rayprob.errors import ModelError, one_line
 from rayprob.export.graph import OUTPUTS, Graph
 from rayprob.loader.augment import resize
 from rayprob.seeds import derive
@@ -120,9 +120,8 @@ def _exported(bundle: Bundle) -> Any:
     except ModelError:
         raise
     except Exception as error:  # the exporter wraps what it meets in errors of its own, without a common base
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
-            f"{bundle.model_spec.backbone} cannot be exported to ONNX ({type(error).__name__}: {reason:.300}); "
+            f"{bundle.model_spec.backbone} cannot be exported to ONNX ({type(error).__name__}: {one_line(error)}); "
             "take another backbone, or a newer torch and onnxscript"
         ) from error
     assert program is not None

@@ -16,7 +16,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from rayprob.errors import ModelError
+from rayprob.errors import ModelError, one_line
 
 SHOWN = 5
 TEXT_SHOWN = 60
@@ -117,8 +117,8 @@ def _classes_in(content: bytes, error: Exception) -> list[str]:
 
 
 def _line(error: Exception) -> str:
-    first = str(error).strip().split("\n")[0][:160]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    said, kind = one_line(error, 160), type(error).__name__
+    return kind if said == kind else f"{kind}: {said}"
 
 
 def _is_safetensors(content: bytes) -> bool:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from rayprob import storage
-from rayprob.documents import fault, read_json
+from rayprob.documents import read_json
 from rayprob.errors import RunError
+from rayprob.spec_faults import faults_of
 
 SUMMARY = "summary.json"
 SWEEP_FILE = "sweep.yaml"
@@ -185,7 +186,7 @@ def open_sweep(folder: str) -> Sweep:
     try:
         sweep = TypeAdapter(Sweep).validate_python(read_json(uri, error=RunError, remedy=WRITER))
     except ValidationError as error:
-        raise RunError(f"{uri}: {'; '.join(map(fault, error.errors()[:5]))}; {WRITER}") from error
+        raise RunError(f"{uri}: {'; '.join(faults_of(Sweep, error)[:5])}; {WRITER}") from error
     _check(sweep, uri)
     return sweep
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rayprob.data.cluster import ANSWER_S, require_answer
-from rayprob.errors import RunError
+from rayprob.errors import RunError, one_line
 from rayprob.submit.log import Log
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -137,7 +137,7 @@ class Jobs:
         except ConnectionError as error:
             raise RunError(f"no Ray cluster answers at {self.address}; {SEE_CLUSTER}; or give its --address") from error
         except (RuntimeError, OSError, ValueError) as error:  # requests' own errors are OSErrors
-            said = " ".join(str(error).split())[:400]
+            said = one_line(error, 400)
             raise RunError(f"{self.address} does not do what a Ray job server does: {said}; {SEE_CLUSTER}") from error
 
 

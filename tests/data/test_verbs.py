@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from rayprob.cli import app
 from rayprob.data import build as building
 from rayprob.data.shard import ShardFacts, ShardJob
-from rayprob.errors import SourceError
+from rayprob.errors import DatasetError, SourceError
 from tests.data.small_source import Source
 
 
@@ -103,7 +103,8 @@ def test_a_dataset_that_does_not_count_its_rejects_is_shown_and_a_count_that_is_
     assert "already built" in run("shard", recipe_file(source)).output
     for key in counts:
         path.write_text(json.dumps(facts | {key: "many"}))
-        assert f"{key}: " in run("inspect", str(source.built)).output
+        with pytest.raises(DatasetError, match=rf"dataset.json: {key}: .*found 'many'"):
+            CliRunner().invoke(app, ["inspect", str(source.built)], catch_exceptions=False)
 
 
 def test_verify_passes_a_sound_dataset_and_fails_a_damaged_one(source: Source) -> None:
