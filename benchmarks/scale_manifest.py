@@ -19,7 +19,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayprob.data.columns import SCHEMA
-from rayprob.data.manifest import FORMAT_IN_PARTS, Dataset
+from rayprob.data.facts import FORMAT_IN_PARTS
+from rayprob.data.manifest import Dataset
 from rayprob.data.parts import PART_ROWS, part_ends, part_file, write_part
 from rayprob.data.shard_list import SHARDS_FILE, Shards
 from rayprob.loader.loader import Batch, Cursor, Place, StreamSpec, TrainStream

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import TypeVar
 
 from rayprob.errors import RayprobError, SpecError
+from rayprob.shown import first_of
 
 T = TypeVar("T")
 LONGEST = 200
@@ -25,5 +26,4 @@ def unknown(name: str, allowed: Iterable[str], what: str) -> str:
     candidates = as_written if len(name) <= LONGEST else ()
     nearest = [as_written[match] for match in get_close_matches(name.lower(), candidates, n=3, cutoff=0.6)]
     hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-    shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
-    return f"unknown {what} {name!r:.{LONGEST}}{hint}; allowed: {shown}"
+    return f"unknown {what} {name!r:.{LONGEST}}{hint}; allowed: {first_of(names, 40, in_all=True)}"

@@ -4,7 +4,7 @@ import os
 from collections import deque
 from dataclasses import dataclass, field
 
-from rayprob.uris import is_utf8, shown
+from rayprob.uris import is_utf8, utf8_name
 
 DANGLING = "a link to a file that does not exist"
 NOT_UTF8 = "a name that is not UTF-8"
@@ -49,7 +49,7 @@ def file_names(folder: str) -> list[str]:
     """Return the sorted names of the files directly in a folder, as they can be printed; empty where it does not exist."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(shown(entry.name) for entry in entries if _is_file(entry))
+            return sorted(utf8_name(entry.name) for entry in entries if _is_file(entry))
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -64,7 +64,7 @@ def _read_folder(folder: str, below: str, found: Listing, folders: deque[str], l
             for entry in entries:
                 path = before + entry.name
                 if not is_utf8(entry.name):
-                    found.unusable[shown(path)] = NOT_UTF8
+                    found.unusable[utf8_name(path)] = NOT_UTF8
                 elif entry.is_dir(follow_symlinks=False):
                     folders_here.append(path)
                 else:

@@ -37,27 +37,6 @@ class LabelSpace:
     def __len__(self) -> int:
         return len(self.names)
 
-    @classmethod
-    def for_new_dataset(cls, names: Sequence[str], category_ids: Sequence[int]) -> "LabelSpace":
-        """Return a label space in which every label can be told from the others by what a person types.
-
-        Raises LabelError for an empty name, and for two that are one once their accents are composed (Unicode NFC).
-        """
-        space = cls(tuple(names), tuple(category_ids))
-        for name, category_id in zip(names, category_ids, strict=True):
-            if not name.strip():
-                raise LabelError(
-                    f"the label with category id {category_id} has the name {name!r}; give it one that can be read"
-                )
-        same = [name for name, count in Counter(map(composed, names)).items() if count > 1]
-        if same:
-            ids = [category_id for name, category_id in zip(names, category_ids, strict=True) if composed(name) == same[0]]
-            raise LabelError(
-                f"the labels with category ids {', '.join(map(str, ids))} are all named {same[0]!r}, in different Unicode "
-                "spellings of its accents; merge them, or rename one"
-            )
-        return space
-
     @cached_property
     def _column_of_name(self) -> dict[str, int]:
         # A name as it stands comes before one that differs in the spelling of its accents: 0.1 built datasets with both.

@@ -14,7 +14,10 @@ CUT = "…"
 
 
 def printable(text: str) -> str:
-    r"""Return `text` with control characters written as Python writes them, so that a newline becomes `\n` and ESC `\x1b`."""
+    r"""Return `text` with control characters written as Python writes them, so that a newline becomes `\n` and ESC `\x1b`.
+
+    A byte of a file name that is not UTF-8, which Python keeps as half of a surrogate pair, becomes `\xNN`.
+    """
     if text.isprintable():
         return text
     return "".join(_escaped(letter) if _steers(letter) else letter for letter in text)
@@ -23,6 +26,13 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return `text` as `printable` does, but keep its line breaks: for messages of several lines."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def first_of(names: Iterable[object], most: int, *, in_all: bool = False) -> str:
+    """Return the first `most` names with commas between them, and three dots where there are more; `in_all` counts them."""
+    texts = [str(name) for name in names]
+    more = f", ... ({len(texts):,} in all)" if in_all else ", ..."
+    return ", ".join(texts[:most]) + (more if len(texts) > most else "")
 
 
 def cut(text: str, cells: int) -> str:
@@ -115,4 +125,6 @@ def _steers(letter: str) -> bool:
 
 
 def _escaped(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode("ascii")

@@ -18,11 +18,10 @@ from rayprob import folders
 from rayprob.errors import StorageError, one_line
 from rayprob.folders import Listing
 from rayprob.uris import beside as beside
-from rayprob.uris import for_arrow, is_utf8, scheme_of
+from rayprob.uris import for_arrow, is_utf8, scheme_of, utf8_name
 from rayprob.uris import is_local as is_local
 from rayprob.uris import join as join
 from rayprob.uris import local_path as local_path
-from rayprob.uris import shown as shown
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -229,7 +228,7 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
 
 def _require_utf8(path: str) -> None:
     if not is_utf8(path):
-        raise StorageError(f"the name {shown(path)} is not UTF-8; rename the file, or the folder that it is in")
+        raise StorageError(f"the name {utf8_name(path)} is not UTF-8; rename the file, or the folder that it is in")
 
 
 def _move(filesystem: fs.FileSystem, source: str, target: str) -> None:

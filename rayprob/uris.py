@@ -8,6 +8,7 @@ every other character for itself: `#` anywhere, and `?` in file: URIs. In a remo
 import os
 import posixpath
 import re
+import unicodedata
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
@@ -94,9 +95,14 @@ def canonical(uri: str) -> str:
     return str(local_path(uri)) if is_local(uri) else for_arrow(uri)
 
 
-def shown(name: str) -> str:
+def utf8_name(name: str) -> str:
     """Return a file name as it can be printed and stored: bytes that are not UTF-8 become \\xNN."""
     return os.fsencode(name).decode("utf-8", "backslashreplace") if not is_utf8(name) else name
+
+
+def caseless(name: str) -> str:
+    """Return what two names share that are one file on some disk: whatever the case, and how accents are written."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def is_utf8(name: str) -> bool:

@@ -240,7 +240,7 @@ def test_a_description_that_lacks_a_key_is_named(saved: Path) -> None:
     described = json.loads((saved / "bundle.json").read_text())
     del described["facts"], described["transform"]
     (saved / "bundle.json").write_text(json.dumps(described))
-    with pytest.raises(BundleError, match=r"bundle.json lacks transform, facts"):
+    with pytest.raises(BundleError, match=r"bundle.json: transform: required, but missing; facts: required, but missing"):
         Bundle.load(str(saved))
 
 

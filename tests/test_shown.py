@@ -18,7 +18,7 @@ def test_what_does_not_steer_a_terminal_stays(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [("a\nb", "a\\nb"), ("\x1b[31m", "\\x1b[31m"), ("a\tb\r\x9b", "a\\tb\\r\\x9b"), ("\u2028", "\\u2028"),
-     ("a\u202eb", "a\\u202eb"), ("caf\udce9", "caf\\udce9"), ("\0", "\\x00")],
+     ("a\u202eb", "a\\u202eb"), ("caf\udce9", "caf\\xe9"), ("\ud800", "\\ud800"), ("\0", "\\x00")],
 )  # fmt: skip
 def test_control_characters_are_written_out(text: str, shown: str) -> None:
     assert printable(text) == shown

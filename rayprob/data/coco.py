@@ -49,7 +49,7 @@ def _without_segmentation(annotations: str, pairs: Pairs) -> dict[str, Any]:
     node = dict(pairs)
     if len(node) < len(pairs):
         twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
-        raise SourceError(f"{annotations}: the key {twice!r} stands twice in one mapping; drop one of the two")
+        raise SourceError(f"{annotations}: the key {twice!r} is given twice in one mapping; keep one")
     node.pop("segmentation", None)
     return node
 
@@ -57,7 +57,7 @@ def _without_segmentation(annotations: str, pairs: Pairs) -> dict[str, Any]:
 def _label_space(annotations: str, categories: list[dict[str, Any]]) -> LabelSpace:
     ordered = sorted(categories, key=itemgetter("id"))
     try:
-        return LabelSpace.for_new_dataset([c["name"] for c in ordered], [c["id"] for c in ordered])
+        return LabelSpace(tuple(c["name"] for c in ordered), tuple(c["id"] for c in ordered))
     except LabelError as error:
         raise SourceError(f"{annotations}: {error}") from error
 
@@ -100,7 +100,7 @@ def _area_px2(box: dict[str, Any]) -> float:
 
 
 def _number(value: Any) -> float | None:
-    """Return a length or area; None for what is none: null, "", NaN, a list, a negative number or one that is not finite."""
+    """Return a length or area; None for anything else: null, "", NaN, a list, a negative number or one that is not finite."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

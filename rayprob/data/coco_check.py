@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rayprob.errors import SourceError
+from rayprob.labels import composed
+from rayprob.shown import first_of
 from rayprob.uris import is_utf8
 
 REQUIRED: dict[str, dict[str, type]] = {
@@ -57,10 +59,9 @@ class _Faults:
 
     def on_any(self, what: str, found: Iterable[object], remedy: str) -> None:
         """Raise SourceError with the number of faults and the first five, where there are any."""
-        faults = [str(fault) for fault in found]
+        faults = list(found)
         if faults:
-            first = ", ".join(faults[:5]) + (", ..." if len(faults) > 5 else "")
-            raise SourceError(f"{self.annotations}: {len(faults):,} x {what}: {first}; {remedy}")
+            raise SourceError(f"{self.annotations}: {len(faults):,} x {what}: {first_of(faults, 5)}; {remedy}")
 
 
 def _check_keys(annotations: str, part: str, entries: Any, keys: dict[str, type]) -> None:
@@ -85,7 +86,7 @@ def _check_categories(fail: _Faults, categories: list[dict[str, Any]]) -> None:
     fail.on_any(
         "category id beyond 64 bits",
         (short(number) for number in ids if not -ID_LIMIT <= number < ID_LIMIT),
-        "number the categories anew",
+        "renumber the categories",
     )
     fail.on_any(
         "empty or padded label name",
@@ -97,19 +98,20 @@ def _check_categories(fail: _Faults, categories: list[dict[str, Any]]) -> None:
         (ascii(name) for name in names if not is_utf8(name) or any(unicodedata.category(sign) == "Cc" for sign in name)),
         "use names without control characters and halves of surrogate pairs",
     )
-    alike = _doubles(unicodedata.normalize("NFC", name) for name in names)
-    fail.on_any("duplicate label name", map(repr, alike), "each category must have its own name")
+    fail.on_any(
+        "duplicate label name",
+        map(repr, _doubles(map(composed, names))),
+        "each category must have its own name; two Unicode spellings of an accent count as one",
+    )
 
 
 def _check_images(fail: _Faults, images: list[dict[str, Any]]) -> None:
     ids, names = ([image[key] for image in images] for key in ("id", "file_name"))
-    fail.on_any(
-        "negative image id", (short(number) for number in ids if number < 0), "sample ids count from 0; number them anew"
-    )
+    fail.on_any("negative image id", (short(number) for number in ids if number < 0), "sample ids count from 0; renumber them")
     fail.on_any(
         "image id beyond 64 bits",
         (short(number) for number in ids if number >= ID_LIMIT),
-        "allowed: below 2^63; number the images anew",
+        "allowed: below 2^63; renumber the images",
     )
     fail.on_any("duplicate image id", _doubles(ids), "each image must have its own id")
     fail.on_any(
@@ -158,7 +160,7 @@ def _bad_unknowns(images: list[dict[str, Any]], boxes: list[dict[str, Any]], cat
     asked = {entry["id"]: entry["unknown_category_ids"] for entry in images if entry.get("unknown_category_ids") is not None}
     for image, ids in asked.items():
         if not isinstance(ids, list) or not all(type(category) is int for category in ids):
-            return [f"image {image}: {short(ids)} is no list of ids"]
+            return [f"image {image}: {short(ids)} is not a list of ids"]
     stray = [f"image {image}: {short(category)}" for image, ids in asked.items() for category in set(ids) - category_ids]
     both = {(box["image_id"], box["category_id"]) for box in boxes if box["category_id"] in asked.get(box["image_id"], ())}
     return stray + [f"image {image}: {category} is annotated too" for image, category in sorted(both)]

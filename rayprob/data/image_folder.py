@@ -1,7 +1,9 @@
 """A folder of images as people have it: the clutter that systems leave there, and one line about all that is skipped."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+
+from rayprob.shown import first_of
 
 log = logging.getLogger(__name__)
 MOST_NAMED = 5
@@ -24,17 +26,14 @@ def is_clutter(name: str) -> bool:
 
 def warn_of_skipped(where: str, clutter: Sequence[str], unusable: Mapping[str, str]) -> None:
     """Log one line that counts the clutter skipped in a folder and names what could not be used; nothing where all was."""
-    skipped = [f"{len(clutter):,} hidden or system {_plural(clutter, 'file')} ({_first(clutter, 1)})"] if clutter else []
+    skipped = (
+        [f"{len(clutter):,} hidden or system {_plural(clutter, 'file')} ({first_of(sorted(clutter), 1)})"] if clutter else []
+    )
     for reason in sorted(set(unusable.values())):
         names = [name for name, why in unusable.items() if why == reason and not is_clutter(name)]
-        skipped += [f"{_first(names, MOST_NAMED)}: {reason}"] if names else []
+        skipped += [f"{first_of(sorted(names), MOST_NAMED, in_all=True)}: {reason}"] if names else []
     if skipped:
         log.warning("%s: skipped %s", where, "; skipped ".join(skipped))
-
-
-def _first(names: Iterable[str], count: int) -> str:
-    shown = sorted(names)
-    return ", ".join(shown[:count]) + (f", ... ({len(shown):,} in all)" if len(shown) > count > 1 else "")
 
 
 def _plural(things: Sequence[str], word: str) -> str:

@@ -1,4 +1,4 @@
-"""A JSON file of a user, read with as little memory as can be; what is something else is said to be that."""
+"""A JSON file of a user, read with as little memory as can be; errors say what the file holds instead."""
 
 import json
 from collections.abc import Callable
@@ -37,11 +37,11 @@ def read_json(uri: str, wanted: str, hook: Callable[[Pairs], Any]) -> Any:
     try:
         return json.loads(text, object_pairs_hook=hook)
     except RecursionError as error:
-        raise SourceError(f"{uri} is not JSON that can be read: it is nested too deeply; write it anew") from error
+        raise SourceError(f"{uri} is not JSON that can be read: it is nested too deeply; export it again") from error
     except json.JSONDecodeError as error:
         raise SourceError(f"{uri} {_what_it_is(text, error, wanted)}") from error
     except ValueError as error:  # an integer of thousands of digits
-        raise SourceError(f"{uri} is not JSON that can be read: {error}; write it anew") from error
+        raise SourceError(f"{uri} is not JSON that can be read: {error}; export it again") from error
 
 
 def _decoded(uri: str, content: bytes) -> str:
@@ -66,4 +66,4 @@ def _what_it_is(text: str, error: json.JSONDecodeError, wanted: str) -> str:
         return f"holds more than one JSON value (the second starts at line {error.lineno}); write one mapping, {wanted}"
     if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
         return f"is cut short: it ends in the middle of a value ({error}); {AGAIN}"
-    return f"is not JSON: {error}; mend that place, or {AGAIN}"
+    return f"is not JSON: {error}; fix it there, or {AGAIN}"

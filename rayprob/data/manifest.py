@@ -13,14 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayprob.data.columns import SCHEMA, Ragged, count_labels, numbers
-from rayprob.data.facts import FORMAT_IN_PARTS, FORMAT_VERSION, read_facts, read_label_space
+from rayprob.data.facts import read_facts, read_label_space
 from rayprob.data.held_rows import HeldRows, ShardRows
 from rayprob.data.parts import Parts
 from rayprob.data.shard_list import Shards
 from rayprob.errors import DatasetError
 from rayprob.labels import LabelSpace
-
-__all__ = ["FORMAT_IN_PARTS", "FORMAT_VERSION", "Dataset", "Manifest", "Sample", "read_facts", "read_label_space"]
 
 Rows = NDArray[np.int64]
 

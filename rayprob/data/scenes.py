@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from rayprob import storage
 from rayprob.data.scene_drawing import MAX_SIDE_PX
@@ -32,7 +32,9 @@ from rayprob.documents import Count, Shape, read_json
 from rayprob.errors import RunError, SourceError, SpecError
 from rayprob.labels import COCO_80
 from rayprob.seeds import derive
+from rayprob.shown import first_of
 from rayprob.spec import Spec, differing_keys
+from rayprob.uris import utf8_name
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +62,10 @@ class ScenesSpec(Spec):
         return SceneLabels.load().restricted(self.num_labels)
 
 
-class ScenesSummary(Shape, frozen=True):
+class ScenesSummary(Shape):
     """What a finished dataset holds; `drawn_images` counts the pictures that this call made."""
+
+    model_config = ConfigDict(frozen=True)
 
     images: Count
     objects: Count
@@ -107,10 +111,11 @@ def claim(folder: Path, spec: ScenesSpec) -> ScenesSummary | None:
     """Take `folder` for `spec`; return the summary where this dataset is already finished there. Raises SourceError."""
     state = _read_state(folder)
     if state is None:
-        names = sorted(storage.shown(path.name) for path in folder.iterdir()) if folder.exists() else []
+        names = sorted(utf8_name(path.name) for path in folder.iterdir()) if folder.exists() else []
         if names:
-            shown = ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
-            raise SourceError(f"{folder} is not empty and holds no {STATE_FILE}: {shown}; give a new or empty folder")
+            raise SourceError(
+                f"{folder} is not empty and holds no {STATE_FILE}: {first_of(names, 5, in_all=True)}; give a new or empty folder"
+            )
     else:
         asked = {"format_version": FORMAT_VERSION, **spec.model_dump()}
         differences = differing_keys({"format_version": state["format_version"], **state["spec"]}, asked)

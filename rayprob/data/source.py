@@ -1,7 +1,6 @@
 """The source of a recipe: the annotations of every split joined with the files that are really there."""
 
 import logging
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +13,7 @@ from rayprob.data.recipe import Recipe, Source
 from rayprob.errors import LabelError, SourceError, StorageError
 from rayprob.folders import Listing
 from rayprob.labels import LabelSpace
+from rayprob.uris import caseless
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class _Absence:
         """Return what is there in its place, and what to do where that is known."""
         if file_name in self.listing.unusable:
             return self.listing.unusable[file_name]
-        alike = self._alike.get(_without_case(file_name))
+        alike = self._alike.get(caseless(file_name))
         if alike is None:
             return f"no file of that name in {self.source.images}"
         form = "letter case" if alike.lower() == file_name.lower() else "letter case or the form of its accents (NFC, NFD)"
@@ -121,11 +121,7 @@ class _Absence:
 
     @cached_property
     def _alike(self) -> dict[str, str]:
-        return {_without_case(name): name for name in self.listing.size_of}
-
-
-def _without_case(file_name: str) -> str:
-    return unicodedata.normalize("NFC", file_name).casefold()
+        return {caseless(name): name for name in self.listing.size_of}
 
 
 def _check_same_space(splits: Mapping[str, Source], spaces: Mapping[str, LabelSpace]) -> None:

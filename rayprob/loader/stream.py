@@ -10,7 +10,8 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 
 from rayprob import storage
-from rayprob.data.manifest import Manifest, read_facts
+from rayprob.data.facts import read_facts
+from rayprob.data.manifest import Manifest
 from rayprob.errors import DatasetError
 from rayprob.loader import workers
 from rayprob.loader.augment import Transform

@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 
 from rayprob.errors import ModelError, one_line
+from rayprob.shown import first_of
 
 SHOWN = 5
 TEXT_SHOWN = 60
@@ -89,10 +90,9 @@ def _unread(where: str, classes: list[str], error: Exception) -> str:
             f"{where} holds no tensors that can be read safely ({_line(error)}): it is damaged, cut short or of another kind; "
             "give a .safetensors file, or one that torch.save wrote of a state_dict"
         )
-    more = ", ..." if len(classes) > SHOWN else ""
     return (
         f"{where} holds no tensors that can be read safely: beside them it has pickled objects "
-        f"({', '.join(classes[:SHOWN])}{more}), and to unpickle those may run any code. Where you trust the file, save its "
+        f"({first_of(classes, SHOWN)}), and to unpickle those may run any code. Where you trust the file, save its "
         f"weights alone, then give the new file:\n  {resave_command(where)}"
     )
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rayprob.errors import ModelError
+from rayprob.shown import first_of
 
 Choice = Literal["all", "ema", "model"]
 MAX_DEPTH = 8
@@ -170,8 +171,7 @@ def _are_equal(one: WeightSet, other: WeightSet, needed: Collection[str]) -> boo
 
 
 def _listed(sets: list[WeightSet]) -> str:
-    shown = ", ".join(one.name for one in sets[:SHOWN])
-    return shown + (", ..." if len(sets) > SHOWN else "")
+    return first_of((one.name for one in sets), SHOWN)
 
 
 def describe_contents(loaded: Any) -> str:

@@ -15,6 +15,7 @@ from rayprob.labels import LabelSpace
 from rayprob.models.heads import MixtureHead
 from rayprob.models.tensor_files import header_of, read_tensors
 from rayprob.models.weight_sets import choose_set, describe_contents, find_sets, flat, unnamed_averages
+from rayprob.shown import first_of
 
 if TYPE_CHECKING:
     from rayprob.models.classifier import Classifier
@@ -201,12 +202,11 @@ def _labels_in(content: bytes, tensors: Mapping[str, Tensor], uri: str) -> Label
 
 def _weight_files_in(folder: str) -> str:
     names = [name for name in storage.list_names(folder) if name.endswith(SUFFIXES)]
-    return ", ".join(names[:SHOWN]) or "there is no weight file in it"
+    return first_of(names, SHOWN) or "there is no weight file in it"
 
 
 def _first(what: str, names: list[str]) -> str:
-    more = ", ..." if len(names) > SHOWN else ""
-    return f"{what} ({', '.join(names[:SHOWN])}{more})"
+    return f"{what} ({first_of(names, SHOWN)})"
 
 
 PARTS: dict[str, tuple[str, ...]] = {

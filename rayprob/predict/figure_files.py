@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from rayprob import storage
 from rayprob.predict.images import Image
 from rayprob.predict.predict import absolute
+from rayprob.uris import caseless
 
 MARK = "rayprob image"  # the key of a PNG's text
 MARK_BYTES = 4096  # at the beginning of a file, where its mark stands
@@ -24,7 +25,7 @@ class FigureFiles:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._there = {_key(name): name for name in storage.list_names(folder) if name.lower().endswith(".png")}
+        self._there = {caseless(name): name for name in storage.list_names(folder) if name.lower().endswith(".png")}
         self._families = _families(self._there)
         self._marks: dict[str, bytes] = {}
         self._given: set[str] = set()
@@ -40,9 +41,9 @@ class FigureFiles:
         """
         stem = file_stem(image.name)
         name = self._own(stem, mark_of(image).encode()) or self._free(stem)
-        self._given.add(_key(name))
-        self.num_replaced += _key(name) in self._there
-        self.num_numbered += _key(name) != _key(f"{stem}.png")
+        self._given.add(caseless(name))
+        self.num_replaced += caseless(name) in self._there
+        self.num_numbered += caseless(name) != caseless(f"{stem}.png")
         return storage.join(self._folder, name)
 
     def summary(self) -> str:
@@ -56,18 +57,18 @@ class FigureFiles:
 
     def _own(self, stem: str, mark: bytes) -> str | None:
         """Return the file in the folder that is this image's figure from an earlier call."""
-        family = [key for key in self._families.get(_key(stem), ()) if key not in self._given]
+        family = [key for key in self._families.get(caseless(stem), ()) if key not in self._given]
         return next((self._there[key] for key in family if mark in self._mark(key)), None)
 
     def _free(self, stem: str) -> str:
-        number = self._next.get(_key(stem), 1)
+        number = self._next.get(caseless(stem), 1)
         while self._is_taken(name := f"{stem}-{number}.png" if number > 1 else f"{stem}.png"):
             number += 1
-        self._next[_key(stem)] = number
+        self._next[caseless(stem)] = number
         return name
 
     def _is_taken(self, name: str) -> bool:
-        return _key(name) in self._given or _key(name) in self._there
+        return caseless(name) in self._given or caseless(name) in self._there
 
     def _mark(self, key: str) -> bytes:
         if key not in self._marks:
@@ -86,11 +87,6 @@ def file_stem(name: str) -> str:
     stem = "".join("_" if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in PurePosixPath(name).stem)
     short = stem.lstrip(".").encode()[:MOST_BYTES].decode(errors="ignore")
     return short or "image"
-
-
-def _key(name: str) -> str:
-    """Return what two names share that are one file on some disk: case, and how accents are written."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _families(keys: Iterable[str]) -> dict[str, list[str]]:

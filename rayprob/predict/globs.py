@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from rayprob import storage
 from rayprob.data.image_folder import is_clutter, warn_of_skipped
 from rayprob.folders import DANGLING, NOT_UTF8
-from rayprob.uris import is_utf8, shown
+from rayprob.uris import is_utf8, utf8_name
 
 ANY_FOLDERS = "**"
 
@@ -16,9 +16,9 @@ ANY_FOLDERS = "**"
 def matching(pattern: str) -> list[str]:
     """Return the sorted paths that a glob matches. Names that are not UTF-8 are skipped with a warning, as is clutter."""
     names = _below(pattern) if ANY_FOLDERS in pattern.split("/") else sorted(glob.glob(pattern))
-    unusable = {shown(name): NOT_UTF8 for name in names if not is_utf8(name)}
-    unusable |= {shown(name): DANGLING for name in names if os.path.islink(name) and not os.path.exists(name)}
-    usable = [name for name in names if shown(name) not in unusable]
+    unusable = {utf8_name(name): NOT_UTF8 for name in names if not is_utf8(name)}
+    unusable |= {utf8_name(name): DANGLING for name in names if os.path.islink(name) and not os.path.exists(name)}
+    usable = [name for name in names if utf8_name(name) not in unusable]
     clutter = [name for name in usable if not _is_asked_for(name, pattern)]
     warn_of_skipped(pattern, clutter, unusable)
     skipped = {*clutter}

@@ -117,6 +117,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda content: content["categories"].extend([{"id": 8, "name": "\u00e9"}, {"id": 9, "name": "e\u0301"}]),
         r"1 x duplicate label name: '\u00e9'; each category must have its own name",
     ),
+    "blank label": (put("categories", "name", " "), r"1 x empty or padded label name: ' '"),
     "mapping of images": (
         lambda content: content.update(images={"1": {}}),
         r"'images' is {'1': {}}; it must be a list of mappings with id, file_name",
@@ -129,7 +130,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         put("categories", "name", [["a"] * 900]),
         r"categories\[0\].name is \[\['a', .*; it must be of type str",
     ),
-    "a truth as an unknown id": (put("images", "unknown_category_ids", [True]), r"image 900: \[True\] is no list of ids"),
+    "a truth as an unknown id": (put("images", "unknown_category_ids", [True]), r"image 900: \[True\] is not a list of ids"),
     "no name": (put("images", "file_name", ""), r"1 x unsafe file_name: ''"),
     "missing key": (drop("annotations", "category_id"), r"annotations\[0\].category_id is missing; it must be of type int"),
     "wrong type": (put("images", "id", "900"), r"images\[0\].id is '900'; it must be of type int"),
@@ -153,7 +154,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "unknown ids that are no list": (
         put("images", "unknown_category_ids", "2"),
-        r"unknown_category_ids that fit nothing: image 900: '2' is no list of ids; allowed",
+        r"unknown_category_ids that fit nothing: image 900: '2' is not a list of ids; allowed",
     ),
 }
 
@@ -194,7 +195,7 @@ NOT_COCO: dict[str, tuple[bytes, str]] = {
         b'{"images": [{"file_name": "a',
         "is cut short: it ends in the middle of a value .*; download it again",
     ),
-    "broken": (b'{"images": [}, "x": 1}', "is not JSON: .*; mend that place, or download it again"),
+    "broken": (b'{"images": [}, "x": 1}', "is not JSON: .*; fix it there, or download it again"),
     "CSV": (
         b"image,labels\n0.jpg,cat\n",
         "looks like CSV, not COCO JSON: it begins 'image,labels'; convert it to COCO JSON",
@@ -206,10 +207,10 @@ NOT_COCO: dict[str, tuple[bytes, str]] = {
     "ZIP": (b"PK\x03\x04 ...", "is a ZIP archive, not COCO JSON; unpack it"),
     "image": (b"\xff\xd8\xff\xe0 ...", "is a JPEG image, not COCO JSON; give the annotations file"),
     "Latin-1": (b'{"images": "caf\xe9"}', "is not text in UTF-8: .* at byte 15; save it as UTF-8"),
-    "deep": (b"[" * 3000, "is not JSON that can be read: it is nested too deeply; write it anew"),
-    "long number": (b"1" * 5000, "is not JSON that can be read: Exceeds the limit .*; write it anew"),
+    "deep": (b"[" * 3000, "is not JSON that can be read: it is nested too deeply; export it again"),
+    "long number": (b"1" * 5000, "is not JSON that can be read: Exceeds the limit .*; export it again"),
     "a list": (b"[1]", "holds list, not a mapping with categories, images, annotations"),
-    "a key twice": (b'{"images": [], "images": []}', "the key 'images' stands twice in one mapping; drop one of the two"),
+    "a key twice": (b'{"images": [], "images": []}', "the key 'images' is given twice in one mapping; keep one"),
 }
 
 

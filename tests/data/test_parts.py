@@ -227,7 +227,7 @@ def test_shards_that_were_changed_or_are_gone_are_an_error(broken: Path) -> None
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda shards: shards[0].pop("sha256"), r"dataset.json: shards.0.sha256: required, but missing"),
+        (lambda shards: shards[0].pop("sha256"), r"dataset.json: shards\[0\].sha256: required, but missing"),
         (lambda shards: shards.insert(0, shards.pop()), "are not listed split by split; build the dataset again"),
     ],
 )

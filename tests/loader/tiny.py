@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from rayprob.data.columns import SCHEMA
-from rayprob.data.manifest import FORMAT_VERSION, Dataset, Manifest
+from rayprob.data.facts import FORMAT_VERSION
+from rayprob.data.manifest import Dataset, Manifest
 from rayprob.loader.cache import ShardCache, _locked
 
 LABELS = ["person", "bicycle", "car"]

@@ -193,9 +193,12 @@ def test_numbers_that_are_none_count_as_not_reached(tmp_path: Path) -> None:
         ({"metrics": []}, "metrics: found none, one or two are needed"),
         ({"best": 99}, "there is no trial 99, which best, default or pareto names"),
         ({"name": None}, r"name: expected text \(found null\)"),
-        ({"metrics": [{"name": "mAP", "mode": "most"}]}, r"metrics\.0\.mode: input should be 'max' or 'min' \(found 'most'\)"),
+        (
+            {"metrics": [{"name": "mAP", "mode": "most"}]},
+            r"metrics\[0\]\.mode: input should be 'max' or 'min' \(found 'most'\)",
+        ),
         ({"trials": [{"number": 1}, {"number": 1}]}, "trials: number 1 stands more than once"),
-        ({"trials": [{"kind": "search"}]}, r"trials\.0\.number: required, but missing"),
+        ({"trials": [{"kind": "search"}]}, r"trials\[0\]\.number: required, but missing"),
     ],
 )
 def test_a_faulty_summary_is_refused_with_its_fault(change: dict[str, Any], message: str, tmp_path: Path) -> None:
