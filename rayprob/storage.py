@@ -1,20 +1,17 @@
 """Files at local paths and URIs (s3://, gs://, abfs://, hdfs://, file://), through pyarrow.fs; every write is atomic."""
 
-import logging
 import os
 import posixpath
 import re
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, TypeVar, cast
+from typing import IO, TypeVar, cast
 
 import pyarrow as pa
 from pyarrow import fs
 
-from rayprob import folders
+from rayprob import folders, patience
 from rayprob.errors import StorageError, one_line
 from rayprob.folders import Listing
 from rayprob.uris import beside as beside
@@ -23,57 +20,10 @@ from rayprob.uris import is_local as is_local
 from rayprob.uris import join as join
 from rayprob.uris import local_path as local_path
 
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
-
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")
-
-
 # What another attempt would only meet again: something is not there, not allowed, or not understood.
 LASTING = re.compile(r"ACCESS_DENIED|HTTP status 4(?!08|29)\d\d|not found|Forbidden|Unauthorized", re.IGNORECASE)
-
-
-@dataclass
-class _Patience:
-    """For how long an outage is waited for, and since when there is one; all threads of a process share it."""
-
-    seconds: float = 0.0
-    ill_since_s: float | None = None
-
-    def left_s(self) -> float:
-        now_s = time.monotonic()
-        return self.seconds - (now_s - (self.ill_since_s or now_s))
-
-
-_patience = _Patience()
-
-
-@contextmanager
-def patient(seconds: float) -> Iterator[None]:
-    """Within, a remote store that is busy, ill or out of reach is asked again, with a warning each time.
-
-    `seconds` count from the first failure that no success follows, whatever is asked meanwhile. It holds for all threads of the
-    process. Outside, the few seconds that pyarrow itself tries are all: a mistyped endpoint should be known at once.
-    """
-    before, _patience.seconds = _patience.seconds, seconds
-    if not before:
-        _patience.ill_since_s = None
-    try:
-        yield
-    finally:
-        _patience.seconds = before
-
-
-def patience_s() -> float:
-    """Return for how long this process waits, so that another one can be told."""
-    return _patience.seconds
-
-
-def wait_for_stores(seconds: float) -> None:
-    """Be patient from now on; for a process that is started to work for one that is."""
-    _patience.seconds = seconds
 
 
 def is_missing(error: BaseException) -> bool:
@@ -251,7 +201,7 @@ def _entries(uri: str, *, recursive: bool) -> tuple[str, list[fs.FileInfo]]:
 
 
 def _tried(uri: str, action: str, operation: Callable[[fs.FileSystem, str], T]) -> T:
-    """Return what an operation on a file system and a path gives, tried again as `patient` says. Raises StorageError."""
+    """Return what an operation on a file system and a path gives, tried again while there is patience. Raises StorageError."""
 
     def attempt() -> T:
         filesystem, path = resolve(uri)
@@ -262,36 +212,11 @@ def _tried(uri: str, action: str, operation: Callable[[fs.FileSystem, str], T]) 
 
 
 def _again(uri: str, attempt: Callable[[], T]) -> T:
-    if is_local(uri) or not _patience.seconds:
-        return attempt()
-    import tenacity
-
-    def noted() -> T:
-        try:
-            result = attempt()
-        except StorageError as error:
-            if _is_passing(error):
-                _patience.ill_since_s = _patience.ill_since_s or time.monotonic()
-            raise
-        _patience.ill_since_s = None
-        return result
-
-    return tenacity.Retrying(
-        stop=lambda state: _patience.left_s() <= 0,
-        wait=tenacity.wait_random_exponential(max=20),
-        retry=tenacity.retry_if_exception(_is_passing),
-        before_sleep=_warn,
-        reraise=True,
-    )(noted)
+    return attempt() if is_local(uri) else patience.tried(attempt, _is_passing)
 
 
 def _is_passing(error: BaseException) -> bool:
     return isinstance(error, StorageError) and not is_missing(error) and not LASTING.search(str(error))
-
-
-def _warn(state: "RetryCallState") -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.warning("%s; trying again, for %.0f s more", error, _patience.left_s())
 
 
 @contextmanager

@@ -17,6 +17,7 @@ FLOORS = (
         "field_values",
         "strict_yaml",
         "storage",
+        "patience",
         "uris",
         "folders",
         "choose",

@@ -113,9 +113,8 @@ def claim(folder: Path, spec: ScenesSpec) -> ScenesSummary | None:
     if state is None:
         names = sorted(utf8_name(path.name) for path in folder.iterdir()) if folder.exists() else []
         if names:
-            raise SourceError(
-                f"{folder} is not empty and holds no {STATE_FILE}: {first_of(names, 5, in_all=True)}; give a new or empty folder"
-            )
+            found = first_of(names, 5, in_all=True)
+            raise SourceError(f"{folder} is not empty and holds no {STATE_FILE}: {found}; give a new or empty folder")
     else:
         asked = {"format_version": FORMAT_VERSION, **spec.model_dump()}
         differences = differing_keys({"format_version": state["format_version"], **state["spec"]}, asked)

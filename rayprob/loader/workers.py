@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from rayprob import storage
+from rayprob import patience
 from rayprob.errors import RayprobError, RunError
 from rayprob.loader.decode import Decoded, Decoder, Located, Request
 from rayprob.loader.slots import Slots
@@ -110,7 +110,7 @@ def _start(decoder: Decoder, slots: Slots, requests: Iterator[Located], loader_w
             num_workers=loader_workers,
             prefetch_factor=prefetch,
             generator=torch.Generator(),  # DataLoader draws a seed; the global generator belongs to the model
-            worker_init_fn=partial(_start_worker, dict(os.environ), storage.patience_s()),
+            worker_init_fn=partial(_start_worker, dict(os.environ), patience.patience_s()),
             multiprocessing_context=_context(),
         )
         return iter(data_loader)
@@ -136,7 +136,7 @@ def _context() -> BaseContext:
 def _start_worker(environment: dict[str, str], patience_s: float, _: int) -> None:
     # The server keeps the environment that it was started with; credentials may have been set since.
     os.environ.update(environment)
-    storage.wait_for_stores(patience_s)
+    patience.wait_for_stores(patience_s)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
 

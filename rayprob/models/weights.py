@@ -63,7 +63,7 @@ def read_weights(uri: str) -> tuple[dict[str, Tensor], LabelSpace | None]:
     Never unpickles anything but tensors and plain values. Raises StorageError or ModelError.
     """
     if storage.is_folder(uri):
-        raise ModelError(f"{uri} is a folder without {WEIGHTS_FILE}; give a file: {_weight_files_in(uri)}")
+        raise ModelError(f"{uri} is a folder without {WEIGHTS_FILE}; give a file{_weight_files_in(uri)}")
     content = storage.read_bytes(uri)
     loaded = read_tensors(content, uri)
     tensors = flat(loaded) if isinstance(loaded, Mapping) else {}
@@ -202,7 +202,7 @@ def _labels_in(content: bytes, tensors: Mapping[str, Tensor], uri: str) -> Label
 
 def _weight_files_in(folder: str) -> str:
     names = [name for name in storage.list_names(folder) if name.endswith(SUFFIXES)]
-    return first_of(names, SHOWN) or "there is no weight file in it"
+    return f": {first_of(names, SHOWN)}" if names else "; there is no weight file in it"
 
 
 def _first(what: str, names: list[str]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
-from rayprob import storage
+from rayprob import patience, storage
 from rayprob.data.cluster import require_cluster
 from rayprob.data.manifest import Dataset
 from rayprob.errors import RunError
@@ -52,7 +52,7 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
                 training = stack.enter_context(_placed(run, tell))
                 check(run, dataset, training.workers.num_workers)
             tell({"kind": "launch", "step": claim.step, "folder": claim.folder, **vars(training.workers)})
-            stack.enter_context(storage.patient(run.placement.storage_patience_s))
+            stack.enter_context(patience.patient(run.placement.storage_patience_s))
             return _follow(run, training, HistoryTail(run.run_folder), tell)
 
 

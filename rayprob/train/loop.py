@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from rayprob import storage
+from rayprob import patience, storage
 from rayprob.bundle import Bundle
 from rayprob.data.manifest import Dataset
 from rayprob.errors import OutOfMemory, RayprobError
@@ -60,7 +60,7 @@ def fit(
     `report` is called on every rank with the numbers of each evaluation, and `heed` on every rank after the same step, every
     few seconds: where it returns what there is to know of an end that comes soon, a checkpoint is written at once.
     """
-    with storage.patient(run.placement.storage_patience_s):
+    with patience.patient(run.placement.storage_patience_s):
         return _fit(prepare(run, place, device), report, heed)
 
 

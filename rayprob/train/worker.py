@@ -8,7 +8,7 @@ from typing import Any
 import ray.train
 import ray.train.torch
 
-from rayprob import storage
+from rayprob import patience
 from rayprob.errors import RayprobError, RunError
 from rayprob.loader.order import Place
 from rayprob.train.faults import comes_from_another_rank, fault_text, last_frame, repeated
@@ -25,7 +25,7 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     Anything else (a lost node, a killed process) leaves no note, and the new group resumes from the last checkpoint.
     """
     run = Run.model_validate(config["run"])
-    with storage.patient(run.placement.storage_patience_s):
+    with patience.patient(run.placement.storage_patience_s):
         return _work(run)
 
 

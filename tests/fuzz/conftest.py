@@ -1,5 +1,6 @@
 """The world that is fuzzed, made once, and verbs that stop where Ray or a cluster would begin."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +26,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Shards are written here, a run is only made ready, a sweep trains nothing, no job leaves, and home is elsewhere."""
+    """Shards are written here, a run is only made ready, a sweep trains nothing, no address answers, and home is elsewhere."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("rayprob.data.build.on_ray", lambda: in_process)
     monkeypatch.setattr("rayprob.train.launch.ray_cluster", _four_cpus)
     monkeypatch.setattr("rayprob.train.launch._follow", _made_ready)
     monkeypatch.setattr("rayprob.sweep.sweep.ray_cluster", _none)
-    monkeypatch.setattr("rayprob.submit.on_ray.Jobs.__init__", _none)
+    monkeypatch.setattr("socket.getaddrinfo", _no_host)
+    monkeypatch.setattr("rayprob.data.cluster.ANSWER_S", 0.0)
 
 
 @contextmanager
@@ -45,6 +47,10 @@ def _made_ready(run: Run, *_: Any) -> Outcome:
     if job.history:
         job.history.close()
     return Outcome("stopped", job.state.progress.step, job.total_steps, None, None)
+
+
+def _no_host(*_: Any, **__: Any) -> Any:
+    raise socket.gaierror("there is no network in these tests")
 
 
 def _none(*_: Any, **__: Any) -> Any:

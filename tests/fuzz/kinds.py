@@ -67,13 +67,16 @@ def summed_target(
 
 
 def options_target(name: str, calls: Sequence[Verb], share: int = 4) -> Target:
-    """Fuzz the words of calls: each `?` in one is any text."""
+    """Fuzz the words of calls: each `?` in one, alone or in a word, is any text."""
 
     def filled(call: Verb) -> Cases:
-        words = [arguments if word == "?" else st.just(word) for word in call]
-        return st.tuples(*words).map(Case)
+        return st.tuples(*map(_word, call)).map(Case)
 
     return Target(name, lambda root: st.one_of(*map(filled, calls)), share)
+
+
+def _word(word: str) -> st.SearchStrategy[str]:
+    return arguments.map(lambda text: word.replace("?", text)) if "?" in word else st.just(word)
 
 
 def set_target(name: str, verb: Verb, share: int = 4) -> Target:

@@ -20,6 +20,7 @@ PREDICT = ("predict", "run", "images", "--query", "P(red | !blue)", "--evidence"
 PREDICT_MIXTURE = ("predict", "mixture", "images", "--rule", "recall@0.1", "--json", "--mc-dropout", "2")
 TABLE = ("predict", "run", "images", "--parquet", "table.parquet")
 TUNE, SWEEP_PAGE, THRESHOLDS = ("tune", "sweep.yaml"), ("report", "sweep"), ("tune", "thresholds.yaml")
+SCENES = ("scenes", "scenes", "--train", "2", "--val", "1", "--size", "64", "--processes", "1")
 SHARD, SUBMIT = ("shard", "recipe.yaml", "--set", "target=anew"), ("submit", "run.yaml", "--no-wait")
 DATASET_VERBS = (INSPECT, VERIFY, ("predict", "run", "built"), EVALUATE, ("train", "run.yaml", "--set", "folder=new"))
 
@@ -44,6 +45,7 @@ TARGETS = (
     ),
     file_target("recipe", "recipe.yaml", (SHARD,), text_mutants, share=4),
     file_target("annotations", "source/val.json", (SHARD,), json_mutants, text_mutants, share=3),
+    file_target("scenes.json", "scenes/scenes.json", (SCENES,), json_mutants, text_mutants, share=4),
     file_target("dataset.json", "built/dataset.json", DATASET_VERBS, json_mutants, text_mutants, share=6),
     file_target("dataset.json in parts", "in-parts/dataset.json", IN_PARTS, json_mutants, share=4),
     file_target("labels.json", "built/labels.json", DATASET_VERBS, json_mutants, text_mutants, share=4),
@@ -234,6 +236,15 @@ TARGETS = (
             ("export", "?", "--onnx", "x.onnx"),
         ),
         share=2,
+    ),
+    options_target(
+        "addresses of submit",
+        tuple(
+            (*call, "--address", address)
+            for call in (SUBMIT, ("submit", "--stop", "tiny-1"))
+            for address in ("?", "http://?", "http://127.0.0.1:?", "https://[?]", "?:6379", "ray://?")
+        ),
+        share=8,
     ),
     options_target("words of doctor", (("doctor", "--cache-dir", "?", "--json"), ("doctor", "--storage", "?")), share=0),
     set_target("--set of train", TRAIN, share=5),

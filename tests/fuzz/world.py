@@ -17,6 +17,7 @@ from rayprob.calibrate.crossfit import CalibrateSpec
 from rayprob.data.build import build, in_process
 from rayprob.data.manifest import Dataset
 from rayprob.data.recipe import Recipe
+from rayprob.data.scenes import ScenesSpec, generate_scenes
 from rayprob.loader.order import Place
 from rayprob.sweep.ledger import Ledger
 from rayprob.sweep.results import summarise, write_results
@@ -92,6 +93,7 @@ def make_world(root: Path) -> World:
         _write_runs()
         _write_sweep()
         _write_images(root / "images")
+        generate_scenes("scenes", ScenesSpec(num_train=2, num_val=1, size_px=64))
     return World(root)
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from rayprob import storage
+from rayprob import patience
 from rayprob.bundle import Bundle
 from rayprob.errors import NonFiniteLoss
 from rayprob.loader.order import Place
@@ -221,7 +221,7 @@ def test_a_run_on_a_remote_store_keeps_every_row_through_an_outage_and_a_kill(
                 raise Killed
             return original(job, batches)
 
-        with pytest.MonkeyPatch.context() as patch, storage.patient(60):
+        with pytest.MonkeyPatch.context() as patch, patience.patient(60):
             patch.setattr(loop, "take_step", troubled)
             with pytest.raises(Killed):
                 fit(run, Place(), CPU)

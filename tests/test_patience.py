@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import tenacity
 
-from rayprob import storage
+from rayprob import patience, storage
 from rayprob.errors import StorageError
 from tests.loader.s3 import Proxy, ask_once, serve
 
@@ -62,7 +62,7 @@ class Clock:
 @pytest.fixture
 def clock(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock(proxy)
-    monkeypatch.setattr(storage, "time", clock)
+    monkeypatch.setattr(patience, "time", clock)
     monkeypatch.setattr(tenacity.nap, "time", clock)
     return clock
 
@@ -75,7 +75,7 @@ def test_an_outage_is_waited_for(
     operation, wanted = OPERATIONS[name]
     outage(status)
     clock.after_waits = 2
-    with storage.patient(30), caplog.at_level(logging.WARNING):
+    with patience.patient(30), caplog.at_level(logging.WARNING):
         assert operation() == wanted
     assert clock.num_waits == 2
     assert f"HTTP status {status}" in caplog.text or "SLOW_DOWN" in caplog.text
@@ -88,14 +88,14 @@ def test_without_patience_and_after_it_the_error_comes(clock: Clock, outage: Cal
         storage.read_bytes(f"{ROOT}/there.txt")
     assert clock.num_waits == 0
     started_at_s = clock.now_s
-    with storage.patient(1.0), pytest.raises(StorageError, match="HTTP status 503"):
+    with patience.patient(1.0), pytest.raises(StorageError, match="HTTP status 503"):
         storage.read_bytes(f"{ROOT}/there.txt")
     assert clock.now_s - started_at_s >= 1.0
 
 
 def test_patience_is_for_an_outage_and_not_for_each_request_in_it(clock: Clock, outage: Callable[[int], None]) -> None:
     outage(503)
-    with storage.patient(2.0):
+    with patience.patient(2.0):
         started_at_s = clock.now_s
         with pytest.raises(StorageError, match="HTTP status 503"):
             storage.read_bytes(f"{ROOT}/there.txt")
@@ -116,6 +116,6 @@ def test_what_another_attempt_would_only_meet_again_is_said_at_once(
     proxy: Proxy, outage: Callable[[int], None], caplog: pytest.LogCaptureFixture, status: int, said: str
 ) -> None:
     outage(status)
-    with storage.patient(60), pytest.raises(StorageError, match=said):
+    with patience.patient(60), pytest.raises(StorageError, match=said):
         storage.read_bytes(f"{ROOT}/nothing.txt")
     assert "trying again" not in caplog.text
