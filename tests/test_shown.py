@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from rayprob.shown import cut, cut_names, printable, printable_lines, wrapped
+from rayprob.shown import cut, cut_names, first_of, printable, printable_lines, wrapped
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,9 @@ def test_text_is_wrapped_in_cells_at_blanks_and_inside_long_words() -> None:
     assert wrapped("abcdefghij k", 4, 9) == ["abcd", "efgh", "ij k"]
     assert wrapped("ab cd ef gh", 5, 1) == ["ab c…"]
     assert wrapped("", 5, 1) == [""]
+
+
+def test_the_first_of_many_names_say_that_there_are_more() -> None:
+    assert first_of([1, 2, 3], 3, in_all=True) == "1, 2, 3"
+    assert first_of("abc", 2) == "a, b, ..."
+    assert first_of((str(n) for n in range(1234)), 1, in_all=True) == "0, ... (1,234 in all)"

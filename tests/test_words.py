@@ -134,6 +134,12 @@ def test_seeds_depend_on_every_part_and_its_type() -> None:
     assert derive(3, "order", 5) == derive(3, "order", 5)
 
 
+def test_an_error_takes_one_line_and_one_without_words_is_named_by_its_type() -> None:
+    assert errors.one_line(OSError("first\n  second\n")) == "first second"
+    assert errors.one_line(NotImplementedError()) == "NotImplementedError"
+    assert errors.one_line(ValueError("x" * 999), 20) == "x" * 20
+
+
 def test_errors_survive_pickling() -> None:
     import pickle
 
