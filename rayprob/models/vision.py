@@ -23,7 +23,7 @@ def _import_without_tracer() -> None:
     sys.modules[TRACER] = stand_in
     try:
         import torchvision  # noqa: F401
-    except (ImportError, AttributeError):  # another version asks the tracer for something else: it gets the tracer
+    except (ImportError, AttributeError):  # another version asks for something else: it gets the tracer
         pass
     finally:
         del sys.modules[TRACER]

@@ -58,7 +58,8 @@ def test_clutter_and_names_that_are_not_utf8_are_skipped_and_said(photos: Path, 
     (photos / "gone.jpg").symlink_to("nowhere")
     assert names(photos) == expected
     assert caplog.messages == [
-        f"{photos}: skipped 5 hidden or system files (._photo-0.JPG, ...); skipped gone.jpg: a link to a file that does not exist; "
+        f"{photos}: skipped 5 hidden or system files (._photo-0.JPG, ...); "
+        "skipped gone.jpg: a link to a file that does not exist; "
         "skipped caf\\xe9.jpg: a name that is not UTF-8"
     ]
     caplog.clear()

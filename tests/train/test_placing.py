@@ -35,9 +35,11 @@ def test_auto_on_a_cluster_without_gpus_asks_to_be_explicit(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
-    for placement in ({}, {"use_gpu": True}):
-        with pytest.raises(RunError, match=r"no GPU now \(8 CPUs\).*placement.num_workers=N"):
-            place_workers(make_run(tmp_path, placement=placement), {"CPU": 8.0})
+    with pytest.raises(RunError, match=r"no GPU now \(8 CPUs\).*placement.num_workers=N"):
+        place_workers(make_run(tmp_path), {"CPU": 8.0})
+    with pytest.raises(RunError, match=r"no GPU now \(8 CPUs\)"):
+        place_workers(make_run(tmp_path, placement={"use_gpu": True}), {"CPU": 8.0})
+    assert place_workers(make_run(tmp_path, placement={"use_gpu": False}), {"CPU": 8.0}).num_workers == 1
     explicit = make_run(tmp_path, placement={"num_workers": 16, "use_gpu": True, "cpus_per_worker": 4})
     assert place_workers(explicit, {"CPU": 8.0}) == Workers(16, True, 4)
 
