@@ -8,6 +8,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from rayprob.errors import one_line
+
 TIMEOUT_S = 60
 SIZE_BYTES = {"nccl": 128 * 2**20, "gloo": 16 * 2**20}
 REPEATS = 5
@@ -47,7 +49,7 @@ def all_reduce(address: str, rank: int, world_size: int, backend: str) -> tuple[
         )
         elapsed_s = sorted(_timed(rank, world_size, device, SIZE_BYTES[backend] // 4) for _ in range(1 + REPEATS))
     except (RuntimeError, ValueError) as error:  # torch's DistError and its kin are RuntimeErrors
-        return " ".join(str(error).split())[:300], 0.0
+        return one_line(error), 0.0
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
