@@ -86,3 +86,10 @@ class OutOfMemory(RunError):
 def one_line(error: object, most: int | None = 300) -> str:
     """Return the message of an error on one line of at most `most` letters; the name of its type where it has none."""
     return (" ".join(str(error).split()) or type(error).__name__)[:most]
+
+
+def as_error(noted: dict[str, str]) -> RayprobError:
+    """Return the error that another process noted by its `kind` and `message`; a RunError where rayprob has no such kind."""
+    kind = globals().get(noted["kind"])
+    is_ours = isinstance(kind, type) and issubclass(kind, RayprobError)
+    return (kind if is_ours else RunError)(noted["message"])  # type: ignore[misc]

@@ -95,6 +95,11 @@ def canonical(uri: str) -> str:
     return str(local_path(uri)) if is_local(uri) else for_arrow(uri)
 
 
+def absolute(uri: str) -> str:
+    """Return `uri` as a process with another working folder finds it: a local path absolute, a remote URI as it is."""
+    return str(local_path(uri).absolute()) if is_local(uri) else uri
+
+
 def utf8_name(name: str) -> str:
     """Return a file name as it can be printed and stored: bytes that are not UTF-8 become \\xNN."""
     return os.fsencode(name).decode("utf-8", "backslashreplace") if not is_utf8(name) else name

@@ -1,7 +1,6 @@
 """A recipe becomes a dataset: shards written in parallel by Ray tasks, continued after a stop, committed at the end.
 
-Images never pass through Ray's object store: a task reads them from the
-source, writes them to the target, and returns counts.
+Images never pass through Ray's object store: a task reads them from the source, writes them to the target, and returns counts.
 """
 
 import logging
@@ -14,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rayprob import storage
-from rayprob.data.cluster import import_ray, is_running, start_ray, told_when_long
+from rayprob import storage, uris
+from rayprob.data.cluster import import_ray, is_running, require_cluster, start_ray, told_when_long
 from rayprob.data.commit import check_rejects, commit, remove_reports
 from rayprob.data.facts import read_facts
 from rayprob.data.plan import plan
@@ -58,11 +57,14 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[Progres
     """Build the dataset of a recipe; a stopped build goes on, and nothing happens where it is built already.
 
     `run_tasks` maps the writer over the jobs, in any order: `on_ray()` or `in_process`. SIGINT leaves as a
-    KeyboardInterrupt whose message says how to go on. Raises SourceError, StorageError, DatasetError.
+    KeyboardInterrupt whose message says how to go on. Raises SourceError, StorageError, DatasetError, and RunError
+    where the cluster of RAY_ADDRESS does not answer.
     """
     started_at_s = time.monotonic()
     if storage.exists(storage.join(recipe.root, "dataset.json")):
         return Summary(recipe.root, _facts_of_same_recipe(recipe), already_built=True)
+    if run_tasks is not in_process:
+        require_cluster()
     source = read_source(recipe)
     check_rejects(recipe, source.missing)
     jobs = _jobs(recipe, source)
@@ -111,9 +113,7 @@ def _map_on_ray(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob
     under_way = [task.remote(job) for job in islice(waiting, bound)]
     try:
         while under_way:
-            with told_when_long(
-                "a task that writes a shard: it takes 1 CPU of the cluster, and `ray status` says what is free"
-            ):
+            with told_when_long("a task that writes a shard: it needs 1 CPU; `ray status` shows what is free"):
                 (ready,), under_way = ray.wait(under_way, num_returns=1)
             under_way += [task.remote(job) for job in islice(waiting, 1)]
             yield ray.get(ready)
@@ -144,23 +144,18 @@ def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def _jobs(recipe: Recipe, source: SourceData) -> list[ShardJob]:
-    root = _absolute(recipe.root)
+    root = uris.absolute(recipe.root)
     return [
         ShardJob(
             plan=shard,
             root=root,
-            images=_absolute(recipe.splits[shard.source].images),
+            images=uris.absolute(recipe.splits[shard.source].images),
             label_space=source.label_space,
             check=recipe.check,
             encode=recipe.encode,
         )
         for shard in plan(source.images, recipe)
     ]
-
-
-def _absolute(uri: str) -> str:
-    """Return what the URI means in a process with another working folder."""
-    return str(storage.local_path(uri).absolute()) if storage.is_local(uri) else uri
 
 
 def _remove_leftovers(root: str, jobs: Sequence[ShardJob]) -> None:

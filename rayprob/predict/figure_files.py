@@ -11,8 +11,7 @@ from pathlib import PurePosixPath
 
 from rayprob import storage
 from rayprob.predict.images import Image
-from rayprob.predict.predict import absolute
-from rayprob.uris import caseless
+from rayprob.uris import absolute, caseless
 
 MARK = "rayprob image"  # the key of a PNG's text
 MARK_BYTES = 4096  # at the beginning of a file, where its mark stands

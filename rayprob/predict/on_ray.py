@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayprob import errors
 from rayprob.data.cluster import import_ray, is_running, require_cluster, start_ray, told_when_long
-from rayprob.errors import RayprobError, RunError
-from rayprob.predict.predict import Asking, Job, absolute
+from rayprob.errors import RayprobError, RunError, as_error
+from rayprob.predict.predict import Asking, Job
 from rayprob.predict.table import PART_IMAGES, Plan, Progress, Written, write_part, write_parts
+from rayprob.uris import absolute
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _write_on_ray(table: TableJob, missing: Sequence[int]) -> Iterator[int]:
         rows = iter(_parts(table, missing, ray.cluster_resources()).iter_rows())
         while row := _next_of(rows):
             if row["kind"]:
-                raise getattr(errors, row["kind"])(row["message"])
+                raise as_error(row)
             yield int(row["id"])
     except ray.exceptions.RayError as error:
         raise RunError(f"Ray lost an actor that wrote the table: {error}; the same command continues") from error
@@ -90,9 +90,7 @@ def _write_on_ray(table: TableJob, missing: Sequence[int]) -> Iterator[int]:
 
 
 def _next_of(rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
-    with told_when_long(
-        "an actor that writes a part: it takes a GPU or a CPU of the cluster, and `ray status` says what is free"
-    ):
+    with told_when_long("an actor that writes a part: it needs a GPU or a CPU; `ray status` shows what is free"):
         return next(rows, None)
 
 

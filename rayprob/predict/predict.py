@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rayprob import storage
+from rayprob import storage, uris
 from rayprob.bundle import DESCRIPTION_FILE, Bundle
 from rayprob.errors import ModelError, SpecError
 from rayprob.predict.answering import Answering
@@ -49,7 +49,7 @@ class Job:
 
     def absolute(self) -> "Job":
         """Return the job with local paths that hold in any working directory."""
-        bundles, images = (tuple(map(absolute, paths)) for paths in (self.bundles, self.images))
+        bundles, images = (tuple(map(uris.absolute, paths)) for paths in (self.bundles, self.images))
         return replace(self, bundles=bundles, images=images)
 
 
@@ -106,11 +106,6 @@ def bundle_folder(path: str) -> str:
     inside = storage.join(path, "bundle")
     is_run = not storage.exists(storage.join(path, DESCRIPTION_FILE)) and storage.exists(storage.join(inside, DESCRIPTION_FILE))
     return inside if is_run else path
-
-
-def absolute(path: str) -> str:
-    """Return a path or URI that holds in any working directory."""
-    return str(storage.local_path(path).absolute()) if storage.is_local(path) else path
 
 
 def bundle_fingerprint(folder: str) -> str:

@@ -2,14 +2,11 @@
 
 import re
 import traceback
-from collections.abc import Mapping
 
 import torch.distributed as dist
 
-from rayprob import errors
-from rayprob.errors import RayprobError, RunError
-
 ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
+COLLECTIVES = re.compile(r"\b(ProcessGroup)?(gloo|nccl)\b", re.IGNORECASE)
 
 
 def fault_text(error: BaseException) -> str:
@@ -22,7 +19,10 @@ def fault_text(error: BaseException) -> str:
 
 def comes_from_another_rank(error: BaseException) -> bool:
     """Return whether an exception says only that a rank was lost, which a restart mends."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "nccl" in str(error).lower()
+    if isinstance(error, dist.DistError):
+        return True
+    # gloo and NCCL also raise plain RuntimeErrors; other exceptions may name them in a path.
+    return type(error) is RuntimeError and bool(COLLECTIVES.search(str(error)))
 
 
 def last_frame(error: BaseException) -> str:
@@ -34,10 +34,3 @@ def last_frame(error: BaseException) -> str:
 def repeated(fault: str) -> str:
     """Return the message of a run that ends because a restart would only meet the same error again."""
     return f"the same error came twice, so a restart would meet it again: {fault}"
-
-
-def as_error(failure: Mapping[str, str]) -> RayprobError:
-    """Return the error that a worker noted, of its own type where that is one of rayprob's."""
-    kind = getattr(errors, failure["kind"], RunError)
-    is_ours = isinstance(kind, type) and issubclass(kind, RayprobError)
-    return (kind if is_ours else RunError)(failure["message"])

@@ -7,9 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from rayprob.data.cluster import cluster_address, import_ray, is_running, start_ray
-from rayprob.errors import RunError
+from rayprob.errors import RunError, as_error
 from rayprob.train import folder
-from rayprob.train.faults import as_error
 from rayprob.train.loop import Outcome
 from rayprob.train.placing import Workers
 from rayprob.train.run import Run
@@ -76,7 +75,7 @@ class RayTraining(Training):
         if ended is not None:
             raise RunError(
                 f"the run failed and its {self._run.placement.max_failures} restart(s) did not help: {_root_cause(ended)}\n"
-                f"the workers' logs are in {LOGS}; the same command goes on from the last checkpoint"
+                f"the workers' logs are in {LOGS}; the same command resumes from the last checkpoint"
             ) from ended
         return Outcome(**value["outcome"])
 
