@@ -25,7 +25,7 @@ import numpy as np
 import ray
 from ray.cluster_utils import Cluster
 
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import read_history
 from rayprob.train.launch import launch
 from rayprob.train.run import Run
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import read_history
 from rayprob.train.state import latest, list_checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ from rayprob import storage
 from rayprob.documents import Count, Shape, read_lines
 from rayprob.errors import RunError
 
-REMEDY = "cut the file before that row, or start the sweep anew with --fresh"
+REMEDY = "cut the file before that row, or start the sweep over with --fresh"
 FILE = "ledger.jsonl"
 Row = dict[str, Any]
 

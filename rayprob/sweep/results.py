@@ -41,7 +41,7 @@ def trial_row(sweep: Sweep, trial: Trial) -> Row:
     metrics = sweep.search.metric
     if kept and (unknown := [name for name in metrics if name not in known]):
         raise RunError(
-            f"{folder} has an evaluation without {', '.join(unknown)}, which the sweep searches by; start the sweep anew "
+            f"{folder} has an evaluation without {', '.join(unknown)}, which the sweep searches by; start the sweep over "
             "with --fresh"
         )
     is_default = trial.what == "default" or (trial.of == 0 and sweep.search.default)

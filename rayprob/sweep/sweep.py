@@ -25,7 +25,8 @@ from rayprob.sweep.study import Study, Trial
 from rayprob.train.assess import assess
 from rayprob.train.launch import check_folder, signals_call
 from rayprob.train.on_ray import ray_cluster
-from rayprob.train.run import Run, absolute, check, identity
+from rayprob.train.run import Run, absolute, identity
+from rayprob.train.run_rules import check
 
 if TYPE_CHECKING:
     from rayprob.sweep.trials import Room
@@ -36,7 +37,7 @@ Tell = Callable[[dict[str, Any]], None]
 # Keys of `search` that may change between two starts of a sweep: they add trials, or move them about.
 FREE_SEARCH_KEYS = ("trials", "confirm", "max_concurrent")
 POLL_S = 0.3
-ANEW = "start the sweep anew with --fresh, or set another folder"
+OVER = "start the sweep over with --fresh, or set another folder"
 
 
 class _Numbers(Shape):
@@ -118,12 +119,12 @@ def claim(sweep: Sweep, dataset: Dataset) -> None:
     folder, facts = sweep.folder, _identity(sweep, dataset)
     uri = storage.join(folder, "sweep.json")
     if storage.exists(uri):
-        changed = differing_keys(read_json(uri, error=RunError, remedy=ANEW), facts)
+        changed = differing_keys(read_json(uri, error=RunError, remedy=OVER), facts)
         if changed:
             listed = "\n".join(f"  {line}" for line in changed)
             raise RunError(
                 f"{folder} holds another sweep of this name, which differs in {len(changed)} key(s):\n{listed}\n"
-                "set another name (--set name=...), undo the changes, or start anew with --fresh, which removes that sweep"
+                "set another name (--set name=...), undo the changes, or start over with --fresh, which removes that sweep"
             )
     elif storage.list_names(folder):
         raise RunError(f"{folder} is not empty and holds no sweep; set another name or folder, or empty this one")

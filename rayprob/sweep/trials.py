@@ -18,7 +18,7 @@ from rayprob.errors import RayprobError, RunError
 from rayprob.sweep.study import DONE, WAIT, Study, Trial
 from rayprob.sweep.work import as_report, costs, train_here, train_trial
 from rayprob.train import folder
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import read_history
 from rayprob.train.launch import launch
 from rayprob.train.loop import Outcome
 from rayprob.train.on_ray import RAY_SETTINGS
@@ -245,4 +245,4 @@ def error_of(thread: TrialsThread) -> RayprobError | None:
     if isinstance(thread.error, RayprobError):
         return thread.error
     text = str(thread.error).strip().splitlines() or ["no message"]
-    return RunError(f"Ray Tune failed: {type(thread.error).__name__}: {text[-1]}; the same command goes on")
+    return RunError(f"Ray Tune failed: {type(thread.error).__name__}: {text[-1]}; the same command continues")

@@ -10,9 +10,10 @@ from rayprob.data.manifest import Dataset
 from rayprob.errors import OutOfMemory
 from rayprob.loader.order import Place
 from rayprob.train import folder
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import read_history
 from rayprob.train.loop import Outcome, finished_outcome, fit
-from rayprob.train.run import Run, absolute, check
+from rayprob.train.run import Run, absolute
+from rayprob.train.run_rules import check
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,6 @@ from rayprob.train.history_rows import FILE, read_history, read_rows
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-__all__ = ["FILE", "History", "HistoryTail", "as_markdown", "read_history", "scalars"]
-
 REMOTE_POLL_S = 5.0
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from rayprob.train.compute import Compute, wait_for_all
 from rayprob.train.history import History
 from rayprob.train.notes import noted_warnings
 from rayprob.train.optimizer import build_optimizer
-from rayprob.train.run import Run, check
+from rayprob.train.run import Run
+from rayprob.train.run_rules import check
 from rayprob.train.state import Ema, TrainState, list_checkpoints, load_first, newest_first
 
 MIXTURE_SAMPLES = 2**20  # more would only cost memory: L bytes each

@@ -23,7 +23,8 @@ from rayprob.train.loop import Outcome, finished_outcome
 from rayprob.train.on_ray import ELASTIC_SETTINGS, RayTraining, ray_cluster
 from rayprob.train.placing import place_workers, resources_here
 from rayprob.train.ready import drop_worker, needs_no_ray, worker_ready
-from rayprob.train.run import Run, absolute, check
+from rayprob.train.run import Run, absolute
+from rayprob.train.run_rules import check
 from rayprob.train.training import Tell, Training
 
 WAITING_S = 120.0  # after so long without a worker, its user is told
@@ -32,12 +33,12 @@ WAITING_S = 120.0  # after so long without a worker, its user is told
 def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Outcome:
     """Train `run` and return how it ended; `tell` gets each row of its history, and what the driver has to say.
 
-    SIGINT or SIGTERM asks the workers to save and stop; a second one abandons them. A run that cannot start leaves no claim to
-    its folder. Raises RunError and its kin.
+    SIGINT or SIGTERM asks the workers to save and stop; a second one abandons them. A run that cannot start, or that a signal
+    ends before it does, leaves no claim to its folder. Raises RunError and its kin.
     """
     check_folder(run)
     run = absolute(run)
-    with worker_ready(run.placement.num_workers):
+    with worker_ready(run.placement.num_workers), signals_call(_interrupt):
         dataset = Dataset.open(run.data.root)
         if fresh or not folder.is_claimed(run.run_folder):
             require_cluster()
@@ -54,6 +55,11 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
             tell({"kind": "launch", "step": claim.step, "folder": claim.folder, **vars(training.workers)})
             stack.enter_context(patience.patient(run.placement.storage_patience_s))
             return _follow(run, training, HistoryTail(run.run_folder), tell)
+
+
+def _interrupt() -> None:
+    """Leave what a run has not started yet, so that it keeps no claim: SIGTERM would otherwise end the process at once."""
+    raise KeyboardInterrupt
 
 
 @contextmanager

@@ -32,7 +32,8 @@ from rayprob.seeds import derive
 from rayprob.train.job import Job, prepare
 from rayprob.train.loop import steps, take_step
 from rayprob.train.meter import Meter
-from rayprob.train.run import Run, check_sizes
+from rayprob.train.run import Run
+from rayprob.train.run_rules import check_sizes
 
 Floats = NDArray[np.float64]
 

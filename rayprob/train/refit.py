@@ -25,10 +25,11 @@ from rayprob.train.assess import open_bundle
 from rayprob.train.features import Source, Tell, split_features
 from rayprob.train.fitting import Fitting, predictions_of
 from rayprob.train.folder import claim, open_run
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import FILE, read_history
 from rayprob.train.job import label_mixture, prevalence
 from rayprob.train.optimizer import OptimizerSpec, ScheduleSpec
-from rayprob.train.run import Duration, Run, check
+from rayprob.train.run import Duration, Run
+from rayprob.train.run_rules import check
 
 
 class RefitSpec(Spec):
@@ -194,6 +195,11 @@ def _require_same_source(run: Run, source: Source) -> None:
 
 def _refitted(run: Run, *, was_finished: bool) -> Refitted:
     rows = read_history(run.run_folder)
-    best = [row for row in rows if row["kind"] == "evaluation" and row["is_best"]][-1]
-    start = next(row for row in rows if row["kind"] == "start")
-    return Refitted(run.run_folder, start["total_steps"], best, was_finished)
+    best = [row for row in rows if row["kind"] == "evaluation" and row.get("is_best")]
+    total_steps = [row["total_steps"] for row in rows if row["kind"] == "start" and "total_steps" in row]
+    if not best or not total_steps:
+        raise RunError(
+            f"{storage.join(run.run_folder, FILE)} lacks the start or the best evaluation of this finished refit; its "
+            "bundle is whole: use it as it is, or give another --name to train it again"
+        )
+    return Refitted(run.run_folder, total_steps[0], best[-1], was_finished)

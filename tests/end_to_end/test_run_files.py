@@ -13,7 +13,7 @@ from rayprob.data.recipe import Recipe
 from rayprob.loader.order import Place
 from rayprob.spec import Spec, merged, read_chain, read_yaml
 from rayprob.sweep.search import Sweep
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import read_history
 from rayprob.train.loop import fit
 from rayprob.train.run import Run
 from rayprob.train.state import list_checkpoints

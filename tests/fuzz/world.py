@@ -27,7 +27,7 @@ from rayprob.sweep.sweep import claim as claim_sweep
 from rayprob.sweep.work import evaluations_of
 from rayprob.train.assess import assess
 from rayprob.train.folder import claim
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import read_history
 from rayprob.train.loop import fit
 from rayprob.train.refit import RefitSpec, refit
 from rayprob.train.run import Run

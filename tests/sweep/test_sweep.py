@@ -22,7 +22,7 @@ from rayprob.sweep.search import Sweep
 from rayprob.sweep.study import Study
 from rayprob.sweep.sweep import alone_in, claim, clear, run_sweep
 from rayprob.sweep.trials import Director, room_for
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import read_history
 from tests.train.conftest import MakeRun
 
 LIMIT_S = 240

@@ -10,7 +10,7 @@ from rayprob.errors import OutOfMemory
 from rayprob.loader.order import Place
 from rayprob.sweep.work import costs, halved, train_here, train_trial
 from rayprob.train import loop
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import read_history
 from rayprob.train.loop import Outcome, fit
 from rayprob.train.run import Run
 from tests.train.conftest import MakeRun

@@ -10,7 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.summary.writer import event_file_writer
 
-from rayprob.train.history import FILE, History, HistoryTail, as_markdown, read_history, scalars
+from rayprob.train.history import History, HistoryTail, as_markdown, scalars
+from rayprob.train.history_rows import FILE, read_history
 
 
 def record(history: History, *steps: int) -> None:

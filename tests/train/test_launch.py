@@ -13,7 +13,7 @@ import torch
 
 from rayprob.errors import NonFiniteLoss, RunError, SpecError
 from rayprob.loader.order import Place
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import read_history
 from rayprob.train.launch import launch
 from rayprob.train.loop import Outcome, fit
 from rayprob.train.run import Run

@@ -23,7 +23,7 @@ from rayprob.loader.order import Place
 from rayprob.predictions import Predictions
 from rayprob.train import folder, loop
 from rayprob.train.assess import assess
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import read_history
 from rayprob.train.job import label_mixture, prepare, prevalence
 from rayprob.train.loop import Outcome, fit
 from rayprob.train.run import Run

@@ -19,7 +19,7 @@ from rayprob.console_lr import train_command
 from rayprob.errors import RayprobError, RunError, SpecError
 from rayprob.loader.order import Place
 from rayprob.train import loop, lr_range
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import read_history
 from rayprob.train.loop import fit
 from rayprob.train.lr_range import LrRange, Measured, Step, find_lr, read_range
 from rayprob.train.run import Run

@@ -22,10 +22,10 @@ from rayprob.train import features, fitting
 from rayprob.train.assess import assess, open_bundle
 from rayprob.train.features import Source, split_features
 from rayprob.train.folder import claim, open_run
-from rayprob.train.history import read_history
+from rayprob.train.history_rows import read_history
 from rayprob.train.loop import fit
 from rayprob.train.refit import RefitSpec, refit, refit_run
-from rayprob.train.run import check
+from rayprob.train.run_rules import check
 
 SHORT = {"epochs": 3, "global_batch": 16}
 MIXTURE = {"name": "mixture", "components": 4}
@@ -233,7 +233,7 @@ def test_a_damaged_file_of_features_is_named(source: str) -> None:
     damaged = next((Path(source) / "features").glob("train-*"))
     damaged.write_bytes(damaged.read_bytes()[:100])
     with pytest.raises(
-        RunError, match=r"train-\w+.safetensors holds no features .*remove the file, and they are computed anew"
+        RunError, match=r"train-\w+.safetensors holds no features .*remove the file, and they are computed again"
     ):
         refit(source, spec(head={"name": "bernoulli"}))
 

@@ -14,7 +14,8 @@ from rayprob.data.manifest import Dataset
 from rayprob.errors import DatasetError, SpecError
 from rayprob.spec import override
 from rayprob.train.batch_rules import KEYS, Sizes
-from rayprob.train.run import Duration, Run, absolute, check, identity
+from rayprob.train.run import Duration, Run, absolute, identity
+from rayprob.train.run_rules import check
 
 MakeRun = Callable[..., Run]
 
