@@ -123,14 +123,33 @@ def _context() -> BaseContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
-    resource_tracker.ensure_running()  # by itself, because it unblocks signals when it is done
+    with _own_modules_only():
+        resource_tracker.ensure_running()  # by itself, because it unblocks signals when it is done
+        _start_server()
+    return context
+
+
+def _start_server() -> None:
     # Ctrl-C reaches the whole process group; the training process ends its step first, and needs its loader workers for it.
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-    return context
+
+
+@contextmanager
+def _own_modules_only() -> Iterator[None]:
+    """Let the processes started in the block find no module in the working folder, where a file may be called queue.py."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _start_worker(environment: dict[str, str], patience_s: float, _: int) -> None:

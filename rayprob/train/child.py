@@ -1,4 +1,4 @@
-"""`python -m rayprob.train.child`: the one worker of a run on this machine. `ready.py` starts it, `here.py` supervises it.
+"""The process of the one worker of a run on this machine. `ready.py` starts it, `here.py` supervises it.
 
 It reads its job, one line of JSON, from standard input, and ends when that closes: with its driver, however the driver ends.
 """
@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,6 @@ def _end_with_driver() -> None:
 
 def _show_life(pulse: Path) -> None:
     while True:
-        pulse.touch()
+        with suppress(OSError):  # its folder goes when the driver abandons this process, a moment before the process does
+            pulse.touch()
         time.sleep(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,14 @@
 """A run of one worker on this machine, without Ray: one process trains, this one follows it and starts it again if it dies."""
 
+import os
 import signal
 import tempfile
 from dataclasses import asdict
 from typing import Any
 
 from rayprob import storage
-from rayprob.errors import RunError
-from rayprob.train.faults import as_error, repeated
+from rayprob.errors import RunError, as_error
+from rayprob.train.faults import repeated
 from rayprob.train.loop import Outcome
 from rayprob.train.placing import Workers
 from rayprob.train.ready import WorkerProcess, take_worker
@@ -28,7 +29,7 @@ class TrainingHere(Training):
         self.log = _log_of(run)
 
     def train(self) -> Outcome:
-        """Train until the worker answers. Raises its failure; RunError for an error that came twice, or deaths without end."""
+        """Train until the worker answers. Raises its failure; RunError for an error that came twice, or too many crashes."""
         failures, known = 0, ""
         while True:
             answer = self._attempt()
@@ -55,6 +56,9 @@ class TrainingHere(Training):
 
     def _attempt(self) -> dict[str, Any]:
         worker = self._worker = take_worker()
+        if self._is_abandoned:  # meanwhile: `abandon` saw no worker, or the one before
+            worker.end()
+            return {"died": -signal.SIGKILL, "said": ""}
         try:
             worker.give({"run": self._run.model_dump(mode="json"), "workers": asdict(self.workers), "log": self.log})
             return worker.wait()
@@ -66,7 +70,7 @@ class TrainingHere(Training):
         if self._is_abandoned or 0 <= most < failures:
             raise RunError(
                 f"the run failed and its {most} restart(s) did not help: {reason}\n"
-                f"the worker's log is {self.log}; the same command goes on from the last checkpoint"
+                f"the worker's log is {self.log}; the same command resumes from the last checkpoint"
             )
 
 
@@ -74,7 +78,9 @@ def _log_of(run: Run) -> str:
     """Return the local file for what the worker prints: in the run's folder, or a temporary one for a remote run."""
     if storage.is_local(run.run_folder):
         return str(storage.local_path(storage.join(run.run_folder, LOG)))
-    return tempfile.mkstemp(prefix=f"rayprob-{run.name}-", suffix=".log")[1]
+    descriptor, path = tempfile.mkstemp(prefix=f"rayprob-{run.name}-", suffix=".log")
+    os.close(descriptor)
+    return path
 
 
 def _death(answer: dict[str, Any]) -> str:
@@ -86,4 +92,9 @@ def _death(answer: dict[str, Any]) -> str:
         last = answer["said"].strip().splitlines()[-1:]
         return f"the worker ended with exit code {code}{': ' if last else ''}{''.join(last)}"
     hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
-    return f"the worker was killed by {signal.Signals(-code).name}{hint}"
+    return f"the worker was killed by {_signal_name(-code)}{hint}"
+
+
+def _signal_name(number: int) -> str:
+    """Return the name of a signal; real-time signals have numbers only."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"

@@ -16,13 +16,16 @@ from typing import Any
 from rayprob.data.cluster import is_running
 
 ANSWER, PULSE = "answer.json", "pulse"
+# With -P neither the process nor those that it starts look for modules in the working folder, where a file may be called
+# queue.py; it finds what this process finds. As `-m` it would have a named __main__, which each loader worker would import.
+CHILD = ("-P", "-c", "import sys; sys.path[:] = sys.argv[1:]; from rayprob.train.child import main; main()")
 LOOK_EVERY_S = 1.0
 MOST_LOOKS = 30  # without a sign of life; counted in looks, so that a machine that was asleep finds no worker frozen
 _waiting: list["WorkerProcess"] = []
 
 
 class WorkerProcess:
-    """`python -m rayprob.train.child`: imports what training needs, waits for its one job, and ends with it.
+    """Runs `child.main`: imports what training needs, waits for its one job, and ends with it.
 
     It hears no Ctrl-C of the terminal, and ends when this process does, however that comes about.
     """
@@ -32,7 +35,7 @@ class WorkerProcess:
         self._early_log = Path(self._folder.name, "log")
         with self._early_log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "rayprob.train.child"],
+                [sys.executable, *CHILD, *sys.path],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

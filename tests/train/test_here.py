@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from typer.testing import CliRunner
 from rayprob.cli import app
 from rayprob.errors import NonFiniteLoss, RunError
 from rayprob.loader.order import Place
-from rayprob.train import here, ready
-from rayprob.train.history import read_history
+from rayprob.train import child, here, ready
+from rayprob.train import launch as launching
+from rayprob.train.history_rows import read_history
 from rayprob.train.launch import launch
 from rayprob.train.loop import Outcome, fit
 from rayprob.train.placing import Workers
@@ -73,7 +75,7 @@ def test_other_errors_and_deaths_are_started_again_as_often_as_allowed(train: Ca
     assert train([*answers, DONE], told.append).step == 12
     assert [event["number"] for event in told] == [1, 2, 3]
     assert told[1]["reason"] == "the worker was killed by SIGKILL, as the kernel does when memory runs out"
-    with pytest.raises(RunError, match=r"its 2 restart\(s\) did not help: ValueError: .*\n.*; the same command goes on"):
+    with pytest.raises(RunError, match=r"its 2 restart\(s\) did not help: ValueError: .*\n.*; the same command resumes"):
         train(answers, max_failures=2)
     with pytest.raises(RunError, match=r"ended with exit code 1: ModuleNotFoundError: torch"):
         train([{"died": 1, "said": "Traceback\nModuleNotFoundError: torch\n"}], max_failures=0)
@@ -143,7 +145,7 @@ def test_what_a_run_cannot_start_with_leaves_no_claim(
     with pytest.raises(RunError, match=r"asks for 1 worker\(s\) with 10000 CPU"):
         launch(run)
     monkeypatch.setenv("RAY_ADDRESS", "no port")
-    with pytest.raises(RunError, match="RAY_ADDRESS=no port is no address of a cluster"):
+    with pytest.raises(RunError, match="RAY_ADDRESS=no port is not the address of a cluster"):
         launch(run)
     assert not list((tmp_path / "run").glob("*"))
 
@@ -166,3 +168,90 @@ def test_a_process_without_a_pulse_yet_is_waited_for(monkeypatch: pytest.MonkeyP
     stopped.start()
     assert worker.wait()["died"] == -signal.SIGKILL
     worker.end()
+
+
+CHILD = """
+import json, queue, random
+from multiprocessing.spawn import get_preparation_data
+def main():
+    print(json.dumps(sorted(get_preparation_data("a loader worker"))))
+"""
+
+
+def test_the_process_takes_nothing_from_the_working_folder_and_gives_loader_workers_no_main_to_import(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package, working = tmp_path / "path" / "rayprob" / "train", tmp_path / "working"
+    package.mkdir(parents=True)
+    working.mkdir()
+    (package / "child.py").write_text(CHILD)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    for name in ("queue.py", "random.py", "types.py"):
+        (working / name).write_text("raise RuntimeError('a file of the user')")
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    monkeypatch.chdir(working)
+    worker = ready.WorkerProcess()
+    ended = worker.wait()
+    worker.end()
+    assert ended["died"] == 0, ended["said"]
+    assert not {"init_main_from_name", "init_main_from_path"} & set(json.loads(ended["said"]))
+
+
+def test_a_worker_that_comes_after_the_run_was_abandoned_is_ended(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[bool] = []
+
+    class Late(Worker):
+        def __init__(self) -> None:
+            training.abandon()  # while the process starts
+
+        def give(self, job: dict[str, Any]) -> None:
+            raise AssertionError("the run was abandoned")
+
+        def end(self) -> None:
+            ended.append(True)
+
+    training = here.TrainingHere(make_run(tmp_path), Workers(1, False, 2), lambda event: None)
+    monkeypatch.setattr(here, "take_worker", Late)
+    with pytest.raises(RunError, match="killed by SIGKILL"):
+        training.train()
+    assert ended
+
+
+def test_a_death_by_a_signal_without_a_name_is_told_by_its_number(train: Callable[..., Outcome]) -> None:
+    with pytest.raises(RunError, match="killed by signal 40"):
+        train([{"died": -40, "said": ""}], max_failures=0)
+
+
+def test_the_log_of_a_remote_run_is_a_closed_file(make_run: MakeRun) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    log = here._log_of(make_run(Path("x")).model_copy(update={"folder": "s3://bucket/run"}))
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.unlink(log)
+
+
+def test_sigterm_before_the_workers_train_leaves_no_claim(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def terminated(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(launching, "place_workers", terminated)
+    monkeypatch.setattr(launching, "worker_ready", lambda num_workers: nullcontext())
+    with pytest.raises(KeyboardInterrupt):
+        launch(make_run(tmp_path / "run"))
+    assert not list((tmp_path / "run").glob("*"))
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_a_pulse_without_its_folder_does_not_end_the_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wake(_: float) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(child.time, "sleep", wake)
+    with pytest.raises(InterruptedError):
+        child._show_life(tmp_path / "gone" / "pulse")
