@@ -51,7 +51,7 @@ def import_ray() -> Any:
 def start_ray(**init: Any) -> None:
     """Join the cluster that RAY_ADDRESS names, or start a quiet Ray on this machine with the arguments `init`.
 
-    Raises RunError where no cluster answers, where it refuses, and where this machine is too busy to start one.
+    Raises RunError where no cluster answers, where it refuses, and where Ray does not start on this machine.
     """
     if cluster_address() is not None:
         _join()
@@ -61,12 +61,15 @@ def start_ray(**init: Any) -> None:
     # address: a bare init would join any cluster whose name lies in Ray's temporary folder, even a dead one.
     try:
         ray.init(**{"address": "local", "object_store_memory": OBJECT_STORE_BYTES, **quiet, **init})
-    except Exception as error:  # a bare Exception is what Ray raises where its processes are not up within 30 s
-        if type(error) is not Exception:
-            raise
-        raise RunError(
-            f"Ray did not start on this machine ({error}); where it is merely busy, the same command works a little later"
-        ) from error
+    except Exception as error:  # OSError for a long RAY_TMPDIR, AuthenticationError, ValueError for arguments, Exception
+        raise RunError(f"Ray did not start on this machine ({' '.join(str(error).split())}); {_remedy(error)}") from error
+
+
+def _remedy(error: Exception) -> str:
+    """Return what to do about an error of a Ray that starts here."""
+    if type(error) is Exception:  # what Ray raises where its processes are not up within 30 s
+        return "where it is merely busy, the same command works a little later"
+    return "correct what the message names; Ray reads its settings from variables called RAY_..., such as RAY_TMPDIR"
 
 
 def require_cluster() -> None:
@@ -118,8 +121,8 @@ def _join() -> None:
         import_ray().init(logging_level="ERROR", log_to_driver=False)
     except Exception as error:  # Ray raises whatever it meets: ConnectionError, ValueError, AuthenticationError, Exception
         raise RunError(
-            f"cannot join the Ray cluster at RAY_ADDRESS={address}: {' '.join(str(error).split())}; is it "
-            "running, and does RAY_AUTH_MODE (with token: RAY_AUTH_TOKEN_PATH too) say here what it says there?"
+            f"cannot join the Ray cluster at RAY_ADDRESS={address}: {' '.join(str(error).split())}; check "
+            "that it runs, and that RAY_AUTH_MODE (and RAY_AUTH_TOKEN_PATH) are the same here as there"
         ) from error
 
 
@@ -135,7 +138,7 @@ def _place_of(address: str) -> tuple[str, int, bool]:
         host, port = rest, RAY_CLIENT_PORT
     is_port = port.isascii() and port.isdigit() and 0 < int(port) < 2**16
     if scheme not in ("", "ray") or not host or not is_port:
-        raise ValueError("is no address of a cluster, which is host:port, ray://host:port or auto")
+        raise ValueError("is not the address of a cluster; allowed: host:port, ray://host:port, auto")
     return host.strip("[]"), int(port), scheme == ""
 
 

@@ -55,7 +55,7 @@ def _refusal(device: str, model: ModelSpec, num_labels: int, images: int, size_p
                 raise
             return str(error)
         except Exception as error:  # whatever a layer raises that gets what it cannot take
-            return " ".join(str(error).split())
+            return " ".join(str(error).split()) or type(error).__name__
     return ""
 
 

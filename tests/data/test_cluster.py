@@ -76,11 +76,14 @@ def test_anything_that_speaks_grpc_is_left_to_ray(monkeypatch: pytest.MonkeyPatc
             r"^no cluster answers at RAY_ADDRESS=.* \(unknown host no.such.host.invalid\); start one",
         ),
         ("http://127.0.0.1:8265", "is the address of a job server, which `rayprob submit` takes"),
-        ("127.0.0.1", "is no address of a cluster, which is host:port, ray://host:port or auto; correct the address, or unset"),
-        ("127.0.0.1:99999", "is no address"),
-        ("127.0.0.1:port", "is no address"),
-        (":6379", "is no address"),
-        ("ftp://host:1", "is no address"),
+        (
+            "127.0.0.1",
+            "is not the address of a cluster; allowed: host:port, ray://host:port, auto; correct the address, or",
+        ),
+        ("127.0.0.1:99999", "is not the address"),
+        ("127.0.0.1:port", "is not the address"),
+        (":6379", "is not the address"),
+        ("ftp://host:1", "is not the address"),
     ],
 )
 def test_an_address_that_cannot_be_is_refused_at_once(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +131,21 @@ def test_a_ray_that_does_not_come_up_is_an_error_that_says_what_to_do(monkeypatc
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(cluster, "import_ray", lambda: Ray)
     with pytest.raises(RunError, match=r"Ray did not start on this machine \(The current node timed out .* a little later"):
+        cluster.start_ray()
+
+
+@pytest.mark.parametrize("error", [OSError("AF_UNIX path length cannot exceed 107 bytes"), ValueError("num_cpus\n= -1")])
+def test_whatever_keeps_ray_from_starting_here_is_an_error_that_names_it(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ray:
+        @staticmethod
+        def init(**_: Any) -> None:
+            raise error
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster, "import_ray", lambda: Ray)
+    with pytest.raises(RunError, match=r"did not start on this machine \((AF_UNIX path .*|num_cpus = -1)\); correct what"):
         cluster.start_ray()
 
 

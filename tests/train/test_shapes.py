@@ -8,7 +8,10 @@ import pytest
 
 from rayprob.data.manifest import Dataset
 from rayprob.errors import SpecError
-from rayprob.train.run import Run, check
+from rayprob.models.classifier import ModelSpec
+from rayprob.train import shapes
+from rayprob.train.run import Run
+from rayprob.train.run_rules import check
 
 MakeRun = Callable[..., Run]
 
@@ -52,3 +55,11 @@ def test_images_that_shrink_to_nothing_are_refused(make_run: MakeRun, tiny: str)
         SpecError, match=r"squeezenet1_1 cannot take a training step .*size_px 16 .*too small.*raise transforms.train"
     ):
         checked(make_run, tiny, {"backbone": "squeezenet1_1"}, 16, 4)
+
+
+def test_an_error_without_a_text_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(shapes, "build_classifier", refuse)
+    assert shapes.fault_of(ModelSpec(backbone="resnet18"), 4, 2, 32, training=True) == "NotImplementedError"
