@@ -118,9 +118,9 @@ def inspect(
 def train(
     run_file: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file, such as tune_configs/demo.yaml.")],
     overrides: Overrides = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Remove this run's folder and start anew.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove this run's folder and start over.")] = False,
 ) -> None:
-    """Train a run, or go on with it: the same command resumes from the last checkpoint. Ray trains, but for a single worker."""
+    """Train a run, or resume it from its last checkpoint. More than one worker trains on Ray."""
     from rayprob.spec import override, read_yaml
     from rayprob.train.ready import num_workers_of, worker_ready
 
@@ -178,10 +178,10 @@ def tune(
     ],
     overrides: Overrides = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Remove this sweep's folder with all its trials and start anew.")
+        bool, typer.Option("--fresh", help="Remove this sweep's folder with all its trials and start over.")
     ] = False,
 ) -> None:
-    """Search a run's hyperparameters on Ray Tune, or go on with it; or, of a finished run, thresholds and calibrators.
+    """Search a run's hyperparameters on Ray Tune, or resume the search; or, of a finished run, thresholds and calibrators.
 
     The same command goes on with a stopped search, and never repeats a finished trial. A file with `thresholds:` instead of
     `search:` trains nothing.

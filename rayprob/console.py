@@ -128,7 +128,7 @@ class RunView:
         self._line("saving at the next step, then stopping; Ctrl-C again abandons the steps since the last checkpoint")
 
     def _finished(self, event: dict[str, Any]) -> None:
-        self._line(f"this run is already finished (step {event['step']}); --fresh starts anew")
+        self._line(f"this run is already finished (step {event['step']}); --fresh starts over")
 
     def _line(self, text: str, style: str = "") -> None:
         show_line(self._progress.console, text, style)

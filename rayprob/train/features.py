@@ -1,6 +1,5 @@
 """Features of a whole split under a bundle, computed once and kept beside the run. N samples, F features, L labels."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from torch import Tensor
 from rayprob import storage
 from rayprob.bundle import DESCRIPTION_FILE, Bundle
 from rayprob.data.manifest import Dataset
-from rayprob.errors import RunError
+from rayprob.documents import Shape, read_json
+from rayprob.errors import BundleError, RunError
 from rayprob.loader.augment import build_transform
 from rayprob.loader.loader import EvalStream
 from rayprob.loader.order import Place
@@ -26,6 +26,14 @@ from rayprob.train.run import Run
 FOLDER = "features"
 MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 Tell = Callable[[dict[str, Any]], None]
+
+
+class _Described(Shape):
+    """What bundle.json says of all that sets features."""
+
+    files: dict[str, str]
+    model: dict[str, Any]
+    transform: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +70,8 @@ class Source:
         """Bind a run, its bundle and its dataset. Raises LabelError where the dataset has other labels than the bundle."""
         dataset = Dataset.open(run.data.root)
         bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", run.data.root)
-        described = json.loads(storage.read_bytes(storage.join(run.run_folder, "bundle", DESCRIPTION_FILE)))
+        uri = storage.join(run.run_folder, "bundle", DESCRIPTION_FILE)
+        described = read_json(uri, _Described, error=BundleError, remedy="copy the whole bundle again")
         parts = [described["files"][WEIGHTS_FILE], described["model"], described["transform"], dataset.fingerprint]
         return cls(run, dataset, bundle, fingerprint(parts))
 
@@ -122,7 +131,7 @@ def _read(uri: str, num_labels: int) -> Features:
         features = Features(**safetensors.torch.load(storage.read_bytes(uri)))
         _require_rows(features, num_labels)
     except (SafetensorError, TypeError, ValueError) as error:
-        raise RunError(f"{uri} holds no features ({error}); remove the file, and they are computed anew") from error
+        raise RunError(f"{uri} holds no features ({error}); remove the file, and they are computed again") from error
     return features
 
 

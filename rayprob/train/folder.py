@@ -17,12 +17,34 @@ from typing import Any
 
 from rayprob import __version__, storage
 from rayprob.data.manifest import Dataset
+from rayprob.documents import Shape, read_json
 from rayprob.errors import RayprobError, RunError
 from rayprob.spec import differing_keys
 from rayprob.train.run import Run, identity
 from rayprob.train.state import latest, list_checkpoints
 
 STOP, FAILED = "stop", "failed.json"
+
+
+class _Facts(Shape):
+    """run.json: whose folder it is."""
+
+    identity: dict[str, Any]
+    dataset_fingerprint: str
+
+
+class _Failure(Shape):
+    """failed.json: why the run cannot go on."""
+
+    kind: str
+    message: str
+
+
+class _Fault(Shape):
+    """fault-RANK.json: what ended an attempt."""
+
+    attempt: str
+    fault: str
 
 
 @dataclass(frozen=True)
@@ -116,33 +138,37 @@ def read_failure(folder: str) -> dict[str, str] | None:
     if not storage.exists(uri):
         return None
     try:
-        failure = json.loads(storage.read_bytes(uri))
-        return {"kind": str(failure["kind"]), "message": str(failure["message"])}
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return {"kind": "RunError", "message": f"the run failed, and {uri}, which says why, is damaged; start the run again"}
+        return read_json(uri, _Failure, remedy="start the run again")
+    except RunError as error:
+        return {"kind": "RunError", "message": f"the run failed, and the file that says why is damaged: {error}"}
 
 
 def _read_facts(folder: str) -> dict[str, Any]:
-    uri = storage.join(folder, "run.json")
-    try:
-        facts = json.loads(storage.read_bytes(uri))
-        if isinstance(facts["identity"], dict) and isinstance(facts["dataset_fingerprint"], str):
-            return dict(facts)
-        reason = "its parts are of another kind"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise RunError(
-        f"{uri} is damaged ({reason}), so nothing says whether the folder holds this run; restore the file from a copy, set "
-        "another name, or start anew with --fresh (which removes that run)"
+    remedy = (
+        "the file says whether the folder holds this run: restore it from a copy, set another name, or start over with --fresh "
+        "(which removes that run)"
     )
+    return read_json(storage.join(folder, "run.json"), _Facts, remedy=remedy)
 
 
 def note_fault(folder: str, rank: int, attempt: str, fault: str) -> bool:
     """Note what ended an attempt of a rank; return whether the same ended an attempt before it."""
-    uri = storage.join(folder, f"fault-{rank}.json")
-    known = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
-    storage.write_text(uri, json.dumps({"attempt": attempt, "fault": fault}))
+    known = known_fault(folder, rank)
+    storage.write_text(storage.join(folder, _fault_name(rank)), json.dumps({"attempt": attempt, "fault": fault}))
     return known.get("fault") == fault and known.get("attempt") != attempt
+
+
+def known_fault(folder: str, rank: int) -> dict[str, str]:
+    """Return the `attempt` and `fault` that were noted last for a rank; empty where there is no note that can be read."""
+    uri = storage.join(folder, _fault_name(rank))
+    try:
+        return read_json(uri, _Fault, remedy="") if storage.exists(uri) else {}
+    except RunError:  # the error that is being noted matters more than this note
+        return {}
+
+
+def _fault_name(rank: int) -> str:
+    return f"fault-{rank}.json"
 
 
 def _require_same(folder: str, old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -153,5 +179,5 @@ def _require_same(folder: str, old: dict[str, Any], new: dict[str, Any]) -> None
         listed = "\n".join(f"  {line}" for line in changed)
         raise RunError(
             f"{folder} holds a run that differs from this one in {len(changed)} key(s):\n{listed}\n"
-            "set another name, undo the changes, or start anew with --fresh (which removes that run)"
+            "set another name, undo the changes, or start over with --fresh (which removes that run)"
         )

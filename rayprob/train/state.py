@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from rayprob import storage
+from rayprob.documents import Count, Shape, fault, read_json, require_shape
 from rayprob.errors import ModelError, RunError, StorageError
 from rayprob.loader.order import Cursor
 from rayprob.models.classifier import Classifier
@@ -27,6 +28,7 @@ from rayprob.spec import fingerprint
 
 FOLDER = "checkpoints"
 VERSION = 1  # of the files' format; those of rayprob 0.1 do not have it written down
+SKIPPED = "the checkpoint is skipped"
 log = logging.getLogger(__name__)
 
 
@@ -101,7 +103,7 @@ class TrainState:
             reason = " ".join(str(error).split())[:300]
             raise RunError(
                 f"the checkpoint of step {progress.step} does not fit this run ({type(error).__name__}: {reason}); it comes "
-                "from another run file: resume with the run.yaml in its folder, or start anew with --fresh"
+                "from another run file: resume with the run.yaml in its folder, or start over with --fresh"
             ) from error
         self.progress = progress
 
@@ -234,20 +236,30 @@ def prune(folder: str, keep_best: int) -> None:
                 storage.remove(storage.join(folder, FOLDER, checkpoint.name + ending))
 
 
+class _Damaged(RunError):
+    """The .json of a checkpoint is not what was written; another checkpoint may do."""
+
+
+class _Facts(Shape):
+    """The .json of a checkpoint. The keys with a default are missing in some of version 0.1."""
+
+    step: Count
+    score: float | None
+    progress: dict[str, Any]
+    sha256: str | None = None
+
+
 def _from_facts(folder: str, uri: str) -> Checkpoint | None:
     try:
-        content = storage.read_bytes(uri)
+        facts = read_json(uri, error=_Damaged, remedy=SKIPPED)
+        _require_known_version(facts.get("version", VERSION), uri)
+        return _checked(folder, facts, uri)
     except StorageError:
         if storage.exists(uri):
             raise
         return None  # a run that goes on has removed it since it was listed
-    try:
-        facts = json.loads(content)
-        _require_known_version(facts.get("version", VERSION), uri)
-        return _checked(folder, facts, uri)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        log.warning("checkpoint %s cannot be read (%s: %s) and is passed over", uri, type(error).__name__, reason)
+    except _Damaged as error:
+        log.warning("%s", error)
         return None
 
 
@@ -255,22 +267,25 @@ def _require_known_version(version: object, uri: str) -> None:
     if isinstance(version, int) and version > VERSION:
         raise RunError(
             f"checkpoint {uri} has format version {version}, and this rayprob reads {VERSION} at most; resume with the rayprob "
-            "that wrote it, or start anew with --fresh"
+            "that wrote it, or start over with --fresh"
         )
 
 
 def _checked(folder: str, facts: dict[str, Any], uri: str) -> Checkpoint:
-    """Return the checkpoint of these facts. Raises what their damage makes."""
+    """Return the checkpoint of these facts. Raises _Damaged where they are not those that were written."""
     written = {name: value for name, value in facts.items() if name != "fingerprint"}
     # Version 0.1 had none, and neither `open_losses` nor `sha256` at first.
-    if facts.keys() & {"version", "fingerprint"} and facts["fingerprint"] != fingerprint(written):
-        raise ValueError("its fingerprint does not match what it says")
-    step, score = int(facts["step"]), facts["score"]
-    progress = PROGRESS.validate_json(json.dumps(facts["progress"]), strict=True)
+    if facts.keys() & {"version", "fingerprint"} and facts.get("fingerprint") != fingerprint(written):
+        raise _Damaged(f"{uri}: its fingerprint does not match its content; {SKIPPED}")
+    require_shape(facts, _Facts, uri, error=_Damaged, remedy=SKIPPED)
+    try:
+        progress = PROGRESS.validate_json(json.dumps(facts["progress"]), strict=True)
+    except ValidationError as error:
+        raise _Damaged(f"{uri}: progress.{fault(error.errors()[0])}; {SKIPPED}") from error
+    step, score = facts["step"], facts["score"]
     if not uri.endswith(f"step-{step:08d}.json") or progress.step != step:
-        raise ValueError(f"it says step {step}, and its progress {progress.step}")
-    sha256 = facts.get("sha256")
-    return Checkpoint(folder, step, None if score is None else float(score), progress, None if sha256 is None else str(sha256))
+        raise _Damaged(f"{uri} holds step {step}, with the progress of step {progress.step}; {SKIPPED}")
+    return Checkpoint(folder, step, None if score is None else float(score), progress, facts.get("sha256"))
 
 
 PROGRESS = TypeAdapter(Progress)

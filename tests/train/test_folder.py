@@ -91,7 +91,7 @@ def test_a_damaged_run_json_says_what_to_do_wherever_it_is_cut(make_run: MakeRun
     cuts = [content[: len(content) * part // 40] for part in range(40)]
     for damaged in (*cuts, b"[]", b"{}", b'{"identity": 3, "dataset_fingerprint": "a"}', b"[" * 50_000, b"\xff"):
         path.write_bytes(damaged)
-        with pytest.raises(RunError, match=r"run.json is damaged .*restore the file from a copy, set another name, or "):
+        with pytest.raises(RunError, match=r"run.json.*; the file says whether .*: restore it from a copy, set another name,"):
             folder.claim(run, dataset)
 
 
@@ -100,7 +100,7 @@ def test_a_damaged_note_of_a_failure_is_still_a_failure(tmp_path: Path, content:
     (tmp_path / folder.FAILED).write_bytes(content)
     failure = folder.read_failure(str(tmp_path))
     assert failure is not None
-    assert "failed.json, which says why, is damaged" in failure["message"]
+    assert "the file that says why is damaged" in failure["message"]
 
 
 @pytest.mark.parametrize("content", [b"name: [", b"\xff\xfe", b"a: &a [*a"])
@@ -122,3 +122,10 @@ def test_a_fault_counts_as_repeated_only_in_another_attempt_of_the_same_rank(
     assert not folder.note_fault(at, 1, "host:2", "ValueError: x, after step 9")
     folder.claim(make_run(tmp_path), Dataset.open(tiny))  # the same command, given again, starts to count anew
     assert not folder.note_fault(at, 0, "host:3", "ValueError: x, after step 7")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"fault": "ValueErr', b"[]", b'{"fault": 3}', b"\xff"])
+def test_a_damaged_note_of_a_fault_is_as_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "fault-0.json").write_bytes(content)
+    assert not folder.note_fault(str(tmp_path), 0, "host:1", "ValueError: x")
+    assert folder.note_fault(str(tmp_path), 0, "host:2", "ValueError: x")

@@ -156,7 +156,7 @@ def test_facts_of_a_checkpoint_that_cannot_be_read_are_as_none(tmp_path: Path, c
         save_checkpoint(str(tmp_path), state, None)
     (tmp_path / "checkpoints" / "step-00000002.json").write_text("{")
     assert [checkpoint.step for checkpoint in list_checkpoints(str(tmp_path))] == [1]
-    assert "step-00000002.json cannot be read" in caplog.text
+    assert "step-00000002.json is not JSON" in caplog.text
 
 
 def test_a_checkpoint_that_goes_while_it_is_looked_at_is_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
