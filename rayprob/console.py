@@ -104,21 +104,10 @@ class RunView:
         )
 
     def _waiting(self, event: dict[str, Any]) -> None:
-        if "log" in event:
-            self._line(f"still waiting for the worker's first step; its log is {event['log']}; Ctrl-C stops")
-            return
-        each = f"{event['cpus_per_worker']} CPU(s){' and 1 GPU' if event['use_gpu'] else ''}"
-        has = event["resources"]
-        self._line(
-            f"still waiting for {event['least'] or event['num_workers']} worker(s) with {each} each; the cluster has now "
-            f"{has.get('CPU', 0):.0f} CPU(s) and {has.get('GPU', 0):.0f} GPU(s). `ray status` says whether "
-            "nodes are coming; Ctrl-C stops"
-        )
+        self._line(waiting_line(event))
 
     def _notice(self, event: dict[str, Any]) -> None:
-        left = f" in {event['seconds_left']:.0f} s" if event["seconds_left"] is not None else ""
-        nodes = ", ".join(node[:8] for node in event["nodes"])
-        self._line(f"step {event['step']:>6}  node {nodes} will be taken away{left}: saving now; training goes on until then")
+        self._line(notice_line(event))
 
     def _restart(self, event: dict[str, Any]) -> None:
         limit = f" of {event['of']}" if event["of"] >= 0 else ""
@@ -132,6 +121,26 @@ class RunView:
 
     def _line(self, text: str, style: str = "") -> None:
         show_line(self._progress.console, text, style)
+
+
+def waiting_line(event: dict[str, Any]) -> str:
+    """Return what a run waits for that has taken no step yet."""
+    if "log" in event:
+        return f"still waiting for the worker's first step; its log is {event['log']}; Ctrl-C stops"
+    each = f"{event['cpus_per_worker']} CPU(s){' and 1 GPU' if event['use_gpu'] else ''}"
+    has = event["resources"]
+    return (
+        f"still waiting for {event['least'] or event['num_workers']} worker(s) with {each} each; the cluster has now "
+        f"{has.get('CPU', 0):.0f} CPU(s) and {has.get('GPU', 0):.0f} GPU(s). `ray status` says whether nodes are coming; "
+        "Ctrl-C stops"
+    )
+
+
+def notice_line(event: dict[str, Any]) -> str:
+    """Return that nodes of a run will be taken away, and when."""
+    left = f" in {event['seconds_left']:.0f} s" if event["seconds_left"] is not None else ""
+    nodes = ", ".join(node[:8] for node in event["nodes"])
+    return f"step {event['step']:>6}  node {nodes} will be taken away{left}: saving now; training continues until then"
 
 
 @contextmanager

@@ -7,12 +7,14 @@ from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 
+from rayprob.console import notice_line, waiting_line
 from rayprob.console_table import Cell, Table, show_table
 from rayprob.sweep.search import described, short
 from rayprob.sweep.study import Study, Trial
 from rayprob.terminal import show_line, styled
 
 BEST_SHOWN = 5
+SAID = {"waiting": waiting_line, "notice": notice_line}  # by a trial of several workers
 STATES = {"running": "cyan", "finished": "green", "pruned": "yellow", "failed": "red"}
 
 
@@ -40,6 +42,8 @@ class SweepView:
             self._launch(event)
         elif kind == "end" and event["trial"].state != "running":
             self._line(_ended(event["trial"], self._metrics))
+        elif kind in SAID:
+            self._line(f"trial {event['trial'].number:03d}  {SAID[kind](event)}")
         elif kind == "stopping":
             self._note = "saving and stopping; Ctrl-C again abandons what is not saved"
             self._line(self._note)

@@ -4,20 +4,26 @@ What is tried and what is stopped is the study's to say. Tune's own searchers, s
 they are pickled at intervals, so a killed driver forgets what came after; a ledger does not.
 """
 
+import json
 import os
 import threading
+import traceback
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ray import tune
 from ray.tune.search import Searcher
 
 from rayprob import storage
+from rayprob.data.cluster import told_when_long
 from rayprob.errors import RayprobError, RunError
 from rayprob.sweep.study import DONE, WAIT, Study, Trial
 from rayprob.sweep.work import as_report, costs, train_here, train_trial
 from rayprob.train import folder
+from rayprob.train.faults import fault_text, last_frame, repeated
 from rayprob.train.history_rows import read_history
 from rayprob.train.launch import launch
 from rayprob.train.loop import Outcome
@@ -40,6 +46,12 @@ class Room:
 
     workers: Workers
     max_concurrent: int
+
+    @property
+    def needs(self) -> str:
+        """What must be free for a trial, in words."""
+        each = f"{self.workers.cpus_per_worker} CPU(s){' and 1 GPU' if self.workers.use_gpu else ''}"
+        return each if self.workers.num_workers == 1 else f"{self.workers.num_workers} workers with {each} each"
 
 
 class Director(Searcher):  # type: ignore[misc]
@@ -72,9 +84,11 @@ class Director(Searcher):  # type: ignore[misc]
             return None if chosen == WAIT else str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Note an evaluation, and ask the trial to stop where it has no prospects."""
+        """Note an evaluation, and ask the trial to stop where it has no prospects; tell what else the trial says."""
         with self._lock:
             trial, run = self._runs[trial_id]
+            if "event" in result:
+                self._tell({**json.loads(result["event"]), "trial": trial})
             if "epoch" not in result:
                 return
             # Tune has flattened what the trial reported.
@@ -87,9 +101,9 @@ class Director(Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Note how a trial ended; one that was stopped from outside has no end yet."""
         with self._lock:
-            trial, _ = self._runs.pop(trial_id)
+            trial, run = self._runs.pop(trial_id)
             if error:
-                self._study.end(trial.number, "failed", "its process died, and so did its restarts; its log is under /tmp/ray")
+                self._study.end(trial.number, "failed", _why(run))
             elif result and result.get("reason"):
                 self._study.end(trial.number, "failed", result["reason"])
             elif result and result.get("ending") == "stopped":
@@ -118,6 +132,27 @@ class Director(Searcher):  # type: ignore[misc]
         """Read nothing: the ledger is what a sweep goes on from."""
 
 
+def _why(run: Run) -> str:
+    """Return why a trial came to no end of its own."""
+    fault = folder.known_fault(run.run_folder, rank=0).get("fault")
+    if fault:
+        return f"it failed more often than placement.max_failures allows: {fault}"
+    return "its process died, and so did its restarts; its log is under /tmp/ray"
+
+
+class _Started(tune.Callback):  # type: ignore[misc]
+    """Ends the wait for a first trial once Tune has started one."""
+
+    def __init__(self, waiting: ExitStack) -> None:
+        self._waiting = waiting
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._waiting.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks to restore them
+
+
 class TrialsThread(threading.Thread):
     """Tune in a thread of its own, so that the main thread can show the sweep and hear Ctrl-C."""
 
@@ -132,12 +167,15 @@ class TrialsThread(threading.Thread):
         tunes_own = storage.join(self._sweep_folder, "tune")
         try:
             storage.remove_folder(tunes_own)
-            self._tuner().fit()
+            with ExitStack() as waiting:
+                what = f"the first trial: it needs {self._room.needs}; `ray status` shows what is free"
+                waiting.enter_context(told_when_long(what))
+                self._tuner(_Started(waiting)).fit()
             storage.remove_folder(tunes_own)
         except BaseException as error:  # carried to the main thread, whatever it is
             self.error = error
 
-    def _tuner(self) -> Any:
+    def _tuner(self, started: _Started) -> Any:
         for name, value in TUNE_SETTINGS.items():
             os.environ.setdefault(name, value)
         metrics = self._metrics
@@ -159,6 +197,7 @@ class TrialsThread(threading.Thread):
                 name="tune",
                 storage_path=canonical(self._sweep_folder),
                 failure_config=tune.FailureConfig(max_failures=self._restarts),
+                callbacks=[started],
                 verbose=0,
             ),
         )
@@ -176,9 +215,13 @@ def _name(trial: Any) -> str:
 
 
 def work(config: dict[str, Any], metrics: tuple[str, ...]) -> None:
-    """Train the run of one trial and report to Tune: each evaluation, then how it ended. Runs in an actor of Tune."""
+    """Train the run of one trial and report to Tune: each evaluation, then how it ended. Runs in an actor of Tune.
+
+    An error that is not rayprob's is raised, so that Tune starts the trial again; the same one a second time is how it ended.
+    """
     run = Run.model_validate(config["run"])
-    train = train_here if run.placement.num_workers == 1 else _train_on_ray
+    train = train_here if run.placement.num_workers == 1 else partial(_train_on_ray, say=_say)
+    known = folder.known_fault(run.run_folder, rank=0).get("fault")  # training forgets it when it starts
 
     def report(numbers: dict[str, Any]) -> None:
         known = {**costs(read_history(run.run_folder), run.stream.global_batch), **numbers}
@@ -189,11 +232,23 @@ def work(config: dict[str, Any], metrics: tuple[str, ...]) -> None:
     except RayprobError as error:
         tune.report({"reason": f"{type(error).__name__}: {error}"})
         return
+    except Exception as error:
+        traceback.print_exc()
+        fault = fault_text(error)
+        if fault != known:
+            folder.note_fault(run.run_folder, rank=0, attempt="", fault=fault)
+            raise
+        tune.report({"reason": f"{repeated(fault)} ({last_frame(error)})"})
+        return
     tune.report({"ending": outcome.ending})
 
 
-def _train_on_ray(run: Run, report: Callable[[dict[str, Any]], None]) -> Outcome:
-    """Train a run of several workers under Ray Train, from within a trial."""
+def _say(event: dict[str, Any]) -> None:
+    tune.report({"event": json.dumps(event)})  # as text, for Tune flattens what it carries
+
+
+def _train_on_ray(run: Run, report: Callable[[dict[str, Any]], None], say: Tell) -> Outcome:
+    """Train a run of several workers under Ray Train, from within a trial; `say` carries what its user should hear."""
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     steps_per_epoch = 1
@@ -204,6 +259,8 @@ def _train_on_ray(run: Run, report: Callable[[dict[str, Any]], None]) -> Outcome
             steps_per_epoch = event["steps_per_epoch"]
         elif event["kind"] == "evaluation":
             report(as_report(event, steps_per_epoch))
+        elif event["kind"] in ("waiting", "notice"):
+            say(event)
 
     return launch(run, tell)
 
