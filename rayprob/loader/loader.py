@@ -10,6 +10,7 @@ from rayprob.errors import RunError
 from rayprob.loader import order
 from rayprob.loader.augment import Transform
 from rayprob.loader.batch import Batch
+from rayprob.loader.batch_rules import Sizes
 from rayprob.loader.decode import Request
 from rayprob.loader.order import Cursor, Place
 from rayprob.loader.stream import Stream, StreamSpec
@@ -33,14 +34,14 @@ class TrainStream(Stream):
     ) -> None:
         """Deal out a global batch in so many `shares`, by default one a rank; micro batches are equal for any world size.
 
-        Raises SpecError where batch sizes, lanes, shares and world size do not fit each other or the split.
+        Raises SpecError where batch sizes, lanes and shares do not fit each other or the split.
         """
         super().__init__(manifest, spec, transform, seed=seed, place=place, micro_batch=micro_batch)
-        order.check_global_batch(len(manifest), lanes=spec.lanes, global_batch=spec.global_batch)
         shares = shares or place.world_size
+        Sizes(len(manifest), spec.global_batch, spec.lanes, shares, micro_batch).check(manifest.split)
         self.shares = order.rank_shares(place, shares)
         self._lanes = order.rank_lanes(place, spec.lanes, shares)
-        self.micro_batches_per_share = order.micro_batches_per_step(spec.global_batch, micro_batch, shares)
+        self.micro_batches_per_share = spec.global_batch // shares // micro_batch
         self.micro_batches_per_step = self.micro_batches_per_share * len(self.shares)
         self.batches_per_epoch = len(manifest) // spec.global_batch
         lanes = -(-shares // place.world_size) * (spec.lanes // shares) * place.local_world_size

@@ -4,13 +4,12 @@ N samples in S shards, K global batches of G samples. A row is a sample's place 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.errors import SpecError
 from rayprob.seeds import derive
 
 Rows = NDArray[np.int64]
@@ -45,9 +44,9 @@ class EpochOrder:
     """
 
     def __init__(self, samples_per_shard_S: Rows, *, seed: int, epoch: int, lanes: int, window: int, global_batch: int) -> None:
-        """Raise SpecError where `global_batch` is no multiple of `lanes`, or the split is smaller than it."""
+        """`global_batch` is a multiple of `lanes`, and the split has as many samples; `batch_rules.py` says so to users."""
         self.num_samples = int(samples_per_shard_S.sum())
-        check_global_batch(self.num_samples, lanes=lanes, global_batch=global_batch)
+        assert global_batch % lanes == 0 < global_batch <= self.num_samples, (self.num_samples, lanes, global_batch)
         self.num_batches, self.per_lane = self.num_samples // global_batch, global_batch // lanes
         self._seed = derive(seed, "order", epoch)
         # Raw 64-bit words are the one stream that numpy promises to keep between versions; its permutations are not.
@@ -107,23 +106,16 @@ def epoch_order(
 def rank_shares(place: Place, shares: int) -> range:
     """Return which of the `shares` equal parts of a global batch a rank takes: r, r + world_size, ...
 
-    As many shares as ranks is the rule; with more, the same shares are dealt out anew to any smaller number of ranks.
-    Raises SpecError where a rank would have none.
+    As many shares as ranks is the rule; with more, the same shares are dealt to any smaller number of ranks.
     """
-    if place.world_size > shares:
-        raise SpecError(
-            f"world_size {place.world_size} is more than the {shares} shares of a global batch; allowed: 1 to {shares}"
-        )
+    assert place.world_size <= shares, (place, shares)
     return range(place.rank, shares, place.world_size)
 
 
 def rank_lanes(place: Place, lanes: int, shares: int | None = None) -> list[int]:
-    """Return the lanes of a rank, share by share: of share s, lanes s, s + shares, ... Without `shares`, each rank has one.
-
-    Raises SpecError where the number of shares does not divide `lanes`, or leaves a rank without any.
-    """
+    """Return the lanes of a rank, share by share: of share s, lanes s, s + shares, ... Without `shares`, each rank has one."""
     shares = shares or place.world_size
-    check_world_size(shares, lanes)
+    assert lanes % shares == 0, (lanes, shares)
     return [lane for share in rank_shares(place, shares) for lane in range(share, lanes, shares)]
 
 
@@ -131,39 +123,6 @@ def evaluation_rows(num_samples: int, place: Place) -> NDArray[np.int64]:
     """Return the contiguous rows of a rank: over all ranks every row exactly once, without padding."""
     first, end = (num_samples * rank // place.world_size for rank in (place.rank, place.rank + 1))
     return np.arange(first, end, dtype=np.int64)
-
-
-def micro_batches_per_step(global_batch: int, micro_batch: int, world_size: int) -> int:
-    """Return how many micro batches a rank takes for a step. Raises SpecError with the nearest micro batch that fits."""
-    per_rank, rest = divmod(global_batch, world_size)
-    if rest:
-        raise SpecError(
-            f"world_size {world_size} does not divide global_batch {global_batch}; allowed: {_listed(divisors(global_batch))}"
-        )
-    if per_rank % micro_batch:
-        nearest = _nearest(micro_batch, divisors(per_rank))
-        raise SpecError(
-            f"micro_batch {micro_batch} x {world_size} ranks does not divide global_batch {global_batch}; "
-            f"nearest that does: {nearest}"
-        )
-    return per_rank // micro_batch
-
-
-def check_world_size(world_size: int, lanes: int) -> None:
-    """Raise SpecError unless `world_size` divides `lanes`."""
-    if lanes % world_size:
-        raise SpecError(f"world_size {world_size} does not divide lanes {lanes}; allowed: {_listed(divisors(lanes))}")
-
-
-def check_global_batch(num_samples: int, *, lanes: int, global_batch: int) -> None:
-    """Raise SpecError unless `global_batch` is a multiple of `lanes` and at most `num_samples`."""
-    if global_batch % lanes:
-        nearest = max(lanes, (global_batch + lanes // 2) // lanes * lanes)
-        raise SpecError(f"global_batch {global_batch} is not a multiple of lanes {lanes}; nearest that is: {nearest}")
-    if num_samples < global_batch:
-        largest = num_samples // lanes * lanes
-        remedy = f"use at most {largest}" if largest else f"use fewer than {lanes} lanes as well"
-        raise SpecError(f"the split has {num_samples} samples, fewer than one global_batch of {global_batch}; {remedy}")
 
 
 def divisors(number: int) -> list[int]:
@@ -183,11 +142,3 @@ def _windows(ends_S: Rows, lanes: int, window: int) -> tuple[Rows, Rows]:
     begins = (np.diff(within, prepend=-1) != 0) | (np.diff(lanes_of_pieces, prepend=0) != 0)
     windows_W = np.append(pieces[begins], num_samples)
     return windows_W, np.searchsorted(windows_W, starts)
-
-
-def _nearest(wanted: int, allowed: Iterable[int]) -> int:
-    return min(allowed, key=lambda candidate: (abs(candidate - wanted), -candidate))
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))

@@ -69,8 +69,8 @@ class Swept:
 def run_sweep(sweep: Sweep, tell: Tell = lambda event: None, fresh: bool = False) -> Swept:
     """Train the trials of a sweep that are still to be trained, and return what came of all of them.
 
-    `tell` gets events of kinds launch, trial, result, end, stopping and val, and those of kinds waiting and notice of a trial of
-    several workers. SIGINT or SIGTERM saves and stops. Raises RunError and its kin.
+    `tell` gets events of kinds launch, trial, result, end, stopping and val, and those of kinds waiting and notice of a trial
+    of several workers. SIGINT or SIGTERM saves and stops. Raises RunError and its kin.
     """
     check_folder(sweep.run.model_copy(update={"folder": sweep.folder}))
     sweep = sweep.model_copy(update={"run": absolute(sweep.run.model_copy(update={"folder": sweep.folder}))})

@@ -4,9 +4,9 @@ import math
 
 from rayprob.data.manifest import Dataset
 from rayprob.errors import SpecError
+from rayprob.loader.batch_rules import Sizes
 from rayprob.models.heads import HeadSpec
 from rayprob.models.losses import LossSpec
-from rayprob.train.batch_rules import Sizes
 from rayprob.train.run import Run
 from rayprob.train.shapes import check_shapes
 

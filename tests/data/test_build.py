@@ -16,7 +16,7 @@ from rayprob.data.build import Progress, Summary, build, in_process
 from rayprob.data.manifest import Dataset
 from rayprob.data.recipe import Recipe
 from rayprob.data.shard import ShardFacts, ShardJob
-from rayprob.errors import DatasetError, SourceError, StorageError
+from rayprob.errors import DatasetError, RunError, SourceError, StorageError
 from tests.data.small_source import FIRST_ID, Source, run_script
 
 
@@ -120,6 +120,19 @@ def test_a_second_build_does_nothing(source: Source) -> None:
     assert second.already_built
     assert second.facts == first.facts
     assert files(source.built) == before
+
+
+def test_a_cluster_that_does_not_answer_is_noticed_before_the_source_is_read(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "require_cluster", lambda: (_ for _ in ()).throw(RunError("no cluster answers")))
+    monkeypatch.setattr(building, "read_source", lambda recipe: pytest.fail("read"))
+    with pytest.raises(RunError, match="no cluster answers"):
+        build(source.recipe(), run_tasks=forbidden)
+    monkeypatch.undo()
+    source.build()
+    monkeypatch.setattr(building, "require_cluster", lambda: pytest.fail("asked for"))
+    assert build(source.recipe(), run_tasks=forbidden).already_built
 
 
 def forbidden(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:

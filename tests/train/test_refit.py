@@ -228,6 +228,16 @@ def test_how_the_source_dealt_out_its_batches_does_not_bind_the_refit(source: st
     check(run, opened.dataset, world_size=1)
 
 
+def test_a_finished_refit_whose_history_is_lost_is_named(source: str) -> None:
+    history = Path(refit(source, spec(head=MIXTURE)).folder) / "metrics.jsonl"
+    content = history.read_text()
+    start = content.splitlines(keepends=True)[0]
+    for damaged in ("", start, content.replace(start, ""), content.replace('"is_best"', '"was_best"')):
+        history.write_text(damaged)
+        with pytest.raises(RunError, match=r"metrics.jsonl lacks the start or the best evaluation .* another --name"):
+            refit(source, spec(head=MIXTURE))
+
+
 def test_a_damaged_file_of_features_is_named(source: str) -> None:
     refit(source, spec(head=MIXTURE))
     damaged = next((Path(source) / "features").glob("train-*"))

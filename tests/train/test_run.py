@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from rayprob.data.manifest import Dataset
 from rayprob.errors import DatasetError, SpecError
+from rayprob.loader.batch_rules import KEYS, Sizes
 from rayprob.spec import override
-from rayprob.train.batch_rules import KEYS, Sizes
 from rayprob.train.run import Duration, Run, absolute, identity
 from rayprob.train.run_rules import check
 
