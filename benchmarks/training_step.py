@@ -24,11 +24,11 @@ from rayprob.models.classifier import ModelSpec, build_classifier
 from rayprob.models.losses import LossSpec, build_loss
 from rayprob.train.compute import Compute
 from rayprob.train.job import Job
-from rayprob.train.loop import take_step
 from rayprob.train.meter import Meter
 from rayprob.train.optimizer import OptimizerSpec, build_optimizer
 from rayprob.train.run import PrecisionSpec, Run
 from rayprob.train.state import TrainState
+from rayprob.train.step import take_step
 
 NUM_LABELS = 80
 PEAK_FLOPS = {"NVIDIA H100": 989e12, "NVIDIA H200": 989e12, "NVIDIA A100": 312e12}  # dense bf16

@@ -66,7 +66,7 @@ def shard(
     recipe_file: Annotated[str, typer.Argument(metavar="RECIPE.yaml", help="A recipe, such as shards/coco2014.yaml.")],
     overrides: Overrides = None,
 ) -> None:
-    """Build a dataset of WebDataset shards, or go on with a stopped build."""
+    """Build a dataset of WebDataset shards, or resume a stopped build."""
     from rayprob.console_data import shard_progress, show_summary
     from rayprob.data.build import build, on_ray
     from rayprob.data.recipe import Recipe
@@ -183,7 +183,7 @@ def tune(
 ) -> None:
     """Search a run's hyperparameters on Ray Tune, or resume the search; or, of a finished run, thresholds and calibrators.
 
-    The same command goes on with a stopped search, and never repeats a finished trial. A file with `thresholds:` instead of
+    The same command resumes a stopped search, and never repeats a finished trial. A file with `thresholds:` instead of
     `search:` trains nothing.
     """
     from rayprob.spec import override, read_yaml

@@ -54,7 +54,7 @@ class Summary:
 
 
 def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[Progress], None] = lambda _: None) -> Summary:
-    """Build the dataset of a recipe; a stopped build goes on, and nothing happens where it is built already.
+    """Build the dataset of a recipe; a stopped build is resumed, and nothing happens where it is built already.
 
     `run_tasks` maps the writer over the jobs, in any order: `on_ray()` or `in_process`. SIGINT leaves as a
     KeyboardInterrupt whose message says how to go on. Raises SourceError, StorageError, DatasetError, and RunError

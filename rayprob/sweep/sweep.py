@@ -160,7 +160,7 @@ def clear(sweep: Sweep) -> None:
         return
     if not storage.is_local(folder) or not storage.exists(storage.join(folder, "sweep.json")):
         raise RunError(
-            f"--fresh removes local folders of sweeps only, and {folder} is none; remove it yourself, or set another"
+            f"--fresh removes local folders of sweeps only, and {folder} is not one; remove it yourself, or set another"
         )
     with alone_in(folder):
         pass  # nobody works in it

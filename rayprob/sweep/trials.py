@@ -123,13 +123,13 @@ class Director(Searcher):  # type: ignore[misc]
                     folder.ask_to_stop(run.run_folder)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its searcher to restore it; the ledger is what we go on from
+        return {}  # Tune pickles its searcher to restore it; a sweep resumes from its ledger
 
     def save(self, checkpoint_path: str) -> None:
-        """Write nothing: the ledger is what a sweep goes on from."""
+        """Write nothing: a sweep resumes from its ledger."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Read nothing: the ledger is what a sweep goes on from."""
+        """Read nothing: a sweep resumes from its ledger."""
 
 
 def _why(run: Run) -> str:

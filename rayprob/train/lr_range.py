@@ -30,10 +30,11 @@ from rayprob.loader.order import Place
 from rayprob.models.classifier import Classifier
 from rayprob.seeds import derive
 from rayprob.train.job import Job, prepare
-from rayprob.train.loop import steps, take_step
+from rayprob.train.loop import steps
 from rayprob.train.meter import Meter
 from rayprob.train.run import Run
 from rayprob.train.run_rules import check_sizes
+from rayprob.train.step import take_step
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import torch
 from rayprob.errors import OutOfMemory
 from rayprob.loader.order import Place
 from rayprob.sweep.work import costs, halved, train_here, train_trial
-from rayprob.train import loop
+from rayprob.train import step
 from rayprob.train.history_rows import read_history
 from rayprob.train.loop import Outcome, fit
 from rayprob.train.run import Run
@@ -52,7 +52,7 @@ def test_a_device_without_memory_is_named_with_what_to_lower(
     def backward(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 
-    monkeypatch.setattr(loop, "backward", backward)
+    monkeypatch.setattr(step, "backward", backward)
     with pytest.raises(
         OutOfMemory, match=r"16 images of 32 px at a time do not fit .* lower placement\.micro_batch.*2\.00 GiB\.\)$"
     ):

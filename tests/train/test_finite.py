@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from rayprob.errors import NonFiniteLoss
 from rayprob.loader.loader import Batch
 from rayprob.loader.order import Place
-from rayprob.train import loop
+from rayprob.train import step as stepping
 from rayprob.train.job import Job, prepare
-from rayprob.train.loop import fit, take_step
+from rayprob.train.loop import fit
 from rayprob.train.meter import Meter
 from rayprob.train.optimizer import clip_gradients
 from rayprob.train.run import Run
 from rayprob.train.state import list_checkpoints
+from rayprob.train.step import take_step
 from tests.train.test_loop import assert_equal_states, spawn_ranks
 
 CPU = torch.device("cpu")
@@ -104,8 +105,8 @@ def test_the_last_checkpoint_of_a_run_that_diverges_is_the_one_before(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path, checkpoint={"every_steps": 2})
-    original = loop.forward
-    monkeypatch.setattr(loop, "forward", lambda job, batch: original(job, batch) / (job.state.progress.step != 5))
+    original = stepping.forward
+    monkeypatch.setattr(stepping, "forward", lambda job, batch: original(job, batch) / (job.state.progress.step != 5))
     with pytest.raises(NonFiniteLoss, match="the loss of step 6 is not finite"):
         fit(run, Place(), CPU)
     assert list_checkpoints(run.run_folder)[-1].step == 4

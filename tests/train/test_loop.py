@@ -22,6 +22,7 @@ from rayprob.errors import NonFiniteLoss
 from rayprob.loader.order import Place
 from rayprob.predictions import Predictions
 from rayprob.train import folder, loop
+from rayprob.train import step as stepping
 from rayprob.train.assess import assess
 from rayprob.train.history_rows import read_history
 from rayprob.train.job import label_mixture, prepare, prevalence
@@ -311,7 +312,7 @@ def test_an_elastic_run_sees_the_same_micro_batches_and_losses_with_any_number_o
 def test_a_notice_of_an_end_is_written_down_and_saved_before_anything_else(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: int, at: int
 ) -> None:
-    monkeypatch.setattr(loop, "HEED_EVERY_S", 0.0)
+    monkeypatch.setattr(stepping, "HEED_EVERY_S", 0.0)
     run = make_run(tmp_path)
     notices = iter([*[None] * quiet, {"nodes": ["ab12"], "ranks": [0], "seconds_left": 30.0}])
     saves: list[int | None] = []
