@@ -19,12 +19,13 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from rayprob import storage
-from rayprob.documents import Count, Shape, fault, read_json, require_shape
+from rayprob.documents import Count, Shape, read_json, require_shape
 from rayprob.errors import ModelError, RunError, StorageError
 from rayprob.loader.order import Cursor
 from rayprob.models.classifier import Classifier
 from rayprob.models.tensor_files import read_tensors
 from rayprob.spec import fingerprint
+from rayprob.spec_faults import faults_of
 
 FOLDER = "checkpoints"
 VERSION = 1  # of the files' format; those of rayprob 0.1 do not have it written down
@@ -281,7 +282,7 @@ def _checked(folder: str, facts: dict[str, Any], uri: str) -> Checkpoint:
     try:
         progress = PROGRESS.validate_json(json.dumps(facts["progress"]), strict=True)
     except ValidationError as error:
-        raise _Damaged(f"{uri}: progress.{fault(error.errors()[0])}; {SKIPPED}") from error
+        raise _Damaged(f"{uri}: {faults_of(Progress, error, 'progress')[0]}; {SKIPPED}") from error
     step, score = facts["step"], facts["score"]
     if not uri.endswith(f"step-{step:08d}.json") or progress.step != step:
         raise _Damaged(f"{uri} holds step {step}, with the progress of step {progress.step}; {SKIPPED}")
