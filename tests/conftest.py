@@ -42,7 +42,7 @@ FIRST = (*RAY, "train/test_loop.py", "cluster/test_aws.py", "fuzz/test_fuzz.py",
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Share a run of whole folders among up to four workers; what is asked for by file runs in this process."""
     is_of_folders = all(Path(argument).is_dir() for argument in config.args)
-    return min(4, 1 + (os.cpu_count() or 1)) if is_of_folders else 0
+    return min(4, 2 * (os.cpu_count() or 1)) if is_of_folders else 0
 
 
 @pytest.hookimpl(optionalhook=True)

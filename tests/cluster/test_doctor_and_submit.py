@@ -62,6 +62,7 @@ def test_the_doctor_looks_at_every_node(two_nodes: TwoNodes, tmp_path: Path, mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_run_is_submitted_and_its_end_is_the_exit_code(two_nodes: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

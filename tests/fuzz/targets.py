@@ -35,23 +35,23 @@ def part_way_table(root: Path) -> Cases:
 
 
 TARGETS = (
-    file_target("run file", "run.yaml", (TRAIN, SUBMIT), text_mutants, share=4),
+    file_target("run file", "run.yaml", (TRAIN, SUBMIT), text_mutants, share=2),
     file_target(
-        "run file that extends", "run.yaml", (TRAIN,), lambda content: text_mutants(b"extends: sweep.yaml\n" + content), share=3
+        "run file that extends", "run.yaml", (TRAIN,), lambda content: text_mutants(b"extends: sweep.yaml\n" + content), share=2
     ),
-    file_target("sweep file", "sweep.yaml", (TUNE, ("submit", "sweep.yaml", "--no-wait")), text_mutants, share=4),
+    file_target("sweep file", "sweep.yaml", (TUNE, ("submit", "sweep.yaml", "--no-wait")), text_mutants, share=2),
     file_target(
-        "thresholds file", "thresholds.yaml", (THRESHOLDS, ("submit", "thresholds.yaml", "--no-wait")), text_mutants, share=2
+        "thresholds file", "thresholds.yaml", (THRESHOLDS, ("submit", "thresholds.yaml", "--no-wait")), text_mutants, share=1
     ),
-    file_target("recipe", "recipe.yaml", (SHARD,), text_mutants, share=4),
-    file_target("annotations", "source/val.json", (SHARD,), json_mutants, text_mutants, share=3),
-    file_target("scenes.json", "scenes/scenes.json", (SCENES,), json_mutants, text_mutants, share=4),
-    file_target("dataset.json", "built/dataset.json", DATASET_VERBS, json_mutants, text_mutants, share=6),
-    file_target("dataset.json in parts", "in-parts/dataset.json", IN_PARTS, json_mutants, share=4),
-    file_target("labels.json", "built/labels.json", DATASET_VERBS, json_mutants, text_mutants, share=4),
-    file_target("manifest bytes", "built/manifest.parquet", DATASET_VERBS, damaged, share=3),
+    file_target("recipe", "recipe.yaml", (SHARD,), text_mutants, share=2),
+    file_target("annotations", "source/val.json", (SHARD,), json_mutants, text_mutants, share=2),
+    file_target("scenes.json", "scenes/scenes.json", (SCENES,), json_mutants, text_mutants, share=2),
+    file_target("dataset.json", "built/dataset.json", DATASET_VERBS, json_mutants, text_mutants, share=3),
+    file_target("dataset.json in parts", "in-parts/dataset.json", IN_PARTS, json_mutants, share=2),
+    file_target("labels.json", "built/labels.json", DATASET_VERBS, json_mutants, text_mutants, share=2),
+    file_target("manifest bytes", "built/manifest.parquet", DATASET_VERBS, damaged, share=2),
     summed_target(
-        "manifest", "built/manifest.parquet", "built/dataset.json", ["manifest_sha256"], DATASET_VERBS, table_mutants, share=6
+        "manifest", "built/manifest.parquet", "built/dataset.json", ["manifest_sha256"], DATASET_VERBS, table_mutants, share=3
     ),
     summed_target(
         "shards.parquet",
@@ -60,19 +60,19 @@ TARGETS = (
         ["shards_sha256"],
         IN_PARTS,
         table_mutants,
-        share=4,
+        share=2,
     ),
-    file_target("shard", "built/val-000000.tar", (VERIFY, ("predict", "run", "built"), EVALUATE), damaged, share=3),
-    file_target("image", "images/photo-1.jpg", (PREDICT, TABLE), damaged, share=3),
+    file_target("shard", "built/val-000000.tar", (VERIFY, ("predict", "run", "built"), EVALUATE), damaged, share=2),
+    file_target("image", "images/photo-1.jpg", (PREDICT, TABLE), damaged, share=2),
     file_target(
         "bundle.json",
         "run/bundle/bundle.json",
         (PREDICT, EVALUATE, CALIBRATE, REPORT, REFIT),
         json_mutants,
         text_mutants,
-        share=4,
+        share=2,
     ),
-    file_target("bundle.json of a mixture", "mixture/bundle/bundle.json", (PREDICT_MIXTURE,), json_mutants, share=3),
+    file_target("bundle.json of a mixture", "mixture/bundle/bundle.json", (PREDICT_MIXTURE,), json_mutants, share=2),
     summed_target(
         "weights",
         "run/bundle/weights.safetensors",
@@ -80,7 +80,7 @@ TARGETS = (
         ["files", "weights.safetensors"],
         (PREDICT,),
         safetensors_mutants,
-        share=2,
+        share=1,
     ),
     summed_target(
         "calibrator",
@@ -89,7 +89,7 @@ TARGETS = (
         ["files", "calibrator.safetensors"],
         (PREDICT, REPORT),
         safetensors_mutants,
-        share=2,
+        share=1,
     ),
     summed_target(
         "calibrator of a mixture",
@@ -98,7 +98,7 @@ TARGETS = (
         ["files", "calibrator.safetensors"],
         (PREDICT_MIXTURE,),
         safetensors_mutants,
-        share=2,
+        share=1,
     ),
     file_target(
         "holdout predictions",
@@ -106,26 +106,26 @@ TARGETS = (
         (CALIBRATE, REPORT, THRESHOLDS, EVALUATE),
         table_mutants,
         damaged,
-        share=4,
+        share=2,
     ),
     file_target(
-        "val predictions", "run/predictions/val.parquet", (CALIBRATE, REPORT, THRESHOLDS), table_mutants, damaged, share=2
+        "val predictions", "run/predictions/val.parquet", (CALIBRATE, REPORT, THRESHOLDS), table_mutants, damaged, share=1
     ),
     file_target(
         "mixture predictions",
         "mixture/predictions/holdout.parquet",
         (("calibrate", "mixture"), ("report", "mixture")),
         table_mutants,
-        share=2,
+        share=1,
     ),
     Target("table of predictions", part_way_table, 5),
-    file_target("run.yaml of a run", "run/run.yaml", (EVALUATE, CALIBRATE, REPORT, REFIT), text_mutants, share=4),
-    file_target("run.json", "started/run.json", (GO_ON,), json_mutants, text_mutants, share=4),
-    file_target("history", "started/metrics.jsonl", (GO_ON,), line_mutants, text_mutants, share=4),
-    file_target("history of a report", "run/metrics.jsonl", (REPORT,), line_mutants, text_mutants, share=2),
+    file_target("run.yaml of a run", "run/run.yaml", (EVALUATE, CALIBRATE, REPORT, REFIT), text_mutants, share=2),
+    file_target("run.json", "started/run.json", (GO_ON,), json_mutants, text_mutants, share=2),
+    file_target("history", "started/metrics.jsonl", (GO_ON,), line_mutants, text_mutants, share=2),
+    file_target("history of a report", "run/metrics.jsonl", (REPORT,), line_mutants, text_mutants, share=1),
     file_target("calibration.json", "run/calibration.json", (REPORT, EVALUATE), json_mutants, text_mutants, share=1),
     file_target(
-        "checkpoint's progress", "started/checkpoints/step-00000002.json", (GO_ON,), json_mutants, text_mutants, share=4
+        "checkpoint's progress", "started/checkpoints/step-00000002.json", (GO_ON,), json_mutants, text_mutants, share=2
     ),
     summed_target(
         "checkpoint",
@@ -134,14 +134,14 @@ TARGETS = (
         ["sha256"],
         (GO_ON,),
         damaged,
-        share=2,
+        share=1,
     ),
-    file_target("features", "run/features/train-*", (REFIT,), safetensors_mutants, share=0),
-    file_target("ledger", "sweep/ledger.jsonl", (TUNE,), line_mutants, text_mutants, share=4),
-    file_target("sweep.json", "sweep/sweep.json", (TUNE,), json_mutants, text_mutants, share=3),
-    file_target("summary.json", "sweep/summary.json", (TUNE, SWEEP_PAGE), json_mutants, text_mutants, share=3),
-    file_target("history of a trial", "sweep/trials/001/metrics.jsonl", (TUNE,), line_mutants, share=2),
-    file_target("run.yaml of a trial", "sweep/trials/001/run.yaml", (TUNE,), text_mutants, share=2),
+    file_target("features", "run/features/train-*", (REFIT,), safetensors_mutants, share=1),
+    file_target("ledger", "sweep/ledger.jsonl", (TUNE,), line_mutants, text_mutants, share=2),
+    file_target("sweep.json", "sweep/sweep.json", (TUNE,), json_mutants, text_mutants, share=2),
+    file_target("summary.json", "sweep/summary.json", (TUNE, SWEEP_PAGE), json_mutants, text_mutants, share=2),
+    file_target("history of a trial", "sweep/trials/001/metrics.jsonl", (TUNE,), line_mutants, share=1),
+    file_target("run.yaml of a trial", "sweep/trials/001/run.yaml", (TUNE,), text_mutants, share=1),
     options_target(
         "words of scenes",
         (
@@ -165,7 +165,7 @@ TARGETS = (
                 "?",
             ),
         ),
-        share=4,
+        share=2,
     ),
     options_target(
         "words of shard, verify and inspect",
@@ -176,7 +176,7 @@ TARGETS = (
             ("inspect", "?"),
             ("inspect", "built", "--top", "?", "--json"),
         ),
-        share=4,
+        share=2,
     ),
     options_target(
         "words of train and tune",
@@ -187,7 +187,7 @@ TARGETS = (
             ("submit", "run.yaml", "--env", "?", "--id", "?", "--no-wait"),
             ("lr-find", "run.yaml", "--from", "?", "--to", "?", "--steps", "?"),
         ),
-        share=4,
+        share=2,
     ),
     options_target(
         "words of evaluate and calibrate",
@@ -199,7 +199,7 @@ TARGETS = (
             ("calibrate", "run", "--precision", "?", "--smoothing", "?"),
             ("calibrate", "run", "--objective", "?", "--alpha", "?"),
         ),
-        share=4,
+        share=2,
     ),
     options_target(
         "words of predict",
@@ -213,7 +213,7 @@ TARGETS = (
             ("predict", "run", "images", "--parquet", "?"),
             ("predict", "run", "images/photo-1.jpg", "--figure", "?"),
         ),
-        share=6,
+        share=3,
     ),
     options_target(
         "queries",
@@ -222,7 +222,7 @@ TARGETS = (
             ("predict", "mixture", "images/photo-1.jpg", "--evidence", "?"),
             ("predict", "run", "images/photo-1.jpg", "--query", "?", "--evidence", "?"),
         ),
-        share=6,
+        share=3,
     ),
     options_target(
         "words of refit, export and report",
@@ -235,7 +235,7 @@ TARGETS = (
             ("report", "run", "--out", "?"),
             ("export", "?", "--onnx", "x.onnx"),
         ),
-        share=2,
+        share=1,
     ),
     options_target(
         "addresses of submit",
@@ -244,10 +244,10 @@ TARGETS = (
             for call in (SUBMIT, ("submit", "--stop", "tiny-1"))
             for address in ("?", "http://?", "http://127.0.0.1:?", "https://[?]", "?:6379", "ray://?")
         ),
-        share=8,
+        share=4,
     ),
-    options_target("words of doctor", (("doctor", "--cache-dir", "?", "--json"), ("doctor", "--storage", "?")), share=0),
-    set_target("--set of train", TRAIN, share=5),
-    set_target("--set of tune", TUNE, share=5),
-    set_target("--set of shard", SHARD, share=2),
+    options_target("words of doctor", (("doctor", "--cache-dir", "?", "--json"), ("doctor", "--storage", "?")), share=1),
+    set_target("--set of train", TRAIN, share=3),
+    set_target("--set of tune", TUNE, share=3),
+    set_target("--set of shard", SHARD, share=1),
 )

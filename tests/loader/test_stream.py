@@ -199,11 +199,16 @@ def test_evaluation_can_be_repeated_and_is_the_same_with_loader_workers(manifest
 
 
 def test_sizes_that_do_not_fit_fail_before_the_first_batch(manifest: Manifest) -> None:
-    with pytest.raises(SpecError, match="world_size 3 does not divide lanes 4; allowed: 1, 2, 4"):
+    with pytest.raises(
+        SpecError, match=r"placement.num_workers 3 does not divide stream.lanes 4; set placement.num_workers to 2"
+    ):
         stream(manifest, place=Place(0, 3))
-    with pytest.raises(SpecError, match="micro_batch 3 x 2 ranks does not divide global_batch 8; nearest that does: 4"):
+    with pytest.raises(
+        SpecError,
+        match=r"placement.micro_batch 3 x 2 workers does not divide stream.global_batch 8; set .* or placement.micro_batch to 4",
+    ):
         stream(manifest, place=Place(0, 2), micro_batch=3)
-    with pytest.raises(SpecError, match="53 samples, fewer than one global_batch of 64"):
+    with pytest.raises(SpecError, match=r"53 samples, fewer than one stream.global_batch of 64"):
         TrainStream(manifest, StreamSpec(), STRONG, seed=0, place=Place(), micro_batch=8)
 
 

@@ -216,6 +216,7 @@ def test_ctrl_c_then_a_killed_driver_then_a_killed_trial_lose_nothing_and_repeat
     assert done_then.items() <= dict(finished).items()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_trial_of_two_workers_trains_under_ray_train(ray_address: str, make_run: MakeRun, tmp_path: Path) -> None:
     placement = {"num_workers": 2, "cpus_per_worker": 1, "use_gpu": False}

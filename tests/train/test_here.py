@@ -91,7 +91,7 @@ def test_a_killed_worker_starts_again_from_its_checkpoint_and_ends_bit_identical
     assert launch(undisturbed).ending == "finished"
 
     def kill() -> None:
-        os.kill(wait_for_step(killed, 25)["pid"], signal.SIGKILL)
+        os.kill(wait_for_step(killed, 12)["pid"], signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -99,7 +99,7 @@ def test_a_killed_worker_starts_again_from_its_checkpoint_and_ends_bit_identical
     killer.join()
     starts = [row["step"] for row in read_history(killed.run_folder) if row["kind"] == "start"]
     assert len(starts) == 2
-    assert 20 <= starts[1] <= STEPS
+    assert 10 <= starts[1] <= STEPS
     assert losses(undisturbed) == losses(killed)
     assert_bit_identical(undisturbed, killed)
 

@@ -205,6 +205,7 @@ def test_a_run_killed_between_checkpoints_ends_bit_identical(finished: Run, make
     assert losses(finished) == losses(killed)
 
 
+@pytest.mark.slow
 def test_a_run_on_a_remote_store_keeps_every_row_through_an_outage_and_a_kill(
     finished: Run, make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -290,6 +291,7 @@ def seen(run: Run) -> dict[int, set[tuple[int, ...]]]:
     return {step: set(itertools.chain(*by_rank.values())) for step, by_rank in found.items()}
 
 
+@pytest.mark.slow
 def test_an_elastic_run_sees_the_same_micro_batches_and_losses_with_any_number_of_ranks(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
