@@ -205,7 +205,7 @@ def test_sizes_that_do_not_fit_fail_before_the_first_batch(manifest: Manifest) -
         stream(manifest, place=Place(0, 3))
     with pytest.raises(
         SpecError,
-        match=r"placement.micro_batch 3 x 2 workers does not divide stream.global_batch 8; set .* or placement.micro_batch to 4",
+        match=r"placement.micro_batch 3 x 2 workers does not divide stream.global_batch 8; set .* to 4",
     ):
         stream(manifest, place=Place(0, 2), micro_batch=3)
     with pytest.raises(SpecError, match=r"53 samples, fewer than one stream.global_batch of 64"):
