@@ -35,7 +35,7 @@ RAY = {
     "cluster/test_ports.py": "ray-1",
 }
 # The files that take longest start first; the short ones fill up the other workers.
-FIRST = (*RAY, "train/test_loop.py", "cluster/test_aws.py", "fuzz/test_fuzz.py", "models/test_backbones.py")
+FIRST = (*RAY, "train/test_here.py", "train/test_loop.py", "fuzz/test_fuzz.py", "models/test_backbones.py")
 
 
 @pytest.hookimpl(optionalhook=True)

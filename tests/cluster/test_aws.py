@@ -26,6 +26,8 @@ from tests.servers import free_port, wait_for_server
 pytest.importorskip("moto.server", reason="needs moto[server] (pip install -e .[dev]) to play AWS")
 cfnlint_api = pytest.importorskip("cfnlint.api", reason="needs cfn-lint, which moto[server] brings")
 
+pytestmark = pytest.mark.slow
+
 MY_ADDRESS = "203.0.113.7/32"
 TOKEN = "a-token-for-this-test"
 MOTOS_IMAGE = "ami-785db401"

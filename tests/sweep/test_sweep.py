@@ -160,6 +160,7 @@ def test_a_failing_trial_is_one_row_with_its_reason(alone: tuple[Path, str]) -> 
     assert "1 trial(s) failed: 002: NonFiniteLoss" in text
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_best_run_file_alone_repeats_its_trial_bit_by_bit(alone: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = alone
@@ -184,6 +185,7 @@ def test_a_finished_sweep_is_over_at_once_and_trains_nothing(alone: tuple[Path, 
     assert (values(folder), read_ledger(str(folder))) == (before, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ctrl_c_then_a_killed_driver_then_a_killed_trial_lose_nothing_and_repeat_nothing(
     alone: tuple[Path, str], disturbed: Callable[[], subprocess.Popen[str]], tmp_path: Path
