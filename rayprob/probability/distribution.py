@@ -54,6 +54,11 @@ class LabelDistribution(ABC):
         """L."""
         return int(self.component_logits_BKL.shape[2])
 
+    @property
+    def num_components(self) -> int:
+        """K."""
+        return int(self.log_mixing_BK.shape[1])
+
     def __getitem__(self, rows: slice | NDArray[Any] | list[int]) -> "LabelDistribution":
         """Return the distributions of some images."""
         return self.rebuilt(self.log_mixing_BK[rows], self.component_logits_BKL[rows])
@@ -61,7 +66,7 @@ class LabelDistribution(ABC):
     @property
     def bytes_per_image(self) -> int:
         """Size of one image's component logits in float64."""
-        return 8 * int(np.prod(self.component_logits_BKL.shape[1:]))
+        return 8 * self.num_components * self.num_labels
 
     def chunks(self, bytes_per_image: int | None = None) -> Iterator[slice]:
         """Yield slices of so few images that `bytes_per_image` of each, by default those above, fit into CHUNK_BYTES."""
@@ -104,14 +109,10 @@ class LabelDistribution(ABC):
 
         Raises QueryError where an image gives the evidence probability 0.
         """
-        if not isinstance(evidence, Evidence):
-            evidence = Evidence.of(evidence, self.num_labels)
-        joint_BK = self._joint_log_prob(evidence)
-        log_prob_B1 = logsumexp(joint_BK, axis=1, keepdims=True)
-        queries.refuse_impossible(log_prob_B1[:, 0] > -np.inf, "the evidence")
+        evidence, log_mixing_BK = self._given(evidence)
         logits_BKL = self.component_logits_BKL
         certain_BL = np.where(evidence.values_BL, np.inf, -np.inf).astype(logits_BKL.dtype)
-        return self.rebuilt(joint_BK - log_prob_B1, np.where(evidence.known_BL[:, None], certain_BL[:, None], logits_BKL))
+        return self.rebuilt(log_mixing_BK, np.where(evidence.known_BL[:, None], certain_BL[:, None], logits_BKL))
 
     def count_distribution(self) -> Floats:
         """Return P(number of labels present = n) [B, L + 1]: a Poisson-binomial distribution in each component."""
@@ -131,11 +132,16 @@ class LabelDistribution(ABC):
 
     def top_sets(self, k: int) -> topsets.TopSets:
         """Return the k most probable label sets of each image, best first, exactly (up to ties within rounding)."""
-        return topsets.top_sets(self.log_mixing_BK, self.component_logits_BKL, k)
+        parts = []
+        for rows in self.chunks():
+            part = self[rows]
+            parts.append(topsets.top_sets(part.log_mixing_BK, part.component_logits_BKL, k, first_image=rows.start))
+        return topsets.joined(parts)
 
     def best_f1_sets(self) -> expected_f1.F1Sets:
         """Return the label set of each image with the largest expected F1, and that F1, exactly."""
-        return expected_f1.best_f1_sets(self.log_mixing_BK, self.component_logits_BKL)
+        parts = [expected_f1.best_f1_sets(self[rows].log_mixing_BK, self[rows].component_logits_BKL) for rows in self.chunks()]
+        return expected_f1.joined(parts)
 
     def sample(self, num_sets: int, seed: int) -> Bools:
         """Return label sets [num_sets, B, L] drawn from each distribution; equal for equal seeds."""
@@ -152,7 +158,7 @@ class LabelDistribution(ABC):
         A larger mixture has no closed form: see `information.mixture_entropy` for the estimate from `num_samples` draws.
         """
         random = np.random.default_rng(seed)
-        chunks = self.chunks(8 * num_samples * sum(self.component_logits_BKL.shape[1:]))
+        chunks = self.chunks(8 * num_samples * (self.num_components + self.num_labels))
         parts = [
             information.mixture_entropy(self[rows].log_mixing_BK, _float64(self[rows]), num_samples, random) for rows in chunks
         ]
@@ -167,11 +173,19 @@ class LabelDistribution(ABC):
 
     @property
     def _pair_bytes(self) -> int:
-        num_components = int(self.component_logits_BKL.shape[1])
-        return 8 * self.num_labels * (self.num_labels + num_components)
+        return 8 * self.num_labels * (self.num_labels + self.num_components)
 
     def _by_chunk(self, function: "Callable[[LabelDistribution], Floats]", bytes_per_image: int | None = None) -> Floats:
         return np.concatenate([function(self[rows]) for rows in self.chunks(bytes_per_image)])
+
+    def _given(self, evidence: Evidence | Mapping[int, bool]) -> tuple[Evidence, Floats]:
+        """Return the evidence and the log mixing weights [B, K] that it leaves. Raises QueryError where it is impossible."""
+        if not isinstance(evidence, Evidence):
+            evidence = Evidence.of(evidence, self.num_labels)
+        joint_BK = self._joint_log_prob(evidence)
+        log_prob_B1 = logsumexp(joint_BK, axis=1, keepdims=True)
+        queries.refuse_impossible(log_prob_B1[:, 0] > -np.inf, "the evidence")
+        return evidence, np.asarray(joint_BK - log_prob_B1)
 
     def _joint_log_prob(self, evidence: Evidence) -> Floats:
         """Return log p(component, evidence) [B, K]."""

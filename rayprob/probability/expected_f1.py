@@ -7,6 +7,7 @@ is P(i present) times the Poisson-binomial probability that n - 1 of the other l
 ICML 2012, for independent labels). F1 of an empty prediction is 1 where nothing is present, and 0 otherwise.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,11 @@ def best_f1_sets(log_mixing_BK: Floats, logits_BKL: NDArray[Any]) -> F1Sets:
     num_images, num_components, num_labels = logits_BKL.shape
     step = max(1, CHUNK_NUMBERS // (num_components * num_labels**2))
     starts = range(0, max(num_images, 1), step)
-    parts = [_best(np.exp(log_mixing_BK[s : s + step]), logits_BKL[s : s + step].astype(np.float64)) for s in starts]
+    return joined([_best(np.exp(log_mixing_BK[s : s + step]), logits_BKL[s : s + step].astype(np.float64)) for s in starts])
+
+
+def joined(parts: Sequence[F1Sets]) -> F1Sets:
+    """Return the sets of the images of all parts, in their order."""
     return F1Sets(np.concatenate([p.sets_BL for p in parts]), np.concatenate([p.expected_f1_B for p in parts]))
 
 

@@ -12,6 +12,7 @@ is hard in general: where components disagree about very many labels the second 
 says so rather than a wrong answer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +45,11 @@ class TopSets:
     log_prob_BT: Floats
 
 
-def top_sets(log_mixing_BK: Floats, logits_BKL: NDArray[Any], k: int) -> TopSets:
-    """Return the k most probable label sets of each image. Raises QueryError where k < 1 or the search grows too large."""
+def top_sets(log_mixing_BK: Floats, logits_BKL: NDArray[Any], k: int, first_image: int = 0) -> TopSets:
+    """Return the k most probable label sets of each image; `first_image` is the number of the first one in errors.
+
+    Raises QueryError where k < 1 or the search grows too large.
+    """
     if k < 1:
         raise QueryError(f"top_sets needs k of at least 1, found {k}")
     num_images, num_labels = len(logits_BKL), logits_BKL.shape[2]
@@ -61,12 +65,16 @@ def top_sets(log_mixing_BK: Floats, logits_BKL: NDArray[Any], k: int) -> TopSets
             chunks = [*np.array_split(images_B, 2), *chunks]
         else:
             raise QueryError(
-                f"the top {k} label sets of image {images_B[0]} cannot be found exactly: its components disagree about so many "
+                f"the top {k} label sets of image {first_image + images_B[0]} cannot be found exactly: its components disagree about so many "
                 f"labels that more than {MOST_NUMBERS // logits_BKL.shape[1]:,} partial sets are open; "
                 "ask for fewer, or give evidence"
             )
     empty = TopSets(np.zeros((0, k, num_labels), dtype=bool), np.zeros((0, k)))
-    parts = parts or [empty]
+    return joined(parts or [empty])
+
+
+def joined(parts: Sequence[TopSets]) -> TopSets:
+    """Return the top sets of the images of all parts, in their order."""
     return TopSets(np.concatenate([p.sets_BTL for p in parts]), np.concatenate([p.log_prob_BT for p in parts]))
 
 
