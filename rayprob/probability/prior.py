@@ -43,8 +43,8 @@ class Slopes:
 class LabelPrior:
     """What a mixture over label sets adds to a classifier's logits: log_mixing_K, odds_KL and absent_K.
 
-    absent_K is sum_l log (1 - p_kl) / (1 - p_l). A label that the prior does not know has odds 0, which leaves it as independent
-    of the others as it was.
+    absent_K is sum_l log (1 - p_kl) / (1 - p_l). A label that the prior does not know has odds 0, which leaves it as
+    independent of the others as it was.
     """
 
     log_mixing_K: Floats

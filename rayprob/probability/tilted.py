@@ -1,4 +1,4 @@
-"""What a label prior makes of independent labels: a mixture whose components differ from the classifier's logits by fixed offsets.
+"""What a label prior makes of independent labels: a mixture whose components differ from an image's logits by fixed offsets.
 
 B images, L labels, K components. An array [B, K, L] exists for a chunk of images at a time only.
 """

@@ -65,8 +65,8 @@ def top_sets(log_mixing_BK: Floats, logits_BKL: NDArray[Any], k: int, first_imag
             chunks = [*np.array_split(images_B, 2), *chunks]
         else:
             raise QueryError(
-                f"the top {k} label sets of image {first_image + images_B[0]} cannot be found exactly: its components disagree about so many "
-                f"labels that more than {MOST_NUMBERS // logits_BKL.shape[1]:,} partial sets are open; "
+                f"the top {k} label sets of image {first_image + images_B[0]} cannot be found exactly: its components "
+                f"disagree about so many labels that more than {MOST_NUMBERS // logits_BKL.shape[1]:,} partial sets are open; "
                 "ask for fewer, or give evidence"
             )
     empty = TopSets(np.zeros((0, k, num_labels), dtype=bool), np.zeros((0, k)))
