@@ -75,8 +75,9 @@ class Bundle:
         Outputs are arrays, or tensors of any device. Raises ModelError and CalibrationError where they are not this model's.
         """
         arrays = {name: _to_array(value) for name, value in outputs.items()}
-        calibrated = self.calibrator.apply_outputs(arrays) if self.calibrator else arrays
-        return from_outputs(self.classifier.family, calibrated)
+        if self.calibrator is None:
+            return from_outputs(self.classifier.family, arrays)
+        return self.calibrator.as_distribution(self.calibrator.apply_outputs(arrays))
 
     @property
     def rules(self) -> tuple[str, ...]:

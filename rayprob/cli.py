@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from rayprob.cli_clusters import doctor, submit
+from rayprob.cli_prior import prior
 from rayprob.cli_trained import export, predict, report
 from rayprob.errors import RayprobError
 from rayprob.terminal import LogLines, Overrides, err, out, show_line, show_message, show_what_can_be_shown, status
@@ -273,6 +274,10 @@ def calibrate(
     method: Annotated[
         str, typer.Option("--method", help="auto, identity, temperature, shared_platt, platt or isotonic.")
     ] = "auto",
+    prior_name: Annotated[
+        str,
+        typer.Option("--prior", metavar="PRIOR", help="Which labels go together: auto, none, coco, or a file."),
+    ] = "none",
     precision: Annotated[
         float | None, typer.Option("--precision", metavar="P", help="Fit thresholds for this precision too, such as 0.9.")
     ] = None,
@@ -296,7 +301,13 @@ def calibrate(
     from rayprob.calibrate.crossfit import CalibrateSpec
     from rayprob.console_calibrate import show_calibration
 
-    asked: dict[str, object] = {"method": method, "precision": precision, "smoothing": smoothing, "known_rate": known_rate}
+    asked: dict[str, object] = {
+        "method": method,
+        "prior": prior_name,
+        "precision": precision,
+        "smoothing": smoothing,
+        "known_rate": known_rate,
+    }
     asked |= {"objectives": list(dict.fromkeys(("OF1", "CF1", *(objectives or ()))))}
     asked |= {"alphas": alphas} if alphas else {}
     options = {"method": "--method", "precision": "--precision", "smoothing": "--smoothing"}
@@ -310,7 +321,7 @@ def calibrate(
     show_calibration(out, run_folder, report)
 
 
-for verb in (predict, export, report, submit, doctor):
+for verb in (prior, predict, export, report, submit, doctor):
     app.command()(verb)
 
 

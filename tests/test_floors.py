@@ -35,6 +35,8 @@ FLOORS = (
     (
         "cli",
         "cli_clusters",
+        "cli_prior",
+        "console_prior",
         "cli_trained",
         "terminal",
         "console",

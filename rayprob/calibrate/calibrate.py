@@ -15,15 +15,18 @@ from rayprob import storage
 from rayprob.bundle import DESCRIPTION_FILE, Bundle
 from rayprob.calibrate.comparison import Comparison, compare
 from rayprob.calibrate.crossfit import AUTO, MIN_HOLDOUT, CalibrateSpec, CrossFit, cross_fit, keeps_order
+from rayprob.calibrate.find_priors import find_priors
 from rayprob.choose import unknown
 from rayprob.errors import CalibrationError, RunError, SpecError
 from rayprob.predictions import Predictions
-from rayprob.probability.calibration import FITS, MIN_SAMPLES
+from rayprob.probability.calibration import FITS, MIN_SAMPLES, OutputsCalibrator
 from rayprob.probability.conformal import RiskControl
 from rayprob.probability.mixture_calibration import MIXTURE_FITS
+from rayprob.probability.prior_calibration import PriorCalibrator
 from rayprob.probability.rules import Rules
 from rayprob.probability.thresholds import Thresholds
 
+NO_STRENGTH = 0.05
 REPORT_FILE, REPORTED = "calibration.json", "val"
 ORIGIN = ("run_fingerprint", "step")
 
@@ -76,7 +79,7 @@ def fit_run(folder: str, spec: CalibrateSpec) -> tuple[Bundle, CalibrationReport
     check_method(spec)
     bundle = open_bundle(folder)
     holdout = open_holdout(folder, bundle)
-    fit = cross_fit(holdout, spec)
+    fit = cross_fit(holdout, spec, find_priors(bundle, spec.prior))
     bundle = calibrated(bundle, fit, holdout)
     return bundle, report_on(folder, bundle, fit, holdout, spec)
 
@@ -136,11 +139,13 @@ def staleness(predictions: Predictions, bundle: Bundle) -> str:
 
 def calibrated(bundle: Bundle, fit: CrossFit, holdout: Predictions) -> Bundle:
     """Return the bundle with all that was fitted, and where it came from."""
-    origin = {
+    origin: dict[str, Any] = {
         "method": fit.choice.calibrator.name,
         "split": holdout.facts["split"],
         "num_samples": len(holdout),
     }
+    if isinstance(fit.choice.calibrator, PriorCalibrator):
+        origin["prior"] = {"name": fit.choice.calibrator.prior_name, "strength": fit.choice.calibrator.strength}
     return replace(
         bundle,
         calibrator=fit.choice.calibrator,
@@ -198,6 +203,7 @@ def notes_on(fit: CrossFit, holdout: Predictions, spec: CalibrateSpec) -> list[s
     methods = FITS if holdout.family == "bernoulli" else MIXTURE_FITS
     untried = [f"{name} ({MIN_SAMPLES[name]:,})" for name in methods if num_stated < MIN_SAMPLES[name]]
     notes = [f"{num_stated:,} samples are too few to try {', '.join(untried)}"] if untried and spec.method == AUTO else []
+    notes += _prior_notes(fit.choice.calibrator)
     if fit.fitted.rules.guarantees and not keeps_order(holdout, fit.choice.calibrator):
         notes.append("guarantees stand on cross-fitted marginals: within alpha to the precision of the calibrator's own fit")
     if fit.fitted.rules.guarantees:
@@ -222,3 +228,12 @@ def _coverage_notes(holdout: Predictions, spec: CalibrateSpec) -> list[str]:
         f"{share}: guarantees cover all labels, provided that each label present is stated with probability "
         f"{spec.known_rate:g}, whatever the label and image; `missed` is measured on stated labels only"
     ]
+
+
+def _prior_notes(calibrator: OutputsCalibrator) -> list[str]:
+    if not isinstance(calibrator, PriorCalibrator):
+        return []
+    strength = f"the label prior {calibrator.prior_name} has strength {calibrator.strength:.2f}"
+    if calibrator.strength < NO_STRENGTH:
+        return [f"{strength}: holdout asks for none of it, and it changes next to nothing"]
+    return [f"{strength} (0: the classifier alone, 1: the whole prior)"]

@@ -4,29 +4,33 @@ Cross-fitted means that each sample is judged by a fit on the other folds: of it
 sets the whole procedure, thresholds and guarantees included. Only the calibrator's method is chosen once, on all samples.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from rayprob.errors import CalibrationError
 from rayprob.predictions import Predictions
+from rayprob.probability import prior_calibration
 from rayprob.probability.calibration import Choice, OutputsCalibrator, choose_calibrator
-from rayprob.probability.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distribution import LabelDistribution
 from rayprob.probability.holdout import Bools, Rows, folds
+from rayprob.probability.mixture import LabelMixture
 from rayprob.probability.rules import RECALL, FittedRules, fit_rules
 from rayprob.spec import Spec
 
 MIN_HOLDOUT = 10
-AUTO = "auto"
+AUTO, NONE = "auto", "none"
 
 
 class CalibrateSpec(Spec):
-    """What to fit: a calibrator by name, or the best by cross-validated likelihood; thresholds; guarantees."""
+    """What to fit: a calibrator by name, or the best by cross-validated likelihood; a label prior; thresholds; guarantees."""
 
     method: str = AUTO
+    prior: str = Field(default=NONE, description="auto, none, coco, or the path of a label prior")
     objectives: tuple[Literal["OF1", "CF1", "mean_F1"], ...] = ("OF1", "CF1")
     smoothing: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="of thresholds a label")
     precision: float | None = Field(default=None, gt=0, le=1)
@@ -36,6 +40,28 @@ class CalibrateSpec(Spec):
     )
     num_folds: int = Field(default=5, ge=2, le=MIN_HOLDOUT // 2)
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Label priors to try, over the labels of the predictions; with `is_asked`, one is taken however little it helps."""
+
+    mixtures: Mapping[str, LabelMixture] = field(default_factory=dict)
+    is_asked: bool = False
+
+    def candidates(self, method: str) -> tuple[str, ...] | None:
+        """Return the calibrators to choose from, by name; None for all. `method` may name a prior already."""
+        if prior_calibration.WITH in method:
+            return (method,)
+        maps = tuple(prior_calibration.FITS) if method == AUTO else (method,)
+        fits = prior_calibration.fits_with(self.mixtures)
+        with_prior = tuple(name for name in fits if name.partition(prior_calibration.WITH)[0] in maps)
+        if self.is_asked:
+            return with_prior
+        return None if method == AUTO else (method, *with_prior)
+
+
+NO_PRIORS = Priors()
 
 
 @dataclass(frozen=True)
@@ -58,13 +84,13 @@ class Part:
     judged_rows: Rows
 
 
-def cross_fit(holdout: Predictions, spec: CalibrateSpec) -> CrossFit:
+def cross_fit(holdout: Predictions, spec: CalibrateSpec, priors: Priors = NO_PRIORS) -> CrossFit:
     """Fit `spec` on all of holdout and, to judge the result, on each fold's other folds.
 
     Raises CalibrationError where a threshold cannot be fitted; guarantees that the samples do not allow are listed.
     """
-    choice = fit_calibrator(holdout, spec.method, spec)
-    parts = [fit_part(holdout, *fold, choice.calibrator.name, spec) for fold in folds_of(holdout, spec)]
+    choice = fit_calibrator(holdout, spec.method, spec, priors)
+    parts = [fit_part(holdout, *fold, choice.calibrator.name, spec, priors) for fold in folds_of(holdout, spec)]
     calibrators = [(part.calibrator, part.judged_rows) for part in parts]
     fitted = rules_behind(holdout, calibrated_behind(holdout, choice.calibrator, calibrators), spec)
     for rule, why in fitted.impossible.items():
@@ -75,25 +101,36 @@ def cross_fit(holdout: Predictions, spec: CalibrateSpec) -> CrossFit:
     return CrossFit(choice, fitted, crossed, sets_by_parts(crossed, parts, left_out.keys()), left_out)
 
 
-def fit_part(holdout: Predictions, fit_rows: Rows, judged_rows: Rows, method: str, spec: CalibrateSpec) -> Part:
+def fit_part(
+    holdout: Predictions, fit_rows: Rows, judged_rows: Rows, method: str, spec: CalibrateSpec, priors: Priors = NO_PRIORS
+) -> Part:
     """Return the fit of a named method on some rows, to judge others by."""
     rows = holdout.rows(fit_rows)
-    calibrator, behind = fit_named(rows, method, spec)
+    calibrator, behind = fit_named(rows, method, spec, priors)
     return Part(calibrator, rules_behind(rows, behind, spec), judged_rows)
 
 
-def fit_named(rows: Predictions, method: str, spec: CalibrateSpec) -> tuple[OutputsCalibrator, LabelDistribution]:
+def fit_named(
+    rows: Predictions, method: str, spec: CalibrateSpec, priors: Priors = NO_PRIORS
+) -> tuple[OutputsCalibrator, LabelDistribution]:
     """Return the calibrator `method` fitted on all rows, and the distributions that thresholds are fitted on behind it."""
-    calibrator = fit_calibrator(rows, method, spec).calibrator
-    inner = ((fit_calibrator(rows.rows(fit), method, spec).calibrator, judged) for fit, judged in folds_of(rows, spec))
+    calibrator = fit_calibrator(rows, method, spec, priors).calibrator
+    inner = ((fit_calibrator(rows.rows(fit), method, spec, priors).calibrator, judged) for fit, judged in folds_of(rows, spec))
     return calibrator, calibrated_behind(rows, calibrator, inner)
 
 
-def fit_calibrator(rows: Predictions, method: str, spec: CalibrateSpec) -> Choice:
+def fit_calibrator(rows: Predictions, method: str, spec: CalibrateSpec, priors: Priors = NO_PRIORS) -> Choice:
     """Return the calibrator `method` fitted on all rows, or with "auto" the best by cross-validated likelihood."""
-    known, candidates = (rows.targets_NL, rows.known_NL), None if method == AUTO else (method,)
-    folding = {"num_folds": spec.num_folds, "seed": spec.seed}
-    return choose_calibrator(rows.family, rows.outputs, *known, candidates=candidates, **folding)
+    return choose_calibrator(
+        rows.family,
+        rows.outputs,
+        rows.targets_NL,
+        rows.known_NL,
+        candidates=priors.candidates(method),
+        priors=priors.mixtures,
+        num_folds=spec.num_folds,
+        seed=spec.seed,
+    )
 
 
 def rules_behind(rows: Predictions, behind: LabelDistribution, spec: CalibrateSpec) -> FittedRules:
@@ -120,7 +157,7 @@ def calibrated_behind(
     chooses from are those of the raw model: then the guarantee is exact in-sample.
     """
     if keeps_order(rows, calibrator):
-        return from_outputs(rows.family, calibrator.apply_outputs(rows.outputs))
+        return calibrator.as_distribution(calibrator.apply_outputs(rows.outputs))
     return calibrated_by_parts(rows, calibrators)
 
 
@@ -131,11 +168,11 @@ def keeps_order(rows: Predictions, calibrator: OutputsCalibrator) -> bool:
 
 def calibrated_by_parts(rows: Predictions, calibrators: Iterable[tuple[OutputsCalibrator, Rows]]) -> LabelDistribution:
     """Return distributions of which each calibrator made some rows."""
-    outputs = {name: np.empty_like(values) for name, values in rows.outputs.items()}
+    outputs: dict[str, NDArray[Any]] = {}
     for calibrator, judged_rows in calibrators:
         for name, values in calibrator.apply_outputs(rows.rows(judged_rows).outputs).items():
-            outputs[name][judged_rows] = values
-    return from_outputs(rows.family, outputs)
+            outputs.setdefault(name, np.empty((len(rows), *values.shape[1:]), values.dtype))[judged_rows] = values
+    return calibrator.as_distribution(outputs)
 
 
 def sets_by_parts(crossed: LabelDistribution, parts: Sequence[Part], left_out: Collection[str]) -> dict[str, Bools]:

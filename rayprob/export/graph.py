@@ -13,7 +13,7 @@ from rayprob.choose import choose
 from rayprob.errors import ModelError
 from rayprob.export.squash import Squash
 from rayprob.models.classifier import Classifier
-from rayprob.probability.calibration import AffineCalibrator
+from rayprob.probability.affine import AffineCalibrator
 from rayprob.probability.isotonic import IsotonicCalibrator
 from rayprob.probability.mixture_calibration import MixtureCalibrator
 

@@ -7,35 +7,42 @@
     isotonic      a rising curve on top of platt, rare labels drawn towards the pooled one (`isotonic.py`)
 
 All but the last keep the ranking within each label, so AP stays as it is. Mixtures take the first four, applied to their
-parameters (`mixture_calibration.py`).
+parameters (`mixture_calibration.py`). Independent labels may have a label prior beside the first four (`platt + coco`:
+`prior_calibration.py`), which makes mixtures of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rayprob.choose import choose
-from rayprob.errors import BundleError, CalibrationError
-from rayprob.probability import platt
+from rayprob.errors import BundleError
+from rayprob.probability import platt, prior_calibration
+from rayprob.probability.affine import AffineCalibrator
+from rayprob.probability.distribution import LabelDistribution
 from rayprob.probability.holdout import Bools, Floats, Rows, checked_logits, folds, require_outputs
 from rayprob.probability.isotonic import IsotonicCalibrator, fit_isotonic
+from rayprob.probability.mixture import LabelMixture
 from rayprob.probability.mixture_calibration import MIXTURE_FITS, MixtureCalibrator, checked_mixture, joint_nll
 
 # What a candidate needs to be tried: few samples cannot tell candidates apart. Above that cross-validation decides, also on
 # isotonic, which overfits few samples where a straight line would do (Niculescu-Mizil and Caruana, ICML 2005) and wins where
 # none does.
+NO_PRIORS: Mapping[str, LabelMixture] = MappingProxyType({})
 MIN_SAMPLES = {"identity": 0, "temperature": 10, "shared_platt": 10, "platt": 50, "isotonic": 50}
 
 
 class OutputsCalibrator(Protocol):
-    """What a bundle keeps: maps a head's outputs to calibrated outputs of the same family and type."""
+    """What a bundle keeps: maps a head's outputs to calibrated outputs, and these to distributions."""
 
     @property
     def name(self) -> str: ...
     def apply_outputs(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]: ...
+    def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> LabelDistribution: ...
     def to_arrays(self) -> dict[str, NDArray[Any]]: ...
 
 
@@ -43,44 +50,6 @@ class Calibrator(OutputsCalibrator, Protocol):
     """A calibrator of independent labels, which maps logits as well."""
 
     def apply(self, logits_NL: ArrayLike) -> Floats: ...
-
-
-@dataclass(frozen=True)
-class AffineCalibrator:
-    """logit -> scale * logit + shift with scale > 0: one value for all labels [1], or one a label [L]."""
-
-    name: str
-    scale_L: Floats
-    shift_L: Floats
-
-    def apply(self, logits_NL: ArrayLike) -> Floats:
-        """Return calibrated logits [N, L]; each label's ranking stays as it is."""
-        logits_NL = np.asarray(logits_NL, dtype=np.float64)
-        if self.scale_L.size not in (1, logits_NL.shape[-1]):
-            raise CalibrationError(
-                f"calibrator {self.name!r} was fitted on {self.scale_L.size} labels, the logits have {logits_NL.shape[-1]}; "
-                "use the calibrator of this model"
-            )
-        return np.asarray(logits_NL * self.scale_L + self.shift_L)
-
-    def apply_outputs(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return calibrated outputs "logits" in the type they came in."""
-        require_outputs(outputs, "bernoulli", "logits")
-        return {"logits": self.apply(outputs["logits"]).astype(outputs["logits"].dtype)}
-
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return plain arrays, for safetensors."""
-        return {"scale_L": self.scale_L, "shift_L": self.shift_L}
-
-    @classmethod
-    def from_arrays(cls, name: str, arrays: Mapping[str, NDArray[Any]]) -> "AffineCalibrator":
-        """Rebuild a calibrator from its name and `to_arrays`. Raises BundleError where an array is missing."""
-        try:
-            return cls(name, np.asarray(arrays["scale_L"], np.float64), np.asarray(arrays["shift_L"], np.float64))
-        except KeyError as error:
-            raise BundleError(
-                f"calibrator {name!r} lacks array {error}; it holds {', '.join(arrays) or 'none'}; write the bundle again"
-            ) from error
 
 
 @dataclass(frozen=True)
@@ -105,6 +74,7 @@ def choose_calibrator(
     known_NL: ArrayLike,
     *,
     candidates: Sequence[str] | None = None,
+    priors: Mapping[str, LabelMixture] = NO_PRIORS,
     num_folds: int = 5,
     seed: int = 0,
 ) -> Choice:
@@ -112,13 +82,14 @@ def choose_calibrator(
 
     The NLL is that of a sample's known labels under the family: "bernoulli" with outputs "logits", or "mixture". The standard
     error is that of the paired difference over samples (Breiman et al. 1984, the one-standard-error rule). Candidates count as
-    simple in the order of FITS; by default all are tried for which the holdout has MIN_SAMPLES.
+    simple in the order of FITS, those with one of `priors` after all others; by default all are tried for which the holdout has
+    MIN_SAMPLES.
     """
-    problem = choose(FAMILIES, family, "family of distributions")(outputs, targets_NL, known_NL)
+    problem = choose(FAMILIES, family, "family of distributions")(outputs, targets_NL, known_NL, priors)
     for name in candidates or ():
         choose(problem.fits, name, f"calibrator of a {family} distribution")
     names = [name for name in problem.fits if name in (candidates or problem.fits)]
-    tried = [name for name in names if problem.num_samples >= MIN_SAMPLES[name]]
+    tried = [name for name in names if problem.num_samples >= MIN_SAMPLES[map_of(name)]]
     all_rows = np.arange(problem.num_samples)
     if len(tried) < 2:
         kept = (tried or names)[0]
@@ -134,8 +105,15 @@ def calibrator_from_arrays(family: str, name: str, arrays: Mapping[str, NDArray[
     if family == "mixture":
         choose(MIXTURE_FITS, name, "mixture calibrator", BundleError)
         return MixtureCalibrator.from_arrays(name, arrays)
-    choose(FITS, name, "calibrator", BundleError)
+    choose(FITS, map_of(name), "calibrator", BundleError)
+    if prior_calibration.WITH in name:
+        return prior_calibration.PriorCalibrator.from_arrays(name, arrays)
     return IsotonicCalibrator.from_arrays(name, arrays) if name == "isotonic" else AffineCalibrator.from_arrays(name, arrays)
+
+
+def map_of(name: str) -> str:
+    """Return the map of logits in a calibrator's name: `platt` of `platt + coco`."""
+    return name.partition(prior_calibration.WITH)[0]
 
 
 @dataclass(frozen=True)
@@ -154,23 +132,31 @@ class _Problem:
         return nll_N
 
 
-def _bernoulli_problem(outputs: Mapping[str, ArrayLike], targets: ArrayLike, known: ArrayLike) -> _Problem:
+def _bernoulli_problem(
+    outputs: Mapping[str, ArrayLike], targets: ArrayLike, known: ArrayLike, priors: Mapping[str, LabelMixture]
+) -> _Problem:
     require_outputs(outputs, "bernoulli", "logits")
     checked = checked_logits(outputs["logits"], targets, known)
     stated_N = checked[2].any(axis=1)
     logits_NL, targets_NL, known_NL = checked[0][stated_N], checked[1][stated_N], checked[2][stated_N]
 
     def fit(name: str, rows: Rows) -> OutputsCalibrator:
-        return FITS[name](logits_NL[rows], targets_NL[rows], known_NL[rows])
+        return fits[name](logits_NL[rows], targets_NL[rows], known_NL[rows])
 
     def nll(calibrator: OutputsCalibrator, rows: Rows) -> Floats:
-        calibrated_NL = calibrator.apply_outputs({"logits": logits_NL[rows]})["logits"]
+        calibrated = calibrator.apply_outputs({"logits": logits_NL[rows]})
+        if prior_calibration.WITH in calibrator.name:
+            return -calibrator.as_distribution(calibrated).log_prob(targets_NL[rows], known_NL[rows])
+        calibrated_NL = calibrated["logits"]
         return np.asarray((platt.binary_nll(calibrated_NL, targets_NL[rows]) * known_NL[rows]).sum(axis=1))
 
-    return _Problem(len(logits_NL), FITS, fit, nll)
+    fits: dict[str, Callable[[Floats, Bools, Bools], OutputsCalibrator]] = {**FITS, **prior_calibration.fits_with(priors)}
+    return _Problem(len(logits_NL), fits, fit, nll)
 
 
-def _mixture_problem(outputs: Mapping[str, ArrayLike], targets: ArrayLike, known: ArrayLike) -> _Problem:
+def _mixture_problem(
+    outputs: Mapping[str, ArrayLike], targets: ArrayLike, known: ArrayLike, priors: Mapping[str, LabelMixture]
+) -> _Problem:
     checked = checked_mixture(outputs, targets, known)
     stated_N = checked[3].any(axis=1)
     mixing_NK, component_NKL = checked[0][stated_N], checked[1][stated_N]
@@ -224,7 +210,7 @@ FITS: dict[str, Callable[[Floats, Bools, Bools], Calibrator]] = {
     "platt": _platt,
     "isotonic": fit_isotonic,
 }
-FAMILIES: dict[str, Callable[[Mapping[str, ArrayLike], ArrayLike, ArrayLike], _Problem]] = {
+FAMILIES: dict[str, Callable[[Mapping[str, ArrayLike], ArrayLike, ArrayLike, Mapping[str, LabelMixture]], _Problem]] = {
     "bernoulli": _bernoulli_problem,
     "mixture": _mixture_problem,
 }

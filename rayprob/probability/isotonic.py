@@ -17,6 +17,7 @@ from scipy.special import logit
 
 from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability import platt
+from rayprob.probability.distribution import LabelDistribution, from_outputs
 from rayprob.probability.holdout import Bools, Floats, require_outputs
 
 PRIOR_POSITIVES = 400.0  # of 20, 100, 400 and all pooled, the least held-out NLL on simulated 500 and 4,100 samples
@@ -66,6 +67,10 @@ class IsotonicCalibrator:
         """Return calibrated outputs "logits" in the type they came in."""
         require_outputs(outputs, "bernoulli", "logits")
         return {"logits": self.apply(outputs["logits"]).astype(outputs["logits"].dtype)}
+
+    def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> LabelDistribution:
+        """Return the distributions that calibrated outputs state."""
+        return from_outputs("bernoulli", outputs)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return plain arrays, for safetensors."""

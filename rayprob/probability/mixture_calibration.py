@@ -21,6 +21,7 @@ from scipy.special import log_expit, log_softmax, logsumexp
 from rayprob.choose import choose
 from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability import platt
+from rayprob.probability.distribution import LabelDistribution, from_outputs
 from rayprob.probability.holdout import Bools, Floats, checked_logits, require_outputs
 
 CHUNK_VALUES = 250_000  # component logits worked on at a time: 2 MB an array, which stays in cache
@@ -47,6 +48,10 @@ class MixtureCalibrator:
         scale_L, shift_L = (value.astype(component_NKL.dtype) for value in (self.scale_L, self.shift_L))
         mixing_scale = np.asarray(self.mixing_scale, dtype=mixing_NK.dtype)
         return {"mixing_logits": mixing_NK * mixing_scale, "component_logits": component_NKL * scale_L + shift_L}
+
+    def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> LabelDistribution:
+        """Return the distributions that calibrated outputs state."""
+        return from_outputs("mixture", outputs)
 
     def to_arrays(self) -> dict[str, Floats]:
         """Return plain arrays, for safetensors."""

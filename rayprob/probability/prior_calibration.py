@@ -9,7 +9,7 @@ finds.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rayprob.errors import BundleError
 from rayprob.probability import platt
-from rayprob.probability.calibration import AffineCalibrator
+from rayprob.probability.affine import AffineCalibrator
 from rayprob.probability.holdout import Bools, Floats
 from rayprob.probability.mixture import LabelMixture
 from rayprob.probability.prior import LabelPrior
@@ -27,6 +27,7 @@ from rayprob.probability.tilted import TiltedDistribution
 STRENGTH_SD = 0.5
 MOST_STRENGTH = 2.0
 START = 0.3
+WITH = " + "  # between the map of logits and the prior, in the name of a calibrator
 Energy = Callable[[Floats], tuple[float, Floats]]
 
 
@@ -42,17 +43,21 @@ class PriorCalibrator:
     @property
     def name(self) -> str:
         """The names of the map of logits and of the prior, such as `platt + coco`."""
-        return f"{self.affine.name} + {self.prior_name}"
+        return f"{self.affine.name}{WITH}{self.prior_name}"
 
     @cached_property
     def prior(self) -> LabelPrior:
         """The mixture as a prior."""
         return LabelPrior.of(self.mixture)
 
-    def distribution(self, outputs: Mapping[str, NDArray[Any]]) -> TiltedDistribution:
-        """Return the distributions that outputs "logits" and the prior make."""
-        logits_NL = self.affine.apply_outputs({"logits": outputs["logits"].astype(np.float64)})["logits"]
-        return TiltedDistribution(self.prior, logits_NL, np.full((len(logits_NL), 1), self.strength))
+    def apply_outputs(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return calibrated outputs "logits" [N, L], in the type they came in, and the "strength" [N, 1] over each image."""
+        logits_NL = self.affine.apply_outputs(outputs)["logits"]
+        return {"logits": logits_NL, "strength": np.full((len(logits_NL), 1), self.strength)}
+
+    def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> TiltedDistribution:
+        """Return the distributions that calibrated outputs and the prior make."""
+        return TiltedDistribution(self.prior, outputs["logits"], outputs["strength"])
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return plain arrays, for safetensors."""
@@ -61,13 +66,22 @@ class PriorCalibrator:
     @classmethod
     def from_arrays(cls, name: str, arrays: Mapping[str, NDArray[Any]]) -> "PriorCalibrator":
         """Rebuild a calibrator from its name and `to_arrays`. Raises BundleError where an array is missing, ModelError."""
-        affine, _, prior_name = name.partition(" + ")
+        affine, _, prior_name = name.partition(WITH)
         if "strength" not in arrays:
             raise BundleError(
                 f"calibrator {name!r} lacks array 'strength'; it holds {', '.join(arrays)}; write the bundle again"
             )
         strength = float(arrays["strength"][0])
         return cls(AffineCalibrator.from_arrays(affine, arrays), strength, prior_name, LabelMixture.from_arrays(arrays))
+
+
+def fits_with(priors: Mapping[str, LabelMixture]) -> dict[str, Callable[[Floats, Bools, Bools], "PriorCalibrator"]]:
+    """Return a fit of holdout logits, targets and known for each map of logits with each prior, by their name together."""
+    return {
+        f"{affine}{WITH}{name}": partial(fit_prior_calibrator, affine, name, mixture)
+        for name, mixture in priors.items()
+        for affine in FITS
+    }
 
 
 def fit_prior_calibrator(

@@ -22,6 +22,10 @@ def scenes_and_classifier(num_images: int, seed: int, *, sees_context: bool):
     return mixture, 2 * evidence_NL + base_NL, targets_NL, np.ones_like(targets_NL)
 
 
+def said(calibrator: PriorCalibrator, logits_NL):
+    return calibrator.as_distribution(calibrator.apply_outputs({"logits": logits_NL}))
+
+
 @pytest.mark.parametrize("affine", list(FITS))
 def test_a_classifier_of_single_labels_takes_the_whole_prior(affine: str) -> None:
     fitted = fit_prior_calibrator(affine, "true", *scenes_and_classifier(2000, 0, sees_context=False))
@@ -51,7 +55,7 @@ def test_a_few_images_take_less_of_it_than_many() -> None:
 def test_the_joint_model_is_better_than_independent_labels_on_new_images() -> None:
     fitted = fit_prior_calibrator("temperature", "true", *scenes_and_classifier(500, 4, sees_context=False))
     _, logits_NL, targets_NL, _ = scenes_and_classifier(2000, 5, sees_context=False)
-    joint = -fitted.distribution({"logits": logits_NL}).log_prob(targets_NL).mean()
+    joint = -said(fitted, logits_NL).log_prob(targets_NL).mean()
     alone = np.logaddexp(0, np.where(targets_NL, -logits_NL, logits_NL)).sum(axis=1).mean()
     assert joint < alone - 0.3
 
@@ -70,6 +74,5 @@ def test_a_stored_calibrator_comes_back() -> None:
     fitted = fit_prior_calibrator("platt", "coco", mixture, logits_NL, targets_NL, known_NL)
     again = PriorCalibrator.from_arrays(fitted.name, fitted.to_arrays())
     assert again.name == fitted.name == "platt + coco"
-    outputs = {"logits": logits_NL.astype(np.float32)}
-    assert np.array_equal(again.distribution(outputs).marginals(), fitted.distribution(outputs).marginals())
-    assert not np.allclose(fitted.distribution(outputs).marginals(), expit(logits_NL))
+    assert np.array_equal(said(again, logits_NL).marginals(), said(fitted, logits_NL).marginals())
+    assert not np.allclose(said(fitted, logits_NL).marginals(), expit(logits_NL))

@@ -1,0 +1,97 @@
+"""`rayprob prior` and `calibrate --prior` on made-up runs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from rayprob.bundle import Bundle
+from rayprob.calibrate.crossfit import Priors
+from rayprob.cli import app
+from rayprob.predictions import Predictions
+from rayprob.probability.calibration import choose_calibrator
+from rayprob.probability.mixture import LabelMixture
+from rayprob.probability.tilted import TiltedDistribution
+from tests.calibrate.calibrated_run import predictions, write_run
+from tests.probability.test_prior_calibration import scenes_and_classifier
+
+
+def invoke(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def label_sets(path: Path, names: tuple[str, ...], num_sets: int = 400) -> str:
+    """Write label sets of two kinds of scenes over the labels of a run."""
+    random = np.random.default_rng(0)
+    half = len(names) // 2
+    p_KL = np.full((2, len(names)), 0.05)
+    p_KL[0, :half], p_KL[1, half:] = 0.7, 0.7
+    present_NL = random.random((num_sets, len(names))) < p_KL[random.integers(0, 2, num_sets)]
+    lists = [[names[c] for c in np.flatnonzero(present_L)] for present_L in present_NL]
+    pq.write_table(pa.table({"labels": lists}), path)
+    return str(path)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[str, Predictions]:
+    holdout = predictions(120, "holdout", seed=1)
+    write_run(tmp_path / "run", holdout, predictions(300, "val", seed=2))
+    return str(tmp_path / "run"), holdout
+
+
+def test_a_prior_is_made_shown_and_used(run: tuple[str, Predictions], tmp_path: Path) -> None:
+    folder, holdout = run
+    source, prior = label_sets(tmp_path / "sets.parquet", holdout.label_space.names), str(tmp_path / "scenes.safetensors")
+    said = invoke("prior", source, "-o", prior, "--components", "5")
+    assert "400 label sets of " in said
+    assert "independent labels" in said
+    assert f"next: rayprob calibrate RUN --prior {prior}" in said
+    report = json.loads(invoke("calibrate", folder, "--prior", prior, "--json"))
+    assert report["method"].endswith(" + scenes.safetensors")
+    assert any(note.startswith("the label prior scenes.safetensors has strength 0.") for note in report["notes"])
+    bundle = Bundle.load(f"{folder}/bundle")
+    distribution = bundle.distribution(holdout.outputs)
+    assert isinstance(distribution, TiltedDistribution)
+    assert 0 <= distribution.strength_B1[0, 0] < 0.5, "these labels are independent given the image"
+    assert np.isfinite(distribution.log_prob(holdout.targets_NL)).all()
+    again = json.loads(invoke("calibrate", folder, "--json"))
+    assert "+" not in again["method"]
+
+
+def test_auto_leaves_out_a_prior_that_does_not_help() -> None:
+    mixture, logits_NL, targets_NL, known_NL = scenes_and_classifier(300, 0, sees_context=True)
+    choice = choose_calibrator("bernoulli", {"logits": logits_NL}, targets_NL, known_NL, priors={"true": mixture})
+    assert "identity + true" in choice.nll_by_name
+    assert choice.calibrator.name == "identity"
+
+
+def test_auto_takes_a_prior_that_helps() -> None:
+    mixture, logits_NL, targets_NL, known_NL = scenes_and_classifier(300, 0, sees_context=False)
+    choice = choose_calibrator("bernoulli", {"logits": logits_NL}, targets_NL, known_NL, priors={"true": mixture})
+    assert choice.calibrator.name == "identity + true"
+
+
+def test_which_calibrators_are_tried() -> None:
+    mixtures = {"coco": LabelMixture(np.ones(1), np.full((1, 2), 0.5))}
+    assert Priors().candidates("auto") is None
+    assert Priors(mixtures).candidates("platt") == ("platt", "platt + coco")
+    assert Priors(mixtures, is_asked=True).candidates("platt") == ("platt + coco",)
+    assert Priors(mixtures).candidates("platt + coco") == ("platt + coco",)
+    asked = Priors(mixtures, is_asked=True).candidates("auto")
+    assert asked is not None
+    assert all(name.endswith(" + coco") for name in asked)
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"), [("cocoo", "unknown label prior 'cocoo'; nearest: coco"), ("./none", "no file at ./none")]
+)
+def test_a_prior_that_is_not_there_is_named(run: tuple[str, Predictions], prior: str, message: str) -> None:
+    result = CliRunner().invoke(app, ["calibrate", run[0], "--prior", prior])
+    assert result.exit_code == 1
+    assert message in str(result.exception)
