@@ -157,6 +157,8 @@ def show_assessment(console: Console, assessment: Assessment) -> None:
     table = Table(title, title_style="italic", box=box.HEAVY_HEAD)
     table.word()
     columns = {"at 0.5": assessment.at_half, f"at {assessment.threshold:.3f}": assessment.at_threshold}
+    if assessment.with_prior:
+        columns["prior, at 0.5"] = assessment.with_prior
     if assessment.tuned:
         columns["tuned (per label)"] = assessment.tuned
     columns |= {"top 3": assessment.top_3, "the paper, at 0.5": PAPER}

@@ -57,7 +57,7 @@ def inspection(names: tuple[str, ...]) -> tuple[Callable[[Console], None], list[
 def assessment(names: tuple[str, ...]) -> tuple[Callable[[Console], None], list[str]]:
     at = [PaperMetrics(*(place / 10 + digit / 10_000 for digit in range(7))) for place in range(1, 5)]
     ap = {name: 0.125 + place / 1000 for place, name in enumerate(names)}
-    found = Assessment("run", "val", 12_345, 0.123, at[0], at[1], at[2], at[3], {"small": 0.321}, ap)
+    found = Assessment("run", "val", 12_345, 0.123, at[0], at[1], at[2], None, at[3], {"small": 0.321}, ap)
     numbers = [f"{getattr(one, name):.4f}" for one in at for name in ("mAP", "OP", "OR", "OF1", "CP", "CR", "CF1")]
     return lambda console: show_assessment(console, found), [*numbers, "0.7940", "0.125", "0.126"]
 

@@ -18,6 +18,7 @@ from rayprob.loader.order import Place
 from rayprob.metrics.counting import PaperMetrics, best_single_threshold, label_sets, paper_metrics, top_k
 from rayprob.metrics.ranking import average_precision, mean_average_precision_by_size
 from rayprob.predictions import Predictions
+from rayprob.probability.prior_calibration import PriorCalibrator
 from rayprob.train.compute import Compute
 from rayprob.train.evaluate import marginals, predict_split, ranking_scores
 from rayprob.train.folder import open_run
@@ -39,6 +40,7 @@ class Assessment:
     at_half: PaperMetrics
     at_threshold: PaperMetrics
     tuned: PaperMetrics | None  # by the bundle's calibrator and its threshold a label for OF1; None before `rayprob calibrate`
+    with_prior: PaperMetrics | None  # at 0.5, of the classifier under the bundle's label prior; None without one
     top_3: PaperMetrics
     map_by_size: dict[str, float | None]
     ap: dict[str, float]
@@ -99,22 +101,18 @@ def areas(manifest: Manifest, sample_ids_N: NDArray[np.int64]) -> NDArray[np.flo
     return areas_NL[order[np.searchsorted(manifest.sample_ids_N, sample_ids_N, sorter=order)]]
 
 
-def tuned_sets(bundle: Bundle, predictions: Predictions) -> NDArray[np.bool_] | None:
-    """Return the label sets by calibrated marginals and a threshold a label, None where the bundle has no such thresholds."""
-    if TUNED not in bundle.thresholds:
-        return None
-    return bundle.label_sets(bundle.distribution(predictions.outputs), TUNED)
-
-
 def assessment(run: Run, bundle: Bundle, predictions: Predictions, areas_NL: NDArray[np.float64]) -> Assessment:
     """Return all numbers of one table of predictions."""
     scores_NL, marginals_NL = ranking_scores(predictions), marginals(predictions)
     targets_NL, known_NL = predictions.targets_NL, predictions.known_NL
 
-    def numbers(predicted_NL: NDArray[np.bool_]) -> PaperMetrics:
-        return paper_metrics(scores_NL, predicted_NL, targets_NL, known_NL)
+    def numbers(predicted_NL: NDArray[np.bool_], ranked_NL: NDArray[Any] = scores_NL) -> PaperMetrics:
+        return paper_metrics(ranked_NL, predicted_NL, targets_NL, known_NL)
 
-    threshold, tuned_NL = tuned_threshold(run), tuned_sets(bundle, predictions)
+    threshold, calibrated = tuned_threshold(run), bundle.distribution(predictions.outputs)
+    has_prior = isinstance(bundle.calibrator, PriorCalibrator)  # the one calibrator that ranks labels anew
+    calibrated_NL = calibrated.ranking_scores() if has_prior else scores_NL
+    tuned = numbers(bundle.label_sets(calibrated, TUNED), calibrated_NL) if TUNED in bundle.thresholds else None
     by_size = mean_average_precision_by_size(scores_NL, targets_NL, areas_NL, known_NL)
     ap_L = average_precision(scores_NL, targets_NL, known_NL)
     names = predictions.label_space.names
@@ -125,7 +123,8 @@ def assessment(run: Run, bundle: Bundle, predictions: Predictions, areas_NL: NDA
         threshold=threshold,
         at_half=numbers(label_sets(marginals_NL, 0.5)),
         at_threshold=numbers(label_sets(marginals_NL, threshold)),
-        tuned=None if tuned_NL is None else numbers(tuned_NL),
+        tuned=tuned,
+        with_prior=numbers(bundle.label_sets(calibrated, "0.5"), calibrated_NL) if has_prior else None,
         top_3=numbers(top_k(scores_NL, min(3, len(names)))),
         map_by_size={size: mean.value if mean else None for size, mean in by_size.items()},
         ap={label: float(ap) for label, ap in zip(names, ap_L, strict=True) if np.isfinite(ap)},

@@ -13,7 +13,10 @@ from rayprob.calibrate.calibrate import calibrate
 from rayprob.calibrate.crossfit import CalibrateSpec
 from rayprob.cli import app
 from rayprob.loader.order import Place
+from rayprob.metrics.ranking import mean_average_precision
 from rayprob.predictions import Predictions
+from rayprob.probability.mixture import LabelMixture
+from rayprob.probability.prior_file import LabelPriorFile
 from rayprob.train.assess import assess
 from rayprob.train.loop import fit
 from tests.train.conftest import MakeRun
@@ -40,3 +43,25 @@ def test_evaluate_adds_the_tuned_column_of_a_calibrated_bundle(make_run: MakeRun
     assert numbers.tuned is not None
     assert pytest.approx(f1_score(val.targets_NL, sets_NL, average="micro")) == numbers.tuned.OF1
     assert numbers.tuned.mAP == raw.at_half.mAP
+
+
+def test_evaluate_adds_the_column_of_a_label_prior(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (tmp_path / "run.yaml").write_text(run.to_yaml())
+    fit(run, Place(), torch.device("cpu"))
+    raw = assess(str(tmp_path), "val")
+    assert raw.with_prior is None
+    names = Bundle.load(str(tmp_path / "bundle")).label_space.names
+    random = np.random.default_rng(0)
+    mixture = LabelMixture(np.array([0.5, 0.5]), random.uniform(0.1, 0.9, (2, len(names))))
+    LabelPriorFile(names, mixture, "a test").save(str(tmp_path / "prior.safetensors"))
+    calibrate(str(tmp_path), CalibrateSpec(prior=str(tmp_path / "prior.safetensors")))
+    numbers = assess(str(tmp_path), "val")
+    assert numbers.at_half == raw.at_half
+    val = Predictions.read(str(tmp_path / "predictions" / "val.parquet"))
+    distribution = Bundle.load(str(tmp_path / "bundle")).distribution(val.outputs)
+    assert numbers.with_prior is not None
+    assert pytest.approx(mean_average_precision(distribution.marginals(), val.targets_NL).value) == numbers.with_prior.mAP
+    assert numbers.tuned is not None
+    assert numbers.tuned.mAP == numbers.with_prior.mAP
+    assert "prior" in CliRunner().invoke(app, ["evaluate", str(tmp_path)]).output
