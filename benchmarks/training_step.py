@@ -37,7 +37,8 @@ PEAK_FLOPS = {"NVIDIA H100": 989e12, "NVIDIA H200": 989e12, "NVIDIA A100": 312e1
 class OneBatch:
     """Stands for the stream: the cursor moves, the batch does not."""
 
-    micro_batches_per_step = 1
+    micro_batches_per_step = micro_batches_per_share = 1
+    shares = (0,)
 
     def next(self, cursor: Cursor) -> Cursor:
         return Cursor(cursor.epoch, cursor.batch + 1)
@@ -80,7 +81,7 @@ def make_batch(args: argparse.Namespace) -> Batch:
 
 
 def ours(job: Job, batch: Batch) -> Callable[[], object]:
-    meter = Meter(Place(), None, log_every=10, global_batch=job.run.stream.global_batch)
+    meter = Meter(None, log_every=10, global_batch=job.run.stream.global_batch)
     return lambda: meter.add(take_step(job, [batch]))
 
 
