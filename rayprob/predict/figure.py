@@ -77,6 +77,7 @@ def _labels(axes: Axes, record: Record) -> None:
     for place, line in enumerate(lines):
         known, end = line.label in record.evidence, line.marginal
         if line.without_evidence is not None and not known:
+            end = max(end, line.without_evidence)
             axes.plot([line.without_evidence] * 2, [place - 0.36, place + 0.36], color=INK, linewidth=1.6)
         if line.label in ranges and not known:
             doubt = ranges[line.label]
