@@ -26,6 +26,7 @@ from rayprob.spec import differing_keys
 
 log = logging.getLogger(__name__)
 RunTasks = Callable[[Callable[[ShardJob], ShardFacts], Sequence[ShardJob]], Iterator[ShardFacts]]
+MOST_ENDING_S = 60.0  # for tasks that were cancelled
 TEMPORARY = re.compile(r"\.(tar|parquet|json|jsonl)\.[0-9a-f]{8}\.tmp$")
 
 
@@ -128,6 +129,9 @@ def _map_on_ray(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob
             ray.cancel(ref)
         if shut_down:
             ray.shutdown()
+        elif under_way:
+            # Until they have ended they write, and the next build would meet their files.
+            ray.wait(under_way, num_returns=len(under_way), timeout=MOST_ENDING_S)
 
 
 def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
