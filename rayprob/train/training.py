@@ -1,6 +1,7 @@
 """A run under way in other processes, as its driver sees it: `on_ray.py` and `here.py` are the two kinds."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from rayprob.train.placing import Workers
 Tell = Callable[[dict[str, Any]], None]
 
 
-class Training(threading.Thread):
+class Training(threading.Thread, ABC):
     """Trains a run in a thread of the driver, whose main thread follows the run and hears Ctrl-C meanwhile."""
 
     def __init__(self, workers: Workers) -> None:
@@ -33,14 +34,14 @@ class Training(threading.Thread):
         assert self._outcome is not None
         return self._outcome
 
+    @abstractmethod
     def train(self) -> Outcome:
         """Train to the end of the run. Raises RunError and its kin."""
-        raise NotImplementedError
 
+    @abstractmethod
     def waits_for(self) -> dict[str, Any]:
         """Return what says why there is no step yet: the `resources` to place workers on, or the `log` of the worker."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abandon(self) -> None:
         """End the workers at once; nothing happens where they have ended."""
-        raise NotImplementedError
