@@ -41,7 +41,9 @@ def isolate() -> str:
         if name.startswith(FOREIGN_PREFIXES) or name in FOREIGN or name.lower() in FOREIGN:
             del os.environ[name]
     os.environ.update(OURS)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    # A relative entry would make every working folder of a test a place of modules.
+    given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(path)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *given])
     os.umask(0o022)
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="rayprob-tests-", dir="/tmp")
     return os.environ["RAY_TMPDIR"]
