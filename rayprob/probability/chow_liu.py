@@ -39,6 +39,12 @@ class ChowLiuTree:
         order_L, parent_L = breadth_first_order(tree_LL + tree_LL.T, 0, directed=False)
         return cls(order_L.astype(np.int64), parent_L.astype(np.int64), joint_LL22)
 
+    @property
+    def marginals_L(self) -> Floats:
+        """P(label present) of each label."""
+        labels = np.arange(len(self.order_L))
+        return np.asarray(self.joint_LL22[labels, labels].sum(axis=2)[:, 1])
+
     def log_prob(self, targets_NL: Bools) -> Floats:
         """Return log p [N] of whole label sets, in nats."""
         values_NL = targets_NL.astype(np.int64)
