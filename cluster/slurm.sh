@@ -123,13 +123,14 @@ take_token() {
 
 # On a node: Ray, until clean_up says USR2 or scancel TERM.
 hold_ray() {
-  local folder=$1 ray code=0 asked=no
+  local folder=$1 ray='' code=0 asked=no
   shift
+  trap 'asked=yes; kill $ray 2> /dev/null' TERM USR2 # a signal may come before Ray is there
   ulimit -n "$(ulimit -Hn)"
   ray start "$@" --block --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --object-store-memory=4000000000 --temp-dir="$folder" \
     > "$folder/start.log" 2>&1 &
   ray=$!
-  trap 'asked=yes && kill "$ray"' TERM USR2
+  [[ $asked == no ]] || kill "$ray"
   while wait "$ray" || code=$?; kill -0 "$ray" 2> /dev/null; do :; done
   [[ $asked == yes ]] || tail -n 30 "$folder/start.log"
   rm -rf "$folder"

@@ -28,11 +28,12 @@ exec "$@" """,
 echo "scontrol $*" >> $LOG""",
     "getent": "exit 2",
     "hostname": "echo 127.0.0.1",
-    "ray": """echo "ray $*" >> $LOG
+    # The trap stands before the call is written down, since the tests send signals as soon as they read the call.
+    "ray": """trap 'kill $server 2> /dev/null; echo "ray ended" >> $LOG; exit 1' TERM
+echo "ray $*" >> $LOG
 [[ -n ${RAY_CODE:-} ]] && echo "Ray has no luck" && exit $RAY_CODE
 stat --format '%a' "${RAY_AUTH_TOKEN_PATH%/*}" "$RAY_AUTH_TOKEN_PATH" >> $LOG.modes
 echo "$(cat "$RAY_AUTH_TOKEN_PATH") $RAY_AUTH_MODE ${RAY_AUTH_TOKEN-unset}" >> $LOG.tokens
-trap 'kill $server 2> /dev/null; echo "ray ended" >> $LOG; exit 1' TERM
 if [[ "$*" == *--head* ]]; then $PYTHON -m http.server --bind 127.0.0.1 "${RAY_ADDRESS#*:}" & server=$!; fi
 while true; do sleep 0.1; done""",
     "python": """[[ $1 == -c ]] && exec $PYTHON "$@"
