@@ -23,7 +23,7 @@ import torch
 from rayprob.bundle import Bundle
 from rayprob.labels import COCO_80
 from rayprob.loader.augment import TransformSpec
-from rayprob.models.classifier import ModelSpec, build_classifier
+from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.predict.answering import Answering
 from rayprob.predict.images import find_images
 from rayprob.predict.predict import open_predictor, predict

@@ -26,7 +26,8 @@ from rayprob.documents import Shape, read_json, require_shape
 from rayprob.errors import BundleError, RayprobError
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
-from rayprob.models.classifier import Classifier, ModelSpec, build_classifier
+from rayprob.models.build import ModelSpec, build_classifier
+from rayprob.models.classifier import Classifier
 from rayprob.models.weights import WEIGHTS_FILE, classifier_bytes, load_strictly
 from rayprob.probability.calibration import OutputsCalibrator, calibrator_from_arrays
 from rayprob.probability.conformal import RiskControl

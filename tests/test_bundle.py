@@ -18,7 +18,7 @@ from rayprob.bundle import Bundle
 from rayprob.errors import BundleError, QueryError, StorageError
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
-from rayprob.models.classifier import ModelSpec, build_classifier
+from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.probability.calibration import AffineCalibrator
 from rayprob.probability.conformal import RiskControl
 from rayprob.probability.distribution import BernoulliDistribution, MixtureDistribution

@@ -22,7 +22,8 @@ from rayprob.export.graph import Graph
 from rayprob.export.onnx_file import expected, export_onnx
 from rayprob.export.squash import Squash
 from rayprob.loader.augment import resize
-from rayprob.models.classifier import Classifier, ModelSpec
+from rayprob.models.build import ModelSpec
+from rayprob.models.classifier import Classifier
 from rayprob.models.heads import build_head
 from rayprob.models.pooling import build_pooling
 from rayprob.probability.calibration import AffineCalibrator, fit_calibrator

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 import safetensors.torch
 import torch
@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from rayprob import storage
 from rayprob.errors import LabelError, ModelError
 from rayprob.labels import LabelSpace
+from rayprob.models.classifier import Classifier
 from rayprob.models.heads import MixtureHead
 from rayprob.models.tensor_files import header_of, read_tensors
 from rayprob.models.weight_sets import choose_set, describe_contents, find_sets, flat, unnamed_averages
 from rayprob.shown import first_of
-
-if TYPE_CHECKING:
-    from rayprob.models.classifier import Classifier
 
 Part = Literal["all", "features", "backbone", "ema", "model"]
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".th", ".msgpack", ".h5", ".npz", ".onnx")
@@ -34,7 +32,7 @@ def is_file(weights: str) -> bool:
     return "/" in weights or weights.endswith(SUFFIXES)
 
 
-def load_file(classifier: "Classifier", uri: str, part: Part, label_space: LabelSpace | None) -> None:
+def load_file(classifier: Classifier, uri: str, part: Part, label_space: LabelSpace | None) -> None:
     """Load the weights at `uri` into `classifier`: of a bundle what `part` says, of another program's file its backbone.
 
     Where such a file holds averaged (EMA) and raw weights, `part` is ema or model; `all` takes the averaged ones and says so.
@@ -137,7 +135,7 @@ def _is_finite(tensor: Tensor) -> bool:
     return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
-def _load_backbone_file(classifier: "Classifier", tensors: dict[str, Tensor], uri: str, part: Part) -> None:
+def _load_backbone_file(classifier: Classifier, tensors: dict[str, Tensor], uri: str, part: Part) -> None:
     if part == "features" or part == "backbone":
         raise ModelError(
             f"weights_part {part} is for rayprob's own bundles, and {uri} is not one; leave it out, or set it to "

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,25 @@ from rayprob.probability.cases import Cases, cases_of
 from rayprob.probability.components import Components
 from rayprob.probability.expression import Expression, Query, conjuncts, literal
 
-if TYPE_CHECKING:
-    from rayprob.probability.distribution import LabelDistribution
-
 __all__ = ["Query", "answers", "parse", "probabilities", "probability", "refuse_impossible"]
 
 Floats = NDArray[np.float64]
+
+
+class Answerable(Protocol):
+    """What a distribution must give so that queries about it can be answered: `LabelDistribution` does."""
+
+    @property
+    def num_labels(self) -> int: ...
+    @property
+    def bytes_per_image(self) -> int: ...
+    @property
+    def log_mixing_BK(self) -> Floats: ...
+    @property
+    def component_logits_BKL(self) -> NDArray[Any]: ...
+    def chunks(self, bytes_per_image: int | None = None) -> Iterator[slice]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice | NDArray[Any] | list[int]) -> "Answerable": ...
 
 
 def parse(text: str, label_space: LabelSpace) -> Query:
@@ -36,17 +49,17 @@ def parse(text: str, label_space: LabelSpace) -> Query:
     return query
 
 
-def probability(query: Query, distribution: "LabelDistribution") -> Floats:
+def probability(query: Query, distribution: Answerable) -> Floats:
     """Return the answer for each image [B]. Raises QueryError where an image gives the evidence probability 0."""
     return np.asarray(probabilities([query], distribution)[0])
 
 
-def probabilities(queries: Sequence[Query], distribution: "LabelDistribution") -> Floats:
+def probabilities(queries: Sequence[Query], distribution: Answerable) -> Floats:
     """Return the answers [Q, B]; `answers` gives them in chunks where that is too much to hold."""
     return np.concatenate([answers_QB for _, answers_QB in answers(queries, distribution)], axis=1)
 
 
-def answers(queries: Sequence[Query], distribution: "LabelDistribution") -> Iterator[tuple[slice, Floats]]:
+def answers(queries: Sequence[Query], distribution: Answerable) -> Iterator[tuple[slice, Floats]]:
     """Yield (images, answers [Q, images]) chunk by chunk; a chunk's label probabilities are computed once for all queries."""
     plans = [_plan(query) for query in queries]
     for query in queries:
@@ -114,7 +127,7 @@ def _plan(query: Query) -> _Plan:
     return _Plan(str(query), evidence, condition, event, joint)
 
 
-def _answer(plan: _Plan, part: "LabelDistribution", components: Components, first_image: int) -> Floats:
+def _answer(plan: _Plan, part: Answerable, components: Components, first_image: int) -> Floats:
     """Return P(event | evidence) [B] of a chunk, on logarithms for the images where numbers may have lost digits."""
     joint_B, whole_B = _joint_and_whole(plan, components)
     least_B = whole_B if plan.event is None else np.minimum(joint_B, whole_B)

@@ -20,8 +20,8 @@ from rayprob.data.manifest import Dataset
 from rayprob.documents import Shape, read_json
 from rayprob.errors import RayprobError, RunError
 from rayprob.spec import differing_keys
+from rayprob.train.checkpoints import latest, list_checkpoints
 from rayprob.train.run import Run, identity
-from rayprob.train.state import latest, list_checkpoints
 
 STOP, FAILED = "stop", "failed.json"
 

@@ -12,17 +12,18 @@ from rayprob.data.manifest import Dataset, Manifest
 from rayprob.loader.augment import build_transform
 from rayprob.loader.loader import EvalStream, TrainStream
 from rayprob.loader.order import Place
-from rayprob.models.classifier import build_classifier
+from rayprob.models.build import build_classifier
 from rayprob.models.losses import Loss, build_loss
 from rayprob.probability.mixture import fit_label_mixture
 from rayprob.seeds import derive
+from rayprob.train.checkpoints import list_checkpoints, load_first, newest_first
 from rayprob.train.compute import Compute, wait_for_all
 from rayprob.train.history import History
 from rayprob.train.notes import noted_warnings
 from rayprob.train.optimizer import build_optimizer
 from rayprob.train.run import Run
 from rayprob.train.run_rules import check
-from rayprob.train.state import Ema, TrainState, list_checkpoints, load_first, newest_first
+from rayprob.train.state import Ema, TrainState
 
 MIXTURE_SAMPLES = 2**20  # more would only cost memory: L bytes each
 

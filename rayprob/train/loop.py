@@ -21,13 +21,13 @@ from rayprob.data.manifest import Dataset
 from rayprob.errors import OutOfMemory, RayprobError
 from rayprob.loader.loader import Batch
 from rayprob.loader.order import Place
+from rayprob.train.checkpoints import Progress, best_first, latest, list_checkpoints, load_first, prune, save_checkpoint
 from rayprob.train.compute import Report, share_buffers, wait_for_all
 from rayprob.train.evaluate import evaluation_numbers, predict_split
 from rayprob.train.history import History
 from rayprob.train.job import Job, prepare
 from rayprob.train.meter import Meter
 from rayprob.train.run import Run
-from rayprob.train.state import Progress, best_first, latest, list_checkpoints, load_first, prune, save_checkpoint
 from rayprob.train.step import take_step
 
 log = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ def save(job: Job, score: float | None) -> None:
     if job.history:
         job.history.flush()  # first: a run that goes on from this checkpoint will not write the rows before it again
     if job.place.rank == 0:
-        save_checkpoint(job.run.run_folder, job.state, score)
+        save_checkpoint(job.run.run_folder, job.state.tensors(), job.state.progress, score)
         prune(job.run.run_folder, job.run.checkpoint.keep_best)
     wait_for_all(job.place)
     job.clock = replace(job.clock, elapsed_since_s=now_s, saved_at_s=time.perf_counter())

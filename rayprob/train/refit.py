@@ -27,8 +27,7 @@ from rayprob.train.fitting import Fitting, predictions_of
 from rayprob.train.folder import claim, open_run
 from rayprob.train.history_rows import FILE, read_history
 from rayprob.train.job import label_mixture, prevalence
-from rayprob.train.optimizer import OptimizerSpec, ScheduleSpec
-from rayprob.train.run import Duration, Run
+from rayprob.train.run import Duration, OptimizerSpec, Run, ScheduleSpec
 from rayprob.train.run_rules import check
 
 
@@ -156,7 +155,7 @@ def fresh_classifier(run: Run, source: Source, num_features: int) -> Classifier:
     head = build_head(run.model.head, num_features, len(source.bundle.label_space), start)
     if isinstance(old.head, BernoulliHead):
         _take_over(head, old.head)
-    return Classifier(old.backbone, old.pooling, head, run.model)
+    return Classifier(old.backbone, old.pooling, head, frozen=run.model.frozen, norm=run.model.norm)
 
 
 def write(source: Source, fitting: Fitting) -> None:

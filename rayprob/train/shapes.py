@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from rayprob.errors import RayprobError, SpecError
-from rayprob.models.classifier import ModelSpec, build_classifier
+from rayprob.models.build import ModelSpec, build_classifier
 
 if TYPE_CHECKING:
     from rayprob.train.run import Run

@@ -11,7 +11,7 @@ from scipy.special import expit
 from rayprob.bundle import Bundle
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
-from rayprob.models.classifier import ModelSpec, build_classifier
+from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.predictions import Predictions
 
 LABELS = LabelSpace(("cat", "cow", "dog", "hen", "owl", "pig"), (1, 2, 3, 4, 5, 6))

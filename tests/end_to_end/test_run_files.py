@@ -13,10 +13,10 @@ from rayprob.data.recipe import Recipe
 from rayprob.loader.order import Place
 from rayprob.spec import Spec, merged, read_chain, read_yaml
 from rayprob.sweep.search import Sweep
+from rayprob.train.checkpoints import list_checkpoints
 from rayprob.train.history_rows import read_history
 from rayprob.train.loop import fit
 from rayprob.train.run import Run
-from rayprob.train.state import list_checkpoints
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = sorted((REPOSITORY / "tune_configs").glob("*.yaml"))

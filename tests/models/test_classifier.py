@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rayprob.errors import ModelError, SpecError
-from rayprob.models.classifier import Classifier, ModelSpec, build_classifier
+from rayprob.models.build import ModelSpec, build_classifier
+from rayprob.models.classifier import Classifier
 from rayprob.models.losses import LossSpec, build_loss
 
 SMALL = {"backbone": "mobilenet_v3_small"}

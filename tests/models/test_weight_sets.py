@@ -13,7 +13,8 @@ import torchvision
 from torch import Tensor
 
 from rayprob.errors import ModelError
-from rayprob.models.classifier import Classifier, ModelSpec, build_classifier
+from rayprob.models.build import ModelSpec, build_classifier
+from rayprob.models.classifier import Classifier
 from rayprob.models.weights import read_weights
 
 SMALL = "squeezenet1_1"

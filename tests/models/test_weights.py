@@ -12,7 +12,8 @@ import torchvision
 
 from rayprob.errors import LabelError, ModelError, StorageError
 from rayprob.labels import LabelSpace
-from rayprob.models.classifier import Classifier, ModelSpec, build_classifier
+from rayprob.models.build import ModelSpec, build_classifier
+from rayprob.models.classifier import Classifier
 from rayprob.models.weights import classifier_bytes, is_file, read_weights
 
 LABELS = LabelSpace(("cat", "cow", "dog"), (1, 2, 3))

@@ -6,7 +6,7 @@ import torch
 from rayprob.bundle import Bundle
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
-from rayprob.models.classifier import ModelSpec, build_classifier
+from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.probability.calibration import AffineCalibrator, OutputsCalibrator
 from rayprob.probability.conformal import RiskControl
 from rayprob.probability.mixture_calibration import MixtureCalibrator

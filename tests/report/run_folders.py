@@ -13,7 +13,7 @@ from rayprob.data.build import build, in_process
 from rayprob.data.manifest import Dataset
 from rayprob.data.recipe import Recipe
 from rayprob.loader.augment import TransformSpec
-from rayprob.models.classifier import ModelSpec, build_classifier
+from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.predictions import Predictions
 
 # A label may be named anything: markup, quotes, what matplotlib reads as a formula, what the query language reserves.

@@ -16,12 +16,12 @@ from rayprob.errors import NonFiniteLoss
 from rayprob.loader.loader import Batch
 from rayprob.loader.order import Place
 from rayprob.train import step as stepping
+from rayprob.train.checkpoints import list_checkpoints
 from rayprob.train.job import Job, prepare
 from rayprob.train.loop import fit
 from rayprob.train.meter import Meter
 from rayprob.train.optimizer import clip_gradients
 from rayprob.train.run import Run
-from rayprob.train.state import list_checkpoints
 from rayprob.train.step import take_step
 from tests.train.test_loop import assert_equal_states, spawn_ranks
 

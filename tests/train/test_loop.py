@@ -24,11 +24,11 @@ from rayprob.predictions import Predictions
 from rayprob.train import folder, loop
 from rayprob.train import step as stepping
 from rayprob.train.assess import assess
+from rayprob.train.checkpoints import latest, list_checkpoints
 from rayprob.train.history_rows import read_history
 from rayprob.train.job import label_mixture, prepare, prevalence
 from rayprob.train.loop import Outcome, fit
 from rayprob.train.run import Run
-from rayprob.train.state import latest, list_checkpoints
 from tests.loader.s3 import ask_once, serve
 from tests.ranks import run_ranks
 

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from rayprob.console import RunView
 from rayprob.loader.order import Place
+from rayprob.train.checkpoints import save_checkpoint
 from rayprob.train.job import Job, prepare
 from rayprob.train.loop import start_facts
 from rayprob.train.notes import noted_warnings
 from rayprob.train.run import Run
-from rayprob.train.state import save_checkpoint
 
 MakeRun = Callable[..., Run]
 
@@ -51,7 +51,7 @@ def test_a_checkpoint_that_was_passed_over_stands_in_the_row_of_the_resume(make_
     job = prepared(run)
     for step in (1, 2):
         job.state.progress = type(job.state.progress)(step=step)
-        save_checkpoint(run.run_folder, job.state, None)
+        save_checkpoint(run.run_folder, job.state.tensors(), job.state.progress, None)
     (tmp_path / "checkpoints" / "step-00000002.pt").write_bytes(b"")
     (note,) = start_facts(prepared(run))["notes"]
     assert "step-00000002.pt cannot be read" in note

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from rayprob.errors import SpecError
-from rayprob.models.classifier import ModelSpec, build_classifier
-from rayprob.train.optimizer import OptimizerSpec, ScheduleSpec, build_optimizer, clip_gradients, lr_factor, set_lr
+from rayprob.models.build import ModelSpec, build_classifier
+from rayprob.train.optimizer import build_optimizer, clip_gradients, lr_factor, set_lr
+from rayprob.train.run import OptimizerSpec, ScheduleSpec
 
 CPU = torch.device("cpu")
 

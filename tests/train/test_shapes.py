@@ -8,7 +8,7 @@ import pytest
 
 from rayprob.data.manifest import Dataset
 from rayprob.errors import SpecError
-from rayprob.models.classifier import ModelSpec
+from rayprob.models.build import ModelSpec
 from rayprob.train import shapes
 from rayprob.train.run import Run
 from rayprob.train.run_rules import check

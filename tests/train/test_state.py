@@ -12,12 +12,11 @@ import torch
 from rayprob import storage
 from rayprob.errors import RunError
 from rayprob.loader.order import Cursor
-from rayprob.models.classifier import Classifier, ModelSpec, build_classifier
-from rayprob.train.optimizer import OptimizerSpec, build_optimizer
-from rayprob.train.state import (
-    Ema,
+from rayprob.models.build import ModelSpec, build_classifier
+from rayprob.models.classifier import Classifier
+from rayprob.train.checkpoints import (
+    Checkpoint,
     Progress,
-    TrainState,
     best_first,
     latest,
     list_checkpoints,
@@ -26,6 +25,9 @@ from rayprob.train.state import (
     prune,
     save_checkpoint,
 )
+from rayprob.train.optimizer import build_optimizer
+from rayprob.train.run import OptimizerSpec
+from rayprob.train.state import Ema, TrainState
 
 
 def small() -> Classifier:
@@ -47,11 +49,15 @@ def train_a_little(state: TrainState, steps: int) -> None:
         state.ema.update(state.classifier)
 
 
+def save(folder: Path, state: TrainState, score: float | None) -> Checkpoint:
+    return save_checkpoint(str(folder), state.tensors(), state.progress, score)
+
+
 def test_a_restored_state_goes_on_bit_for_bit(tmp_path: Path) -> None:
     torch.manual_seed(0)
     undisturbed = state_of(small(), Progress(step=3, cursor=Cursor(1, 2), best_score=0.5, best_step=2))
     train_a_little(undisturbed, 3)
-    saved = save_checkpoint(str(tmp_path), undisturbed, score=0.5)
+    saved = save(tmp_path, undisturbed, score=0.5)
     restored = state_of(small())
     found = latest(list_checkpoints(str(tmp_path)))
     assert found == saved
@@ -96,7 +102,7 @@ def test_the_best_and_the_two_last_checkpoints_are_kept(tmp_path: Path) -> None:
     state = state_of(small())
     for step, score in ((1, 0.1), (2, 0.7), (3, None), (4, 0.7), (5, 0.6), (6, None)):
         state.progress = Progress(step=step)
-        save_checkpoint(str(tmp_path), state, score)
+        save(tmp_path, state, score)
     prune(str(tmp_path), keep_best=2)
     kept = list_checkpoints(str(tmp_path))
     assert [checkpoint.step for checkpoint in kept] == [2, 4, 5, 6]
@@ -105,13 +111,13 @@ def test_the_best_and_the_two_last_checkpoints_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_its_json_does_not_exist(tmp_path: Path) -> None:
-    save_checkpoint(str(tmp_path), state_of(small()), None)
+    save(tmp_path, state_of(small()), None)
     (tmp_path / "checkpoints" / "step-00000000.json").unlink()
     assert latest(list_checkpoints(str(tmp_path))) is None
 
 
 def test_a_damaged_checkpoint_names_its_file_and_the_remedy(tmp_path: Path) -> None:
-    checkpoint = save_checkpoint(str(tmp_path), state_of(small()), None)
+    checkpoint = save(tmp_path, state_of(small()), None)
     path = tmp_path / "checkpoints" / "step-00000000.pt"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(RunError, match=r"step-00000000\.pt cannot be read .* remove its two files to go on from an older one"):
@@ -119,7 +125,7 @@ def test_a_damaged_checkpoint_names_its_file_and_the_remedy(tmp_path: Path) -> N
 
 
 def test_one_flipped_bit_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:
-    checkpoint = save_checkpoint(str(tmp_path), state_of(small()), None)
+    checkpoint = save(tmp_path, state_of(small()), None)
     path = tmp_path / "checkpoints" / "step-00000000.pt"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -134,7 +140,7 @@ def test_the_first_checkpoint_that_can_be_read_is_taken_and_the_others_are_warne
     state = state_of(small())
     for step in (1, 2, 3):
         state.progress = Progress(step=step)
-        save_checkpoint(str(tmp_path), state, None)
+        save(tmp_path, state, None)
     damaged = tmp_path / "checkpoints" / "step-00000003.pt"
     damaged.write_bytes(b"")
     found = load_first(newest_first(list_checkpoints(str(tmp_path))))
@@ -153,14 +159,14 @@ def test_facts_of_a_checkpoint_that_cannot_be_read_are_as_none(tmp_path: Path, c
     state = state_of(small())
     for step in (1, 2):
         state.progress = Progress(step=step)
-        save_checkpoint(str(tmp_path), state, None)
+        save(tmp_path, state, None)
     (tmp_path / "checkpoints" / "step-00000002.json").write_text("{")
     assert [checkpoint.step for checkpoint in list_checkpoints(str(tmp_path))] == [1]
     assert "step-00000002.json is not JSON" in caplog.text
 
 
 def test_a_checkpoint_that_goes_while_it_is_looked_at_is_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(str(tmp_path), state_of(small()), None)
+    save(tmp_path, state_of(small()), None)
     names = storage.list_names(str(tmp_path / "checkpoints"))
     monkeypatch.setattr(storage, "list_names", lambda uri: [*names, "step-00000009.json"])
     assert [checkpoint.step for checkpoint in list_checkpoints(str(tmp_path))] == [0]
@@ -180,7 +186,7 @@ def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, state = tmp_path_factory.mktemp("two"), state_of(small())
     for step in (1, 2):
         state.progress = Progress(step=step, cursor=Cursor(0, step), best_score=0.25, best_step=1)
-        save_checkpoint(str(folder), state, 0.25)
+        save(folder, state, 0.25)
     return folder
 
 
