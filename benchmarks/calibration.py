@@ -17,12 +17,12 @@ import dataclasses
 import numpy as np
 from conformal_risk import USES, measured, one_split, read, show
 
-from rayprob import storage
-from rayprob.calibrate.calibrate import REPORTED, CalibrationReport, fit_run
 from rayprob.calibrate.comparison import Comparison
 from rayprob.calibrate.crossfit import CalibrateSpec, fit_part
-from rayprob.predictions import Predictions
-from rayprob.probability.distribution import from_outputs
+from rayprob.calibrate.fitting import REPORTED, CalibrationReport, fit_run
+from rayprob.files import storage
+from rayprob.probability.distributions.distribution import from_outputs
+from rayprob.runs.predictions import Predictions
 
 CROSS_FITTED = "platt, cross-fitted"
 

@@ -29,10 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from rayprob.predictions import Predictions
-from rayprob.probability.calibration import fit_calibrator
-from rayprob.probability.conformal import RiskControl, fit_risk_control, mean_missed_share
-from rayprob.probability.distribution import from_outputs
+from rayprob.probability.calibration.calibrators import fit_calibrator
+from rayprob.probability.decisions.conformal import RiskControl, fit_risk_control, mean_missed_share
+from rayprob.probability.distributions.distribution import from_outputs
+from rayprob.runs.predictions import Predictions
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

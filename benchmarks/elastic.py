@@ -25,9 +25,9 @@ import numpy as np
 import ray
 from ray.cluster_utils import Cluster
 
-from rayprob.train.history_rows import read_history
+from rayprob.runs.history_rows import read_history
+from rayprob.runs.spec import Run
 from rayprob.train.launch import launch
-from rayprob.train.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 NODE = {"num_cpus": 2, "object_store_memory": 150 * 2**20, "dashboard_agent_listen_port": 0}

@@ -26,8 +26,8 @@ from typing import Any
 
 import torch
 
-from rayprob.train.checkpoints import latest, list_checkpoints
-from rayprob.train.history_rows import read_history
+from rayprob.runs.checkpoints import latest, list_checkpoints
+from rayprob.runs.history_rows import read_history
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 300

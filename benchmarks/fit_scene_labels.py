@@ -12,9 +12,9 @@ import argparse
 import numpy as np
 import pyarrow.parquet as pq
 
-from rayprob.data.scene_labels import SHIPPED, SceneLabels
 from rayprob.labels import from_label_lists
-from rayprob.probability.mixture import fit_label_mixture
+from rayprob.probability.distributions.mixture import fit_label_mixture
+from rayprob.scenes.labels import SHIPPED, SceneLabels
 
 NUM_UNLABELLED = 702
 NUM_TO_FIT = 65_000

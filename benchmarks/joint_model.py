@@ -23,17 +23,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rayprob.config.spec import override
 from rayprob.labels import LabelSpace
 from rayprob.metrics.ranking import average_precision
-from rayprob.predictions import Predictions
-from rayprob.probability.distribution import LabelDistribution, from_outputs
-from rayprob.probability.evidence import Evidence
-from rayprob.probability.queries import parse, probabilities
-from rayprob.spec import override
+from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.evidence import Evidence
+from rayprob.probability.queries.answer import parse, probabilities
+from rayprob.runs.folder import open_run
+from rayprob.runs.predictions import Predictions
 from rayprob.train.assess import open_bundle
 from rayprob.train.features import Features, Source, split_features
 from rayprob.train.fitting import predictions_of
-from rayprob.train.folder import open_run
 from rayprob.train.refit import RefitSpec, refit
 
 Bools = NDArray[np.bool_]

@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rayprob.labels import from_label_lists
-from rayprob.probability.chow_liu import ChowLiuTree
-from rayprob.probability.mixture import fit_label_mixture
+from rayprob.probability.distributions.mixture import fit_label_mixture
+from rayprob.probability.priors.chow_liu import ChowLiuTree
 
 LABELS = Path(__file__).resolve().parents[2] / "shared" / "labels" / "coco_train2014_labels.parquet"
 NUM_TO_FIT = 65_000

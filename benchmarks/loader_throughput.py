@@ -112,16 +112,16 @@ def measure(batches: Iterator[Any], num_images: int) -> dict[str, float]:
 
 def stream(options: argparse.Namespace) -> dict[str, float]:
     """Measure rayprob's training stream."""
-    from rayprob.loader.loader import Cursor
+    from rayprob.loader.streams import Cursor
 
     return measure(train_stream(options).iterate(Cursor(0, 0)), options.images_per_run)
 
 
 def train_stream(options: argparse.Namespace) -> Any:
     """Return the stream that is measured."""
-    from rayprob.data.manifest import Dataset
+    from rayprob.data.manifest.dataset import Dataset
     from rayprob.loader.augment import TransformSpec, build_transform
-    from rayprob.loader.loader import Place, StreamSpec, TrainStream
+    from rayprob.loader.streams import Place, StreamSpec, TrainStream
 
     transform = build_transform(TransformSpec(name="paper", size_px=SIZE_PX))
     spec = StreamSpec(global_batch=BATCH, lanes=2, loader_workers=PROCESSES)
@@ -131,7 +131,7 @@ def train_stream(options: argparse.Namespace) -> Any:
 
 def epochs(options: argparse.Namespace) -> dict[str, list[float]]:
     """Measure the memory of the stream's processes at the end of each epoch."""
-    from rayprob.loader.loader import Cursor
+    from rayprob.loader.streams import Cursor
 
     train, seen = train_stream(options), []
     for batch in train.iterate(Cursor(0, 0)):
@@ -181,7 +181,7 @@ def bare_loop(jpegs: list[bytes], count: int, barrier: Any, results: Any) -> Non
 
 def train_jpegs(dataset: str) -> list[bytes]:
     """Return the JPEG bytes of the train split."""
-    from rayprob.data.manifest import Dataset
+    from rayprob.data.manifest.dataset import Dataset
     from rayprob.loader.reader import SampleReader
     from rayprob.loader.shards import LocalShards
 

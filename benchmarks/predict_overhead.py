@@ -20,15 +20,15 @@ import numpy as np
 import simplejpeg
 import torch
 
-from rayprob.bundle import Bundle
 from rayprob.labels import COCO_80
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.predict.answering import Answering
 from rayprob.predict.images import find_images
-from rayprob.predict.predict import open_predictor, predict
+from rayprob.predict.job import open_predictor, predict
 from rayprob.predict.question import Question
 from rayprob.predict.reading import batches, stacked
+from rayprob.runs.bundle import Bundle
 
 QUERIES = ("P(fork & knife)", "P(cat | dog)", "P(count >= 4)")
 EVIDENCE = ("dining table=1", "person=0")

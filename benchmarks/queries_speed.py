@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from rayprob.labels import COCO_80
-from rayprob.probability.distribution import LabelDistribution, from_outputs
-from rayprob.probability.queries import Query, answers, parse
+from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.queries.answer import Query, answers, parse
 
 NUM_LABELS = len(COCO_80)
 MIX = {"conjunction": 0.5, "conditional": 0.3, "boolean": 0.19, "count": 0.01}

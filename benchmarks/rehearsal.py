@@ -34,8 +34,8 @@ from moto.server import ThreadedMotoServer  # noqa: E402
 from rehearsal_cluster import Cluster, said, wait_for  # noqa: E402
 from rehearsal_ports import check_ports  # noqa: E402
 
-from rayprob.train.checkpoints import list_checkpoints  # noqa: E402
-from rayprob.train.history_rows import read_history  # noqa: E402
+from rayprob.runs.checkpoints import list_checkpoints  # noqa: E402
+from rayprob.runs.history_rows import read_history  # noqa: E402
 from tests.loader.s3 import Proxy  # noqa: E402
 
 SHARED = ROOT.parent / "shared"

@@ -18,14 +18,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rayprob.data.columns import SCHEMA
-from rayprob.data.facts import FORMAT_IN_PARTS
-from rayprob.data.manifest import Dataset
-from rayprob.data.parts import PART_ROWS, part_ends, part_file, write_part
-from rayprob.data.shard_list import SHARDS_FILE, Shards
-from rayprob.loader.loader import Batch, Cursor, Place, StreamSpec, TrainStream
+from rayprob.data.manifest.columns import SCHEMA
+from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.manifest.facts import FORMAT_IN_PARTS
+from rayprob.data.manifest.parts import PART_ROWS, part_ends, part_file, write_part
+from rayprob.data.manifest.shard_list import SHARDS_FILE, Shards
+from rayprob.loader.delivery import LOOK_AHEAD
 from rayprob.loader.order import EpochOrder
-from rayprob.loader.stream import LOOK_AHEAD
+from rayprob.loader.streams import Batch, Cursor, Place, StreamSpec, TrainStream
 
 RANKS, MICRO_BATCH, LABELS = 512, 32, 80
 SPEC = StreamSpec(global_batch=RANKS * MICRO_BATCH, lanes=RANKS, loader_workers=0, check_shards=False)

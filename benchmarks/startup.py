@@ -21,14 +21,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rayprob.data.build import build, in_process
-from rayprob.data.recipe import Recipe
-from rayprob.data.scenes import ScenesSpec, generate_scenes
+from rayprob.data.building.build import build, in_process
+from rayprob.data.building.recipe import Recipe
+from rayprob.scenes.generate import ScenesSpec, generate_scenes
 
 PYTHON = sys.executable
-WITH_TRACER = "import torch._dynamo.utils; from rayprob.cli import main; main()"
-WITHOUT = "from rayprob.cli import main; main()"
-IMPORTS = "import rayprob.predict.predict"
+WITH_TRACER = "import torch._dynamo.utils; from rayprob.cli.app import main; main()"
+WITHOUT = "from rayprob.cli.app import main; main()"
+IMPORTS = "import rayprob.predict.job"
 Measure = Callable[[int], float]
 
 

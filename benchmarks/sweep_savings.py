@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from rayprob.sweep.search import Sweep
-from rayprob.sweep.sweep import Swept, run_sweep
+from rayprob.sweep.tune import Swept, run_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = {

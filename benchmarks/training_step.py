@@ -22,11 +22,11 @@ from rayprob.loader.batch import Batch
 from rayprob.loader.order import Cursor, Place
 from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.losses import LossSpec, build_loss
+from rayprob.runs.spec import OptimizerSpec, PrecisionSpec, Run
 from rayprob.train.compute import Compute
 from rayprob.train.job import Job
 from rayprob.train.meter import Meter
 from rayprob.train.optimizer import build_optimizer
-from rayprob.train.run import OptimizerSpec, PrecisionSpec, Run
 from rayprob.train.state import TrainState
 from rayprob.train.step import take_step
 

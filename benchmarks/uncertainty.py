@@ -24,14 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from rayprob.bundle import Bundle
-from rayprob.data.scenes import ScenesSpec, generate_scenes
 from rayprob.predict.images import find_images
+from rayprob.predict.job import bundle_folder, open_predictor, predict
 from rayprob.predict.members import Predictor
 from rayprob.predict.pixels import read_pixels
-from rayprob.predict.predict import bundle_folder, open_predictor, predict
 from rayprob.predict.question import Question
 from rayprob.predict.record import Record
+from rayprob.runs.bundle import Bundle
+from rayprob.scenes.generate import ScenesSpec, generate_scenes
 from rayprob.seeds import derive
 
 Pixels = NDArray[np.uint8]

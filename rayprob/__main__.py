@@ -1,5 +1,5 @@
 """`python -m rayprob` is `rayprob`."""
 
-from rayprob.cli import main
+from rayprob.cli.app import main
 
 main()

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
-from rayprob.shown import printable, printable_lines
+from rayprob.text import printable, printable_lines
 
 LITERAL: Any = {"text.parse_math": False}  # a file name may hold dollar signs
 # Fonts of TeX, whose code points are not Unicode's, and fonts that draw a box for every letter there is.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.choose import unknown
 from rayprob.errors import LabelError
+from rayprob.registry import unknown
 
 
 @dataclass(frozen=True)

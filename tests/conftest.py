@@ -28,9 +28,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 # What starts Ray, and in which of two queues it waits its turn: these tests wait for Ray more than they compute.
 RAY = {
     "train/test_launch.py": "ray-1",
-    "sweep/test_sweep.py": "ray-2",
+    "sweep/test_tune.py": "ray-2",
     "predict/test_on_ray.py": "ray-1",
-    "data/test_build_elsewhere.py": "ray-1",
+    "data/building/test_build_elsewhere.py": "ray-1",
     "cluster/test_doctor_and_submit.py": "ray-2",
     "cluster/test_ports.py": "ray-1",
 }

@@ -2,60 +2,28 @@
 
 import ast
 import re
+from collections.abc import Iterable
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tests import conftest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "rayprob"
 
+# DESIGN.md section 2; a name is a wing, or a file at the root of the package.
 FLOORS = (
-    (
-        "errors",
-        "labels",
-        "spec",
-        "spec_faults",
-        "field_values",
-        "strict_yaml",
-        "storage",
-        "patience",
-        "uris",
-        "folders",
-        "choose",
-        "seeds",
-        "shown",
-        "figures",
-        "documents",
-        "tables",
-    ),
-    ("data",),
-    ("loader", "probability", "metrics", "predictions"),
-    ("models", "bundle"),
+    ("errors", "labels", "registry", "seeds", "text", "figures", "cluster", "config", "files"),
+    ("data", "scenes"),
+    ("loader", "probability", "metrics"),
+    ("models",),
+    ("runs",),
     ("train",),
     ("sweep", "calibrate", "predict", "report", "export", "serve", "doctor", "submit"),
-    (
-        "cli",
-        "cli_clusters",
-        "cli_prior",
-        "console_prior",
-        "cli_trained",
-        "terminal",
-        "console",
-        "console_table",
-        "console_progress",
-        "console_data",
-        "console_calibrate",
-        "console_predict",
-        "console_lr",
-        "console_search",
-        "console_sweep",
-        "console_doctor",
-        "console_submit",
-        "__main__",
-    ),
+    ("cli", "__main__"),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 RAY_FILES = {
-    "data/cluster.py",
+    "cluster.py",
     "train/worker.py",
     "train/on_ray.py",
     "sweep/trials.py",
@@ -65,7 +33,7 @@ RAY_FILES = {
     "submit/on_ray.py",
 }
 TORCH_FREE = {0, 1}
-ONE_FAMILY = {0, 3, 6}  # the words, model and bundle, and the front door may use one another
+ONE_FAMILY = {0, 7}  # the words may use one another, and so may the front door
 
 
 def imports(path: Path) -> set[str]:
@@ -126,12 +94,28 @@ def test_the_lowest_floors_need_no_torch() -> None:
     assert not faults
 
 
-def test_predictions_and_its_peers_are_independent() -> None:
-    peers = ("loader", "probability", "metrics", "predictions")
+def test_the_peers_are_independent() -> None:
+    peers = ("loader", "probability", "metrics")
     for name, found in sources().items():
         if part_of(name) in peers:
             others = {f"rayprob.{peer}" for peer in peers if peer != part_of(name)}
             assert not {module for module in found if ".".join(module.split(".")[:2]) in others}, name
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    modules = {"rayprob." + name.removesuffix(".py").replace("/", "."): found for name, found in sources().items()}
+    graph = {name: {module_of(found, modules) for found in imported} - {name, None} for name, imported in modules.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError with the modules
+
+
+def module_of(imported: str, modules: Iterable[str]) -> str | None:
+    """Return the module that an import names, itself or by one of its names; None for a package or another library."""
+    return imported if imported in modules else imported.rpartition(".")[0] if imported.rpartition(".")[0] in modules else None
+
+
+def test_no_path_repeats_itself() -> None:
+    repeated = [name for name in sources() if len(parts := name.removesuffix(".py").split("/")) > 1 and parts[-1] == parts[-2]]
+    assert not repeated
 
 
 def test_every_test_file_that_starts_ray_is_named_for_the_one_worker_that_does() -> None:

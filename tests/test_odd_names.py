@@ -7,8 +7,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rayprob.cli import app
-from rayprob.train.run import Run
+from rayprob.cli.app import app
+from rayprob.runs.spec import Run
 from tests.report import run_folders
 
 ODD = ("box [open]", "box [closed]", "[/b]", ":cat:", "a\\", "$x_{1}$ [red]")

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayprob import errors, storage
-from rayprob.choose import choose, unknown
+from rayprob import errors
+from rayprob.config.spec import Spec, differing_keys, override
 from rayprob.errors import LabelError, SpecError, StorageError
+from rayprob.files import storage
 from rayprob.labels import COCO_80, LabelSpace, from_label_lists, to_label_lists
+from rayprob.registry import choose, unknown
 from rayprob.seeds import derive
-from rayprob.spec import Spec, differing_keys, override
 
 
 class Inner(Spec):

@@ -26,20 +26,20 @@ from numpy.typing import NDArray
 from rayprob.calibrate.crossfit import CalibrateSpec, calibrated_by_parts, fit_named, folds_of
 from rayprob.errors import CalibrationError
 from rayprob.metrics.counting import top_k
-from rayprob.predictions import Predictions
-from rayprob.probability.calibration import OutputsCalibrator
-from rayprob.probability.conformal import fit_risk_control
-from rayprob.probability.distribution import LabelDistribution, from_outputs
-from rayprob.probability.holdout import Bools, Floats, Rows
-from rayprob.probability.rules import JOINT_RULES
-from rayprob.probability.sweep import OBJECTIVES, Objective, Sweep, shared_curve
-from rayprob.probability.thresholds import (
+from rayprob.probability.calibration.calibrators import OutputsCalibrator
+from rayprob.probability.calibration.holdout import Bools, Floats, Rows
+from rayprob.probability.decisions.conformal import fit_risk_control
+from rayprob.probability.decisions.cuts import OBJECTIVES, Objective, Sweep, shared_curve
+from rayprob.probability.decisions.rules import JOINT_RULES
+from rayprob.probability.decisions.thresholds import (
     fit_global_threshold,
     lowest_precise,
     precise_thresholds,
     smoothed_thresholds,
     sweep_of,
 )
+from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.runs.predictions import Predictions
 
 Counts = NDArray[np.int64]
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from rayprob.metrics.counting import count_metrics
 from rayprob.metrics.reliability import Honesty, honesty
-from rayprob.predictions import Predictions
-from rayprob.probability.conformal import mean_missed_share
-from rayprob.probability.distribution import LabelDistribution, from_outputs
-from rayprob.probability.holdout import Bools, Floats
-from rayprob.probability.rules import JOINT_RULES, Rules
-from rayprob.probability.thresholds import fit_global_threshold, fit_label_thresholds
+from rayprob.probability.calibration.holdout import Bools, Floats
+from rayprob.probability.decisions.conformal import mean_missed_share
+from rayprob.probability.decisions.rules import JOINT_RULES, Rules
+from rayprob.probability.decisions.thresholds import fit_global_threshold, fit_label_thresholds
+from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.runs.predictions import Predictions
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from rayprob.config.spec import Spec
 from rayprob.errors import CalibrationError
-from rayprob.predictions import Predictions
-from rayprob.probability import prior_calibration
-from rayprob.probability.calibration import Choice, OutputsCalibrator, choose_calibrator
-from rayprob.probability.distribution import LabelDistribution
-from rayprob.probability.holdout import Bools, Rows, folds
-from rayprob.probability.mixture import LabelMixture
-from rayprob.probability.rules import RECALL, FittedRules, fit_rules
-from rayprob.spec import Spec
+from rayprob.probability.calibration import prior as prior_calibration
+from rayprob.probability.calibration.calibrators import Choice, OutputsCalibrator, choose_calibrator
+from rayprob.probability.calibration.holdout import Bools, Rows, folds
+from rayprob.probability.decisions.rules import RECALL, FittedRules, fit_rules
+from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.runs.predictions import Predictions
 
 MIN_HOLDOUT = 10
 AUTO, NONE = "auto", "none"

@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Mapping
 
-from rayprob.bundle import Bundle
 from rayprob.calibrate.crossfit import AUTO, NONE, Priors
-from rayprob.data.label_sets import read_label_sets
+from rayprob.data.sources.label_sets import read_label_sets
 from rayprob.errors import CalibrationError, DataError, RayprobError
-from rayprob.probability.mixture import LabelMixture
-from rayprob.probability.prior_file import SHIPPED, LabelPriorFile
-from rayprob.probability.prior_fit import fit_prior
+from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.priors.file import SHIPPED, LabelPriorFile
+from rayprob.probability.priors.fit import fit_prior
+from rayprob.runs.bundle import Bundle
 
 OWN = "train"  # the name of the prior that the run's own training label sets make
 log = logging.getLogger(__name__)

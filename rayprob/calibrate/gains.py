@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.predictions import Predictions
-from rayprob.probability.holdout import Bools, Floats
-from rayprob.probability.sweep import OBJECTIVES
+from rayprob.probability.calibration.holdout import Bools, Floats
+from rayprob.probability.decisions.cuts import OBJECTIVES
+from rayprob.runs.predictions import Predictions
 from rayprob.seeds import derive
 
 CONFIDENCE = 0.95

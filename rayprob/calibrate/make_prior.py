@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rayprob.data.label_sets import joined, label_names, read_label_sets
+from rayprob.data.sources.label_sets import joined, label_names, read_label_sets
 from rayprob.errors import SpecError
-from rayprob.probability.prior_file import LabelPriorFile
-from rayprob.probability.prior_fit import COMPONENTS, PriorFit, fit_prior
+from rayprob.probability.priors.file import LabelPriorFile
+from rayprob.probability.priors.fit import COMPONENTS, PriorFit, fit_prior
 
 
 @dataclass(frozen=True, eq=False)

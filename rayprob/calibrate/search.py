@@ -18,20 +18,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayprob import storage
-from rayprob.bundle import Bundle
-from rayprob.calibrate.calibrate import open_bundle, open_holdout, open_reported
 from rayprob.calibrate.candidates import GLOBAL, Family, fitted_families, fold_up, global_family, policies_of
 from rayprob.calibrate.crossfit import AUTO, CalibrateSpec
+from rayprob.calibrate.fitting import open_bundle, open_holdout, open_reported
 from rayprob.calibrate.search_report import Ranked, SearchReport
 from rayprob.calibrate.search_spec import SearchSpec, ThresholdSearch
 from rayprob.calibrate.winners import notes_on, references_of, winner_of
-from rayprob.choose import choose
 from rayprob.errors import CalibrationError
-from rayprob.predictions import Predictions
-from rayprob.probability.calibration import FITS, MIN_SAMPLES
-from rayprob.probability.mixture_calibration import MIXTURE_FITS
-from rayprob.probability.sweep import OBJECTIVES
+from rayprob.files import storage
+from rayprob.probability.calibration.calibrators import FITS, MIN_SAMPLES
+from rayprob.probability.calibration.mixture import MIXTURE_FITS
+from rayprob.probability.decisions.cuts import OBJECTIVES
+from rayprob.registry import choose
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.predictions import Predictions
 
 __all__ = ["SearchReport", "ThresholdSearch", "search_thresholds"]
 

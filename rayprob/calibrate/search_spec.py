@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from rayprob.calibrate.crossfit import MIN_HOLDOUT
-from rayprob.spec import Spec
+from rayprob.config.spec import Spec
 
 SMOOTHINGS = (0.0, *(round(float(value), 3) for value in np.geomspace(0.5, 500, 40)))
 PRECISIONS = tuple(round(0.02 * step, 2) for step in range(15, 48))

@@ -11,11 +11,11 @@ from rayprob.calibrate.gains import Gain, gains, set_values
 from rayprob.calibrate.search_report import Reference, Winner
 from rayprob.calibrate.search_spec import SearchSpec
 from rayprob.metrics.counting import top_k
-from rayprob.predictions import Predictions
-from rayprob.probability.distribution import from_outputs
-from rayprob.probability.holdout import Bools, Floats
-from rayprob.probability.rules import RECALL
-from rayprob.probability.thresholds import fit_global_threshold
+from rayprob.probability.calibration.holdout import Bools, Floats
+from rayprob.probability.decisions.rules import RECALL
+from rayprob.probability.decisions.thresholds import fit_global_threshold
+from rayprob.probability.distributions.distribution import from_outputs
+from rayprob.runs.predictions import Predictions
 
 HALF, OPTIMUM = "0.5", "global optimum"
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.data.manifest import Dataset, Manifest
+from rayprob.data.manifest.dataset import Dataset, Manifest
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 

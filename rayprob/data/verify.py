@@ -13,17 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rayprob import storage
-from rayprob.data.columns import SCHEMA
-from rayprob.data.commit import data_fingerprint, label_counts
-from rayprob.data.facts import read_facts, read_label_space
-from rayprob.data.parts import Parts
-from rayprob.data.shard_list import REMEDY, Shards
-from rayprob.data.tar import RECORD_BYTES
-from rayprob.documents import Shape, parse_json, require_shape
+from rayprob.data.building.commit import data_fingerprint, label_counts
+from rayprob.data.building.tar import RECORD_BYTES
+from rayprob.data.manifest.columns import SCHEMA
+from rayprob.data.manifest.facts import read_facts, read_label_space
+from rayprob.data.manifest.parts import Parts
+from rayprob.data.manifest.shard_list import REMEDY, Shards
 from rayprob.errors import DatasetError, LabelError, StorageError
+from rayprob.files import storage
+from rayprob.files.documents import Shape, parse_json, require_shape
+from rayprob.files.tables import parse_table, require_schema
 from rayprob.labels import LabelSpace
-from rayprob.tables import parse_table, require_schema
 
 
 @dataclass(frozen=True)

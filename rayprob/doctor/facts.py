@@ -14,7 +14,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayprob import __version__, storage
+from rayprob import __version__
+from rayprob.files import storage
 
 SHM = "/dev/shm"
 DISK_PROBE_BYTES = 64 * 2**20

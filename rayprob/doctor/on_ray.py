@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rayprob.data.cluster import cluster_address, import_ray, start_ray
+from rayprob.cluster import cluster_address, import_ray, start_ray
 from rayprob.doctor.all_reduce import SIZE_BYTES, AllReduce, all_reduce, free_address
 from rayprob.doctor.cluster import Clock, ClusterFacts, clock_of, new_probe
 from rayprob.doctor.facts import NodeFacts, gather

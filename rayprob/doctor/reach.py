@@ -1,10 +1,10 @@
 """Whether the nodes reach storage and one another: files, clocks, an all-reduce."""
 
-from rayprob import storage
 from rayprob.doctor.all_reduce import AllReduce
 from rayprob.doctor.cluster import ClusterFacts
 from rayprob.doctor.finding import Finding, Level, everywhere, named
 from rayprob.doctor.storage_probe import UriFacts
+from rayprob.files import storage
 
 SKEW_WARNING_S, SKEW_FAULT_S = 1.0, 60.0
 GRADIENT_BYTES = 4 * 42_664_080  # ResNet-101 with 80 labels, float32

@@ -4,8 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rayprob import storage
 from rayprob.errors import StorageError
+from rayprob.files import storage
 
 PROBE_FOLDER = ".rayprob-doctor"
 PATIENCE_S = 5.0  # an NFS client may go on for some seconds believing that a new file is absent

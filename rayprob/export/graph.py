@@ -8,14 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rayprob.bundle import Bundle
-from rayprob.choose import choose
 from rayprob.errors import ModelError
 from rayprob.export.squash import Squash
 from rayprob.models.classifier import Classifier
-from rayprob.probability.affine import AffineCalibrator
-from rayprob.probability.isotonic import IsotonicCalibrator
-from rayprob.probability.mixture_calibration import MixtureCalibrator
+from rayprob.probability.calibration.affine import AffineCalibrator
+from rayprob.probability.calibration.isotonic import IsotonicCalibrator
+from rayprob.probability.calibration.mixture import MixtureCalibrator
+from rayprob.registry import choose
+from rayprob.runs.bundle import Bundle
 
 OUTPUTS = {"bernoulli": ("marginals",), "mixture": ("marginals", "mixing_weights", "component_probabilities")}
 

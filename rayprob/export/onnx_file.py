@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch.export import Dim
 
-from rayprob import storage
-from rayprob.bundle import Bundle
 from rayprob.errors import ModelError, one_line
 from rayprob.export.graph import OUTPUTS, Graph
+from rayprob.files import storage
 from rayprob.loader.augment import resize
+from rayprob.runs.bundle import Bundle
 from rayprob.seeds import derive
 
 Pixels = NDArray[np.uint8]

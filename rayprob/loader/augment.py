@@ -14,10 +14,10 @@ import simplejpeg
 import torch
 from pydantic import Field, model_validator
 
-from rayprob.choose import choose
-from rayprob.data.jpeg import measure, undecodable
+from rayprob.config.spec import Spec
+from rayprob.data.building.jpeg import measure, undecodable
 from rayprob.loader.randaugment import Image, randaugment
-from rayprob.spec import Spec
+from rayprob.registry import choose
 
 
 class StrongSpec(Spec):

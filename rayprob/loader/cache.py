@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rayprob import storage
 from rayprob.errors import DatasetError, SpecError, StorageError
+from rayprob.files import storage
 from rayprob.loader.shards import ShardFacts
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from rayprob import storage
 from rayprob.errors import DatasetError
+from rayprob.files import storage
 from rayprob.loader.shards import ShardFacts
 
 Identity = tuple[str, int, int]  # path, size, time of the last change: hashed once while these stay

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rayprob.data.manifest import Sample
+from rayprob.data.manifest.dataset import Sample
 from rayprob.errors import SampleError
 from rayprob.loader.augment import Transform
 from rayprob.loader.order import Cursor

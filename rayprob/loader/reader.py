@@ -2,9 +2,9 @@
 
 import zlib
 
-from rayprob import storage
-from rayprob.data.manifest import Sample
+from rayprob.data.manifest.dataset import Sample
 from rayprob.errors import DatasetError, SampleError
+from rayprob.files import storage
 from rayprob.loader.shards import ShardSource
 
 

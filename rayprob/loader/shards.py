@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayprob import storage
-from rayprob.data.facts import read_facts
-from rayprob.data.shard_list import Shards
+from rayprob.data.manifest.facts import read_facts
+from rayprob.data.manifest.shard_list import Shards
 from rayprob.errors import DatasetError
+from rayprob.files import storage
 
 MAX_OPEN_SHARDS = 64
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from rayprob import patience
 from rayprob.errors import RayprobError, RunError
+from rayprob.files import patience
 from rayprob.loader.decode import Decoded, Decoder, Located, Request
 from rayprob.loader.slots import Slots
 

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rayprob.choose import choose
 from rayprob.errors import MetricError
 from rayprob.metrics.inputs import Bools, Floats, check_scores, check_targets, label_columns
 from rayprob.metrics.ranking import Curve, mean_average_precision, pooled_curve
+from rayprob.registry import choose
 
 COUNTS_AT_ONCE = 2**22  # counts [T, L] held at a time, whatever L is
 

@@ -15,10 +15,10 @@ import torch
 import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 
-from rayprob.choose import choose
 from rayprob.errors import MetricError
 from rayprob.metrics.inputs import Bools, Floats, check_scores, listed
 from rayprob.metrics.ranking import VARIANTS, average_precision
+from rayprob.registry import choose
 
 CHUNK_BYTES = 64 * 2**20  # in flight at a time, over all ranks
 LABELS_AT_ONCE = 64

@@ -7,10 +7,10 @@ a label never predicted counted as one prediction in OP (ML-GCN, CSRA), ties bro
 
 from dataclasses import dataclass
 
-from rayprob.choose import choose
 from rayprob.errors import MetricError
 from rayprob.metrics.counting import HOUSE, Averaging, PaperMetrics, label_sets, paper_metrics, top_k
 from rayprob.metrics.inputs import Bools, Floats, check_marginals
+from rayprob.registry import choose
 
 
 @dataclass(frozen=True)

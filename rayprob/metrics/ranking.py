@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.choose import choose
 from rayprob.errors import MetricError
 from rayprob.metrics.inputs import Bools, Floats, check_scores, label_columns, pooled
+from rayprob.registry import choose
 
 SIZES = ("small", "medium", "large")
 SIZE_LIMITS_PX2 = (32**2, 96**2)  # COCO: small is below the first, large from the second on

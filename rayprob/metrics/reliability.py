@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.choose import choose
 from rayprob.errors import MetricError
 from rayprob.metrics.inputs import Bools, Floats, check_marginals, label_columns, pooled
+from rayprob.registry import choose
 
 BINS = 15
 

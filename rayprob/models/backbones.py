@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from rayprob.choose import unknown
 from rayprob.errors import ModelError
 from rayprob.models.vision import torchvision
+from rayprob.registry import unknown
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TIMM = "timm/"

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from torch import nn
 
+from rayprob.config.spec import Spec
 from rayprob.errors import ModelError
 from rayprob.labels import LabelSpace
 from rayprob.models.backbones import build_backbone, require_backbone
@@ -13,7 +14,6 @@ from rayprob.models.classifier import Classifier, Frozen, Norm
 from rayprob.models.heads import HeadSpec, Start, build_head
 from rayprob.models.pooling import build_pooling
 from rayprob.models.weights import Part, is_file, load_file
-from rayprob.spec import Spec
 
 Channels = tuple[float, float, float]
 

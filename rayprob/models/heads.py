@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rayprob.choose import choose
+from rayprob.config.spec import Spec
 from rayprob.errors import ModelError
-from rayprob.spec import Spec
+from rayprob.registry import choose
 
 WEIGHT_STD = 0.01  # so small that a fresh head answers with the prevalences (Lin et al., ICCV 2017, section 4.1)
 RAREST = 1e-6  # a label never seen in training is improbable, not impossible

@@ -15,10 +15,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from rayprob.choose import choose
+from rayprob.config.spec import Spec
 from rayprob.errors import ModelError
 from rayprob.models.precision import at_least_float32, full_precision
-from rayprob.spec import Spec
+from rayprob.registry import choose
 
 Loss = Callable[[dict[str, Tensor], Tensor, Tensor], Tensor]
 

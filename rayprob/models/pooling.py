@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from rayprob.choose import choose
 from rayprob.errors import ModelError
 from rayprob.models.precision import at_least_float32, full_precision
+from rayprob.registry import choose
 
 
 class GlobalAverage(nn.Module):

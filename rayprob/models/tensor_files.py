@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 
 from rayprob.errors import ModelError, one_line
-from rayprob.shown import first_of
+from rayprob.text import first_of
 
 SHOWN = 5
 TEXT_SHOWN = 60

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rayprob.errors import ModelError
-from rayprob.shown import first_of
+from rayprob.text import first_of
 
 Choice = Literal["all", "ema", "model"]
 MAX_DEPTH = 8

@@ -9,14 +9,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rayprob import storage
 from rayprob.errors import LabelError, ModelError
+from rayprob.files import storage
 from rayprob.labels import LabelSpace
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import MixtureHead
 from rayprob.models.tensor_files import header_of, read_tensors
 from rayprob.models.weight_sets import choose_set, describe_contents, find_sets, flat, unnamed_averages
-from rayprob.shown import first_of
+from rayprob.text import first_of
 
 Part = Literal["all", "features", "backbone", "ema", "model"]
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".th", ".msgpack", ".h5", ".npz", ".onnx")

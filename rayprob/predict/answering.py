@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.bundle import Bundle
 from rayprob.errors import QueryError
 from rayprob.predict.members import Forecast, Predictor
 from rayprob.predict.question import Question, guarantee_of
 from rayprob.predict.reading import Loaded
 from rayprob.predict.record import AnswerLine, Doubt, DoubtLine, LabelLine, Outcome, Record, Rejected, SetLine
-from rayprob.probability.distribution import LabelDistribution
-from rayprob.probability.explain import Why, explain
-from rayprob.probability.queries import Query, probabilities
-from rayprob.probability.uncertainty import uncertainty
+from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.probability.distributions.uncertainty import uncertainty
+from rayprob.probability.queries.answer import Query, probabilities
+from rayprob.probability.queries.explain import Why, explain
+from rayprob.runs.bundle import Bundle
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

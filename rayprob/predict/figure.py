@@ -9,13 +9,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from rayprob import storage
 from rayprob.figures import literal, rendered
+from rayprob.files import storage
 from rayprob.loader.randaugment import Image as Pixels
 from rayprob.predict.figure_files import MARK, mark_of
 from rayprob.predict.pixels import read_pixels
 from rayprob.predict.record import LabelLine, Record
-from rayprob.shown import cut_names, printable, wrapped
+from rayprob.text import cut_names, printable, wrapped
 
 INK, QUIET, RULE = "#1f2933", "#616e7c", "#e4e7eb"
 CHOSEN, OTHER, KNOWN, ANSWER = "#2166ac", "#b9cfe4", "#d9902f", "#5b8c5a"

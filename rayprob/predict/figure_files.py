@@ -9,9 +9,9 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from rayprob import storage
+from rayprob.files import storage
+from rayprob.files.uris import absolute, caseless
 from rayprob.predict.images import Image
-from rayprob.uris import absolute, caseless
 
 MARK = "rayprob image"  # the key of a PNG's text
 MARK_BYTES = 4096  # at the beginning of a file, where its mark stands

@@ -5,10 +5,10 @@ import os
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from rayprob import storage
-from rayprob.data.image_folder import is_clutter, warn_of_skipped
-from rayprob.folders import DANGLING, NOT_UTF8
-from rayprob.uris import is_utf8, utf8_name
+from rayprob.data.images import is_clutter, warn_of_skipped
+from rayprob.files import storage
+from rayprob.files.folders import DANGLING, NOT_UTF8
+from rayprob.files.uris import is_utf8, utf8_name
 
 ANY_FOLDERS = "**"
 

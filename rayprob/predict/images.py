@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rayprob import storage
-from rayprob.data.image_folder import is_clutter, warn_of_skipped
-from rayprob.data.jpeg import MAX_FILE_BYTES
-from rayprob.data.manifest import Dataset, Sample
+from rayprob.data.building.jpeg import MAX_FILE_BYTES
+from rayprob.data.images import is_clutter, warn_of_skipped
+from rayprob.data.manifest.dataset import Dataset, Sample
 from rayprob.errors import SampleError, StorageError
+from rayprob.files import storage
 from rayprob.loader.reader import SampleReader
 from rayprob.loader.shards import RangeReads
 from rayprob.predict.globs import matching

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rayprob.bundle import Bundle
 from rayprob.errors import ModelError
 from rayprob.models.precision import full_precision
-from rayprob.probability.distribution import LabelDistribution, MixtureDistribution
+from rayprob.probability.distributions.distribution import LabelDistribution, MixtureDistribution
+from rayprob.runs.bundle import Bundle
 from rayprob.seeds import derive
 
 Images = Sequence[Tensor]  # a batch [B, 3, H, W] for every size in `sizes_px`

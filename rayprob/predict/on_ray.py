@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayprob.data.cluster import import_ray, is_running, require_cluster, start_ray, told_when_long
+from rayprob.cluster import import_ray, is_running, require_cluster, start_ray, told_when_long
 from rayprob.errors import RayprobError, RunError, as_error
-from rayprob.predict.predict import Asking, Job
+from rayprob.files.uris import absolute
+from rayprob.predict.job import Asking, Job
 from rayprob.predict.table import PART_IMAGES, Plan, Progress, Written, write_part, write_parts
-from rayprob.uris import absolute
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
-from rayprob.data.jpeg import MAX_PIXELS
-from rayprob.data.jpeg_header import UPRIGHT, orientation
+from rayprob.data.building.jpeg import MAX_PIXELS
+from rayprob.data.building.jpeg_header import UPRIGHT, orientation
 from rayprob.errors import SampleError
 from rayprob.loader.augment import decode
 from rayprob.loader.randaugment import Image

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from rayprob.bundle import Bundle
 from rayprob.errors import QueryError
 from rayprob.labels import LabelSpace
-from rayprob.probability.distribution import BernoulliDistribution
-from rayprob.probability.evidence import parse_evidence
-from rayprob.probability.expression import Label, Not
-from rayprob.probability.queries import Query, parse
-from rayprob.probability.rules import RECALL
+from rayprob.probability.decisions.rules import RECALL
+from rayprob.probability.distributions.distribution import BernoulliDistribution
+from rayprob.probability.distributions.evidence import parse_evidence
+from rayprob.probability.queries.answer import Query, parse
+from rayprob.probability.queries.expression import Label, Not
+from rayprob.runs.bundle import Bundle
 
 DEFAULT_RULES = ("label_OF1", "global_OF1", "best_F1")  # the first that the bundle has; it always has the last
 UNLIKELY = -9.0  # a logit

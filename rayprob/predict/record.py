@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.predict.images import Image
-from rayprob.probability.explain import Why
+from rayprob.probability.queries.explain import Why
 
 Floats = NDArray[np.float64]
 

@@ -16,15 +16,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayprob import storage
-from rayprob.documents import parse_json, read_json, require_shape
+from rayprob.config.spec import differing_keys
 from rayprob.errors import StorageError
+from rayprob.files import storage
+from rayprob.files.documents import parse_json, read_json, require_shape
+from rayprob.files.tables import parse_table
 from rayprob.labels import LabelSpace
 from rayprob.predict.images import Image
-from rayprob.predict.predict import Asking, Job
+from rayprob.predict.job import Asking, Job
 from rayprob.predict.record import Outcome, Record, Rejected, rejection
-from rayprob.spec import differing_keys
-from rayprob.tables import parse_table
 
 FORMAT_VERSION = 1
 KEY = b"rayprob"

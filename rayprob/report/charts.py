@@ -10,11 +10,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from rayprob.metrics.reliability import ReliabilityCurve
-from rayprob.report.curves import Line, ThresholdChart
-from rayprob.report.judged import Floats
-from rayprob.report.labels import LabelRow
+from rayprob.report.run.curves import Line, ThresholdChart
+from rayprob.report.run.judged import Floats
+from rayprob.report.run.labels import LabelRow
 from rayprob.report.svg import INKS, drawing, to_svg
-from rayprob.shown import cut, cut_names, printable
+from rayprob.text import cut, cut_names, printable
 
 SERIES = ("one", "two", "three", "four")
 NAMED_POINTS = 5

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from rayprob import __version__, strict_yaml
-from rayprob.report.files import RunFiles
+from rayprob import __version__
+from rayprob.config import strict_yaml
+from rayprob.report.run.files import RunFiles
 
 PACKAGES = ("torch", "torchvision", "ray", "numpy", "scipy", "matplotlib")
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from rayprob.figures import LITERAL, rendered
-from rayprob.shown import printable
+from rayprob.text import printable
 
 INKS = {
     "ink": "#010101",

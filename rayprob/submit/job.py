@@ -9,13 +9,13 @@ from datetime import datetime
 from pathlib import Path
 
 import rayprob
-from rayprob import storage
+from rayprob.config.spec import read_chain
 from rayprob.errors import RunError, SpecError
+from rayprob.files import storage
+from rayprob.files.uris import file_uri
 from rayprob.models.weights import is_file
-from rayprob.spec import read_chain
+from rayprob.runs.spec import Run
 from rayprob.train.launch import require_absolute_folder
-from rayprob.train.run import Run
-from rayprob.uris import file_uri
 
 PACKAGE = Path(rayprob.__file__).parent
 COPY = "a job runs in a copy of the package and its run files alone"

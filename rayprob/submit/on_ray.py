@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from rayprob.data.cluster import ANSWER_S, require_answer
+from rayprob.cluster import ANSWER_S, require_answer
 from rayprob.errors import RunError, one_line
 from rayprob.submit.log import Log
 

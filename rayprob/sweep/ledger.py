@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from rayprob import storage
-from rayprob.documents import Count, Shape, read_lines
 from rayprob.errors import RunError
+from rayprob.files import storage
+from rayprob.files.documents import Count, Shape, read_lines
 
 REMEDY = "cut the file before that row, or start the sweep over with --fresh"
 FILE = "ledger.jsonl"

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from rayprob import storage
-from rayprob.data.manifest import Dataset
+from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import RunError
+from rayprob.files import storage
+from rayprob.runs.folder import open_run
+from rayprob.runs.history_rows import FILE, read_rows
 from rayprob.sweep.ledger import read_ledger
 from rayprob.sweep.search import Sweep, described, trial_folder
 from rayprob.sweep.study import Study, Trial
 from rayprob.sweep.work import costs, evaluations_of
-from rayprob.train.folder import open_run
-from rayprob.train.history_rows import FILE, read_rows
 
 VERSIONS = ("torch", "ray", "optuna")
 Row = dict[str, Any]

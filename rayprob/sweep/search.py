@@ -7,13 +7,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from rayprob import strict_yaml
-from rayprob.choose import unknown
+from rayprob.config import strict_yaml
+from rayprob.config.spec import Spec, override, read_yaml
 from rayprob.errors import SpecError
 from rayprob.models.backbones import check_image_size
-from rayprob.spec import Spec, override, read_yaml
+from rayprob.registry import unknown
+from rayprob.runs.spec import Run
 from rayprob.sweep.space import RESOLUTION, Parameter, Params, applies, as_list, grid_cells, value_at, with_params
-from rayprob.train.run import Run
 
 # What a trial can be judged by, and in which direction: the numbers of its kept evaluation, and what it cost.
 METRICS: dict[str, Literal["max", "min"]] = {

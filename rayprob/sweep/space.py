@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from rayprob.config.spec import Spec, assigned
 from rayprob.errors import SpecError
-from rayprob.spec import Spec, assigned
 
 RESOLUTION = "resolution_px"
 MOST_STEPS = 10_000

@@ -17,20 +17,20 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from rayprob import storage
-from rayprob.data.cluster import told_when_long
+from rayprob.cluster import told_when_long
 from rayprob.errors import RayprobError, RunError
+from rayprob.files import storage
+from rayprob.files.uris import canonical
+from rayprob.runs import folder
+from rayprob.runs.history_rows import read_history
+from rayprob.runs.spec import Run
 from rayprob.sweep.study import DONE, WAIT, Study, Trial
 from rayprob.sweep.work import as_report, costs, train_here, train_trial
-from rayprob.train import folder
 from rayprob.train.faults import fault_text, last_frame, repeated
-from rayprob.train.history_rows import read_history
 from rayprob.train.launch import launch
 from rayprob.train.loop import Outcome
 from rayprob.train.on_ray import RAY_SETTINGS
 from rayprob.train.placing import Workers
-from rayprob.train.run import Run
-from rayprob.uris import canonical
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials keep histories of their own, which survive restarts

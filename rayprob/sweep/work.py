@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from rayprob.data.manifest import Dataset
+from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import OutOfMemory
 from rayprob.loader.order import Place
-from rayprob.train import folder
-from rayprob.train.history_rows import read_history
+from rayprob.runs import folder
+from rayprob.runs.history_rows import read_history
+from rayprob.runs.rules import check
+from rayprob.runs.spec import Run, absolute
 from rayprob.train.loop import Outcome, finished_outcome, fit
-from rayprob.train.run import Run, absolute
-from rayprob.train.run_rules import check
 
 log = logging.getLogger(__name__)
 

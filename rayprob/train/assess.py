@@ -8,21 +8,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayprob import storage
-from rayprob.bundle import Bundle
-from rayprob.data.manifest import Dataset, Manifest
+from rayprob.data.manifest.dataset import Dataset, Manifest
 from rayprob.errors import RunError
+from rayprob.files import storage
 from rayprob.loader.augment import build_transform
-from rayprob.loader.loader import EvalStream
 from rayprob.loader.order import Place
+from rayprob.loader.streams import EvalStream
 from rayprob.metrics.counting import PaperMetrics, best_single_threshold, label_sets, paper_metrics, top_k
 from rayprob.metrics.ranking import average_precision, mean_average_precision_by_size
-from rayprob.predictions import Predictions
-from rayprob.probability.prior_calibration import PriorCalibrator
+from rayprob.probability.calibration.prior import PriorCalibrator
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.folder import open_run
+from rayprob.runs.predictions import Predictions
+from rayprob.runs.spec import Run
 from rayprob.train.compute import Compute
 from rayprob.train.evaluate import marginals, predict_split, ranking_scores
-from rayprob.train.folder import open_run
-from rayprob.train.run import Run
 
 # Table III of the paper: ResNet-101 at 448 px with sigmoids and BCE, COCO-2014 val, label sets at 0.5.
 TUNED = "label_OF1"

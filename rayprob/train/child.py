@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from rayprob import storage
 from rayprob.errors import RayprobError
+from rayprob.files import storage
 from rayprob.loader.order import Place
+from rayprob.runs.spec import Run
 from rayprob.train.faults import fault_text
 from rayprob.train.loop import fit
-from rayprob.train.run import Run
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rayprob.loader.order import Place
 from rayprob.models.classifier import Classifier
-from rayprob.train.run import PrecisionSpec
+from rayprob.runs.spec import PrecisionSpec
 
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

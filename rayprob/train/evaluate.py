@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayprob.data.manifest import Manifest
-from rayprob.loader.loader import Batch, EvalStream
+from rayprob.data.manifest.dataset import Manifest
+from rayprob.loader.streams import Batch, EvalStream
 from rayprob.metrics.counting import best_single_threshold, paper_metrics
 from rayprob.metrics.gather import gather_rows
 from rayprob.metrics.ranking import average_precision
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import components_in_use
-from rayprob.predictions import Predictions
-from rayprob.probability.distribution import from_outputs
+from rayprob.probability.distributions.distribution import from_outputs
+from rayprob.runs.predictions import Predictions
 from rayprob.train.compute import Compute, evaluating
 
 

@@ -10,18 +10,18 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from rayprob import storage
-from rayprob.bundle import DESCRIPTION_FILE, Bundle
-from rayprob.data.manifest import Dataset
-from rayprob.documents import Shape, read_json
+from rayprob.config.spec import fingerprint
+from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import BundleError, RunError
+from rayprob.files import storage
+from rayprob.files.documents import Shape, read_json
 from rayprob.loader.augment import build_transform
-from rayprob.loader.loader import EvalStream
 from rayprob.loader.order import Place
+from rayprob.loader.streams import EvalStream
 from rayprob.models.weights import WEIGHTS_FILE
-from rayprob.spec import fingerprint
+from rayprob.runs.bundle import DESCRIPTION_FILE, Bundle
+from rayprob.runs.spec import Run
 from rayprob.train.compute import Compute, evaluating
-from rayprob.train.run import Run
 
 FOLDER = "features"
 MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

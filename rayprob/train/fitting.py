@@ -19,16 +19,16 @@ from rayprob.labels import LabelSpace
 from rayprob.loader.order import Place
 from rayprob.models.classifier import Classifier
 from rayprob.models.losses import Loss, build_loss
-from rayprob.predictions import Predictions
+from rayprob.runs.checkpoints import Progress
+from rayprob.runs.history import History
+from rayprob.runs.predictions import Predictions
+from rayprob.runs.spec import Run
 from rayprob.seeds import derive
-from rayprob.train.checkpoints import Progress
 from rayprob.train.evaluate import evaluation_numbers
 from rayprob.train.features import Features, Tell
 from rayprob.train.finite import gradient_fault, require_finite_loss
-from rayprob.train.history import History
 from rayprob.train.loop import judged
 from rayprob.train.optimizer import build_optimizer, clip_gradients, lr_factor, set_lr
-from rayprob.train.run import Run
 
 ROWS_AT_ONCE = 4096
 

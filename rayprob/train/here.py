@@ -6,13 +6,13 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
-from rayprob import storage
 from rayprob.errors import RunError, as_error
+from rayprob.files import storage
+from rayprob.runs.spec import Run
 from rayprob.train.faults import repeated
 from rayprob.train.loop import Outcome
 from rayprob.train.placing import Workers
 from rayprob.train.ready import WorkerProcess, take_worker
-from rayprob.train.run import Run
 from rayprob.train.training import Tell, Training
 
 LOG = "worker.log"

@@ -8,21 +8,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayprob.data.manifest import Dataset, Manifest
+from rayprob.data.manifest.dataset import Dataset, Manifest
 from rayprob.loader.augment import build_transform
-from rayprob.loader.loader import EvalStream, TrainStream
 from rayprob.loader.order import Place
+from rayprob.loader.streams import EvalStream, TrainStream
 from rayprob.models.build import build_classifier
 from rayprob.models.losses import Loss, build_loss
-from rayprob.probability.mixture import fit_label_mixture
+from rayprob.probability.distributions.mixture import fit_label_mixture
+from rayprob.runs.checkpoints import list_checkpoints, load_first, newest_first
+from rayprob.runs.history import History
+from rayprob.runs.rules import check
+from rayprob.runs.spec import Run
 from rayprob.seeds import derive
-from rayprob.train.checkpoints import list_checkpoints, load_first, newest_first
 from rayprob.train.compute import Compute, wait_for_all
-from rayprob.train.history import History
 from rayprob.train.notes import noted_warnings
 from rayprob.train.optimizer import build_optimizer
-from rayprob.train.run import Run
-from rayprob.train.run_rules import check
 from rayprob.train.state import Ema, TrainState
 
 MIXTURE_SAMPLES = 2**20  # more would only cost memory: L bytes each

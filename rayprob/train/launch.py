@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
-from rayprob import patience, storage
-from rayprob.data.cluster import require_cluster
-from rayprob.data.manifest import Dataset
+from rayprob.cluster import require_cluster
+from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import RunError
-from rayprob.train import folder
+from rayprob.files import patience, storage
+from rayprob.runs import folder
+from rayprob.runs.history import HistoryTail
+from rayprob.runs.rules import check
+from rayprob.runs.spec import Run, absolute
 from rayprob.train.here import TrainingHere
-from rayprob.train.history import HistoryTail
 from rayprob.train.loop import Outcome, finished_outcome
 from rayprob.train.on_ray import ELASTIC_SETTINGS, RayTraining, ray_cluster
 from rayprob.train.placing import place_workers, resources_here
 from rayprob.train.ready import drop_worker, needs_no_ray, worker_ready
-from rayprob.train.run import Run, absolute
-from rayprob.train.run_rules import check
 from rayprob.train.training import Tell, Training
 
 WAITING_S = 120.0  # after so long without a worker, its user is told

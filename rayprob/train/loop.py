@@ -15,19 +15,19 @@ from typing import Any
 
 import torch
 
-from rayprob import patience, storage
-from rayprob.bundle import Bundle
-from rayprob.data.manifest import Dataset
+from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import OutOfMemory, RayprobError
-from rayprob.loader.loader import Batch
+from rayprob.files import patience, storage
 from rayprob.loader.order import Place
-from rayprob.train.checkpoints import Progress, best_first, latest, list_checkpoints, load_first, prune, save_checkpoint
+from rayprob.loader.streams import Batch
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.checkpoints import Progress, best_first, latest, list_checkpoints, load_first, prune, save_checkpoint
+from rayprob.runs.history import History
+from rayprob.runs.spec import Run
 from rayprob.train.compute import Report, share_buffers, wait_for_all
 from rayprob.train.evaluate import evaluation_numbers, predict_split
-from rayprob.train.history import History
 from rayprob.train.job import Job, prepare
 from rayprob.train.meter import Meter
-from rayprob.train.run import Run
 from rayprob.train.step import take_step
 
 log = logging.getLogger(__name__)

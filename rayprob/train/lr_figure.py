@@ -6,8 +6,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from rayprob import storage
 from rayprob.figures import literal, rendered
+from rayprob.files import storage
 from rayprob.train.lr_range import LrRange
 
 INK, QUIET, RULE = "#1f2933", "#616e7c", "#e4e7eb"

@@ -23,17 +23,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayprob.data.manifest import Dataset
+from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import NonFiniteLoss, RunError, SpecError
-from rayprob.loader.loader import Batch
 from rayprob.loader.order import Place
+from rayprob.loader.streams import Batch
 from rayprob.models.classifier import Classifier
+from rayprob.runs.rules import check_sizes
+from rayprob.runs.spec import Run
 from rayprob.seeds import derive
 from rayprob.train.job import Job, prepare
 from rayprob.train.loop import steps
 from rayprob.train.meter import Meter
-from rayprob.train.run import Run
-from rayprob.train.run_rules import check_sizes
 from rayprob.train.step import take_step
 
 Floats = NDArray[np.float64]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from rayprob.runs.history import History
 from rayprob.train.finite import gradient_fault
-from rayprob.train.history import History
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
-from rayprob.data.cluster import cluster_address, import_ray, is_running, start_ray
+from rayprob.cluster import cluster_address, import_ray, is_running, start_ray
 from rayprob.errors import RunError, as_error
-from rayprob.train import folder
+from rayprob.files.uris import canonical
+from rayprob.runs import folder
+from rayprob.runs.spec import Run
 from rayprob.train.loop import Outcome
 from rayprob.train.placing import Workers
-from rayprob.train.run import Run
 from rayprob.train.training import Training
-from rayprob.uris import canonical
 
 # How Ray should behave under a run; a user's own setting comes first. The reasons are those of Ray 2.60:
 RAY_SETTINGS = {

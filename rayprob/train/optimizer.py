@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from rayprob.choose import choose
 from rayprob.models.classifier import Classifier
-from rayprob.train.run import OptimizerSpec, ScheduleSpec
+from rayprob.registry import choose
+from rayprob.runs.spec import OptimizerSpec, ScheduleSpec
 
 
 def lr_factor(spec: ScheduleSpec, step: int, total_steps: int) -> float:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from rayprob.data.cluster import cluster_address
+from rayprob.cluster import cluster_address
 from rayprob.errors import RunError
-from rayprob.train.run import Run
+from rayprob.runs.spec import Run
 
 log = logging.getLogger(__name__)
 CGROUP = Path("/sys/fs/cgroup")

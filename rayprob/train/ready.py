@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rayprob.data.cluster import is_running
+from rayprob.cluster import is_running
 
 ANSWER, PULSE = "answer.json", "pulse"
 # With -P neither the process nor those that it starts look for modules in the working folder, where a file may be called

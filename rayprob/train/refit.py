@@ -13,22 +13,22 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
-from rayprob import storage
-from rayprob.bundle import Bundle
+from rayprob.config.spec import Spec
 from rayprob.errors import RunError, SpecError
+from rayprob.files import storage
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import BernoulliHead, HeadSpec, MixtureHead, Start, build_head
 from rayprob.models.losses import LossSpec
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.folder import claim, open_run
+from rayprob.runs.history_rows import FILE, read_history
+from rayprob.runs.rules import check
+from rayprob.runs.spec import Duration, OptimizerSpec, Run, ScheduleSpec
 from rayprob.seeds import derive
-from rayprob.spec import Spec
 from rayprob.train.assess import open_bundle
 from rayprob.train.features import Source, Tell, split_features
 from rayprob.train.fitting import Fitting, predictions_of
-from rayprob.train.folder import claim, open_run
-from rayprob.train.history_rows import FILE, read_history
 from rayprob.train.job import label_mixture, prevalence
-from rayprob.train.run import Duration, OptimizerSpec, Run, ScheduleSpec
-from rayprob.train.run_rules import check
 
 
 class RefitSpec(Spec):

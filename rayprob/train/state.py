@@ -8,7 +8,7 @@ import torch
 
 from rayprob.errors import RunError
 from rayprob.models.classifier import Classifier
-from rayprob.train.checkpoints import Progress
+from rayprob.runs.checkpoints import Progress
 
 
 class Ema:

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import torch
 
-from rayprob import storage
-from rayprob.loader.loader import Batch
+from rayprob.files import storage
+from rayprob.loader.streams import Batch
+from rayprob.runs.folder import stop_is_asked
 from rayprob.seeds import derive
 from rayprob.train.compute import accumulating, sum_over_ranks
 from rayprob.train.finite import Reading, gradient_fault, require_finite_loss, skip_step_unless
-from rayprob.train.folder import stop_is_asked
 from rayprob.train.job import Job
 from rayprob.train.meter import StepResult
 from rayprob.train.optimizer import clip_gradients, lr_factor, set_lr

@@ -8,13 +8,13 @@ from typing import Any
 import ray.train
 import ray.train.torch
 
-from rayprob import patience
 from rayprob.errors import RayprobError, RunError
+from rayprob.files import patience
 from rayprob.loader.order import Place
+from rayprob.runs.folder import note_failure, note_fault, read_failure
+from rayprob.runs.spec import Run
 from rayprob.train.faults import comes_from_another_rank, fault_text, last_frame, repeated
-from rayprob.train.folder import note_failure, note_fault, read_failure
 from rayprob.train.loop import fit
-from rayprob.train.run import Run
 
 
 def work(config: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from rayprob.bundle import Bundle
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.build import ModelSpec, build_classifier
-from rayprob.predictions import Predictions
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.predictions import Predictions
 
 LABELS = LabelSpace(("cat", "cow", "dog", "hen", "owl", "pig"), (1, 2, 3, 4, 5, 6))
 FACTS = {"run": {"name": "tiny", "evaluation": {"split": "holdout"}}, "run_fingerprint": "f00d", "step": 12}

@@ -9,15 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from rayprob.bundle import Bundle
 from rayprob.calibrate.crossfit import Priors
-from rayprob.cli import app
-from rayprob.predictions import Predictions
-from rayprob.probability.calibration import choose_calibrator
-from rayprob.probability.mixture import LabelMixture
-from rayprob.probability.tilted import TiltedDistribution
+from rayprob.cli.app import app
+from rayprob.probability.calibration.calibrators import choose_calibrator
+from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.distributions.tilted import TiltedDistribution
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.predictions import Predictions
 from tests.calibrate.calibrated_run import predictions, write_run
-from tests.probability.test_prior_calibration import scenes_and_classifier
+from tests.probability.calibration.test_prior import scenes_and_classifier
 
 
 def invoke(*arguments: str) -> str:

@@ -14,25 +14,25 @@ from scipy.special import expit
 from sklearn.metrics import f1_score
 from typer.testing import CliRunner
 
-from rayprob.bundle import Bundle
-from rayprob.calibrate.calibrate import calibrate
 from rayprob.calibrate.candidates import Family, fitted_families, fold_up, global_family, policies_of
 from rayprob.calibrate.crossfit import CalibrateSpec
+from rayprob.calibrate.fitting import calibrate
 from rayprob.calibrate.gains import gains, set_values
 from rayprob.calibrate.search import SearchReport, ThresholdSearch, search_thresholds
-from rayprob.cli import app
-from rayprob.console_search import show_threshold_search
+from rayprob.cli.app import app
+from rayprob.cli.show_search import show_threshold_search
 from rayprob.errors import CalibrationError, RayprobError, RunError, SpecError
 from rayprob.metrics.counting import count_metrics
-from rayprob.predictions import Predictions
-from rayprob.probability.holdout import folds
-from rayprob.probability.sweep import OBJECTIVES
-from rayprob.probability.thresholds import (
+from rayprob.probability.calibration.holdout import folds
+from rayprob.probability.decisions.cuts import OBJECTIVES
+from rayprob.probability.decisions.thresholds import (
     fit_global_precision,
     fit_global_threshold,
     fit_label_precision,
     fit_label_thresholds,
 )
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.predictions import Predictions
 from tests.calibrate.calibrated_run import mixture_predictions, predictions, write_run
 
 FOLDS = CalibrateSpec()

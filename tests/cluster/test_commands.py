@@ -11,9 +11,9 @@ from click.exceptions import UsageError
 from pydantic import BaseModel
 from ray.scripts.scripts import cli as ray_cli
 
-from rayprob.cli import app
-from rayprob.console_submit import read_job
-from rayprob.train.run import Run
+from rayprob.cli.app import app
+from rayprob.cli.show_submit import read_job
+from rayprob.runs.spec import Run
 from tests.cluster.files import CLUSTER, LAUNCHER_FILES, ROOT, commands, read_launcher_file, read_manifests
 
 FILES = [*(CLUSTER / f"{name}.yaml" for name in LAUNCHER_FILES), CLUSTER / "kuberay" / "raycluster.yaml"]

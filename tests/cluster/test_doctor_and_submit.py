@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rayprob.cli import app
+from rayprob.cli.app import app
 from rayprob.submit.on_ray import Jobs
 from tests.servers import free_port
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from rayprob.data.build import Summary, build, in_process
-from rayprob.data.recipe import Recipe
+from rayprob.data.building.build import Summary, build, in_process
+from rayprob.data.building.recipe import Recipe
 
 CATEGORIES = [{"id": 7, "name": "tram"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 90, "name": "tree"}]
 FIRST_ID = {"train": 100, "val": 900}

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from rayprob.data.inspect import inspect, strongest_pairs
-from rayprob.data.manifest import Dataset
+from rayprob.data.manifest.dataset import Dataset
 from tests.data.small_source import Source
 
 

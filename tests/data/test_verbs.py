@@ -9,9 +9,9 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from rayprob.cli import app
-from rayprob.data import build as building
-from rayprob.data.shard import ShardFacts, ShardJob
+from rayprob.cli.app import app
+from rayprob.data.building import build as building
+from rayprob.data.building.shard import ShardFacts, ShardJob
 from rayprob.errors import DatasetError, SourceError
 from tests.data.small_source import Source
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rayprob.data.commit import data_fingerprint
-from rayprob.data.manifest import Dataset
+from rayprob.data.building.commit import data_fingerprint
+from rayprob.data.manifest.dataset import Dataset
 from rayprob.data.verify import Member, _beside_faults, read_members, verify
 from rayprob.errors import DatasetError
 from tests.data.small_source import Source

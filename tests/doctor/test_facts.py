@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from rayprob.cli import app
+from rayprob.cli.app import app
 from rayprob.doctor.all_reduce import all_reduce, free_address
 from rayprob.doctor.facts import available_memory_bytes, code_fingerprint, measure_disk, read_gpus
 from rayprob.doctor.storage_probe import probe_folder, read_probe, remove_probe, write_probe
@@ -119,7 +119,7 @@ def test_a_rank_that_nobody_meets_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture(autouse=True)
 def _wide_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rayprob.doctor.facts.DISK_PROBE_BYTES", 2**20)
-    monkeypatch.setattr("rayprob.cli_clusters.out", Console(highlight=False, width=200))
+    monkeypatch.setattr("rayprob.cli.cluster.out", Console(highlight=False, width=200))
 
 
 def doctor(*arguments: str) -> tuple[int, str]:

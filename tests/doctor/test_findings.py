@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rayprob.console_doctor import show_findings
+from rayprob.cli.show_doctor import show_findings
 from rayprob.doctor.all_reduce import AllReduce
 from rayprob.doctor.cluster import Clock, clock_of
 from rayprob.doctor.facts import Disk

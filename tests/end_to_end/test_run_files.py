@@ -8,15 +8,15 @@ import torch
 import yaml
 
 from rayprob.calibrate.search_spec import ThresholdSearch
-from rayprob.data.build import build, in_process
-from rayprob.data.recipe import Recipe
+from rayprob.config.spec import Spec, merged, read_chain, read_yaml
+from rayprob.data.building.build import build, in_process
+from rayprob.data.building.recipe import Recipe
 from rayprob.loader.order import Place
-from rayprob.spec import Spec, merged, read_chain, read_yaml
+from rayprob.runs.checkpoints import list_checkpoints
+from rayprob.runs.history_rows import read_history
+from rayprob.runs.spec import Run
 from rayprob.sweep.search import Sweep
-from rayprob.train.checkpoints import list_checkpoints
-from rayprob.train.history_rows import read_history
 from rayprob.train.loop import fit
-from rayprob.train.run import Run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = sorted((REPOSITORY / "tune_configs").glob("*.yaml"))

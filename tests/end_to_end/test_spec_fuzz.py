@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rayprob.calibrate.search_spec import ThresholdSearch
-from rayprob.data.recipe import Recipe
+from rayprob.config.spec import Spec, override, read_yaml
+from rayprob.config.strict_yaml import dump
+from rayprob.data.building.recipe import Recipe
 from rayprob.errors import RayprobError
-from rayprob.spec import Spec, override, read_yaml
-from rayprob.strict_yaml import dump
+from rayprob.runs.spec import Run
 from rayprob.sweep.search import Sweep
-from rayprob.train.run import Run
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "12"))  # a file; with --hypothesis-profile=default they are new ones
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rayprob.cli import main
+from rayprob.cli.app import main
 
 SPLITS = {
     split: {"images": f"scenes/{split}2014", "annotations": f"scenes/annotations/instances_{split}2014.json"}

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from rayprob.data.build import in_process
+from rayprob.data.building.build import in_process
 from rayprob.errors import RunError
 from rayprob.loader.order import Place
+from rayprob.runs.spec import Run
 from rayprob.train.job import prepare
 from rayprob.train.loop import Outcome
-from rayprob.train.run import Run
 from tests.fuzz.world import World, make_world
 
 
@@ -28,12 +28,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Shards are written here, a run is only made ready, a sweep trains nothing, no address answers, and home is elsewhere."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("rayprob.data.build.on_ray", lambda: in_process)
+    monkeypatch.setattr("rayprob.data.building.build.on_ray", lambda: in_process)
     monkeypatch.setattr("rayprob.train.launch.ray_cluster", _four_cpus)
     monkeypatch.setattr("rayprob.train.launch._follow", _made_ready)
-    monkeypatch.setattr("rayprob.sweep.sweep.ray_cluster", _none)
+    monkeypatch.setattr("rayprob.sweep.tune.ray_cluster", _none)
     monkeypatch.setattr("socket.getaddrinfo", _no_host)
-    monkeypatch.setattr("rayprob.data.cluster.ANSWER_S", 0.0)
+    monkeypatch.setattr("rayprob.cluster.ANSWER_S", 0.0)
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from types import FrameType
 
 from typer.testing import CliRunner
 
-from rayprob.cli import app
+from rayprob.cli.app import app
+from rayprob.cli.terminal import err
 from rayprob.errors import RayprobError
-from rayprob.terminal import err
 from tests.fuzz.world import World
 
 ENDS = (0, 1, 2, 130)  # done; an error in words; a wrong call; Ctrl-C

@@ -12,25 +12,25 @@ from typing import Any
 import torch
 import yaml
 
-from rayprob.calibrate.calibrate import calibrate
 from rayprob.calibrate.crossfit import CalibrateSpec
-from rayprob.data.build import build, in_process
-from rayprob.data.manifest import Dataset
-from rayprob.data.recipe import Recipe
-from rayprob.data.scenes import ScenesSpec, generate_scenes
+from rayprob.calibrate.fitting import calibrate
+from rayprob.data.building.build import build, in_process
+from rayprob.data.building.recipe import Recipe
+from rayprob.data.manifest.dataset import Dataset
 from rayprob.loader.order import Place
+from rayprob.runs.folder import claim
+from rayprob.runs.history_rows import read_history
+from rayprob.runs.spec import Run
+from rayprob.scenes.generate import ScenesSpec, generate_scenes
 from rayprob.sweep.ledger import Ledger
 from rayprob.sweep.results import summarise, write_results
 from rayprob.sweep.search import Sweep, trial_folder
 from rayprob.sweep.study import Study, Trial
-from rayprob.sweep.sweep import claim as claim_sweep
+from rayprob.sweep.tune import claim as claim_sweep
 from rayprob.sweep.work import evaluations_of
 from rayprob.train.assess import assess
-from rayprob.train.folder import claim
-from rayprob.train.history_rows import read_history
 from rayprob.train.loop import fit
 from rayprob.train.refit import RefitSpec, refit
-from rayprob.train.run import Run
 from tests.data.in_parts import copy_in_parts
 from tests.loader.tiny import photo
 from tests.train.conftest import write_coco

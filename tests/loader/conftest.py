@@ -2,7 +2,7 @@
 
 import pytest
 
-from rayprob.data.manifest import Manifest
+from rayprob.data.manifest.dataset import Manifest
 from tests.loader.tiny import write_dataset
 
 

@@ -13,7 +13,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
-from rayprob import storage
+from rayprob.files import storage
 
 BUCKET = "shards"
 

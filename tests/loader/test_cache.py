@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rayprob import storage
-from rayprob.data.manifest import Manifest
+from rayprob.data.manifest.dataset import Manifest
 from rayprob.errors import DatasetError, SpecError, StorageError
+from rayprob.files import storage
 from rayprob.loader import workers
 from rayprob.loader.cache import ShardCache, check_budget
 from rayprob.loader.prefetch import Prefetcher

@@ -14,10 +14,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rayprob.data.manifest import Manifest
+from rayprob.data.manifest.dataset import Manifest
 from rayprob.errors import DataError, DatasetError, RunError, SampleError
 from rayprob.loader.augment import Transform, TransformSpec, build_transform
-from rayprob.loader.loader import Batch, Cursor, EvalStream, Place, StreamSpec, TrainStream
+from rayprob.loader.streams import Batch, Cursor, EvalStream, Place, StreamSpec, TrainStream
 from tests.loader.tiny import Dying, Writer, photo
 
 RESIZE = build_transform(TransformSpec(name="resize", size_px=16))

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from rayprob.data import held_rows
-from rayprob.data.manifest import Dataset, Manifest
-from rayprob.data.parts import Parts
+from rayprob.data.manifest import row_cache
+from rayprob.data.manifest.dataset import Dataset, Manifest
+from rayprob.data.manifest.parts import Parts
 from rayprob.errors import DatasetError
 from rayprob.loader.augment import TransformSpec, build_transform
-from rayprob.loader.loader import Batch, Cursor, EvalStream, Place, StreamSpec, TrainStream
+from rayprob.loader.streams import Batch, Cursor, EvalStream, Place, StreamSpec, TrainStream
 from tests.data.in_parts import copy_in_parts
 from tests.loader.s3 import serve
 
@@ -23,8 +23,8 @@ SPEC = StreamSpec(global_batch=8, lanes=4, window_shards=1, loader_workers=0)
 @pytest.fixture
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a process hold no more rows than it must."""
-    monkeypatch.setattr(held_rows, "LEAST_NEEDED_ROWS", 1)
-    monkeypatch.setattr(held_rows, "ONE_FILE_ROWS", 1)
+    monkeypatch.setattr(row_cache, "LEAST_NEEDED_ROWS", 1)
+    monkeypatch.setattr(row_cache, "ONE_FILE_ROWS", 1)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_rank_reads_the_parts_of_its_own_shards(in_parts: str, monkeypatch: py
         return read_part(parts, part, columns)
 
     monkeypatch.setattr(Parts, "read", counted)
-    monkeypatch.setattr("rayprob.loader.stream.LOOK_AHEAD", 0)
+    monkeypatch.setattr("rayprob.loader.delivery.LOOK_AHEAD", 0)
     stream = TrainStream(Dataset.open(in_parts).split("train"), SPEC, PAPER, seed=3, place=Place(2, 4), micro_batch=2)
     batches = stream.iterate(Cursor(0, 0))
     list(itertools.islice(batches, 6))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from rayprob.data.manifest import Dataset, Manifest
+from rayprob.data.manifest.dataset import Dataset, Manifest
 from rayprob.errors import SpecError, StorageError
 from rayprob.loader.augment import TransformSpec, build_transform
-from rayprob.loader.loader import Batch, Cursor, EvalStream, Place, StreamSpec, TrainStream
+from rayprob.loader.streams import Batch, Cursor, EvalStream, Place, StreamSpec, TrainStream
 from tests.loader.s3 import Proxy, serve
 
 PAPER = build_transform(TransformSpec(name="paper", size_px=16))

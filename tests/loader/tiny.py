@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 
-from rayprob.data.columns import SCHEMA
-from rayprob.data.facts import FORMAT_VERSION
-from rayprob.data.manifest import Dataset, Manifest
+from rayprob.data.manifest.columns import SCHEMA
+from rayprob.data.manifest.dataset import Dataset, Manifest
+from rayprob.data.manifest.facts import FORMAT_VERSION
 from rayprob.loader.cache import ShardCache, _locked
 
 LABELS = ["person", "bicycle", "car"]

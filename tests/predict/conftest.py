@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rayprob.bundle import Bundle
+from rayprob.runs.bundle import Bundle
 from tests.loader.tiny import photo
 from tests.predict.small import make_bundle
 

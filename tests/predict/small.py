@@ -3,14 +3,14 @@
 import numpy as np
 import torch
 
-from rayprob.bundle import Bundle
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.build import ModelSpec, build_classifier
-from rayprob.probability.calibration import AffineCalibrator, OutputsCalibrator
-from rayprob.probability.conformal import RiskControl
-from rayprob.probability.mixture_calibration import MixtureCalibrator
-from rayprob.probability.thresholds import Thresholds
+from rayprob.probability.calibration.calibrators import AffineCalibrator, OutputsCalibrator
+from rayprob.probability.calibration.mixture import MixtureCalibrator
+from rayprob.probability.decisions.conformal import RiskControl
+from rayprob.probability.decisions.thresholds import Thresholds
+from rayprob.runs.bundle import Bundle
 
 NAMES = ("person", "cat", "dog", "fork", "knife", "dining table")
 LABELS = LabelSpace(NAMES, (1, 2, 3, 4, 5, 6))

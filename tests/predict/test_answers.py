@@ -11,13 +11,13 @@ import pytest
 import simplejpeg
 import torch
 
-from rayprob.bundle import Bundle
 from rayprob.errors import LabelError, QueryError
 from rayprob.predict.images import find_images
-from rayprob.predict.predict import open_predictor, predict
+from rayprob.predict.job import open_predictor, predict
 from rayprob.predict.question import Question
 from rayprob.predict.record import Record, Rejected
-from rayprob.probability.distribution import LabelDistribution
+from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.runs.bundle import Bundle
 from tests.loader.tiny import write_dataset
 from tests.predict.small import NAMES, make_bundle
 from tests.probability.brute_force import all_sets, ask, set_probabilities

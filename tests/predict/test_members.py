@@ -9,14 +9,14 @@ import torch
 from scipy.stats import entropy as scipy_entropy
 from scipy.stats import ks_2samp
 
-from rayprob.bundle import Bundle
 from rayprob.errors import LabelError, ModelError
 from rayprob.labels import LabelSpace
 from rayprob.predict.images import find_images
+from rayprob.predict.job import open_predictor, predict
 from rayprob.predict.members import Forecast, Predictor
-from rayprob.predict.predict import open_predictor, predict
 from rayprob.predict.question import Question
 from rayprob.predict.record import Record
+from rayprob.runs.bundle import Bundle
 from tests.predict.small import NAMES, make_bundle
 from tests.probability.brute_force import set_probabilities
 

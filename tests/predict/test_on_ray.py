@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rayprob.errors import StorageError
+from rayprob.predict.job import Job
 from rayprob.predict.on_ray import write_table_on_ray
-from rayprob.predict.predict import Job
 from rayprob.predict.table import Plan, begin, write_part, write_table
 from tests.loader.tiny import write_dataset
 

@@ -12,7 +12,7 @@ import pytest
 
 from rayprob.errors import StorageError
 from rayprob.predict.images import Image, find_images
-from rayprob.predict.predict import Asking, ask
+from rayprob.predict.job import Asking, ask
 from rayprob.predict.record import Outcome, Record, Rejected
 from rayprob.predict.table import Plan, write_table
 

@@ -9,7 +9,7 @@ from click.testing import Result
 from PIL import Image as Pillow
 from typer.testing import CliRunner
 
-from rayprob.cli import app
+from rayprob.cli.app import app
 from rayprob.errors import BundleError, ModelError, RayprobError, SpecError, StorageError
 
 QUERY = "P(fork | dining table, !person)"

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.labels import LabelSpace
-from rayprob.probability.distribution import BernoulliDistribution, LabelDistribution, MixtureDistribution
+from rayprob.probability.distributions.distribution import BernoulliDistribution, LabelDistribution, MixtureDistribution
 
 Floats = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import mpmath as mp
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.probability.distribution import BernoulliDistribution, LabelDistribution
+from rayprob.probability.distributions.distribution import BernoulliDistribution, LabelDistribution
 
 DIGITS = 60
 

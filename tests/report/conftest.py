@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from rayprob.calibrate.calibrate import calibrate
 from rayprob.calibrate.crossfit import CalibrateSpec
-from rayprob.report.report import report
+from rayprob.calibrate.fitting import calibrate
+from rayprob.report.run.write import report
 from tests.report.run_folders import build_dataset, write_run
 
 

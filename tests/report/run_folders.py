@@ -8,13 +8,13 @@ import numpy as np
 import simplejpeg
 import yaml
 
-from rayprob.bundle import Bundle
-from rayprob.data.build import build, in_process
-from rayprob.data.manifest import Dataset
-from rayprob.data.recipe import Recipe
+from rayprob.data.building.build import build, in_process
+from rayprob.data.building.recipe import Recipe
+from rayprob.data.manifest.dataset import Dataset
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.build import ModelSpec, build_classifier
-from rayprob.predictions import Predictions
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.predictions import Predictions
 
 # A label may be named anything: markup, quotes, what matplotlib reads as a formula, what the query language reserves.
 NAMES = ("cat", "<b>dog</b>", "a & b | c", 'the "owl"', "$x^2$", "never there")

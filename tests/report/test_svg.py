@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from rayprob.report.charts import heat_map, precision_recall
-from rayprob.report.curves import Line
+from rayprob.report.run.curves import Line
 from rayprob.report.svg import drawing, to_svg
-from rayprob.report.sweep_axes import Axis
-from rayprob.report.sweep_words import told
+from rayprob.report.sweep.axes import Axis
+from rayprob.report.sweep.words import told
 
 LONG = "a label with a long beginning, "
 ODD = ("$x_{1}$", "a\\b_c^2", "[/b] :cat:", "<b>&", "漢字", "\U000eabcd", "new\nline", "\x1b[31mred", "_hidden")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rayprob.console_submit import parse_env, read_job
+from rayprob.cli.show_submit import parse_env, read_job
 from rayprob.errors import RunError, SpecError
 from rayprob.submit.job import Job, default_id
 
@@ -63,7 +63,8 @@ def test_the_packed_folder_holds_the_package_and_the_files_and_works(tmp_path: P
     assert sorted(set(found) - set(of_package)) == ["base/base.yaml", "runs/mine.yaml"]
     assert not [name for name in of_package if "__pycache__" in name]
     assert shlex.split(job.entrypoint)[3:] == ["train", "runs/mine.yaml", "--set", "note=two words; rm"]
-    script = "import rayprob; from rayprob.spec import read_yaml; print(rayprob.__file__, read_yaml('runs/mine.yaml')['name'])"
+    script = "import rayprob; from rayprob.config import spec; print(rayprob.__file__, spec.read_yaml('runs/mine.yaml')"
+    script += "['name'])"
     ran = subprocess.run([sys.executable, "-c", script], cwd=packed, capture_output=True, text=True, check=True)
     assert ran.stdout.split() == [str(packed / "rayprob" / "__init__.py"), "mine"]
 

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from rayprob import console_submit
-from rayprob.cli import app
+from rayprob.cli import show_submit
+from rayprob.cli.app import app
 from rayprob.errors import RunError
 from rayprob.submit import on_ray
 from rayprob.submit.log import Log
@@ -157,9 +157,9 @@ def watched(monkeypatch: pytest.MonkeyPatch, answers: list[bool]) -> tuple[int, 
     readings = [["a\n", KeyboardInterrupt()], ["a\n", "b\n", KeyboardInterrupt()], ["a\nb\nsaved\n"]]
     jobs, client = jobs_of(monkeypatch, readings, ["RUNNING"] * 4)
     client.states = ["RUNNING", "RUNNING", "RUNNING", "STOPPED"]
-    monkeypatch.setattr(console_submit, "wants_to_stop", lambda job_id: answers.pop(0))
+    monkeypatch.setattr(show_submit, "wants_to_stop", lambda job_id: answers.pop(0))
     console = Console(record=True, width=200)
-    return console_submit.watch(console, jobs, "paper-1"), console.export_text(), client
+    return show_submit.watch(console, jobs, "paper-1"), console.export_text(), client
 
 
 def test_ctrl_c_leaves_the_job_alone_unless_a_person_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,12 +180,12 @@ def test_a_stop_is_asked_for_once_and_a_second_ctrl_c_leaves(monkeypatch: pytest
 def test_a_person_is_asked_before_a_stop(monkeypatch: pytest.MonkeyPatch, answer: str, is_stopped: bool) -> None:
     with CliRunner().isolation(input=answer):
         monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-        assert console_submit.wants_to_stop("paper-1") is is_stopped
+        assert show_submit.wants_to_stop("paper-1") is is_stopped
 
 
 def test_nobody_is_asked_without_a_terminal() -> None:
     with CliRunner().isolation(input="y\n"):
-        assert not console_submit.wants_to_stop("paper-1")
+        assert not show_submit.wants_to_stop("paper-1")
 
 
 def test_a_job_is_stopped_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:

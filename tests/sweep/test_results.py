@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from rayprob.console_sweep import SweepView, conclusions, show_sweep
+from rayprob.cli.show_sweep import SweepView, conclusions, show_sweep
+from rayprob.runs.spec import Run
 from rayprob.sweep.ledger import Ledger
 from rayprob.sweep.results import flat_row, noise, pareto, summarise, write_results
 from rayprob.sweep.search import Sweep
@@ -20,7 +21,6 @@ from rayprob.sweep.study import Study, Trial
 from rayprob.sweep.trials import Room
 from rayprob.sweep.work import train_here, train_trial
 from rayprob.train.placing import Workers
-from rayprob.train.run import Run
 from tests.sweep.conftest import MakeSweep
 
 

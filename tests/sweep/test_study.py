@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rayprob import storage
+from rayprob.files import storage
 from rayprob.sweep.ledger import FILE, Ledger, read_ledger
 from rayprob.sweep.search import Sweep
 from rayprob.sweep.study import DONE, WAIT, Study, Trial

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rayprob.spec import read_yaml
+from rayprob.config.spec import read_yaml
 from rayprob.sweep.ledger import Ledger
 from rayprob.sweep.search import Sweep
 from rayprob.sweep.study import Study, Trial

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rayprob.console_sweep import SweepView
+from rayprob.cli.show_sweep import SweepView
+from rayprob.runs import folder
+from rayprob.runs.spec import Run
 from rayprob.sweep import trials
 from rayprob.sweep.ledger import Ledger
 from rayprob.sweep.study import Study
 from rayprob.sweep.trials import Director, Room, work
-from rayprob.train import folder
 from rayprob.train.placing import Workers
-from rayprob.train.run import Run
 from tests.sweep.conftest import MakeSweep
 from tests.train.conftest import MakeRun
 

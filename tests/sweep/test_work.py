@@ -8,11 +8,11 @@ import torch
 
 from rayprob.errors import OutOfMemory
 from rayprob.loader.order import Place
+from rayprob.runs.history_rows import read_history
+from rayprob.runs.spec import Run
 from rayprob.sweep.work import costs, halved, train_here, train_trial
 from rayprob.train import step
-from rayprob.train.history_rows import read_history
 from rayprob.train.loop import Outcome, fit
-from rayprob.train.run import Run
 from tests.train.conftest import MakeRun
 
 OUTCOME = Outcome("finished", 12, 12, 12, 0.5)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from rayprob.data.build import build, in_process
-from rayprob.data.recipe import Recipe
-from rayprob.train.run import Run
+from rayprob.data.building.build import build, in_process
+from rayprob.data.building.recipe import Recipe
+from rayprob.runs.spec import Run
 
 NAMES = ("red", "green", "blue", "bright")
 

@@ -8,15 +8,15 @@ import torch
 from sklearn.metrics import f1_score
 from typer.testing import CliRunner
 
-from rayprob.bundle import Bundle
-from rayprob.calibrate.calibrate import calibrate
 from rayprob.calibrate.crossfit import CalibrateSpec
-from rayprob.cli import app
+from rayprob.calibrate.fitting import calibrate
+from rayprob.cli.app import app
 from rayprob.loader.order import Place
 from rayprob.metrics.ranking import mean_average_precision
-from rayprob.predictions import Predictions
-from rayprob.probability.mixture import LabelMixture
-from rayprob.probability.prior_file import LabelPriorFile
+from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.priors.file import LabelPriorFile
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.predictions import Predictions
 from rayprob.train.assess import assess
 from rayprob.train.loop import fit
 from tests.train.conftest import MakeRun

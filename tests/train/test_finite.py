@@ -13,15 +13,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rayprob.errors import NonFiniteLoss
-from rayprob.loader.loader import Batch
 from rayprob.loader.order import Place
+from rayprob.loader.streams import Batch
+from rayprob.runs.checkpoints import list_checkpoints
+from rayprob.runs.spec import Run
 from rayprob.train import step as stepping
-from rayprob.train.checkpoints import list_checkpoints
 from rayprob.train.job import Job, prepare
 from rayprob.train.loop import fit
 from rayprob.train.meter import Meter
 from rayprob.train.optimizer import clip_gradients
-from rayprob.train.run import Run
 from rayprob.train.step import take_step
 from tests.train.test_loop import assert_equal_states, spawn_ranks
 

@@ -15,17 +15,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rayprob.cli import app
+from rayprob.cli.app import app
 from rayprob.errors import NonFiniteLoss, RunError
 from rayprob.loader.order import Place
+from rayprob.runs.checkpoints import latest, list_checkpoints
+from rayprob.runs.history_rows import read_history
+from rayprob.runs.spec import Run
 from rayprob.train import child, here, ready
 from rayprob.train import launch as launching
-from rayprob.train.checkpoints import latest, list_checkpoints
-from rayprob.train.history_rows import read_history
 from rayprob.train.launch import launch
 from rayprob.train.loop import Outcome, fit
 from rayprob.train.placing import Workers
-from rayprob.train.run import Run
 from tests.train.test_launch import STEPS, assert_bit_identical, losses, small, wait_for_step
 
 MakeRun = Callable[..., Run]

@@ -13,11 +13,11 @@ import torch
 
 from rayprob.errors import NonFiniteLoss, RunError, SpecError
 from rayprob.loader.order import Place
-from rayprob.train.checkpoints import latest, list_checkpoints
-from rayprob.train.history_rows import read_history
+from rayprob.runs.checkpoints import latest, list_checkpoints
+from rayprob.runs.history_rows import read_history
+from rayprob.runs.spec import Run
 from rayprob.train.launch import launch
 from rayprob.train.loop import Outcome, fit
-from rayprob.train.run import Run
 
 MakeRun = Callable[..., Run]
 TWO = {"num_workers": 2, "use_gpu": False, "cpus_per_worker": 1}

@@ -16,19 +16,20 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from rayprob import patience
-from rayprob.bundle import Bundle
 from rayprob.errors import NonFiniteLoss
+from rayprob.files import patience
 from rayprob.loader.order import Place
-from rayprob.predictions import Predictions
-from rayprob.train import folder, loop
+from rayprob.runs import folder
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.checkpoints import latest, list_checkpoints
+from rayprob.runs.history_rows import read_history
+from rayprob.runs.predictions import Predictions
+from rayprob.runs.spec import Run
+from rayprob.train import loop
 from rayprob.train import step as stepping
 from rayprob.train.assess import assess
-from rayprob.train.checkpoints import latest, list_checkpoints
-from rayprob.train.history_rows import read_history
 from rayprob.train.job import label_mixture, prepare, prevalence
 from rayprob.train.loop import Outcome, fit
-from rayprob.train.run import Run
 from tests.loader.s3 import ask_once, serve
 from tests.ranks import run_ranks
 

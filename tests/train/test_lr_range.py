@@ -14,15 +14,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rayprob.cli import app
-from rayprob.console_lr import train_command
+from rayprob.cli.app import app
+from rayprob.cli.show_lr import train_command
 from rayprob.errors import RayprobError, RunError, SpecError
 from rayprob.loader.order import Place
+from rayprob.runs.history_rows import read_history
+from rayprob.runs.spec import Run
 from rayprob.train import loop, lr_range
-from rayprob.train.history_rows import read_history
 from rayprob.train.loop import fit
 from rayprob.train.lr_range import LrRange, Measured, Step, find_lr, read_range
-from rayprob.train.run import Run
 
 CPU = torch.device("cpu")
 MakeRun = Callable[..., Run]

@@ -9,13 +9,13 @@ import torch
 import torchvision
 from rich.console import Console
 
-from rayprob.console import RunView
+from rayprob.cli.show_run import RunView
 from rayprob.loader.order import Place
-from rayprob.train.checkpoints import save_checkpoint
+from rayprob.runs.checkpoints import save_checkpoint
+from rayprob.runs.spec import Run
 from rayprob.train.job import Job, prepare
 from rayprob.train.loop import start_facts
 from rayprob.train.notes import noted_warnings
-from rayprob.train.run import Run
 
 MakeRun = Callable[..., Run]
 

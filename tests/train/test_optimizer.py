@@ -8,8 +8,8 @@ import torch
 
 from rayprob.errors import SpecError
 from rayprob.models.build import ModelSpec, build_classifier
+from rayprob.runs.spec import OptimizerSpec, ScheduleSpec
 from rayprob.train.optimizer import build_optimizer, clip_gradients, lr_factor, set_lr
-from rayprob.train.run import OptimizerSpec, ScheduleSpec
 
 CPU = torch.device("cpu")
 

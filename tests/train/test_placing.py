@@ -8,8 +8,8 @@ import pytest
 from ray._private import utils as rays
 
 from rayprob.errors import RunError
+from rayprob.runs.spec import Run
 from rayprob.train.placing import Workers, count_cpus, place_workers
-from rayprob.train.run import Run
 
 MakeRun = Callable[..., Run]
 

@@ -10,22 +10,22 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rayprob.bundle import Bundle
-from rayprob.cli import app
-from rayprob.data.manifest import Dataset
+from rayprob.cli.app import app
+from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import DatasetError, RunError, SpecError
 from rayprob.loader.augment import build_transform
-from rayprob.loader.loader import EvalStream
 from rayprob.loader.order import Place
-from rayprob.predictions import Predictions
+from rayprob.loader.streams import EvalStream
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.folder import claim, open_run
+from rayprob.runs.history_rows import read_history
+from rayprob.runs.predictions import Predictions
+from rayprob.runs.rules import check
 from rayprob.train import features, fitting
 from rayprob.train.assess import assess, open_bundle
 from rayprob.train.features import Source, split_features
-from rayprob.train.folder import claim, open_run
-from rayprob.train.history_rows import read_history
 from rayprob.train.loop import fit
 from rayprob.train.refit import RefitSpec, refit, refit_run
-from rayprob.train.run_rules import check
 
 SHORT = {"epochs": 3, "global_batch": 16}
 MIXTURE = {"name": "mixture", "components": 4}

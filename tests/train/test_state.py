@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from rayprob import storage
 from rayprob.errors import RunError
+from rayprob.files import storage
 from rayprob.loader.order import Cursor
 from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.classifier import Classifier
-from rayprob.train.checkpoints import (
+from rayprob.runs.checkpoints import (
     Checkpoint,
     Progress,
     best_first,
@@ -25,8 +25,8 @@ from rayprob.train.checkpoints import (
     prune,
     save_checkpoint,
 )
+from rayprob.runs.spec import OptimizerSpec
 from rayprob.train.optimizer import build_optimizer
-from rayprob.train.run import OptimizerSpec
 from rayprob.train.state import Ema, TrainState
 
 

@@ -1,0 +1,239 @@
+"""`rayprob calibrate`: from a run's holdout predictions to a bundle with honest marginals, thresholds and guarantees.
+
+Everything is fitted on holdout; val is only reported. N samples, L labels.
+
+A guarantee supposes that holdout and later images are exchangeable. The run has chosen its checkpoint on holdout, so strictly
+they are not; the missed share on val, beside the one promised, shows what that costs.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from rayprob.calibrate.comparison import Comparison, compare
+from rayprob.calibrate.crossfit import AUTO, MIN_HOLDOUT, CalibrateSpec, CrossFit, cross_fit, keeps_order
+from rayprob.calibrate.find_priors import find_priors
+from rayprob.errors import CalibrationError, RunError, SpecError
+from rayprob.files import storage
+from rayprob.probability.calibration.calibrators import FITS, MIN_SAMPLES, OutputsCalibrator
+from rayprob.probability.calibration.mixture import MIXTURE_FITS
+from rayprob.probability.calibration.prior import PriorCalibrator
+from rayprob.probability.decisions.conformal import RiskControl
+from rayprob.probability.decisions.rules import Rules
+from rayprob.probability.decisions.thresholds import Thresholds
+from rayprob.registry import unknown
+from rayprob.runs.bundle import DESCRIPTION_FILE, Bundle
+from rayprob.runs.predictions import Predictions
+
+NO_STRENGTH = 0.05
+REPORT_FILE, REPORTED = "calibration.json", "val"
+ORIGIN = ("run_fingerprint", "step")
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What was fitted and what it is worth: on holdout cross-fitted, and on val where there are predictions of it."""
+
+    run: str
+    method: str
+    reason: str
+    nll_by_method: dict[str, float]  # cross-validated, nats an image
+    holdout: Comparison
+    reported: Comparison | None
+    thresholds: dict[str, Thresholds]
+    guarantees: dict[str, RiskControl]
+    notes: tuple[str, ...]
+    spec: CalibrateSpec
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        return {
+            **{name: getattr(self, name) for name in ("run", "method", "reason", "nll_by_method")},
+            "holdout": asdict(self.holdout),
+            "reported": asdict(self.reported) if self.reported else None,
+            "thresholds": {name: thresholds.to_dict() for name, thresholds in self.thresholds.items()},
+            "guarantees": {alpha: control.to_dict() for alpha, control in self.guarantees.items()},
+            "notes": list(self.notes),
+            "spec": self.spec.model_dump(mode="json"),
+        }
+
+
+def calibrate(folder: str, spec: CalibrateSpec) -> CalibrationReport:
+    """Fit on a run's holdout predictions, put the result into its bundle, and write `calibration.json` beside it.
+
+    A bundle that was calibrated before is calibrated anew, with equal numbers for equal predictions. Raises as `fit_run`.
+    """
+    bundle, report = fit_run(folder, spec)
+    bundle.save(storage.join(folder, "bundle"))
+    storage.write_text(storage.join(folder, REPORT_FILE), json.dumps(report.to_dict(), indent=1))
+    return report
+
+
+def fit_run(folder: str, spec: CalibrateSpec) -> tuple[Bundle, CalibrationReport]:
+    """Return a run's bundle with all that was fitted on its holdout predictions, and what that is worth; write nothing.
+
+    Raises RunError for a folder without a bundle or predictions of it, CalibrationError for samples that cannot carry the fit,
+    SpecError for an unknown method.
+    """
+    check_method(spec)
+    bundle = open_bundle(folder)
+    holdout = open_holdout(folder, bundle)
+    fit = cross_fit(holdout, spec, find_priors(bundle, spec.prior))
+    bundle = calibrated(bundle, fit, holdout)
+    return bundle, report_on(folder, bundle, fit, holdout, spec)
+
+
+def check_method(spec: CalibrateSpec) -> None:
+    """Raise SpecError for a method that no family has."""
+    methods = (AUTO, *FITS)
+    if spec.method not in methods:
+        raise SpecError(unknown(spec.method, methods, "calibration method"))
+
+
+def open_bundle(folder: str) -> Bundle:
+    """Return a run's bundle. Raises RunError where there is none."""
+    if storage.exists(storage.join(folder, DESCRIPTION_FILE)):
+        raise RunError(f"{folder} is a bundle; give the run's folder, in which its predictions lie as well")
+    if not storage.exists(storage.join(folder, "bundle", DESCRIPTION_FILE)):
+        raise RunError(f"{folder} has no bundle to calibrate; give the folder of a run that `rayprob train` has finished")
+    return Bundle.load(storage.join(folder, "bundle"))
+
+
+def open_holdout(folder: str, bundle: Bundle) -> Predictions:
+    """Return the holdout predictions of this bundle. Raises RunError for none, CalibrationError for too few."""
+    split = holdout_split(bundle)
+    path = storage.join(folder, "predictions", f"{split}.parquet")
+    renew = f"`rayprob evaluate {folder} --split {split}` writes them"
+    if not storage.exists(path):
+        raise RunError(f"{path} is missing, and calibration is fitted on the predictions of {split}; {renew}")
+    holdout = Predictions.read(path)
+    stale = staleness(holdout, bundle)
+    if stale:
+        raise RunError(f"{path} is not of this bundle ({stale}); {renew}")
+    num_stated = int(holdout.known_NL.any(axis=1).sum())
+    if num_stated < MIN_HOLDOUT:
+        raise CalibrationError(
+            f"{path} has {num_stated} sample(s) with a known label, calibration needs {MIN_HOLDOUT} at least and hundreds to "
+            "be worth it; make a larger holdout: holdout.fraction in the recipe"
+        )
+    return replace(holdout, facts={"split": split, **holdout.facts})
+
+
+def holdout_split(bundle: Bundle) -> str:
+    """Return the split on which the bundle's run was allowed to choose."""
+    try:
+        return str(bundle.facts["run"]["evaluation"]["split"])
+    except (KeyError, TypeError):
+        raise RunError(
+            "the bundle does not say on which split its run chose; calibrate one that `rayprob train` wrote"
+        ) from None
+
+
+def staleness(predictions: Predictions, bundle: Bundle) -> str:
+    """Return how the origin of predictions differs from the bundle's, "" where it does not."""
+    bundle.label_space.require_same(predictions.label_space, "the bundle", "its predictions")
+    keys = [key for key in ORIGIN if predictions.facts.get(key) != bundle.facts.get(key)]
+    return ", ".join(f"{key} {predictions.facts.get(key)}, the bundle's {bundle.facts.get(key)}" for key in keys)
+
+
+def calibrated(bundle: Bundle, fit: CrossFit, holdout: Predictions) -> Bundle:
+    """Return the bundle with all that was fitted, and where it came from."""
+    origin: dict[str, Any] = {
+        "method": fit.choice.calibrator.name,
+        "split": holdout.facts["split"],
+        "num_samples": len(holdout),
+    }
+    if isinstance(fit.choice.calibrator, PriorCalibrator):
+        origin["prior"] = {"name": fit.choice.calibrator.prior_name, "strength": fit.choice.calibrator.strength}
+    return replace(
+        bundle,
+        calibrator=fit.choice.calibrator,
+        thresholds=fit.fitted.rules.thresholds,
+        guarantees=fit.fitted.rules.guarantees,
+        facts={**bundle.facts, "calibration": origin},
+    )
+
+
+def report_on(folder: str, bundle: Bundle, fit: CrossFit, holdout: Predictions, spec: CalibrateSpec) -> CalibrationReport:
+    """Return what the calibrated bundle is worth on holdout, cross-fitted, and on val."""
+    reported, stale = compare_reported(folder, bundle)
+    only_in_folds = {rule: why for rule, why in fit.left_out.items() if rule not in fit.fitted.impossible}
+    unjudged = (f"{rule} has no cross-fitted numbers, for on a part of holdout {why}" for rule, why in only_in_folds.items())
+    return CalibrationReport(
+        run=str(bundle.facts["run"].get("name", "unnamed")),
+        method=fit.choice.calibrator.name,
+        reason=fit.choice.reason if spec.method == AUTO else f"{fit.choice.calibrator.name}: named, not chosen",
+        nll_by_method=fit.choice.nll_by_name,
+        holdout=compare(holdout, fit.distribution, fit.sets),
+        reported=reported,
+        thresholds=dict(fit.fitted.rules.thresholds),
+        guarantees=dict(fit.fitted.rules.guarantees),
+        notes=(*notes_on(fit, holdout, spec), *unjudged, *stale),
+        spec=spec,
+    )
+
+
+def compare_reported(folder: str, bundle: Bundle) -> tuple[Comparison | None, list[str]]:
+    """Return what the bundle is worth on val where there are predictions of it, and a note where there are none."""
+    predictions, notes = open_reported(folder, bundle, then="calibrate")
+    if predictions is None:
+        return None, notes
+    distribution = bundle.distribution(predictions.outputs)
+    marginals_NL = distribution.marginals()
+    rules = Rules(bundle.thresholds, bundle.guarantees)
+    return compare(predictions, distribution, {rule: rules.decide(marginals_NL, rule) for rule in ("0.5", *rules.fitted)}), []
+
+
+def open_reported(folder: str, bundle: Bundle, *, then: str) -> tuple[Predictions | None, list[str]]:
+    """Return the predictions of val, or why there are none to report on; `then` is what to do again once there are."""
+    path = storage.join(folder, "predictions", f"{REPORTED}.parquet")
+    renew = f"`rayprob evaluate {folder} --split {REPORTED}` writes them, then {then} again"
+    if not storage.exists(path):
+        return None, [f"no predictions of {REPORTED} to report on: {renew}"]
+    predictions = Predictions.read(path)
+    if stale := staleness(predictions, bundle):
+        return None, [f"the predictions of {REPORTED} are not of this bundle ({stale}): {renew}"]
+    return predictions, []
+
+
+def notes_on(fit: CrossFit, holdout: Predictions, spec: CalibrateSpec) -> list[str]:
+    """Return what a person should know of the fit, with labels by name."""
+    num_stated = int(holdout.known_NL.any(axis=1).sum())
+    methods = FITS if holdout.family == "bernoulli" else MIXTURE_FITS
+    untried = [f"{name} ({MIN_SAMPLES[name]:,})" for name in methods if num_stated < MIN_SAMPLES[name]]
+    notes = [f"{num_stated:,} samples are too few to try {', '.join(untried)}"] if untried and spec.method == AUTO else []
+    notes += _prior_notes(fit.choice.calibrator)
+    if fit.fitted.rules.guarantees and not keeps_order(holdout, fit.choice.calibrator):
+        notes.append("guarantees stand on cross-fitted marginals: within alpha to the precision of the calibrator's own fit")
+    if fit.fitted.rules.guarantees:
+        notes += _coverage_notes(holdout, spec)
+    notes += [f"{rule} is not possible: {why}" for rule, why in fit.fitted.impossible.items()]
+    for rule, thresholds in fit.fitted.rules.thresholds.items():
+        notes += [f"{rule}: {note}" for note in thresholds.notes]
+    return [re.sub(r"label column (\d+)", lambda found: holdout.label_space.names[int(found[1])], note) for note in notes]
+
+
+def _coverage_notes(holdout: Predictions, spec: CalibrateSpec) -> list[str]:
+    """Return which labels guarantees cover, where some are unknown."""
+    if holdout.known_NL.all():
+        return []
+    share = f"{1 - float(holdout.known_NL.mean()):.1%} of the labels of {holdout.facts['split']} are unknown"
+    if spec.known_rate is None:
+        return [
+            f"{share}: guarantees cover the labels stated present, not those unknown; where labels are missing at random, "
+            "pass --known-rate R (the share of present labels that is stated) to cover all labels"
+        ]
+    return [
+        f"{share}: guarantees cover all labels, provided that each label present is stated with probability "
+        f"{spec.known_rate:g}, whatever the label and image; `missed` is measured on stated labels only"
+    ]
+
+
+def _prior_notes(calibrator: OutputsCalibrator) -> list[str]:
+    if not isinstance(calibrator, PriorCalibrator):
+        return []
+    strength = f"the label prior {calibrator.prior_name} has strength {calibrator.strength:.2f}"
+    if calibrator.strength < NO_STRENGTH:
+        return [f"{strength}: holdout asks for none of it, and it changes next to nothing"]
+    return [f"{strength} (0: the classifier alone, 1: the whole prior)"]

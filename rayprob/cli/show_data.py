@@ -1,0 +1,170 @@
+"""What `scenes`, `shard`, `verify` and `inspect` show a person."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import DownloadColumn as BytesColumn
+from rich.progress import MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rayprob.cli.progress import bar, progress
+from rayprob.cli.table import Bar, Table, show_table
+from rayprob.cli.terminal import show_line
+from rayprob.data.building import build
+from rayprob.data.inspect import Inspection, LabelFacts, SplitFacts
+from rayprob.data.manifest.shard_list import Shards
+from rayprob.scenes.generate import ScenesSummary
+
+BAR_COLUMNS = 20
+
+
+@contextmanager
+def scenes_progress(console: Console, num_images: int) -> Iterator[Callable[[int], None]]:
+    """Yield a callback (images done since the last call) that moves a bar."""
+    columns = ("drawing", bar(), MofNCompleteColumn(), "images", TimeElapsedColumn(), TimeRemainingColumn())
+    with progress(console, *columns) as shown:
+        task = shown.add_task("drawing", total=num_images)
+        yield lambda done: shown.advance(task, done)
+
+
+def show_scenes(console: Console, folder: str, summary: ScenesSummary) -> None:
+    """Print what a folder of drawn scenes holds and what to do next."""
+    show_line(console, f"{'scenes:' if summary.drawn_images else 'already drawn:'} {folder}")
+    show_line(
+        console,
+        f"  {summary.images:,} images, {summary.objects:,} objects, {summary.labels_per_image:.2f} labels an image, "
+        f"{summary.empty_images:,} images without any",
+    )
+    if summary.drawn_images:
+        speed = summary.drawn_images / max(summary.elapsed_s, 1e-9)
+        show_line(console, f"  drew {summary.drawn_images:,} images in {summary.elapsed_s:.1f} s: {speed:,.0f} images/s")
+    show_line(console, f"next: rayprob shard shards/scenes.yaml    (its paths must lead to {folder})")
+
+
+@contextmanager
+def shard_progress(console: Console) -> Iterator[Callable[[build.Progress], None]]:
+    """Yield the callback of a build that moves a bar of images and counts shards and rejects beside it."""
+    columns = (
+        "sharding",
+        bar(),
+        MofNCompleteColumn(),
+        "images, {task.description}",
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with progress(console, *columns) as shown:
+        task = shown.add_task("reading the annotations", total=None)
+
+        def show(at: build.Progress) -> None:
+            rejected = f", {at.rejected:,} rejected" if at.rejected else ""
+            words = f"{at.shards:,} of {at.num_shards:,} shards{rejected}"
+            shown.update(task, completed=at.images, total=at.num_images, description=words)
+
+        yield show
+
+
+@contextmanager
+def bytes_progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback (bytes done, their number) that moves a bar."""
+    with progress(console, "{task.description}", bar(), BytesColumn(), TimeRemainingColumn()) as shown:
+        task = shown.add_task(what, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+def show_summary(console: Console, summary: build.Summary) -> None:
+    """Print what a build made, where it lies, and what to do next."""
+    facts = summary.facts
+    samples, shards = sum(facts["splits"].values()), Shards.read(summary.root, facts)
+    size_bytes = int(shards.size_bytes_S.sum())
+    splits = ", ".join(f"{split} {count:,}" for split, count in facts["splits"].items())
+    show_line(
+        console, f"{'already built: ' if summary.already_built else ''}{summary.root} (fingerprint {facts['fingerprint']})"
+    )
+    show_line(console, f"  {samples:,} images ({splits}) in {len(shards):,} shards, {_bytes(size_bytes)}")
+    if not summary.already_built:
+        speed = summary.images_written / max(summary.writing_s, 1e-9)
+        gone_on = f"; {summary.shards_continued:,} shards were done before" if summary.shards_continued else ""
+        written = f"  wrote {summary.images_written:,} images in {summary.writing_s:.1f} s, {speed:,.0f} images/s"
+        show_line(console, f"{written} ({summary.elapsed_s:.1f} s with reading annotations and starting Ray){gone_on}")
+    if num_rejected := facts.get("rejected", 0):
+        show_line(console, f"  rejected {num_rejected:,} images, listed in {summary.root.rstrip('/')}/rejected.jsonl")
+    if num_corrected := facts.get("sizes_corrected", 0):
+        show_line(console, f"  {num_corrected:,} images have another size than declared; the manifest holds the real one")
+    _show_rotated(console, facts.get("exif_rotated"))
+    show_line(console, f"next: rayprob inspect {summary.root}    rayprob verify {summary.root}    rayprob train RUN.yaml")
+
+
+def _show_rotated(console: Console, num_rotated: int | None) -> None:
+    """Say that EXIF is not followed, where that matters; datasets built by 0.1 do not say for how many images it does."""
+    if num_rotated:
+        show_line(console, f"  {num_rotated:,} images are rotated by EXIF; training reads them as stored")
+
+
+def show_inspection(console: Console, found: Inspection) -> None:
+    """Print counts, prevalence per label, label-set sizes, frequent label sets and strong pairs."""
+    show_line(console, f"{found.root} (fingerprint {found.fingerprint}), {len(found.labels):,} labels")
+    _show_rotated(console, found.exif_rotated)
+    show_table(console, _splits_table(found.splits))
+    show_table(console, _labels_table(found.labels, [split.split for split in found.splits]))
+    show_table(console, _set_sizes_table(found))
+    show_table(console, _sets_table(found))
+    show_table(console, _pairs_table(found))
+
+
+def _splits_table(splits: list[SplitFacts]) -> Table:
+    table = Table("splits", caption="short side: least..median..greatest; unknown: labels not stated")
+    table.name()
+    table.number("images", "shards", "size", "labels/image", "unknown", "short side px")
+    for split in splits:
+        per_image = f"{split.labels / max(split.samples, 1):.2f}"
+        side_px = f"{split.short_side_px[0]}..{split.short_side_px[2]}..{split.short_side_px[-1]}"
+        counts = (f"{split.samples:,}", f"{split.shards:,}", _bytes(split.size_bytes), per_image, f"{split.unknown_labels:,}")
+        table.row(split.split, *counts, side_px)
+    return table
+
+
+def _labels_table(labels: list[LabelFacts], splits: list[str]) -> Table:
+    table = Table("labels, most frequent first")
+    table.name("label")
+    table.number(*splits, f"in {splits[0]}")
+    table.bars(BAR_COLUMNS)
+    ranked = sorted(labels, key=lambda label: -sum(label.samples.values()))
+    greatest = max((label.prevalence[splits[0]] for label in labels), default=0.0) or 1.0
+    for label in ranked:
+        prevalence = label.prevalence[splits[0]]
+        counts = (f"{label.samples[split]:,}" for split in splits)
+        table.row(label.label, *counts, f"{prevalence:.2%}", Bar(prevalence / greatest))
+    return table
+
+
+def _set_sizes_table(found: Inspection) -> Table:
+    table = Table("labels in an image")
+    table.number("labels", "images")
+    table.bars(BAR_COLUMNS)
+    greatest = max(found.set_sizes.values(), default=1)
+    for size, samples in found.set_sizes.items():
+        table.row(str(size), f"{samples:,}", Bar(samples / greatest))
+    return table
+
+
+def _sets_table(found: Inspection) -> Table:
+    table = Table(f"most frequent of {found.distinct_sets:,} label sets")
+    table.number("images")
+    table.prose("label set")
+    for names, samples in found.top_sets:
+        table.row(f"{samples:,}", ", ".join(names) or "(none)")
+    return table
+
+
+def _pairs_table(found: Inspection) -> Table:
+    table = Table("strongest co-occurrences")
+    table.number("images", "lift")
+    table.name("labels")
+    table.name()
+    for pair in found.pairs:
+        table.row(f"{pair.samples:,}", f"{pair.lift:.1f}", pair.first, f"+ {pair.second}")
+    return table
+
+
+def _bytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"

@@ -1,0 +1,174 @@
+"""What the verbs show a person: the live line of a run, and the table beside the paper's."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, TaskID, TimeElapsedColumn, TimeRemainingColumn
+
+from rayprob.cli.progress import bar, progress
+from rayprob.cli.table import Table, show_table
+from rayprob.cli.terminal import show_line
+from rayprob.train.assess import PAPER, Assessment
+
+
+class RunView:
+    """Shows a run from the events of `launch`: one line of facts, one live line, one line per evaluation."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = progress(
+            console,
+            "{task.fields[unit]} {task.completed}/{task.total}",
+            bar(24),
+            "{task.description}",
+            TimeElapsedColumn(),
+            "left",
+            TimeRemainingColumn(elapsed_when_finished=False),
+        )
+        self._task: TaskID | None = None
+        self._features_task: TaskID | None = None
+        self._launched_at_s = time.monotonic()
+        self._steps_per_epoch = 1
+
+    def __enter__(self) -> "RunView":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Show one event; kinds without a line of their own are passed over."""
+        show = {
+            "launch": self._launch,
+            "features": self._features,
+            "start": self._start,
+            "step": self._step,
+            "evaluation": self._evaluation,
+            "stopping": self._stopping,
+            "notice": self._notice,
+            "waiting": self._waiting,
+            "restart": self._restart,
+            "finished": self._finished,
+        }.get(event["kind"])
+        if show:
+            show(event)
+
+    def _launch(self, event: dict[str, Any]) -> None:
+        self._launched_at_s = time.monotonic()
+        device = "GPU" if event["use_gpu"] else f"{event['cpus_per_worker']} CPU(s)"
+        word = f"resuming from step {event['step']}" if event["step"] else "starting"
+        least = f"{event['least']} to " if event.get("least") else ""
+        self._line(f"{word} with {least}{event['num_workers']} worker(s), {device} each; everything lies in {event['folder']}")
+        self._line("Ctrl-C saves and stops; the same command continues the run", style="dim")
+
+    def _features(self, event: dict[str, Any]) -> None:
+        """Show features being computed; the bar of a split goes when it is full."""
+        if self._features_task is None:
+            self._features_task = self._progress.add_task("", total=event["total"], unit=f"features of {event['split']}")
+        self._progress.update(self._features_task, completed=event["done"])
+        if event["done"] == event["total"]:
+            self._progress.remove_task(self._features_task)
+            self._features_task = None
+
+    def _start(self, event: dict[str, Any]) -> None:
+        waited_s = time.monotonic() - self._launched_at_s
+        self._steps_per_epoch = event["steps_per_epoch"]
+        self._line(
+            f"{event['train_samples']:,} training samples, {event['trainable_parameters'] / 1e6:.1f} M trainable parameters, "
+            f"{event['total_steps']:,} steps on {event['world_size']} x {event['device']} (ready after {waited_s:.0f} s)"
+        )
+        for note in event.get("notes", ()):
+            self._line(note)
+        if self._task is None:
+            self._task = self._progress.add_task("", total=event["total_steps"], completed=event["step"], unit="step")
+
+    def _step(self, event: dict[str, Any]) -> None:
+        if self._task is not None:
+            facts = f"loss {event['loss']:.4f}  {event['images_per_s']:.0f} images/s  waiting {event['data_wait']:.0%}"
+            self._progress.update(self._task, completed=event["step"], description=facts)
+
+    def _evaluation(self, event: dict[str, Any]) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, completed=event["step"])
+        best = "  best so far" if event["is_best"] else ""
+        in_use = f"  {event['components_in_use']:.1f} components in use" if "components_in_use" in event else ""
+        self._line(
+            f"step {event['step']:>6} (epoch {event['step'] / self._steps_per_epoch:.1f})  holdout mAP {event['mAP']:.4f}  "
+            f"OF1 {event['OF1']:.3f} at 0.5, {event['best_OF1']:.3f} at {event['best_threshold']:.2f}  "
+            f"NLL {event['nll_nats']:.2f} nats{in_use}{best}"
+        )
+
+    def _waiting(self, event: dict[str, Any]) -> None:
+        self._line(waiting_line(event))
+
+    def _notice(self, event: dict[str, Any]) -> None:
+        self._line(notice_line(event))
+
+    def _restart(self, event: dict[str, Any]) -> None:
+        limit = f" of {event['of']}" if event["of"] >= 0 else ""
+        self._line(f"{event['reason']}; starting again from the last checkpoint (restart {event['number']}{limit})")
+
+    def _stopping(self, event: dict[str, Any]) -> None:
+        self._line("saving at the next step, then stopping; Ctrl-C again abandons the steps since the last checkpoint")
+
+    def _finished(self, event: dict[str, Any]) -> None:
+        self._line(f"this run is already finished (step {event['step']}); --fresh starts over")
+
+    def _line(self, text: str, style: str = "") -> None:
+        show_line(self._progress.console, text, style)
+
+
+def waiting_line(event: dict[str, Any]) -> str:
+    """Return what a run waits for that has taken no step yet."""
+    if "log" in event:
+        return f"still waiting for the worker's first step; its log is {event['log']}; Ctrl-C stops"
+    each = f"{event['cpus_per_worker']} CPU(s){' and 1 GPU' if event['use_gpu'] else ''}"
+    has = event["resources"]
+    return (
+        f"still waiting for {event['least'] or event['num_workers']} worker(s) with {each} each; the cluster has now "
+        f"{has.get('CPU', 0):.0f} CPU(s) and {has.get('GPU', 0):.0f} GPU(s). `ray status` says whether nodes are coming; "
+        "Ctrl-C stops"
+    )
+
+
+def notice_line(event: dict[str, Any]) -> str:
+    """Return that nodes of a run will be taken away, and when."""
+    left = f" in {event['seconds_left']:.0f} s" if event["seconds_left"] is not None else ""
+    nodes = ", ".join(node[:8] for node in event["nodes"])
+    return f"step {event['step']:>6}  node {nodes} will be taken away{left}: saving now; training continues until then"
+
+
+@contextmanager
+def sample_progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback (samples done, their number) that moves a progress bar."""
+    with progress(console, "{task.description}", bar(), MofNCompleteColumn(), TimeRemainingColumn()) as shown:
+        task = shown.add_task(what, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+def show_assessment(console: Console, assessment: Assessment) -> None:
+    """Print the seven numbers beside the paper's, mAP by size, and the best and worst labels."""
+    title = f"{assessment.run} on {assessment.split}: {assessment.num_samples:,} images"
+    table = Table(title, title_style="italic", box=box.HEAVY_HEAD)
+    table.word()
+    columns = {"at 0.5": assessment.at_half, f"at {assessment.threshold:.3f}": assessment.at_threshold}
+    if assessment.with_prior:
+        columns["prior, at 0.5"] = assessment.with_prior
+    if assessment.tuned:
+        columns["tuned (per label)"] = assessment.tuned
+    columns |= {"top 3": assessment.top_3, "the paper, at 0.5": PAPER}
+    table.number(*columns)
+    for name in ("mAP", "OP", "OR", "OF1", "CP", "CR", "CF1"):
+        table.row(name, *(f"{getattr(column, name):.4f}" for column in columns.values()))
+    show_table(console, table)
+    show_line(console, "thresholds were chosen on holdout; the paper's row is COCO-2014 val, ResNet-101 at 448 px", "dim")
+    sizes = "   ".join(f"{size} {'none' if v is None else format(v, '.3f')}" for size, v in assessment.map_by_size.items())
+    show_line(console, f"mAP by size of the largest object: {sizes}")
+    ranked = sorted(assessment.ap.items(), key=lambda item: -item[1])
+    for word, part in (("best", ranked[:10]), ("worst", ranked[-10:][::-1])):
+        show_line(console, f"{word} labels: " + ", ".join(f"{label} {ap:.3f}" for label, ap in part))

@@ -1,0 +1,90 @@
+"""What a threshold search shows a person."""
+
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from rayprob.calibrate.search import REPORT_FILE, TABLE_FILE
+from rayprob.calibrate.search_report import Ranked, SearchReport
+from rayprob.cli.show_calibration import plain_table
+from rayprob.cli.table import Table, show_table
+from rayprob.cli.terminal import show_line
+
+LEGEND = (
+    "holdout: cross-validated, calibrator and thresholds fitted on the other folds, the parameter chosen on them too; best: "
+    "the candidate's own cross-validated value, which flatters as the highest of many. val decided nothing; gains on it with "
+    "their 95 % interval over images. raw, identity: marginals as the network says them, which label sets do not mind and "
+    "probabilities may."
+)
+SHORT = {"temperature": "temp.", "shared_platt": "shared", "identity": "raw"}
+
+
+def show_threshold_search(console: Console, report: SearchReport) -> None:
+    """Print how fast it went, the policies side by side, the winners with their gains on val, and how to use them."""
+    for line in _speed(report):
+        show_line(console, line)
+    show_table(console, _policies_table(report))
+    show_table(console, _winners_table(report))
+    if report.num_reported is not None:
+        show_table(console, _gains_table(report))
+    show_line(console, LEGEND, "dim")
+    for note in report.notes:
+        show_line(console, f"note: {note}")
+    folder = report.folder.rstrip("/")
+    show_line(console, f"written: {folder}/{TABLE_FILE}    {folder}/{REPORT_FILE}")
+    for winner in report.winners:
+        if winner.command:
+            show_line(console, f"for {winner.objective}: {winner.command}    then --rule {winner.rule}")
+
+
+def _speed(report: SearchReport) -> Iterator[str]:
+    yield (
+        f"{report.run}: {report.num_candidates:,} candidates on {report.num_samples:,} images of holdout and "
+        f"{report.num_labels} labels in {report.elapsed_s:.1f} s: {report.candidates_per_s:,.0f} a second"
+    )
+    yield (
+        f"{report.num_cuts:,} of them are cuts of one threshold, judged by one sort; {report.num_fitted:,} are fitted in each "
+        f"fold: {report.fitted_per_s:,.0f} a second, the calibrators' own fits included"
+    )
+
+
+def _policies_table(report: SearchReport) -> Table:
+    aims = [winner.objective for winner in report.winners]
+    table = plain_table("policies on holdout, with the calibrator that suits each best", aims)
+    for reference in dict.fromkeys(one.name for one in report.references):
+        found = {one.objective: one.holdout for one in report.references if one.name == reference}
+        table.row(f"{reference}, raw", *(f"{found[aim]:.4f}" for aim in aims), style="dim")
+    for policy in dict.fromkeys(family.policy for family in report.families):
+        table.row(policy, *(_best_of(report, policy, aim) for aim in aims))
+    return table
+
+
+def _best_of(report: SearchReport, policy: str, aim: str) -> str:
+    best: Ranked = max((f for f in report.families if f.policy == policy), key=lambda family: family.nested[aim])
+    return f"{best.nested[aim]:.4f} {SHORT.get(best.calibrator, best.calibrator)}"
+
+
+def _winners_table(report: SearchReport) -> Table:
+    table = plain_table("winners", [])
+    table.name("calibrator")
+    table.name("policy")
+    table.number("parameter", "holdout", "best", "val")
+    for winner in report.winners:
+        parameter = "-" if winner.parameter is None else f"{winner.parameter:.4g}"
+        on_val = "-" if winner.val is None else f"{winner.val[winner.objective]:.4f}"
+        numbers = (f"{winner.nested:.4f}", f"{winner.cross_validated:.4f}", on_val)
+        table.row(winner.objective, winner.calibrator, winner.policy, parameter, *numbers)
+    return table
+
+
+def _gains_table(report: SearchReport) -> Table:
+    table = plain_table(f"gains on val ({report.num_reported:,} images)", ["winner"])
+    table.name("over")
+    table.number("there", "gain", "95 % interval")
+    for winner in report.winners:
+        assert winner.val is not None
+        for gain in winner.gains:
+            value = winner.val[gain.metric]
+            numbers = (f"{value - gain.value:.4f}", f"{gain.value:+.4f}", f"{gain.low:+.4f} to {gain.high:+.4f}")
+            table.row(f"for {winner.objective}: {gain.metric}", f"{value:.4f}", gain.over, *numbers)
+    return table

@@ -1,0 +1,111 @@
+"""What `rayprob submit` does before a person's eyes: read the file, send it, follow the log, and ask before stopping."""
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from rayprob.calibrate.search_spec import ThresholdSearch
+from rayprob.cli.terminal import show_line
+from rayprob.config.spec import override, read_yaml
+from rayprob.errors import SpecError
+from rayprob.runs.spec import Run
+from rayprob.submit.job import Job, check_run, default_id, require_absolute
+from rayprob.submit.log import Log
+from rayprob.submit.on_ray import DEFAULT_ADDRESS, End, Jobs
+from rayprob.sweep.search import Sweep
+from rayprob.text import printable
+
+INTERRUPTED = 130
+EXIT_CODES = {"SUCCEEDED": 0, "STOPPED": INTERRUPTED}
+
+
+def read_job(file: str, overrides: Sequence[str]) -> tuple[str, Job]:
+    """Return the name and the job of a run, sweep or search file, checked as the cluster will. Raises SpecError, RunError."""
+    value = override(read_yaml(file), overrides)
+    if "thresholds" in value:
+        run = ThresholdSearch.read(file, overrides).thresholds.run
+        require_absolute("thresholds.run", run, "/mnt/shared/runs/paper")
+        return "thresholds", Job.of("tune", file, overrides)
+    if "search" in value:
+        sweep = Sweep.read(file, overrides)
+        check_run(sweep.run.model_copy(update={"folder": sweep.folder}))
+        return sweep.run.name, Job.of("tune", file, overrides)
+    run_spec = Run.read(file, overrides)
+    check_run(run_spec)
+    return run_spec.name, Job.of("train", file, overrides)
+
+
+def parse_env(assignments: Sequence[str]) -> dict[str, str]:
+    """Return environment variables from NAME=VALUE texts. Raises SpecError."""
+    split = [text.partition("=") for text in assignments]
+    wrong = [text for text, (name, equals, _) in zip(assignments, split, strict=True) if not (name and equals)]
+    if wrong:
+        raise SpecError(f"--env takes NAME=VALUE, such as NCCL_SOCKET_IFNAME=eth0; found {wrong[0]!r}")
+    return {name: value for name, _, value in split}
+
+
+def submit(console: Console, jobs: Jobs, job: Job, job_id: str, env: Mapping[str, str]) -> None:
+    """Send a job and say what was sent and how to come back to it."""
+    with tempfile.TemporaryDirectory(prefix="rayprob-submit-") as folder:
+        job.pack(Path(folder))
+        jobs.submit(job.entrypoint, folder, job_id, env)
+    show_line(console, f"submitted {job_id} to {jobs.address}: {job.entrypoint}")
+    show_line(console, ways_back(jobs, job_id))
+
+
+def job_id_of(name: str, given: str | None) -> str:
+    """Return the id that was given, or one made of the run's name and the time."""
+    return given or default_id(name, datetime.now())
+
+
+def watch(console: Console, jobs: Jobs, job_id: str) -> int:
+    """Print a job's log until it ends, and return the exit code. Ctrl-C leaves the job alone unless a person says otherwise."""
+    log, is_stopping = Log(_print_raw), False
+    while True:
+        try:
+            return _ended(console, job_id, jobs.follow(job_id, log, lambda text: show_line(console, text)))
+        except KeyboardInterrupt:
+            if is_stopping or not wants_to_stop(job_id):
+                show_line(console, f"{job_id} goes on without this terminal. {ways_back(jobs, job_id)}")
+                return INTERRUPTED
+        is_stopping = jobs.stop(job_id)
+        show_line(console, f"asked {job_id} to stop; it saves first. Ctrl-C leaves it to that")
+
+
+def wants_to_stop(job_id: str) -> bool:
+    """Ask whether to stop the job; without a terminal, no."""
+    if not sys.stdin.isatty():
+        return False
+    try:
+        return typer.confirm(f"\nstop {printable(job_id)}? Otherwise it goes on", default=False, err=True)
+    except (typer.Abort, KeyboardInterrupt):
+        return False
+
+
+def ways_back(jobs: Jobs, job_id: str) -> str:
+    """Return the commands that follow the job again, and that stop it."""
+    address = "" if jobs.address == DEFAULT_ADDRESS else f" --address {jobs.address}"
+    return f"follow: rayprob submit --attach {job_id}{address}    stop: rayprob submit --stop {job_id}{address}"
+
+
+def stop(console: Console, jobs: Jobs, job_id: str) -> None:
+    """Ask a job to stop, and say so."""
+    said = "asked to stop; it saves first" if jobs.stop(job_id) else "is not running; nothing to stop"
+    show_line(console, f"{job_id} {said}")
+
+
+def _ended(console: Console, job_id: str, end: End) -> int:
+    # Ray's message repeats the end of the log, which was shown.
+    said = "" if end.status == "SUCCEEDED" else f": {end.message.partition(', last available logs')[0].strip()}"
+    show_line(console, f"{job_id} {end.status.lower()}{said}")
+    return EXIT_CODES.get(end.status, 1)
+
+
+def _print_raw(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,157 @@
+"""YAML -> frozen pydantic models: strict keys and values, dotted overrides, write back, fingerprint."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from rayprob.config import strict_yaml
+from rayprob.config.faults import as_yaml, faults_of
+from rayprob.config.field_values import fitted
+from rayprob.errors import SpecError
+
+NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
+
+
+class Spec(BaseModel):
+    """A frozen description: unknown keys are errors that name the nearest known key, and numbers are finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_its_type_reads_it(cls, value: Any, info: ValidationInfo) -> Any:
+        return fitted(value, cls.model_fields[str(info.field_name)].annotation)
+
+    @classmethod
+    def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a YAML file and apply overrides such as `optimizer.lr=0.1`. Raises SpecError naming file and key."""
+        return cls.parse(override(read_yaml(path), overrides), where=str(path))
+
+    @classmethod
+    def read_text(cls, text: str | bytes, where: str) -> Self:
+        """Read YAML text; `where` names its origin in errors. Raises SpecError."""
+        return cls.parse(strict_yaml.load(text, where), where)
+
+    @classmethod
+    def parse(cls, value: Any, where: str = "spec", under: str = "", options: Mapping[str, str] = NO_OPTIONS) -> Self:
+        """Validate plain data. Raises SpecError that lists every fault with its dotted key, `under` the key where it lies.
+
+        `options` name the command's options that give some of the keys, which then stand in their place.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            faults = faults_of(cls, error, under, options)
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        raise SpecError(f"{where} has {len(faults)} fault{'s' * (len(faults) != 1)}:\n{lines}")
+
+    def to_yaml(self) -> str:
+        """Return the whole spec, defaults included, as YAML that `read` reads back to an equal spec."""
+        return strict_yaml.dump(self.model_dump(mode="json"))
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any value."""
+        return fingerprint(self.model_dump(mode="json"))
+
+
+def fingerprint(value: Any) -> str:
+    """Return 16 hex digits of plain data, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file, laid over the file beside it that its key `extends` names, where it has one.
+
+    Raises SpecError where a file is missing, broken or no mapping, and where files extend each other in a circle.
+    """
+    value: dict[str, Any] = {}
+    for mapping in read_chain(path).values():
+        value = merged(mapping, value)
+    value.pop("extends", None)
+    return value
+
+
+def read_chain(path: str | Path) -> dict[Path, dict[str, Any]]:
+    """Return the mapping in a YAML file, and those in the files that it extends, the nearest first. Raises SpecError."""
+    last = Path(path)
+    chain = {last: _read_mapping(path)}
+    while (name := chain[last].get("extends")) is not None:
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise SpecError(f"{last}: extends takes the path of a YAML file, relative to this one (found {as_yaml(name)})")
+        base = last.parent / name
+        if os.path.realpath(base) in [os.path.realpath(file) for file in chain]:
+            raise SpecError(f"{last} extends {name}, which extends it in turn; leave out one `extends`")
+        chain[base] = _read_mapping(base)
+        last = base
+    return chain
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return `below` with the keys of `above` laid over it, mapping by mapping."""
+    both = {key: merged(below[key], value) for key, value in above.items() if _are_mappings(below.get(key), value)}
+    return {**below, **above, **both}
+
+
+def _are_mappings(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
+
+
+def _read_mapping(path: str | Path) -> dict[str, Any]:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise SpecError(f"cannot read {path}: {error.strerror}; give the path of a YAML file") from error
+    value = strict_yaml.load(content, str(path))
+    if value is None:
+        raise SpecError(f"{path} is empty; write `key: value` lines")
+    if not isinstance(value, dict):
+        raise SpecError(f"{path} holds {type(value).__name__}, not a mapping; write `key: value` lines")
+    return value
+
+
+def override(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of `value` with `a.b=c` assignments applied in their order, so that of two of one key the last counts.
+
+    The right-hand side is YAML, read as in a file: a number, true, null, [a, list], {a: mapping}, or else text.
+    """
+    for assignment in overrides:
+        key, equals, text = assignment.partition("=")
+        if not equals or not all(part.strip() for part in key.split(".")):
+            raise SpecError(f"--set takes KEY=VALUE, such as optimizer.lr=0.1; found {assignment!r:.200}")
+        where = f"--set {assignment:.200}"
+        value = assigned(value, key.strip(), strict_yaml.load(text, f"{where}: the value", comments=False), where)
+    return value
+
+
+def assigned(value: dict[str, Any], key: str, to: Any, where: str) -> dict[str, Any]:
+    """Return a copy of `value` whose dotted `key` is `to`; `where` says in an error who asked for it."""
+    parent, dot, rest = key.partition(".")
+    if not dot:
+        return {**value, key: to}
+    below = value.get(parent)
+    if below is None:
+        below = {}
+    if isinstance(below, list | tuple):
+        raise SpecError(f"{where}: {parent!r} is a list; set all of it, such as {parent}=[...]")
+    if not isinstance(below, dict):
+        raise SpecError(f"{where}: {parent!r} is {as_yaml(below)}, which has no keys below it")
+    return {**value, parent: assigned(below, rest, to, where)}
+
+
+def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return `key: old -> new` for every dotted key whose values differ, in sorted order."""
+    lines: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        left, right = old.get(key), new.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            lines += differing_keys(left, right, f"{prefix}{key}.")
+        elif left != right:
+            lines.append(f"{prefix}{key}: {left!r} -> {right!r}")
+    return lines

@@ -1,0 +1,159 @@
+"""The last step of a build: manifest, labels, rejects, and then dataset.json, which says that all the rest is there."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rayprob.config.spec import fingerprint
+from rayprob.data.building.recipe import Recipe
+from rayprob.data.building.shard import ShardFacts, ShardJob, disk_full_explained, read_report
+from rayprob.data.manifest.columns import Ragged, count_labels
+from rayprob.data.manifest.facts import FORMAT_IN_PARTS, FORMAT_VERSION
+from rayprob.data.manifest.parts import ONE_FILE, ONE_FILE_ROWS, PART_ROWS, part_ends, part_file, write_part
+from rayprob.data.manifest.shard_list import SHARDS_FILE, Shards
+from rayprob.data.sources.source import Reject, SourceData
+from rayprob.errors import DatasetError, SourceError
+from rayprob.files import storage
+
+PACKAGES = ("rayprob", "pyarrow", "pycocotools", "simplejpeg")
+
+
+def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob]) -> dict[str, Any]:
+    """Turn the reports of all shards into a dataset; returns the content of dataset.json.
+
+    Raises SourceError for more rejects than the recipe allows, DatasetError for a shard that is not there.
+    """
+    shards, tables = _reports(recipe.root, jobs)
+    rejected = source.missing + [reject for shard in shards for reject in shard.rejected]
+    check_rejects(recipe, rejected)
+    _write_rejects(recipe, rejected)
+    shards = _without_empty(recipe, shards)
+    tables = [table for table in tables if table.num_rows]
+    with disk_full_explained():
+        manifest = write_manifest(recipe.root, shards, tables, len(source.label_space))
+    facts = {
+        "format_version": FORMAT_IN_PARTS if "manifest" in manifest else FORMAT_VERSION,
+        "name": recipe.name,
+        "recipe": recipe.model_dump(mode="json"),
+        "fingerprint": data_fingerprint(source.label_space.fingerprint, [shard.sha256 for shard in shards], tables),
+        "label_space_fingerprint": source.label_space.fingerprint,
+        "splits": dict(sum((Counter({shard.split: shard.samples}) for shard in shards), Counter())),
+        **manifest,
+        "versions": {package: version(package) for package in PACKAGES},
+        "rejected": len(rejected),
+        "sizes_corrected": sum(shard.sizes_corrected for shard in shards),
+        "exif_rotated": sum(shard.exif_rotated for shard in shards),
+    }
+    with disk_full_explained():
+        storage.write_text(storage.join(recipe.root, "labels.json"), _json(source.label_space.to_dict()))
+        storage.write_text(storage.join(recipe.root, "dataset.json"), _json(facts))
+    remove_reports(recipe.root)
+    return facts
+
+
+def check_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
+    """Raise SourceError that names the first rejects and the list of all, where they are more than the recipe allows."""
+    if len(rejected) <= recipe.allow_rejects:
+        return
+    _write_rejects(recipe, rejected)
+    first = "; ".join(f"{reject.file_name} {reject.reason}" for reject in rejected[:3])
+    raise SourceError(
+        f"{len(rejected):,} images cannot become samples and allow_rejects is {recipe.allow_rejects:,}: {first}; all of them: "
+        f"{storage.join(recipe.root, 'rejected.jsonl')}; mend them, or set allow_rejects, and run the same command again"
+    )
+
+
+def write_manifest(root: str, shards: Sequence[ShardFacts], tables: Sequence[pa.Table], num_labels: int) -> dict[str, Any]:
+    """Write the manifest of shards with at least a row each; return what dataset.json says of shards and manifest.
+
+    Of few rows it is one file. Of more it is parts, and the shards are listed in a file of their own: a process then reads what
+    it needs. Raises StorageError.
+    """
+    listed = Shards.from_entries(root, [_shard_entry(shard) for shard in shards])
+    if listed.samples_S.sum() <= ONE_FILE_ROWS:
+        sha256 = write_part(root, ONE_FILE, pa.concat_tables(tables))
+        return {"shards": listed.entries(), "manifest_sha256": sha256}
+    ends = part_ends(listed, part_rows=PART_ROWS).tolist()
+    firsts = [0, *ends[:-1]]
+    parts = [
+        write_part(root, part_file(part), pa.concat_tables(tables[first:end]))
+        for part, (first, end) in enumerate(zip(firsts, ends, strict=True))
+    ]
+    return {
+        "shards_sha256": write_part(root, SHARDS_FILE, listed.to_table()),
+        "manifest": {"shards": [end - first for first, end in zip(firsts, ends, strict=True)], "sha256": parts},
+        "label_counts": label_counts(listed, tables, num_labels),
+    }
+
+
+def label_counts(shards: Shards, tables: Iterable[pa.Table], num_labels: int) -> dict[str, dict[str, list[int]]]:
+    """Return in how many samples of each split each label is present and known, and in how many it is known.
+
+    The tables hold the rows of all shards in order; none has rows of two splits.
+    """
+    counts = {split: np.zeros((2, num_labels), dtype=np.int64) for split in shards.splits}
+    for table in tables:
+        labels, unknown_labels = (Ragged.from_column(table[name]) for name in ("labels", "unknown_labels"))
+        counts[table["split"][0].as_py()] += count_labels(labels, unknown_labels, num_labels)
+    return {split: {"present": present_L.tolist(), "known": known_L.tolist()} for split, (present_L, known_L) in counts.items()}
+
+
+def data_fingerprint(label_space_fingerprint: str, shard_sha256: Iterable[str], tables: Iterable[pa.Table]) -> str:
+    """Return 16 hex digits that change with any sample, label or shard, and with no version of Parquet."""
+    # The areas are the only column that is in no shard.
+    areas = hashlib.sha256()
+    for table in tables:
+        for chunk in table["label_areas_px2"].chunks:
+            areas.update(np.from_dlpack(chunk.flatten().drop_null()).tobytes())
+    return fingerprint([label_space_fingerprint, list(shard_sha256), areas.hexdigest()])
+
+
+def remove_reports(root: str) -> None:
+    """Remove the reports of shards, which only an unfinished build needs."""
+    filesystem, folder = storage.resolve(storage.join(root, ".build"))
+    if storage.exists(storage.join(root, ".build")):
+        filesystem.delete_dir(folder)
+
+
+def _reports(root: str, jobs: Sequence[ShardJob]) -> tuple[list[ShardFacts], list[pa.Table]]:
+    lost = [job.plan.name for job in jobs if not storage.exists(job.report)]
+    if lost:
+        raise DatasetError(
+            f"{len(lost)} of {len(jobs)} shards were written, but not into {root} as this machine sees it: {lost[0]}, ...; "
+            "where several machines build, give a target folder that all of them share, or a URI"
+        )
+    reports = [read_report(job.report) for job in jobs]
+    return [facts for facts, _ in reports], [table for _, table in reports]
+
+
+def _without_empty(recipe: Recipe, shards: Sequence[ShardFacts]) -> list[ShardFacts]:
+    """Drop shards whose images were all rejected; raises SourceError where a split has nothing else."""
+    kept = [shard for shard in shards if shard.samples]
+    if gone := {shard.split for shard in shards} - {shard.split for shard in kept}:
+        raise SourceError(
+            f"split {min(gone)} is empty: every image of it was rejected; see {storage.join(recipe.root, 'rejected.jsonl')}"
+        )
+    for shard in shards:
+        if not shard.samples:
+            storage.remove(storage.join(recipe.root, shard.name))
+    return kept
+
+
+def _shard_entry(shard: ShardFacts) -> dict[str, Any]:
+    return {key: getattr(shard, key) for key in ("name", "split", "samples", "size_bytes", "sha256")}
+
+
+def _write_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
+    lines = [json.dumps(vars(reject)) for reject in rejected]
+    with disk_full_explained():
+        storage.write_text(storage.join(recipe.root, "rejected.jsonl"), "".join(f"{line}\n" for line in lines))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1) + "\n"

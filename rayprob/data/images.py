@@ -1,0 +1,40 @@
+"""A folder of images as people have it: the clutter that systems leave there, and one line about all that is skipped."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from rayprob.text import first_of
+
+log = logging.getLogger(__name__)
+MOST_NAMED = 5
+CLUTTER = {
+    "__macosx",  # archives made on macOS
+    "@eadir",  # Synology
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+}
+
+
+def is_clutter(name: str) -> bool:
+    """Return whether a path below a folder is hidden, or was left there by a system: ._x.JPG, __MACOSX/x.jpg, Thumbs.db."""
+    return any(part.lower() in CLUTTER or (part.startswith(".") and part not in (".", "..")) for part in name.split("/"))
+
+
+def warn_of_skipped(where: str, clutter: Sequence[str], unusable: Mapping[str, str]) -> None:
+    """Log one line that counts the clutter skipped in a folder and names what could not be used; nothing where all was."""
+    skipped = (
+        [f"{len(clutter):,} hidden or system {_plural(clutter, 'file')} ({first_of(sorted(clutter), 1)})"] if clutter else []
+    )
+    for reason in sorted(set(unusable.values())):
+        names = [name for name, why in unusable.items() if why == reason and not is_clutter(name)]
+        skipped += [f"{first_of(sorted(names), MOST_NAMED, in_all=True)}: {reason}"] if names else []
+    if skipped:
+        log.warning("%s: skipped %s", where, "; skipped ".join(skipped))
+
+
+def _plural(things: Sequence[str], word: str) -> str:
+    return word if len(things) == 1 else f"{word}s"

@@ -1,0 +1,1 @@
+"""A built dataset, read back: samples, shards and labels as columns."""

@@ -1,0 +1,290 @@
+"""A built dataset as its readers see it: dataset.json, labels.json and the manifest. N samples in S shards, L labels.
+
+What opening costs grows with shards. Of samples, a process reads those parts of the manifest (parts.py) whose rows it asks for.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rayprob.data.manifest.columns import SCHEMA, Ragged, count_labels, numbers
+from rayprob.data.manifest.facts import read_facts, read_label_space
+from rayprob.data.manifest.parts import Parts
+from rayprob.data.manifest.row_cache import HeldRows, ShardRows
+from rayprob.data.manifest.shard_list import Shards
+from rayprob.errors import DatasetError
+from rayprob.labels import LabelSpace
+
+Rows = NDArray[np.int64]
+
+
+class Sample(NamedTuple):
+    """Where the bytes of a sample lie, and what they are known by."""
+
+    sample_id: int
+    key: str
+    shard: str
+    offset_bytes: int  # of the JPEG bytes in the tar
+    size_bytes: int
+    crc32: int
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """The samples of one split, in the order in which they lie in its shards.
+
+    Rows that are asked for are read with the part of the manifest that holds them. The properties, which have a value for
+    every sample, read all parts.
+    """
+
+    root: str
+    split: str
+    label_space: LabelSpace
+    shards: Shards  # of this split
+    first_shard: int  # of this split, among those of the dataset
+    held: HeldRows
+    stated_counts: Mapping[str, Any] | None = None  # see label_counts
+
+    def __len__(self) -> int:
+        return int(self._ends_S[-1])
+
+    def samples(self, rows: Rows) -> list[Sample]:
+        """Return the samples of the given rows."""
+        found: list[Sample] = [None] * len(rows)  # type: ignore[list-item]
+        for places, shard, within, held in self._by_shard(rows):
+            name = self.shards[shard]
+            columns = (held.sample_ids_n, held.offset_bytes_n, held.size_bytes_n, held.crc32_n)
+            found_B = zip(*(column[within].tolist() for column in columns), strict=True)
+            for place, row, (sample_id, offset_bytes, size_bytes, crc32) in zip(places, within.tolist(), found_B, strict=True):
+                found[place] = Sample(sample_id, held.keys.text(row), name, offset_bytes, size_bytes, crc32)
+        return found
+
+    def sample(self, row: int) -> Sample:
+        """Return the sample of a row."""
+        return self.samples(np.array([row], dtype=np.int64))[0]
+
+    def all_samples(self) -> Iterator[Sample]:
+        """Yield every sample, shard by shard."""
+        for shard, end in enumerate(self._ends_S.tolist()):
+            yield from self.samples(np.arange(end - int(self.shards.samples_S[shard]), end, dtype=np.int64))
+
+    def sample_ids(self, rows: Rows | None = None) -> NDArray[np.int64]:
+        """Return the sample ids of the given rows, by default of all."""
+        rows = self._rows(rows)
+        ids = np.empty(len(rows), dtype=np.int64)
+        for places, _, within, held in self._by_shard(rows):
+            ids[places] = held.sample_ids_n[within]
+        return ids
+
+    def targets(self, rows: Rows | None = None) -> NDArray[np.bool_]:
+        """Return targets [rows, L] of the given rows, by default of all."""
+        rows = self._rows(rows)
+        targets = np.zeros((len(rows), len(self.label_space)), dtype=bool)
+        for places, _, within, held in self._by_shard(rows):
+            targets[places] = held.labels.to_bool(within, targets.shape[1])
+        return targets
+
+    def known(self, rows: Rows | None = None) -> NDArray[np.bool_]:
+        """Return which labels the source states [rows, L] of the given rows, by default of all."""
+        rows = self._rows(rows)
+        known = np.ones((len(rows), len(self.label_space)), dtype=bool)
+        for places, _, within, held in self._by_shard(rows):
+            if len(held.unknown_labels.values):
+                known[places] = ~held.unknown_labels.to_bool(within, known.shape[1])
+        return known
+
+    def label_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return in how many samples each label is present and known, and in how many it is known [L], [L].
+
+        A manifest in parts has them in dataset.json; of others they are counted here.
+        """
+        if self.stated_counts is not None:
+            present_L, known_L = (np.array(self.stated_counts[key], dtype=np.int64) for key in ("present", "known"))
+            return present_L, known_L
+        present_L = known_L = np.zeros(len(self.label_space), dtype=np.int64)
+        for shard in range(len(self.shards)):
+            present, known = count_labels(*self._labels_of(shard), len(self.label_space))
+            present_L, known_L = present_L + present, known_L + known
+        return present_L, known_L
+
+    def spread(self, num_rows: int) -> Rows:
+        """Return all rows, or of a larger split those of whole shards, evenly spread, that make about `num_rows`."""
+        every = -(-len(self) // num_rows)
+        chosen = range(0, len(self.shards), every)
+        lengths, ends = self.shards.samples_S.tolist(), self._ends_S.tolist()
+        return np.concatenate([np.arange(ends[shard] - lengths[shard], ends[shard], dtype=np.int64) for shard in chosen])
+
+    def want(self, rows: Rows) -> None:
+        """Begin to read the given rows, which will be asked for."""
+        self.held.want((np.unique(self.shard_of(rows)) + self.first_shard).tolist())
+
+    def keep(self, num_shards: int) -> None:
+        """Keep the rows of at least so many shards at hand."""
+        self.held.keep(num_shards * int(self.shards.samples_S.max()))
+
+    def shard_of(self, rows: Rows) -> Rows:
+        """Return the shards of the given rows, as places in `shards`."""
+        return np.searchsorted(self._ends_S, rows, side="right")
+
+    def samples_per_shard(self) -> NDArray[np.int64]:
+        """Return the number of samples in each shard [S]."""
+        return self.shards.samples_S
+
+    @property
+    def shard_N(self) -> NDArray[np.int64]:
+        """The shard of every row, as a place in `shards`, ascending."""
+        return np.repeat(np.arange(len(self.shards)), self.shards.samples_S)
+
+    @cached_property
+    def sample_ids_N(self) -> NDArray[np.int64]:
+        """The sample id of every row."""
+        return self.sample_ids()
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The key of every row: the name of its files in the tar."""
+        return [str(key) for key in self._column("key").to_pylist()]
+
+    @cached_property
+    def offset_bytes_N(self) -> NDArray[np.int64]:
+        """Where the JPEG bytes of every row begin in their tar."""
+        return numbers(self._column("offset_bytes"))
+
+    @cached_property
+    def size_bytes_N(self) -> NDArray[np.int64]:
+        """The number of JPEG bytes of every row."""
+        return numbers(self._column("size_bytes"))
+
+    @cached_property
+    def height_px_N(self) -> NDArray[np.int32]:
+        """The height of every image."""
+        return numbers(self._column("height_px"))
+
+    @cached_property
+    def width_px_N(self) -> NDArray[np.int32]:
+        """The width of every image."""
+        return numbers(self._column("width_px"))
+
+    @cached_property
+    def labels(self) -> Ragged:
+        """The columns of the labels present in every row."""
+        return Ragged.from_column(self._column("labels"))
+
+    @cached_property
+    def unknown_labels(self) -> Ragged:
+        """The columns of the labels that the source does not state, of every row."""
+        return Ragged.from_column(self._column("unknown_labels"))
+
+    @cached_property
+    def label_areas_px2(self) -> Ragged:
+        """Beside `labels`: the area of the largest object with that label."""
+        return Ragged.from_column(self._column("label_areas_px2"))
+
+    @cached_property
+    def _ends_S(self) -> Rows:
+        return np.cumsum(self.shards.samples_S)
+
+    def _rows(self, rows: Rows | None) -> Rows:
+        return np.arange(len(self), dtype=np.int64) if rows is None else rows
+
+    def _by_shard(self, rows: Rows) -> Iterator[tuple[list[int], int, Rows, ShardRows]]:
+        """Yield for each shard with some of the rows: their places in `rows`, the shard, their places in it, and its rows."""
+        shards = self.shard_of(rows)
+        order = np.argsort(shards, kind="stable")
+        for places in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1) if len(rows) else ():
+            shard = int(shards[places[0]])
+            first = int(self._ends_S[shard] - self.shards.samples_S[shard])
+            yield places.tolist(), shard, rows[places] - first, self.held.of(self.first_shard + shard)
+
+    def _labels_of(self, shard: int) -> tuple[Ragged, Ragged]:
+        held = self.held.of(self.first_shard + shard)
+        return held.labels, held.unknown_labels
+
+    @cached_property
+    def _one_file(self) -> pa.Table:
+        """All columns of a manifest in one file."""
+        return self.held.parts.read(0, SCHEMA.names)
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        """Return a column of all rows, from the parts that hold them; a manifest in one file is read once for all columns."""
+        parts, end_shard = self.held.parts, self.first_shard + len(self.shards)
+        read = range(parts.of(self.first_shard), parts.of(end_shard - 1) + 1)
+        before = int(parts.shards.samples_S[parts.shards_of(read[0]).start : self.first_shard].sum())
+        tables = [self._one_file] if parts.is_one_file else (parts.read(part, [name]) for part in read)
+        column = pa.chunked_array([chunk for table in tables for chunk in table[name].chunks])
+        return column.slice(before, len(self))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A built dataset: its facts (dataset.json), label space and shards, and the way to its samples."""
+
+    root: str
+    facts: dict[str, Any]
+    label_space: LabelSpace
+    shards: Shards
+    held: HeldRows
+
+    @classmethod
+    def open(cls, root: str) -> "Dataset":
+        """Open the dataset at a path or URI. Raises DatasetError where it was not built, not finished, or changed.
+
+        Of the manifest, its first part is read now, which is often all of it, and others where their rows are asked for.
+        """
+        facts = read_facts(root)
+        label_space = read_label_space(root)
+        stated = facts.get("label_space_fingerprint", label_space.fingerprint)
+        if label_space.fingerprint != stated:
+            raise DatasetError(
+                f"{root}/labels.json was changed: its fingerprint is {label_space.fingerprint}, dataset.json says {stated}; "
+                "build the dataset again"
+            )
+        if wrong := [split for split, counts in facts.get("label_counts", {}).items() if not _fit(counts, label_space)]:
+            raise DatasetError(
+                f"{root}/dataset.json counts other labels than the {len(label_space)} of labels.json in {', '.join(wrong)}; "
+                "build the dataset again"
+            )
+        shards = Shards.read(root, facts)
+        held = HeldRows(Parts.stated(root, shards, facts, len(label_space)))
+        held.of(0)
+        return cls(root, facts, label_space, shards, held)
+
+    @property
+    def name(self) -> str:
+        """The name that its recipe gave it."""
+        return str(self.facts.get("name") or "unnamed")
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any sample, label or shard."""
+        return str(self.facts["fingerprint"])
+
+    @cached_property
+    def splits(self) -> dict[str, int]:
+        """Number of samples of each split."""
+        return self.shards.samples_of_splits()
+
+    def split(self, name: str) -> Manifest:
+        """Return the samples of a split. Raises DatasetError that lists the splits that exist."""
+        if name not in self.splits:
+            found = ", ".join(f"{split} ({samples:,})" for split, samples in self.splits.items())
+            raise DatasetError(f"{self.root} has no split {name!r}; it has {found}")
+        shards = self.shards.splits[name]
+        return Manifest(
+            root=self.root,
+            split=name,
+            label_space=self.label_space,
+            shards=self.shards[shards.start : shards.stop],
+            first_shard=shards.start,
+            held=self.held,
+            stated_counts=self.facts.get("label_counts", {}).get(name),
+        )
+
+
+def _fit(counts: Mapping[str, Any], label_space: LabelSpace) -> bool:
+    return {len(counts["present"]), len(counts["known"])} == {len(label_space)}

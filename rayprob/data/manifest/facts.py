@@ -1,0 +1,72 @@
+"""dataset.json and labels.json: what a dataset states of itself, held against its shape where it is read."""
+
+from typing import Any
+
+from pydantic import Field
+
+from rayprob.data.manifest.shard_list import Entry
+from rayprob.errors import DatasetError, StorageError
+from rayprob.files import storage
+from rayprob.files.documents import Count, Shape, read_json, require_shape
+from rayprob.labels import LabelSpace
+
+FORMAT_VERSION = 1
+FORMAT_IN_PARTS = 2  # manifest/000000.parquet, ... and shards.parquet
+
+
+class _Counts(Shape):
+    """In how many samples of a split each label is present and known, and in how many it is known."""
+
+    present: list[Count]
+    known: list[Count]
+
+
+class _ManifestParts(Shape):
+    """How many shards each part of a manifest holds, and the sha256 of its file."""
+
+    shards: list[Count]
+    sha256: list[str]
+
+
+class DatasetFacts(Shape):
+    """What dataset.json states. Those that the first builders did not write have a default, and so do not have to be there."""
+
+    fingerprint: str
+    name: str = ""
+    label_space_fingerprint: str = ""
+    recipe: dict[str, Any] = Field(default={})
+    splits: dict[str, Count] = Field(default={})
+    shards: list[Entry] = Field(default=[])
+    shards_sha256: str = ""
+    manifest: _ManifestParts | None = None
+    manifest_sha256: str | None = None
+    label_counts: dict[str, _Counts] = Field(default={})
+    rejected: Count = 0
+    sizes_corrected: Count = 0
+    exif_rotated: Count | None = None
+
+
+def read_facts(root: str) -> dict[str, Any]:
+    """Return dataset.json. Raises DatasetError where the dataset was not built, not finished, or by another version."""
+    remedy = "run `rayprob shard RECIPE` to build it, or to finish a stopped build"
+    facts = _read_json(root, "dataset.json", remedy)
+    if facts.get("format_version") not in (FORMAT_VERSION, FORMAT_IN_PARTS):
+        raise DatasetError(
+            f"{root} has dataset format {facts.get('format_version')!r}, this version reads {FORMAT_VERSION} and "
+            f"{FORMAT_IN_PARTS}; rebuild it"
+        )
+    return require_shape(facts, DatasetFacts, f"{root}/dataset.json", error=DatasetError, remedy=remedy)
+
+
+def read_label_space(root: str) -> LabelSpace:
+    """Return labels.json. Raises DatasetError where it cannot be read, LabelError where it is no label space."""
+    return LabelSpace.from_dict(_read_json(root, "labels.json", "build the dataset again"))
+
+
+def _read_json(root: str, name: str, remedy: str) -> dict[str, Any]:
+    try:
+        return read_json(storage.join(root, name), error=DatasetError, remedy=remedy)
+    except StorageError as error:
+        if not storage.is_missing(error):
+            raise
+        raise DatasetError(f"{root} is not a finished dataset: {error}; {remedy}") from error

@@ -1,0 +1,231 @@
+"""Files at local paths and URIs (s3://, gs://, abfs://, hdfs://, file://), through pyarrow.fs; every write is atomic."""
+
+import os
+import posixpath
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, TypeVar, cast
+
+import pyarrow as pa
+from pyarrow import fs
+
+from rayprob.errors import StorageError, one_line
+from rayprob.files import folders, patience
+from rayprob.files.folders import Listing
+from rayprob.files.uris import beside as beside
+from rayprob.files.uris import for_arrow, is_utf8, scheme_of, utf8_name
+from rayprob.files.uris import is_local as is_local
+from rayprob.files.uris import join as join
+from rayprob.files.uris import local_path as local_path
+
+T = TypeVar("T")
+SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")
+# What another attempt would only meet again: something is not there, not allowed, or not understood.
+LASTING = re.compile(r"ACCESS_DENIED|HTTP status 4(?!08|29)\d\d|not found|Forbidden|Unauthorized", re.IGNORECASE)
+
+
+def is_missing(error: BaseException) -> bool:
+    """Return whether a StorageError says that there is no such file, and not that the store does not answer."""
+    return isinstance(error.__cause__, FileNotFoundError)
+
+
+def exists(uri: str) -> bool:
+    """Return whether a file or folder is at `uri`."""
+    return bool(_info(uri).type != fs.FileType.NotFound)
+
+
+def size_bytes(uri: str) -> int:
+    """Return the size of the file at `uri`. Raises StorageError where there is none."""
+    info = _info(uri)
+    if info.type != fs.FileType.File:
+        raise StorageError(f"no file at {uri}; check the path")
+    return cast(int, info.size)
+
+
+def list_names(uri: str) -> list[str]:
+    """Return the sorted names of the files directly in the folder `uri`; empty where there is no folder.
+
+    A local name that is not UTF-8 appears as it can be printed; no file can be opened by that.
+    """
+    if is_local(uri):
+        with _reported(uri, "list"):
+            return folders.file_names(resolve(uri)[1])
+    entries = _entries(uri, recursive=False)[1]
+    return sorted(entry.base_name for entry in entries if entry.type == fs.FileType.File)
+
+
+def is_folder(uri: str) -> bool:
+    """Return whether a folder is at `uri`; an object store has one where objects lie below it."""
+    return bool(_info(uri).type == fs.FileType.Directory)
+
+
+def list_below(uri: str) -> Listing:
+    """Return what lies in the folder `uri` and below it, each real folder once; empty where there is no folder."""
+    if is_local(uri):
+        path = resolve(uri)[1]
+        with _reported(uri, "list"):
+            return folders.walk(path) if os.path.isdir(path) else Listing()
+    path, entries = _entries(uri, recursive=True)
+    root = path.rstrip("/") + "/"
+    sizes = {entry.path.removeprefix(root): entry.size for entry in entries if entry.type == fs.FileType.File}
+    return Listing(dict(sorted(sizes.items())))
+
+
+def read_bytes(uri: str, offset_bytes: int = 0, length_bytes: int | None = None) -> bytes:
+    """Return the file at `uri`, or `length_bytes` of it from `offset_bytes`. Raises StorageError, also for a short read."""
+
+    def read(filesystem: fs.FileSystem, path: str) -> bytes:
+        with filesystem.open_input_file(path) as source:
+            if length_bytes is None:
+                return cast(bytes, source.read()[offset_bytes:])
+            return cast(bytes, source.read_at(length_bytes, offset_bytes))
+
+    found = _tried(uri, "read", read)
+    if length_bytes is not None and len(found) != length_bytes:
+        raise StorageError(f"{uri}: wanted {length_bytes} bytes at {offset_bytes}, found {len(found)}; the file is cut short")
+    return found
+
+
+@contextmanager
+def open_input(uri: str) -> Iterator[IO[bytes]]:
+    """Open the file at `uri` for reading from its start. Raises StorageError."""
+    with _tried(uri, "read", lambda filesystem, path: filesystem.open_input_stream(path)) as source:
+        yield cast(IO[bytes], source)
+
+
+@contextmanager
+def atomic_writer(uri: str) -> Iterator[IO[bytes]]:
+    """Open `uri` for writing; it appears whole when the block ends, and not at all when the block raises.
+
+    A local file is written under a temporary name beside its target, synced and renamed. An object store shows an object
+    only when its upload completes, so there the temporary object is moved into place.
+    """
+    filesystem, path = resolve(uri)
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with _reported(uri, "write"):
+            filesystem.create_dir(posixpath.dirname(path), recursive=True)
+            if isinstance(filesystem, fs.LocalFileSystem):
+                with open(temporary, "wb") as local:
+                    yield local
+                    local.flush()
+                    os.fsync(local.fileno())
+            else:
+                with filesystem.open_output_stream(temporary) as remote:
+                    yield cast(IO[bytes], remote)
+            _move(filesystem, temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            filesystem.delete_file(temporary)
+        raise
+
+
+def write_bytes(uri: str, content: bytes | memoryview) -> None:
+    """Write `content` to `uri` atomically. Raises StorageError."""
+
+    def write() -> None:
+        with atomic_writer(uri) as target:
+            target.write(content)
+
+    _again(uri, write)
+
+
+def write_text(uri: str, content: str) -> None:
+    """Write `content` to `uri` atomically as UTF-8. Raises StorageError."""
+    write_bytes(uri, content.encode())
+
+
+def remove(uri: str) -> None:
+    """Remove the file at `uri`; nothing happens where there is none."""
+
+    def delete(filesystem: fs.FileSystem, path: str) -> None:
+        with suppress(FileNotFoundError):
+            filesystem.delete_file(path)
+
+    _tried(uri, "remove", delete)
+
+
+def remove_folder(uri: str) -> None:
+    """Remove the folder at `uri` and all that is in it; nothing happens where there is none.
+
+    Where `uri` is a link to a folder, that folder is emptied and both stay: it may lie on another disk for a reason.
+    """
+    filesystem, path = resolve(uri)
+    with _reported(uri, "remove"), suppress(FileNotFoundError):
+        if is_local(uri) and os.path.islink(path):
+            filesystem.delete_dir_contents(os.path.realpath(path))
+        else:
+            filesystem.delete_dir(path)
+
+
+def resolve(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return the pyarrow file system of `uri` and the path in it. Raises StorageError for an unknown scheme."""
+    if is_local(uri):
+        path = str(local_path(uri).absolute())
+        _require_utf8(path)
+        return fs.LocalFileSystem(), path
+    _require_utf8(uri)
+    if scheme_of(uri) not in SCHEMES:
+        raise StorageError(
+            f"unknown scheme {scheme_of(uri)!r} in {uri}; allowed: a local path, {', '.join(s + '://' for s in SCHEMES)}"
+        )
+    with _reported(uri, "open"):
+        filesystem, path = fs.FileSystem.from_uri(for_arrow(uri))
+    return filesystem, path
+
+
+def _require_utf8(path: str) -> None:
+    if not is_utf8(path):
+        raise StorageError(f"the name {utf8_name(path)} is not UTF-8; rename the file, or the folder that it is in")
+
+
+def _move(filesystem: fs.FileSystem, source: str, target: str) -> None:
+    try:
+        filesystem.move(source, target)
+    except NotImplementedError:  # Azure without a hierarchical namespace; a copied object appears whole, too
+        filesystem.copy_file(source, target)
+        filesystem.delete_file(source)
+
+
+def _info(uri: str) -> fs.FileInfo:
+    return _tried(uri, "look at", lambda filesystem, path: filesystem.get_file_info(path))
+
+
+def _entries(uri: str, *, recursive: bool) -> tuple[str, list[fs.FileInfo]]:
+    def entries(filesystem: fs.FileSystem, path: str) -> tuple[str, list[fs.FileInfo]]:
+        return path, filesystem.get_file_info(fs.FileSelector(path, recursive=recursive, allow_not_found=True))
+
+    return _tried(uri, "list", entries)
+
+
+def _tried(uri: str, action: str, operation: Callable[[fs.FileSystem, str], T]) -> T:
+    """Return what an operation on a file system and a path gives, tried again while there is patience. Raises StorageError."""
+
+    def attempt() -> T:
+        filesystem, path = resolve(uri)
+        with _reported(uri, action):
+            return operation(filesystem, path)
+
+    return _again(uri, attempt)
+
+
+def _again(uri: str, attempt: Callable[[], T]) -> T:
+    return attempt() if is_local(uri) else patience.tried(attempt, _is_passing)
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, StorageError) and not is_missing(error) and not LASTING.search(str(error))
+
+
+@contextmanager
+def _reported(uri: str, action: str) -> Iterator[None]:
+    """Turn what the world may break into a StorageError that names the URI; FileNotFoundError gets its own words."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StorageError(f"no file at {uri}; check the path") from error
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or one_line(error, None)
+        raise StorageError(f"cannot {action} {uri}: {reason}") from error

@@ -1,0 +1,117 @@
+"""The story: open the bundles, read the question, walk over the images, and yield what is said of each."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from rayprob.errors import ModelError, SpecError
+from rayprob.files import storage, uris
+from rayprob.predict.answering import Answering
+from rayprob.predict.images import Image, find_images
+from rayprob.predict.members import Predictor, ensemble, one_bundle, with_dropout
+from rayprob.predict.question import Question
+from rayprob.predict.reading import Loaded, batches, stacked
+from rayprob.predict.record import Outcome, Rejected
+from rayprob.runs.bundle import DESCRIPTION_FILE, Bundle
+
+
+@dataclass(frozen=True, eq=False)
+class Asking:
+    """Who is asked what. `facts` is plain data that changes with anything that an answer depends on, besides the image."""
+
+    predictor: Predictor
+    question: Question
+    batch: int
+    facts: dict[str, Any]
+
+    def outcomes(self, images: Iterable[Image]) -> Iterator[Outcome]:
+        """Yield what is said of each image, in order, as `predict` does."""
+        return predict(self.predictor, self.question, images, batch=self.batch)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a person wants: bundles, images and question, all as text, so that another process can open it as well."""
+
+    bundles: tuple[str, ...]  # of bundles or runs; several make an ensemble
+    images: tuple[str, ...]
+    asked: Mapping[str, Any]  # the keywords of `ask`
+    split: str = "val"
+
+    def open(self) -> tuple[Asking, list[Image]]:
+        """Find the images, open the bundles and read the question. Raises StorageError and all that `ask` raises."""
+        images = find_images(self.images, self.split)
+        return ask(self.bundles, **self.asked), images
+
+    def absolute(self) -> "Job":
+        """Return the job with local paths that hold in any working directory."""
+        bundles, images = (tuple(map(uris.absolute, paths)) for paths in (self.bundles, self.images))
+        return replace(self, bundles=bundles, images=images)
+
+
+def ask(
+    bundles: Sequence[str],
+    *,
+    queries: Sequence[str] = (),
+    evidence: Sequence[str] = (),
+    rule: str | None = None,
+    top: int = 5,
+    mc_dropout: int = 0,
+    batch: int = 16,
+) -> Asking:
+    """Open the bundles at paths (of bundles or runs), on the GPU if there is one, and read the question.
+
+    Raises BundleError, LabelError, ModelError, QueryError or SpecError: all that can be wrong before the first image.
+    """
+    if batch < 1:
+        raise SpecError(f"--batch {batch} computes nothing; give at least 1")
+    folders = [bundle_folder(path) for path in bundles]
+    predictor = open_predictor([Bundle.load(folder) for folder in folders], mc_dropout=mc_dropout)
+    question = Question.of(predictor.bundle, queries=queries, evidence=evidence, rule=rule, top=top)
+    facts = {"bundles": [bundle_fingerprint(folder) for folder in folders], "mc_dropout": mc_dropout, **question.to_dict()}
+    return Asking(predictor, question, batch, facts)
+
+
+def open_predictor(bundles: Sequence[Bundle], *, mc_dropout: int = 0) -> Predictor:
+    """Return who predicts: one bundle, its head under dropout, or the ensemble of several. Raises LabelError or ModelError."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if mc_dropout and len(bundles) > 1:
+        raise ModelError("--mc-dropout and --ensemble are two ways to get members; use one of them")
+    if mc_dropout:
+        return with_dropout(bundles[0], device, mc_dropout)
+    return ensemble(bundles, device) if len(bundles) > 1 else one_bundle(bundles[0], device)
+
+
+def predict(
+    predictor: Predictor, question: Question, images: Iterable[Image], *, batch: int = 16, threads: int | None = None
+) -> Iterator[Outcome]:
+    """Yield what is said of each image, in order; a batch is decoded by `threads` threads while the one before is computed.
+
+    An image that cannot be read, or that makes the evidence impossible, becomes a Rejected. Raises DatasetError or StorageError
+    where a dataset cannot be read.
+    """
+    answering = Answering(predictor, question)
+    for loaded in batches(images, predictor.sizes_px, batch=batch, threads=threads or (os.cpu_count() or 1)):
+        readable = [one for one in loaded if one.error is None]
+        outcomes = iter(answering.outcomes(readable, predictor.forecast(_tensors(readable, predictor))) if readable else ())
+        yield from (Rejected(one.image, one.error) if one.error is not None else next(outcomes) for one in loaded)
+
+
+def bundle_folder(path: str) -> str:
+    """Return the folder of the bundle at `path`, which may be a run's folder."""
+    inside = storage.join(path, "bundle")
+    is_run = not storage.exists(storage.join(path, DESCRIPTION_FILE)) and storage.exists(storage.join(inside, DESCRIPTION_FILE))
+    return inside if is_run else path
+
+
+def bundle_fingerprint(folder: str) -> str:
+    """Return 16 hex digits of the description, which holds the sums of all other files."""
+    return hashlib.sha256(storage.read_bytes(storage.join(folder, DESCRIPTION_FILE))).hexdigest()[:16]
+
+
+def _tensors(loaded: Sequence[Loaded], predictor: Predictor) -> list[torch.Tensor]:
+    return [torch.from_numpy(stacked(loaded, size)) for size in range(len(predictor.sizes_px))]

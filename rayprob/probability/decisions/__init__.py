@@ -1,0 +1,1 @@
+"""From probabilities to label sets: cuts, thresholds and conformal guarantees."""

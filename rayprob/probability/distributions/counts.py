@@ -1,0 +1,60 @@
+"""How many of some independent labels are present, given P(present) and P(absent) as arrays [L, ...] of any trailing shape.
+
+The Poisson-binomial distribution by its convolution, one label at a time; every term is positive, so nothing cancels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayprob.probability.distributions.arithmetic import NUMBERS, Arithmetic
+
+Floats = NDArray[np.float64]
+
+BLOCK_NUMBERS = 2**15  # counts that are raised by one label at a time: they and their terms fit in a cache
+
+
+def count_probabilities(
+    present_L: Sequence[Floats] | Floats, absent_L: Sequence[Floats] | Floats, cap: int, arithmetic: Arithmetic = NUMBERS
+) -> Floats:
+    """Return P(number of labels present = n) [cap + 1, ...] for n < cap, and of n >= cap in the last place.
+
+    Probabilities are given and returned as `arithmetic` holds them.
+    """
+    count = np.full((cap + 1, *present_L[0].shape), arithmetic.zero)
+    count[0] = arithmetic.one
+    if not cap:
+        return count
+    block = max(1, BLOCK_NUMBERS // max(present_L[0].size, 1))
+    for label, (present, absent) in enumerate(zip(present_L, absent_L, strict=True)):
+        if label >= cap:
+            count[cap] = arithmetic.plus(count[cap], arithmetic.times(count[cap - 1], present))
+        else:
+            count[label + 1] = arithmetic.times(count[label], present)
+        for end in range(min(label, cap - 1) + 1, 1, -block):  # the largest counts first: each reads the one below it
+            start = max(end - block, 1)
+            raised = arithmetic.times(count[start - 1 : end - 1], present)
+            stayed = arithmetic.times(count[start:end], absent, out=count[start:end])
+            arithmetic.plus(stayed, raised, out=stayed)
+        arithmetic.times(count[0], absent, out=count[0])
+    return count
+
+
+def count_without_each(count: Floats, present_L: Floats, absent_L: Floats) -> Floats:
+    """Return P(number of the OTHER labels present = n) [L, L, ...] for each label, from P(count) [L + 1, ...] of all.
+
+    Undoes one convolution per label, from the side on which errors shrink: upwards where the label is rather absent,
+    downwards where it is rather present.
+    """
+    num_labels = len(present_L)
+    up_mask = present_L <= absent_L
+    ratio = np.where(up_mask, present_L, absent_L) / np.where(up_mask, absent_L, present_L)
+    scale = 1 / np.where(up_mask, absent_L, present_L)
+    upwards = np.empty((num_labels, *present_L.shape))
+    downwards = np.empty_like(upwards)
+    upwards[0], downwards[-1] = count[0] * scale, count[-1] * scale
+    for n in range(1, num_labels):
+        upwards[n] = count[n] * scale - upwards[n - 1] * ratio
+        downwards[-1 - n] = count[-1 - n] * scale - downwards[-n] * ratio
+    return np.maximum(np.moveaxis(np.where(up_mask, upwards, downwards), 0, 1), 0)

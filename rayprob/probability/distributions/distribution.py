@@ -1,0 +1,309 @@
+"""Distributions over label sets, one an image. B images, L labels, K components; log_mixing_BK, component_logits_BKL.
+
+Two families: independent labels, and the conditional Bernoulli mixture p(y|x) = sum_k pi_k(x) prod_l Bernoulli(y_l; p_kl(x))
+of Li, Wang, Pavlu & Aslam (ICML 2016), of which the independent model is the case K = 1. So every answer is written once, for
+components inside which labels are independent, in float64 and over chunks of images that fit in a cache.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_expit, log_softmax, logsumexp
+
+from rayprob.errors import ModelError, QueryError
+from rayprob.probability.distributions import expected_f1, information, topsets
+from rayprob.probability.distributions.arithmetic import log_odds_of
+from rayprob.probability.distributions.bernoulli import entropy_of_logits, present_and_absent
+from rayprob.probability.distributions.components import Components
+from rayprob.probability.distributions.evidence import Evidence
+from rayprob.probability.queries import answer
+from rayprob.registry import choose
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+CHUNK_BYTES = 16 * 2**20  # arrays above 32 MiB would be mapped afresh each time, which costs more than to compute them
+
+
+class LabelDistribution(ABC):
+    """A batch of B distributions over the 2^L label sets. A logit of plus or minus infinity is a label known for certain."""
+
+    family: str
+
+    @property
+    @abstractmethod
+    def log_mixing_BK(self) -> Floats:
+        """Log mixing weights, normalised."""
+
+    @property
+    @abstractmethod
+    def component_logits_BKL(self) -> NDArray[Any]:
+        """Logit of each label in each component, in the precision in which it came."""
+
+    @abstractmethod
+    def rebuilt(self, log_mixing_BK: Floats, component_logits_BKL: NDArray[Any]) -> "LabelDistribution":
+        """Return a distribution of this family with other parameters."""
+
+    def __len__(self) -> int:
+        return len(self.component_logits_BKL)
+
+    @property
+    def num_labels(self) -> int:
+        """L."""
+        return int(self.component_logits_BKL.shape[2])
+
+    @property
+    def num_components(self) -> int:
+        """K."""
+        return int(self.log_mixing_BK.shape[1])
+
+    def __getitem__(self, rows: slice | NDArray[Any] | list[int]) -> "LabelDistribution":
+        """Return the distributions of some images."""
+        return self.rebuilt(self.log_mixing_BK[rows], self.component_logits_BKL[rows])
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Size of one image's component logits in float64."""
+        return 8 * self.num_components * self.num_labels
+
+    def chunks(self, bytes_per_image: int | None = None) -> Iterator[slice]:
+        """Yield slices of so few images that `bytes_per_image` of each, by default those above, fit into CHUNK_BYTES."""
+        step = max(1, CHUNK_BYTES // max(bytes_per_image or self.bytes_per_image, 1))
+        yield from (slice(start, start + step) for start in range(0, max(len(self), 1), step))
+
+    # ---- probabilities
+
+    def marginals(self) -> Floats:
+        """Return P(label present) [B, L]."""
+        # Weights may sum to a little more than 1, and a probability must not.
+        return self._by_chunk(lambda part: np.minimum(_mix(part.log_mixing_BK, present_and_absent(_float64(part))[0]), 1.0))
+
+    def marginal_logits(self) -> Floats:
+        """Return the log-odds of each label [B, L]; they keep their order where marginals round to 0 or 1."""
+
+        def log_odds(part: LabelDistribution) -> Floats:
+            logits_BKL = _float64(part)
+            present_BL, absent_BL = (_mix(part.log_mixing_BK, state_BKL) for state_BKL in present_and_absent(logits_BKL))
+            return log_odds_of(present_BL, absent_BL, lambda b, c: (part.log_mixing_BK[b], logits_BKL[b, :, c]))
+
+        return self._by_chunk(log_odds)
+
+    def ranking_scores(self) -> NDArray[Any]:
+        """Return scores [B, L] to rank by, in the order of the marginals; unlike those they never saturate at 0 or 1."""
+        return self.marginal_logits()
+
+    def log_prob(self, label_sets_BL: Bools, known_BL: Bools | None = None) -> Floats:
+        """Return log p [B], in nats, of one label set an image; labels not known drop out of the product."""
+        known_BL = np.ones((1, self.num_labels), dtype=bool) if known_BL is None else known_BL
+        joint_BK = self._joint_log_prob(Evidence(*np.broadcast_arrays(label_sets_BL, known_BL)))
+        return np.asarray(logsumexp(joint_BK, axis=1))
+
+    def prob(self, query: answer.Query) -> Floats:
+        """Return the answer to a query [B], exactly. Raises QueryError where its evidence is impossible."""
+        return answer.probability(query, self)
+
+    def condition(self, evidence: Evidence | Mapping[int, bool]) -> "LabelDistribution":
+        """Return the distributions once the evidence is known, exactly: mixing weights by Bayes' rule, its labels certain.
+
+        Raises QueryError where an image gives the evidence probability 0.
+        """
+        evidence, log_mixing_BK = self._given(evidence)
+        logits_BKL = self.component_logits_BKL
+        certain_BL = np.where(evidence.values_BL, np.inf, -np.inf).astype(logits_BKL.dtype)
+        return self.rebuilt(log_mixing_BK, np.where(evidence.known_BL[:, None], certain_BL[:, None], logits_BKL))
+
+    def count_distribution(self) -> Floats:
+        """Return P(number of labels present = n) [B, L + 1]: a Poisson-binomial distribution in each component."""
+
+        def counts(part: LabelDistribution) -> Floats:
+            labels = range(self.num_labels)
+            components = Components.from_logits(part.log_mixing_BK, part.component_logits_BKL, labels)
+            return np.asarray((components.counts(labels, self.num_labels) * components.weight_KB).sum(axis=1).T)
+
+        return self._by_chunk(counts)
+
+    def pair_probabilities(self) -> Floats:
+        """Return P(both labels present) [B, L, L]; the diagonal holds the marginals."""
+        return self._by_chunk(lambda part: information.pair_probabilities(part.log_mixing_BK, _float64(part)), self._pair_bytes)
+
+    # ---- label sets
+
+    def top_sets(self, k: int) -> topsets.TopSets:
+        """Return the k most probable label sets of each image, best first, exactly (up to ties within rounding)."""
+        parts = []
+        for rows in self.chunks():
+            part = self[rows]
+            parts.append(topsets.top_sets(part.log_mixing_BK, part.component_logits_BKL, k, first_image=rows.start))
+        return topsets.joined(parts)
+
+    def best_f1_sets(self) -> expected_f1.F1Sets:
+        """Return the label set of each image with the largest expected F1, and that F1, exactly."""
+        parts = [expected_f1.best_f1_sets(self[rows].log_mixing_BK, self[rows].component_logits_BKL) for rows in self.chunks()]
+        return expected_f1.joined(parts)
+
+    def sample(self, num_sets: int, seed: int) -> Bools:
+        """Return label sets [num_sets, B, L] drawn from each distribution; equal for equal seeds."""
+        random = np.random.default_rng(seed)
+        parts = [information.draw(self[c].log_mixing_BK, _float64(self[c]), num_sets, random) for c in self.chunks()]
+        return np.concatenate(parts, axis=1)
+
+    # ---- information
+
+    def entropy(self, *, num_samples: int = 256, seed: int = 0) -> information.Estimate:
+        """Return the entropy of each joint distribution in nats, with its standard error [B].
+
+        Exact (standard error 0) for independent labels, and for a mixture of at most `information.ENUMERATED_LABELS` labels.
+        A larger mixture has no closed form: see `information.mixture_entropy` for the estimate from `num_samples` draws.
+        """
+        random = np.random.default_rng(seed)
+        chunks = self.chunks(8 * num_samples * (self.num_components + self.num_labels))
+        parts = [
+            information.mixture_entropy(self[rows].log_mixing_BK, _float64(self[rows]), num_samples, random) for rows in chunks
+        ]
+        value_B, error_B = (np.concatenate([getattr(part, name) for part in parts]) for name in ("value_B", "standard_error_B"))
+        return information.Estimate(value_B, error_B)
+
+    def mutual_information(self) -> Floats:
+        """Return the mutual information of each pair of labels given the image, in nats [B, L, L]; an entropy where i = j."""
+        return self._by_chunk(lambda part: information.mutual_information(part.log_mixing_BK, _float64(part)), self._pair_bytes)
+
+    # ---- inside
+
+    @property
+    def _pair_bytes(self) -> int:
+        return 8 * self.num_labels * (self.num_labels + self.num_components)
+
+    def _by_chunk(self, function: "Callable[[LabelDistribution], Floats]", bytes_per_image: int | None = None) -> Floats:
+        return np.concatenate([function(self[rows]) for rows in self.chunks(bytes_per_image)])
+
+    def _given(self, evidence: Evidence | Mapping[int, bool]) -> tuple[Evidence, Floats]:
+        """Return the evidence and the log mixing weights [B, K] that it leaves. Raises QueryError where it is impossible."""
+        if not isinstance(evidence, Evidence):
+            evidence = Evidence.of(evidence, self.num_labels)
+        joint_BK = self._joint_log_prob(evidence)
+        log_prob_B1 = logsumexp(joint_BK, axis=1, keepdims=True)
+        answer.refuse_impossible(log_prob_B1[:, 0] > -np.inf, "the evidence")
+        return evidence, np.asarray(joint_BK - log_prob_B1)
+
+    def _joint_log_prob(self, evidence: Evidence) -> Floats:
+        """Return log p(component, evidence) [B, K]."""
+        if evidence.values_BL.shape[1] != self.num_labels or len(evidence.values_BL) not in (1, len(self)):
+            raise QueryError(
+                f"evidence or label sets have shape {evidence.values_BL.shape}; "
+                f"these distributions are of {len(self)} images and {self.num_labels} labels"
+            )
+        values_BL, known_BL = (
+            np.broadcast_to(a, (len(self), self.num_labels)) for a in (evidence.values_BL, evidence.known_BL)
+        )
+        parts = []
+        for rows in self.chunks():
+            logits_BKL = _float64(self[rows])
+            log_BKL = log_expit(np.where(values_BL[rows, None], logits_BKL, -logits_BKL))
+            parts.append(np.sum(log_BKL, axis=2, where=known_BL[rows, None]))
+        return np.asarray(self.log_mixing_BK + np.concatenate(parts))
+
+
+class BernoulliDistribution(LabelDistribution):
+    """Independent labels: the sigmoid head of the paper, and a mixture of one component."""
+
+    family = "bernoulli"
+
+    def __init__(self, logits_BL: ArrayLike) -> None:
+        self.logits_BL = _finite_or_certain(logits_BL, 2, "logits [B, L]")
+
+    @property
+    def log_mixing_BK(self) -> Floats:
+        return np.zeros((len(self.logits_BL), 1))
+
+    @property
+    def component_logits_BKL(self) -> NDArray[Any]:
+        return self.logits_BL[:, None]
+
+    def rebuilt(self, log_mixing_BK: Floats, component_logits_BKL: NDArray[Any]) -> "BernoulliDistribution":
+        return BernoulliDistribution(component_logits_BKL[:, 0])
+
+    def marginal_logits(self) -> Floats:
+        return np.asarray(self.logits_BL, dtype=np.float64)
+
+    def ranking_scores(self) -> NDArray[Any]:
+        return self.logits_BL
+
+    def entropy(self, *, num_samples: int = 256, seed: int = 0) -> information.Estimate:
+        entropy_B = entropy_of_logits(np.asarray(self.logits_BL, dtype=np.float64)).sum(axis=1)
+        return information.Estimate(entropy_B, np.zeros_like(entropy_B))
+
+
+class MixtureDistribution(LabelDistribution):
+    """The conditional Bernoulli mixture: mixing_logits_BK, component_logits_BKL."""
+
+    family = "mixture"
+
+    def __init__(self, mixing_logits_BK: ArrayLike, component_logits_BKL: ArrayLike) -> None:
+        mixing_BK = _finite_or_certain(mixing_logits_BK, 2, "mixing logits [B, K]")
+        self._component_logits_BKL = _finite_or_certain(component_logits_BKL, 3, "component logits [B, K, L]")
+        if mixing_BK.shape != self._component_logits_BKL.shape[:2]:
+            raise ModelError(
+                f"mixing logits {mixing_BK.shape} and component logits {self._component_logits_BKL.shape} do not fit; "
+                "a mixture needs [B, K] and [B, K, L]"
+            )
+        largest_B = mixing_BK.max(axis=1, initial=-np.inf)
+        if np.isinf(largest_B).any():
+            image = int(np.flatnonzero(np.isinf(largest_B))[0])
+            raise ModelError(
+                f"mixing logits of image {image} are {mixing_BK[image].tolist()}; at least one must be finite, none inf"
+            )
+        self._log_mixing_BK = np.asarray(log_softmax(mixing_BK.astype(np.float64), axis=1))
+
+    @property
+    def log_mixing_BK(self) -> Floats:
+        return self._log_mixing_BK
+
+    @property
+    def component_logits_BKL(self) -> NDArray[Any]:
+        return self._component_logits_BKL
+
+    def rebuilt(self, log_mixing_BK: Floats, component_logits_BKL: NDArray[Any]) -> "MixtureDistribution":
+        return MixtureDistribution(log_mixing_BK, component_logits_BKL)
+
+
+def from_outputs(family: str, outputs: Mapping[str, Any]) -> LabelDistribution:
+    """Return the distributions that a head's outputs state; tensors of any device and precision, or arrays.
+
+    Raises ModelError for an unknown family, and where an output is missing, misshapen or nan.
+    """
+    build, names = choose(FAMILIES, family, "family", ModelError)
+    missing = [name for name in names if name not in outputs]
+    if missing:
+        raise ModelError(f"family {family!r} needs outputs {', '.join(names)}; found {', '.join(outputs) or 'none'}")
+    return build(*(_to_array(outputs[name]) for name in names))
+
+
+FAMILIES: dict[str, tuple[Callable[..., LabelDistribution], tuple[str, ...]]] = {
+    "bernoulli": (BernoulliDistribution, ("logits",)),
+    "mixture": (MixtureDistribution, ("mixing_logits", "component_logits")),
+}
+
+
+def _to_array(value: Any) -> NDArray[Any]:
+    return np.asarray(value.detach().cpu().float().numpy() if hasattr(value, "detach") else value)
+
+
+def _finite_or_certain(values: ArrayLike, ndim: int, what: str) -> NDArray[Any]:
+    array = np.asarray(values)
+    array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    if array.ndim != ndim:
+        raise ModelError(f"{what} expected, found shape {array.shape}")
+    if np.isnan(array).any():
+        raise ModelError(f"{what} hold nan, first in image {int(np.argwhere(np.isnan(array))[0, 0])}; the model diverged")
+    return array
+
+
+def _float64(part: LabelDistribution) -> Floats:
+    return np.asarray(part.component_logits_BKL, dtype=np.float64)
+
+
+def _mix(log_mixing_BK: Floats, values_BKL: Floats) -> Floats:
+    return np.asarray(np.matmul(np.exp(log_mixing_BK)[:, None], values_BKL)[:, 0])

@@ -1,0 +1,1 @@
+"""What goes together, learned from label sets without images."""

@@ -1,0 +1,90 @@
+"""A label prior in a file: a mixture over named labels, as safetensors with its source in the metadata. Safe to open."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from rayprob.errors import LabelError, ModelError, one_line
+from rayprob.files import storage
+from rayprob.labels import LabelSpace, composed
+from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.priors.fit import scene_names
+from rayprob.registry import unknown
+
+VERSION = 1
+KEY = "rayprob_prior"
+SHIPPED = {"coco": Path(__file__).with_name("coco.prior.safetensors")}  # made by benchmarks/fit_coco_prior.py
+LEAST_IN_COMMON = 2  # labels; one alone goes together with nothing
+REMEDY = "write one with `rayprob prior`"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelPriorFile:
+    """A mixture over the labels `names`, where it comes from in words, and facts of its fit as plain data."""
+
+    names: tuple[str, ...]
+    mixture: LabelMixture
+    source: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scenes(self) -> list[str]:
+        """A name for each component, from its typical labels."""
+        return scene_names(self.mixture, self.names)
+
+    def columns(self, label_space: LabelSpace) -> dict[int, int]:
+        """Return which label of the prior each column of a label space is, by name, of those that it knows."""
+        place = {composed(name): column for column, name in enumerate(self.names)}
+        found = {column: place.get(composed(name)) for column, name in enumerate(label_space.names)}
+        return {column: own for column, own in found.items() if own is not None}
+
+    def over(self, label_space: LabelSpace) -> LabelMixture:
+        """Return the mixture over the labels of a label space, in their order; exact, as it sums out all others.
+
+        A label that the prior does not know is even in every component, which says nothing of it. Raises LabelError where
+        fewer than two labels are in common.
+        """
+        columns = self.columns(label_space)
+        if len(columns) < LEAST_IN_COMMON:
+            raise LabelError(
+                f"the label prior from {self.source} knows {len(columns)} of the {len(label_space)} labels, and needs 2 at "
+                f"least to say what goes together; its labels: {', '.join(self.names[:8])}, ..."
+            )
+        p_KL = np.full((len(self.mixture.mixing_weights_K), len(label_space)), 0.5)
+        p_KL[:, list(columns)] = self.mixture.probabilities_KL[:, list(columns.values())]
+        return LabelMixture(self.mixture.mixing_weights_K, p_KL)
+
+    def save(self, uri: str) -> None:
+        """Write the prior to a path or URI. Raises StorageError."""
+        arrays = {name: values.astype(np.float32) for name, values in self.mixture.to_arrays().items()}
+        told = {"version": VERSION, "names": list(self.names), "source": self.source, "facts": dict(self.facts)}
+        storage.write_bytes(uri, safetensors.numpy.save(arrays, {KEY: json.dumps(told)}))
+
+    @classmethod
+    def load(cls, name: str) -> "LabelPriorFile":
+        """Return the prior of that name that ships with rayprob, or the one in a file. Raises StorageError, ModelError."""
+        path = str(SHIPPED.get(name, name))
+        if name not in SHIPPED and "/" not in name and not storage.exists(name):
+            raise ModelError(f"{unknown(name, SHIPPED, 'label prior')}, or the path of a file: {REMEDY}")
+        content = storage.read_bytes(path)
+        try:
+            arrays = safetensors.numpy.load(content)
+            header_bytes = int.from_bytes(content[:8], "little")
+            told = json.loads(json.loads(content[8 : 8 + header_bytes])["__metadata__"][KEY])
+            if told["version"] != VERSION:
+                raise ModelError(f"{path} has version {told['version']!r}, this rayprob reads {VERSION}; {REMEDY}")
+            return cls(tuple(map(str, told["names"])), _mixture(arrays), str(told["source"]), dict(told["facts"]))
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelError(f"{path} is not a label prior ({one_line(error)}); {REMEDY}") from error
+
+
+def _mixture(arrays: Mapping[str, Any]) -> LabelMixture:
+    mixture = LabelMixture.from_arrays(arrays)
+    # The weights were rounded to float32.
+    return LabelMixture(mixture.mixing_weights_K / mixture.mixing_weights_K.sum(), mixture.probabilities_KL)

@@ -1,0 +1,108 @@
+"""A label prior: how probable label sets are before an image is looked at, laid over what a classifier says of the image.
+
+For the classifier's marginals p_l(x), a mixture (pi_k, p_kl) fitted to label sets without images, its marginals p_l, and a
+strength s of at least 0:
+
+    p(y | x)  is proportional to  prod_l p_l(x)^y_l (1 - p_l(x))^(1 - y_l)
+                                  * sum_k pi_k prod_l [ (p_kl / p_l)^y_l ((1 - p_kl) / (1 - p_l))^(1 - y_l) ]^s
+
+With s = 1 this is Bayes' rule for a classifier that knows nothing of what goes together; with s = 0 it is the classifier alone.
+It is a mixture again. Component k has the logits u_l(x) + s odds_kl, where u_l(x) are those of the classifier and
+odds_kl = logit p_kl - logit p_l, and the weight
+
+    pi_k prod_l [ (1 - p_l(x)) ((1 - p_kl) / (1 - p_l))^s + p_l(x) (p_kl / p_l)^s ]
+
+divided by the sum of these over k. N samples, L labels, K components; logits_NL are the u_l(x), strength_N1 one s per sample.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from rayprob.probability.distributions.mixture import LabelMixture
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+CHUNK_VALUES = 250_000  # component logits worked on at a time: 2 MB an array, which stays in cache
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """The negative log-likelihood [N] of each sample's known labels, and its slopes in logits_NL and in the strength [N]."""
+
+    nll_N: Floats
+    logits_NL: Floats
+    strength_N: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class LabelPrior:
+    """What a mixture over label sets adds to a classifier's logits: log_mixing_K, odds_KL and absent_K.
+
+    absent_K is sum_l log (1 - p_kl) / (1 - p_l). A label that the prior does not know has odds 0, which leaves it as
+    independent of the others as it was.
+    """
+
+    log_mixing_K: Floats
+    odds_KL: Floats
+    absent_K: Floats
+
+    @classmethod
+    def of(cls, mixture: LabelMixture) -> "LabelPrior":
+        """Return the prior that a mixture over the same labels in the same order makes."""
+        p_KL, p_L = mixture.probabilities_KL, mixture.marginals_L
+        absent_KL = np.log1p(-p_KL) - np.log1p(-p_L)
+        return cls(np.log(mixture.mixing_weights_K), np.log(p_KL) - np.log(p_L) - absent_KL, absent_KL.sum(axis=1))
+
+    def log_mixing(self, logits_NL: Floats, strength_N1: Floats) -> Floats:
+        """Return the log mixing weights [N, K], normalised, of the mixture that the prior and the classifier make."""
+        parts = []
+        for rows in self._chunks(len(logits_NL)):
+            tilted_nKL = logits_NL[rows, None] + strength_N1[rows, None] * self.odds_KL
+            parts.append(self._base(strength_N1[rows]) + np.logaddexp(0, tilted_nKL).sum(axis=2))
+        log_NK = np.concatenate(parts)
+        return np.asarray(log_NK - logsumexp(log_NK, axis=1, keepdims=True))
+
+    def slopes(self, logits_NL: Floats, strength_N1: Floats, targets_NL: Bools, known_NL: Bools) -> Slopes:
+        """Return the negative log-likelihood of the known labels and its slopes."""
+        arrays = logits_NL, strength_N1, (targets_NL & known_NL).astype(np.float64), (~known_NL).astype(np.float64)
+        parts = [self._slopes(*(array[rows] for array in arrays)) for rows in self._chunks(len(logits_NL))]
+        return Slopes(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+    def _base(self, strength_N1: Floats) -> Floats:
+        return np.asarray(self.log_mixing_K + strength_N1 * self.absent_K)
+
+    def _slopes(self, logits: Floats, strength: Floats, targets: Floats, unknown: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return what `slopes` does for a few samples: log Z - log (Z of the label sets that agree with what is known)."""
+        tilted_NKL = logits[:, None] + strength[:, None] * self.odds_KL
+        softplus_NKL, present_NKL = _softplus_and_present(tilted_NKL)
+        stated_NK = targets @ self.odds_KL.T
+        log_all_NK = self._base(strength) + softplus_NKL.sum(axis=2)
+        log_agree_NK = self._base(strength) + strength * stated_NK + (targets * logits).sum(axis=1, keepdims=True)
+        is_partial = bool(unknown.any())
+        if is_partial:
+            log_agree_NK = log_agree_NK + np.einsum("nl,nkl->nk", unknown, softplus_NKL)
+        log_all_N1, log_agree_N1 = (logsumexp(log_NK, axis=1, keepdims=True) for log_NK in (log_all_NK, log_agree_NK))
+        all_NK, agree_NK = np.exp(log_all_NK - log_all_N1), np.exp(log_agree_NK - log_agree_N1)
+        by_logit_NL = np.einsum("nk,nkl->nl", all_NK, present_NKL) - targets
+        by_strength_NK = all_NK * (self.absent_K + np.einsum("nkl,kl->nk", present_NKL, self.odds_KL))
+        by_strength_NK -= agree_NK * (self.absent_K + stated_NK)
+        if is_partial:
+            by_logit_NL -= unknown * np.einsum("nk,nkl->nl", agree_NK, present_NKL)
+            by_strength_NK -= agree_NK * np.einsum("nl,nkl,kl->nk", unknown, present_NKL, self.odds_KL, optimize=True)
+        return (log_all_N1 - log_agree_N1)[:, 0], by_logit_NL, by_strength_NK.sum(axis=1)
+
+    def _chunks(self, num_samples: int) -> Iterator[slice]:
+        step = max(1, CHUNK_VALUES // self.odds_KL.size)
+        yield from (slice(start, start + step) for start in range(0, max(num_samples, 1), step))
+
+
+def _softplus_and_present(logits: Floats) -> tuple[Floats, Floats]:
+    """Return log(1 + exp(logit)) and the sigmoid by one exponential that cannot overflow."""
+    small = np.exp(-np.abs(logits))
+    softplus = np.maximum(logits, 0.0) + np.log1p(small)
+    return softplus, np.where(logits >= 0, 1.0, small) / (1.0 + small)

@@ -1,0 +1,170 @@
+"""Questions in label names, answered exactly. Q queries, B images, K components. The language is described in syntax.py."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayprob.errors import QueryError
+from rayprob.labels import LabelSpace
+from rayprob.probability.distributions.arithmetic import LOGARITHMS, SAFE
+from rayprob.probability.distributions.components import Components
+from rayprob.probability.queries import syntax
+from rayprob.probability.queries.cases import Cases, cases_of
+from rayprob.probability.queries.expression import Expression, Query, conjuncts, literal
+
+__all__ = ["Query", "answers", "parse", "probabilities", "probability", "refuse_impossible"]
+
+Floats = NDArray[np.float64]
+
+
+class Answerable(Protocol):
+    """What a distribution must give so that queries about it can be answered: `LabelDistribution` does."""
+
+    @property
+    def num_labels(self) -> int: ...
+    @property
+    def bytes_per_image(self) -> int: ...
+    @property
+    def log_mixing_BK(self) -> Floats: ...
+    @property
+    def component_logits_BKL(self) -> NDArray[Any]: ...
+    def chunks(self, bytes_per_image: int | None = None) -> Iterator[slice]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice | NDArray[Any] | list[int]) -> "Answerable": ...
+
+
+def parse(text: str, label_space: LabelSpace) -> Query:
+    """Return the query that `text` asks in the names of `label_space`; `str(query)` writes it back.
+
+    Raises QueryError, with a caret under the place, for wrong syntax or an unknown label; and where the evidence contradicts
+    itself or an expression has too many cases.
+    """
+    query = syntax.read(text, label_space)
+    _plan(query)
+    return query
+
+
+def probability(query: Query, distribution: Answerable) -> Floats:
+    """Return the answer for each image [B]. Raises QueryError where an image gives the evidence probability 0."""
+    return np.asarray(probabilities([query], distribution)[0])
+
+
+def probabilities(queries: Sequence[Query], distribution: Answerable) -> Floats:
+    """Return the answers [Q, B]; `answers` gives them in chunks where that is too much to hold."""
+    return np.concatenate([answers_QB for _, answers_QB in answers(queries, distribution)], axis=1)
+
+
+def answers(queries: Sequence[Query], distribution: Answerable) -> Iterator[tuple[slice, Floats]]:
+    """Yield (images, answers [Q, images]) chunk by chunk; a chunk's label probabilities are computed once for all queries."""
+    plans = [_plan(query) for query in queries]
+    for query in queries:
+        if len(query.label_space) != distribution.num_labels:
+            raise QueryError(
+                f"{query} asks about {len(query.label_space)} labels, but the distribution has {distribution.num_labels}"
+            )
+    columns = set().union(*(plan.columns for plan in plans))
+    # A chunk's answers may take 16 times as much memory as its logits: larger chunks repeat fewer steps of Python.
+    for images in distribution.chunks(max(distribution.bytes_per_image, 8 * len(queries) // 16)):
+        part = distribution[images]
+        components = Components.from_logits(part.log_mixing_BK, part.component_logits_BKL, columns)
+        answers_QB = np.empty((len(plans), len(part)))
+        for place, plan in enumerate(plans):
+            answers_QB[place] = _answer(plan, part, components, images.start)
+        yield images, answers_QB
+
+
+def refuse_impossible(is_possible_B: NDArray[np.bool_], what: str, first_image: int = 0) -> None:
+    """Raise QueryError that names the first image for which the evidence `what` has probability 0."""
+    impossible = np.flatnonzero(~is_possible_B)
+    if len(impossible):
+        raise QueryError(
+            f"{what} has probability 0 for {len(impossible)} of {len(is_possible_B)} images, first image "
+            f"{first_image + impossible[0]}: it contradicts what is known of it already; drop one of the two"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """P(event | given): single labels by themselves, which are products, and what is left of event and evidence."""
+
+    text: str
+    evidence: Mapping[int, bool]
+    condition: Cases | None  # the rest of the evidence, once its single labels are known
+    event: Mapping[int, bool] | None  # None: the event cannot be
+    joint: Cases | None  # the rest of event and evidence, once all single labels are known
+
+    @property
+    def columns(self) -> set[int]:
+        rests = [cases.columns for cases in (self.condition, self.joint) if cases]
+        return set(self.evidence).union(self.event or (), *rests)
+
+
+@lru_cache(maxsize=4096)
+def _plan(query: Query) -> _Plan:
+    given = list(chain.from_iterable(conjuncts(part) for part in query.given))
+    evidence, twice = _literals(given)
+    num_labels = len(query.label_space)
+    if twice is not None:
+        raise QueryError(
+            f"contradictory evidence: {query.label_space.names[twice]!r} is given as present and as absent in {query}"
+        )
+    given_rest = _rest(given)
+    condition = cases_of(given_rest, evidence, num_labels) if given_rest else None
+    if condition and condition.never:
+        raise QueryError(f"contradictory evidence: what is given can never be in {query}")
+    wanted = conjuncts(query.event)
+    event, twice = _literals(wanted)
+    if twice is not None or any(evidence.get(column, is_present) != is_present for column, is_present in event.items()):
+        return _Plan(str(query), evidence, condition, None, None)
+    rest = given_rest + _rest(wanted)
+    joint = cases_of(rest, {**evidence, **event}, num_labels) if rest else None
+    event = {column: is_present for column, is_present in event.items() if column not in evidence}
+    return _Plan(str(query), evidence, condition, event, joint)
+
+
+def _answer(plan: _Plan, part: Answerable, components: Components, first_image: int) -> Floats:
+    """Return P(event | evidence) [B] of a chunk, on logarithms for the images where numbers may have lost digits."""
+    joint_B, whole_B = _joint_and_whole(plan, components)
+    least_B = whole_B if plan.event is None else np.minimum(joint_B, whole_B)
+    if least_B.min(initial=1) > SAFE:
+        return np.minimum(joint_B / whole_B, 1)
+    faint_B = np.flatnonzero(least_B <= SAFE)
+    faint = part[faint_B]
+    exact = Components.from_logits(faint.log_mixing_BK, faint.component_logits_BKL, plan.columns, LOGARITHMS)
+    log_joint_F, log_whole_F = _joint_and_whole(plan, exact)
+    is_possible_B = np.ones(len(whole_B), dtype=bool)
+    is_possible_B[faint_B] = log_whole_F > -np.inf
+    refuse_impossible(is_possible_B, f"the evidence of {plan.text}", first_image)
+    answer_B = joint_B / np.maximum(whole_B, SAFE)
+    answer_B[faint_B] = np.exp(log_joint_F - log_whole_F)
+    return np.minimum(answer_B, 1)
+
+
+def _joint_and_whole(plan: _Plan, components: Components) -> tuple[Floats, Floats]:
+    """Return P(event, evidence) and P(evidence) [B] in the arithmetic of the components."""
+    arithmetic = components.arithmetic
+    weight_KB = components.joint(plan.evidence, components.weight_KB)
+    whole_KB = arithmetic.times(weight_KB, plan.condition.probability(components)) if plan.condition else weight_KB
+    whole_B = arithmetic.total(whole_KB, 0)
+    if plan.event is None:
+        return np.full_like(whole_B, arithmetic.zero), whole_B
+    rest_KB = arithmetic.times(weight_KB, plan.joint.probability(components)) if plan.joint else weight_KB
+    return components.total(plan.event, rest_KB), whole_B
+
+
+def _literals(parts: Iterable[Expression]) -> tuple[dict[int, bool], int | None]:
+    """Return {column: is present} of the single labels among the parts, and a column that stands both ways, if any."""
+    stated: dict[int, bool] = {}
+    for column, is_present in filter(None, map(literal, parts)):
+        if stated.setdefault(column, is_present) != is_present:
+            return stated, column
+    return stated, None
+
+
+def _rest(parts: Iterable[Expression]) -> list[Expression]:
+    return [part for part in parts if literal(part) is None]

@@ -1,0 +1,184 @@
+"""What a run's folder holds for the page, read as it is; what is missing becomes a note with the command that makes it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from rayprob.config import strict_yaml
+from rayprob.data.manifest.dataset import Dataset
+from rayprob.errors import LabelError, RayprobError, RunError, SpecError
+from rayprob.files import storage
+from rayprob.files.documents import Shape, read_json, require_shape
+from rayprob.runs.bundle import DESCRIPTION_FILE, Bundle
+from rayprob.runs.history_rows import read_history
+from rayprob.runs.predictions import Predictions
+
+REPORTED = "val"
+ORIGIN = ("run_fingerprint", "step")
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that a reader of the page should know, and the command that would change it ("" for none)."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run as its folder tells it; `predictions` is the split that the page is about."""
+
+    folder: str
+    run: dict[str, Any]
+    history: list[dict[str, Any]]
+    split: str
+    predictions: Predictions
+    holdout: Predictions | None
+    bundle: Bundle | None  # only where the predictions are its own
+    calibration: dict[str, Any] | None
+    dataset: Dataset | None
+    notes: tuple[Note, ...]
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.run.get("name", "unnamed"))
+
+    @property
+    def chosen_on(self) -> str:
+        """The split on which the run was allowed to choose."""
+        return holdout_split(self.run)
+
+
+def open_run_files(folder: str, split: str | None) -> RunFiles:
+    """Read a run's folder. `split` None stands for val, or for holdout where there are no predictions of val.
+
+    Raises RunError for a folder that is no run's, and for one without predictions of the split.
+    """
+    run = read_run(folder)
+    chosen = choose_split(folder, holdout_split(run), split)
+    predictions = read_predictions(folder, chosen)
+    notes = [] if split or chosen == REPORTED else [_without_val(folder, chosen)]
+    bundle, bundle_notes = open_own_bundle(folder, predictions)
+    dataset, dataset_notes = open_dataset(run, predictions)
+    holdout = read_predictions(folder, holdout_split(run)) if has_predictions(folder, holdout_split(run)) else None
+    return RunFiles(
+        folder=folder,
+        run=run,
+        history=read_history(folder),
+        calibration=_read_calibration(folder),
+        split=chosen,
+        predictions=predictions,
+        holdout=holdout,
+        bundle=bundle,
+        dataset=dataset,
+        notes=(*notes, *bundle_notes, *dataset_notes),
+    )
+
+
+class _ModelShape(Shape):
+    head: dict[str, Any] = Field(default={})
+
+
+class _RunShape(Shape):
+    """The parts of a run file that the page reads."""
+
+    data: dict[str, Any] = Field(default={})
+    model: _ModelShape = Field(default=_ModelShape())
+    evaluation: dict[str, Any] = Field(default={})
+
+
+class _CalibrationShape(Shape):
+    """The parts of calibration.json that the page reads."""
+
+    method: str = ""
+    reason: str = ""
+    notes: list[str] = Field(default=[])
+
+
+def read_run(folder: str) -> dict[str, Any]:
+    """Return run.yaml as plain values. Raises RunError where the folder has none, or one that is no mapping."""
+    uri = storage.join(folder, "run.yaml")
+    if not storage.exists(uri):
+        raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
+    try:
+        run = strict_yaml.plain(strict_yaml.load(storage.read_bytes(uri), uri))
+    except SpecError as error:
+        raise RunError(f"{error}; `rayprob train` writes it again") from error
+    return require_shape(run, _RunShape, uri, error=RunError, remedy="`rayprob train` writes it again")
+
+
+def holdout_split(run: dict[str, Any]) -> str:
+    """Return the split on which a run may choose."""
+    evaluation = run.get("evaluation")
+    return str(evaluation.get("split", "holdout")) if isinstance(evaluation, dict) else "holdout"
+
+
+def choose_split(folder: str, holdout: str, split: str | None) -> str:
+    """Return the split to report on: the one asked for, else val, else holdout. Raises RunError with what there is."""
+    wanted = [split] if split else [REPORTED, holdout]
+    found = next((name for name in wanted if has_predictions(folder, name)), None)
+    if found is not None:
+        return found
+    names = storage.list_names(storage.join(folder, "predictions"))
+    there = ", ".join(name.removesuffix(".parquet") for name in names if name.endswith(".parquet")) or "none"
+    missing = " or ".join(wanted)
+    raise RunError(
+        f"{folder} has no predictions of {missing} (there: {there}); once the run has finished, "
+        f"`rayprob evaluate {folder} --split {wanted[0]}` writes them"
+    )
+
+
+def has_predictions(folder: str, split: str) -> bool:
+    """Return whether the folder holds predictions of a split."""
+    return storage.exists(storage.join(folder, "predictions", f"{split}.parquet"))
+
+
+def read_predictions(folder: str, split: str) -> Predictions:
+    """Return the predictions of a split. Raises MetricError for a damaged table."""
+    return Predictions.read(storage.join(folder, "predictions", f"{split}.parquet"))
+
+
+def open_own_bundle(folder: str, predictions: Predictions) -> tuple[Bundle | None, list[Note]]:
+    """Return the bundle that made the predictions, and notes on what it lacks."""
+    path = storage.join(folder, "bundle")
+    if not storage.exists(storage.join(path, DESCRIPTION_FILE)):
+        return None, [Note("The run has no bundle yet, so nothing here is calibrated: the run is not finished.")]
+    bundle = Bundle.load(path)
+    bundle.label_space.require_same(predictions.label_space, "the bundle", "its predictions")
+    if any(predictions.facts.get(key) != bundle.facts.get(key) for key in ORIGIN):
+        renew = f"rayprob evaluate {folder} --split {predictions.facts.get('split', REPORTED)}"
+        return None, [Note("The predictions were made before the bundle was, so its calibration is left out.", renew)]
+    if bundle.calibrator is None and not bundle.thresholds:
+        return bundle, [Note("Not calibrated yet: no calibrator, no thresholds, no guarantees.", f"rayprob calibrate {folder}")]
+    return bundle, []
+
+
+def open_dataset(run: dict[str, Any], predictions: Predictions) -> tuple[Dataset | None, list[Note]]:
+    """Return the run's dataset, and a note where it is not there any more or is another one."""
+    data = run.get("data")
+    root = str(data.get("root", "")) if isinstance(data, dict) else ""
+    try:
+        dataset = Dataset.open(root)
+        predictions.label_space.require_same(dataset.label_space, "the predictions", root)
+    except (RayprobError, LabelError) as error:
+        return None, [Note(f"The dataset cannot be opened, so the page has no images and no object sizes: {error}")]
+    stated = predictions.facts.get("dataset_fingerprint", dataset.fingerprint)
+    if stated != dataset.fingerprint:
+        return None, [Note(f"The dataset at {root} was built anew since the run, so the page has no images of it.")]
+    return dataset, []
+
+
+def _read_calibration(folder: str) -> dict[str, Any] | None:
+    uri, remedy = storage.join(folder, "calibration.json"), f"`rayprob calibrate {folder}` writes it again"
+    return read_json(uri, _CalibrationShape, error=RunError, remedy=remedy) if storage.exists(uri) else None
+
+
+def _without_val(folder: str, chosen: str) -> Note:
+    return Note(
+        f"There are no predictions of {REPORTED}, so the page is about {chosen}, on which the run chose its checkpoint: its "
+        "numbers flatter the model.",
+        f"rayprob evaluate {folder}",
+    )

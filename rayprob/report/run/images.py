@@ -1,0 +1,177 @@
+"""Images worth looking at: best and worst by likelihood, and annotations that the model contradicts. N samples, L labels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logit
+
+from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.probability.queries.answer import probabilities
+from rayprob.probability.queries.expression import And, Count, Exactly, Expression, Label, Query
+from rayprob.report.run.judged import Floats, Judged
+
+BEST, WORST, SUSPECTS = 6, 9, 18
+TOP_LABELS = 5
+CONDITIONED = 30  # labels that may answer "given the surest label"
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A label, its marginal, and whether it is true and chosen."""
+
+    name: str
+    marginal: float
+    is_true: bool
+    is_chosen: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question to this image and its answer."""
+
+    query: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image: what is true, what the model says, and a few questions answered."""
+
+    row: int
+    sample_id: int
+    nll_nats: float
+    true: tuple[str, ...]
+    hits: tuple[str, ...]
+    missed: tuple[str, ...]
+    extra: tuple[str, ...]
+    guesses: tuple[Guess, ...]
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An annotation that the model contradicts; `is_annotated` says which way it stands."""
+
+    row: int
+    sample_id: int
+    label: str
+    is_annotated: bool
+    marginal: float
+    given_rest: float  # P(label | all other labels as annotated)
+    true: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images on the page."""
+
+    best: tuple[Card, ...]
+    worst: tuple[Card, ...]
+    least_labels: int  # of a best image: one with few labels is likely without being interesting
+    suspects: tuple[Suspect, ...]
+    surprises: int  # annotations that the model gives less than 5 %
+
+
+def images(judged: Judged) -> Images:
+    """Return the images worth looking at."""
+    labels_N = (judged.targets_NL & judged.known_NL).sum(axis=1)
+    least = int(max(np.median(labels_N), 1)) if len(labels_N) else 1
+    order = np.argsort(judged.nll_N, kind="stable")
+    best = [int(row) for row in order if labels_N[row] >= least][:BEST]
+    worst = [int(row) for row in order[::-1] if row not in best][:WORST]
+    # Log-odds of what is annotated: probabilities would tie at 0 where the model is sure.
+    of_truth_NL = np.where(judged.targets_NL, judged.best_scores_NL, -judged.best_scores_NL)
+    return Images(
+        best=tuple(card(judged, row) for row in best),
+        worst=tuple(card(judged, row) for row in worst),
+        least_labels=least,
+        suspects=tuple(suspects(judged, of_truth_NL)),
+        surprises=int((judged.known_NL & (of_truth_NL < logit(0.05))).sum()),
+    )
+
+
+def card(judged: Judged, row: int) -> Card:
+    """Return what the page says of one image."""
+    names, known_L = judged.predictions.label_space.names_of, judged.known_NL[row]
+    true_L, chosen_L = judged.targets_NL[row] & known_L, judged.sets_NL[row]
+    marginal_L = judged.marginals_NL[row]
+    top = np.argsort(-judged.best_scores_NL[row], kind="stable")[:TOP_LABELS].tolist()
+    return Card(
+        row=row,
+        sample_id=int(judged.predictions.sample_ids_N[row]),
+        nll_nats=float(judged.nll_N[row]),
+        true=tuple(names(true_L)),
+        hits=tuple(names(true_L & chosen_L)),
+        missed=tuple(names(true_L & ~chosen_L)),
+        extra=tuple(names(~true_L & chosen_L)),
+        guesses=tuple(Guess(judged.names[c], float(marginal_L[c]), bool(true_L[c]), bool(chosen_L[c])) for c in top),
+        answers=tuple(answers(judged, row)),
+    )
+
+
+def answers(judged: Judged, row: int) -> list[Answer]:
+    """Return a few questions that suit an image, answered exactly."""
+    queries = questions(judged, row)
+    answers_Q1 = probabilities(queries, judged.best[[row]])
+    return [Answer(str(query), float(answer)) for query, answer in zip(queries, answers_Q1[:, 0], strict=True)]
+
+
+def questions(judged: Judged, row: int) -> list[Query]:
+    """Return questions about one image: its surest pair, how many labels, its likeliest set, one label given another."""
+    space = judged.predictions.label_space
+
+    def ask(event: Expression, *given: Expression) -> Query:
+        return Query(event, given, space)
+
+    def label(column: int) -> Label:
+        return Label(column, space.names[column])
+
+    num_true = int((judged.targets_NL[row] & judged.known_NL[row]).sum())
+    surest = np.argsort(-judged.best_scores_NL[row], kind="stable").tolist()
+    chosen = judged.best[[row]].top_sets(1).sets_BTL[0, 0]
+    asked = [ask(Count(None, ">=", max(num_true, 1))), ask(Exactly(tuple(label(c) for c in np.flatnonzero(chosen).tolist())))]
+    if len(surest) < 2:
+        return asked
+    asked.insert(0, ask(And((label(surest[0]), label(surest[1])))))
+    if judged.predictions.family == "mixture":
+        moved = most_moved(judged.best[[row]], surest[0], surest[1:CONDITIONED])
+        asked += [ask(label(moved)), ask(label(moved), label(surest[0]))]
+    return asked
+
+
+def most_moved(distribution: LabelDistribution, evidence: int, columns: list[int]) -> int:
+    """Return the label among `columns` whose marginal moves most once `evidence` is known to be present."""
+    moved_L = np.abs(distribution.condition({evidence: True}).marginals() - distribution.marginals())[0]
+    return max(columns, key=lambda column: float(moved_L[column]))
+
+
+def suspects(judged: Judged, of_truth_NL: Floats) -> list[Suspect]:
+    """Return the annotations with the least probability, one an image, least first."""
+    doubt_NL = np.where(judged.known_NL, of_truth_NL, np.inf)
+    worst_N = doubt_NL.argmin(axis=1)
+    rows = np.argsort(doubt_NL.min(axis=1), kind="stable")[:SUSPECTS].tolist()
+    return [_suspect(judged, row, int(worst_N[row])) for row in rows if doubt_NL[row, worst_N[row]] < 0]
+
+
+def _suspect(judged: Judged, row: int, column: int) -> Suspect:
+    known_L = judged.known_NL[row].copy()
+    known_L[column] = False
+    log_prob = [
+        float(judged.best[[row]].log_prob(_with(judged, row, column, is_present), judged.known_NL[[row]])[0])
+        for is_present in (True, False)
+    ]
+    return Suspect(
+        row=row,
+        sample_id=int(judged.predictions.sample_ids_N[row]),
+        label=judged.names[column],
+        is_annotated=bool(judged.targets_NL[row, column]),
+        marginal=float(judged.marginals_NL[row, column]),
+        given_rest=float(1 / (1 + np.exp(np.clip(log_prob[1] - log_prob[0], -700, 700)))),
+        true=tuple(judged.predictions.label_space.names_of(judged.targets_NL[row] & judged.known_NL[row])),
+    )
+
+
+def _with(judged: Judged, row: int, column: int, is_present: bool) -> np.ndarray:
+    targets_1L = judged.targets_NL[[row]].copy()
+    targets_1L[0, column] = is_present
+    return targets_1L

@@ -1,0 +1,55 @@
+"""Thumbnails of samples as small JPEG data URIs; a page carries its images itself."""
+
+import base64
+import logging
+from collections.abc import Iterable
+
+import cv2
+import simplejpeg
+
+from rayprob.data.building.jpeg import measure
+from rayprob.data.manifest.dataset import Manifest
+from rayprob.errors import RayprobError
+from rayprob.files import storage
+from rayprob.loader.reader import SampleReader
+from rayprob.loader.shards import LocalShards, RangeReads
+from rayprob.report.run.files import Note, RunFiles
+
+LONG_SIDE_PX = 200
+QUALITY = 72
+log = logging.getLogger(__name__)
+
+
+def thumbnails(files: RunFiles, rows: Iterable[int]) -> tuple[dict[int, str], list[Note]]:
+    """Return a data URI for each row of the predictions whose image can be read, and a note where some cannot."""
+    if files.dataset is None or files.split not in files.dataset.splits:
+        return {}, []
+    manifest = files.dataset.split(files.split)
+    place = {sample_id: row for row, sample_id in enumerate(manifest.sample_ids_N.tolist())}
+    reader = SampleReader(manifest.root, _shards(manifest))
+    found, faults = {}, []
+    for row in sorted(set(rows)):
+        try:
+            found[row] = thumbnail(reader.read(manifest.sample(place[int(files.predictions.sample_ids_N[row])])))
+        except (RayprobError, ValueError, KeyError) as error:
+            faults.append(str(error))
+    if not faults:
+        return found, []
+    log.warning("%d images cannot be shown: %s", len(faults), faults[0])
+    return found, [Note(f"{len(faults)} image(s) cannot be shown, the first because: {faults[0]}")]
+
+
+def thumbnail(jpeg: bytes) -> str:
+    """Return a JPEG as a data URI of a JPEG of at most LONG_SIDE_PX. Raises SampleError or ValueError for no image."""
+    size = measure(jpeg)
+    image_HW3 = simplejpeg.decode_jpeg(jpeg)
+    scale = LONG_SIDE_PX / max(size.height_px, size.width_px)
+    if scale < 1:
+        shape = max(round(size.width_px * scale), 1), max(round(size.height_px * scale), 1)
+        image_HW3 = cv2.resize(image_HW3, shape, interpolation=cv2.INTER_AREA)
+    small: bytes = simplejpeg.encode_jpeg(image_HW3, quality=QUALITY, colorsubsampling="420")
+    return "data:image/jpeg;base64," + base64.b64encode(small).decode()
+
+
+def _shards(manifest: Manifest) -> LocalShards | RangeReads:
+    return LocalShards(manifest.root) if storage.is_local(manifest.root) else RangeReads(manifest.root)

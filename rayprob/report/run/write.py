@@ -1,0 +1,32 @@
+"""`rayprob report`: a run's folder becomes one page. Read, judge, draw, write."""
+
+from dataclasses import dataclass
+
+from rayprob.files import storage
+from rayprob.report.run.facts import gather
+from rayprob.report.run.files import Note, open_run_files
+from rayprob.report.run.page import render
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where the page lies, what it is about, and what it lacks."""
+
+    path: str
+    split: str
+    num_samples: int
+    size_bytes: int
+    notes: tuple[Note, ...]
+
+
+def report(folder: str, split: str | None = None, out: str | None = None) -> Written:
+    """Write the page of a run's folder, by default to report.html in it.
+
+    `split` None stands for val, or for holdout where there are no predictions of val. Raises RunError for a folder that is no
+    run's or has no predictions, MetricError where no label of the split has a positive.
+    """
+    facts = gather(open_run_files(folder, split))
+    html = render(facts).encode()
+    path = out or storage.join(folder, "report.html")
+    storage.write_bytes(path, html)
+    return Written(path, facts.files.split, len(facts.files.predictions), len(html), facts.notes)

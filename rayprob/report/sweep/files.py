@@ -1,0 +1,209 @@
+"""What a sweep's summary.json tells, as frozen values; the page of a sweep reads nothing else."""
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from rayprob.config.faults import faults_of
+from rayprob.errors import RunError
+from rayprob.files import storage
+from rayprob.files.documents import read_json
+
+SUMMARY = "summary.json"
+SWEEP_FILE = "sweep.yaml"
+REPORTED = "val"
+WRITER = "`rayprob tune` on the same sweep file writes it again"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What the sweep looks for the best of."""
+
+    name: str
+    mode: Literal["max", "min"] = "max"
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return 1 if self.mode == "max" else -1
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a parameter was searched: choices, or bounds."""
+
+    kind: str
+    choices: tuple[Any, ...] | None = None
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of the sweep; a confirm trial repeats trial `of` with another seed."""
+
+    number: int
+    kind: Literal["default", "search", "confirm"] = "search"
+    state: Literal["finished", "pruned", "failed", "stopped", "running"] = "finished"
+    params: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    of: int | None = None
+    values: dict[str, float | None] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    epochs: float | None = None
+    elapsed_s: float | None = None
+    images_per_s: float | None = None
+    micro_batch: int | None = None
+    reason: str = ""
+    folder: str = ""
+    curve: tuple[tuple[float, float | None], ...] = ()
+
+    def value(self, metric: Metric) -> float | None:
+        """Return its value of a metric, None where it reached none or one that is no number."""
+        return finite(self.values.get(metric.name))
+
+    @property
+    def speed(self) -> float | None:
+        """Images a second, None where it was not measured, which a summary may write as 0."""
+        return finite(self.images_per_s) or None
+
+    @property
+    def time_s(self) -> float | None:
+        """How long it took, None where that is not known."""
+        return finite(self.elapsed_s) or None
+
+    @property
+    def points(self) -> tuple[tuple[float, float], ...]:
+        """The (epoch, first metric) of its evaluations that gave a number, in order of time."""
+        return tuple(sorted((epoch, value) for epoch, value in self.curve if finite(value) is not None and value is not None))
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """One setting trained with several seeds."""
+
+    values: tuple[float, ...]
+    mean: float | None = None
+    sd: float | None = None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The default and the best over seeds."""
+
+    default: Seeds | None = None
+    best: Seeds | None = None
+    gain: float | None = None
+    gain_se: float | None = None
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Numbers on val of the winner, and of the default where the sweep file asked for it."""
+
+    best: dict[str, float | None] | None = None
+    default: dict[str, float | None] | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as its summary.json tells it; `best` and `default` are numbers of trials."""
+
+    name: str
+    metrics: tuple[Metric, ...]
+    trials: tuple[Trial, ...]
+    description: str = ""
+    split: str = "holdout"
+    sampler: str = ""
+    scheduler: str = "none"
+    dataset: str = ""
+    dataset_fingerprint: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    elapsed_s: float | None = None
+    space: dict[str, Range] = field(default_factory=dict)
+    importance: dict[str, float] | None = None
+    pareto: tuple[int, ...] = ()
+    best: int | None = None
+    default: int | None = None
+    noise: Noise | None = None
+    val: Reported | None = None
+    total_epochs: float | None = None
+    full_epochs: float | None = None
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that decides; the first where there are two."""
+        return self.metrics[0]
+
+    @cached_property
+    def best_trial(self) -> Trial | None:
+        """The winner."""
+        return self._trial(self.best)
+
+    @cached_property
+    def default_trial(self) -> Trial | None:
+        """The run file as it stands."""
+        return self._trial(self.default)
+
+    @cached_property
+    def settings(self) -> tuple[Trial, ...]:
+        """One trial for each setting: all but those that repeat one with another seed."""
+        return tuple(trial for trial in self.trials if trial.kind != "confirm")
+
+    @cached_property
+    def valued(self) -> tuple[Trial, ...]:
+        """The settings that reached a value of the metric."""
+        return tuple(trial for trial in self.settings if trial.value(self.metric) is not None)
+
+    @property
+    def ranked(self) -> list[str]:
+        """The searched parameters, the most important first where that is known."""
+        importance = self.importance or {}
+        return sorted(self.space, key=lambda name: -importance.get(name, 0.0))
+
+    def count(self, state: str) -> int:
+        """Return how many trials are in a state."""
+        return sum(trial.state == state for trial in self.trials)
+
+    def _trial(self, number: int | None) -> Trial | None:
+        return next((trial for trial in self.trials if trial.number == number), None)
+
+
+def is_sweep(folder: str) -> bool:
+    """Return whether a folder is a sweep's."""
+    return any(storage.exists(storage.join(folder, name)) for name in (SUMMARY, SWEEP_FILE))
+
+
+def open_sweep(folder: str) -> Sweep:
+    """Read a sweep's summary. Raises RunError where there is none, or one whose faults it names."""
+    uri = storage.join(folder, SUMMARY)
+    if not storage.exists(uri):
+        raise RunError(f"{folder} has no {SUMMARY}; give the folder of a sweep that `rayprob tune` has run")
+    try:
+        sweep = TypeAdapter(Sweep).validate_python(read_json(uri, error=RunError, remedy=WRITER))
+    except ValidationError as error:
+        raise RunError(f"{uri}: {'; '.join(faults_of(Sweep, error)[:5])}; {WRITER}") from error
+    _check(sweep, uri)
+    return sweep
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number as it is, and None for one that is infinite or not a number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _check(sweep: Sweep, uri: str) -> None:
+    if not sweep.metrics:
+        raise RunError(f"{uri}: metrics: found none, one or two are needed; {WRITER}")
+    numbers = [trial.number for trial in sweep.trials]
+    if len(set(numbers)) < len(numbers):
+        double = next(number for number in numbers if numbers.count(number) > 1)
+        raise RunError(f"{uri}: trials: number {double} stands more than once; {WRITER}")
+    named = (sweep.best, sweep.default, *sweep.pareto)
+    strangers = [number for number in named if number is not None and number not in numbers]
+    if strangers:
+        raise RunError(f"{uri}: there is no trial {strangers[0]}, which best, default or pareto names; {WRITER}")

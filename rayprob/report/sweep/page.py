@@ -1,0 +1,218 @@
+"""`rayprob report` on a sweep's folder: its summary becomes one page. Read, draw, write."""
+
+import shlex
+import time
+from dataclasses import dataclass
+
+from rayprob.files import storage
+from rayprob.report.html import NONE, fill
+from rayprob.report.sweep import words
+from rayprob.report.sweep.charts import cost, front_partner, importance, learning, pareto, progress, seeds
+from rayprob.report.sweep.files import REPORTED, Sweep, Trial, finite, open_sweep
+from rayprob.report.sweep.looks import Chart, lasted, parameter_of
+from rayprob.report.sweep.parallel import parallel
+from rayprob.report.sweep.slices import resolution_parameter, resolution_rows, slices
+from rayprob.report.sweep.words import SURE, figure, improvement, searched
+
+STATES = ("finished", "pruned", "failed", "stopped", "running")
+MOST_REASON = 400  # letters
+
+
+@dataclass(frozen=True)
+class WrittenSweep:
+    """Where the page of a sweep lies, and what it is about."""
+
+    path: str
+    size_bytes: int
+    num_trials: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number that a reader looks for first."""
+
+    name: str
+    value: str
+    hint: str
+    aside: str = ""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A named pair: the default's and the winner's."""
+
+    name: str
+    default: str
+    best: str
+    searched: str = ""
+    has_changed: bool = False
+
+
+def sweep_report(folder: str, out: str | None = None) -> WrittenSweep:
+    """Write the page of a sweep's folder from its summary alone, by default to report.html in it.
+
+    Raises RunError for a folder without a summary, or with one that is at fault.
+    """
+    sweep = open_sweep(folder)
+    html = render(sweep, folder).encode()
+    path = out or storage.join(folder, "report.html")
+    storage.write_bytes(path, html)
+    return WrittenSweep(path, len(html), len(sweep.trials))
+
+
+def render(sweep: Sweep, folder: str) -> str:
+    """Return the whole page; `folder` stands in its commands."""
+    resolution = resolution_parameter(sweep)
+    values = {
+        "sweep": sweep,
+        "says": words,
+        "tiles": tiles(sweep),
+        "notes": notes(sweep),
+        "parameters": parameters(sweep),
+        "reported": reported(sweep),
+        "commands": commands(sweep, folder),
+        "noise_says": noise_says(sweep),
+        "partner": front_partner(sweep)[0],
+        "charts": charts(sweep),
+        "slices": slices(sweep),
+        "front": [trial for trial in sweep.trials if trial.number in sweep.pareto],
+        "reach": front_partner(sweep)[1],
+        "resolution": resolution,
+        "resolution_rows": resolution_rows(sweep, resolution) if resolution else (),
+        "trials": sorted(sweep.trials, key=lambda trial: _rank(sweep, trial)),
+        "reasons": [trial for trial in sweep.trials if trial.reason],
+        "cell": parameter_of,
+        "lasted": lasted,
+        "made": made(sweep, folder),
+        "command": f"rayprob report {shlex.quote(folder)}",
+        "written_at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "most_reason": MOST_REASON,
+    }
+    return fill("sweep.html", values)
+
+
+def charts(sweep: Sweep) -> dict[str, Chart | None]:
+    """Return the charts by name, None for one that has nothing to show."""
+    drawn = (seeds, parallel, importance, learning, cost, progress, pareto)
+    return {draw.__name__: draw(sweep) for draw in drawn}
+
+
+def tiles(sweep: Sweep) -> list[Tile]:
+    """Return the key numbers: the best, its gain, the trials, the epochs, the time."""
+    best = sweep.best_trial
+    value = best.value(sweep.metric) if best else None
+    where = f"trial {best.number} on {sweep.split}" if best else "no trial reached a value"
+    counted = {state: sweep.count(state) for state in STATES}
+    told_tiles = [Tile(f"best {sweep.metric.name}", figure(value), where), _gain(sweep)]
+    told_tiles.append(Tile("trials", f"{len(sweep.trials):,}", words.counts(counted)))
+    told_tiles += [tile for tile in (_epochs(sweep), _reported_tile(sweep)) if tile]
+    if sweep.elapsed_s is not None:
+        told_tiles.append(Tile("time", lasted(sweep.elapsed_s), "of the whole sweep"))
+    return told_tiles
+
+
+def notes(sweep: Sweep) -> list[str]:
+    """Return what a reader should know before the numbers."""
+    found = []
+    if sweep.split == REPORTED:
+        found.append(f"The sweep chose on {REPORTED}, so its numbers on {REPORTED} flatter the winner.")
+    if sweep.default_trial is None:
+        found.append("The run file as it stands was not tried, so no gain over it can be told.")
+    open_trials = sweep.count("running") + sweep.count("stopped")
+    if open_trials:
+        found.append(f"{open_trials} trial(s) have not ended: the same `rayprob tune` goes on with them.")
+    if not sweep.valued:
+        found.append("No trial reached a value, so there are no charts; the reasons are in the table of trials.")
+    return found
+
+
+def parameters(sweep: Sweep) -> list[Compared]:
+    """Return the searched parameters of the default and the winner."""
+    default, best = sweep.default_trial, sweep.best_trial
+    return [
+        Compared(name, _cell(default, name), _cell(best, name), searched(span), _have_changed(default, best, name))
+        for name, span in sweep.space.items()
+    ]
+
+
+def reported(sweep: Sweep) -> list[Compared]:
+    """Return the winner's numbers on val beside the default's, as far as the sweep evaluated them."""
+    best = (sweep.val.best if sweep.val else None) or {}
+    default = (sweep.val.default if sweep.val else None) or {}
+    return [Compared(name, figure(finite(default.get(name))), figure(finite(value))) for name, value in best.items()]
+
+
+def commands(sweep: Sweep, folder: str) -> list[str]:
+    """Return the commands to go on with the winner."""
+    best = sweep.best_trial
+    if best is None:
+        return []
+    files = ("best.yaml", *([f"{best.folder}/run.yaml"] if best.folder else []))
+    return [f"rayprob train {shlex.quote(storage.join(folder, name))}" for name in files]
+
+
+def noise_says(sweep: Sweep) -> str:
+    """Return whether the gain stands out of the seeds' noise, or why that cannot be told."""
+    best = sweep.best_trial
+    if best is None or sweep.noise is None:
+        return "No setting was trained with several seeds, so how far luck alone moves the value is not known."
+    if best.number == sweep.default:
+        return "The default is the best, so there is no gain; its values over seeds show how far luck alone moves them."
+    return words.on_noise(sweep.noise, sweep.metric, improvement(sweep), best.value(sweep.metric))
+
+
+def made(sweep: Sweep, folder: str) -> list[tuple[str, str]]:
+    """Return how the sweep was made, fact by fact, leaving out what its summary does not tell."""
+    facts = [
+        ("folder", folder),
+        ("dataset", sweep.dataset),
+        ("dataset fingerprint", sweep.dataset_fingerprint),
+        ("chosen on", sweep.split),
+        ("sampler", sweep.sampler),
+        ("scheduler", sweep.scheduler),
+        ("time", lasted(sweep.elapsed_s)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in sweep.versions.items())),
+    ]
+    return [(name, value) for name, value in facts if value and value != NONE]
+
+
+def _gain(sweep: Sweep) -> Tile:
+    gain, error = improvement(sweep), sweep.noise.gain_se if sweep.noise else None
+    if gain is None:
+        return Tile("gain over the default", NONE, "not known")
+    shown = figure(gain * sweep.metric.sign, signed=True)
+    if sweep.best == sweep.default:
+        return Tile("gain over the default", "none", "the default is the best")
+    if error is None:
+        return Tile("gain over the default", shown, "one seed each: its error is not known")
+    hint = "standard error over seeds" if gain > SURE * error else "within twice its standard error: may be noise"
+    return Tile("gain over the default", shown, hint, f"±\N{NO-BREAK SPACE}{figure(error)}")
+
+
+def _epochs(sweep: Sweep) -> Tile | None:
+    if sweep.total_epochs is None:
+        return None
+    shown = f"{sweep.total_epochs:,.4g}"
+    if not sweep.full_epochs:
+        return Tile("epochs trained", shown, "of all trials")
+    saved = 1 - sweep.total_epochs / sweep.full_epochs
+    hint = f"{saved:.0%} saved by early stopping" if saved > 0 else "nothing saved by early stopping"
+    return Tile("epochs trained", shown, hint, f"of {sweep.full_epochs:,.4g}")
+
+
+def _reported_tile(sweep: Sweep) -> Tile | None:
+    value = finite(sweep.val.best.get(sweep.metric.name)) if sweep.val and sweep.val.best else None
+    return None if value is None else Tile(f"{REPORTED} {sweep.metric.name}", figure(value), "the winner, judged once")
+
+
+def _cell(trial: Trial | None, name: str) -> str:
+    return NONE if trial is None else parameter_of(trial, name)
+
+
+def _have_changed(default: Trial | None, best: Trial | None, name: str) -> bool:
+    return default is not None and best is not None and default.params.get(name) != best.params.get(name)
+
+
+def _rank(sweep: Sweep, trial: Trial) -> tuple[bool, float, int]:
+    value = trial.value(sweep.metric)
+    return value is None, -(value or 0.0) * sweep.metric.sign, trial.number

@@ -1,0 +1,168 @@
+"""What the page of a sweep says in words, from its numbers: values, ranges, and one sentence over each chart."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rayprob.report.html import NONE
+from rayprob.report.sweep.files import Metric, Noise, Range, Sweep, Trial
+
+NOT_SET = "not set"
+SURE = 2  # standard errors
+FEW_TRIALS = 30
+SAMPLERS = {"tpe": "Optuna's TPE", "random": "random search", "grid": "grid search"}
+SCHEDULERS = {"asha": "ASHA", "hyperband": "Hyperband"}
+SCALES = {"uniform": "", "loguniform": ", logarithmic", "quniform": ""}
+
+
+def told(value: Any) -> str:
+    """Return a parameter's value as a run file would have it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f'"{value}"' if isinstance(value, str) and _reads_as_another_type(value) else str(value)
+
+
+def _reads_as_another_type(text: str) -> bool:
+    """Return whether a text without quotes would be a number, a boolean or null, which may be values of the same parameter."""
+    try:
+        float(text)
+    except ValueError:
+        return text in ("null", "true", "false")
+    return True
+
+
+def brief(value: Any) -> str:
+    """Return a parameter's value with the digits that a reader needs."""
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else told(value)
+
+
+def figure(value: float | None, *, signed: bool = False) -> str:
+    """Return a metric with three decimals, or more where three would show nothing; a dash for none."""
+    if value is None:
+        return NONE
+    plus = "+" if signed else ""
+    return f"{value:{plus}.3f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:{plus}.3g}"
+
+
+def plain(value: float | None) -> str:
+    """Return a count that need not be whole, or a dash."""
+    return NONE if value is None else f"{value:,.4g}"
+
+
+def searched(span: Range) -> str:
+    """Return where a parameter was searched."""
+    if span.choices is not None:
+        return ", ".join(map(told, span.choices))
+    step = f" in steps of {told(span.step)}" if span.step else ""
+    return f"{told(span.low)} to {told(span.high)}{step}{SCALES.get(span.kind, '')}"
+
+
+def tail(name: str, most: int = 20) -> str:
+    """Return a dotted key that fits beside an axis, cut in front: its end tells keys apart."""
+    return name if len(name) <= most else "…" + name[1 - most :]
+
+
+def settings_of(trial: Trial) -> str:
+    """Return a trial's parameters in one line."""
+    return ", ".join(f"{name} {brief(value)}" for name, value in trial.params.items()) or "the run file as it stands"
+
+
+def improvement(sweep: Sweep) -> float | None:
+    """Return by how much the best is better than the default: over seeds where there are some, else of one trial each."""
+    noise = sweep.noise
+    if noise and noise.default and noise.best:
+        pair = noise.default.mean, noise.best.mean
+    else:
+        trials = sweep.default_trial, sweep.best_trial
+        pair = tuple(trial.value(sweep.metric) if trial else None for trial in trials)  # type: ignore[assignment]
+    return None if pair[0] is None or pair[1] is None else (pair[1] - pair[0]) * sweep.metric.sign
+
+
+def on_search(sweep: Sweep) -> str:
+    """What was searched, by what, and judged how."""
+    spaces = "; ".join(f"{name} ({searched(span)})" for name, span in sweep.space.items()) or "no parameter"
+    count = sum(trial.kind == "search" for trial in sweep.trials)
+    ways = SAMPLERS.get(sweep.sampler, sweep.sampler or "an unnamed sampler")
+    stops = f", poor trials stopped early by {SCHEDULERS[sweep.scheduler]}" if sweep.scheduler in SCHEDULERS else ""
+    goals = " and ".join(f"{'greatest' if metric.mode == 'max' else 'least'} {metric.name}" for metric in sweep.metrics)
+    on = f" on {sweep.dataset}" if sweep.dataset else ""
+    repeats = sum(trial.kind == "confirm" for trial in sweep.trials)
+    again = f" {repeats} trials repeat the default and the best with other seeds." if repeats else ""
+    number = "1 trial" if count == 1 else f"{count} trials"
+    return f"{number}{on} over {spaces}, chosen by {ways}{stops}; looked for the {goals} on {sweep.split}.{again}"
+
+
+def on_winner(sweep: Sweep) -> str:
+    """What the winner is and how many settings it was chosen from."""
+    best = sweep.best_trial
+    if best is None:
+        return "No trial reached a value, so there is no winner."
+    if best.number == sweep.default:
+        value = figure(best.value(sweep.metric))
+        return f"Nothing beat the run file as it stands: trial {best.number}, {sweep.metric.name} {value}."
+    chosen = f"the best of {len(sweep.valued)} settings" if len(sweep.valued) > 1 else "the only setting with a value"
+    return (
+        f"Trial {best.number} is {chosen} on {sweep.split}. A best of many is optimistic: it was chosen for the very number "
+        f"shown, luck included, so expect a little less on new data."
+    )
+
+
+def on_noise(noise: Noise, metric: Metric, gain: float | None, chosen: float | None) -> str:
+    """Whether the gain over the default is more than seeds alone would make; `chosen` is the value the best was chosen by."""
+    if gain is None:
+        return "The default or the best has no mean over seeds, so the gain cannot be set against the noise."
+    text = f"The best is {figure(abs(gain))} {'better' if gain >= 0 else 'worse'} than the default in mean {metric.name}"
+    if noise.gain_se is None or not math.isfinite(noise.gain_se):
+        return f"{text}; its standard error is not known (it takes two seeds each), so this may be noise."
+    text += f", with a standard error of {figure(noise.gain_se)} over seeds"
+    if gain <= SURE * noise.gain_se:
+        verdict = "worse is not a gain" if gain < 0 else "less than twice its standard error, so it may well be noise"
+    else:
+        verdict = "more than twice its standard error"
+    return f"{text}: {verdict}.{_leaning(noise, chosen)}"
+
+
+def _leaning(noise: Noise, chosen: float | None) -> str:
+    values = noise.best.values if noise.best else ()
+    if chosen is None or not any(math.isclose(value, chosen, rel_tol=1e-9) for value in values):
+        return ""
+    return " The best's mean counts the run it was chosen by, so it still leans to the good side."
+
+
+def on_importance(sweep: Sweep) -> str:
+    """How far the shares of importance can be trusted."""
+    if not sweep.importance:
+        return "Too few trials with a value for shares of importance."
+    name, share = max(sweep.importance.items(), key=lambda item: item[1])
+    settings = f"{len(sweep.valued)} settings have a value"
+    text = f"{name} explains {share:.0%} of how the value varies over the space (fANOVA; {settings})."
+    if len(sweep.valued) < FEW_TRIALS:
+        return f"{text} With so few, the shares are rough: read their order at most, and not the order of small ones."
+    return text
+
+
+def on_curves(sweep: Sweep) -> str:
+    """What early stopping saved."""
+    pruned = sweep.count("pruned")
+    if not pruned:
+        return "No trial was stopped early."
+    text = f"{pruned} of {len(sweep.trials)} trials were stopped early (faint, ending in a cross)"
+    if not sweep.total_epochs or not sweep.full_epochs:
+        return f"{text}."
+    return f"{text}: {sweep.total_epochs:,.4g} epochs trained of the {sweep.full_epochs:,.4g} that full trials would take."
+
+
+def on_pareto(sweep: Sweep, partner: str) -> str:
+    """Which trials no other beats in both."""
+    if not sweep.pareto:
+        return "The sweep names no front."
+    listed = ", ".join(map(str, sweep.pareto))
+    which = f"Trial {listed} is" if len(sweep.pareto) == 1 else f"Trials {listed} are"
+    return f"{which} on the front: no other trial is better in both {sweep.metric.name} and {partner}."
+
+
+def counts(found: Mapping[str, int]) -> str:
+    """Return counts of states in words, leaving out those of none."""
+    return ", ".join(f"{count} {state}" for state, count in found.items() if count) or "none"

@@ -1,0 +1,242 @@
+"""A bundle: all that is needed to predict, as one folder of JSON and safetensors. No pickle, so it is safe to open.
+
+<folder>/bundle.json              format version, model, label space, evaluation transform, thresholds, guarantees, facts, sums
+<folder>/weights.safetensors      the classifier's parameters and buffers
+<folder>/calibrator.safetensors   only where there is a calibrator
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+
+from rayprob.config.spec import fingerprint
+from rayprob.errors import BundleError, RayprobError
+from rayprob.files import storage
+from rayprob.files.documents import Shape, read_json, require_shape
+from rayprob.labels import LabelSpace
+from rayprob.loader.augment import TransformSpec
+from rayprob.models.build import ModelSpec, build_classifier
+from rayprob.models.classifier import Classifier
+from rayprob.models.weights import WEIGHTS_FILE, classifier_bytes, load_strictly
+from rayprob.probability.calibration.calibrators import OutputsCalibrator, calibrator_from_arrays
+from rayprob.probability.decisions.conformal import RiskControl
+from rayprob.probability.decisions.rules import Rules
+from rayprob.probability.decisions.thresholds import Thresholds
+from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+
+VERSION = 1
+DESCRIPTION_FILE, CALIBRATOR_FILE = "bundle.json", "calibrator.safetensors"
+
+
+class _Description(Shape):
+    """What bundle.json states."""
+
+    model: dict[str, Any]
+    label_space: dict[str, Any]
+    transform: dict[str, Any]
+    calibrator: str | None
+    thresholds: dict[str, Any]
+    guarantees: dict[str, Any]
+    facts: dict[str, Any]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A classifier with its labels and evaluation transform, and what was fitted on holdout; facts are plain.
+
+    Thresholds are by name ("label_OF1"), guarantees by their alpha as text ("0.1"), each with the labels that it
+    covers (`RiskControl.words`). `dataclasses.replace` makes another bundle.
+    """
+
+    classifier: Classifier
+    model_spec: ModelSpec
+    label_space: LabelSpace
+    transform_spec: TransformSpec
+    calibrator: OutputsCalibrator | None = None
+    thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
+    guarantees: Mapping[str, RiskControl] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def distribution(self, outputs: Mapping[str, Any]) -> LabelDistribution:
+        """Return the distributions that the classifier's raw outputs state, calibrated where there is a calibrator.
+
+        Outputs are arrays, or tensors of any device. Raises ModelError and CalibrationError where they are not this model's.
+        """
+        arrays = {name: _to_array(value) for name, value in outputs.items()}
+        if self.calibrator is None:
+            return from_outputs(self.classifier.family, arrays)
+        return self.calibrator.as_distribution(self.calibrator.apply_outputs(arrays))
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules that `label_sets` knows, besides any number from 0 to 1."""
+        return Rules(self.thresholds, self.guarantees).names
+
+    def label_sets(self, distribution: LabelDistribution, rule: str) -> NDArray[np.bool_]:
+        """Return the label sets [N, L] that a rule of `probability.rules` chooses from what `distribution` returned.
+
+        Raises QueryError with the rules that there are.
+        """
+        return Rules(self.thresholds, self.guarantees).label_sets(distribution, rule)
+
+    def save(self, folder: str) -> None:
+        """Write the bundle to a local folder or URI, in place of one that is there.
+
+        No reader ever sees parts of two bundles: a local folder is renamed into place, and elsewhere bundle.json comes last.
+        Raises StorageError.
+        """
+        files = {WEIGHTS_FILE: classifier_bytes(self.classifier, self.label_space)}
+        if self.calibrator is not None:
+            arrays = {name: np.ascontiguousarray(array) for name, array in self.calibrator.to_arrays().items()}
+            files[CALIBRATOR_FILE] = safetensors.numpy.save(arrays)
+        sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        described = json.loads(json.dumps(self._description(sums)))
+        files[DESCRIPTION_FILE] = json.dumps({**described, "fingerprint": fingerprint(described)}, indent=1).encode()
+        if storage.is_local(folder):
+            _write_local(storage.local_path(folder), files)
+        else:
+            _write_remote(folder, files)
+
+    @classmethod
+    def load(cls, folder: str) -> "Bundle":
+        """Read a bundle; its classifier is in evaluation mode, on the CPU.
+
+        Raises BundleError for no bundle, another version, a missing or changed file, and weights that do not fit.
+        """
+        described = _read_description(folder)
+        files = {name: _read_checked(folder, name, sha256) for name, sha256 in described["files"].items()}
+        try:
+            bundle = _rebuild(described, files)
+        except BundleError:
+            raise
+        except Exception as error:  # a damaged description makes the libraries that build its parts raise anything
+            found = f"{type(error).__name__}: {error}" if not isinstance(error, RayprobError) else str(error)
+            raise BundleError(f"the bundle at {folder} cannot be rebuilt: {found}; {MAKE_ANEW}") from error
+        _require_unchanged(described, folder)
+        return bundle
+
+    def _description(self, sums: dict[str, str]) -> dict[str, Any]:
+        return {
+            "format": "rayprob bundle",
+            "version": VERSION,
+            "family": self.classifier.family,
+            "model": self.model_spec.model_dump(mode="json"),
+            "label_space": self.label_space.to_dict(),
+            "transform": self.transform_spec.model_dump(mode="json"),
+            "calibrator": self.calibrator.name if self.calibrator else None,
+            "thresholds": {name: thresholds.to_dict() for name, thresholds in self.thresholds.items()},
+            "guarantees": {alpha: control.to_dict() for alpha, control in self.guarantees.items()},
+            "facts": dict(self.facts),
+            "files": sums,
+        }
+
+
+# `train.loop.finish` writes it; a run that has taken all its steps comes there at once.
+REMOVE = (
+    "remove the bundle's folder and give `rayprob train` the same run file, which writes the bundle again from the run's best "
+    "checkpoint, without training; then `rayprob calibrate`"
+)
+MAKE_ANEW = f"use the rayprob that wrote it; or {REMOVE}"
+
+
+def _to_array(value: Any) -> NDArray[Any]:
+    return np.asarray(value.detach().float().cpu().numpy() if isinstance(value, torch.Tensor) else value)
+
+
+def _rebuild(described: dict[str, Any], files: dict[str, bytes]) -> Bundle:
+    spec = ModelSpec.parse(described["model"], "its model")
+    label_space = LabelSpace.from_dict(described["label_space"])
+    classifier = build_classifier(spec, len(label_space), load=False)
+    load_strictly(classifier, safetensors.torch.load(files[WEIGHTS_FILE]), WEIGHTS_FILE, classifier.state_dict())
+    calibrator = None
+    if described["calibrator"] is not None:
+        arrays = safetensors.numpy.load(files[CALIBRATOR_FILE])
+        calibrator = calibrator_from_arrays(classifier.family, described["calibrator"], arrays)
+    return Bundle(
+        classifier=classifier.eval(),
+        model_spec=spec,
+        label_space=label_space,
+        transform_spec=TransformSpec.parse(described["transform"], "its transform"),
+        calibrator=calibrator,
+        thresholds={name: _thresholds(name, value, len(label_space)) for name, value in described["thresholds"].items()},
+        guarantees={alpha: RiskControl.from_dict(value) for alpha, value in described["guarantees"].items()},
+        facts=described["facts"],
+    )
+
+
+def _thresholds(name: str, value: dict[str, Any], num_labels: int) -> Thresholds:
+    thresholds = Thresholds.from_dict(value)
+    if len(thresholds.values_L) != num_labels:
+        raise BundleError(f"thresholds {name!r} are of {len(thresholds.values_L)} labels, the bundle has {num_labels}")
+    return thresholds
+
+
+def _read_description(folder: str) -> dict[str, Any]:
+    path = storage.join(folder, DESCRIPTION_FILE)
+    if not storage.exists(path):
+        raise BundleError(f"no bundle at {folder}: {DESCRIPTION_FILE} is missing; give the folder that training wrote")
+    described = read_json(path, error=BundleError, remedy=MAKE_ANEW)
+    if (version := described.get("version")) != VERSION:
+        raise BundleError(f"the bundle at {folder} has version {version!r}, this rayprob reads {VERSION}; {MAKE_ANEW}")
+    return require_shape(described, _Description, path, error=BundleError, remedy=MAKE_ANEW)
+
+
+def _require_unchanged(described: dict[str, Any], folder: str) -> None:
+    """Raise BundleError where the description is not what was written; bundles of version 0.1 cannot tell."""
+    written = {key: value for key, value in described.items() if key != "fingerprint"}
+    if "fingerprint" in described and described["fingerprint"] != fingerprint(written):
+        raise BundleError(
+            f"{storage.join(folder, DESCRIPTION_FILE)} was changed after it was written: its fingerprint does not match; copy "
+            f"the whole folder again, or {REMOVE}"
+        )
+
+
+def _read_checked(folder: str, name: str, sha256: str) -> bytes:
+    path = storage.join(folder, name)
+    if not storage.exists(path):
+        raise BundleError(f"the bundle at {folder} lacks {name}; copy the whole folder")
+    content = storage.read_bytes(path)
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise BundleError(
+            f"{path} has sha256 {found[:16]}..., {DESCRIPTION_FILE} says {str(sha256)[:16]}...; the file was changed or cut "
+            "short, so copy the whole folder again"
+        )
+    return content
+
+
+def _write_local(folder: Path, files: dict[str, bytes]) -> None:
+    """Write a new folder beside the old one and swap them; a reader may for an instant find neither."""
+    folder = folder.absolute()
+    temporary, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.{what}") for what in ("tmp", "old"))
+    try:
+        for name, content in files.items():
+            storage.write_bytes(str(temporary / name), content)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists():
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_remote(folder: str, files: dict[str, bytes]) -> None:
+    storage.remove(storage.join(folder, DESCRIPTION_FILE))
+    for name, content in files.items():
+        storage.write_bytes(storage.join(folder, name), content)

@@ -1,0 +1,184 @@
+"""A run's folder: whose it is, whether the run may go on in it, and the notes that processes leave there.
+
+runs/NAME/run.yaml          the resolved run file
+          run.json          its identity, and the fingerprint of its dataset
+          metrics.jsonl     tensorboard/    checkpoints/    predictions/    bundle/    ray/
+          stop              somebody asks the run to save and stop
+          failed.json       why it cannot go on, so that a restarted worker does not try again
+          fault-RANK.json   what ended the last attempt of a rank on Ray, so that the same error is not met for ever
+          worker.log        what a worker on this machine prints
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rayprob import __version__
+from rayprob.config.spec import differing_keys
+from rayprob.data.manifest.dataset import Dataset
+from rayprob.errors import RayprobError, RunError
+from rayprob.files import storage
+from rayprob.files.documents import Shape, read_json
+from rayprob.runs.checkpoints import latest, list_checkpoints
+from rayprob.runs.spec import Run, identity
+
+STOP, FAILED = "stop", "failed.json"
+
+
+class _Facts(Shape):
+    """run.json: whose folder it is."""
+
+    identity: dict[str, Any]
+    dataset_fingerprint: str
+
+
+class _Failure(Shape):
+    """failed.json: why the run cannot go on."""
+
+    kind: str
+    message: str
+
+
+class _Fault(Shape):
+    """fault-RANK.json: what ended an attempt."""
+
+    attempt: str
+    fault: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a run finds in its folder: nothing (step 0), a checkpoint to go on from, or its own finished result."""
+
+    folder: str
+    step: int
+    is_finished: bool
+    is_new: bool
+
+
+def claim(run: Run, dataset: Dataset) -> Claim:
+    """Make `run.run_folder` this run's, or confirm that it is. Raises RunError where it belongs to another run."""
+    folder = run.run_folder
+    facts = {"identity": identity(run), "dataset_fingerprint": dataset.fingerprint, "rayprob": __version__}
+    is_new = not is_claimed(folder)
+    if not is_new:
+        _require_same(folder, _read_facts(folder), facts)
+    elif storage.list_names(folder):
+        raise RunError(f"{folder} is not empty and holds no run; set another folder, or empty this one")
+    faults = [name for name in storage.list_names(folder) if name.startswith("fault-")]
+    for note in (STOP, FAILED, *faults):
+        storage.remove(storage.join(folder, note))
+    storage.write_text(storage.join(folder, "run.yaml"), run.to_yaml())
+    storage.write_text(storage.join(folder, "run.json"), json.dumps(facts, indent=1))
+    last = latest(list_checkpoints(folder))
+    return Claim(folder, last.step if last else 0, storage.exists(storage.join(folder, "bundle", "bundle.json")), is_new)
+
+
+def let_go(claim: Claim) -> None:
+    """Take back a claim to a folder in which the run cannot start, so that a changed run may have it."""
+    if claim.is_new:
+        for name in ("run.json", "run.yaml"):
+            storage.remove(storage.join(claim.folder, name))
+
+
+@contextmanager
+def kept_once_started(claim: Claim) -> Iterator[None]:
+    """Take a claim back where the block, in which the run starts, is left by an error or by Ctrl-C."""
+    try:
+        yield
+    except BaseException:
+        let_go(claim)
+        raise
+
+
+def is_claimed(folder: str) -> bool:
+    """Return whether a folder belongs to a run."""
+    return storage.exists(storage.join(folder, "run.json"))
+
+
+def clear(run: Run) -> None:
+    """Remove a run's folder, for a fresh start. Raises RunError where it holds something else than a run."""
+    folder = run.run_folder
+    if not storage.exists(folder):
+        return
+    if not storage.is_local(folder):
+        raise RunError(f"--fresh removes local run folders only; remove {folder} yourself, or choose another name")
+    if not storage.exists(storage.join(folder, "run.json")) and storage.list_names(folder):
+        raise RunError(f"{folder} holds no run, so --fresh does not remove it; set another folder")
+    storage.remove_folder(folder)
+
+
+def open_run(folder: str) -> Run:
+    """Return the run whose folder this is. Raises RunError where it is none."""
+    uri = storage.join(folder, "run.yaml")
+    if not storage.exists(uri):
+        raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
+    return Run.read_text(storage.read_bytes(uri), where=uri).model_copy(update={"folder": folder})
+
+
+def ask_to_stop(folder: str) -> None:
+    """Ask all ranks to save and stop after the step they are at."""
+    storage.write_text(storage.join(folder, STOP), "")
+
+
+def stop_is_asked(folder: str) -> bool:
+    """Return whether somebody asked this run to stop."""
+    return storage.exists(storage.join(folder, STOP))
+
+
+def note_failure(folder: str, error: RayprobError) -> None:
+    """Write down an error that a restart would only meet again."""
+    storage.write_text(storage.join(folder, FAILED), json.dumps({"kind": type(error).__name__, "message": str(error)}))
+
+
+def read_failure(folder: str) -> dict[str, str] | None:
+    """Return the noted failure, if there is one."""
+    uri = storage.join(folder, FAILED)
+    if not storage.exists(uri):
+        return None
+    try:
+        return read_json(uri, _Failure, remedy="start the run again")
+    except RunError as error:
+        return {"kind": "RunError", "message": f"the run failed, and the file that says why is damaged: {error}"}
+
+
+def _read_facts(folder: str) -> dict[str, Any]:
+    remedy = (
+        "the file says whether the folder holds this run: restore it from a copy, set another name, or start over with --fresh "
+        "(which removes that run)"
+    )
+    return read_json(storage.join(folder, "run.json"), _Facts, remedy=remedy)
+
+
+def note_fault(folder: str, rank: int, attempt: str, fault: str) -> bool:
+    """Note what ended an attempt of a rank; return whether the same ended an attempt before it."""
+    known = known_fault(folder, rank)
+    storage.write_text(storage.join(folder, _fault_name(rank)), json.dumps({"attempt": attempt, "fault": fault}))
+    return known.get("fault") == fault and known.get("attempt") != attempt
+
+
+def known_fault(folder: str, rank: int) -> dict[str, str]:
+    """Return the `attempt` and `fault` that were noted last for a rank; empty where there is no note that can be read."""
+    uri = storage.join(folder, _fault_name(rank))
+    try:
+        return read_json(uri, _Fault, remedy="") if storage.exists(uri) else {}
+    except RunError:  # the error that is being noted matters more than this note
+        return {}
+
+
+def _fault_name(rank: int) -> str:
+    return f"fault-{rank}.json"
+
+
+def _require_same(folder: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    changed = differing_keys(old["identity"], new["identity"])
+    if old["dataset_fingerprint"] != new["dataset_fingerprint"]:
+        changed.append(f"dataset fingerprint: {old['dataset_fingerprint']} -> {new['dataset_fingerprint']}")
+    if changed:
+        listed = "\n".join(f"  {line}" for line in changed)
+        raise RunError(
+            f"{folder} holds a run that differs from this one in {len(changed)} key(s):\n{listed}\n"
+            "set another name, undo the changes, or start over with --fresh (which removes that run)"
+        )

@@ -1,0 +1,71 @@
+"""The rows of a run's `metrics.jsonl` as their readers may rely on them, whatever happened to the file."""
+
+import logging
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from rayprob.errors import RunError
+from rayprob.files import storage
+from rayprob.files.documents import Count, Shape, row_of, whole_lines
+
+FILE = "metrics.jsonl"
+log = logging.getLogger(__name__)
+
+
+class Row(Shape):
+    """What every row has. Keys with a default, below, may be missing: other versions wrote other ones."""
+
+    step: Count
+
+
+class StartRow(Row):
+    """A start or resumption of the run."""
+
+    steps_per_epoch: Annotated[int, Field(gt=0, lt=2**53)] = 1
+    total_steps: Count = 0
+    train_samples: Count = 0
+    trainable_parameters: Count = 0
+    micro_batch: Count = 0
+
+
+class StepRow(Row):
+    """The mean over the steps since the last logged one."""
+
+    images_per_s: Annotated[float, Field(gt=0)] = 1.0
+
+
+class EvaluationRow(Row):
+    """The numbers of one evaluation."""
+
+    mAP: float = 0.0
+    is_best: bool = False
+    elapsed_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+KINDS: dict[str, type[Shape]] = {"start": StartRow, "step": StepRow, "evaluation": EvaluationRow, "notice": Row}
+
+
+def read_history(folder: str) -> list[dict[str, Any]]:
+    """Return the rows of a run's `metrics.jsonl`.
+
+    A last line that was cut by a crash is left out; damaged lines before it are left out with a warning.
+    """
+    rows, damaged = read_rows(folder)
+    if damaged:
+        uri, shown = storage.join(folder, FILE), ", ".join(map(str, damaged[:5]))
+        log.warning("%s: %d damaged line(s) are left out, beginning with line %s", uri, len(damaged), shown)
+    return rows
+
+
+def read_rows(folder: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return the rows that can be read, and the numbers of the lines that cannot."""
+    uri = storage.join(folder, FILE)
+    rows: list[dict[str, Any]] = []
+    damaged: list[int] = []
+    for number, line in whole_lines(uri) if storage.exists(uri) else ():
+        try:
+            rows.append(row_of(line, KINDS, f"{uri}, line {number}", error=RunError))
+        except RunError:
+            damaged.append(number)
+    return rows, damaged

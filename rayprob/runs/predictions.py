@@ -1,0 +1,198 @@
+"""The predictions table: the hand-over from GPU work to CPU work, as Parquet with one row per sample. N samples, L labels.
+
+Columns: sample_id int64, labels and unknown_labels as lists of columns, and one fixed-size list of float32 per output of the
+head. What is not a row (label space, family, shapes, facts) is JSON in the schema metadata.
+"""
+
+import io
+import json
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import Field
+
+from rayprob.errors import LabelError, MetricError
+from rayprob.files import storage
+from rayprob.files.documents import Shape, parse_json, require_shape
+from rayprob.files.tables import parse_table, require_schema
+from rayprob.labels import LabelSpace
+
+FORMAT_VERSION = 1
+ROW_GROUP_BYTES = 64 * 2**20
+REMEDY = "write it again with `rayprob evaluate` or `rayprob predict`"
+_KEY = b"rayprob"
+_LISTS = ("labels", "unknown_labels")
+_PER_LABEL = ("logits", "component_logits")  # outputs whose last axis is that of the labels
+_SCHEMA = pa.schema([("sample_id", pa.int64()), *((name, pa.list_(pa.int32())) for name in _LISTS)])
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier said about N samples, beside what is true of them."""
+
+    label_space: LabelSpace
+    sample_ids_N: NDArray[np.int64]
+    targets_NL: NDArray[np.bool_]
+    known_NL: NDArray[np.bool_]
+    family: str  # of distributions, which says what the outputs mean
+    outputs: dict[str, NDArray[np.float32]]  # as the head returns them, each [N, ...]
+    facts: dict[str, Any]  # plain data: run and dataset fingerprint, split, step
+
+    def __post_init__(self) -> None:
+        shape = (len(self.sample_ids_N), len(self.label_space))
+        for name, table_NL in (("targets_NL", self.targets_NL), ("known_NL", self.known_NL)):
+            if table_NL.shape != shape or table_NL.dtype != np.bool_:
+                raise MetricError(
+                    f"{name} is {table_NL.dtype} {list(table_NL.shape)}; give bool {list(shape)}: samples x labels"
+                )
+        for name, values in self.outputs.items():
+            if name in ("sample_id", *_LISTS):
+                raise MetricError(f"output {name!r} has the name of a column that every table has; rename the output")
+            if len(values) != shape[0] or values.dtype != np.float32:
+                raise MetricError(
+                    f"output {name!r} is {values.dtype} {list(values.shape)}; give float32 with {shape[0]:,} rows"
+                )
+            if name in _PER_LABEL and values.shape[-1] != shape[1]:
+                raise MetricError(f"output {name!r} is of {values.shape[-1]} labels, the label space has {shape[1]}")
+        ids, times = np.unique(self.sample_ids_N, return_counts=True)
+        if len(ids) < shape[0]:
+            raise MetricError(f"sample_id {_some(ids[times > 1])} stands in more than one row; each sample is predicted once")
+
+    def __len__(self) -> int:
+        return len(self.sample_ids_N)
+
+    def write(self, uri: str) -> None:
+        """Write the table to a path or URI; it appears whole or not at all. Raises StorageError."""
+        row_bytes = sum(values[:1].nbytes for values in self.outputs.values()) + 64
+        content = io.BytesIO()
+        pq.write_table(
+            self._table(),
+            content,
+            row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
+            compression="zstd",
+            use_dictionary=False,
+        )
+        storage.write_bytes(uri, content.getbuffer())
+
+    @classmethod
+    def read(cls, uri: str) -> "Predictions":
+        """Read a table that `write` wrote, equal to the last bit. Raises StorageError or MetricError naming the file."""
+        table = parse_table(storage.read_bytes(uri), uri, error=MetricError, remedy=REMEDY)
+        header = _header(table.schema, uri)
+        require_schema(table, _SCHEMA, uri, error=MetricError, remedy=REMEDY)
+        try:
+            label_space = LabelSpace.from_dict(header["label_space"])
+            shape = (table.num_rows, len(label_space))
+            targets_NL, unknown_NL = (_dense(table[name], shape) for name in _LISTS)
+            return cls(
+                label_space=label_space,
+                sample_ids_N=table["sample_id"].to_numpy(),
+                targets_NL=targets_NL,
+                known_NL=~unknown_NL,
+                family=header["family"],
+                outputs={name: _values(table[name], tuple(row_shape)) for name, row_shape in header["shapes"].items()},
+                facts=header["facts"],
+            )
+        except (LabelError, MetricError) as error:
+            raise MetricError(f"{uri} is a damaged predictions table: {error}; {REMEDY}") from error
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, pa.ArrowException) as error:
+            raise MetricError(f"{uri} is a damaged predictions table ({type(error).__name__}: {error}); {REMEDY}") from error
+
+    def rows(self, rows_M: NDArray[np.int64] | NDArray[np.bool_]) -> "Predictions":
+        """Return the predictions of the given rows, in their order."""
+        return Predictions(
+            self.label_space,
+            self.sample_ids_N[rows_M],
+            self.targets_NL[rows_M],
+            self.known_NL[rows_M],
+            self.family,
+            {name: values[rows_M] for name, values in self.outputs.items()},
+            self.facts,
+        )
+
+    def require_same_samples(self, other: "Predictions", ours: str, theirs: str) -> None:
+        """Raise unless both tables hold the same samples in the same order and the same labels; `ours`, `theirs` name them."""
+        self.label_space.require_same(other.label_space, ours, theirs)
+        if np.array_equal(self.sample_ids_N, other.sample_ids_N):
+            return
+        only_ours, only_theirs = (np.setdiff1d(a.sample_ids_N, b.sample_ids_N) for a, b in ((self, other), (other, self)))
+        if not len(only_ours) + len(only_theirs):
+            raise MetricError(f"{ours} and {theirs} hold the same samples in another order; sort both by sample_id")
+        raise MetricError(
+            f"{ours} and {theirs} hold different samples: {len(only_ours):,} only in {ours} ({_some(only_ours)}), "
+            f"{len(only_theirs):,} only in {theirs} ({_some(only_theirs)}); predict both on the same split"
+        )
+
+    def _table(self) -> pa.Table:
+        columns = {"sample_id": pa.array(self.sample_ids_N, type=pa.int64())}
+        columns |= {name: _lists(table_NL) for name, table_NL in zip(_LISTS, (self.targets_NL, ~self.known_NL), strict=True)}
+        columns |= {name: _fixed_lists(values) for name, values in self.outputs.items()}
+        header = {
+            "format_version": FORMAT_VERSION,
+            "label_space": self.label_space.to_dict(),
+            "family": self.family,
+            "shapes": {name: list(values.shape[1:]) for name, values in self.outputs.items()},
+            "facts": self.facts,
+        }
+        return pa.table(columns).replace_schema_metadata({_KEY: json.dumps(header).encode()})
+
+
+class _Header(Shape):
+    """What the schema's metadata say of the rows."""
+
+    label_space: dict[str, Any]
+    family: str
+    shapes: dict[str, list[Annotated[int, Field(ge=0, lt=2**31)]]]
+    facts: dict[str, Any]
+
+
+def _header(schema: pa.Schema, uri: str) -> dict[str, Any]:
+    text = (schema.metadata or {}).get(_KEY)
+    if text is None:
+        raise MetricError(f"{uri} is Parquet but not a predictions table: it has columns {', '.join(schema.names)}; {REMEDY}")
+    where = f"{uri} is a damaged predictions table: its header"
+    header = require_shape(parse_json(text, where, MetricError, REMEDY), None, where, error=MetricError, remedy=REMEDY)
+    if header.get("format_version") != FORMAT_VERSION:
+        raise MetricError(
+            f"{uri} has predictions format {header.get('format_version')!r}, this version reads {FORMAT_VERSION}; {REMEDY}"
+        )
+    return require_shape(header, _Header, where, error=MetricError, remedy=REMEDY)
+
+
+def _lists(present_NL: NDArray[np.bool_]) -> pa.ListArray:
+    starts = np.concatenate([[0], np.cumsum(present_NL.sum(axis=1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(starts, np.nonzero(present_NL)[1].astype(np.int32))
+
+
+def _dense(column: pa.ChunkedArray, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    present_NL = np.zeros(shape, dtype=bool)
+    row = 0
+    for chunk in column.chunks:
+        lengths, columns = np.diff(np.asarray(chunk.offsets)), np.asarray(chunk.flatten())
+        if len(columns) and not 0 <= columns.min() <= columns.max() < shape[1]:
+            raise MetricError(f"labels are columns from 0 to {shape[1] - 1}; found {columns.min()} to {columns.max()}")
+        present_NL[row + np.repeat(np.arange(len(chunk)), lengths), columns] = True
+        row += len(chunk)
+    return present_NL
+
+
+def _fixed_lists(values: NDArray[np.float32]) -> pa.FixedSizeListArray:
+    width = math.prod(values.shape[1:])
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), width)
+
+
+def _values(column: pa.ChunkedArray, row_shape: tuple[int, ...]) -> NDArray[np.float32]:
+    flat = [np.asarray(chunk.flatten(), dtype=np.float32) for chunk in column.chunks]
+    return np.concatenate([np.empty(0, np.float32), *flat]).reshape(len(column), *row_shape)
+
+
+def _some(ids: NDArray[np.int64]) -> str:
+    if not len(ids):
+        return "none"
+    more = f" and {len(ids) - 8:,} more" if len(ids) > 8 else ""
+    return ", ".join(map(str, ids[:8])) + more

@@ -1,0 +1,98 @@
+"""The one place for rules between the parts of a run file, checked before the first step and never after it."""
+
+import math
+
+from rayprob.data.manifest.dataset import Dataset
+from rayprob.errors import SpecError
+from rayprob.loader.batch_rules import Sizes
+from rayprob.models.heads import HeadSpec
+from rayprob.models.losses import LossSpec
+from rayprob.runs.shapes import check_shapes
+from rayprob.runs.spec import Run
+
+
+def check(run: Run, dataset: Dataset, world_size: int) -> None:
+    """Raise SpecError or DatasetError for parts that do not go together."""
+    for split in (run.data.train_split, run.evaluation.split):
+        dataset.split(split)
+    _check_val(run, dataset)
+    check_sizes(run, dataset, world_size)
+    if run.placement.is_elastic:
+        _check_elastic(run)
+    _check_image_sizes(run)
+    _check_loss(run)
+    check_shapes(run, len(dataset.label_space), world_size)
+
+
+def _check_loss(run: Run) -> None:
+    head, loss = run.model.head, run.loss
+    if loss.family != head.name:
+        own = "mixture" if head.name == "mixture" else "bce"
+        raise SpecError(
+            f"loss.name {loss.name} needs a {loss.family} head, but model.head.name is {head.name}; "
+            f"set {_renamed('model.head', head, loss.family)} or {_renamed('loss', loss, own)}"
+        )
+
+
+def _renamed(key: str, part: HeadSpec | LossSpec, name: str) -> str:
+    """Return how to change the name of a part: with its other keys where these go with the name, or else without them."""
+    try:
+        type(part).parse({**part.model_dump(), "name": name})
+    except SpecError:
+        return f"{key} to {{name: {name}}}"
+    return f"{key}.name to {name}"
+
+
+def _check_val(run: Run, dataset: Dataset) -> None:
+    is_chosen_by_val = run.evaluation.split == "val" and not run.evaluation.spends_val
+    if run.data.train_split != "val" and not is_chosen_by_val:
+        return
+    key = "evaluation.split" if is_chosen_by_val else "data.train_split"
+    use = "holdout" if is_chosen_by_val else "train"
+    remedy = f"set {key} to {use}" if use in dataset.splits else f"the dataset has no split {use}: build it with one"
+    raise SpecError(
+        f"{key} is val, which is only for reporting: weights chosen or stopped by it have numbers that are too good; {remedy}; "
+        "once trained, `rayprob evaluate RUN --split val` reports on it"
+    )
+
+
+def check_sizes(run: Run, dataset: Dataset, world_size: int) -> None:
+    """Raise SpecError unless the global batch can be dealt out to lanes, workers and micro batches."""
+    placement = run.placement
+    sizes = Sizes(
+        num_samples=dataset.splits[run.data.train_split],
+        global_batch=run.stream.global_batch,
+        lanes=run.stream.lanes,
+        workers=run.shares(world_size),
+        micro_batch=None if placement.micro_batch == "auto" else placement.micro_batch,
+        least=placement.num_workers[0] if isinstance(placement.num_workers, tuple) else None,
+    )
+    sizes.check(run.data.train_split)
+
+
+def _check_elastic(run: Run) -> None:
+    placement, checkpoint = run.placement, run.checkpoint
+    if run.model.norm == "sync":
+        raise SpecError(
+            "model.norm sync takes its statistics over all ranks in each forward, and in an elastic run some ranks take more "
+            f"forwards than others; set model.norm to frozen or train, or placement.num_workers to {placement.most_workers}"
+        )
+    every_s = 60 * checkpoint.every_minutes if checkpoint.every_minutes else None
+    if not checkpoint.every_steps and (every_s is None or every_s > placement.resize_every_s):
+        cadence = f"every {every_s:.0f} s" if every_s else "with evaluations only"
+        raise SpecError(
+            f"checkpoints are written {cadence}, but an elastic run restarts from the last one every "
+            f"{placement.resize_every_s} s (placement.resize_every_s) to use more workers, and would repeat the same steps; "
+            f"set checkpoint.every_minutes to {math.floor(placement.resize_every_s / 0.06) / 1000:g} or less, "
+            "or set checkpoint.every_steps"
+        )
+
+
+def _check_image_sizes(run: Run) -> None:
+    fixed = run.model.image_size_px
+    for name, transform in (("train", run.transforms.train), ("evaluate", run.transforms.evaluate)):
+        if fixed is not None and transform.size_px != fixed:
+            raise SpecError(
+                f"transforms.{name}.size_px {transform.size_px} differs from model.image_size_px {fixed}; "
+                f"set transforms.{name}.size_px to {fixed}"
+            )

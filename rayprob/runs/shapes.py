@@ -1,0 +1,68 @@
+"""Whether a run's images can pass through its model at all, found out without computing anything.
+
+PyTorch's meta device knows the shape of every tensor and the value of none, so that a forward takes milliseconds. What it
+refuses is refused on every machine, at every restart: images that shrink to nothing, batch norm with one value per channel.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from rayprob.errors import RayprobError, SpecError
+from rayprob.models.build import ModelSpec, build_classifier
+
+if TYPE_CHECKING:
+    from rayprob.runs.spec import Run
+
+ENOUGH = 2  # images: what one of them does not show, a whole micro batch does not either
+
+
+def check_shapes(run: "Run", num_labels: int, world_size: int) -> None:
+    """Raise SpecError where a forward of training or of evaluation cannot be."""
+    images = min(run.micro_batch(world_size), ENOUGH)
+    model = run.model
+    if model.norm == "sync":  # meta knows no other ranks, which lend their images to each other's statistics
+        model, images = model.model_copy(update={"norm": "train"}), min(images * world_size, ENOUGH)
+    train_px, evaluate_px = run.transforms.train.size_px, run.transforms.evaluate.size_px
+    if fault := fault_of(model, num_labels, images, train_px, training=True):
+        raise SpecError(
+            f"{model.backbone} cannot take a training step with transforms.train.size_px {train_px} and "
+            f"{run.micro_batch(world_size)} image(s) per micro batch: {fault}; {_remedy(fault, 'train')}"
+        )
+    if fault := fault_of(model, num_labels, 1, evaluate_px, training=False):
+        raise SpecError(
+            f"{model.backbone} cannot evaluate images of transforms.evaluate.size_px {evaluate_px}: {fault}; "
+            f"{_remedy(fault, 'evaluate')}"
+        )
+
+
+def fault_of(model: ModelSpec, num_labels: int, images: int, size_px: int, *, training: bool) -> str:
+    """Return why a forward of so many images cannot be; empty where it can, or where only computing it would tell."""
+    if not _refusal("meta", model, num_labels, images, size_px, training=training):
+        return ""
+    # A model may be more than meta can follow; where the CPU can, all is well.
+    return _refusal("cpu", model, num_labels, images, size_px, training=training)
+
+
+def _refusal(device: str, model: ModelSpec, num_labels: int, images: int, size_px: int, *, training: bool) -> str:
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device(device), torch.no_grad():
+                classifier = build_classifier(model, num_labels, load=False).train(training)
+                classifier(torch.zeros(images, 3, size_px, size_px, dtype=torch.uint8))
+        except RayprobError as error:
+            if device == "cpu":
+                raise
+            return str(error)
+        except Exception as error:  # whatever a layer raises that gets what it cannot take
+            return " ".join(str(error).split()) or type(error).__name__
+    return ""
+
+
+def _remedy(fault: str, transform: str) -> str:
+    if "more than 1 value per channel" in fault:
+        return (
+            "batch norm needs several: raise placement.micro_batch (or stream.global_batch), raise transforms.train.size_px, "
+            "or set model.norm: frozen"
+        )
+    return f"raise transforms.{transform}.size_px, or take another model.backbone"

@@ -1,0 +1,249 @@
+"""A run file as frozen specs; rules between its parts are in `run_rules.py`."""
+
+import math
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from rayprob.config.spec import Spec
+from rayprob.files import storage, uris
+from rayprob.loader.augment import TransformSpec
+from rayprob.loader.streams import StreamSpec
+from rayprob.models.build import ModelSpec
+from rayprob.models.losses import LossSpec
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Duration(Spec):
+    """A length of training in exactly one unit; `steps` converts it, once."""
+
+    epochs: float | None = Field(default=None, gt=0, le=1_000_000)
+    steps: PositiveInt | None = None
+    samples: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        given = [unit for unit in ("epochs", "steps", "samples") if getattr(self, unit) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a duration takes exactly one of epochs, steps, samples, the others null; found {', '.join(given) or 'none'}"
+            )
+        return self
+
+    def in_steps(self, steps_per_epoch: int, global_batch: int) -> int:
+        """Return the duration in optimizer steps, at least 1; parts of a step count whole."""
+        if self.steps is not None:
+            return self.steps
+        if self.samples is not None:
+            return math.ceil(self.samples / global_batch)
+        assert self.epochs is not None
+        return max(1, round(self.epochs * steps_per_epoch))
+
+
+class DataSpec(Spec):
+    """Which dataset to train on, and which of its splits trains the weights."""
+
+    root: str
+    train_split: str = "train"
+
+
+class TransformsSpec(Spec):
+    """The training transform and the evaluation transform; the second one goes into the bundle."""
+
+    train: TransformSpec
+    evaluate: TransformSpec
+
+
+class OptimizerSpec(Spec):
+    """Which optimizer; `lr` is the peak learning rate of the head, the backbone's is `backbone_lr_factor` times it."""
+
+    name: Literal["sgd", "adam", "adamw"] = "adamw"
+    lr: PositiveFloat = 1e-4
+    backbone_lr_factor: NonNegativeFloat = 1.0
+    weight_decay: NonNegativeFloat = 1e-4
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd, with Nesterov's correction where it is above 0")
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    clip_norm: PositiveFloat | None = None
+    fused: bool | Literal["auto"] = "auto"
+
+
+class ScheduleSpec(Spec):
+    """How the learning rate moves over the run, as a factor of its peak.
+
+    `one_cycle` rises by half a cosine from `start_factor` during `warmup` (a share of the run) and anneals by half a
+    cosine to `end_factor` (Smith and Topin, 2018, without the momentum cycle); `cosine` rises in a straight line;
+    `multi_step` multiplies by `decay` at each of `milestones` (shares of the run); `constant` stays after its warm-up.
+    `exponential` has no warm-up: each step multiplies by the same factor, from `start_factor` at the first to 1 at the last,
+    as a learning-rate range test does.
+    """
+
+    name: Literal["one_cycle", "cosine", "multi_step", "constant", "exponential"] = "one_cycle"
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    start_factor: float = Field(default=0.04, gt=0, le=1)
+    end_factor: float = Field(default=1e-4, ge=0, le=1)
+    milestones: tuple[float, ...] = (0.6, 0.85)
+    decay: float = Field(default=0.1, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _milestones_ascend(self) -> Self:
+        inside = all(0 < milestone < 1 for milestone in self.milestones)
+        if not inside or any(left >= right for left, right in pairwise(self.milestones)):
+            raise ValueError(f"milestones are shares of the run: ascending, between 0 and 1; found {self.milestones}")
+        return self
+
+
+class EvaluationSpec(Spec):
+    """When to evaluate on which split, and when to stop early. `val` is only for reporting, so it takes `spends_val`, too."""
+
+    split: str = "holdout"
+    spends_val: bool = Field(default=False, description="choose by val all the same, whose numbers then are too good")
+    every: Duration = Duration(epochs=1)
+    micro_batch: PositiveInt = 64
+    patience: PositiveInt | None = Field(default=None, description="stop after so many evaluations without a better mAP")
+    min_gain: float = Field(default=0.0, ge=0)
+
+
+class EmaSpec(Spec):
+    """Exponential moving average of the weights: a past sample's influence halves every `half_life_samples`."""
+
+    half_life_samples: PositiveInt
+
+
+class PrecisionSpec(Spec):
+    """Arithmetic and memory layout. `auto` is channels_last, with bf16 on a GPU and float32 on a CPU."""
+
+    autocast: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: bool = False
+
+
+class CheckpointSpec(Spec):
+    """Checkpoints are written at every evaluation, and besides every so many steps or minutes."""
+
+    every_steps: PositiveInt | None = None
+    every_minutes: PositiveFloat | None = 10.0
+    keep_best: PositiveInt = 1
+
+
+class PlacementSpec(Spec):
+    """Where a run computes: by default one Ray worker on every GPU of the cluster, or one on the CPU."""
+
+    num_workers: PositiveInt | Literal["auto"] | tuple[PositiveInt, PositiveInt] = Field(
+        default="auto", description="or [least, most]: goes on with fewer where a node is lost, with more where one comes back"
+    )
+    resize_every_s: PositiveInt = Field(
+        default=600, description="how often an elastic run looks for more workers; growing repeats the steps since a checkpoint"
+    )
+    use_gpu: bool | Literal["auto"] = "auto"
+    cpus_per_worker: PositiveInt | Literal["auto"] = "auto"
+    micro_batch: PositiveInt | Literal["auto"] = Field(
+        default="auto", description="samples per forward; auto: a whole share of the global batch, one for each worker"
+    )
+    max_failures: int = Field(default=3, ge=-1, description="restarts from the last checkpoint; -1: without limit")
+    collective_timeout_s: PositiveInt = 1800
+    storage_patience_s: NonNegativeInt = Field(
+        default=900, description="how long a run waits, from the first error on, for a remote store that is ill or out of reach"
+    )
+
+    @field_validator("num_workers", mode="before")
+    @classmethod
+    def _whole_gpus(cls, value: object) -> object:
+        if isinstance(value, list | tuple):
+            whole = [number for number in value if isinstance(number, int) and not isinstance(number, bool) and number > 0]
+            if not (len(whole) == len(value) == 2 and whole[0] <= whole[1]):
+                raise ValueError("expected an integer or [min, max] of integers from 1, min <= max")
+        if isinstance(value, float) and not value.is_integer():
+            raise ValueError(
+                "expected an integer or [min, max]: a worker holds one whole GPU, as trainings that share one halve each "
+                "other's speed and run out of memory together; use 1 and smaller batches"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _storage_before_collectives(self) -> "PlacementSpec":
+        if self.storage_patience_s >= self.collective_timeout_s:
+            raise ValueError(
+                f"storage_patience_s {self.storage_patience_s} must be less than collective_timeout_s "
+                f"{self.collective_timeout_s}: while one rank waits for storage, the others wait for it"
+            )
+        return self
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers may change."""
+        return isinstance(self.num_workers, tuple)
+
+    @property
+    def most_workers(self) -> int | Literal["auto"]:
+        """How many workers train while none is missing."""
+        return self.num_workers[1] if isinstance(self.num_workers, tuple) else self.num_workers
+
+
+class Run(Spec):
+    """One training run, whole."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    folder: str | None = Field(default=None, description="the run's folder; by default runs/NAME")
+    seed: int = 0
+    data: DataSpec
+    stream: StreamSpec
+    transforms: TransformsSpec
+    model: ModelSpec
+    loss: LossSpec = LossSpec()
+    optimizer: OptimizerSpec = OptimizerSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    duration: Duration
+    ema: EmaSpec | None = None
+    evaluation: EvaluationSpec = EvaluationSpec()
+    precision: PrecisionSpec = PrecisionSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    placement: PlacementSpec = PlacementSpec()
+    log_every_steps: PositiveInt = 10
+
+    @property
+    def run_folder(self) -> str:
+        """The folder in which everything of this run lies."""
+        return self.folder or f"runs/{self.name}"
+
+    def shares(self, world_size: int) -> int:
+        """Return into how many equal shares a global batch is cut: one a rank, or one for each of the most ranks there may be.
+
+        Micro batches are parts of a share, so that neither they nor the memory they take change with the world size.
+        """
+        return self.placement.num_workers[1] if isinstance(self.placement.num_workers, tuple) else world_size
+
+    def micro_batch(self, world_size: int) -> int:
+        """Return the samples per rank per forward."""
+        if self.placement.micro_batch == "auto":
+            return self.stream.global_batch // self.shares(world_size)
+        return self.placement.micro_batch
+
+
+# Keys that move the work about but leave every number of the result as it is.
+FREE_KEYS = ("folder", "placement", "checkpoint", "log_every_steps")
+# The dataset is known by its fingerprint, wherever it lies.
+FREE_STREAM_KEYS = ("loader_workers", "prefetch", "check_shards", "cache_dir", "cache_bytes", "retries")
+
+
+def identity(run: Run) -> dict[str, object]:
+    """Return what makes the run this run: all of its keys but those that leave its result as it is."""
+    value = run.model_dump(mode="json", exclude=set(FREE_KEYS))
+    value["data"].pop("root")
+    if not run.evaluation.spends_val:
+        value["evaluation"].pop("spends_val")  # runs of 0.1 do not have it written down
+    value["stream"] = {key: part for key, part in value["stream"].items() if key not in FREE_STREAM_KEYS}
+    return value
+
+
+def absolute(run: Run) -> Run:
+    """Return the run with absolute paths, for workers run in folders of their own; URIs stay as they are."""
+    paths = {
+        "folder": uris.absolute(run.run_folder),
+        "data": run.data.model_copy(update={"root": uris.absolute(run.data.root)}),
+    }
+    weights = run.model.weights
+    if weights is not None and storage.is_local(weights) and storage.local_path(weights).exists():
+        paths["model"] = run.model.model_copy(update={"weights": uris.absolute(weights)})
+    return run.model_copy(update=paths)

@@ -1,0 +1,227 @@
+"""`rayprob tune`: claim the sweep's folder, read its ledger, train what is left, confirm the best, write what came of it."""
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from rayprob import __version__
+from rayprob.cluster import require_cluster
+from rayprob.config.spec import differing_keys
+from rayprob.data.manifest.dataset import Dataset
+from rayprob.errors import RunError
+from rayprob.files import storage
+from rayprob.files.documents import Shape, read_json
+from rayprob.runs.rules import check
+from rayprob.runs.spec import Run, absolute, identity
+from rayprob.sweep.ledger import Ledger
+from rayprob.sweep.results import summarise, write_results
+from rayprob.sweep.search import Sweep, trial_folder
+from rayprob.sweep.study import Study, Trial
+from rayprob.train.assess import assess
+from rayprob.train.launch import check_folder, signals_call
+from rayprob.train.on_ray import ray_cluster
+
+if TYPE_CHECKING:
+    from rayprob.sweep.trials import Room
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[dict[str, Any]], None]
+# Keys of `search` that may change between two starts of a sweep: they add trials, or move them about.
+FREE_SEARCH_KEYS = ("trials", "confirm", "max_concurrent")
+POLL_S = 0.3
+OVER = "start the sweep over with --fresh, or set another folder"
+
+
+class _Numbers(Shape):
+    mAP: float
+    OF1: float
+
+
+class _OnVal(Shape):
+    best: _Numbers
+    default: _Numbers | None = None
+
+
+class _Known(Shape):
+    """What a sweep that is over takes from its summary."""
+
+    elapsed_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    val: _OnVal | None = None
+
+
+@dataclass(frozen=True)
+class Swept:
+    """How a sweep ended: whether it is over, and its summary, as summary.json has it."""
+
+    folder: str
+    is_finished: bool
+    summary: dict[str, Any]
+
+
+def run_sweep(sweep: Sweep, tell: Tell = lambda event: None, fresh: bool = False) -> Swept:
+    """Train the trials of a sweep that are still to be trained, and return what came of all of them.
+
+    `tell` gets events of kinds launch, trial, result, end, stopping and val, and those of kinds waiting and notice of a trial
+    of several workers. SIGINT or SIGTERM saves and stops. Raises RunError and its kin.
+    """
+    check_folder(sweep.run.model_copy(update={"folder": sweep.folder}))
+    sweep = sweep.model_copy(update={"run": absolute(sweep.run.model_copy(update={"folder": sweep.folder}))})
+    dataset = Dataset.open(sweep.run.data.root)
+    if sweep.run.evaluation.split == "val":
+        log.warning("trials are chosen by val: its numbers will be too good, and no split is left to report on")
+    if fresh or not storage.exists(storage.join(sweep.folder, "sweep.json")):
+        require_cluster()
+    if fresh:
+        clear(sweep)
+    claim(sweep, dataset)
+    with alone_in(sweep.folder):
+        return _sweep(sweep, dataset, tell)
+
+
+def _sweep(sweep: Sweep, dataset: Dataset, tell: Tell) -> Swept:
+    study = Study(sweep, Ledger(sweep.folder))
+    started_at_s = time.monotonic()
+    known = {} if study.is_open() else _known(sweep)
+    finished = True
+    if study.is_open():
+        with ray_cluster(include_dashboard=True) as resources:
+            # Not before: when Ray is first imported, it reads settings that ray_cluster makes.
+            from rayprob.sweep.trials import room_for
+
+            room = room_for(sweep.run, resources, sweep.search.max_concurrent)
+            check(placed(sweep.trial_run(0, {}), room), dataset, room.workers.num_workers)
+            tell({"kind": "launch", "study": study, "room": room, "folder": sweep.folder})
+            finished = _train(sweep, study, room, tell)
+    elapsed_s = _known(sweep).get("elapsed_s", 0.0) + time.monotonic() - started_at_s
+    val = (known.get("val") or _on_val(sweep, study, dataset, tell)) if finished else None
+    summary = summarise(sweep, study, val, elapsed_s)
+    write_results(sweep, study, summary)
+    return Swept(sweep.folder, finished, summary)
+
+
+def placed(run: Run, room: "Room") -> Run:
+    """Return the run with its placement said in numbers, so that it computes the same wherever it runs."""
+    workers = room.workers
+    update = {"num_workers": workers.num_workers, "use_gpu": workers.use_gpu, "cpus_per_worker": workers.cpus_per_worker}
+    return run.model_copy(update={"placement": run.placement.model_copy(update=update)})
+
+
+def claim(sweep: Sweep, dataset: Dataset) -> None:
+    """Make the folder this sweep's, or confirm that it is. Raises RunError where it belongs to another sweep."""
+    folder, facts = sweep.folder, _identity(sweep, dataset)
+    uri = storage.join(folder, "sweep.json")
+    if storage.exists(uri):
+        changed = differing_keys(read_json(uri, error=RunError, remedy=OVER), facts)
+        if changed:
+            listed = "\n".join(f"  {line}" for line in changed)
+            raise RunError(
+                f"{folder} holds another sweep of this name, which differs in {len(changed)} key(s):\n{listed}\n"
+                "set another name (--set name=...), undo the changes, or start over with --fresh, which removes that sweep"
+            )
+    elif storage.list_names(folder):
+        raise RunError(f"{folder} is not empty and holds no sweep; set another name or folder, or empty this one")
+    storage.write_text(storage.join(folder, "sweep.yaml"), sweep.to_yaml())
+    storage.write_text(uri, json.dumps(facts, indent=1))
+
+
+@contextmanager
+def alone_in(folder: str) -> Iterator[None]:
+    """Hold a local folder for this process. Raises RunError where another process of this machine holds it."""
+    if not storage.is_local(folder):
+        yield
+        return
+    with open(storage.local_path(storage.join(folder, "sweep.lock")), "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+        except OSError:
+            lock.seek(0)
+            raise RunError(
+                f"{folder} is being worked on by process {lock.read().strip() or '?'} of this machine; wait for it, or stop it "
+                "with Ctrl-C and start this again"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def clear(sweep: Sweep) -> None:
+    """Remove a sweep's folder with all of its trials. Raises RunError where it holds something else, or is remote."""
+    folder = sweep.folder
+    if storage.is_local(folder) and not storage.list_names(folder):
+        return
+    if not storage.is_local(folder) or not storage.exists(storage.join(folder, "sweep.json")):
+        raise RunError(
+            f"--fresh removes local folders of sweeps only, and {folder} is not one; remove it yourself, or set another"
+        )
+    with alone_in(folder):
+        pass  # nobody works in it
+    storage.remove_folder(folder)
+
+
+def _identity(sweep: Sweep, dataset: Dataset) -> dict[str, Any]:
+    search = sweep.search.model_dump(mode="json", exclude=set(FREE_SEARCH_KEYS))
+    run = {key: value for key, value in identity(sweep.run).items() if key != "name"}
+    return {"run": run, "search": search, "dataset_fingerprint": dataset.fingerprint, "rayprob": __version__}
+
+
+def _train(sweep: Sweep, study: Study, room: "Room", tell: Tell) -> bool:
+    """Run trials until none is left or somebody stops the sweep; return whether none is left."""
+    from rayprob.sweep.trials import Director, TrialsThread, error_of
+
+    def make_run(trial: Trial) -> Run:
+        return placed(sweep.trial_run(trial.number, trial.params, trial.seed), room)
+
+    director = Director(study, make_run, tell)
+    thread = TrialsThread(
+        director,
+        room,
+        sweep.search.metric,
+        sweep_folder=sweep.folder,
+        restarts=sweep.run.placement.max_failures,
+    )
+
+    def stop() -> None:
+        if director.is_stopping:
+            raise KeyboardInterrupt
+        director.is_stopping = True
+        tell({"kind": "stopping"})
+
+    with signals_call(stop):
+        thread.start()
+        while thread.is_alive():
+            thread.join(timeout=POLL_S)
+            tell({"kind": "tick"})
+            if director.is_stopping:
+                director.stop()
+    error = error_of(thread)
+    if error is not None:
+        raise error
+    return not director.is_stopping
+
+
+def _on_val(sweep: Sweep, study: Study, dataset: Dataset, tell: Tell) -> dict[str, Any] | None:
+    """Evaluate the winner, and it alone, on val; None where there is no val or no winner."""
+    best = study.best()
+    if best is None or "val" not in dataset.splits:
+        return None
+    tell({"kind": "val", "trial": best})
+    assessment = assess(trial_folder(sweep.folder, best.number), "val", lambda done, total: None)
+    at_half = assessment.at_half.to_dict()
+    return {"best": {key: float(value) for key, value in at_half.items()}, "default": None}
+
+
+def _known(sweep: Sweep) -> dict[str, Any]:
+    """Return the summary that an earlier start of the sweep wrote, empty where there is none."""
+    uri = storage.join(sweep.folder, "summary.json")
+    remedy = "remove the file, and the same command writes it again"
+    return read_json(uri, _Known, error=RunError, remedy=remedy) if storage.exists(uri) else {}

@@ -1,0 +1,116 @@
+"""What is printed is printed as it is; and nothing in the package goes past the one place that sees to it."""
+
+import ast
+import io
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rayprob.cli.progress import progress
+from rayprob.cli.terminal import LogLines, make_console, show_line, show_message, show_what_can_be_shown, status
+
+PACKAGE = Path(__file__).resolve().parents[2] / "rayprob"
+SHOWN_BY = {"terminal.py", "console_table.py", "console_progress.py"}
+NAMES = ["box [open]", "box [closed]", "[/b]", ":cat:", "a\\", "[bold]x[/bold]", "[link=x]y"]
+PRINTS = {"print", "Console", ".print", ".log", ".rule", ".input", ".status", ".print_json", ".from_markup", ".render_str"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_line_is_printed_as_it_is_even_by_a_console_that_reads_markup(name: str) -> None:
+    for console in (make_console(file=io.StringIO(), width=20), Console(file=io.StringIO(), width=20)):
+        show_line(console, f"{name} and a line that is longer than the terminal is wide", "red")
+        show_message(console, f"{name}\nmore")
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert text == f"{name} and a line that is longer than the terminal is wide\n{name}\nmore\n"
+
+
+def test_control_characters_of_a_name_neither_colour_nor_break_a_line() -> None:
+    console = make_console(file=io.StringIO(), force_terminal=True)
+    show_line(console, "a\nb\x1b[31m")
+    assert console.file.getvalue() == "a\\nb\\x1b[31m\n"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_spinner_and_a_progress_bar_show_names_as_they_are(name: str) -> None:
+    console = make_console(file=io.StringIO(), force_terminal=True, color_system=None, width=80)
+    with status(console, "looking") as look_at:
+        look_at(name)
+    with progress(console, "{task.description}") as shown:
+        shown.add_task(name)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count(name) >= 2
+
+
+def test_log_lines_are_printable() -> None:
+    record = logging.LogRecord("rayprob", logging.WARNING, "", 0, "cannot read %s", ("a\x1b[2J",), None)
+    assert LogLines("%(levelname)s %(name)s: %(message)s").format(record) == "WARNING rayprob: cannot read a\\x1b[2J"
+
+
+def test_a_terminal_without_unicode_gets_escapes_instead_of_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    show_what_can_be_shown()
+    show_line(make_console(), "caf\xe9 █")
+    sys.stdout.flush()
+    assert written.getvalue() == b"caf\\xe9 \\u2588\n"
+
+
+def calls(path: Path) -> list[tuple[int, str]]:
+    """Return (line, what is called) of each call in a file: "print" for a function, ".print" for a method."""
+    called = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return [
+        (call.lineno, f".{call.func.attr}" if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", ""))
+        for call in called
+    ]
+
+
+def of_rich(path: Path) -> set[str]:
+    """Return the names that a file imports from rich."""
+    found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return {name.name for node in found if (node.module or "").split(".")[0] == "rich" for name in node.names}
+
+
+def test_tables_progress_words_and_spinners_of_rich_are_made_in_one_place() -> None:
+    """Elsewhere Console is a type, Text joins texts that terminal.styled made, and progress columns hold numbers of ours."""
+    allowed = {"Console", "Group", "Live", "Text", "box", "cell_len"}
+    allowed |= {"MofNCompleteColumn", "DownloadColumn", "TimeElapsedColumn", "TimeRemainingColumn", "TaskID"}
+    assert {
+        (str(path.relative_to(PACKAGE)), name)
+        for path in PACKAGE.rglob("*.py")
+        if path.name not in SHOWN_BY
+        for name in of_rich(path) - allowed
+    } == set()
+
+
+def test_nothing_prints_past_the_one_place() -> None:
+    """A call of print, Console or what reads markup anywhere else would show a label `[/b]` as something else, or fail."""
+    front = [path for path in PACKAGE.glob("*.py") if path.name.startswith(("cli", "console")) and path.name not in SHOWN_BY]
+    assert len(front) > 10
+    faults = [f"{path.name}:{line} {name}" for path in front for line, name in calls(path) if name in PRINTS]
+    assert faults == []
+
+
+def test_text_is_only_joined_outside_the_one_place() -> None:
+    """`Text(name)` would let control characters through: there is terminal.styled for that."""
+    made = []
+    for path in PACKAGE.glob("c*.py"):
+        if path.name in SHOWN_BY or "Text" not in of_rich(path):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Text":
+                made += [ast.unparse(node) for argument in node.args if not isinstance(argument, ast.Constant)]
+    assert made == []
+
+
+def test_no_string_turns_markup_on() -> None:
+    faults = [
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.keyword) and node.arg in ("markup", "emoji", "highlight")
+        if not (isinstance(node.value, ast.Constant) and node.value.value is False)
+    ]
+    assert faults == []

@@ -1,0 +1,107 @@
+"""Builds that leave the process: object stores, Ray."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from rayprob.data.building.build import build, on_ray
+from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.verify import verify
+from rayprob.errors import StorageError
+from rayprob.files import storage
+from tests.data.small_source import FIRST_ID, Source, run_script
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URI of an empty bucket in an S3 server of its own on this machine."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for key, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(key, value)
+    fs.S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True).create_dir("data")
+    yield "s3://data"
+    server.stop()
+
+
+def upload(source: Source, bucket: str) -> dict[str, dict[str, str]]:
+    """Copy a source into the bucket; returns the splits of a recipe that reads it there."""
+    for path in source.folder.rglob("*.*"):
+        storage.write_bytes(f"{bucket}/source/{path.relative_to(source.folder)}", path.read_bytes())
+    return {
+        split: {"images": f"{bucket}/source/{split}2014", "annotations": f"{bucket}/source/instances_{split}.json"}
+        for split in FIRST_ID
+    }
+
+
+def test_source_and_target_may_lie_in_an_object_store(source: Source, bucket: str) -> None:
+    splits = upload(source, bucket)
+    source.build()
+    target = f"{bucket}/built/small"
+    facts = source.build(splits=splits, target=target).facts
+    local = Dataset.open(str(source.built))
+    assert facts["fingerprint"] == local.fingerprint
+    for shard in facts["shards"]:
+        assert storage.read_bytes(f"{target}/{shard['name']}") == (source.built / shard["name"]).read_bytes()
+    assert verify(target) == []
+    assert source.build(splits=splits, target=target).already_built
+    left = {name for name in storage.list_names(target) if not name.endswith(".tar")}
+    assert left == {"dataset.json", "labels.json", "manifest.parquet", "rejected.jsonl"}
+    assert storage.list_names(f"{target}/.build") == []
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_here")
+def test_a_build_on_ray_is_the_build_in_one_process_and_passes_its_errors_on(source: Source, tmp_path: Path) -> None:
+    source.build()
+    target = tmp_path / "by-ray"
+    in_the_way = target / "train-000002.tar" / "something"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"cannot write .*train-000002.tar: .*Is a directory"):
+        build(source.recipe(target=str(target)), run_tasks=on_ray())
+    in_the_way.rmdir()
+    in_the_way.parent.rmdir()
+    summary = build(source.recipe(target=str(target)), run_tasks=on_ray())
+    for shard in summary.facts["shards"]:
+        assert (target / shard["name"]).read_bytes() == (source.built / shard["name"]).read_bytes()
+    assert summary.facts["manifest_sha256"] == Dataset.open(str(source.built)).facts["manifest_sha256"]
+
+
+STOPPED = """
+import os, time
+from rayprob.data.build import build, on_ray
+def slowly(progress):
+    print(progress.shards, flush=True)
+    if progress.shards >= 3:
+        time.sleep(3600)
+try:
+    tasks = on_ray(num_cpus=2, object_store_memory=200 * 2**20)
+    build(source.recipe(max_shard_samples=1), run_tasks=tasks, on_progress=slowly)
+except KeyboardInterrupt as stopped:
+    print(stopped)
+"""
+
+
+@pytest.mark.ray
+def test_ctrl_c_stops_a_build_on_a_ray_of_its_own(source: Source) -> None:
+    process = run_script(STOPPED, source)
+    assert process.stdout
+    while process.stdout.readline() not in ("3\n", ""):
+        pass
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the driver and to all that Ray started
+    printed, errors = process.communicate(timeout=240)
+    assert "of 50 shards are done; the same command continues" in printed, errors
+    assert source.build(max_shard_samples=1).shards_continued >= 3

@@ -1,0 +1,67 @@
+"""A label prior in a file, and over the labels of a classifier."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rayprob.errors import LabelError, ModelError, StorageError
+from rayprob.labels import COCO_80, LabelSpace
+from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.priors.file import LabelPriorFile
+from rayprob.probability.priors.prior import LabelPrior
+
+PRIOR = LabelPriorFile(
+    ("cat", "dog", "caf\u00e9"),
+    LabelMixture(np.array([0.25, 0.75]), np.array([[0.5, 0.25, 0.125], [0.125, 0.5, 0.25]])),
+    "a test",
+    {"num_label_sets": 7},
+)
+
+
+def space(*names: str) -> LabelSpace:
+    return LabelSpace(names, tuple(range(len(names))))
+
+
+def test_a_prior_comes_back_from_its_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.safetensors")
+    PRIOR.save(path)
+    found = LabelPriorFile.load(path)
+    assert (found.names, found.source, found.facts) == (PRIOR.names, "a test", {"num_label_sets": 7})
+    assert np.array_equal(found.mixture.probabilities_KL, PRIOR.mixture.probabilities_KL)
+
+
+def test_labels_are_matched_by_name_whatever_their_order_and_spelling() -> None:
+    over = PRIOR.over(space("cafe\u0301", "cow", "cat"))
+    assert over.probabilities_KL.tolist() == [[0.125, 0.5, 0.5], [0.25, 0.5, 0.125]]
+    assert np.allclose(LabelPrior.of(over).odds_KL[:, 1], 0), "a label that the prior does not know is left alone"
+
+
+def test_too_few_labels_in_common_are_named() -> None:
+    with pytest.raises(LabelError, match=r"the label prior from a test knows 1 of the 2 labels, and needs 2 at least"):
+        PRIOR.over(space("cat", "cow"))
+
+
+def test_the_shipped_prior_knows_cocos_labels_and_says_where_it_comes_from() -> None:
+    coco = LabelPriorFile.load("coco")
+    assert coco.names == COCO_80.names
+    assert "COCO train2014" in coco.source
+    assert coco.facts["num_label_sets"] == 82_081
+    assert coco.mixture.mixing_weights_K.sum() == pytest.approx(1)
+    person = COCO_80.column("person")
+    assert coco.mixture.marginals_L[person] == pytest.approx(0.55, abs=0.01)
+    assert "pizza, dining table, fork" in coco.scenes
+
+
+def test_what_is_no_prior_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"unknown label prior 'cocoo'; nearest: coco.*or the path of a file"):
+        LabelPriorFile.load("cocoo")
+    with pytest.raises(StorageError, match="no file at"):
+        LabelPriorFile.load(str(tmp_path / "nothing.safetensors"))
+    whole = tmp_path / "whole.safetensors"
+    PRIOR.save(str(whole))
+    content = whole.read_bytes()
+    for cut in range(0, len(content), 7):
+        (tmp_path / "cut").write_bytes(content[:cut])
+        with pytest.raises(ModelError, match=r"cut is not a label prior .*; write one with `rayprob prior`"):
+            LabelPriorFile.load(str(tmp_path / "cut"))
