@@ -30,16 +30,23 @@ class CalibrateSpec(Spec):
     """What to fit: a calibrator by name, or the best by cross-validated likelihood; a label prior; thresholds; guarantees."""
 
     method: str = AUTO
-    prior: str = Field(default=NONE, description="auto, none, coco, or the path of a label prior")
+    """Name of a calibrator; auto takes the one with the best cross-validated likelihood."""
+    prior: str = NONE
+    """auto, none, coco, or the path of a label prior."""
     objectives: tuple[Literal["OF1", "CF1", "mean_F1"], ...] = ("OF1", "CF1")
-    smoothing: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="of thresholds a label")
+    """The F1 scores to find thresholds for."""
+    smoothing: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Smoothing of per-label thresholds; null chooses it by cross-validation."""
     precision: float | None = Field(default=None, gt=0, le=1)
+    """Also find thresholds that reach this precision for each label."""
     alphas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.05, 0.1, 0.2)
-    known_rate: float | None = Field(
-        default=None, gt=0, le=1, description="share of labels present that is stated, at random: guarantees are on all labels"
-    )
+    """Shares of labels that may be missed, one guarantee for each."""
+    known_rate: float | None = Field(default=None, gt=0, le=1)
+    """Share of the present labels that is stated, at random; guarantees then cover all labels."""
     num_folds: int = Field(default=5, ge=2, le=MIN_HOLDOUT // 2)
+    """Folds of cross-validation."""
     seed: int = 0
+    """Seed of the folds."""
 
 
 @dataclass(frozen=True)

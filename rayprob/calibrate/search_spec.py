@@ -23,21 +23,33 @@ class SearchSpec(Spec):
     """What to search, on which run's predictions, and how it is judged."""
 
     run: str
+    """Folder of a finished run; its saved predictions are searched."""
     objectives: tuple[Aim, ...] = Field(default=("OF1", "CF1", "mean_F1"), min_length=1)
+    """The F1 scores to maximise."""
     calibrators: Literal["auto"] | tuple[str, ...] = "auto"
+    """Calibrators to try; auto tries all that the holdout is large enough for."""
     policies: tuple[PolicyName, ...] = Field(
         default=("global", "label", "precision", "recall", "best_F1", "top_k"), min_length=1
     )
+    """Kinds of thresholds to try."""
     smoothings: tuple[Smoothing, ...] = Field(default=SMOOTHINGS, min_length=1)
+    """Strengths with which per-label thresholds are pulled towards the global one."""
     precisions: tuple[Share, ...] = Field(default=PRECISIONS, min_length=1)
+    """Precisions that each label must reach, for the policy `precision`."""
     conformal_levels: tuple[Level, ...] = Field(default=LEVELS, min_length=1)
+    """Shares of labels that may be missed, for the policy `recall`."""
     top_k: tuple[PositiveInt, ...] = Field(default=(1, 2, 3, 4, 5), min_length=1)
+    """Numbers of labels per image, for the policy `top_k`."""
     folds: int = Field(default=5, ge=2, le=MIN_HOLDOUT // 2)
+    """Folds of cross-validation."""
     bootstrap: PositiveInt = 1000
+    """Bootstrap resamples for intervals."""
     seed: NonNegativeInt = 0
+    """Seed of folds and bootstrap."""
 
 
 class ThresholdSearch(Spec):
     """A search file: one part, `thresholds`."""
 
     thresholds: SearchSpec
+    """The search."""

@@ -23,20 +23,29 @@ from rayprob.registry import choose
 class StrongSpec(Spec):
     """What `strong` adds to a flip; a part is off at 0."""
 
-    crop_probability: float = Field(default=0.5, ge=0, le=1)  # a random crop instead of squashing the whole image
-    min_area: float = Field(default=0.25, gt=0, le=1)  # smallest crop, as a fraction of the image's area
+    crop_probability: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a random crop; the whole image is squashed otherwise."""
+    min_area: float = Field(default=0.25, gt=0, le=1)
+    """Smallest crop, as a fraction of the image's area."""
     randaugment_ops: int = Field(default=2, ge=0, le=14)
+    """Operations of RandAugment per image."""
     randaugment_magnitude: int = Field(default=9, ge=0, le=30)
-    cutout: float = Field(default=0.5, ge=0, le=1)  # side of the square put out, as a fraction of size_px
+    """Their magnitude, 0 to 30."""
+    cutout: float = Field(default=0.5, ge=0, le=1)
+    """Side of the square that is blanked out, as a fraction of size_px."""
     cutout_probability: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a cutout."""
 
 
 class TransformSpec(Spec):
     """How an image becomes an input: `resize` for evaluation, `paper` and `strong` for training."""
 
     name: Literal["resize", "paper", "strong"] = "resize"
+    """resize for evaluation; paper or strong for training."""
     size_px: int = Field(default=448, gt=0, le=16_384)
+    """Height and width of the input, in pixels."""
     strong: StrongSpec = StrongSpec()
+    """Settings of `strong`."""
 
     @model_validator(mode="after")
     def _strong_is_used(self) -> Self:

@@ -34,16 +34,27 @@ class StreamSpec(Spec):
     """How samples reach the training processes."""
 
     global_batch: PositiveInt = 64
-    lanes: PositiveInt = 8  # the number of workers must divide it, the most of an elastic run
-    window_shards: PositiveInt = 8  # shards of a lane that are shuffled together
-    loader_workers: NonNegativeInt = 2  # processes per rank; 0 decodes in the training process
-    prefetch: PositiveInt = 2  # micro batches that each loader worker prepares ahead
+    """Samples per optimizer step, over all workers."""
+    lanes: PositiveInt = 8
+    """Independent runs through the data; the number of workers (the largest, for an elastic run) must divide it."""
+    window_shards: PositiveInt = 8
+    """Shards of a lane that are shuffled together."""
+    loader_workers: NonNegativeInt = 2
+    """Processes per rank that read and decode; 0 decodes in the training process."""
+    prefetch: PositiveInt = 2
+    """Micro batches that each loader worker prepares ahead."""
     on_bad_sample: Literal["fail", "skip"] = "fail"
-    max_bad_samples: NonNegativeInt = 100  # with skip: more than this many fail
-    check_shards: bool = True  # compare whole local shards with their sha256 during the first epoch
-    cache_dir: str = "~/.cache/rayprob/shards"  # for remote datasets; ranks of a node share it
+    """What to do with a sample that cannot be read: fail, or skip and report it."""
+    max_bad_samples: NonNegativeInt = 100
+    """With on_bad_sample: skip, fail after more than this many."""
+    check_shards: bool = True
+    """Compare whole local shards with their sha256 during the first epoch."""
+    cache_dir: str = "~/.cache/rayprob/shards"
+    """Where shards of remote datasets are cached; the ranks of a node share it."""
     cache_bytes: PositiveInt = 64 * 2**30
-    retries: NonNegativeInt = 5  # of a failed download
+    """Upper limit of that cache, in bytes."""
+    retries: NonNegativeInt = 5
+    """How often a failed download is tried again."""
 
 
 class Stream:

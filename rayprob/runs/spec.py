@@ -20,8 +20,11 @@ class Duration(Spec):
     """A length of training in exactly one unit; `steps` converts it, once."""
 
     epochs: float | None = Field(default=None, gt=0, le=1_000_000)
+    """Passes over the training split; fractions are allowed."""
     steps: PositiveInt | None = None
+    """Optimizer steps."""
     samples: PositiveInt | None = None
+    """Training samples, rounded up to whole steps."""
 
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
@@ -46,14 +49,18 @@ class DataSpec(Spec):
     """Which dataset to train on, and which of its splits trains the weights."""
 
     root: str
+    """Folder or URI of a built dataset."""
     train_split: str = "train"
+    """The split that the weights are trained on."""
 
 
 class TransformsSpec(Spec):
     """The training transform and the evaluation transform; the second one goes into the bundle."""
 
     train: TransformSpec
+    """The transform of training images."""
     evaluate: TransformSpec
+    """The transform of evaluation images; prediction uses it as well."""
 
 
 class OptimizerSpec(Spec):
@@ -98,54 +105,69 @@ class EvaluationSpec(Spec):
     """When to evaluate on which split, and when to stop early. `val` is only for reporting, so it takes `spends_val`, too."""
 
     split: str = "holdout"
-    spends_val: bool = Field(default=False, description="choose by val all the same, whose numbers then are too good")
+    """The split that early stopping and the choice of the best checkpoint use."""
+    spends_val: bool = False
+    """Allow `split: val`. Its numbers are then too good to report."""
     every: Duration = Duration(epochs=1)
+    """How often to evaluate."""
     micro_batch: PositiveInt = 64
-    patience: PositiveInt | None = Field(default=None, description="stop after so many evaluations without a better mAP")
+    """Samples per forward pass in evaluation."""
+    patience: PositiveInt | None = None
+    """Stop after this many evaluations without a better mAP; null never stops early."""
     min_gain: float = Field(default=0.0, ge=0)
+    """How much better the mAP must be to count."""
 
 
 class EmaSpec(Spec):
     """Exponential moving average of the weights: a past sample's influence halves every `half_life_samples`."""
 
     half_life_samples: PositiveInt
+    """Training samples after which a weight counts half in the average."""
 
 
 class PrecisionSpec(Spec):
     """Arithmetic and memory layout. `auto` is channels_last, with bf16 on a GPU and float32 on a CPU."""
 
     autocast: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """Number format of the forward pass: auto is bf16 on a GPU and float32 on a CPU."""
     channels_last: bool | Literal["auto"] = "auto"
+    """Memory layout NHWC; auto is true."""
     compile: bool = False
+    """Compile the classifier with torch.compile."""
 
 
 class CheckpointSpec(Spec):
     """Checkpoints are written at every evaluation, and besides every so many steps or minutes."""
 
     every_steps: PositiveInt | None = None
+    """Write a checkpoint every so many steps, besides those at evaluations."""
     every_minutes: PositiveFloat | None = 10.0
+    """Write a checkpoint every so many minutes; null for none."""
     keep_best: PositiveInt = 1
+    """How many of the best checkpoints to keep; the two newest are always kept."""
 
 
 class PlacementSpec(Spec):
     """Where a run computes: by default one Ray worker on every GPU of the cluster, or one on the CPU."""
 
-    num_workers: PositiveInt | Literal["auto"] | tuple[PositiveInt, PositiveInt] = Field(
-        default="auto", description="or [least, most]: goes on with fewer where a node is lost, with more where one comes back"
-    )
-    resize_every_s: PositiveInt = Field(
-        default=600, description="how often an elastic run looks for more workers; growing repeats the steps since a checkpoint"
-    )
+    num_workers: PositiveInt | Literal["auto"] | tuple[PositiveInt, PositiveInt] = "auto"
+    """Training processes, one per GPU; [min, max] trains on as many as there are, and adapts when nodes are lost or come
+    back.
+    """
+    resize_every_s: PositiveInt = 600
+    """How often an elastic run looks for more workers, in seconds. Growing repeats the steps since the last checkpoint."""
     use_gpu: bool | Literal["auto"] = "auto"
+    """Train on GPUs; auto does where the cluster has any."""
     cpus_per_worker: PositiveInt | Literal["auto"] = "auto"
-    micro_batch: PositiveInt | Literal["auto"] = Field(
-        default="auto", description="samples per forward; auto: a whole share of the global batch, one for each worker"
-    )
-    max_failures: int = Field(default=3, ge=-1, description="restarts from the last checkpoint; -1: without limit")
+    """CPU cores reserved per worker; auto divides those of a node among its workers."""
+    micro_batch: PositiveInt | Literal["auto"] = "auto"
+    """Samples per forward pass; auto takes a worker's whole share of the global batch."""
+    max_failures: int = Field(default=3, ge=-1)
+    """Restarts from the last checkpoint before the run fails; -1 for no limit."""
     collective_timeout_s: PositiveInt = 1800
-    storage_patience_s: NonNegativeInt = Field(
-        default=900, description="how long a run waits, from the first error on, for a remote store that is ill or out of reach"
-    )
+    """How long a rank waits for the others, in seconds."""
+    storage_patience_s: NonNegativeInt = 900
+    """How long to retry remote storage that fails, in seconds from the first error."""
 
     @field_validator("num_workers", mode="before")
     @classmethod
@@ -185,22 +207,39 @@ class Run(Spec):
     """One training run, whole."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    folder: str | None = Field(default=None, description="the run's folder; by default runs/NAME")
+    """Name of the run: letters, digits, ., _ and -."""
+    folder: str | None = None
+    """Folder or URI of everything the run writes; by default runs/NAME."""
     seed: int = 0
+    """Seed of weights, order, augmentation and dropout."""
     data: DataSpec
+    """The dataset."""
     stream: StreamSpec
+    """How samples reach the training processes."""
     transforms: TransformsSpec
+    """How images become inputs."""
     model: ModelSpec
+    """The classifier."""
     loss: LossSpec = LossSpec()
+    """The loss."""
     optimizer: OptimizerSpec = OptimizerSpec()
+    """The optimizer."""
     schedule: ScheduleSpec = ScheduleSpec()
+    """The learning-rate schedule."""
     duration: Duration
+    """How long to train."""
     ema: EmaSpec | None = None
+    """Average the weights over training and evaluate the average; null for no average."""
     evaluation: EvaluationSpec = EvaluationSpec()
+    """When and on which split to evaluate."""
     precision: PrecisionSpec = PrecisionSpec()
+    """Number format and memory layout."""
     checkpoint: CheckpointSpec = CheckpointSpec()
+    """When to write checkpoints."""
     placement: PlacementSpec = PlacementSpec()
+    """Where the run computes; changes no result."""
     log_every_steps: PositiveInt = 10
+    """How often to log loss, learning rate and speed."""
 
     @property
     def run_folder(self) -> str:

@@ -46,11 +46,17 @@ class ScenesSpec(Spec):
     """What a drawn dataset contains; equal specs give equal bytes for any number of processes."""
 
     num_train: int = Field(default=4000, ge=1, le=1_000_000)
+    """Number of training images."""
     num_val: int = Field(default=1000, ge=0, le=1_000_000)
-    size_px: int = Field(default=160, ge=64, le=MAX_SIDE_PX)  # the long side
-    num_labels: int = Field(default=80, ge=1, le=len(COCO_80))  # the most prevalent ones
+    """Number of validation images."""
+    size_px: int = Field(default=160, ge=64, le=MAX_SIDE_PX)
+    """Length of the longer side of an image, in pixels."""
+    num_labels: int = Field(default=80, ge=1, le=len(COCO_80))
+    """Number of labels: the most prevalent of COCO's 80."""
     seed: int = Field(default=0, ge=0)
-    label_noise: float = Field(default=0.0, ge=0, le=0.5)  # see SceneLabels.noise_rates
+    """Seed of all images and labels."""
+    label_noise: float = Field(default=0.0, ge=0, le=0.5)
+    """How many labels are wrong on purpose; see SceneLabels.noise_rates."""
 
     @property
     def num_images(self) -> int:

@@ -38,29 +38,43 @@ class SchedulerSpec(Spec):
     """
 
     name: Literal["none", "asha", "hyperband"] = "none"
+    """none, asha or hyperband."""
     grace_epochs: PositiveFloat = 1.0
+    """Epochs that every trial trains."""
     reduction_factor: int = Field(default=3, ge=2)
+    """Of how many trials one continues at each rung."""
 
 
 class ConfirmSpec(Spec):
     """The default and the best trained again with other seeds, to tell a gain from noise."""
 
     seeds: int = Field(default=0, ge=0)
+    """How many fresh seeds to train the best trial and the default with; 0 for none."""
 
 
 class SearchSpec(Spec):
     """What is searched, how, and by which metric."""
 
     metric: tuple[str, ...]
+    """What trials are judged by; two metrics give a Pareto front."""
     space: dict[str, Parameter]
+    """The keys of the run file to search, each with its values."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
-    trials: PositiveInt | None = Field(default=None, description="draws; for each combination of the grid, where there is one")
+    """tpe, random or grid."""
+    trials: PositiveInt | None = None
+    """Number of draws, per combination of the grid where there is one."""
     scheduler: SchedulerSpec = SchedulerSpec()
-    default: bool = Field(default=True, description="train the run file as it stands, as trial 0")
+    """How trials without prospects are stopped early."""
+    default: bool = True
+    """Train the run file as it stands, as trial 0."""
     confirm: ConfirmSpec = ConfirmSpec()
-    split: str | None = Field(default=None, description="judge trials on this split instead of the run file's evaluation.split")
+    """Train the best trial and the default again with fresh seeds."""
+    split: str | None = None
+    """Judge trials on this split instead of the run file's evaluation.split."""
     max_concurrent: PositiveInt | Literal["auto"] = "auto"
+    """Trials at a time; auto is as many as the cluster has room for."""
     seed: int = 0
+    """Seed of the sampler."""
 
     @field_validator("metric", mode="before")
     @classmethod
@@ -119,8 +133,11 @@ class Sweep(Spec):
     """A run, and the search that varies it; `description` is the first comment of the sweep file."""
 
     run: Run
+    """The run file that trials change."""
     search: SearchSpec
+    """What is searched."""
     description: str = ""
+    """Free text that the report shows."""
 
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:

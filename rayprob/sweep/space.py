@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from rayprob.config.spec import Spec, assigned
 from rayprob.errors import SpecError
@@ -26,11 +26,19 @@ class Parameter(Spec):
     """
 
     choice: list[Any] | dict[str, dict[str, Any]] | None = None
+    """Values to draw from, or named parts of a run file."""
     grid: list[Any] | dict[str, dict[str, Any]] | None = None
+    """Values that are all tried, with every value of every other grid."""
     uniform: tuple[float, float] | None = None
+    """[low, high], drawn uniformly."""
     loguniform: tuple[float, float] | None = None
+    """[low, high], drawn uniformly on a log scale; both above 0."""
     quniform: tuple[float, float, float] | None = None
-    when: dict[str, Any] = Field(default={}, description="such as {loss.name: focal}, or {loss.name: [focal, asymmetric]}")
+    """[low, high, step], drawn uniformly from the multiples."""
+    when: dict[str, Any] = Field(default={})
+    """Search this parameter only where others have these values, such as {loss.name: focal} or {loss.name: [focal,
+    asymmetric]}.
+    """
 
     @field_validator("choice", "grid", mode="after")
     @classmethod

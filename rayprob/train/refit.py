@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
 from rayprob.config.spec import Spec
@@ -39,13 +39,21 @@ class RefitSpec(Spec):
     """
 
     head: HeadSpec = HeadSpec(name="mixture", components=16)
+    """The new head."""
     loss: LossSpec | None = None
+    """The loss; by default the head's own."""
     optimizer: OptimizerSpec = OptimizerSpec(lr=3e-3, weight_decay=1e-2)
+    """The optimizer."""
     schedule: ScheduleSpec = ScheduleSpec()
+    """The learning-rate schedule."""
     epochs: PositiveFloat = 20.0
+    """Passes over the features of the training split."""
     global_batch: PositiveInt = 64
+    """Samples per optimizer step."""
     seed: int = 0
-    patience: PositiveInt | None = Field(default=None, description="stop after so many epochs without a lower holdout NLL")
+    """Seed of weights, order and dropout."""
+    patience: PositiveInt | None = None
+    """Stop after this many epochs without a lower holdout NLL; null never stops early."""
 
     @model_validator(mode="after")
     def _loss_fits_head(self) -> Self:

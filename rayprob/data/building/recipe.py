@@ -14,46 +14,67 @@ class Expected(Spec):
     """How many images the annotations of a split must state, so that a partial download is found before it is sharded."""
 
     labelled: int = Field(ge=0)
+    """Images with at least one label."""
     unlabelled: int = Field(ge=0)
+    """Images without any label."""
 
 
 class Source(Spec):
     """One split in COCO layout: a folder of JPEG images and an annotations file; paths or URIs."""
 
     images: str
+    """The folder or URI that holds the images."""
     annotations: str
+    """The annotations file, in COCO-instances JSON."""
     expect: Expected | None = None
+    """How many images the annotations must state; the build fails otherwise."""
 
 
 class Holdout(Spec):
     """A split cut out of another one by a hash of the sample_id: the same images for every seed and every machine."""
 
     of: str = "train"
+    """The split that holdout images are taken from."""
     fraction: float = Field(default=0.05, gt=0, lt=1)
+    """The fraction of its images that become holdout."""
 
 
 class Encoding(Spec):
     """Images are decoded, shrunk and encoded again: smaller and faster to read, but lossy."""
 
     short_side_px: int | None = Field(default=None, ge=16)
+    """Shrink images whose short side is longer than this; null keeps their size."""
     quality: int = Field(default=90, ge=1, le=100)
+    """JPEG quality, 1 to 100."""
     chroma: Literal["444", "422", "420"] = "420"
+    """Chroma subsampling: 444 keeps full colour resolution, 420 is the smallest."""
 
 
 class Recipe(Spec):
     """How a dataset is made: from what, into which shards, and what is allowed to be wrong."""
 
     name: str = Field(pattern=NAME)
+    """Name of the dataset: lower-case letters, digits, - and _."""
     splits: dict[str, Source] = Field(min_length=1)
+    """The splits by name, each with its source."""
     target: str | None = None
+    """Folder or URI to build in; by default shards/NAME."""
     holdout: Holdout | None = Holdout()
+    """The split cut out of another one; null for no such split."""
     keep_unlabelled: bool = False
+    """Keep images without any label, as samples where every label is absent."""
     shard_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Start a new shard once one has this many bytes."""
     max_shard_samples: int = Field(default=1000, ge=1)
+    """Start a new shard once one has this many samples."""
     encode: Encoding | None = None
+    """Re-encode images; null copies their bytes as they are."""
     check: Literal["decode", "header"] = "decode"
+    """How to check each image: decode reads every pixel, header reads its dimensions only."""
     allow_rejects: int = Field(default=0, ge=0)
+    """Fail the build when more images than this are unreadable."""
     seed: int = 0
+    """Seed of the order in which samples are written to shards."""
 
     @property
     def root(self) -> str:
