@@ -87,7 +87,7 @@ DECODE = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from rayprob.data.jpeg import check_decodes
+from rayprob.data.building.jpeg import check_decodes
 
 def decode(paths):
     for path in paths:
@@ -103,8 +103,8 @@ with ProcessPoolExecutor(cores) as pool:
 """
 BUILD = """
 import resource, sys, time
-from rayprob.data.build import build, import_ray, in_process, on_ray, start_ray
-from rayprob.data.recipe import Recipe
+from rayprob.data.building.build import build, import_ray, in_process, on_ray, start_ray
+from rayprob.data.building.recipe import Recipe
 
 def usage():
     used = resource.getrusage(resource.RUSAGE_SELF)

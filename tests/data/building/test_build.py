@@ -203,7 +203,7 @@ def test_leftovers_of_a_killed_build_are_removed(source: Source) -> None:
 
 SLOW = """
 import time
-from rayprob.data.build import build
+from rayprob.data.building.build import build
 def slow(write, jobs):
     for place, job in enumerate(jobs):
         print("next", flush=True)
@@ -237,7 +237,7 @@ def test_a_build_goes_on_after_a_signal(source: Source, how: signal.Signals) -> 
 
 LIMITED = """
 import resource
-from rayprob.data.build import build, in_process
+from rayprob.data.building.build import build, in_process
 from rayprob.errors import StorageError
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:

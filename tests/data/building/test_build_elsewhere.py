@@ -82,7 +82,7 @@ def test_a_build_on_ray_is_the_build_in_one_process_and_passes_its_errors_on(sou
 
 STOPPED = """
 import os, time
-from rayprob.data.build import build, on_ray
+from rayprob.data.building.build import build, on_ray
 def slowly(progress):
     print(progress.shards, flush=True)
     if progress.shards >= 3:

@@ -284,7 +284,7 @@ def test_a_part_that_changed_on_its_way_from_a_store_is_read_again(in_parts: Pat
 def test_reading_a_manifest_does_not_import_pandas(built_once: Source) -> None:
     body = """
 import sys
-from rayprob.data.manifest import Dataset
+from rayprob.data.manifest.dataset import Dataset
 train = Dataset.open(str(source.built)).split("train")
 train.samples(train.spread(31)), train.targets(), train.known(), train.label_counts(), train.label_areas_px2
 print("pandas" in sys.modules)
