@@ -1,13 +1,14 @@
 # make demo    scenes -> shards -> train -> evaluate -> calibrate -> report on this machine, in ./demo
 # make test    all tests          make lint    ruff and mypy          make repeat-tests    all tests, ten times
 # make test-slow    what takes minutes: every verb by the command line on tiny data, a step of the paper's network
+# make docs    the documentation, docs/_build/html/index.html
 # make bench   every benchmark, ratios measured side by side
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test test-slow repeat-tests lint format bench clean
+.PHONY: demo docs test test-slow repeat-tests lint format bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV): about 6 GB, a few minutes the first time"
@@ -55,6 +56,11 @@ test-slow: $(VENV)/.installed
 # Ten runs of the suite, the first five beside two busy loops; every one must pass.
 repeat-tests: $(VENV)/.installed
 	$(BIN)/python tests/repeat.py --times 10 --busy 5
+
+# Any warning, such as a link to a page that is not there, fails.
+docs: $(VENV)/.installed
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
