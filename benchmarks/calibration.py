@@ -19,9 +19,10 @@ from conformal_risk import USES, measured, one_split, read, show
 
 from rayprob.calibrate.comparison import Comparison
 from rayprob.calibrate.crossfit import CalibrateSpec, fit_part
-from rayprob.calibrate.fitting import REPORTED, CalibrationReport, fit_run
+from rayprob.calibrate.fitting import CalibrationReport, fit_run
 from rayprob.files import storage
 from rayprob.probability.distributions.distribution import from_outputs
+from rayprob.runs.finished import REPORTED
 from rayprob.runs.predictions import Predictions
 
 CROSS_FITTED = "platt, cross-fitted"

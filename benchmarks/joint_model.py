@@ -29,9 +29,9 @@ from rayprob.metrics.ranking import average_precision
 from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
 from rayprob.probability.distributions.evidence import Evidence
 from rayprob.probability.queries.answer import parse, probabilities
+from rayprob.runs.finished import open_bundle
 from rayprob.runs.folder import open_run
 from rayprob.runs.predictions import Predictions
-from rayprob.train.assess import open_bundle
 from rayprob.train.features import Features, Source, split_features
 from rayprob.train.fitting import predictions_of
 from rayprob.train.refit import RefitSpec, refit

@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from rayprob.predict.images import find_images
-from rayprob.predict.job import bundle_folder, open_predictor, predict
+from rayprob.predict.job import open_predictor, predict
 from rayprob.predict.members import Predictor
 from rayprob.predict.pixels import read_pixels
 from rayprob.predict.question import Question
 from rayprob.predict.record import Record
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.paths import bundle_folder
 from rayprob.scenes.generate import ScenesSpec, generate_scenes
 from rayprob.seeds import derive
 

@@ -23,12 +23,12 @@ from rayprob.probability.decisions.conformal import RiskControl
 from rayprob.probability.decisions.rules import Rules
 from rayprob.probability.decisions.thresholds import Thresholds
 from rayprob.registry import unknown
-from rayprob.runs.bundle import DESCRIPTION_FILE, Bundle
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.finished import REPORTED, holdout_split, open_bundle, staleness
+from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 
 NO_STRENGTH = 0.05
-REPORT_FILE, REPORTED = "calibration.json", "val"
-ORIGIN = ("run_fingerprint", "step")
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def calibrate(folder: str, spec: CalibrateSpec) -> CalibrationReport:
     A bundle that was calibrated before is calibrated anew, with equal numbers for equal predictions. Raises as `fit_run`.
     """
     bundle, report = fit_run(folder, spec)
-    bundle.save(storage.join(folder, "bundle"))
-    storage.write_text(storage.join(folder, REPORT_FILE), json.dumps(report.to_dict(), indent=1))
+    bundle.save(RunFolder(folder).bundle)
+    storage.write_text(RunFolder(folder).calibration, json.dumps(report.to_dict(), indent=1))
     return report
 
 
@@ -91,19 +91,12 @@ def check_method(spec: CalibrateSpec) -> None:
         raise SpecError(unknown(spec.method, methods, "calibration method"))
 
 
-def open_bundle(folder: str) -> Bundle:
-    """Return a run's bundle. Raises RunError where there is none."""
-    if storage.exists(storage.join(folder, DESCRIPTION_FILE)):
-        raise RunError(f"{folder} is a bundle; give the run's folder, in which its predictions lie as well")
-    if not storage.exists(storage.join(folder, "bundle", DESCRIPTION_FILE)):
-        raise RunError(f"{folder} has no bundle to calibrate; give the folder of a run that `rayprob train` has finished")
-    return Bundle.load(storage.join(folder, "bundle"))
-
-
 def open_holdout(folder: str, bundle: Bundle) -> Predictions:
     """Return the holdout predictions of this bundle. Raises RunError for none, CalibrationError for too few."""
-    split = holdout_split(bundle)
-    path = storage.join(folder, "predictions", f"{split}.parquet")
+    split = holdout_split(bundle.facts.get("run"))
+    if split is None:
+        raise RunError("the bundle does not say on which split its run chose; calibrate one that `rayprob train` wrote")
+    path = RunFolder(folder).predictions(split)
     renew = f"`rayprob evaluate {folder} --split {split}` writes them"
     if not storage.exists(path):
         raise RunError(f"{path} is missing, and calibration is fitted on the predictions of {split}; {renew}")
@@ -118,23 +111,6 @@ def open_holdout(folder: str, bundle: Bundle) -> Predictions:
             "be worth it; make a larger holdout: holdout.fraction in the recipe"
         )
     return replace(holdout, facts={"split": split, **holdout.facts})
-
-
-def holdout_split(bundle: Bundle) -> str:
-    """Return the split on which the bundle's run was allowed to choose."""
-    try:
-        return str(bundle.facts["run"]["evaluation"]["split"])
-    except (KeyError, TypeError):
-        raise RunError(
-            "the bundle does not say on which split its run chose; calibrate one that `rayprob train` wrote"
-        ) from None
-
-
-def staleness(predictions: Predictions, bundle: Bundle) -> str:
-    """Return how the origin of predictions differs from the bundle's, "" where it does not."""
-    bundle.label_space.require_same(predictions.label_space, "the bundle", "its predictions")
-    keys = [key for key in ORIGIN if predictions.facts.get(key) != bundle.facts.get(key)]
-    return ", ".join(f"{key} {predictions.facts.get(key)}, the bundle's {bundle.facts.get(key)}" for key in keys)
 
 
 def calibrated(bundle: Bundle, fit: CrossFit, holdout: Predictions) -> Bundle:
@@ -187,7 +163,7 @@ def compare_reported(folder: str, bundle: Bundle) -> tuple[Comparison | None, li
 
 def open_reported(folder: str, bundle: Bundle, *, then: str) -> tuple[Predictions | None, list[str]]:
     """Return the predictions of val, or why there are none to report on; `then` is what to do again once there are."""
-    path = storage.join(folder, "predictions", f"{REPORTED}.parquet")
+    path = RunFolder(folder).predictions(REPORTED)
     renew = f"`rayprob evaluate {folder} --split {REPORTED}` writes them, then {then} again"
     if not storage.exists(path):
         return None, [f"no predictions of {REPORTED} to report on: {renew}"]

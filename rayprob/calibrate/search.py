@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from rayprob.calibrate.candidates import GLOBAL, Family, fitted_families, fold_up, global_family, policies_of
 from rayprob.calibrate.crossfit import AUTO, CalibrateSpec
-from rayprob.calibrate.fitting import open_bundle, open_holdout, open_reported
+from rayprob.calibrate.fitting import open_holdout, open_reported
 from rayprob.calibrate.search_report import Ranked, SearchReport
 from rayprob.calibrate.search_spec import SearchSpec, ThresholdSearch
 from rayprob.calibrate.winners import notes_on, references_of, winner_of
@@ -31,11 +31,11 @@ from rayprob.probability.calibration.mixture import MIXTURE_FITS
 from rayprob.probability.decisions.cuts import OBJECTIVES
 from rayprob.registry import choose
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.finished import open_bundle
+from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 
 __all__ = ["SearchReport", "ThresholdSearch", "search_thresholds"]
-
-TABLE_FILE, REPORT_FILE = "threshold_search.parquet", "threshold_search.json"
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,9 @@ def report_on(spec: SearchSpec, bundle: Bundle, holdout: Predictions, searched: 
 
 def write(folder: str, families: Sequence[Family], report: SearchReport) -> None:
     """Write every candidate as a row of `threshold_search.parquet`, and the report as `threshold_search.json`."""
-    with storage.atomic_writer(storage.join(folder, TABLE_FILE)) as file:
+    with storage.atomic_writer(RunFolder(folder).threshold_candidates) as file:
         pq.write_table(candidates_table(families), file, compression="zstd")
-    storage.write_text(storage.join(folder, REPORT_FILE), json.dumps(report.to_dict(), indent=1))
+    storage.write_text(RunFolder(folder).threshold_search, json.dumps(report.to_dict(), indent=1))
 
 
 def candidates_table(families: Sequence[Family]) -> pa.Table:

@@ -255,6 +255,7 @@ def evaluate(
 ) -> None:
     """Print a run's numbers on a split beside the paper's, and write its predictions."""
     from rayprob.cli.show_run import sample_progress, show_assessment
+    from rayprob.runs.paths import RunFolder
     from rayprob.train.assess import assess
 
     with sample_progress(err, f"predicting {split}") as on_progress:
@@ -263,7 +264,7 @@ def evaluate(
         typer.echo(json.dumps(assessment.to_dict()))
         return
     show_assessment(out, assessment)
-    show_line(out, f"predictions: {run_folder.rstrip('/')}/predictions/{split}.parquet")
+    show_line(out, f"predictions: {RunFolder(run_folder).predictions(split)}")
     if assessment.tuned is None:
         show_line(out, f"next: rayprob calibrate {run_folder}")
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from rayprob.calibrate.comparison import Comparison, SetNumbers
-from rayprob.calibrate.fitting import REPORT_FILE, CalibrationReport
+from rayprob.calibrate.fitting import CalibrationReport
 from rayprob.cli.table import Table, show_table
 from rayprob.cli.terminal import show_line
+from rayprob.runs.paths import RunFolder
 
 LEGEND = (
     "missed: of the labels stated present in an image, the share that its set lacks, over images with such a label; recall@A "
@@ -25,9 +26,9 @@ def show_calibration(console: Console, folder: str, report: CalibrationReport) -
     show_line(console, LEGEND, "dim")
     for note in report.notes:
         show_line(console, f"note: {note}")
-    folder = folder.rstrip("/")
-    show_line(console, f"written: {folder}/bundle    {folder}/{REPORT_FILE}")
-    show_line(console, f"next: rayprob predict {folder}/bundle IMAGES... --rule label_OF1    rayprob report {folder}")
+    paths = RunFolder(folder.rstrip("/"))
+    show_line(console, f"written: {paths.bundle}    {paths.calibration}")
+    show_line(console, f"next: rayprob predict {paths.bundle} IMAGES... --rule label_OF1    rayprob report {paths.folder}")
 
 
 def _honesty_table(comparisons: list[Comparison]) -> Table:

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from rayprob.calibrate.search import REPORT_FILE, TABLE_FILE
 from rayprob.calibrate.search_report import Ranked, SearchReport
 from rayprob.cli.show_calibration import plain_table
 from rayprob.cli.table import Table, show_table
 from rayprob.cli.terminal import show_line
+from rayprob.runs.paths import RunFolder
 
 LEGEND = (
     "holdout: cross-validated, calibrator and thresholds fitted on the other folds, the parameter chosen on them too; best: "
@@ -30,8 +30,8 @@ def show_threshold_search(console: Console, report: SearchReport) -> None:
     show_line(console, LEGEND, "dim")
     for note in report.notes:
         show_line(console, f"note: {note}")
-    folder = report.folder.rstrip("/")
-    show_line(console, f"written: {folder}/{TABLE_FILE}    {folder}/{REPORT_FILE}")
+    paths = RunFolder(report.folder)
+    show_line(console, f"written: {paths.threshold_candidates}    {paths.threshold_search}")
     for winner in report.winners:
         if winner.command:
             show_line(console, f"for {winner.objective}: {winner.command}    then --rule {winner.rule}")

@@ -10,6 +10,7 @@ from rich.live import Live
 from rayprob.cli.show_run import notice_line, waiting_line
 from rayprob.cli.table import Cell, Table, show_table
 from rayprob.cli.terminal import show_line, styled
+from rayprob.runs.paths import SweepFolder
 from rayprob.sweep.search import described, short
 from rayprob.sweep.study import Study, Trial
 
@@ -167,7 +168,7 @@ def conclusions(summary: dict[str, Any], folder: str) -> list[str]:
         best = summary["val"]["best"]
         lines.append(f"val, trial {summary['best']:03d} only: mAP {best['mAP']:.4f}  OF1 {best['OF1']:.4f} at 0.5")
     if summary["best"] is not None:
-        lines.append(f"next: rayprob train {folder}/best.yaml    rayprob report {folder}")
+        lines.append(f"next: rayprob train {SweepFolder(folder).best_file}    rayprob report {folder}")
     else:
         lines.append(
             "no trial has finished; see the reasons above, and `rayprob train` on a trial's run.yaml to look at one alone"

@@ -60,8 +60,9 @@ def export(
 ) -> None:
     """Write a bundle as one ONNX graph, from pixels to calibrated probabilities, checked against PyTorch."""
     from rayprob.export.onnx_file import TOLERANCE, export_onnx
-    from rayprob.predict.job import bundle_fingerprint, bundle_folder
+    from rayprob.predict.job import bundle_fingerprint
     from rayprob.runs.bundle import Bundle
+    from rayprob.runs.paths import bundle_folder
 
     folder = bundle_folder(bundle)
     exported = export_onnx(Bundle.load(folder), onnx, fingerprint=bundle_fingerprint(folder))

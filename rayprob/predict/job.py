@@ -16,7 +16,8 @@ from rayprob.predict.members import Predictor, ensemble, one_bundle, with_dropou
 from rayprob.predict.question import Question
 from rayprob.predict.reading import Loaded, batches, stacked
 from rayprob.predict.record import Outcome, Rejected
-from rayprob.runs.bundle import DESCRIPTION_FILE, Bundle
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.paths import DESCRIPTION_FILE, bundle_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +100,6 @@ def predict(
         readable = [one for one in loaded if one.error is None]
         outcomes = iter(answering.outcomes(readable, predictor.forecast(_tensors(readable, predictor))) if readable else ())
         yield from (Rejected(one.image, one.error) if one.error is not None else next(outcomes) for one in loaded)
-
-
-def bundle_folder(path: str) -> str:
-    """Return the folder of the bundle at `path`, which may be a run's folder."""
-    inside = storage.join(path, "bundle")
-    is_run = not storage.exists(storage.join(path, DESCRIPTION_FILE)) and storage.exists(storage.join(inside, DESCRIPTION_FILE))
-    return inside if is_run else path
 
 
 def bundle_fingerprint(folder: str) -> str:

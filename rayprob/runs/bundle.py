@@ -35,9 +35,10 @@ from rayprob.probability.decisions.conformal import RiskControl
 from rayprob.probability.decisions.rules import Rules
 from rayprob.probability.decisions.thresholds import Thresholds
 from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.runs.paths import DESCRIPTION_FILE
 
 VERSION = 1
-DESCRIPTION_FILE, CALIBRATOR_FILE = "bundle.json", "calibrator.safetensors"
+CALIBRATOR_FILE = "calibrator.safetensors"
 
 
 class _Description(Shape):

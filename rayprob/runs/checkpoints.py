@@ -24,8 +24,8 @@ from rayprob.files import storage
 from rayprob.files.documents import Count, Shape, read_json, require_shape
 from rayprob.loader.order import Cursor
 from rayprob.models.tensor_files import read_tensors
+from rayprob.runs.paths import RunFolder
 
-FOLDER = "checkpoints"
 VERSION = 1  # of the files' format; those of rayprob 0.1 do not have it written down
 SKIPPED = "the checkpoint is skipped"
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Checkpoint:
         """Return the saved tensors, on the CPU. Raises RunError where they are not there or not what was written, StorageError
         where the store does not say.
         """
-        uri = storage.join(self.folder, FOLDER, f"{self.name}.pt")
+        uri = storage.join(RunFolder(self.folder).checkpoints, f"{self.name}.pt")
         content = storage.read_bytes(uri) if storage.exists(uri) else b""
         try:
             if self.sha256 and hashlib.sha256(content).hexdigest() != self.sha256:
@@ -87,7 +87,8 @@ def save_checkpoint(folder: str, tensors: dict[str, Any], progress: Progress, sc
     torch.save(tensors, buffer)
     sha256 = hashlib.sha256(buffer.getbuffer()).hexdigest()
     checkpoint = Checkpoint(folder, progress.step, score, progress, sha256)
-    storage.write_bytes(storage.join(folder, FOLDER, f"{checkpoint.name}.pt"), buffer.getvalue())
+    base = RunFolder(folder).checkpoints
+    storage.write_bytes(storage.join(base, f"{checkpoint.name}.pt"), buffer.getvalue())
     facts = {
         "version": VERSION,
         "step": checkpoint.step,
@@ -96,13 +97,13 @@ def save_checkpoint(folder: str, tensors: dict[str, Any], progress: Progress, sc
         "sha256": sha256,
     }
     text = json.dumps({**facts, "fingerprint": fingerprint(facts)})
-    storage.write_text(storage.join(folder, FOLDER, f"{checkpoint.name}.json"), text)
+    storage.write_text(storage.join(base, f"{checkpoint.name}.json"), text)
     return checkpoint
 
 
 def list_checkpoints(folder: str) -> list[Checkpoint]:
     """Return the whole checkpoints below `folder`, oldest first."""
-    base = storage.join(folder, FOLDER)
+    base = RunFolder(folder).checkpoints
     names = [name for name in storage.list_names(base) if re.fullmatch(r"step-\d{8}\.json", name)]
     found = [_from_facts(folder, storage.join(base, name)) for name in names]
     return [checkpoint for checkpoint in found if checkpoint is not None]
@@ -147,7 +148,7 @@ def prune(folder: str, keep_best: int) -> None:
         if checkpoint.step not in kept:
             # The .json goes first: half a removal must not look like a whole checkpoint.
             for ending in (".json", ".pt"):
-                storage.remove(storage.join(folder, FOLDER, checkpoint.name + ending))
+                storage.remove(storage.join(RunFolder(folder).checkpoints, checkpoint.name + ending))
 
 
 class _Damaged(RunError):

@@ -1,12 +1,6 @@
 """A run's folder: whose it is, whether the run may go on in it, and the notes that processes leave there.
 
-runs/NAME/run.yaml          the resolved run file
-          run.json          its identity, and the fingerprint of its dataset
-          metrics.jsonl     tensorboard/    checkpoints/    predictions/    bundle/    ray/
-          stop              somebody asks the run to save and stop
-          failed.json       why it cannot go on, so that a restarted worker does not try again
-          fault-RANK.json   what ended the last attempt of a rank on Ray, so that the same error is not met for ever
-          worker.log        what a worker on this machine prints
+What lies in it is in `paths.py`.
 """
 
 import json
@@ -22,9 +16,8 @@ from rayprob.errors import RayprobError, RunError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json
 from rayprob.runs.checkpoints import latest, list_checkpoints
+from rayprob.runs.paths import RunFolder
 from rayprob.runs.spec import Run, identity
-
-STOP, FAILED = "stop", "failed.json"
 
 
 class _Facts(Shape):
@@ -67,20 +60,21 @@ def claim(run: Run, dataset: Dataset) -> Claim:
         _require_same(folder, _read_facts(folder), facts)
     elif storage.list_names(folder):
         raise RunError(f"{folder} is not empty and holds no run; set another folder, or empty this one")
-    faults = [name for name in storage.list_names(folder) if name.startswith("fault-")]
-    for note in (STOP, FAILED, *faults):
-        storage.remove(storage.join(folder, note))
-    storage.write_text(storage.join(folder, "run.yaml"), run.to_yaml())
-    storage.write_text(storage.join(folder, "run.json"), json.dumps(facts, indent=1))
+    paths = RunFolder(folder)
+    for note in (paths.stop, paths.failure, *paths.faults()):
+        storage.remove(note)
+    storage.write_text(paths.run_file, run.to_yaml())
+    storage.write_text(paths.identity_file, json.dumps(facts, indent=1))
     last = latest(list_checkpoints(folder))
-    return Claim(folder, last.step if last else 0, storage.exists(storage.join(folder, "bundle", "bundle.json")), is_new)
+    return Claim(folder, last.step if last else 0, paths.has_bundle, is_new)
 
 
 def let_go(claim: Claim) -> None:
     """Take back a claim to a folder in which the run cannot start, so that a changed run may have it."""
     if claim.is_new:
-        for name in ("run.json", "run.yaml"):
-            storage.remove(storage.join(claim.folder, name))
+        paths = RunFolder(claim.folder)
+        for path in (paths.identity_file, paths.run_file):
+            storage.remove(path)
 
 
 @contextmanager
@@ -95,7 +89,7 @@ def kept_once_started(claim: Claim) -> Iterator[None]:
 
 def is_claimed(folder: str) -> bool:
     """Return whether a folder belongs to a run."""
-    return storage.exists(storage.join(folder, "run.json"))
+    return storage.exists(RunFolder(folder).identity_file)
 
 
 def clear(run: Run) -> None:
@@ -105,14 +99,14 @@ def clear(run: Run) -> None:
         return
     if not storage.is_local(folder):
         raise RunError(f"--fresh removes local run folders only; remove {folder} yourself, or choose another name")
-    if not storage.exists(storage.join(folder, "run.json")) and storage.list_names(folder):
+    if not is_claimed(folder) and storage.list_names(folder):
         raise RunError(f"{folder} holds no run, so --fresh does not remove it; set another folder")
     storage.remove_folder(folder)
 
 
 def open_run(folder: str) -> Run:
     """Return the run whose folder this is. Raises RunError where it is none."""
-    uri = storage.join(folder, "run.yaml")
+    uri = RunFolder(folder).run_file
     if not storage.exists(uri):
         raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
     return Run.read_text(storage.read_bytes(uri), where=uri).model_copy(update={"folder": folder})
@@ -120,22 +114,22 @@ def open_run(folder: str) -> Run:
 
 def ask_to_stop(folder: str) -> None:
     """Ask all ranks to save and stop after the step they are at."""
-    storage.write_text(storage.join(folder, STOP), "")
+    storage.write_text(RunFolder(folder).stop, "")
 
 
 def stop_is_asked(folder: str) -> bool:
     """Return whether somebody asked this run to stop."""
-    return storage.exists(storage.join(folder, STOP))
+    return storage.exists(RunFolder(folder).stop)
 
 
 def note_failure(folder: str, error: RayprobError) -> None:
     """Write down an error that a restart would only meet again."""
-    storage.write_text(storage.join(folder, FAILED), json.dumps({"kind": type(error).__name__, "message": str(error)}))
+    storage.write_text(RunFolder(folder).failure, json.dumps({"kind": type(error).__name__, "message": str(error)}))
 
 
 def read_failure(folder: str) -> dict[str, str] | None:
     """Return the noted failure, if there is one."""
-    uri = storage.join(folder, FAILED)
+    uri = RunFolder(folder).failure
     if not storage.exists(uri):
         return None
     try:
@@ -149,27 +143,23 @@ def _read_facts(folder: str) -> dict[str, Any]:
         "the file says whether the folder holds this run: restore it from a copy, set another name, or start over with --fresh "
         "(which removes that run)"
     )
-    return read_json(storage.join(folder, "run.json"), _Facts, remedy=remedy)
+    return read_json(RunFolder(folder).identity_file, _Facts, remedy=remedy)
 
 
 def note_fault(folder: str, rank: int, attempt: str, fault: str) -> bool:
     """Note what ended an attempt of a rank; return whether the same ended an attempt before it."""
     known = known_fault(folder, rank)
-    storage.write_text(storage.join(folder, _fault_name(rank)), json.dumps({"attempt": attempt, "fault": fault}))
+    storage.write_text(RunFolder(folder).fault(rank), json.dumps({"attempt": attempt, "fault": fault}))
     return known.get("fault") == fault and known.get("attempt") != attempt
 
 
 def known_fault(folder: str, rank: int) -> dict[str, str]:
     """Return the `attempt` and `fault` that were noted last for a rank; empty where there is no note that can be read."""
-    uri = storage.join(folder, _fault_name(rank))
+    uri = RunFolder(folder).fault(rank)
     try:
         return read_json(uri, _Fault, remedy="") if storage.exists(uri) else {}
     except RunError:  # the error that is being noted matters more than this note
         return {}
-
-
-def _fault_name(rank: int) -> str:
-    return f"fault-{rank}.json"
 
 
 def _require_same(folder: str, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.files import storage
-from rayprob.runs.history_rows import FILE, read_history, read_rows
+from rayprob.runs.history_rows import read_history, read_rows
+from rayprob.runs.paths import RunFolder
 from rayprob.text import printable
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class History:
     """Append-only record of a run from `step` on; a remote folder gets its rows at each `flush`, for it has no append."""
 
     def __init__(self, folder: str, step: int) -> None:
-        self._uri = storage.join(folder, FILE)
+        self._uri = RunFolder(folder).history
         self._rows = [row for row in read_history(folder) if row["step"] <= step]
         self._is_local = storage.is_local(folder)
         self._write_all()
@@ -79,7 +80,7 @@ class History:
             return None
         from torch.utils.tensorboard.writer import SummaryWriter  # its second of imports is for runs, not for readers
 
-        board = storage.local_path(storage.join(folder, "tensorboard"))
+        board = storage.local_path(RunFolder(folder).tensorboard)
         number_event_files(board)
         return SummaryWriter(str(board), purge_step=step + 1 if step else 0)
 
@@ -149,5 +150,5 @@ class HistoryTail:
 
 
 def _size_bytes(folder: str) -> int:
-    uri = storage.join(folder, FILE)
+    uri = RunFolder(folder).history
     return storage.size_bytes(uri) if storage.exists(uri) else 0

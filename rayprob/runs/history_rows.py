@@ -8,8 +8,8 @@ from pydantic import Field
 from rayprob.errors import RunError
 from rayprob.files import storage
 from rayprob.files.documents import Count, Shape, row_of, whole_lines
+from rayprob.runs.paths import RunFolder
 
-FILE = "metrics.jsonl"
 log = logging.getLogger(__name__)
 
 
@@ -53,14 +53,14 @@ def read_history(folder: str) -> list[dict[str, Any]]:
     """
     rows, damaged = read_rows(folder)
     if damaged:
-        uri, shown = storage.join(folder, FILE), ", ".join(map(str, damaged[:5]))
+        uri, shown = RunFolder(folder).history, ", ".join(map(str, damaged[:5]))
         log.warning("%s: %d damaged line(s) are left out, beginning with line %s", uri, len(damaged), shown)
     return rows
 
 
 def read_rows(folder: str) -> tuple[list[dict[str, Any]], list[int]]:
     """Return the rows that can be read, and the numbers of the lines that cannot."""
-    uri = storage.join(folder, FILE)
+    uri = RunFolder(folder).history
     rows: list[dict[str, Any]] = []
     damaged: list[int] = []
     for number, line in whole_lines(uri) if storage.exists(uri) else ():

@@ -17,9 +17,9 @@ from pydantic import Field
 from rayprob.errors import RunError
 from rayprob.files import storage
 from rayprob.files.documents import Count, Shape, read_lines
+from rayprob.runs.paths import SweepFolder
 
 REMEDY = "cut the file before that row, or start the sweep over with --fresh"
-FILE = "ledger.jsonl"
 Row = dict[str, Any]
 
 
@@ -59,7 +59,7 @@ class Ledger:
     """Append-only rows in a sweep's folder; a remote folder, which has no append, gets the whole file each time."""
 
     def __init__(self, folder: str) -> None:
-        self.uri = storage.join(folder, FILE)
+        self.uri = SweepFolder(folder).ledger
         self.rows = read_ledger(folder)
         # A row that a crash has cut is dropped for good, or the next one would be written behind it.
         self._write_all()
@@ -85,7 +85,7 @@ def read_ledger(folder: str) -> list[Row]:
 
     Raises RunError for a row that no sweep has written, and for one of a trial that was not asked for before.
     """
-    uri = storage.join(folder, FILE)
+    uri = SweepFolder(folder).ledger
     rows = read_lines(uri, KINDS, error=RunError, remedy=REMEDY) if storage.exists(uri) else []
     asked: set[int] = set()
     for row in rows:

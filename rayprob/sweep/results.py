@@ -16,9 +16,10 @@ from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import RunError
 from rayprob.files import storage
 from rayprob.runs.folder import open_run
-from rayprob.runs.history_rows import FILE, read_rows
+from rayprob.runs.history_rows import read_rows
+from rayprob.runs.paths import RunFolder, SweepFolder, trial_name
 from rayprob.sweep.ledger import read_ledger
-from rayprob.sweep.search import Sweep, described, trial_folder
+from rayprob.sweep.search import Sweep, described
 from rayprob.sweep.study import Study, Trial
 from rayprob.sweep.work import costs, evaluations_of
 
@@ -28,10 +29,11 @@ Row = dict[str, Any]
 
 def trial_row(sweep: Sweep, trial: Trial) -> Row:
     """Return all that is known of a trial, as plain data; its numbers are those of the evaluation that its bundle holds."""
-    folder = trial_folder(sweep.folder, trial.number)
+    folder = SweepFolder(sweep.folder).trial(trial.number)
     rows, damaged = read_rows(folder)
     if damaged:
-        raise RunError(f"{folder}/{FILE}, line {damaged[0]}: not a row of a run's history; start the sweep over with --fresh")
+        where = f"{RunFolder(folder).history}, line {damaged[0]}"
+        raise RunError(f"{where}: not a row of a run's history; start the sweep over with --fresh")
     evaluations = evaluations_of(rows)
     kept = _kept(rows, evaluations)
     # Parameters that make no run have no run file, and no rows.
@@ -58,7 +60,7 @@ def trial_row(sweep: Sweep, trial: Trial) -> Row:
         **cost,
         "micro_batch": starts[-1].get("micro_batch") if starts else None,
         "reason": trial.reason,
-        "folder": f"trials/{trial.number:03d}",
+        "folder": trial_name(trial.number),
         "curve": [[row["epoch"], row.get(metrics[0])] for row in evaluations],
     }
 
@@ -162,13 +164,13 @@ def _spread(values: list[float]) -> dict[str, Any]:
 def write_results(sweep: Sweep, study: Study, summary: dict[str, Any]) -> None:
     """Write summary.json, results.parquet, results.csv, best.yaml and the HParams into the sweep's folder."""
     folder = sweep.folder
-    storage.write_text(storage.join(folder, "summary.json"), json.dumps(summary, indent=1))
+    storage.write_text(SweepFolder(folder).summary, json.dumps(summary, indent=1))
     table = [flat_row(row, list(sweep.search.space)) for row in summary["trials"]]
     if table:
         _write_tables(folder, table)
     best = study.best()
     if best is not None:
-        storage.write_text(storage.join(folder, "best.yaml"), best_yaml(sweep, best, summary))
+        storage.write_text(SweepFolder(folder).best_file, best_yaml(sweep, best, summary))
     if storage.is_local(folder):
         write_hparams(folder, summary)
 
@@ -186,12 +188,12 @@ def _write_tables(folder: str, table: list[Row]) -> None:
     arrays = {key: _one_type([row.get(key) for row in table]) for key in columns}
     buffer = io.BytesIO()
     pq.write_table(pa.table(arrays), buffer)
-    storage.write_bytes(storage.join(folder, "results.parquet"), buffer.getvalue())
+    storage.write_bytes(SweepFolder(folder).results_table, buffer.getvalue())
     text = io.StringIO()
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     writer.writerows(table)
-    storage.write_text(storage.join(folder, "results.csv"), text.getvalue())
+    storage.write_text(SweepFolder(folder).results_csv, text.getvalue())
 
 
 def _one_type(values: list[Any]) -> list[Any]:
@@ -201,7 +203,7 @@ def _one_type(values: list[Any]) -> list[Any]:
 
 def best_yaml(sweep: Sweep, best: Trial, summary: dict[str, Any]) -> str:
     """Return a complete run file that repeats the best trial, as it was trained, as a run of its own."""
-    trained = open_run(trial_folder(sweep.folder, best.number))
+    trained = open_run(SweepFolder(sweep.folder).trial(best.number))
     run = trained.model_copy(update={"name": f"{sweep.run.name}-best", "folder": None})
     metric = sweep.search.metric[0]
     lines = [
@@ -210,14 +212,14 @@ def best_yaml(sweep: Sweep, best: Trial, summary: dict[str, Any]) -> str:
         f"# It has {described(best.params) or 'the run file as it stands'}.",
         "# On a CPU the same numbers come out again, bit by bit; what was chosen for its value is better than it is.",
         "#",
-        f"#   rayprob train {sweep.folder}/best.yaml",
+        f"#   rayprob train {SweepFolder(sweep.folder).best_file}",
     ]
     return "\n".join(lines) + "\n" + run.to_yaml()
 
 
 def write_hparams(folder: str, summary: dict[str, Any]) -> None:
     """Write each trial's parameters and values for TensorBoard's HParams tab."""
-    board = storage.local_path(storage.join(folder, "tensorboard"))
+    board = storage.local_path(SweepFolder(folder).tensorboard)
     if board.exists():
         for file in board.rglob("events.out.tfevents.*"):
             file.unlink()

@@ -12,6 +12,7 @@ from rayprob.config.spec import Spec, override, read_yaml
 from rayprob.errors import SpecError
 from rayprob.models.backbones import check_image_size
 from rayprob.registry import unknown
+from rayprob.runs.paths import SweepFolder
 from rayprob.runs.spec import Run
 from rayprob.sweep.space import RESOLUTION, Parameter, Params, applies, as_list, grid_cells, value_at, with_params
 
@@ -175,7 +176,7 @@ class Sweep(Spec):
         where += f"trial {number} ({described(params) or 'the run file as it stands'})"
         value = with_params(self.base(), params, self.search.space, where)
         name = f"{self.run.name}-{number:03d}"
-        value |= {"name": name, "folder": trial_folder(self.folder, number)}
+        value |= {"name": name, "folder": SweepFolder(self.folder).trial(number)}
         if seed is not None:
             value["seed"] = seed
         run = Run.parse(value, where=where)
@@ -231,11 +232,6 @@ class Sweep(Spec):
             if found is not None and applies(parameter, params, base):
                 params[key] = found
         return params
-
-
-def trial_folder(sweep_folder: str, number: int) -> str:
-    """Return the run folder of a trial."""
-    return f"{sweep_folder.rstrip('/')}/trials/{number:03d}"
 
 
 def described(params: Params) -> str:

@@ -36,6 +36,7 @@ TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials keep histories of their own, which survive restarts
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints its banner at any verbosity
 }
+TUNES_OWN = "tune"  # the folder in the sweep's for what Tune writes to restore itself
 Tell = Callable[[dict[str, Any]], None]
 MakeRun = Callable[[Trial], Run]
 
@@ -119,7 +120,7 @@ class Director(Searcher):  # type: ignore[misc]
             self.is_stopping = True
             for _, run in self._runs.values():
                 # A trial that has only now begun would take an earlier note away.
-                if storage.exists(storage.join(run.run_folder, "run.json")) and not folder.stop_is_asked(run.run_folder):
+                if folder.is_claimed(run.run_folder) and not folder.stop_is_asked(run.run_folder):
                     folder.ask_to_stop(run.run_folder)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -164,7 +165,7 @@ class TrialsThread(threading.Thread):
 
     def run(self) -> None:
         # Tune's own files serve to restore it, which the ledger does.
-        tunes_own = storage.join(self._sweep_folder, "tune")
+        tunes_own = storage.join(self._sweep_folder, TUNES_OWN)
         try:
             storage.remove_folder(tunes_own)
             with ExitStack() as waiting:
@@ -194,7 +195,7 @@ class TrialsThread(threading.Thread):
                 trial_dirname_creator=_name,
             ),
             run_config=tune.RunConfig(
-                name="tune",
+                name=TUNES_OWN,
                 storage_path=canonical(self._sweep_folder),
                 failure_config=tune.FailureConfig(max_failures=self._restarts),
                 callbacks=[started],

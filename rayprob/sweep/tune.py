@@ -19,11 +19,12 @@ from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import RunError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json
+from rayprob.runs.paths import SweepFolder
 from rayprob.runs.rules import check
 from rayprob.runs.spec import Run, absolute, identity
 from rayprob.sweep.ledger import Ledger
 from rayprob.sweep.results import summarise, write_results
-from rayprob.sweep.search import Sweep, trial_folder
+from rayprob.sweep.search import Sweep
 from rayprob.sweep.study import Study, Trial
 from rayprob.train.assess import assess
 from rayprob.train.launch import check_folder, signals_call
@@ -78,7 +79,7 @@ def run_sweep(sweep: Sweep, tell: Tell = lambda event: None, fresh: bool = False
     dataset = Dataset.open(sweep.run.data.root)
     if sweep.run.evaluation.split == "val":
         log.warning("trials are chosen by val: its numbers will be too good, and no split is left to report on")
-    if fresh or not storage.exists(storage.join(sweep.folder, "sweep.json")):
+    if fresh or not storage.exists(SweepFolder(sweep.folder).identity_file):
         require_cluster()
     if fresh:
         clear(sweep)
@@ -118,7 +119,7 @@ def placed(run: Run, room: "Room") -> Run:
 def claim(sweep: Sweep, dataset: Dataset) -> None:
     """Make the folder this sweep's, or confirm that it is. Raises RunError where it belongs to another sweep."""
     folder, facts = sweep.folder, _identity(sweep, dataset)
-    uri = storage.join(folder, "sweep.json")
+    uri = SweepFolder(folder).identity_file
     if storage.exists(uri):
         changed = differing_keys(read_json(uri, error=RunError, remedy=OVER), facts)
         if changed:
@@ -129,7 +130,7 @@ def claim(sweep: Sweep, dataset: Dataset) -> None:
             )
     elif storage.list_names(folder):
         raise RunError(f"{folder} is not empty and holds no sweep; set another name or folder, or empty this one")
-    storage.write_text(storage.join(folder, "sweep.yaml"), sweep.to_yaml())
+    storage.write_text(SweepFolder(folder).sweep_file, sweep.to_yaml())
     storage.write_text(uri, json.dumps(facts, indent=1))
 
 
@@ -139,7 +140,7 @@ def alone_in(folder: str) -> Iterator[None]:
     if not storage.is_local(folder):
         yield
         return
-    with open(storage.local_path(storage.join(folder, "sweep.lock")), "a+") as lock:
+    with open(storage.local_path(SweepFolder(folder).lock), "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
         except OSError:
@@ -159,7 +160,7 @@ def clear(sweep: Sweep) -> None:
     folder = sweep.folder
     if storage.is_local(folder) and not storage.list_names(folder):
         return
-    if not storage.is_local(folder) or not storage.exists(storage.join(folder, "sweep.json")):
+    if not storage.is_local(folder) or not storage.exists(SweepFolder(folder).identity_file):
         raise RunError(
             f"--fresh removes local folders of sweeps only, and {folder} is not one; remove it yourself, or set another"
         )
@@ -215,13 +216,13 @@ def _on_val(sweep: Sweep, study: Study, dataset: Dataset, tell: Tell) -> dict[st
     if best is None or "val" not in dataset.splits:
         return None
     tell({"kind": "val", "trial": best})
-    assessment = assess(trial_folder(sweep.folder, best.number), "val", lambda done, total: None)
+    assessment = assess(SweepFolder(sweep.folder).trial(best.number), "val", lambda done, total: None)
     at_half = assessment.at_half.to_dict()
     return {"best": {key: float(value) for key, value in at_half.items()}, "default": None}
 
 
 def _known(sweep: Sweep) -> dict[str, Any]:
     """Return the summary that an earlier start of the sweep wrote, empty where there is none."""
-    uri = storage.join(sweep.folder, "summary.json")
+    uri = SweepFolder(sweep.folder).summary
     remedy = "remove the file, and the same command writes it again"
     return read_json(uri, _Known, error=RunError, remedy=remedy) if storage.exists(uri) else {}

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rayprob.data.manifest.areas import largest_areas
 from rayprob.data.manifest.dataset import Dataset, Manifest
-from rayprob.errors import RunError
-from rayprob.files import storage
 from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream
@@ -18,7 +17,9 @@ from rayprob.metrics.counting import PaperMetrics, best_single_threshold, label_
 from rayprob.metrics.ranking import average_precision, mean_average_precision_by_size
 from rayprob.probability.calibration.prior import PriorCalibrator
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.finished import open_bundle
 from rayprob.runs.folder import open_run
+from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 from rayprob.runs.spec import Run
 from rayprob.train.compute import Compute
@@ -59,15 +60,8 @@ def assess(folder: str, split: str, on_progress: Callable[[int, int], None] = la
     run = open_run(folder)
     bundle = open_bundle(folder)
     predictions, manifest = predict_run(run, bundle, split, on_progress)
-    predictions.write(storage.join(folder, "predictions", f"{split}.parquet"))
-    return assessment(run, bundle, predictions, areas(manifest, predictions.sample_ids_N))
-
-
-def open_bundle(folder: str) -> Bundle:
-    """Return the bundle of the run in `folder`. Raises RunError where there is none yet."""
-    if not storage.exists(storage.join(folder, "bundle", "bundle.json")):
-        raise RunError(f"{folder} has no bundle yet: the run is not finished; `rayprob train` with the same file goes on")
-    return Bundle.load(storage.join(folder, "bundle"))
+    predictions.write(RunFolder(folder).predictions(split))
+    return assessment(run, bundle, predictions, largest_areas(manifest, predictions.sample_ids_N))
 
 
 def predict_run(run: Run, bundle: Bundle, split: str, on_progress: Callable[[int, int], None]) -> tuple[Predictions, Manifest]:
@@ -87,18 +81,8 @@ def predict_run(run: Run, bundle: Bundle, split: str, on_progress: Callable[[int
 
 def tuned_threshold(run: Run) -> float:
     """Return the single threshold with the best OF1 on the run's holdout predictions."""
-    path = storage.join(run.run_folder, "predictions", f"{run.evaluation.split}.parquet")
-    holdout = Predictions.read(path)
+    holdout = Predictions.read(RunFolder(run.run_folder).predictions(run.evaluation.split))
     return best_single_threshold(marginals(holdout), holdout.targets_NL, holdout.known_NL, objective="OF1").threshold
-
-
-def areas(manifest: Manifest, sample_ids_N: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the area in px2 of the largest object of each label in each sample [N, L]; nan where there is none."""
-    areas_NL = np.full((len(manifest), len(manifest.label_space)), np.nan)
-    rows = np.repeat(np.arange(len(manifest)), np.diff(manifest.labels.starts))
-    areas_NL[rows, manifest.labels.values] = manifest.label_areas_px2.values
-    order = np.argsort(manifest.sample_ids_N)
-    return areas_NL[order[np.searchsorted(manifest.sample_ids_N, sample_ids_N, sorter=order)]]
 
 
 def assessment(run: Run, bundle: Bundle, predictions: Predictions, areas_NL: NDArray[np.float64]) -> Assessment:

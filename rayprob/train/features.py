@@ -19,11 +19,11 @@ from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream
 from rayprob.models.weights import WEIGHTS_FILE
-from rayprob.runs.bundle import DESCRIPTION_FILE, Bundle
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.paths import DESCRIPTION_FILE, RunFolder
 from rayprob.runs.spec import Run
 from rayprob.train.compute import Compute, evaluating
 
-FOLDER = "features"
 MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 Tell = Callable[[dict[str, Any]], None]
 
@@ -70,7 +70,7 @@ class Source:
         """Bind a run, its bundle and its dataset. Raises LabelError where the dataset has other labels than the bundle."""
         dataset = Dataset.open(run.data.root)
         bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", run.data.root)
-        uri = storage.join(run.run_folder, "bundle", DESCRIPTION_FILE)
+        uri = storage.join(RunFolder(run.run_folder).bundle, DESCRIPTION_FILE)
         described = read_json(uri, _Described, error=BundleError, remedy="copy the whole bundle again")
         parts = [described["files"][WEIGHTS_FILE], described["model"], described["transform"], dataset.fingerprint]
         return cls(run, dataset, bundle, fingerprint(parts))
@@ -85,7 +85,7 @@ def split_features(source: Source, split: str, tell: Tell) -> Features:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     compute = Compute.plan(source.run.precision, Place(), device)
     name = f"{split}-{fingerprint([source.fingerprint, str(compute.autocast_dtype)])}.safetensors"
-    uri = storage.join(source.run.run_folder, FOLDER, name)
+    uri = storage.join(RunFolder(source.run.run_folder).features, name)
     if storage.exists(uri):
         return _read(uri, len(source.bundle.label_space))
     features = _compute(source, split, compute, tell)

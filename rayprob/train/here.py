@@ -8,14 +8,13 @@ from typing import Any
 
 from rayprob.errors import RunError, as_error
 from rayprob.files import storage
+from rayprob.runs.paths import RunFolder
 from rayprob.runs.spec import Run
 from rayprob.train.faults import repeated
 from rayprob.train.loop import Outcome
 from rayprob.train.placing import Workers
 from rayprob.train.ready import WorkerProcess, take_worker
 from rayprob.train.training import Tell, Training
-
-LOG = "worker.log"
 
 
 class TrainingHere(Training):
@@ -77,7 +76,7 @@ class TrainingHere(Training):
 def _log_of(run: Run) -> str:
     """Return the local file for what the worker prints: in the run's folder, or a temporary one for a remote run."""
     if storage.is_local(run.run_folder):
-        return str(storage.local_path(storage.join(run.run_folder, LOG)))
+        return str(storage.local_path(RunFolder(run.run_folder).worker_log))
     descriptor, path = tempfile.mkstemp(prefix=f"rayprob-{run.name}-", suffix=".log")
     os.close(descriptor)
     return path

@@ -17,12 +17,13 @@ import torch
 
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import OutOfMemory, RayprobError
-from rayprob.files import patience, storage
+from rayprob.files import patience
 from rayprob.loader.order import Place
 from rayprob.loader.streams import Batch
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.checkpoints import Progress, best_first, latest, list_checkpoints, load_first, prune, save_checkpoint
 from rayprob.runs.history import History
+from rayprob.runs.paths import RunFolder
 from rayprob.runs.spec import Run
 from rayprob.train.compute import Report, share_buffers, wait_for_all
 from rayprob.train.evaluate import evaluation_numbers, predict_split
@@ -230,8 +231,8 @@ def finish(job: Job) -> None:
     manifest = job.dataset.split(job.run.evaluation.split)
     predictions = predict_split(job.state.evaluated, manifest, job.holdout, job.compute, job.facts)
     if job.place.rank == 0:
-        predictions.write(storage.join(folder, "predictions", f"{manifest.split}.parquet"))
-        bundle_of(job).save(storage.join(folder, "bundle"))
+        predictions.write(RunFolder(folder).predictions(manifest.split))
+        bundle_of(job).save(RunFolder(folder).bundle)
     job.state.progress = progress
     wait_for_all(job.place)
 

@@ -15,17 +15,17 @@ from torch import nn
 
 from rayprob.config.spec import Spec
 from rayprob.errors import RunError, SpecError
-from rayprob.files import storage
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import BernoulliHead, HeadSpec, MixtureHead, Start, build_head
 from rayprob.models.losses import LossSpec
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.finished import open_bundle
 from rayprob.runs.folder import claim, open_run
-from rayprob.runs.history_rows import FILE, read_history
+from rayprob.runs.history_rows import read_history
+from rayprob.runs.paths import RunFolder
 from rayprob.runs.rules import check
 from rayprob.runs.spec import Duration, OptimizerSpec, Run, ScheduleSpec
 from rayprob.seeds import derive
-from rayprob.train.assess import open_bundle
 from rayprob.train.features import Source, Tell, split_features
 from rayprob.train.fitting import Fitting, predictions_of
 from rayprob.train.job import label_mixture, prevalence
@@ -127,7 +127,7 @@ def refit_run(source: Source, spec: RefitSpec, *, name: str | None, folder: str 
         )
     # A head is trained by one process, in whole batches: how the source's batches were dealt out must not stand in its way.
     lanes = math.gcd(old.stream.lanes, spec.global_batch)
-    frozen = {"weights": storage.join(old.run_folder, "bundle"), "weights_part": "features", "frozen": "backbone"}
+    frozen = {"weights": RunFolder(old.run_folder).bundle, "weights_part": "features", "frozen": "backbone"}
     changes = {
         "name": name,
         "folder": folder or posixpath.join(posixpath.dirname(old.run_folder.rstrip("/")), name),
@@ -178,9 +178,9 @@ def write(source: Source, fitting: Fitting) -> None:
     }
     split = run.evaluation.split
     predictions = predictions_of(classifier, fitting.holdout, source.bundle.label_space, {**facts, "split": split})
-    predictions.write(storage.join(run.run_folder, "predictions", f"{split}.parquet"))
+    predictions.write(RunFolder(run.run_folder).predictions(split))
     bundle = Bundle(classifier, run.model, source.bundle.label_space, source.bundle.transform_spec, facts=facts)
-    bundle.save(storage.join(run.run_folder, "bundle"))
+    bundle.save(RunFolder(run.run_folder).bundle)
 
 
 def _take_over(head: nn.Module, old: BernoulliHead) -> None:
@@ -206,7 +206,7 @@ def _refitted(run: Run, *, was_finished: bool) -> Refitted:
     total_steps = [row["total_steps"] for row in rows if row["kind"] == "start" and "total_steps" in row]
     if not best or not total_steps:
         raise RunError(
-            f"{storage.join(run.run_folder, FILE)} lacks the start or the best evaluation of this finished refit; its "
+            f"{RunFolder(run.run_folder).history} lacks the start or the best evaluation of this finished refit; its "
             "bundle is whole: use it as it is, or give another --name to train it again"
         )
     return Refitted(run.run_folder, total_steps[0], best[-1], was_finished)

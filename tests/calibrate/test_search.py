@@ -264,7 +264,7 @@ def test_faults_are_named(tmp_path: Path, changes: dict[str, Any], error: type[R
 
 
 def test_a_folder_without_a_bundle_or_predictions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="has no bundle to calibrate"):
+    with pytest.raises(RunError, match="has no bundle yet"):
         search(str(tmp_path))
     with pytest.raises(RunError, match=r"holdout\.parquet is missing"):
         search(write_run(tmp_path))

@@ -20,11 +20,12 @@ from rayprob.data.manifest.dataset import Dataset
 from rayprob.loader.order import Place
 from rayprob.runs.folder import claim
 from rayprob.runs.history_rows import read_history
+from rayprob.runs.paths import SweepFolder
 from rayprob.runs.spec import Run
 from rayprob.scenes.generate import ScenesSpec, generate_scenes
 from rayprob.sweep.ledger import Ledger
 from rayprob.sweep.results import summarise, write_results
-from rayprob.sweep.search import Sweep, trial_folder
+from rayprob.sweep.search import Sweep
 from rayprob.sweep.study import Study, Trial
 from rayprob.sweep.tune import claim as claim_sweep
 from rayprob.sweep.work import evaluations_of
@@ -134,7 +135,7 @@ def _write_sweep() -> None:
     claim_sweep(sweep, Dataset.open("built"))
     study = Study(sweep, Ledger(sweep.folder))
     while isinstance(trial := study.next(), Trial):
-        folder = Path(trial_folder(sweep.folder, trial.number))
+        folder = Path(SweepFolder(sweep.folder).trial(trial.number))
         folder.mkdir(parents=True)
         shutil.copy("run/metrics.jsonl", folder)
         (folder / "run.yaml").write_text(sweep.trial_run(trial.number, trial.params, trial.seed).to_yaml())

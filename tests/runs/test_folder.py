@@ -97,7 +97,7 @@ def test_a_damaged_run_json_says_what_to_do_wherever_it_is_cut(make_run: MakeRun
 
 @pytest.mark.parametrize("content", [b"", b'{"kind": "Run', b"[]", b"{}", b"\xff"])
 def test_a_damaged_note_of_a_failure_is_still_a_failure(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / folder.FAILED).write_bytes(content)
+    (tmp_path / "failed.json").write_bytes(content)
     failure = folder.read_failure(str(tmp_path))
     assert failure is not None
     assert "the file that says why is damaged" in failure["message"]

@@ -11,7 +11,7 @@ from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.summary.writer import event_file_writer
 
 from rayprob.runs.history import History, HistoryTail, as_markdown, scalars
-from rayprob.runs.history_rows import FILE, read_history
+from rayprob.runs.history_rows import read_history
 
 
 def record(history: History, *steps: int) -> None:
@@ -37,7 +37,7 @@ def test_a_resumed_history_drops_what_it_will_write_again(tmp_path: Path) -> Non
 
 def test_a_line_cut_by_a_crash_is_left_out(tmp_path: Path) -> None:
     record(History(str(tmp_path), 0), 1)
-    with open(tmp_path / FILE, "a") as file:
+    with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"kind": "step", "st')
     assert [row["step"] for row in read_history(str(tmp_path))] == [1]
 
@@ -57,8 +57,8 @@ def write(folder: Path, start: int, *steps: int) -> None:
 @pytest.mark.parametrize("line", [b"3", b'{"kind": "step"}', b'{"kind": ', b"\xff", b"null"])
 def test_a_line_that_no_run_writes_is_left_out_by_number(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: bytes) -> None:
     write(tmp_path, 0, 1, 2)
-    first, second, _ = (tmp_path / FILE).read_bytes().split(b"\n")
-    (tmp_path / FILE).write_bytes(b"\n".join([first, line, second, b""]))
+    first, second, _ = (tmp_path / "metrics.jsonl").read_bytes().split(b"\n")
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([first, line, second, b""]))
     assert [row["step"] for row in read_history(str(tmp_path))] == [1, 2]
     assert "metrics.jsonl: 1 damaged line(s) are left out, beginning with line 2" in caplog.text
 
@@ -141,9 +141,9 @@ def test_any_cut_of_a_history_leaves_whole_rows_and_a_resumed_run_goes_on(tmp_pa
     history = History(str(tmp_path), 0)
     record(history, 1, 2, 3)
     history.close()
-    content = (tmp_path / FILE).read_bytes()
+    content = (tmp_path / "metrics.jsonl").read_bytes()
     for length in range(len(content)):
-        (tmp_path / FILE).write_bytes(content[:length])
+        (tmp_path / "metrics.jsonl").write_bytes(content[:length])
         steps = [row["step"] for row in read_history(str(tmp_path))]
         assert steps == [1, 2, 3][: content[:length].count(b"\n")]
 
@@ -151,11 +151,11 @@ def test_any_cut_of_a_history_leaves_whole_rows_and_a_resumed_run_goes_on(tmp_pa
 def test_damaged_lines_are_left_out_with_their_numbers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     record(History(str(tmp_path), 0), 1, 2)
     damaged = [b"\0" * 40, b"{", b"[]", b"3", b'{"kind": "step"}', b'{"kind": "step", "step": "4"}', b"\xff\xfe", b"[" * 50_000]
-    with open(tmp_path / FILE, "ab") as file:
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
         file.write(b"\n".join(damaged) + b"\n")
     assert [row["step"] for row in read_history(str(tmp_path))] == [1, 2]
     assert "8 damaged line(s) are left out, beginning with line 3, 4, 5, 6, 7" in caplog.text
     resumed = History(str(tmp_path), 1)
     record(resumed, 2)
     resumed.close()
-    assert (tmp_path / FILE).read_bytes().count(b"\n") == 2
+    assert (tmp_path / "metrics.jsonl").read_bytes().count(b"\n") == 2

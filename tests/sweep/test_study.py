@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rayprob.files import storage
-from rayprob.sweep.ledger import FILE, Ledger, read_ledger
+from rayprob.runs.paths import SweepFolder
+from rayprob.sweep.ledger import Ledger, read_ledger
 from rayprob.sweep.search import Sweep
 from rayprob.sweep.study import DONE, WAIT, Study, Trial
 from tests.sweep.conftest import MakeSweep
@@ -92,10 +93,10 @@ def test_a_ledger_cut_anywhere_brings_the_study_back_and_the_sweep_ends_with_the
     sweep = make_sweep(trials=8, scheduler={"name": "asha"}, confirm={"seeds": 1})
     whole = Study(sweep, Ledger(sweep.folder))
     run_all(whole)
-    rows = (storage.read_bytes(storage.join(sweep.folder, FILE))).decode().splitlines(keepends=True)
+    rows = (storage.read_bytes(SweepFolder(sweep.folder).ledger)).decode().splitlines(keepends=True)
     kept = rows[:stop_after]
     # The driver was killed in the middle of a line.
-    storage.write_text(storage.join(sweep.folder, FILE), "".join(kept) + '{"kind": "res')
+    storage.write_text(SweepFolder(sweep.folder).ledger, "".join(kept) + '{"kind": "res')
     again = Study(sweep, Ledger(sweep.folder))
     run_all(again)
     assert facts(again) == facts(whole)

@@ -17,12 +17,13 @@ from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.finished import open_bundle
 from rayprob.runs.folder import claim, open_run
 from rayprob.runs.history_rows import read_history
 from rayprob.runs.predictions import Predictions
 from rayprob.runs.rules import check
 from rayprob.train import features, fitting
-from rayprob.train.assess import assess, open_bundle
+from rayprob.train.assess import assess
 from rayprob.train.features import Source, split_features
 from rayprob.train.loop import fit
 from rayprob.train.refit import RefitSpec, refit, refit_run

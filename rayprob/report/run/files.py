@@ -10,12 +10,13 @@ from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import LabelError, RayprobError, RunError, SpecError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json, require_shape
-from rayprob.runs.bundle import DESCRIPTION_FILE, Bundle
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.finished import REPORTED, holdout_split, staleness
 from rayprob.runs.history_rows import read_history
+from rayprob.runs.paths import TABLE, RunFolder
 from rayprob.runs.predictions import Predictions
 
-REPORTED = "val"
-ORIGIN = ("run_fingerprint", "step")
+NO_SPLIT = "holdout"  # what a run file without `evaluation.split` chooses on
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class RunFiles:
     @property
     def chosen_on(self) -> str:
         """The split on which the run was allowed to choose."""
-        return holdout_split(self.run)
+        return chosen_on(self.run)
 
 
 def open_run_files(folder: str, split: str | None) -> RunFiles:
@@ -58,12 +59,13 @@ def open_run_files(folder: str, split: str | None) -> RunFiles:
     Raises RunError for a folder that is no run's, and for one without predictions of the split.
     """
     run = read_run(folder)
-    chosen = choose_split(folder, holdout_split(run), split)
+    holdout_name = chosen_on(run)
+    chosen = choose_split(folder, holdout_name, split)
     predictions = read_predictions(folder, chosen)
     notes = [] if split or chosen == REPORTED else [_without_val(folder, chosen)]
     bundle, bundle_notes = open_own_bundle(folder, predictions)
     dataset, dataset_notes = open_dataset(run, predictions)
-    holdout = read_predictions(folder, holdout_split(run)) if has_predictions(folder, holdout_split(run)) else None
+    holdout = read_predictions(folder, holdout_name) if has_predictions(folder, holdout_name) else None
     return RunFiles(
         folder=folder,
         run=run,
@@ -100,7 +102,7 @@ class _CalibrationShape(Shape):
 
 def read_run(folder: str) -> dict[str, Any]:
     """Return run.yaml as plain values. Raises RunError where the folder has none, or one that is no mapping."""
-    uri = storage.join(folder, "run.yaml")
+    uri = RunFolder(folder).run_file
     if not storage.exists(uri):
         raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
     try:
@@ -110,10 +112,9 @@ def read_run(folder: str) -> dict[str, Any]:
     return require_shape(run, _RunShape, uri, error=RunError, remedy="`rayprob train` writes it again")
 
 
-def holdout_split(run: dict[str, Any]) -> str:
+def chosen_on(run: dict[str, Any]) -> str:
     """Return the split on which a run may choose."""
-    evaluation = run.get("evaluation")
-    return str(evaluation.get("split", "holdout")) if isinstance(evaluation, dict) else "holdout"
+    return holdout_split(run) or NO_SPLIT
 
 
 def choose_split(folder: str, holdout: str, split: str | None) -> str:
@@ -122,8 +123,8 @@ def choose_split(folder: str, holdout: str, split: str | None) -> str:
     found = next((name for name in wanted if has_predictions(folder, name)), None)
     if found is not None:
         return found
-    names = storage.list_names(storage.join(folder, "predictions"))
-    there = ", ".join(name.removesuffix(".parquet") for name in names if name.endswith(".parquet")) or "none"
+    names = storage.list_names(RunFolder(folder).all_predictions)
+    there = ", ".join(name.removesuffix(TABLE) for name in names if name.endswith(TABLE)) or "none"
     missing = " or ".join(wanted)
     raise RunError(
         f"{folder} has no predictions of {missing} (there: {there}); once the run has finished, "
@@ -133,22 +134,21 @@ def choose_split(folder: str, holdout: str, split: str | None) -> str:
 
 def has_predictions(folder: str, split: str) -> bool:
     """Return whether the folder holds predictions of a split."""
-    return storage.exists(storage.join(folder, "predictions", f"{split}.parquet"))
+    return storage.exists(RunFolder(folder).predictions(split))
 
 
 def read_predictions(folder: str, split: str) -> Predictions:
     """Return the predictions of a split. Raises MetricError for a damaged table."""
-    return Predictions.read(storage.join(folder, "predictions", f"{split}.parquet"))
+    return Predictions.read(RunFolder(folder).predictions(split))
 
 
 def open_own_bundle(folder: str, predictions: Predictions) -> tuple[Bundle | None, list[Note]]:
     """Return the bundle that made the predictions, and notes on what it lacks."""
-    path = storage.join(folder, "bundle")
-    if not storage.exists(storage.join(path, DESCRIPTION_FILE)):
+    paths = RunFolder(folder)
+    if not paths.has_bundle:
         return None, [Note("The run has no bundle yet, so nothing here is calibrated: the run is not finished.")]
-    bundle = Bundle.load(path)
-    bundle.label_space.require_same(predictions.label_space, "the bundle", "its predictions")
-    if any(predictions.facts.get(key) != bundle.facts.get(key) for key in ORIGIN):
+    bundle = Bundle.load(paths.bundle)
+    if staleness(predictions, bundle):
         renew = f"rayprob evaluate {folder} --split {predictions.facts.get('split', REPORTED)}"
         return None, [Note("The predictions were made before the bundle was, so its calibration is left out.", renew)]
     if bundle.calibrator is None and not bundle.thresholds:
@@ -172,7 +172,7 @@ def open_dataset(run: dict[str, Any], predictions: Predictions) -> tuple[Dataset
 
 
 def _read_calibration(folder: str) -> dict[str, Any] | None:
-    uri, remedy = storage.join(folder, "calibration.json"), f"`rayprob calibrate {folder}` writes it again"
+    uri, remedy = RunFolder(folder).calibration, f"`rayprob calibrate {folder}` writes it again"
     return read_json(uri, _CalibrationShape, error=RunError, remedy=remedy) if storage.exists(uri) else None
 
 

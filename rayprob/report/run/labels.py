@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rayprob.data.manifest.areas import largest_areas
 from rayprob.metrics.counting import count
 from rayprob.metrics.ranking import SIZE_LIMITS_PX2, average_precision, mean_average_precision_by_size
 from rayprob.metrics.reliability import calibration_error_of_labels
@@ -141,12 +142,7 @@ def areas(files: RunFiles, judged: Judged) -> Floats | None:
     """Return the area in px2 of the largest object of each label in each sample [N, L], nan for none; None without dataset."""
     if files.dataset is None or files.split not in files.dataset.splits:
         return None
-    manifest = files.dataset.split(files.split)
-    areas_NL = np.full((len(manifest), len(manifest.label_space)), np.nan)
-    rows = np.repeat(np.arange(len(manifest)), np.diff(manifest.labels.starts))
-    areas_NL[rows, manifest.labels.values] = manifest.label_areas_px2.values
-    order = np.argsort(manifest.sample_ids_N)
-    return areas_NL[order[np.searchsorted(manifest.sample_ids_N, judged.predictions.sample_ids_N, sorter=order)]]
+    return largest_areas(files.dataset.split(files.split), judged.predictions.sample_ids_N)
 
 
 def _mixed_up(judged: Judged) -> list[MixUp]:

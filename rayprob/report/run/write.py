@@ -6,6 +6,7 @@ from rayprob.files import storage
 from rayprob.report.run.facts import gather
 from rayprob.report.run.files import Note, open_run_files
 from rayprob.report.run.page import render
+from rayprob.runs.paths import RunFolder
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,6 @@ def report(folder: str, split: str | None = None, out: str | None = None) -> Wri
     """
     facts = gather(open_run_files(folder, split))
     html = render(facts).encode()
-    path = out or storage.join(folder, "report.html")
+    path = out or RunFolder(folder).report_page
     storage.write_bytes(path, html)
     return Written(path, facts.files.split, len(facts.files.predictions), len(html), facts.notes)

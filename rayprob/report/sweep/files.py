@@ -11,10 +11,8 @@ from rayprob.config.faults import faults_of
 from rayprob.errors import RunError
 from rayprob.files import storage
 from rayprob.files.documents import read_json
+from rayprob.runs.paths import SweepFolder
 
-SUMMARY = "summary.json"
-SWEEP_FILE = "sweep.yaml"
-REPORTED = "val"
 WRITER = "`rayprob tune` on the same sweep file writes it again"
 
 
@@ -175,14 +173,15 @@ class Sweep:
 
 def is_sweep(folder: str) -> bool:
     """Return whether a folder is a sweep's."""
-    return any(storage.exists(storage.join(folder, name)) for name in (SUMMARY, SWEEP_FILE))
+    paths = SweepFolder(folder)
+    return storage.exists(paths.summary) or storage.exists(paths.sweep_file)
 
 
 def open_sweep(folder: str) -> Sweep:
     """Read a sweep's summary. Raises RunError where there is none, or one whose faults it names."""
-    uri = storage.join(folder, SUMMARY)
+    uri = SweepFolder(folder).summary
     if not storage.exists(uri):
-        raise RunError(f"{folder} has no {SUMMARY}; give the folder of a sweep that `rayprob tune` has run")
+        raise RunError(f"{folder} has no summary.json; give the folder of a sweep that `rayprob tune` has run")
     try:
         sweep = TypeAdapter(Sweep).validate_python(read_json(uri, error=RunError, remedy=WRITER))
     except ValidationError as error:

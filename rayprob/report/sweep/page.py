@@ -8,11 +8,13 @@ from rayprob.files import storage
 from rayprob.report.html import NONE, fill
 from rayprob.report.sweep import words
 from rayprob.report.sweep.charts import cost, front_partner, importance, learning, pareto, progress, seeds
-from rayprob.report.sweep.files import REPORTED, Sweep, Trial, finite, open_sweep
+from rayprob.report.sweep.files import Sweep, Trial, finite, open_sweep
 from rayprob.report.sweep.looks import Chart, lasted, parameter_of
 from rayprob.report.sweep.parallel import parallel
 from rayprob.report.sweep.slices import resolution_parameter, resolution_rows, slices
 from rayprob.report.sweep.words import SURE, figure, improvement, searched
+from rayprob.runs.finished import REPORTED
+from rayprob.runs.paths import RunFolder, SweepFolder
 
 STATES = ("finished", "pruned", "failed", "stopped", "running")
 MOST_REASON = 400  # letters
@@ -55,7 +57,7 @@ def sweep_report(folder: str, out: str | None = None) -> WrittenSweep:
     """
     sweep = open_sweep(folder)
     html = render(sweep, folder).encode()
-    path = out or storage.join(folder, "report.html")
+    path = out or SweepFolder(folder).report_page
     storage.write_bytes(path, html)
     return WrittenSweep(path, len(html), len(sweep.trials))
 
@@ -147,8 +149,8 @@ def commands(sweep: Sweep, folder: str) -> list[str]:
     best = sweep.best_trial
     if best is None:
         return []
-    files = ("best.yaml", *([f"{best.folder}/run.yaml"] if best.folder else []))
-    return [f"rayprob train {shlex.quote(storage.join(folder, name))}" for name in files]
+    trial = [RunFolder(storage.join(folder, best.folder)).run_file] if best.folder else []
+    return [f"rayprob train {shlex.quote(path)}" for path in (SweepFolder(folder).best_file, *trial)]
 
 
 def noise_says(sweep: Sweep) -> str:

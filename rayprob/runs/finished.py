@@ -1,0 +1,37 @@
+"""Reading a finished run: its bundle, the predictions that belong to it, and the splits that it chose on and reports."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rayprob.errors import RunError
+from rayprob.runs.bundle import Bundle
+from rayprob.runs.paths import RunFolder, is_bundle
+from rayprob.runs.predictions import Predictions
+
+REPORTED = "val"  # the split that no choice is made on
+ORIGIN = ("run_fingerprint", "step")  # facts that predictions and the bundle that made them share
+
+
+def open_bundle(folder: str) -> Bundle:
+    """Return the bundle of the run in `folder`. Raises RunError for an unfinished run and for the folder of a bundle."""
+    if is_bundle(folder):
+        raise RunError(f"{folder} is a bundle; give the run's folder, in which its predictions lie as well")
+    if not RunFolder(folder).has_bundle:
+        raise RunError(f"{folder} has no bundle yet: the run is not finished; `rayprob train` with the same file goes on")
+    return Bundle.load(RunFolder(folder).bundle)
+
+
+def holdout_split(run: Any) -> str | None:
+    """Return the split on which a run was allowed to choose, from its run file as plain data; None where it does not say."""
+    evaluation = run.get("evaluation") if isinstance(run, Mapping) else None
+    return str(evaluation["split"]) if isinstance(evaluation, Mapping) and "split" in evaluation else None
+
+
+def staleness(predictions: Predictions, bundle: Bundle) -> str:
+    """Return how the origin of predictions differs from the bundle's, "" where it does not.
+
+    Raises LabelError where they are of other labels.
+    """
+    bundle.label_space.require_same(predictions.label_space, "the bundle", "its predictions")
+    keys = [key for key in ORIGIN if predictions.facts.get(key) != bundle.facts.get(key)]
+    return ", ".join(f"{key} {predictions.facts.get(key)}, the bundle's {bundle.facts.get(key)}" for key in keys)

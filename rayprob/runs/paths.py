@@ -1,0 +1,125 @@
+"""Every path of a run's folder and of a sweep's, each spelled here and nowhere else; a folder is a local path or a URI.
+
+runs/NAME/run.yaml            the resolved run file
+          run.json            its identity, and the fingerprint of its dataset
+          metrics.jsonl       the history: a row per start, logged step and evaluation
+          checkpoints/        step-00000100.pt and .json
+          predictions/        SPLIT.parquet
+          bundle/             all that is needed to predict
+          calibration.json    what `rayprob calibrate` fitted, and what it is worth
+          threshold_search.*  what `rayprob calibrate --search` found
+          features/           of the backbone, for `rayprob refit`
+          tensorboard/        report.html
+          stop                somebody asks the run to save and stop
+          failed.json         why it cannot continue, so that a restarted worker does not try again
+          fault-RANK.json     what ended the last attempt of a rank on Ray, so that the same error is not retried for ever
+          worker.log          what a worker on this machine prints
+          ray/                Ray Train's own files
+
+runs/SWEEP/sweep.yaml         the resolved sweep file
+           sweep.json         its identity
+           sweep.lock         held by the process that works in the folder
+           ledger.jsonl       what happened, in the order in which it happened
+           trials/NNN/        the folder of each trial, which is a run's
+           summary.json       the whole sweep as plain data
+           results.parquet    results.csv    best.yaml    tensorboard/    report.html
+           tune/              Ray Tune's own files
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rayprob.files import storage
+
+TABLE = ".parquet"
+DESCRIPTION_FILE = "bundle.json"  # a bundle writes it last: with it the bundle is whole
+
+
+class Entry:
+    """A name in a folder; as an attribute of the folder it is the path or URI of that entry, whether it exists or not."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: "Folder", kind: Any = None) -> str:
+        return storage.join(folder.folder, self.name)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What the folders of a run and of a sweep have in common."""
+
+    folder: str
+
+    tensorboard = Entry("tensorboard")
+    report_page = Entry("report.html")
+
+
+@dataclass(frozen=True)
+class RunFolder(Folder):
+    """The paths in a run's folder."""
+
+    run_file = Entry("run.yaml")
+    identity_file = Entry("run.json")
+    history = Entry("metrics.jsonl")
+    checkpoints = Entry("checkpoints")
+    all_predictions = Entry("predictions")
+    bundle = Entry("bundle")
+    calibration = Entry("calibration.json")
+    threshold_search = Entry("threshold_search.json")
+    threshold_candidates = Entry("threshold_search.parquet")
+    features = Entry("features")
+    stop = Entry("stop")
+    failure = Entry("failed.json")
+    worker_log = Entry("worker.log")
+
+    def predictions(self, split: str) -> str:
+        """Return the path of the predictions of a split."""
+        return storage.join(self.all_predictions, split + TABLE)
+
+    def fault(self, rank: int) -> str:
+        """Return the path of the note on what ended a rank's last attempt."""
+        return storage.join(self.folder, f"fault-{rank}.json")
+
+    def faults(self) -> list[str]:
+        """Return the paths of the notes that ranks have left."""
+        return [storage.join(self.folder, name) for name in storage.list_names(self.folder) if name.startswith("fault-")]
+
+    @property
+    def has_bundle(self) -> bool:
+        """Whether the run has its bundle, which it writes last: it has finished."""
+        return is_bundle(self.bundle)
+
+
+@dataclass(frozen=True)
+class SweepFolder(Folder):
+    """The paths in a sweep's folder."""
+
+    sweep_file = Entry("sweep.yaml")
+    identity_file = Entry("sweep.json")
+    lock = Entry("sweep.lock")
+    ledger = Entry("ledger.jsonl")
+    summary = Entry("summary.json")
+    results_table = Entry("results.parquet")
+    results_csv = Entry("results.csv")
+    best_file = Entry("best.yaml")
+
+    def trial(self, number: int) -> str:
+        """Return the folder of a trial, which is a run's."""
+        return storage.join(self.folder, trial_name(number))
+
+
+def trial_name(number: int) -> str:
+    """Return the name of a trial's folder within that of its sweep."""
+    return f"trials/{number:03d}"
+
+
+def is_bundle(folder: str) -> bool:
+    """Return whether a folder holds a whole bundle."""
+    return storage.exists(storage.join(folder, DESCRIPTION_FILE))
+
+
+def bundle_folder(path: str) -> str:
+    """Return the folder of the bundle at `path`, which may be a run's folder."""
+    run = RunFolder(path)
+    return run.bundle if not is_bundle(path) and run.has_bundle else path
