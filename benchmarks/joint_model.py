@@ -32,7 +32,7 @@ from rayprob.probability.queries.answer import parse, probabilities
 from rayprob.runs.finished import open_bundle
 from rayprob.runs.folder import open_run
 from rayprob.runs.predictions import Predictions
-from rayprob.train.features import Features, Source, split_features
+from rayprob.train.features import Features, FeatureSource, split_features
 from rayprob.train.fitting import predictions_of
 from rayprob.train.refit import RefitSpec, refit
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 def compare(folder: str, heads: dict[str, dict[str, Any]], num_seeds: int, lrs: list[float], overrides: list[str]) -> None:
     """Print the tables of one run."""
-    source = Source.open(open_run(folder), open_bundle(folder))
+    source = FeatureSource.open(open_run(folder), open_bundle(folder))
     splits = {name: split_features(source, name, lambda event: None) for name in ("train", "holdout", "val")}
     val, labels = splits["val"], source.bundle.label_space
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.scale_network import Clock, Scenario, Store
 from rayprob.loader.cache import Kept, make_room
 from rayprob.loader.order import Cursor, EpochOrder, Place, rank_lanes
-from rayprob.loader.prefetch import THREADS, Plan
+from rayprob.loader.prefetch import THREADS, PrefetchPlan
 
 Then = Callable[[bool | None], None]
 
@@ -114,7 +114,7 @@ class Rank:
         self._scenario, self._clock, self._node = scenario, clock, node
         ahead, self._needed = itertools.tee(needed)
         budget_bytes = int(scenario.cache_bytes) // scenario.gpus_of_a_node
-        self._plan = Plan(map(sorted, ahead), lambda _: scenario.shard_bytes, budget_bytes)
+        self._plan = PrefetchPlan(map(sorted, ahead), lambda _: scenario.shard_bytes, budget_bytes)
         self._queue: deque[str] = deque()
         self._free_threads = THREADS
         self._held: dict[str, bool] = {}  # whether it is in hand yet

@@ -24,7 +24,7 @@ from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.losses import LossSpec, build_loss
 from rayprob.runs.spec import OptimizerSpec, PrecisionSpec, Run
 from rayprob.train.compute import Compute
-from rayprob.train.job import Job
+from rayprob.train.job import RankJob
 from rayprob.train.meter import Meter
 from rayprob.train.optimizer import build_optimizer
 from rayprob.train.state import TrainState
@@ -44,7 +44,7 @@ class OneBatch:
         return Cursor(cursor.epoch, cursor.batch + 1)
 
 
-def make_job(args: argparse.Namespace, device: torch.device, folder: str) -> Job:
+def make_job(args: argparse.Namespace, device: torch.device, folder: str) -> RankJob:
     transform = {"name": "resize", "size_px": args.size}
     run = Run.parse(
         {
@@ -63,7 +63,7 @@ def make_job(args: argparse.Namespace, device: torch.device, folder: str) -> Job
     compute.place_weights(classifier)
     state = TrainState(classifier, build_optimizer(classifier, OptimizerSpec(), device), compute.grad_scaler(), None)
     parts: dict[str, Any] = {"dataset": None, "stream": OneBatch(), "holdout": None, "history": None}
-    return Job(
+    return RankJob(
         run=run, compute=compute, state=state, parallel=compute.parallel(classifier), loss=build_loss(LossSpec()),
         total_steps=10**6, evaluate_every=10**6, **parts,
     )  # fmt: skip
@@ -80,12 +80,12 @@ def make_batch(args: argparse.Namespace) -> Batch:
     )
 
 
-def ours(job: Job, batch: Batch) -> Callable[[], object]:
+def ours(job: RankJob, batch: Batch) -> Callable[[], object]:
     meter = Meter(None, log_every=10, global_batch=job.run.stream.global_batch)
     return lambda: meter.add(take_step(job, [batch]))
 
 
-def bare(job: Job, batch: Batch) -> Callable[[], object]:
+def bare(job: RankJob, batch: Batch) -> Callable[[], object]:
     """The loop that one writes by hand, with a network and optimizer of its own."""
     compute = job.compute
     classifier = build_classifier(job.run.model, NUM_LABELS)
@@ -114,7 +114,7 @@ def seconds(step: Callable[[], object], num_steps: int, device: torch.device) ->
     return (time.perf_counter() - started_at_s) / num_steps
 
 
-def training_flops(job: Job, batch: Batch) -> int:
+def training_flops(job: RankJob, batch: Batch) -> int:
     classifier = build_classifier(job.run.model, NUM_LABELS).to(job.compute.device)
     with FlopCounterMode(display=False) as counter:
         classifier(batch.images_BCHW[:1].to(job.compute.device))["logits"].sum().backward()

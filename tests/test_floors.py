@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rayprob"
 
 # DESIGN.md section 2; a name is a wing, or a file at the root of the package.
 FLOORS = (
-    ("errors", "labels", "registry", "seeds", "text", "figures", "cluster", "config", "files"),
+    ("arrays", "errors", "labels", "registry", "seeds", "text", "figures", "cluster", "config", "files"),
     ("data", "scenes"),
     ("loader", "probability", "metrics"),
     ("models",),
@@ -116,6 +116,23 @@ def module_of(imported: str, modules: Iterable[str]) -> str | None:
 def test_no_path_repeats_itself() -> None:
     repeated = [name for name in sources() if len(parts := name.removesuffix(".py").split("/")) > 1 and parts[-1] == parts[-2]]
     assert not repeated
+
+
+def defined(tree: ast.Module) -> Iterable[str]:
+    """Yield the public classes of a module, nested ones too, and its names for types of arrays."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name
+        elif isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("NDArray["):
+            yield from (ast.unparse(name) for name in node.targets)
+
+
+def test_no_two_classes_and_no_two_types_of_arrays_share_a_name() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for name in defined(ast.parse(path.read_text())):
+            homes.setdefault(name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: files for name, files in homes.items() if len(files) > 1} == {}
 
 
 def test_every_test_file_that_starts_ray_is_named_for_the_one_worker_that_does() -> None:

@@ -21,27 +21,24 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rayprob.arrays import Bools, Floats, Ints, Rows
 from rayprob.calibrate.crossfit import CalibrateSpec, calibrated_by_parts, fit_named, folds_of
 from rayprob.errors import CalibrationError
 from rayprob.metrics.counting import top_k
 from rayprob.probability.calibration.calibrators import OutputsCalibrator
-from rayprob.probability.calibration.holdout import Bools, Floats, Rows
 from rayprob.probability.decisions.conformal import fit_risk_control
-from rayprob.probability.decisions.cuts import OBJECTIVES, Objective, Sweep, shared_curve
+from rayprob.probability.decisions.cuts import OBJECTIVES, Cuts, Objective, shared_curve
 from rayprob.probability.decisions.rules import JOINT_RULES
 from rayprob.probability.decisions.thresholds import (
+    cuts_of,
     fit_global_threshold,
     lowest_precise,
     precise_thresholds,
     smoothed_thresholds,
-    sweep_of,
 )
 from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
 from rayprob.runs.predictions import Predictions
-
-Counts = NDArray[np.int64]
 
 GLOBAL, BEST_F1 = "global", "best_F1"
 CHUNK_DECISIONS = 2**23  # decisions [candidates, samples, labels] held at a time
@@ -68,18 +65,18 @@ class Fold:
         return self.fit_marginals_NL, self.fit.targets_NL, self.fit.known_NL
 
     @cached_property
-    def sweep(self) -> Sweep:
+    def cuts(self) -> Cuts:
         """All cuts of it, sorted once for all thresholds."""
-        return sweep_of(*self.fit_checked)
+        return cuts_of(*self.fit_checked)
 
 
 @dataclass(frozen=True)
-class Judged:
+class Tally:
     """How often candidates are right on judged rows: counts [..., C, L], and positives [..., L]."""
 
-    true_positives_CL: Counts
-    predicted_CL: Counts
-    positives_L: Counts
+    true_positives_CL: Ints
+    predicted_CL: Ints
+    positives_L: Ints
 
     def values(self, aim: Objective) -> Floats:
         """Return the objective of every candidate [C]."""
@@ -120,7 +117,7 @@ def global_family(holdout: Predictions, parts: Sequence[Fold]) -> Family:
     """Return the family of every threshold for all labels, on marginals by calibrators that have not seen them."""
     crossed = calibrated_by_parts(holdout, [(part.calibrator, part.judged_rows) for part in parts])
     rows = crossed.marginals(), holdout.targets_NL & holdout.known_NL, holdout.known_NL
-    curves = {name: shared_curve(Sweep.of(*rows), aim) for name, aim in OBJECTIVES.items()}
+    curves = {name: shared_curve(Cuts.of(*rows), aim) for name, aim in OBJECTIVES.items()}
     thresholds_T = next(iter(curves.values()))[0]
     nested = {name: _nested_threshold(rows, parts, name) for name in OBJECTIVES}
     calibrator = parts[0].calibrator.name
@@ -140,7 +137,7 @@ def fitted_families(parts: Sequence[Fold], policies: Mapping[str, "Policy"]) -> 
     """Yield the families of `policies`; candidates that a fold cannot carry are left out, with the reason."""
     marginals = [part.distribution.marginals() for part in parts]
     for name, policy in policies.items():
-        judged_F: list[Judged] = []
+        judged_F: list[Tally] = []
         faults: dict[int, str] = {}
         for part, marginals_NL in zip(parts, marginals, strict=True):
             sets = policy.decide(part, marginals_NL)
@@ -151,9 +148,9 @@ def fitted_families(parts: Sequence[Fold], policies: Mapping[str, "Policy"]) -> 
 
 
 def _family(
-    calibrator: str, name: str, policy: "Policy", judged_F: Sequence[Judged], kept: list[int], left_out: tuple[str, ...]
+    calibrator: str, name: str, policy: "Policy", judged_F: Sequence[Tally], kept: list[int], left_out: tuple[str, ...]
 ) -> Family:
-    judged_F = [Judged(one.true_positives_CL[kept], one.predicted_CL[kept], one.positives_L) for one in judged_F]
+    judged_F = [Tally(one.true_positives_CL[kept], one.predicted_CL[kept], one.positives_L) for one in judged_F]
     whole = _together(judged_F)
     parameters_C = np.asarray(policy.parameters, dtype=np.float64)[kept]
     values = {objective: whole.values(aim) for objective, aim in OBJECTIVES.items()}
@@ -161,17 +158,17 @@ def _family(
     return Family(calibrator, name, parameters_C, values, nested, left_out)
 
 
-def _together(judged_F: Sequence[Judged]) -> Judged:
+def _together(judged_F: Sequence[Tally]) -> Tally:
     names = ("true_positives_CL", "predicted_CL", "positives_L")
-    return Judged(*(np.sum([getattr(one, name) for one in judged_F], axis=0) for name in names))
+    return Tally(*(np.sum([getattr(one, name) for one in judged_F], axis=0) for name in names))
 
 
-def _nested(judged_F: Sequence[Judged], aim: Objective) -> float:
+def _nested(judged_F: Sequence[Tally], aim: Objective) -> float:
     """Return the value when each fold takes the candidate that is best on the others."""
     chosen = []
     for place, one in enumerate(judged_F):
         best = int(np.argmax(_together([*judged_F[:place], *judged_F[place + 1 :]]).values(aim)))
-        chosen.append(Judged(one.true_positives_CL[best, None], one.predicted_CL[best, None], one.positives_L))
+        chosen.append(Tally(one.true_positives_CL[best, None], one.predicted_CL[best, None], one.positives_L))
     return float(_together(chosen).values(aim)[0])
 
 
@@ -182,7 +179,7 @@ def _nested(judged_F: Sequence[Judged], aim: Objective) -> float:
 class Decided:
     """What the candidates of a policy decide on the judged rows of a fold, and why some (by place) could not."""
 
-    judged: Judged
+    judged: Tally
     faults: dict[int, str]
 
 
@@ -194,19 +191,19 @@ class Policy:
     decide: Callable[[Fold, Floats], Decided]
 
 
-def judge_thresholds(thresholds_CL: Floats, marginals_NL: Floats, truth: Predictions) -> Judged:
+def judge_thresholds(thresholds_CL: Floats, marginals_NL: Floats, truth: Predictions) -> Tally:
     """Return the counts of label sets by thresholds [C, L] or [C, 1]."""
     step = max(1, CHUNK_DECISIONS // marginals_NL.size)
     blocks = [thresholds_CL[start : start + step] for start in range(0, len(thresholds_CL), step)]
     return judge_sets((marginals_NL >= block_CL[:, None] for block_CL in blocks), truth)
 
 
-def judge_sets(blocks_CNL: Iterator[Bools], truth: Predictions) -> Judged:
+def judge_sets(blocks_CNL: Iterator[Bools], truth: Predictions) -> Tally:
     """Return the counts of label sets, which come in blocks of candidates."""
     present_NL = truth.targets_NL & truth.known_NL
     counts = [((sets_CNL & present_NL).sum(axis=1), (sets_CNL & truth.known_NL).sum(axis=1)) for sets_CNL in blocks_CNL]
     true_positives_CL, predicted_CL = (np.concatenate(part) for part in zip(*counts, strict=True))
-    return Judged(true_positives_CL, predicted_CL, present_NL.sum(axis=0))
+    return Tally(true_positives_CL, predicted_CL, present_NL.sum(axis=0))
 
 
 def policies_of(
@@ -233,7 +230,7 @@ def policies_of(
 
 
 def _by_label(objective: str, smoothings: Sequence[float], fold: Fold, marginals_NL: Floats) -> Decided:
-    thresholds_CL = smoothed_thresholds(fold.sweep, objective=objective, smoothings=smoothings)
+    thresholds_CL = smoothed_thresholds(fold.cuts, objective=objective, smoothings=smoothings)
     return Decided(judge_thresholds(thresholds_CL, marginals_NL, fold.judged), {})
 
 
@@ -249,11 +246,11 @@ def _one_by_one(parameters: Sequence[float], fit: Callable[[Fold, float], Floats
 
 
 def _global_precise(fold: Fold, precision: float) -> Floats:
-    return np.asarray(lowest_precise(fold.sweep, precision)[0])
+    return np.asarray(lowest_precise(fold.cuts, precision)[0])
 
 
 def _label_precise(fold: Fold, precision: float) -> Floats:
-    return precise_thresholds(fold.sweep, precision)[0]
+    return precise_thresholds(fold.cuts, precision)[0]
 
 
 def _risk_controlled(fold: Fold, alpha: float) -> Floats:

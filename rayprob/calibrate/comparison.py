@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rayprob.arrays import Bools, Floats
 from rayprob.metrics.counting import count_metrics
 from rayprob.metrics.reliability import Honesty, honesty
-from rayprob.probability.calibration.holdout import Bools, Floats
 from rayprob.probability.decisions.conformal import mean_missed_share
 from rayprob.probability.decisions.rules import JOINT_RULES, Rules
 from rayprob.probability.decisions.thresholds import fit_global_threshold, fit_label_thresholds

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from rayprob.arrays import Bools, Rows
 from rayprob.config.spec import Spec
 from rayprob.errors import CalibrationError
 from rayprob.probability.calibration import prior as prior_calibration
 from rayprob.probability.calibration.calibrators import Choice, OutputsCalibrator, choose_calibrator
-from rayprob.probability.calibration.holdout import Bools, Rows, folds
+from rayprob.probability.calibration.holdout import folds
 from rayprob.probability.decisions.rules import RECALL, FittedRules, fit_rules
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.mixture import LabelMixture
@@ -83,7 +84,7 @@ class CrossFit:
 
 
 @dataclass(frozen=True)
-class Part:
+class FoldFit:
     """The fit on all folds but one, and the rows of that one."""
 
     calibrator: OutputsCalibrator
@@ -110,11 +111,11 @@ def cross_fit(holdout: Predictions, spec: CalibrateSpec, priors: Priors = NO_PRI
 
 def fit_part(
     holdout: Predictions, fit_rows: Rows, judged_rows: Rows, method: str, spec: CalibrateSpec, priors: Priors = NO_PRIORS
-) -> Part:
+) -> FoldFit:
     """Return the fit of a named method on some rows, to judge others by."""
     rows = holdout.rows(fit_rows)
     calibrator, behind = fit_named(rows, method, spec, priors)
-    return Part(calibrator, rules_behind(rows, behind, spec), judged_rows)
+    return FoldFit(calibrator, rules_behind(rows, behind, spec), judged_rows)
 
 
 def fit_named(
@@ -182,7 +183,7 @@ def calibrated_by_parts(rows: Predictions, calibrators: Iterable[tuple[OutputsCa
     return calibrator.as_distribution(outputs)
 
 
-def sets_by_parts(crossed: LabelDistribution, parts: Sequence[Part], left_out: Collection[str]) -> dict[str, Bools]:
+def sets_by_parts(crossed: LabelDistribution, parts: Sequence[FoldFit], left_out: Collection[str]) -> dict[str, Bools]:
     """Return the label sets of each rule, every part deciding on the rows that it did not see."""
     marginals_NL = crossed.marginals()
     rules = [rule for rule in ("0.5", *parts[0].fitted.rules.fitted) if rule not in left_out]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.probability.calibration.holdout import Bools, Floats
+from rayprob.arrays import Bools, Floats
 from rayprob.probability.decisions.cuts import OBJECTIVES
 from rayprob.runs.predictions import Predictions
 from rayprob.seeds import derive

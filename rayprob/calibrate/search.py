@@ -22,7 +22,7 @@ from rayprob.calibrate.candidates import GLOBAL, Family, fitted_families, fold_u
 from rayprob.calibrate.crossfit import AUTO, CalibrateSpec
 from rayprob.calibrate.fitting import open_holdout, open_reported
 from rayprob.calibrate.search_report import Ranked, SearchReport
-from rayprob.calibrate.search_spec import SearchSpec, ThresholdSearch
+from rayprob.calibrate.search_spec import ThresholdSearch, ThresholdSearchSpec
 from rayprob.calibrate.winners import notes_on, references_of, winner_of
 from rayprob.errors import CalibrationError
 from rayprob.files import storage
@@ -65,7 +65,7 @@ def search_thresholds(
     return report
 
 
-def methods_of(spec: SearchSpec, holdout: Predictions) -> tuple[str, ...]:
+def methods_of(spec: ThresholdSearchSpec, holdout: Predictions) -> tuple[str, ...]:
     """Return the calibrators to try, the simplest first; by default those for which the holdout has the samples."""
     fits = FITS if holdout.family == "bernoulli" else MIXTURE_FITS
     if spec.calibrators == AUTO:
@@ -76,7 +76,9 @@ def methods_of(spec: SearchSpec, holdout: Predictions) -> tuple[str, ...]:
     return tuple(dict.fromkeys(spec.calibrators))
 
 
-def search(spec: SearchSpec, holdout: Predictions, methods: Sequence[str], on_progress: Callable[[int, int], None]) -> Searched:
+def search(
+    spec: ThresholdSearchSpec, holdout: Predictions, methods: Sequence[str], on_progress: Callable[[int, int], None]
+) -> Searched:
     """Judge every candidate by cross-validation on holdout alone."""
     started_at_s, cuts_elapsed_s = time.perf_counter(), 0.0
     policies = policies_of(
@@ -108,12 +110,12 @@ def _require_candidates(families: Sequence[Family]) -> None:
         raise CalibrationError(f"no candidate is left of those asked for; the first: {why}")
 
 
-def folding(spec: SearchSpec) -> CalibrateSpec:
+def folding(spec: ThresholdSearchSpec) -> CalibrateSpec:
     """Return the search's folds as calibration knows them."""
     return CalibrateSpec(num_folds=spec.folds, seed=spec.seed)
 
 
-def report_on(spec: SearchSpec, bundle: Bundle, holdout: Predictions, searched: Searched) -> SearchReport:
+def report_on(spec: ThresholdSearchSpec, bundle: Bundle, holdout: Predictions, searched: Searched) -> SearchReport:
     """Return who won, and what the winners and references are worth on val where there are predictions of it."""
     val, notes = open_reported(spec.run, bundle, then="search")
     references = [reference for aim in spec.objectives for reference in references_of(aim, holdout, searched.optimum, val)]

@@ -19,7 +19,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Level = Annotated[float, Field(gt=0, lt=1)]
 
 
-class SearchSpec(Spec):
+class ThresholdSearchSpec(Spec):
     """What to search, on which run's predictions, and how it is judged."""
 
     run: str
@@ -51,5 +51,5 @@ class SearchSpec(Spec):
 class ThresholdSearch(Spec):
     """A search file: one part, `thresholds`."""
 
-    thresholds: SearchSpec
+    thresholds: ThresholdSearchSpec
     """The search."""

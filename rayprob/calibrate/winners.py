@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from rayprob.arrays import Bools, Floats
 from rayprob.calibrate.candidates import BEST_F1, GLOBAL, Family
 from rayprob.calibrate.crossfit import CalibrateSpec, fit_named, rules_behind
 from rayprob.calibrate.gains import Gain, gains, set_values
 from rayprob.calibrate.search_report import Reference, Winner
-from rayprob.calibrate.search_spec import SearchSpec
+from rayprob.calibrate.search_spec import ThresholdSearchSpec
 from rayprob.metrics.counting import top_k
-from rayprob.probability.calibration.holdout import Bools, Floats
 from rayprob.probability.decisions.rules import RECALL
 from rayprob.probability.decisions.thresholds import fit_global_threshold
 from rayprob.probability.distributions.distribution import from_outputs
@@ -36,7 +36,7 @@ def raw_marginals(predictions: Predictions) -> Floats:
 
 
 def winner_of(
-    spec: SearchSpec,
+    spec: ThresholdSearchSpec,
     objective: str,
     holdout: Predictions,
     families: Sequence[Family],
@@ -113,7 +113,9 @@ def command(folder: str, spec: CalibrateSpec) -> str:
     return " ".join(["rayprob calibrate", folder, *options])
 
 
-def notes_on(spec: SearchSpec, holdout: Predictions, families: Sequence[Family], winners: Sequence[Winner]) -> Iterator[str]:
+def notes_on(
+    spec: ThresholdSearchSpec, holdout: Predictions, families: Sequence[Family], winners: Sequence[Winner]
+) -> Iterator[str]:
     """Yield what a person should know of the search: what lost and why, what could not be tried, what proves nothing."""
     for objective in spec.objectives:
         yield from _labels_against_global(objective, holdout, families)

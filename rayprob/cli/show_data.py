@@ -42,7 +42,7 @@ def show_scenes(console: Console, folder: str, summary: ScenesSummary) -> None:
 
 
 @contextmanager
-def shard_progress(console: Console) -> Iterator[Callable[[build.Progress], None]]:
+def shard_progress(console: Console) -> Iterator[Callable[[build.BuildProgress], None]]:
     """Yield the callback of a build that moves a bar of images and counts shards and rejects beside it."""
     columns = (
         "sharding",
@@ -55,7 +55,7 @@ def shard_progress(console: Console) -> Iterator[Callable[[build.Progress], None
     with progress(console, *columns) as shown:
         task = shown.add_task("reading the annotations", total=None)
 
-        def show(at: build.Progress) -> None:
+        def show(at: build.BuildProgress) -> None:
             rejected = f", {at.rejected:,} rejected" if at.rejected else ""
             words = f"{at.shards:,} of {at.num_shards:,} shards{rejected}"
             shown.update(task, completed=at.images, total=at.num_images, description=words)

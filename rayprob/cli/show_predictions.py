@@ -10,7 +10,7 @@ from rayprob.cli.table import Bar, Table, show_table
 from rayprob.cli.terminal import show_line
 from rayprob.predict.figure import write_figure
 from rayprob.predict.figure_files import FigureFiles
-from rayprob.predict.job import Job
+from rayprob.predict.job import PredictJob
 from rayprob.predict.on_ray import write_table_on_ray
 from rayprob.predict.record import Record, Rejected
 from rayprob.predict.table import write_table_here
@@ -21,7 +21,7 @@ MOST_NAMED = 20
 FEWEST_SHARE = 0.05  # of P(label): components below are not named
 
 
-def show_outcomes(out: Console, err: Console, job: Job, *, as_json: bool, figures: str | None) -> tuple[int, int]:
+def show_outcomes(out: Console, err: Console, job: PredictJob, *, as_json: bool, figures: str | None) -> tuple[int, int]:
     """Print what is said of each image as it comes, and write figures if asked for; return the rejected and all images."""
     asking, images = job.open()
     show = _show_json if as_json else show_record if len(images) == 1 else show_lines
@@ -42,7 +42,7 @@ def show_outcomes(out: Console, err: Console, job: Job, *, as_json: bool, figure
     return num_rejected, len(images)
 
 
-def write_parquet(out: Console, err: Console, job: Job, path: str, *, on_ray: bool) -> tuple[int, int]:
+def write_parquet(out: Console, err: Console, job: PredictJob, path: str, *, on_ray: bool) -> tuple[int, int]:
     """Write a table and name the images that were rejected, at most MOST_NAMED; return the rejected and all images."""
     with sample_progress(err, "predicting") as on_progress:
         written = write_table_on_ray(job, path, on_progress) if on_ray else write_table_here(job, path, on_progress)

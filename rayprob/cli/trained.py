@@ -40,13 +40,13 @@ def predict(
     Images that cannot be read are named; the others are predicted all the same, and the exit code is 1 at the end.
     """
     from rayprob.cli.show_predictions import finish, show_outcomes, write_parquet
-    from rayprob.predict.job import Job
+    from rayprob.predict.job import PredictJob
 
     if (parquet and (as_json or figure)) or (on_ray and not parquet):
         raise typer.BadParameter("--parquet writes a table and nothing else, and --ray needs it: leave out --json and --figure")
     asked = {"queries": queries or (), "evidence": evidence or (), "rule": rule, "top": top}
     asked |= {"mc_dropout": mc_dropout, "batch": batch}
-    job = Job((bundle, *(others or ())), tuple(images), asked, split)
+    job = PredictJob((bundle, *(others or ())), tuple(images), asked, split)
     if parquet:
         counts = write_parquet(out, err, job, parquet, on_ray=on_ray)
     else:

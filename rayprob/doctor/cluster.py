@@ -9,7 +9,7 @@ from rayprob.doctor.storage_probe import UriFacts, read_probe, remove_probe, wri
 
 
 @dataclass(frozen=True)
-class Clock:
+class ClockOffset:
     """How far a node's clock is ahead of the asking one's, and how far this may be off: half the shortest round trip."""
 
     ahead_s: float
@@ -24,7 +24,7 @@ class ClusterFacts:
     silent: dict[str, str] = field(default_factory=dict)
     ray_gpus: dict[str, int] = field(default_factory=dict)
     storage: tuple[UriFacts, ...] = ()
-    clocks: dict[str, Clock] = field(default_factory=dict)
+    clocks: dict[str, ClockOffset] = field(default_factory=dict)
     all_reduce: AllReduce | None = None
 
     def to_dict(self) -> dict[str, object]:
@@ -53,7 +53,7 @@ def new_probe() -> str:
     return uuid.uuid4().hex[:8]
 
 
-def clock_of(exchanges: list[tuple[float, float, float]]) -> Clock:
+def clock_of(exchanges: list[tuple[float, float, float]]) -> ClockOffset:
     """Return a clock from exchanges (asked at, its time, answered at), as NTP does: the shortest round trip is the best one."""
     asked_at_s, its_time_s, answered_at_s = min(exchanges, key=lambda exchange: exchange[2] - exchange[0])
-    return Clock(its_time_s - (asked_at_s + answered_at_s) / 2, (answered_at_s - asked_at_s) / 2)
+    return ClockOffset(its_time_s - (asked_at_s + answered_at_s) / 2, (answered_at_s - asked_at_s) / 2)

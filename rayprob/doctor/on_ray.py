@@ -10,7 +10,7 @@ from typing import Any
 
 from rayprob.cluster import cluster_address, import_ray, start_ray
 from rayprob.doctor.all_reduce import SIZE_BYTES, AllReduce, all_reduce, free_address
-from rayprob.doctor.cluster import Clock, ClusterFacts, clock_of, new_probe
+from rayprob.doctor.cluster import ClockOffset, ClusterFacts, clock_of, new_probe
 from rayprob.doctor.facts import NodeFacts, gather
 from rayprob.doctor.storage_probe import UriFacts, read_probe, remove_probe, write_probe
 from rayprob.errors import RunError
@@ -148,7 +148,7 @@ def _probe_storage(uri: str, probes: dict[str, Any]) -> UriFacts:
     return UriFacts(uri, writes, reads, max((elapsed_s for _, elapsed_s in written.values()), default=0.0))
 
 
-def _clock(ray: Any, probe: Any) -> Clock:
+def _clock(ray: Any, probe: Any) -> ClockOffset:
     return clock_of([(time.time(), ray.get(probe.now_s.remote()), time.time()) for _ in range(NUM_EXCHANGES)])
 
 

@@ -59,7 +59,7 @@ class IsotonicProbabilities(nn.Module):
         curves = calibrator.curves
         pieces = [slice(*ends) for ends in zip(curves.starts_C[:-1].tolist(), curves.starts_C[1:].tolist(), strict=True)]
         each = [(curves.knots[piece], curves.values[piece]) for piece in pieces]
-        self.own, self.pooled = Curves(each[1:]), Curves(each[:1])
+        self.own, self.pooled = PiecewiseLinear(each[1:]), PiecewiseLinear(each[:1])
         self.scale_L, self.shift_L = _constant(calibrator.scale_L), _constant(calibrator.shift_L)
         self.weight_L = _constant(calibrator.weight_L)
 
@@ -69,7 +69,7 @@ class IsotonicProbabilities(nn.Module):
         return ((self.weight_L * self.own(scaled_NL) + (1 - self.weight_L) * self.pooled(scaled_NL)).float(),)
 
 
-class Curves(nn.Module):
+class PiecewiseLinear(nn.Module):
     """Piecewise linear curves, one a label or one for all, level beyond their ends; M knots each after padding."""
 
     def __init__(self, curves: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch.export import Dim
 
+from rayprob.arrays import Pixels
 from rayprob.errors import ModelError, one_line
 from rayprob.export.graph import OUTPUTS, Graph
 from rayprob.files import storage
 from rayprob.loader.augment import resize
 from rayprob.runs.bundle import Bundle
 from rayprob.seeds import derive
-
-Pixels = NDArray[np.uint8]
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUT = "images"

@@ -14,9 +14,10 @@ import simplejpeg
 import torch
 from pydantic import Field, model_validator
 
+from rayprob.arrays import Pixels
 from rayprob.config.spec import Spec
 from rayprob.data.building.jpeg import measure, undecodable
-from rayprob.loader.randaugment import Image, randaugment
+from rayprob.loader.randaugment import randaugment
 from rayprob.registry import choose
 
 
@@ -65,7 +66,7 @@ class Transform(Protocol):
         """Height and width of what it returns."""
         ...
 
-    def __call__(self, jpeg: bytes, seed: int, into: Image | None = None) -> Image:
+    def __call__(self, jpeg: bytes, seed: int, into: Pixels | None = None) -> Pixels:
         """Return the transformed image."""
         ...
 
@@ -81,7 +82,7 @@ class Resize:
 
     size_px: int
 
-    def __call__(self, jpeg: bytes, seed: int, into: Image | None = None) -> Image:
+    def __call__(self, jpeg: bytes, seed: int, into: Pixels | None = None) -> Pixels:
         """Return the squashed image."""
         return resize(decode(jpeg), self.size_px)
 
@@ -92,7 +93,7 @@ class Paper:
 
     size_px: int
 
-    def __call__(self, jpeg: bytes, seed: int, into: Image | None = None) -> Image:
+    def __call__(self, jpeg: bytes, seed: int, into: Pixels | None = None) -> Pixels:
         """Return the squashed image, mirrored or not."""
         return _flipped(resize(decode(jpeg), self.size_px), random.Random(seed), into)
 
@@ -104,7 +105,7 @@ class Strong:
     size_px: int
     spec: StrongSpec
 
-    def __call__(self, jpeg: bytes, seed: int, into: Image | None = None) -> Image:
+    def __call__(self, jpeg: bytes, seed: int, into: Pixels | None = None) -> Pixels:
         """Return the augmented image."""
         chance, image = random.Random(seed), decode(jpeg)
         if chance.random() < self.spec.crop_probability:
@@ -116,7 +117,7 @@ class Strong:
         return image
 
 
-def decode(jpeg: bytes) -> Image:
+def decode(jpeg: bytes) -> Pixels:
     """Return a JPEG as RGB; grey and CMYK are converted.
 
     Raises SampleError for other formats, for damage that libjpeg would mend silently, and, before any memory is taken,
@@ -124,24 +125,24 @@ def decode(jpeg: bytes) -> Image:
     """
     measure(jpeg)
     try:
-        image: Image = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=True)
+        image: Pixels = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=True)
     except ValueError as error:
         raise undecodable(jpeg, f"does not decode ({error})") from error
     return image
 
 
-def resize(image: Image, size_px: int) -> Image:
+def resize(image: Pixels, size_px: int) -> Pixels:
     """Return the image squashed to a square: bilinear, antialiased where it shrinks, as Pillow and torchvision do it."""
     # This stride order makes torch choose its kernel for interleaved bytes, and return [height, width, 3] without a copy.
     pixels_BCHW = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
     resized_BCHW = torch.nn.functional.interpolate(
         pixels_BCHW, (size_px, size_px), mode="bilinear", antialias=True, align_corners=False
     )
-    squashed: Image = resized_BCHW.permute(0, 2, 3, 1)[0].contiguous().numpy()
+    squashed: Pixels = resized_BCHW.permute(0, 2, 3, 1)[0].contiguous().numpy()
     return squashed
 
 
-def random_crop(image: Image, min_area: float, chance: random.Random) -> Image:
+def random_crop(image: Pixels, min_area: float, chance: random.Random) -> Pixels:
     """Return a crop with an area of `min_area` to 1 of the image and an aspect of 3:4 to 4:3, else the whole image."""
     height_px, width_px, _ = image.shape
     for _ in range(10):
@@ -155,7 +156,7 @@ def random_crop(image: Image, min_area: float, chance: random.Random) -> Image:
     return image
 
 
-def cutout(image: Image, side: float, chance: random.Random) -> Image:
+def cutout(image: Pixels, side: float, chance: random.Random) -> Pixels:
     """Return the image with a square of `side` x its size put out in a random colour; it may lie partly outside."""
     size_px = image.shape[0]
     half_px = int(size_px * side / 2)
@@ -166,8 +167,8 @@ def cutout(image: Image, side: float, chance: random.Random) -> Image:
     return image
 
 
-def _flipped(image: Image, chance: random.Random, into: Image | None = None) -> Image:
-    return cast(Image, cv2.flip(image, 1, dst=into)) if chance.random() < 0.5 else image
+def _flipped(image: Pixels, chance: random.Random, into: Pixels | None = None) -> Pixels:
+    return cast(Pixels, cv2.flip(image, 1, dst=into)) if chance.random() < 0.5 else image
 
 
 TRANSFORMS: dict[str, Callable[[TransformSpec], Transform]] = {

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import Rows
 from rayprob.seeds import derive
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, order=True)

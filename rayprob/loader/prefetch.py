@@ -16,7 +16,7 @@ MAX_AHEAD = 4096  # micro batches
 ADMITTED_AT_ONCE = 16  # micro batches a call: bounds the time that a step spends on planning
 
 
-class Plan:
+class PrefetchPlan:
     """Which shards to hold for the coming micro batches, within a budget: the decisions of a Prefetcher, without its work."""
 
     def __init__(self, shards_ahead: Iterator[list[str]], size_bytes: Callable[[str], int], budget_bytes: int) -> None:
@@ -67,7 +67,7 @@ class Prefetcher:
     def __init__(self, cache: ShardCache, shards_ahead: Iterator[list[str]], budget_bytes: int) -> None:
         """`shards_ahead` yields the shards of each coming micro batch, in order."""
         self._cache = cache
-        self._plan = Plan(shards_ahead, lambda shard: cache.facts[shard].size_bytes, budget_bytes)
+        self._plan = PrefetchPlan(shards_ahead, lambda shard: cache.facts[shard].size_bytes, budget_bytes)
         self._held: dict[str, Future[int | None]] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="rayprob-fetch")
         self._admit()

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]  # [height, width, 3], RGB
+from rayprob.arrays import Pixels
 
 MAGNITUDES = 31
 GREY = 128
@@ -20,7 +20,7 @@ LEVELS = np.arange(256)
 SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13
 
 
-def randaugment(image: Image, ops: int, magnitude: int, chance: random.Random) -> Image:
+def randaugment(image: Pixels, ops: int, magnitude: int, chance: random.Random) -> Pixels:
     """Return the image after `ops` operations drawn by `chance`; those with a direction go either way."""
     names = list(OPERATIONS)
     for _ in range(ops):
@@ -29,68 +29,68 @@ def randaugment(image: Image, ops: int, magnitude: int, chance: random.Random) -
     return image
 
 
-def shear_x(image: Image, strength: float) -> Image:
+def shear_x(image: Pixels, strength: float) -> Pixels:
     """Return the image with its rows slid by up to 0.3 of their height."""
     return _warp(image, [[1, -0.3 * strength, 0], [0, 1, 0]])
 
 
-def shear_y(image: Image, strength: float) -> Image:
+def shear_y(image: Pixels, strength: float) -> Pixels:
     """Return the image with its columns slid by up to 0.3 of their distance from the left."""
     return _warp(image, [[1, 0, 0], [-0.3 * strength, 1, 0]])
 
 
-def translate_x(image: Image, strength: float) -> Image:
+def translate_x(image: Pixels, strength: float) -> Pixels:
     """Return the image moved by up to 0.45 of its width."""
     return _moved(image, 0, int(150 / 331 * image.shape[1] * strength))
 
 
-def translate_y(image: Image, strength: float) -> Image:
+def translate_y(image: Pixels, strength: float) -> Pixels:
     """Return the image moved by up to 0.45 of its height."""
     return _moved(image, int(150 / 331 * image.shape[0] * strength), 0)
 
 
-def rotate(image: Image, strength: float) -> Image:
+def rotate(image: Pixels, strength: float) -> Pixels:
     """Return the image turned about its centre by up to 30 degrees."""
     height_px, width_px, _ = image.shape
     matrix = cv2.getRotationMatrix2D(((width_px - 1) / 2, (height_px - 1) / 2), 30.0 * strength, 1.0)
     return _warp(image, matrix.tolist())
 
 
-def brightness(image: Image, strength: float) -> Image:
+def brightness(image: Pixels, strength: float) -> Pixels:
     """Return the image blended with black, or away from it."""
     return _blend_levels(image, np.zeros(3), strength)
 
 
-def contrast(image: Image, strength: float) -> Image:
+def contrast(image: Pixels, strength: float) -> Pixels:
     """Return the image blended with its mean grey, or away from it."""
     return _blend_levels(image, np.full(3, round(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean())), strength)
 
 
-def colour(image: Image, strength: float) -> Image:
+def colour(image: Pixels, strength: float) -> Pixels:
     """Return the image blended with its grey version, or away from it."""
     return _blend(image, cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), strength)
 
 
-def sharpness(image: Image, strength: float) -> Image:
+def sharpness(image: Pixels, strength: float) -> Pixels:
     """Return the image blended with its smoothed version, or away from it."""
     smooth = image.copy()
     smooth[1:-1, 1:-1] = cv2.filter2D(image, -1, SMOOTH)[1:-1, 1:-1]
     return _blend(image, smooth, strength)
 
 
-def posterize(image: Image, strength: float) -> Image:
+def posterize(image: Pixels, strength: float) -> Pixels:
     """Return the image with 8 to 4 bits a channel."""
     dropped_bits = round(4 * abs(strength))
     return _look_up(image, np.repeat(LEVELS >> dropped_bits << dropped_bits, 3).reshape(256, 3))
 
 
-def solarize(image: Image, strength: float) -> Image:
+def solarize(image: Pixels, strength: float) -> Pixels:
     """Return the image with the levels from 255 down to 0 on turned to their negative."""
     threshold = 255 * (1 - abs(strength))
     return _look_up(image, np.repeat(np.where(threshold <= LEVELS, 255 - LEVELS, LEVELS), 3).reshape(256, 3))
 
 
-def autocontrast(image: Image, _: float) -> Image:
+def autocontrast(image: Pixels, _: float) -> Pixels:
     """Return the image with each channel stretched to 0..255."""
     counts_3 = [_counts(image, channel) for channel in range(3)]
     low_3, high_3 = (np.array([np.flatnonzero(counts)[end] for counts in counts_3], dtype=float) for end in (0, -1))
@@ -99,12 +99,12 @@ def autocontrast(image: Image, _: float) -> Image:
     return _look_up(image, (LEVELS[:, None] - np.where(flat_3, 0, low_3)) * scale_3)
 
 
-def equalize(image: Image, _: float) -> Image:
+def equalize(image: Pixels, _: float) -> Pixels:
     """Return the image with the levels of each channel made equally frequent."""
     return _look_up(image, np.stack([_equalizing(_counts(image, channel)) for channel in range(3)], axis=1))
 
 
-def _counts(image: Image, channel: int) -> NDArray[np.int64]:
+def _counts(image: Pixels, channel: int) -> NDArray[np.int64]:
     """Return how often each level occurs in a channel [256]."""
     return np.asarray(cv2.calcHist([image], [channel], None, [256], [0, 256]).reshape(-1).astype(np.int64))
 
@@ -117,21 +117,21 @@ def _equalizing(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray((step // 2 + np.cumsum(counts) - counts) // step)
 
 
-def _blend_levels(image: Image, base_3: NDArray[np.float64], strength: float) -> Image:
+def _blend_levels(image: Pixels, base_3: NDArray[np.float64], strength: float) -> Pixels:
     factor = 1 + 0.9 * strength
     return _look_up(image, base_3 + factor * (LEVELS[:, None] - base_3))
 
 
-def _blend(image: Image, base: Image, strength: float) -> Image:
+def _blend(image: Pixels, base: Pixels, strength: float) -> Pixels:
     factor = 1 + 0.9 * strength
-    return cast(Image, cv2.addWeighted(image, factor, base, 1 - factor, 0))
+    return cast(Pixels, cv2.addWeighted(image, factor, base, 1 - factor, 0))
 
 
-def _look_up(image: Image, table: NDArray[np.float64] | NDArray[np.int64]) -> Image:
-    return cast(Image, cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None]))
+def _look_up(image: Pixels, table: NDArray[np.float64] | NDArray[np.int64]) -> Pixels:
+    return cast(Pixels, cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None]))
 
 
-def _moved(image: Image, down_px: int, right_px: int) -> Image:
+def _moved(image: Pixels, down_px: int, right_px: int) -> Pixels:
     height_px, width_px, _ = image.shape
     top_px, left_px = max(0, down_px), max(0, right_px)
     moved = np.full_like(image, GREY)
@@ -141,13 +141,13 @@ def _moved(image: Image, down_px: int, right_px: int) -> Image:
     return moved
 
 
-def _warp(image: Image, matrix: list[list[float]]) -> Image:
+def _warp(image: Pixels, matrix: list[list[float]]) -> Pixels:
     height_px, width_px, _ = image.shape
     size_px, matrix_23 = (width_px, height_px), np.array(matrix, dtype=np.float64)
-    return cast(Image, cv2.warpAffine(image, matrix_23, size_px, flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3))
+    return cast(Pixels, cv2.warpAffine(image, matrix_23, size_px, flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3))
 
 
-OPERATIONS: dict[str, Callable[[Image, float], Image]] = {
+OPERATIONS: dict[str, Callable[[Pixels, float], Pixels]] = {
     "Identity": lambda image, _: image,
     "ShearX": shear_x,
     "ShearY": shear_y,

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rayprob.arrays import AnyFloats, Bools
 from rayprob.errors import MetricError
-from rayprob.metrics.inputs import Bools, Floats, check_scores, check_targets, label_columns
+from rayprob.metrics.inputs import check_scores, check_targets, label_columns
 from rayprob.metrics.ranking import Curve, mean_average_precision, pooled_curve
 from rayprob.registry import choose
 
@@ -53,7 +54,7 @@ class PaperMetrics(CountMetrics):
 
 
 def paper_metrics(
-    scores_NL: Floats,
+    scores_NL: AnyFloats,
     predicted_NL: Bools,
     targets_NL: Bools,
     known_NL: Bools | None = None,
@@ -102,12 +103,12 @@ def count_metrics(
     return CountMetrics(**{name: float(value) for name, value in six.items()})
 
 
-def label_sets(scores_NL: Floats, thresholds: ArrayLike) -> Bools:
+def label_sets(scores_NL: AnyFloats, thresholds: ArrayLike) -> Bools:
     """Return scores >= thresholds, one for all or [L]; thresholds are first rounded to the type of the scores."""
     return np.asarray(scores_NL >= np.asarray(thresholds, dtype=scores_NL.dtype))
 
 
-def top_k(scores_NL: Floats, k: int, *, at_least: float | None = None) -> Bools:
+def top_k(scores_NL: AnyFloats, k: int, *, at_least: float | None = None) -> Bools:
     """Return the label sets of the k highest scores of each row; of equal scores the lower column comes first.
 
     With `at_least`, labels with a lower score are left out again, as the top-3 figures of ML-GCN and CSRA do.
@@ -127,7 +128,7 @@ def top_k(scores_NL: Floats, k: int, *, at_least: float | None = None) -> Bools:
 class ThresholdCurve:
     """The six numbers at each of T thresholds."""
 
-    thresholds_T: Floats
+    thresholds_T: AnyFloats
     OP: NDArray[np.float64]
     OR: NDArray[np.float64]
     OF1: NDArray[np.float64]
@@ -137,7 +138,7 @@ class ThresholdCurve:
 
 
 def threshold_curve(
-    scores_NL: Floats,
+    scores_NL: AnyFloats,
     targets_NL: Bools,
     thresholds_T: ArrayLike,
     known_NL: Bools | None = None,
@@ -165,7 +166,7 @@ class BestThreshold:
 
 
 def best_single_threshold(
-    scores_NL: Floats,
+    scores_NL: AnyFloats,
     targets_NL: Bools,
     known_NL: Bools | None = None,
     *,
@@ -192,12 +193,12 @@ def _of1_at(curve: Curve, *_: object) -> NDArray[np.float64]:
 
 
 def _cf1_at(
-    curve: Curve, scores_NL: Floats, targets_NL: Bools, known_NL: Bools | None, averaging: Averaging
+    curve: Curve, scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None, averaging: Averaging
 ) -> NDArray[np.float64]:
     return threshold_curve(scores_NL, targets_NL, curve.thresholds_P, known_NL, averaging=averaging).CF1
 
 
-def _counts_at(columns: list[tuple[Floats, Floats]], thresholds_T: Floats) -> Counts:
+def _counts_at(columns: list[tuple[AnyFloats, AnyFloats]], thresholds_T: AnyFloats) -> Counts:
     """Return counts [T, L] from the ascending scores of all rows and of the positives of each label."""
     predicted_TL, true_positives_TL = (
         np.stack([len(c[part]) - np.searchsorted(c[part], thresholds_T, side="left") for c in columns], axis=1)

@@ -15,8 +15,9 @@ import torch
 import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 
+from rayprob.arrays import AnyFloats, Bools
 from rayprob.errors import MetricError
-from rayprob.metrics.inputs import Bools, Floats, check_scores, listed
+from rayprob.metrics.inputs import check_scores, listed
 from rayprob.metrics.ranking import VARIANTS, average_precision
 from rayprob.registry import choose
 
@@ -43,7 +44,7 @@ def gather_rows(
 
 def sharded_average_precision(
     sample_ids_n: NDArray[np.int64],
-    scores_nL: Floats,
+    scores_nL: AnyFloats,
     targets_nL: Bools,
     known_nL: Bools | None = None,
     *,
@@ -190,7 +191,7 @@ def _require_each_once(
         )
 
 
-def _fault_in(scores_nL: Floats, targets_nL: Bools, known_nL: Bools | None) -> str | None:
+def _fault_in(scores_nL: AnyFloats, targets_nL: Bools, known_nL: Bools | None) -> str | None:
     if not len(scores_nL):
         return None
     try:

@@ -6,15 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import AnyFloats, Bools
 from rayprob.errors import MetricError
-
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
 
 LABELS_AT_ONCE = 64
 
 
-def check_scores(scores_NL: Floats, targets_NL: Bools, known_NL: Bools | None) -> None:
+def check_scores(scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None) -> None:
     """Raise MetricError unless scores are finite floats [N, L] beside bool targets, N > 0, and bool known where given."""
     check_targets(targets_NL, known_NL)
     if not np.issubdtype(scores_NL.dtype, np.floating):
@@ -29,7 +27,7 @@ def check_scores(scores_NL: Floats, targets_NL: Bools, known_NL: Bools | None) -
         )
 
 
-def check_marginals(marginals_NL: Floats, targets_NL: Bools, known_NL: Bools | None) -> None:
+def check_marginals(marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None) -> None:
     """Raise MetricError unless `check_scores` passes and every marginal lies in [0, 1]."""
     check_scores(marginals_NL, targets_NL, known_NL)
     low, high = float(marginals_NL.min()), float(marginals_NL.max())
@@ -50,7 +48,7 @@ def check_targets(targets_NL: Bools, known_NL: Bools | None) -> None:
         _require_shape("known_NL", known_NL, targets_NL)
 
 
-def label_columns(scores_NL: Floats, targets_NL: Bools, known_NL: Bools | None) -> Iterator[tuple[Floats, Bools]]:
+def label_columns(scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None) -> Iterator[tuple[AnyFloats, Bools]]:
     """Yield (scores_N, targets_N) of each label in column order, over its known rows only."""
     for start in range(0, targets_NL.shape[1], LABELS_AT_ONCE):
         # A block at a time: one strided column would touch every cache line of the table, the whole table would double it.
@@ -65,7 +63,7 @@ def label_columns(scores_NL: Floats, targets_NL: Bools, known_NL: Bools | None) 
             )
 
 
-def pooled(scores_NL: Floats, targets_NL: Bools, known_NL: Bools | None) -> tuple[Floats, Bools]:
+def pooled(scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None) -> tuple[AnyFloats, Bools]:
     """Return the known scores and targets of all labels as two flat arrays."""
     if known_NL is None:
         return scores_NL.ravel(), targets_NL.ravel()

@@ -7,9 +7,10 @@ a label never predicted counted as one prediction in OP (ML-GCN, CSRA), ties bro
 
 from dataclasses import dataclass
 
+from rayprob.arrays import AnyFloats, Bools
 from rayprob.errors import MetricError
 from rayprob.metrics.counting import HOUSE, Averaging, PaperMetrics, label_sets, paper_metrics, top_k
-from rayprob.metrics.inputs import Bools, Floats, check_marginals
+from rayprob.metrics.inputs import check_marginals
 from rayprob.registry import choose
 
 
@@ -27,12 +28,12 @@ class Protocol:
 
 def published_metrics(
     protocol: str,
-    marginals_NL: Floats,
+    marginals_NL: AnyFloats,
     targets_NL: Bools,
     known_NL: Bools | None = None,
     *,
     top: int | None = None,
-    scores_NL: Floats | None = None,
+    scores_NL: AnyFloats | None = None,
 ) -> PaperMetrics:
     """Return the seven numbers as the named protocol defines them, for label sets at its threshold or for the `top` labels.
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import AnyFloats, Bools
 from rayprob.errors import MetricError
-from rayprob.metrics.inputs import Bools, Floats, check_scores, label_columns, pooled
+from rayprob.metrics.inputs import check_scores, label_columns, pooled
 from rayprob.registry import choose
 
 SIZES = ("small", "medium", "large")
@@ -24,7 +25,7 @@ class MeanAveragePrecision:
 
 
 def mean_average_precision(
-    scores_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None, *, variant: str = "exact"
+    scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, variant: str = "exact"
 ) -> MeanAveragePrecision:
     """Return the macro average of AP. Raises MetricError as `average_precision`, and where no label has a positive."""
     return mean_over_labels(average_precision(scores_NL, targets_NL, known_NL, variant=variant))
@@ -39,7 +40,7 @@ def mean_over_labels(ap_L: NDArray[np.float64]) -> MeanAveragePrecision:
 
 
 def average_precision(
-    scores_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None, *, variant: str = "exact"
+    scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, variant: str = "exact"
 ) -> NDArray[np.float64]:
     """Return AP of each label [L], in float64; nan for a label without a known positive.
 
@@ -54,7 +55,7 @@ def average_precision(
 
 
 def micro_average_precision(
-    scores_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None, *, variant: str = "exact"
+    scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, variant: str = "exact"
 ) -> float:
     """Return the AP of all (sample, label) pairs ranked together; nan without any known positive."""
     average = choose(VARIANTS, variant, "AP variant", MetricError)
@@ -69,7 +70,7 @@ class Curve:
     Between two of these thresholds only negatives are added, so these points hold every optimum of the whole curve.
     """
 
-    thresholds_P: Floats
+    thresholds_P: AnyFloats
     true_positives_P: NDArray[np.int64]  # with score >= threshold
     predicted_P: NDArray[np.int64]  # with score >= threshold
     positives: int
@@ -85,20 +86,20 @@ class Curve:
         return self.true_positives_P / self.positives
 
 
-def precision_recall_curves(scores_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None) -> list[Curve]:
+def precision_recall_curves(scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None) -> list[Curve]:
     """Return the curve of each label; without points for a label without a known positive."""
     check_scores(scores_NL, targets_NL, known_NL)
     return [_curve(*column) for column in label_columns(scores_NL, targets_NL, known_NL)]
 
 
-def pooled_curve(scores_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None) -> Curve:
+def pooled_curve(scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None) -> Curve:
     """Return the curve of all (sample, label) pairs taken together."""
     check_scores(scores_NL, targets_NL, known_NL)
     return _curve(*pooled(scores_NL, targets_NL, known_NL))
 
 
 def mean_average_precision_by_size(
-    scores_NL: Floats, targets_NL: Bools, areas_px2_NL: Floats, known_NL: Bools | None = None
+    scores_NL: AnyFloats, targets_NL: Bools, areas_px2_NL: AnyFloats, known_NL: Bools | None = None
 ) -> dict[str, MeanAveragePrecision | None]:
     """Return mAP for small, medium and large objects; None for a size that no positive has.
 
@@ -117,7 +118,7 @@ def mean_average_precision_by_size(
     return means
 
 
-def _sizes(areas_px2_NL: Floats, targets_NL: Bools) -> NDArray[np.int64]:
+def _sizes(areas_px2_NL: AnyFloats, targets_NL: Bools) -> NDArray[np.int64]:
     if areas_px2_NL.shape != targets_NL.shape:
         raise MetricError(f"areas_px2_NL has shape {list(areas_px2_NL.shape)} but targets_NL {list(targets_NL.shape)}")
     without = int((~(areas_px2_NL >= 0) & targets_NL).sum())
@@ -126,7 +127,7 @@ def _sizes(areas_px2_NL: Floats, targets_NL: Bools) -> NDArray[np.int64]:
     return np.digitize(areas_px2_NL, SIZE_LIMITS_PX2)
 
 
-def _curve(scores_N: Floats, targets_N: Bools) -> Curve:
+def _curve(scores_N: AnyFloats, targets_N: Bools) -> Curve:
     # Only the few positives need their rank, and two sorts of plain values vectorise where an argsort does not.
     thresholds_P, at_threshold_P = np.unique(scores_N[targets_N], return_counts=True)
     below_P = np.searchsorted(np.sort(scores_N), thresholds_P, side="left")

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import AnyFloats, Bools
 from rayprob.errors import MetricError
-from rayprob.metrics.inputs import Bools, Floats, check_marginals, label_columns, pooled
+from rayprob.metrics.inputs import check_marginals, label_columns, pooled
 from rayprob.registry import choose
 
 BINS = 15
@@ -44,7 +45,7 @@ class ReliabilityCurve:
 
 
 def reliability_curve(
-    marginals_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None, *, binning: str = "equal_width", bins: int = BINS
+    marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, binning: str = "equal_width", bins: int = BINS
 ) -> ReliabilityCurve:
     """Return the curve of all pairs together. Raises MetricError for marginals outside [0, 1] and unknown binnings."""
     check_marginals(marginals_NL, targets_NL, known_NL)
@@ -52,7 +53,7 @@ def reliability_curve(
 
 
 def reliability_curves(
-    marginals_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None, *, binning: str = "equal_width", bins: int = BINS
+    marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, binning: str = "equal_width", bins: int = BINS
 ) -> list[ReliabilityCurve]:
     """Return the curve of each label; raises as `reliability_curve`."""
     check_marginals(marginals_NL, targets_NL, known_NL)
@@ -60,21 +61,21 @@ def reliability_curves(
 
 
 def expected_calibration_error(
-    marginals_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None, *, bins: int = BINS
+    marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, bins: int = BINS
 ) -> float:
     """Return ECE over all pairs with bins of equal width (Naeini et al., AAAI 2015, for each label's presence)."""
     return reliability_curve(marginals_NL, targets_NL, known_NL, bins=bins).calibration_error
 
 
 def adaptive_calibration_error(
-    marginals_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None, *, bins: int = BINS
+    marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, bins: int = BINS
 ) -> float:
     """Return ECE over all pairs with bins of equal mass (Nguyen and O'Connor, EMNLP 2015); equal marginals share a bin."""
     return reliability_curve(marginals_NL, targets_NL, known_NL, binning="equal_mass", bins=bins).calibration_error
 
 
 def calibration_error_of_labels(
-    marginals_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None, *, binning: str = "equal_width", bins: int = BINS
+    marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, binning: str = "equal_width", bins: int = BINS
 ) -> NDArray[np.float64]:
     """Return the calibration error of each label [L], nan where none is known; their mean is the classwise ECE (Kull 2019)."""
     curves = reliability_curves(marginals_NL, targets_NL, known_NL, binning=binning, bins=bins)
@@ -93,7 +94,7 @@ class BrierScore:
 
 
 def brier_score(
-    marginals_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None, *, binning: str = "equal_width", bins: int = BINS
+    marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, binning: str = "equal_width", bins: int = BINS
 ) -> BrierScore:
     """Return the Brier score over all known pairs with Murphy's three parts (1973) and the within-bin rest.
 
@@ -114,7 +115,7 @@ def brier_score(
     return BrierScore(value, reliability, resolution, uncertainty, value - (reliability - resolution + uncertainty))
 
 
-def negative_log_likelihood(marginals_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None) -> float:
+def negative_log_likelihood(marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None) -> float:
     """Return the mean over samples of the sum over known labels of -log P(what is true), labels independent, in nats.
 
     Marginals are kept one float step of their type away from 0 and 1, as scikit-learn's `log_loss` does: a float32 marginal
@@ -139,7 +140,7 @@ class Honesty:
     nll_nats: float
 
 
-def honesty(marginals_NL: Floats, log_prob_N: Floats, targets_NL: Bools, known_NL: Bools) -> Honesty:
+def honesty(marginals_NL: AnyFloats, log_prob_N: AnyFloats, targets_NL: Bools, known_NL: Bools) -> Honesty:
     """Return calibration errors and Brier score of marginals, and the mean of -log_prob_N, which whole label sets had."""
     rows = marginals_NL, targets_NL, known_NL
     return Honesty(
@@ -150,7 +151,7 @@ def honesty(marginals_NL: Floats, log_prob_N: Floats, targets_NL: Bools, known_N
     )
 
 
-def _curve(marginals_M: Floats, targets_M: Bools, binning: str, bins: int) -> ReliabilityCurve:
+def _curve(marginals_M: AnyFloats, targets_M: Bools, binning: str, bins: int) -> ReliabilityCurve:
     edges_of = choose(BINNINGS, binning, "binning", MetricError)
     if bins < 1:
         raise MetricError(f"bins is {bins}; give at least 1")
@@ -162,15 +163,15 @@ def _curve(marginals_M: Floats, targets_M: Bools, binning: str, bins: int) -> Re
     return ReliabilityCurve(edges, pairs_B.astype(np.int64), mean_marginal_B, present_share_B)
 
 
-def _equal_width(marginals_M: Floats, bins: int) -> NDArray[np.float64]:
+def _equal_width(marginals_M: AnyFloats, bins: int) -> NDArray[np.float64]:
     return np.linspace(0, 1, bins + 1)
 
 
-def _equal_mass(marginals_M: Floats, bins: int) -> NDArray[np.float64]:
+def _equal_mass(marginals_M: AnyFloats, bins: int) -> NDArray[np.float64]:
     if not len(marginals_M):
         return _equal_width(marginals_M, bins)
     return np.asarray(np.percentile(marginals_M.astype(np.float64), np.linspace(0, 1, bins + 1) * 100))
 
 
 NOTHING_KNOWN = "no label of any sample is known; this metric needs at least one known pair"
-BINNINGS: dict[str, Callable[[Floats, int], NDArray[np.float64]]] = {"equal_width": _equal_width, "equal_mass": _equal_mass}
+BINNINGS: dict[str, Callable[[AnyFloats, int], NDArray[np.float64]]] = {"equal_width": _equal_width, "equal_mass": _equal_mass}

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rayprob.arrays import Bools, Floats
 from rayprob.errors import QueryError
 from rayprob.predict.members import Forecast, Predictor
 from rayprob.predict.question import Question, guarantee_of
@@ -15,9 +15,6 @@ from rayprob.probability.distributions.uncertainty import uncertainty
 from rayprob.probability.queries.answer import Query, probabilities
 from rayprob.probability.queries.explain import Why, explain
 from rayprob.runs.bundle import Bundle
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 MOST_EXPLAINED = 3
 NOTABLE = 0.01  # a change of marginal by less is not explained

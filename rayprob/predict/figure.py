@@ -9,9 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from rayprob.arrays import Pixels
 from rayprob.figures import literal, rendered
 from rayprob.files import storage
-from rayprob.loader.randaugment import Image as Pixels
 from rayprob.predict.figure_files import MARK, mark_of
 from rayprob.predict.pixels import read_pixels
 from rayprob.predict.record import LabelLine, Record

@@ -35,7 +35,7 @@ class Asking:
 
 
 @dataclass(frozen=True)
-class Job:
+class PredictJob:
     """What a person wants: bundles, images and question, all as text, so that another process can open it as well."""
 
     bundles: tuple[str, ...]  # of bundles or runs; several make an ensemble
@@ -48,7 +48,7 @@ class Job:
         images = find_images(self.images, self.split)
         return ask(self.bundles, **self.asked), images
 
-    def absolute(self) -> "Job":
+    def absolute(self) -> "PredictJob":
         """Return the job with local paths that hold in any working directory."""
         bundles, images = (tuple(map(uris.absolute, paths)) for paths in (self.bundles, self.images))
         return replace(self, bundles=bundles, images=images)

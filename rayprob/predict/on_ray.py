@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from rayprob.cluster import import_ray, is_running, require_cluster, start_ray, told_when_long
 from rayprob.errors import RayprobError, RunError, as_error
 from rayprob.files.uris import absolute
-from rayprob.predict.job import Asking, Job
-from rayprob.predict.table import PART_IMAGES, Plan, Progress, Written, write_part, write_parts
+from rayprob.predict.job import Asking, PredictJob
+from rayprob.predict.table import PART_IMAGES, Progress, TablePlan, WrittenTable, write_part, write_parts
 
 
 @dataclass(frozen=True)
 class TableJob:
     """A job and where its table goes; every node sees the same paths."""
 
-    job: Job
+    job: PredictJob
     path: str
     part_images: int
 
-    def open(self) -> tuple[Asking, Plan]:
+    def open(self) -> tuple[Asking, TablePlan]:
         """Return who is asked, and the plan of the table."""
         asking, images = self.job.open()
-        return asking, Plan.of(self.path, asking, images, part_images=self.part_images)
+        return asking, TablePlan.of(self.path, asking, images, part_images=self.part_images)
 
 
 class PartWriter:
@@ -58,7 +58,7 @@ class PartWriter:
         return "", ""
 
 
-def write_table_on_ray(job: Job, path: str, on_progress: Progress, *, part_images: int = PART_IMAGES) -> Written:
+def write_table_on_ray(job: PredictJob, path: str, on_progress: Progress, *, part_images: int = PART_IMAGES) -> WrittenTable:
     """Write the table of a job on the cluster of RAY_ADDRESS, else on this machine; goes on as `write_table` does.
 
     Raises what an actor met, and RunError where Ray lost one.

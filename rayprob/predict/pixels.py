@@ -7,16 +7,16 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
+from rayprob.arrays import Pixels
 from rayprob.data.building.jpeg import MAX_PIXELS
 from rayprob.data.building.jpeg_header import UPRIGHT, orientation
 from rayprob.errors import SampleError
 from rayprob.loader.augment import decode
-from rayprob.loader.randaugment import Image
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG"
 
 
-def read_pixels(content: bytes) -> Image:
+def read_pixels(content: bytes) -> Pixels:
     """Return a JPEG or PNG as RGB [H, W, 3]; what is transparent becomes white.
 
     Raises SampleError for other formats and damage, and, before any memory is taken, for a header that states too many pixels.
@@ -32,7 +32,7 @@ def orientation_note(content: bytes) -> str | None:
     return f"its EXIF orientation {turned} is ignored, as in training: save the image upright for a better prediction"
 
 
-def _png(content: bytes) -> Image:
+def _png(content: bytes) -> Pixels:
     width_px, height_px = struct.unpack(">II", content[16:24].ljust(8, b"\0"))  # every PNG begins with them
     if width_px * height_px > MAX_PIXELS:
         raise SampleError(f"its header states {width_px:,} x {height_px:,} pixels, more than {MAX_PIXELS:,}; shrink it")
@@ -45,7 +45,7 @@ def _png(content: bytes) -> Image:
         raise SampleError(f"is a PNG that does not decode ({error}); replace the file") from error
 
 
-def _rgb(image: Pillow.Image) -> Image:
+def _rgb(image: Pillow.Image) -> Pixels:
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
         grey_HW = (np.asarray(image.convert("I")) >> 8).astype(np.uint8)
         return np.repeat(grey_HW[:, :, None], 3, axis=2)

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import Pixels
 from rayprob.errors import SampleError, StorageError
 from rayprob.loader.augment import resize
 from rayprob.predict.images import Image, ImageFile
 from rayprob.predict.pixels import orientation_note, read_pixels
-
-Pixels = NDArray[np.uint8]
 
 BATCHES_AHEAD = 2
 

@@ -23,13 +23,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from rayprob.arrays import Floats
 from rayprob.predict.images import Image
 from rayprob.probability.queries.explain import Why
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

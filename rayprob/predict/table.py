@@ -23,7 +23,7 @@ from rayprob.files.documents import parse_json, read_json, require_shape
 from rayprob.files.tables import parse_table
 from rayprob.labels import LabelSpace
 from rayprob.predict.images import Image
-from rayprob.predict.job import Asking, Job
+from rayprob.predict.job import Asking, PredictJob
 from rayprob.predict.record import Outcome, Record, Rejected, rejection
 
 FORMAT_VERSION = 1
@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]  # images done, and how many there are
 
 
 @dataclass(frozen=True)
-class Plan:
+class TablePlan:
     """What a table is to hold: images cut into parts, the labels, and all that its rows depend on as plain data."""
 
     path: str
@@ -47,7 +47,7 @@ class Plan:
     part_images: int = PART_IMAGES
 
     @classmethod
-    def of(cls, path: str, asking: Asking, images: Sequence[Image], *, part_images: int = PART_IMAGES) -> "Plan":
+    def of(cls, path: str, asking: Asking, images: Sequence[Image], *, part_images: int = PART_IMAGES) -> "TablePlan":
         """Return the plan of a table at `path` of what is said of `images`."""
         label_space = asking.predictor.bundle.label_space
         names = "\n".join(image.name for image in images)
@@ -98,7 +98,7 @@ DOUBTS = ("total_nats", "aleatoric_nats", "epistemic_nats")
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenTable:
     """What stands in a finished table: how many rows, the rejected images among them with their errors."""
 
     num_images: int
@@ -106,15 +106,15 @@ class Written:
     was_there: bool
 
 
-def write_table_here(job: Job, path: str, on_progress: Progress) -> Written:
+def write_table_here(job: PredictJob, path: str, on_progress: Progress) -> WrittenTable:
     """Write the table of a job in this process, as `write_table` does."""
     asking, images = job.open()
-    return write_table(Plan.of(path, asking, images), asking.outcomes, on_progress)
+    return write_table(TablePlan.of(path, asking, images), asking.outcomes, on_progress)
 
 
 def write_table(
-    plan: Plan, predict: Callable[[Sequence[Image]], Iterable[Outcome]], on_progress: Progress = lambda done, total: None
-) -> Written:
+    plan: TablePlan, predict: Callable[[Sequence[Image]], Iterable[Outcome]], on_progress: Progress = lambda done, total: None
+) -> WrittenTable:
     """Write the table that is planned, or the parts of it that are not there yet, and return what it holds.
 
     Raises StorageError where the file or the parts beside it are those of another plan.
@@ -128,7 +128,7 @@ def write_table(
     return write_parts(plan, in_turn, on_progress)
 
 
-def write_parts(plan: Plan, write: Callable[[Sequence[int]], Iterable[int]], on_progress: Progress) -> Written:
+def write_parts(plan: TablePlan, write: Callable[[Sequence[int]], Iterable[int]], on_progress: Progress) -> WrittenTable:
     """Write a table by `write`, which gets the parts that are missing and yields each as it is done, in any order."""
     if storage.exists(plan.path):
         _require_same(_read_facts(plan.path), plan, plan.path, REMEDY)
@@ -143,7 +143,7 @@ def write_parts(plan: Plan, write: Callable[[Sequence[int]], Iterable[int]], on_
     return commit(plan)
 
 
-def begin(plan: Plan) -> None:
+def begin(plan: TablePlan) -> None:
     """Claim the folder of the parts, or confirm that it holds parts of this plan. Raises StorageError where it does not."""
     path = storage.join(plan.parts_folder, PLAN_FILE)
     if storage.exists(path):
@@ -153,7 +153,7 @@ def begin(plan: Plan) -> None:
         storage.write_text(path, json.dumps(plan.facts | {"part_images": plan.part_images}, indent=1))
 
 
-def write_part(plan: Plan, part: int, predict: Callable[[Sequence[Image]], Iterable[Outcome]]) -> None:
+def write_part(plan: TablePlan, part: int, predict: Callable[[Sequence[Image]], Iterable[Outcome]]) -> None:
     """Predict the images of one part and write it; it appears whole or not at all."""
     outcomes = list(predict(plan.images_of(part)))
     rows = [_rejected_row(one) if isinstance(one, Rejected) else _row(one) for one in outcomes]
@@ -161,7 +161,7 @@ def write_part(plan: Plan, part: int, predict: Callable[[Sequence[Image]], Itera
         pq.write_table(pa.Table.from_pylist(rows, schema=plan.schema()), file, compression="zstd")
 
 
-def commit(plan: Plan) -> Written:
+def commit(plan: TablePlan) -> WrittenTable:
     """Join all parts to the table, remove them, and return what it holds."""
     with storage.atomic_writer(plan.path) as file, pq.ParquetWriter(file, plan.schema(), compression="zstd") as writer:
         for part in range(plan.num_parts):
@@ -170,7 +170,7 @@ def commit(plan: Plan) -> Written:
     return _held(plan.path, was_there=False)
 
 
-def _read_part(plan: Plan, part: int) -> pa.Table:
+def _read_part(plan: TablePlan, part: int) -> pa.Table:
     path, remedy = plan.part_path(part), "remove the file, and the same command writes it again"
     table = parse_table(storage.read_bytes(path), path, error=StorageError, remedy=remedy)
     if not table.schema.equals(plan.schema()) or table.num_rows != len(plan.images_of(part)):
@@ -191,12 +191,12 @@ def _rejected_row(rejected: Rejected) -> dict[str, Any]:
     return rejected.to_dict()
 
 
-def _held(path: str, *, was_there: bool) -> Written:
+def _held(path: str, *, was_there: bool) -> WrittenTable:
     table = parse_table(storage.read_bytes(path), path, columns=["image", "error"], error=StorageError, remedy=REMEDY)
     if table.schema.types != [pa.string()] * 2:
         raise StorageError(f"{path} is not a table of predictions; {REMEDY}")
     bad = [rejection(row["image"], row["error"]) for row in table.filter(pa.compute.is_valid(table["error"])).to_pylist()]
-    return Written(table.num_rows, tuple(bad), was_there)
+    return WrittenTable(table.num_rows, tuple(bad), was_there)
 
 
 def _read_facts(path: str) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def _read_facts(path: str) -> dict[str, Any]:
     return require_shape(facts, None, f"the header of {path}", error=StorageError, remedy=REMEDY)
 
 
-def _require_same(old: dict[str, Any], plan: Plan, where: str, remedy: str) -> None:
+def _require_same(old: dict[str, Any], plan: TablePlan, where: str, remedy: str) -> None:
     new = plan.facts | ({"part_images": plan.part_images} if "part_images" in old else {})
     changed = differing_keys(old, new)
     if changed:

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
+from rayprob.arrays import Floats
 from rayprob.metrics.reliability import ReliabilityCurve
 from rayprob.report.run.curves import Line, ThresholdChart
-from rayprob.report.run.judged import Floats
 from rayprob.report.run.labels import LabelRow
 from rayprob.report.svg import INKS, drawing, to_svg
 from rayprob.text import cut, cut_names, printable

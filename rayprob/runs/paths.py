@@ -35,7 +35,7 @@ TABLE = ".parquet"
 DESCRIPTION_FILE = "bundle.json"  # a bundle writes it last: with it the bundle is whole
 
 
-class Entry:
+class PathIn:
     """A name in a folder; as an attribute of the folder it is the path or URI of that entry, whether it exists or not."""
 
     def __init__(self, name: str) -> None:
@@ -51,27 +51,27 @@ class Folder:
 
     folder: str
 
-    tensorboard = Entry("tensorboard")
-    report_page = Entry("report.html")
+    tensorboard = PathIn("tensorboard")
+    report_page = PathIn("report.html")
 
 
 @dataclass(frozen=True)
 class RunFolder(Folder):
     """The paths in a run's folder."""
 
-    run_file = Entry("run.yaml")
-    identity_file = Entry("run.json")
-    history = Entry("metrics.jsonl")
-    checkpoints = Entry("checkpoints")
-    all_predictions = Entry("predictions")
-    bundle = Entry("bundle")
-    calibration = Entry("calibration.json")
-    threshold_search = Entry("threshold_search.json")
-    threshold_candidates = Entry("threshold_search.parquet")
-    features = Entry("features")
-    stop = Entry("stop")
-    failure = Entry("failed.json")
-    worker_log = Entry("worker.log")
+    run_file = PathIn("run.yaml")
+    identity_file = PathIn("run.json")
+    history = PathIn("metrics.jsonl")
+    checkpoints = PathIn("checkpoints")
+    all_predictions = PathIn("predictions")
+    bundle = PathIn("bundle")
+    calibration = PathIn("calibration.json")
+    threshold_search = PathIn("threshold_search.json")
+    threshold_candidates = PathIn("threshold_search.parquet")
+    features = PathIn("features")
+    stop = PathIn("stop")
+    failure = PathIn("failed.json")
+    worker_log = PathIn("worker.log")
 
     def predictions(self, split: str) -> str:
         """Return the path of the predictions of a split."""
@@ -95,14 +95,14 @@ class RunFolder(Folder):
 class SweepFolder(Folder):
     """The paths in a sweep's folder."""
 
-    sweep_file = Entry("sweep.yaml")
-    identity_file = Entry("sweep.json")
-    lock = Entry("sweep.lock")
-    ledger = Entry("ledger.jsonl")
-    summary = Entry("summary.json")
-    results_table = Entry("results.parquet")
-    results_csv = Entry("results.csv")
-    best_file = Entry("best.yaml")
+    sweep_file = PathIn("sweep.yaml")
+    identity_file = PathIn("sweep.json")
+    lock = PathIn("sweep.lock")
+    ledger = PathIn("ledger.jsonl")
+    summary = PathIn("summary.json")
+    results_table = PathIn("results.parquet")
+    results_csv = PathIn("results.csv")
+    best_file = PathIn("best.yaml")
 
     def trial(self, number: int) -> str:
         """Return the folder of a trial, which is a run's."""

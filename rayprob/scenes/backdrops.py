@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.random import Generator
 
-Picture = NDArray[np.uint8]
-Generator = np.random.Generator
+from rayprob.arrays import Pixels
+
 Colour = tuple[float, float, float]
 
 SKIES: tuple[Colour, ...] = ((186, 206, 222), (205, 214, 220), (222, 208, 200), (160, 176, 198), (120, 130, 150))
@@ -33,7 +33,7 @@ WALLS: tuple[Colour, ...] = (
 WOODS: tuple[Colour, ...] = ((168, 146, 124), (146, 128, 112), (190, 172, 150), (120, 108, 100), (178, 176, 172))
 
 
-def backdrop(height_px: int, width_px: int, rng: Generator) -> Picture:
+def backdrop(height_px: int, width_px: int, rng: Generator) -> Pixels:
     """Return a place of a random kind in muted colours, with scraps scattered over it."""
     places = tuple(PLACES.values())
     picture_HW3 = places[rng.integers(len(places))](height_px, width_px, rng)
@@ -41,7 +41,7 @@ def backdrop(height_px: int, width_px: int, rng: Generator) -> Picture:
     return _uneven(picture_HW3, rng)
 
 
-def _outdoors(height_px: int, width_px: int, rng: Generator) -> Picture:
+def _outdoors(height_px: int, width_px: int, rng: Generator) -> Pixels:
     """A sky with clouds over hills and a ground with bushes."""
     sky, ground = _pick(SKIES, rng), _pick(GROUNDS, rng)
     horizon = height_px * rng.uniform(0.3, 0.65)
@@ -58,7 +58,7 @@ def _outdoors(height_px: int, width_px: int, rng: Generator) -> Picture:
     return picture_HW3
 
 
-def _street(height_px: int, width_px: int, rng: Generator) -> Picture:
+def _street(height_px: int, width_px: int, rng: Generator) -> Pixels:
     """Houses with rows of windows behind a road."""
     sky, road = _pick(SKIES, rng), _shaded(_pick(WALLS[4:5], rng), rng.uniform(0.7, 0.95))
     picture_HW3 = _gradient(height_px, width_px, _shaded(sky, 0.9), _shaded(sky, 1.08))
@@ -75,7 +75,7 @@ def _street(height_px: int, width_px: int, rng: Generator) -> Picture:
     return picture_HW3
 
 
-def _indoors(height_px: int, width_px: int, rng: Generator) -> Picture:
+def _indoors(height_px: int, width_px: int, rng: Generator) -> Pixels:
     """A papered wall with frames over a floor of boards, and a rug."""
     wall, wood = _pick(WALLS, rng), _pick(WOODS, rng)
     picture_HW3 = _gradient(height_px, width_px, _shaded(wall, 1.04), _shaded(wall, 0.9))
@@ -94,7 +94,7 @@ def _indoors(height_px: int, width_px: int, rng: Generator) -> Picture:
     return picture_HW3
 
 
-def _tabletop(height_px: int, width_px: int, rng: Generator) -> Picture:
+def _tabletop(height_px: int, width_px: int, rng: Generator) -> Pixels:
     """A table seen from above, planked or under a checked cloth, with rings that glasses have left."""
     wood, side_px = _pick(WOODS, rng), max(height_px, width_px)
     picture_HW3 = _gradient(height_px, width_px, _shaded(wood, 1.1), wood)
@@ -117,7 +117,7 @@ def _tabletop(height_px: int, width_px: int, rng: Generator) -> Picture:
     return picture_HW3
 
 
-def _haze(height_px: int, width_px: int, rng: Generator) -> Picture:
+def _haze(height_px: int, width_px: int, rng: Generator) -> Pixels:
     """Lights out of focus over two colours that run into each other."""
     upper, lower = _pick(SKIES + WALLS, rng), _pick(GROUNDS + WOODS, rng)
     picture_HW3 = _gradient(height_px, width_px, upper, lower)
@@ -129,14 +129,14 @@ def _haze(height_px: int, width_px: int, rng: Generator) -> Picture:
     return _over(picture_HW3, layer_HW3, 0.35)
 
 
-def _cloud(picture_HW3: Picture, x: float, y: float, radius: float, sky: Colour, rng: Generator) -> None:
+def _cloud(picture_HW3: Pixels, x: float, y: float, radius: float, sky: Colour, rng: Generator) -> None:
     for _ in range(4):
         centre = (int(x + radius * rng.uniform(-1.4, 1.4)), int(y + radius * rng.uniform(-0.2, 0.2)))
         axes = (max(1, int(radius)), max(1, int(radius * 0.45)))
         cv2.ellipse(picture_HW3, centre, axes, 0, 0, 360, _shaded(sky, 1.14), -1, cv2.LINE_AA)
 
 
-def _hills(picture_HW3: Picture, level: float, colour: Colour, rng: Generator) -> None:
+def _hills(picture_HW3: Pixels, level: float, colour: Colour, rng: Generator) -> None:
     height_px, width_px, _ = picture_HW3.shape
     x_P = np.linspace(0, width_px, 24)
     phase, waves = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.6, 2.2, 2)
@@ -145,7 +145,7 @@ def _hills(picture_HW3: Picture, level: float, colour: Colour, rng: Generator) -
     cv2.fillPoly(picture_HW3, [ridge_P2.astype(np.int32)], colour, cv2.LINE_AA)
 
 
-def _bush(picture_HW3: Picture, x: float, base: float, radius: float, colour: Colour, rng: Generator) -> None:
+def _bush(picture_HW3: Pixels, x: float, base: float, radius: float, colour: Colour, rng: Generator) -> None:
     tone = _shaded(colour, rng.uniform(0.85, 1.1))
     cv2.ellipse(
         picture_HW3,
@@ -162,7 +162,7 @@ def _bush(picture_HW3: Picture, x: float, base: float, radius: float, colour: Co
         cv2.circle(picture_HW3, centre, max(1, int(radius * 0.65)), tone, -1, cv2.LINE_AA)
 
 
-def _house(picture_HW3: Picture, left: int, top: int, right: int, bottom: int, rng: Generator) -> None:
+def _house(picture_HW3: Pixels, left: int, top: int, right: int, bottom: int, rng: Generator) -> None:
     wall = _shaded(_pick(WALLS + WOODS, rng), rng.uniform(0.8, 1.0))
     cv2.rectangle(picture_HW3, (left, top), (right, bottom), wall, -1)
     cv2.rectangle(picture_HW3, (left, top), (right, top + max(1, (bottom - top) // 20)), _shaded(wall, 0.8), -1)
@@ -173,7 +173,7 @@ def _house(picture_HW3: Picture, left: int, top: int, right: int, bottom: int, r
             cv2.rectangle(picture_HW3, (x, y), (x + pane_px, y + pane_px), _shaded(wall, 0.78), -1)
 
 
-def _frame(picture_HW3: Picture, x: float, y: float, half_px: float, rng: Generator) -> None:
+def _frame(picture_HW3: Pixels, x: float, y: float, half_px: float, rng: Generator) -> None:
     half_width, half_height = max(2, int(half_px * rng.uniform(0.8, 1.6))), max(2, int(half_px))
     corners = (int(x) - half_width, int(y) - half_height), (int(x) + half_width, int(y) + half_height)
     cv2.rectangle(picture_HW3, *corners, _pick(SKIES, rng), -1)
@@ -181,7 +181,7 @@ def _frame(picture_HW3: Picture, x: float, y: float, half_px: float, rng: Genera
     cv2.rectangle(picture_HW3, *corners, _shaded(_pick(WOODS, rng), 0.8), max(1, half_height // 6))
 
 
-def _boards(picture_HW3: Picture, edge: int, wood: Colour, rng: Generator) -> None:
+def _boards(picture_HW3: Pixels, edge: int, wood: Colour, rng: Generator) -> None:
     height_px, width_px, _ = picture_HW3.shape
     cv2.rectangle(picture_HW3, (0, edge), (width_px, height_px), wood, -1)
     vanishing_x = rng.uniform(0, width_px)
@@ -190,7 +190,7 @@ def _boards(picture_HW3: Picture, edge: int, wood: Colour, rng: Generator) -> No
         cv2.line(picture_HW3, start, (int(x), height_px), _shaded(wood, 0.86), 1, cv2.LINE_AA)
 
 
-def _scatter(picture_HW3: Picture, rng: Generator) -> None:
+def _scatter(picture_HW3: Pixels, rng: Generator) -> None:
     """Scatter translucent scraps, sticks and pebbles."""
     height_px, width_px, _ = picture_HW3.shape
     side_px, layer_HW3 = max(height_px, width_px), picture_HW3.copy()
@@ -208,7 +208,7 @@ def _scatter(picture_HW3: Picture, rng: Generator) -> None:
     picture_HW3[:] = _over(picture_HW3, layer_HW3, 0.7)
 
 
-def _uneven(picture_HW3: Picture, rng: Generator) -> Picture:
+def _uneven(picture_HW3: Pixels, rng: Generator) -> Pixels:
     """Return the picture with broad and fine blotches, so that no surface is flat."""
     height_px, width_px, _ = picture_HW3.shape
     blotches_HW = np.full((height_px, width_px), 128, np.float32)
@@ -219,13 +219,13 @@ def _uneven(picture_HW3: Picture, rng: Generator) -> Picture:
     return cv2.addWeighted(picture_HW3, 1, level_HW3, 1, -128)  # type: ignore[no-any-return]
 
 
-def _gradient(height_px: int, width_px: int, upper: Colour, lower: Colour) -> Picture:
+def _gradient(height_px: int, width_px: int, upper: Colour, lower: Colour) -> Pixels:
     down_H1 = np.linspace(0, 1, height_px)[:, None]
     rows_H3 = np.clip(np.array(upper) + (np.array(lower) - upper) * down_H1, 0, 255).astype(np.uint8)
     return cv2.repeat(rows_H3[:, None], 1, width_px)  # type: ignore[no-any-return]
 
 
-def _over(picture_HW3: Picture, layer_HW3: Picture, opacity: float) -> Picture:
+def _over(picture_HW3: Pixels, layer_HW3: Pixels, opacity: float) -> Pixels:
     return cv2.addWeighted(layer_HW3, opacity, picture_HW3, 1 - opacity, 0)  # type: ignore[no-any-return]
 
 
@@ -245,7 +245,7 @@ def _mixed(first: Colour, second: Colour, share: float) -> Colour:
     return (red, green, blue)
 
 
-PLACES: dict[str, Callable[[int, int, Generator], Picture]] = {
+PLACES: dict[str, Callable[[int, int, Generator], Pixels]] = {
     "outdoors": _outdoors,
     "street": _street,
     "indoors": _indoors,

@@ -10,14 +10,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
+from rayprob.arrays import Pixels
 from rayprob.scenes.shapes import LOOK_OF_LABEL, PALETTE, shape_parts
 
-Picture = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+Floats32 = NDArray[np.float32]
 Weights = NDArray[np.floating[Any] | np.bool_]
-Generator = np.random.Generator
 
 SUBPIXEL_BITS = 4  # fillPoly takes fixed-point corners
 TEXTURE_REPEATS = 2.0  # a texture tile spans one half extent
@@ -29,15 +29,15 @@ class Stamp:
     """One object on the picture grid before anything hides it: its polygons in pixels, its coverage and where it lies."""
 
     label: str
-    matrix_23: Floats  # half extents -> pixels of the picture
+    matrix_23: Floats32  # half extents -> pixels of the picture
     left_px: int
     top_px: int
     margin_px: int  # free space around the coverage, for the shadow
     polygons: tuple[NDArray[np.int32], ...]  # fixed point, relative to (left, top)
-    coverage_HW: Picture
+    coverage_HW: Pixels
 
 
-def stamp(label: str, matrix_23: Floats) -> Stamp:
+def stamp(label: str, matrix_23: Floats32) -> Stamp:
     """Return the object `label` placed by `matrix_23`, which may lie partly outside the picture."""
     points, ends = _outline(LOOK_OF_LABEL[label].shape)
     pixels_P2 = points @ matrix_23[:, :2].T + matrix_23[:, 2]
@@ -60,7 +60,7 @@ def extent_per_size(label: str) -> float:
     return float(scale / np.sqrt(area_px2))
 
 
-def paint(picture_HW3: Picture, item: Stamp, rng: Generator) -> None:
+def paint(picture_HW3: Pixels, item: Stamp, rng: Generator) -> None:
     """Paint an object and its shadow into the picture."""
     colours_HW3 = _shade(_colours(item, rng), rng)
     _cast_shadow(picture_HW3, item)
@@ -85,31 +85,31 @@ def overlap(shape: tuple[int, ...], item: Stamp, shift_px: int = 0) -> tuple[tup
     return (rows, columns), (inner_rows, inner_columns)
 
 
-def light(picture_HW3: Picture, rng: Generator) -> Picture:
+def light(picture_HW3: Pixels, rng: Generator) -> Pixels:
     """Return the picture under a random light: its brightness, colour, direction, and the camera's grain and softness."""
     height_px, width_px, _ = picture_HW3.shape
     slopes_2, gain, grain = rng.uniform(-0.22, 0.22, 2), rng.uniform(0.72, 1.15), rng.uniform(0.008, 0.045)
     grain_HW = np.float32(grain) * _noise(height_px, width_px, rng)
     light_HW = np.float32(gain) * (1 + _slope(height_px, width_px, slopes_2)) + grain_HW
     tints = (1 + rng.uniform(-0.07, 0.07, 3)).tolist()
-    sharp_HW3: Picture = cv2.multiply(picture_HW3, cv2.merge([light_HW * tint for tint in tints]), dtype=cv2.CV_8U)
+    sharp_HW3: Pixels = cv2.multiply(picture_HW3, cv2.merge([light_HW * tint for tint in tints]), dtype=cv2.CV_8U)
     is_soft, softness_px = rng.random() < 0.2, rng.uniform(0.4, 0.8)
     return cv2.GaussianBlur(sharp_HW3, (3, 3), softness_px) if is_soft else sharp_HW3
 
 
-def _slope(height_px: int, width_px: int, slopes_2: NDArray[np.float64]) -> Floats:
+def _slope(height_px: int, width_px: int, slopes_2: NDArray[np.float64]) -> Floats32:
     """Return a plane [H, W] that rises from -slope to +slope across and down."""
     across_W = np.linspace(-slopes_2[0], slopes_2[0], width_px, dtype=np.float32)
     down_H1 = np.linspace(-slopes_2[1], slopes_2[1], height_px, dtype=np.float32)[:, None]
     return across_W + down_H1
 
 
-def _colours(item: Stamp, rng: Generator) -> Picture:
+def _colours(item: Stamp, rng: Generator) -> Pixels:
     look = LOOK_OF_LABEL[item.label]
     gain_3 = rng.uniform(0.86, 1.1) * (1 + rng.uniform(-0.05, 0.05, 3))
     body_3, trim_3 = (np.array(PALETTE[name]) * gain_3 for name in (look.colour, look.trim))
     ramp_T3 = np.clip(body_3 + (trim_3 - body_3) * np.linspace(0, 1, 256)[:, None], 0, 255).astype(np.uint8)
-    body_HW3: Picture = cv2.LUT(cv2.merge([_texture_on(item, look.texture)] * 3), ramp_T3[None])
+    body_HW3: Pixels = cv2.LUT(cv2.merge([_texture_on(item, look.texture)] * 3), ramp_T3[None])
     colours_HW3 = body_HW3.copy()
     paints = dict(zip((*PALETTE, "trim"), (np.array((*PALETTE.values(), PALETTE[look.trim])) * gain_3).tolist(), strict=True))
     edge = tuple((body_3 * 0.55).tolist())
@@ -122,7 +122,7 @@ def _colours(item: Stamp, rng: Generator) -> Picture:
     return colours_HW3
 
 
-def _texture_on(item: Stamp, texture: str) -> Picture:
+def _texture_on(item: Stamp, texture: str) -> Pixels:
     """Return the weight of the trim colour [H, W]: the texture's tile turned and stretched with the object."""
     height, width = item.coverage_HW.shape
     if texture == "plain":
@@ -139,7 +139,7 @@ def _texture_on(item: Stamp, texture: str) -> Picture:
     return cv2.warpAffine(tile_TT, inverse_23, (width, height), flags=flags, borderMode=cv2.BORDER_WRAP)  # type: ignore[no-any-return]
 
 
-def _shade(colours_HW3: Picture, rng: Generator) -> Picture:
+def _shade(colours_HW3: Pixels, rng: Generator) -> Pixels:
     """Return the colours under a soft light from one side."""
     angle = rng.uniform(0, 2 * np.pi)
     height, width, _ = colours_HW3.shape
@@ -147,7 +147,7 @@ def _shade(colours_HW3: Picture, rng: Generator) -> Picture:
     return cv2.multiply(colours_HW3, cv2.merge([ramp_HW] * 3), dtype=cv2.CV_8U)  # type: ignore[no-any-return]
 
 
-def _cast_shadow(picture_HW3: Picture, item: Stamp) -> None:
+def _cast_shadow(picture_HW3: Pixels, item: Stamp) -> None:
     shift_px = item.margin_px // 2
     target, source = overlap(picture_HW3.shape[:2], item, shift_px)
     shadow_HW = cv2.blur(item.coverage_HW, (2 * shift_px + 1, 2 * shift_px + 1))[source]
@@ -156,47 +156,47 @@ def _cast_shadow(picture_HW3: Picture, item: Stamp) -> None:
         picture_HW3[target] = cv2.multiply(picture_HW3[target], left_HW3, scale=1 / 255)
 
 
-def _fill(picture: Picture, polygon: NDArray[np.int32], colour: int | tuple[float, ...]) -> None:
+def _fill(picture: Pixels, polygon: NDArray[np.int32], colour: int | tuple[float, ...]) -> None:
     cv2.fillPoly(picture, [polygon], colour, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _fill_with(picture_HW3: Picture, polygon: NDArray[np.int32], pattern_HW3: Picture) -> None:
+def _fill_with(picture_HW3: Pixels, polygon: NDArray[np.int32], pattern_HW3: Pixels) -> None:
     mask_HW = np.zeros(picture_HW3.shape[:2], np.uint8)
     _fill(mask_HW, polygon, 255)
     cv2.copyTo(pattern_HW3, mask_HW, picture_HW3)
 
 
 @cache
-def _outline(shape: str) -> tuple[Floats, NDArray[np.int64]]:
+def _outline(shape: str) -> tuple[Floats32, NDArray[np.int64]]:
     parts = shape_parts(shape)
     return np.concatenate([part.points_P2 for part in parts]), np.cumsum([len(part.points_P2) for part in parts])
 
 
 @cache
-def _tile(texture: str, side: int) -> Picture:
+def _tile(texture: str, side: int) -> Pixels:
     """Return a texture's repeating tile [side, side]: the weight of the trim colour, 0 to 255."""
     fine = np.linspace(0, 1, 256, endpoint=False, dtype=np.float32)
     weight_TT = (TEXTURES[texture](*np.meshgrid(fine, fine)) * 255).astype(np.uint8)
     return cv2.resize(weight_TT, (side, side), interpolation=cv2.INTER_AREA)  # type: ignore[no-any-return]
 
 
-def _dots(x: Floats, y: Floats) -> Weights:
+def _dots(x: Floats32, y: Floats32) -> Weights:
     near_TT: Weights = np.minimum((x - 0.25) ** 2 + (y - 0.25) ** 2, (x - 0.75) ** 2 + (y - 0.75) ** 2)
     return near_TT < 0.022
 
 
-def _patches(x: Floats, y: Floats) -> Weights:
+def _patches(x: Floats32, y: Floats32) -> Weights:
     bent_x, bent_y = x + 0.15 * np.sin(4 * np.pi * y), y + 0.15 * np.sin(2 * np.pi * x)
     wave_TT: Weights = np.abs(np.sin(2 * np.pi * bent_x) * np.sin(2 * np.pi * bent_y))
     return wave_TT > 0.35
 
 
-def _fluff(x: Floats, y: Floats) -> Weights:
+def _fluff(x: Floats32, y: Floats32) -> Weights:
     curl_TT: Weights = np.sin(8 * np.pi * x + 2 * np.sin(4 * np.pi * y)) * np.sin(8 * np.pi * y)
     return 0.25 + 0.25 * curl_TT
 
 
-TEXTURES: dict[str, Callable[[Floats, Floats], Weights]] = {
+TEXTURES: dict[str, Callable[[Floats32, Floats32], Weights]] = {
     "plain": lambda x, y: np.zeros_like(x),
     "stripes": lambda x, y: (2 * x) % 1 < 0.42,
     "bands": lambda x, y: (2 * y) % 1 < 0.35,
@@ -212,10 +212,10 @@ TEXTURES: dict[str, Callable[[Floats, Floats], Weights]] = {
 
 
 @cache
-def _noise_bank() -> Floats:
+def _noise_bank() -> Floats32:
     return np.random.default_rng(0).standard_normal((MAX_SIDE_PX + 256, MAX_SIDE_PX + 256), dtype=np.float32)
 
 
-def _noise(height_px: int, width_px: int, rng: Generator) -> Floats:
+def _noise(height_px: int, width_px: int, rng: Generator) -> Floats32:
     top, left = rng.integers(0, 256, 2)
     return _noise_bank()[top : top + height_px, left : left + width_px]

@@ -27,7 +27,7 @@ SUPERCATEGORIES = {
 
 
 @dataclass(frozen=True)
-class Job:
+class DrawJob:
     """A run of images of one split: where they go, which labels they show and which of them are stated."""
 
     folder: Path
@@ -73,12 +73,12 @@ def prepare_process() -> None:
     cv2.setNumThreads(1)
 
 
-def draw_job(job: Job) -> list[DrawnImage]:
+def draw_job(job: DrawJob) -> list[DrawnImage]:
     """Write the pictures of a job that are not there yet and return what all of them show. Raises StorageError."""
     return [_draw_image(job, row) for row in range(len(job.present_NL))]
 
 
-def _draw_image(job: Job, row: int) -> DrawnImage:
+def _draw_image(job: DrawJob, row: int) -> DrawnImage:
     image_id, part = job.first_id + row, ("scenes", job.split, job.first_index + row)
     present, stated = (np.flatnonzero(sets_NL[row]).tolist() for sets_NL in (job.present_NL, job.stated_NL))
     arrange_seed = derive(job.seed, *part, "arrange")

@@ -31,7 +31,7 @@ from rayprob.files.documents import Count, Shape, read_json
 from rayprob.files.uris import utf8_name
 from rayprob.labels import COCO_80
 from rayprob.scenes.drawing import MAX_SIDE_PX
-from rayprob.scenes.files import CHUNK, DrawnImage, Job, annotations_of, draw_job, prepare_process
+from rayprob.scenes.files import CHUNK, DrawJob, DrawnImage, annotations_of, draw_job, prepare_process
 from rayprob.scenes.labels import SceneLabels
 from rayprob.seeds import derive
 from rayprob.text import first_of
@@ -170,14 +170,14 @@ def _draw(
     return splits
 
 
-def jobs_of(folder: Path, spec: ScenesSpec, split: str) -> list[Job]:
+def jobs_of(folder: Path, spec: ScenesSpec, split: str) -> list[DrawJob]:
     """Return the work of a split in pieces of CHUNK images."""
     num_images, first_id = (spec.num_train, 1) if split == "train" else (spec.num_val, 1 + spec.num_train)
     labels = spec.labels()
     component_N, present_NL = labels.sample(derive(spec.seed, "scenes", split, "labels"), num_images)
     stated_NL = labels.add_noise(present_NL, spec.label_noise, derive(spec.seed, "scenes", split, "noise"))
     return [
-        Job(
+        DrawJob(
             folder=folder,
             split=split,
             seed=spec.seed,
@@ -193,7 +193,7 @@ def jobs_of(folder: Path, spec: ScenesSpec, split: str) -> list[Job]:
     ]
 
 
-def _run(jobs: list[Job], num_processes: int) -> Generator[list[DrawnImage], None, None]:
+def _run(jobs: list[DrawJob], num_processes: int) -> Generator[list[DrawnImage], None, None]:
     """Yield the results in the order of the jobs. On closing, running jobs end and the others never begin."""
     if num_processes == 1:
         yield from map(draw_job, jobs)

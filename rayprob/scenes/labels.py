@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import Bools, Floats
 from rayprob.errors import SpecError
 from rayprob.labels import COCO_80, LabelSpace
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 SHIPPED = Path(__file__).with_name("scene_labels.npz")  # made by benchmarks/fit_scene_labels.py
 

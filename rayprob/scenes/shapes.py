@@ -242,7 +242,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """The fixed appearance of one label."""
 
     shape: str
@@ -251,10 +251,10 @@ class Look:
     texture: str
 
 
-def parse_looks(text: str) -> dict[str, Look]:
+def parse_looks(text: str) -> dict[str, Appearance]:
     """Return the look of each label in `label: shape colour trim texture; ...`."""
     entries = (entry.split(":") for entry in text.replace("\n", ";").split(";"))
-    return {name.strip(): Look(*words.split()) for name, words in entries}
+    return {name.strip(): Appearance(*words.split()) for name, words in entries}
 
 
 @cache

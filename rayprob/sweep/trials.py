@@ -31,13 +31,13 @@ from rayprob.train.launch import launch
 from rayprob.train.loop import Outcome
 from rayprob.train.on_ray import RAY_SETTINGS
 from rayprob.train.placing import Workers
+from rayprob.train.training import Tell
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials keep histories of their own, which survive restarts
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints its banner at any verbosity
 }
 TUNES_OWN = "tune"  # the folder in the sweep's for what Tune writes to restore itself
-Tell = Callable[[dict[str, Any]], None]
 MakeRun = Callable[[Trial], Run]
 
 

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,13 +29,13 @@ from rayprob.sweep.study import Study, Trial
 from rayprob.train.assess import assess
 from rayprob.train.launch import check_folder, signals_call
 from rayprob.train.on_ray import ray_cluster
+from rayprob.train.training import Tell
 
 if TYPE_CHECKING:
     from rayprob.sweep.trials import Room
 
 log = logging.getLogger(__name__)
 
-Tell = Callable[[dict[str, Any]], None]
 # Keys of `search` that may change between two starts of a sweep: they add trials, or move them about.
 FREE_SEARCH_KEYS = ("trials", "confirm", "max_concurrent")
 POLL_S = 0.3

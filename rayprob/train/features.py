@@ -1,7 +1,6 @@
 """Features of a whole split under a bundle, computed once and kept beside the run. N samples, F features, L labels."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +22,9 @@ from rayprob.runs.bundle import Bundle
 from rayprob.runs.paths import DESCRIPTION_FILE, RunFolder
 from rayprob.runs.spec import Run
 from rayprob.train.compute import Compute, evaluating
+from rayprob.train.training import Tell
 
 MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-Tell = Callable[[dict[str, Any]], None]
 
 
 class _Described(Shape):
@@ -57,7 +56,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Source:
+class FeatureSource:
     """A finished run whose features are wanted: its run file, dataset and bundle, and the fingerprint of what sets features."""
 
     run: Run
@@ -66,7 +65,7 @@ class Source:
     fingerprint: str
 
     @classmethod
-    def open(cls, run: Run, bundle: Bundle) -> "Source":
+    def open(cls, run: Run, bundle: Bundle) -> "FeatureSource":
         """Bind a run, its bundle and its dataset. Raises LabelError where the dataset has other labels than the bundle."""
         dataset = Dataset.open(run.data.root)
         bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", run.data.root)
@@ -76,7 +75,7 @@ class Source:
         return cls(run, dataset, bundle, fingerprint(parts))
 
 
-def split_features(source: Source, split: str, tell: Tell) -> Features:
+def split_features(source: FeatureSource, split: str, tell: Tell) -> Features:
     """Return the features of a split under the evaluation transform, from RUN/features where they lie there already.
 
     `tell` gets events of kind features: the split, the samples done and their number. Raises DatasetError for an unknown
@@ -93,7 +92,7 @@ def split_features(source: Source, split: str, tell: Tell) -> Features:
     return features
 
 
-def _compute(source: Source, split: str, compute: Compute, tell: Tell) -> Features:
+def _compute(source: FeatureSource, split: str, compute: Compute, tell: Tell) -> Features:
     manifest, bundle = source.dataset.split(split), source.bundle
     micro_batch = source.run.evaluation.micro_batch
     transform = build_transform(bundle.transform_spec)

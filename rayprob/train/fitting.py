@@ -25,10 +25,11 @@ from rayprob.runs.predictions import Predictions
 from rayprob.runs.spec import Run
 from rayprob.seeds import derive
 from rayprob.train.evaluate import evaluation_numbers
-from rayprob.train.features import Features, Tell
+from rayprob.train.features import Features
 from rayprob.train.finite import gradient_fault, require_finite_loss
 from rayprob.train.loop import judged
 from rayprob.train.optimizer import build_optimizer, clip_gradients, lr_factor, set_lr
+from rayprob.train.training import Tell
 
 ROWS_AT_ONCE = 4096
 

@@ -43,7 +43,7 @@ class Clock:
 
 
 @dataclass
-class Job:
+class RankJob:
     """One rank's part of a run, ready to go."""
 
     run: Run
@@ -75,14 +75,14 @@ class Job:
         }
 
 
-def prepare(run: Run, place: Place, device: torch.device) -> Job:
+def prepare(run: Run, place: Place, device: torch.device) -> RankJob:
     """Build every part, check that the parts fit, and restore the last checkpoint where there is one."""
     with noted_warnings() as notes:
         job = _prepare(run, place, device)
     return replace(job, notes=tuple(notes))
 
 
-def _prepare(run: Run, place: Place, device: torch.device) -> Job:
+def _prepare(run: Run, place: Place, device: torch.device) -> RankJob:
     dataset = Dataset.open(run.data.root)
     check(run, dataset, place.world_size)
     compute = Compute.plan(run.precision, place, device)
@@ -107,7 +107,7 @@ def _prepare(run: Run, place: Place, device: torch.device) -> Job:
         state.restore(tensors, checkpoint.progress)
     wait_for_all(place)
     per_epoch = stream.batches_per_epoch
-    return Job(
+    return RankJob(
         run=run,
         compute=compute,
         dataset=dataset,

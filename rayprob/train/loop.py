@@ -27,7 +27,7 @@ from rayprob.runs.paths import RunFolder
 from rayprob.runs.spec import Run
 from rayprob.train.compute import Report, share_buffers, wait_for_all
 from rayprob.train.evaluate import evaluation_numbers, predict_split
-from rayprob.train.job import Job, prepare
+from rayprob.train.job import RankJob, prepare
 from rayprob.train.meter import Meter
 from rayprob.train.step import take_step
 
@@ -61,7 +61,7 @@ def fit(
         return _fit(prepare(run, place, device), report, heed)
 
 
-def _fit(job: Job, report: Report, heed: Callable[[], dict[str, Any] | None]) -> Outcome:
+def _fit(job: RankJob, report: Report, heed: Callable[[], dict[str, Any] | None]) -> Outcome:
     run = job.run
     try:
         ending = train(job, report, heed)
@@ -94,7 +94,7 @@ def finished_outcome(run: Run) -> Outcome:
     return Outcome(ending, last.step, last.step, best.step, best.score)
 
 
-def train(job: Job, report: Report, heed: Callable[[], dict[str, Any] | None]) -> str:
+def train(job: RankJob, report: Report, heed: Callable[[], dict[str, Any] | None]) -> str:
     """Take steps until the end; return how it came: "finished", "early" or "stopped"."""
     run = job.run
     if job.history:
@@ -129,7 +129,7 @@ def train(job: Job, report: Report, heed: Callable[[], dict[str, Any] | None]) -
     return "early" if job.state.progress.is_stopped_early else "finished"
 
 
-def start_facts(job: Job) -> dict[str, Any]:
+def start_facts(job: RankJob) -> dict[str, Any]:
     """Return the facts with which a run starts or goes on."""
     parameters = sum(parameter.numel() for parameter in job.state.classifier.parameters() if parameter.requires_grad)
     return {
@@ -146,7 +146,7 @@ def start_facts(job: Job) -> dict[str, Any]:
     }
 
 
-def steps(job: Job, meter: Meter) -> Iterator[list[Batch]]:
+def steps(job: RankJob, meter: Meter) -> Iterator[list[Batch]]:
     """Yield the micro batches of each step that is still to be taken."""
     progress = job.state.progress
     if progress.is_stopped_early:
@@ -166,12 +166,12 @@ def show_examples(history: History, batch: Batch, dataset: Dataset) -> None:
     history.show_images(0, batch.images_BCHW[:16].numpy(), names)
 
 
-def keep_open_losses(job: Job, meter: Meter) -> None:
+def keep_open_losses(job: RankJob, meter: Meter) -> None:
     """Let the next checkpoint keep what the next log line is a mean of, so that a resumed run logs the same."""
     job.state.progress = replace(job.state.progress, open_losses=tuple(meter.losses))
 
 
-def heeded(job: Job, heed: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
+def heeded(job: RankJob, heed: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
     """Ask whether an end comes soon, and write down what is said."""
     notice = heed()
     if notice and job.history:
@@ -179,7 +179,7 @@ def heeded(job: Job, heed: Callable[[], dict[str, Any] | None]) -> dict[str, Any
     return notice
 
 
-def evaluate(job: Job, report: Report) -> None:
+def evaluate(job: RankJob, report: Report) -> None:
     """Evaluate on holdout, note whether it is the best so far, save a checkpoint, and report."""
     started_at_s = time.perf_counter()
     share_buffers(job.state.classifier, job.place)
@@ -206,7 +206,7 @@ def judged(progress: Progress, score: float, run: Run) -> Progress:
     return replace(progress, stale_evaluations=stale, is_stopped_early=patience is not None and stale >= patience)
 
 
-def save(job: Job, score: float | None) -> None:
+def save(job: RankJob, score: float | None) -> None:
     """Write a checkpoint from rank 0 while the others wait."""
     now_s = time.perf_counter()
     elapsed_s = job.state.progress.elapsed_s + now_s - job.clock.elapsed_since_s
@@ -220,7 +220,7 @@ def save(job: Job, score: float | None) -> None:
     job.clock = replace(job.clock, elapsed_since_s=now_s, saved_at_s=time.perf_counter())
 
 
-def finish(job: Job) -> None:
+def finish(job: RankJob) -> None:
     """Load the best checkpoint, write its holdout predictions and its bundle."""
     folder = job.run.run_folder
     found = load_first(best_first(list_checkpoints(folder)))
@@ -237,7 +237,7 @@ def finish(job: Job) -> None:
     wait_for_all(job.place)
 
 
-def bundle_of(job: Job) -> Bundle:
+def bundle_of(job: RankJob) -> Bundle:
     """Return all that is needed to predict with the evaluated weights."""
     return Bundle(
         classifier=job.state.evaluated,
@@ -248,6 +248,6 @@ def bundle_of(job: Job) -> Bundle:
     )
 
 
-def _save_is_due(job: Job) -> bool:
+def _save_is_due(job: RankJob) -> bool:
     every_steps = job.run.checkpoint.every_steps
     return every_steps is not None and job.state.progress.step % every_steps == 0

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from rayprob.arrays import Floats
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import NonFiniteLoss, RunError, SpecError
 from rayprob.loader.order import Place
@@ -31,12 +31,10 @@ from rayprob.models.classifier import Classifier
 from rayprob.runs.rules import check_sizes
 from rayprob.runs.spec import Run
 from rayprob.seeds import derive
-from rayprob.train.job import Job, prepare
+from rayprob.train.job import RankJob, prepare
 from rayprob.train.loop import steps
 from rayprob.train.meter import Meter
 from rayprob.train.step import take_step
-
-Floats = NDArray[np.float64]
 
 MIN_STEPS = 20
 DIVERGED = 4.0  # times the best smoothed loss so far: there the test ends
@@ -144,7 +142,7 @@ class Measured:
         return np.array([getattr(step, name) for step in self.steps])
 
 
-def _until_it_leaves(job: Job, on_step: Callable[[int, int], None]) -> Measured:
+def _until_it_leaves(job: RankJob, on_step: Callable[[int, int], None]) -> Measured:
     done: list[Step] = []
     smoothed, best = Smoothed(job.total_steps), np.inf
     with closing(_steps(job)) as running:
@@ -158,7 +156,7 @@ def _until_it_leaves(job: Job, on_step: Callable[[int, int], None]) -> Measured:
     return Measured(done, job.total_steps, has_left=len(done) < job.total_steps)
 
 
-def _steps(job: Job) -> Generator[Step, None, None]:
+def _steps(job: RankJob) -> Generator[Step, None, None]:
     """Yield each step, until the loss or its gradient is not finite."""
     meter = Meter(None, log_every=1, global_batch=job.run.stream.global_batch)
     untrained = deepcopy(job.state.classifier)
@@ -174,7 +172,7 @@ def _steps(job: Job) -> Generator[Step, None, None]:
 
 
 @torch.no_grad()
-def _mean_loss(job: Job, classifier: Classifier, batches: list[Batch]) -> float:
+def _mean_loss(job: RankJob, classifier: Classifier, batches: list[Batch]) -> float:
     """Return the loss that a step would have with other weights, and the same dropout."""
     compute = job.compute
     torch.manual_seed(derive(job.run.seed, "step", job.state.progress.step, job.place.rank))

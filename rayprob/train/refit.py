@@ -26,9 +26,10 @@ from rayprob.runs.paths import RunFolder
 from rayprob.runs.rules import check
 from rayprob.runs.spec import Duration, OptimizerSpec, Run, ScheduleSpec
 from rayprob.seeds import derive
-from rayprob.train.features import Source, Tell, split_features
+from rayprob.train.features import FeatureSource, split_features
 from rayprob.train.fitting import Fitting, predictions_of
 from rayprob.train.job import label_mixture, prevalence
+from rayprob.train.training import Tell
 
 
 class RefitSpec(Spec):
@@ -94,7 +95,7 @@ def refit(
     once. `tell` gets the rows of the new metrics.jsonl, and events of kind features before them. Raises RunError for a run
     without a bundle and for a folder of another run, SpecError where parts do not fit.
     """
-    source = Source.open(open_run(source_folder), open_bundle(source_folder))
+    source = FeatureSource.open(open_run(source_folder), open_bundle(source_folder))
     run = refit_run(source, spec, name=name, folder=folder)
     check(run, source.dataset, world_size=1)
     if claim(run, source.dataset).is_finished:
@@ -113,7 +114,7 @@ def refit(
     return _refitted(run, was_finished=False)
 
 
-def refit_run(source: Source, spec: RefitSpec, *, name: str | None, folder: str | None) -> Run:
+def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folder: str | None) -> Run:
     """Return the refit as a run: the source's bundle as a frozen backbone, and on it the head of `spec`."""
     old = source.run
     head = spec.head.model_copy(update={"attention": spec.head.attention or old.model.head.attention})
@@ -150,7 +151,7 @@ def refit_run(source: Source, spec: RefitSpec, *, name: str | None, folder: str 
     return Run.parse({**old.model_dump(), **changes}, where=f"the refit of {old.run_folder}")
 
 
-def fresh_classifier(run: Run, source: Source, num_features: int) -> Classifier:
+def fresh_classifier(run: Run, source: FeatureSource, num_features: int) -> Classifier:
     """Return the source's backbone and pooling under the new head, which starts from what is known already.
 
     A mixture starts from the mixture fitted to the label sets of the training split; both heads take over a Bernoulli head of
@@ -166,7 +167,7 @@ def fresh_classifier(run: Run, source: Source, num_features: int) -> Classifier:
     return Classifier(old.backbone, old.pooling, head, frozen=run.model.frozen, norm=run.model.norm)
 
 
-def write(source: Source, fitting: Fitting) -> None:
+def write(source: FeatureSource, fitting: Fitting) -> None:
     """Write the holdout predictions of the kept head, then the bundle that ends the run."""
     run, classifier = fitting.run, fitting.restore_best()
     facts = {
@@ -191,7 +192,7 @@ def _take_over(head: nn.Module, old: BernoulliHead) -> None:
         head.load_state_dict(old.state_dict())
 
 
-def _require_same_source(run: Run, source: Source) -> None:
+def _require_same_source(run: Run, source: FeatureSource) -> None:
     made_from = open_bundle(run.run_folder).facts["refit"]["source_fingerprint"]
     if made_from != source.fingerprint:
         raise RunError(

@@ -11,14 +11,14 @@ from rayprob.runs.folder import stop_is_asked
 from rayprob.seeds import derive
 from rayprob.train.compute import accumulating, sum_over_ranks
 from rayprob.train.finite import Reading, gradient_fault, require_finite_loss, skip_step_unless
-from rayprob.train.job import Job
+from rayprob.train.job import RankJob
 from rayprob.train.meter import StepResult
 from rayprob.train.optimizer import clip_gradients, lr_factor, set_lr
 
 HEED_EVERY_S = 5.0
 
 
-def take_step(job: Job, batches: list[Batch]) -> StepResult:
+def take_step(job: RankJob, batches: list[Batch]) -> StepResult:
     """Take one optimizer step over the global batch of which `batches` is this rank's part.
 
     Raises NonFiniteLoss, on every rank and before any weight changes, where the loss is not finite or, unless the optimizer
@@ -41,7 +41,7 @@ def take_step(job: Job, batches: list[Batch]) -> StepResult:
     )
 
 
-def gradients(job: Job, batches: list[Batch]) -> tuple[torch.Tensor, Reading]:
+def gradients(job: RankJob, batches: list[Batch]) -> tuple[torch.Tensor, Reading]:
     """Take each micro batch forward and back; return the losses [B] of this rank, and the step's numbers of all ranks.
 
     Random numbers belong to a share, whoever takes it.
@@ -61,7 +61,7 @@ def gradients(job: Job, batches: list[Batch]) -> tuple[torch.Tensor, Reading]:
     return torch.cat(parts), reading
 
 
-def forward(job: Job, batch: Batch) -> torch.Tensor:
+def forward(job: RankJob, batch: Batch) -> torch.Tensor:
     """Return the losses [B] of one micro batch."""
     compute = job.compute
     with compute.autocast():
@@ -69,14 +69,14 @@ def forward(job: Job, batch: Batch) -> torch.Tensor:
     return job.loss(outputs, compute.on_device(batch.targets_BL), compute.on_device(batch.known_BL))
 
 
-def backward(job: Job, loss_B: torch.Tensor) -> None:
+def backward(job: RankJob, loss_B: torch.Tensor) -> None:
     """Add one micro batch's gradient of the mean loss over the global batch."""
     # DDP averages gradients over ranks; the mean must be over the global batch.
     scaled = loss_B.sum() * (job.place.world_size / job.run.stream.global_batch)
     job.state.scaler.scale(scaled).backward()  # type: ignore[no-untyped-call]
 
 
-def summed_numbers(job: Job, loss_B: torch.Tensor) -> torch.Tensor:
+def summed_numbers(job: RankJob, loss_B: torch.Tensor) -> torch.Tensor:
     """Return the mean loss over the global batch, and rank 0's wishes to stop, to save and to look about."""
     mean_loss = loss_B.sum() / job.run.stream.global_batch
     look_is_due = _look_is_due(job)
@@ -85,7 +85,7 @@ def summed_numbers(job: Job, loss_B: torch.Tensor) -> torch.Tensor:
     return sum_over_ranks(torch.cat([mean_loss[None], wishes]), job.place)
 
 
-def update(job: Job) -> torch.Tensor:
+def update(job: RankJob) -> torch.Tensor:
     """Clip, step, forget the gradients, and move the average; return whether the gradients were finite, on the device.
 
     Raises NonFiniteLoss where they were not, and the optimizer cannot skip its step on the device.
@@ -110,19 +110,19 @@ def update(job: Job) -> torch.Tensor:
     return is_finite
 
 
-def _stop_is_asked(job: Job, look_is_due: bool) -> bool:
+def _stop_is_asked(job: RankJob, look_is_due: bool) -> bool:
     folder = job.run.run_folder
     # A remote folder takes its time to answer.
     return job.place.rank == 0 and (storage.is_local(folder) or look_is_due) and stop_is_asked(folder)
 
 
-def _minutes_are_over(job: Job) -> bool:
+def _minutes_are_over(job: RankJob) -> bool:
     minutes = job.run.checkpoint.every_minutes
     # Clocks differ between ranks, and all must save at the same step: rank 0's clock counts.
     return job.place.rank == 0 and minutes is not None and time.perf_counter() - job.clock.saved_at_s > 60 * minutes
 
 
-def _look_is_due(job: Job) -> bool:
+def _look_is_due(job: RankJob) -> bool:
     # Heeding is a barrier of some milliseconds, too long for every step.
     is_due = job.place.rank == 0 and time.perf_counter() - job.clock.looked_at_s > HEED_EVERY_S
     if is_due:

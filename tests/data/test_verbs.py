@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from rayprob.cli.app import app
 from rayprob.data.building import build as building
-from rayprob.data.building.shard import ShardFacts, ShardJob
+from rayprob.data.building.shard import BuiltShard, ShardJob
 from rayprob.errors import DatasetError, SourceError
 from tests.data.small_source import Source
 
@@ -48,7 +48,7 @@ def test_shard_says_what_was_rejected_corrected_and_continued(source: Source) ->
     source.change("val", lambda content: content["images"][6].update(width=1))
     recipe = source.recipe(allow_rejects=1)
 
-    def stopping(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
+    def stopping(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
         yield write(jobs[0])
         raise KeyboardInterrupt
 
@@ -79,7 +79,7 @@ def test_images_that_exif_turns_are_counted_by_shard_and_inspect(source: Source)
 
 
 def test_a_stopped_shard_exits_with_130_and_says_how_to_go_on(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
+    def stopped(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
         yield write(jobs[0])
         raise KeyboardInterrupt
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from rayprob.doctor.cluster import Clock, ClusterFacts
+from rayprob.doctor.cluster import ClockOffset, ClusterFacts
 from rayprob.doctor.facts import Disk, NodeFacts, Versions
 from rayprob.doctor.finding import Finding
 from rayprob.doctor.findings import findings
@@ -36,7 +36,7 @@ def cluster(num_nodes: int = 3, odd: NodeFacts = FINE, **changes: Any) -> Cluste
         nodes={**dict.fromkeys(names, FINE), names[-1]: odd},
         ray_gpus=dict.fromkeys(names, 2),
         storage=(shared,),
-        clocks={name: Clock(0.001 * place, 0.001) for place, name in enumerate(names)},
+        clocks={name: ClockOffset(0.001 * place, 0.001) for place, name in enumerate(names)},
     )
     return replace(fine, **changes)
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from rayprob.cli.show_doctor import show_findings
 from rayprob.doctor.all_reduce import AllReduce
-from rayprob.doctor.cluster import Clock, clock_of
+from rayprob.doctor.cluster import ClockOffset, clock_of
 from rayprob.doctor.facts import Disk
 from rayprob.doctor.findings import findings, is_fit
 from rayprob.doctor.storage_probe import UriFacts
@@ -136,7 +136,7 @@ def test_storage_that_nobody_named_is_a_warning_for_a_cluster_and_nothing_for_on
     [(0.5, 0.001, "ok"), (3.0, 0.001, "warning"), (3.0, 2.5, "ok"), (90.0, 0.001, "fault")],
 )
 def test_clocks_are_apart_only_as_far_as_round_trips_prove(ahead_s: float, uncertainty_s: float, level: str) -> None:
-    clocks = {"a": Clock(0.0, uncertainty_s), "b": Clock(ahead_s, uncertainty_s)}
+    clocks = {"a": ClockOffset(0.0, uncertainty_s), "b": ClockOffset(ahead_s, uncertainty_s)}
     (finding,) = [finding for finding in findings(cluster(2, clocks=clocks)) if finding.check == "clocks"]
     assert finding.level == level
     if level != "ok":

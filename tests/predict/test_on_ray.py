@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rayprob.errors import StorageError
-from rayprob.predict.job import Job
+from rayprob.predict.job import PredictJob
 from rayprob.predict.on_ray import write_table_on_ray
-from rayprob.predict.table import Plan, begin, write_part, write_table
+from rayprob.predict.table import TablePlan, begin, write_part, write_table
 from tests.loader.tiny import write_dataset
 
 INEXACT = ["marginals", "top_sets", "entropy_nats", "entropy_standard_error", "P(cat | dog)"]  # threads add in another order
@@ -22,9 +22,9 @@ def test_a_table_on_ray_is_that_of_one_process_and_goes_on_with_its_parts(
 ) -> None:
     (photos / "photo-1b.jpg").write_text("hello")
     monkeypatch.chdir(tmp_path)
-    job = Job((bundle_path,), ("photos",), {"queries": ("P(cat | dog)",), "rule": "0.5"})
+    job = PredictJob((bundle_path,), ("photos",), {"queries": ("P(cat | dog)",), "rule": "0.5"})
     asking, images = job.absolute().open()
-    plans = [Plan.of(str(tmp_path / name), asking, images, part_images=2) for name in ("here.parquet", "ray.parquet")]
+    plans = [TablePlan.of(str(tmp_path / name), asking, images, part_images=2) for name in ("here.parquet", "ray.parquet")]
     write_table(plans[0], asking.outcomes)
     begin(plans[1])
     write_part(plans[1], 1, asking.outcomes)
@@ -43,4 +43,6 @@ def test_what_stops_an_actor_is_said(bundle_path: str, tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path, [2, 2], split="val")
     (tmp_path / "val-000001.tar").unlink()
     with pytest.raises(StorageError, match=r"no file at .*val-000001.tar; check the path"):
-        write_table_on_ray(Job((bundle_path,), (dataset.root,), {}), str(tmp_path / "t.parquet"), lambda done, total: None)
+        write_table_on_ray(
+            PredictJob((bundle_path,), (dataset.root,), {}), str(tmp_path / "t.parquet"), lambda done, total: None
+        )

@@ -14,7 +14,7 @@ from rayprob.errors import StorageError
 from rayprob.predict.images import Image, find_images
 from rayprob.predict.job import Asking, ask
 from rayprob.predict.record import Outcome, Record, Rejected
-from rayprob.predict.table import Plan, write_table
+from rayprob.predict.table import TablePlan, write_table
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def images(photos: Path) -> list[Image]:
 
 
 def test_each_row_is_what_was_said_of_its_image(asking: Asking, images: list[Image], tmp_path: Path) -> None:
-    written = write_table(Plan.of(str(tmp_path / "t.parquet"), asking, images), asking.outcomes)
+    written = write_table(TablePlan.of(str(tmp_path / "t.parquet"), asking, images), asking.outcomes)
     assert (written.num_images, written.was_there) == (6, False)
     assert len(written.rejected) == 1
     assert written.rejected[0].endswith("photo-1b.jpg is a file that begins b'hell', not a JPEG; convert it")
@@ -52,7 +52,7 @@ def test_each_row_is_what_was_said_of_its_image(asking: Asking, images: list[Ima
 def test_the_table_says_what_was_asked_and_leaves_nothing_beside_it(
     asking: Asking, images: list[Image], tmp_path: Path
 ) -> None:
-    write_table(Plan.of(str(tmp_path / "new" / "t.parquet"), asking, images), asking.outcomes)
+    write_table(TablePlan.of(str(tmp_path / "new" / "t.parquet"), asking, images), asking.outcomes)
     facts = json.loads(pq.read_schema(tmp_path / "new" / "t.parquet").metadata[b"rayprob"])
     assert facts["labels"] == list(asking.predictor.bundle.label_space.names)
     assert (facts["rule"], facts["queries"]) == ("recall@0.1", ["P(fork & knife)", "P(cat | dog)"])
@@ -78,7 +78,7 @@ class Stopping:
 
 
 def test_a_stopped_table_goes_on_and_equals_one_written_at_once(asking: Asking, images: list[Image], tmp_path: Path) -> None:
-    stopped = replace(Plan.of(str(tmp_path / "stopped.parquet"), asking, images), part_images=2)
+    stopped = replace(TablePlan.of(str(tmp_path / "stopped.parquet"), asking, images), part_images=2)
     predict = Stopping(asking)
     with pytest.raises(KeyboardInterrupt):
         write_table(stopped, predict)
@@ -94,7 +94,7 @@ def test_a_stopped_table_goes_on_and_equals_one_written_at_once(asking: Asking, 
 
 
 def test_a_finished_table_is_not_written_again(asking: Asking, images: list[Image], tmp_path: Path) -> None:
-    plan = Plan.of(str(tmp_path / "t.parquet"), asking, images)
+    plan = TablePlan.of(str(tmp_path / "t.parquet"), asking, images)
     write_table(plan, asking.outcomes)
     predict = Stopping(asking)
     written = write_table(plan, predict)
@@ -104,25 +104,25 @@ def test_a_finished_table_is_not_written_again(asking: Asking, images: list[Imag
 def test_what_belongs_to_another_question_is_left_alone(
     asking: Asking, images: list[Image], tmp_path: Path, bundle_path: str
 ) -> None:
-    plan = replace(Plan.of(str(tmp_path / "t.parquet"), asking, images), part_images=2)
+    plan = replace(TablePlan.of(str(tmp_path / "t.parquet"), asking, images), part_images=2)
     with pytest.raises(KeyboardInterrupt):
         write_table(plan, Stopping(asking))
     other = ask([bundle_path], rule="0.5", top=2)
     with pytest.raises(StorageError, match=r"t.parquet.parts holds another table, which differs in 3 key(.|\n)*remove .*parts"):
-        write_table(replace(Plan.of(plan.path, other, images), part_images=2), other.outcomes)
+        write_table(replace(TablePlan.of(plan.path, other, images), part_images=2), other.outcomes)
     with pytest.raises(StorageError, match=r"part_images: 2 -> 3"):
         write_table(replace(plan, part_images=3), asking.outcomes)
     write_table(plan, asking.outcomes)
     with pytest.raises(StorageError, match=r"t.parquet holds another table, (.|\n)*rule: 'recall@0.1' -> '0.5'"):
-        write_table(Plan.of(plan.path, other, images), other.outcomes)
+        write_table(TablePlan.of(plan.path, other, images), other.outcomes)
     with pytest.raises(StorageError, match=r"images.number: 6 -> 5"):
-        write_table(Plan.of(plan.path, asking, images[:5]), asking.outcomes)
+        write_table(TablePlan.of(plan.path, asking, images[:5]), asking.outcomes)
     pq.write_table(pa.table({"image": ["a"]}), tmp_path / "foreign.parquet")
     with pytest.raises(StorageError, match=r"foreign.parquet exists and is not a table of predictions; give another file"):
-        write_table(Plan.of(str(tmp_path / "foreign.parquet"), asking, images), asking.outcomes)
+        write_table(TablePlan.of(str(tmp_path / "foreign.parquet"), asking, images), asking.outcomes)
 
 
 def test_a_table_of_bad_images_only_is_written_all_the_same(asking: Asking, images: list[Image], tmp_path: Path) -> None:
-    written = write_table(Plan.of(str(tmp_path / "t.parquet"), asking, images[2:3]), asking.outcomes)
+    written = write_table(TablePlan.of(str(tmp_path / "t.parquet"), asking, images[2:3]), asking.outcomes)
     assert (written.num_images, len(written.rejected)) == (1, 1)
     assert not any(isinstance(outcome, Record) for outcome in asking.outcomes(images[2:3]))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rayprob.cli.app import main
 from rayprob.scenes import generate
-from rayprob.scenes.files import CHUNK, DrawnImage, Job, draw_job
+from rayprob.scenes.files import CHUNK, DrawJob, DrawnImage, draw_job
 
 
-def draw_to_the_gate(job: Job) -> list[DrawnImage]:
+def draw_to_the_gate(job: DrawJob) -> list[DrawnImage]:
     """Draw the first two pieces at once, and the others when the file in GATE is there."""
     while job.first_index >= 2 * CHUNK and not Path(os.environ["GATE"]).exists():
         time.sleep(0.02)

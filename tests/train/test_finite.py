@@ -18,7 +18,7 @@ from rayprob.loader.streams import Batch
 from rayprob.runs.checkpoints import list_checkpoints
 from rayprob.runs.spec import Run
 from rayprob.train import step as stepping
-from rayprob.train.job import Job, prepare
+from rayprob.train.job import RankJob, prepare
 from rayprob.train.loop import fit
 from rayprob.train.meter import Meter
 from rayprob.train.optimizer import clip_gradients
@@ -34,13 +34,13 @@ OPTIMIZERS = [
 ]
 
 
-def micro_batches(job: Job) -> Iterator[list[Batch]]:
+def micro_batches(job: RankJob) -> Iterator[list[Batch]]:
     with closing(job.stream.iterate(job.state.progress.cursor)) as batches:
         for batch in batches:
             yield [batch]
 
 
-def learnt(job: Job, *parts: str) -> dict[str, Any]:
+def learnt(job: RankJob, *parts: str) -> dict[str, Any]:
     """Return a copy of what steps change; the learning rate, which is set before each one, is not among it."""
     tensors = copy.deepcopy(job.state.tensors())
     return {part: tensors[part]["state"] if part == "optimizer" else tensors[part] for part in parts}

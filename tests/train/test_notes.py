@@ -13,14 +13,14 @@ from rayprob.cli.show_run import RunView
 from rayprob.loader.order import Place
 from rayprob.runs.checkpoints import save_checkpoint
 from rayprob.runs.spec import Run
-from rayprob.train.job import Job, prepare
+from rayprob.train.job import RankJob, prepare
 from rayprob.train.loop import start_facts
 from rayprob.train.notes import noted_warnings
 
 MakeRun = Callable[..., Run]
 
 
-def prepared(run: Run) -> Job:
+def prepared(run: Run) -> RankJob:
     job = prepare(run, Place(), torch.device("cpu"))
     assert job.history
     job.history.close()

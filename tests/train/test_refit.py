@@ -24,7 +24,7 @@ from rayprob.runs.predictions import Predictions
 from rayprob.runs.rules import check
 from rayprob.train import features, fitting
 from rayprob.train.assess import assess
-from rayprob.train.features import Source, split_features
+from rayprob.train.features import FeatureSource, split_features
 from rayprob.train.loop import fit
 from rayprob.train.refit import RefitSpec, refit, refit_run
 
@@ -223,7 +223,7 @@ def test_parts_that_do_not_fit_are_refused_before_any_work(source: str) -> None:
 
 
 def test_how_the_source_dealt_out_its_batches_does_not_bind_the_refit(source: str) -> None:
-    opened = Source.open(open_run(source), open_bundle(source))
+    opened = FeatureSource.open(open_run(source), open_bundle(source))
     run = refit_run(opened, spec(head=MIXTURE, global_batch=30), name=None, folder=None)
     assert (run.stream.global_batch, run.stream.lanes) == (30, 2)  # the source has 4 lanes
     check(run, opened.dataset, world_size=1)
@@ -257,7 +257,7 @@ def test_a_head_of_places_keeps_its_attention(make_run: Any, tmp_path: Path) -> 
     new = refit(run.run_folder, spec(head={"name": "mixture", "components": 1}, epochs=1))
     bundle = open_bundle(new.folder)
     assert bundle.model_spec.head.attention == 0.3
-    features = split_features(Source.open(open_run(new.folder), bundle), "holdout", lambda event: None)
+    features = split_features(FeatureSource.open(open_run(new.folder), bundle), "holdout", lambda event: None)
     assert features.features_NF.ndim == 3
     assert rows(new.folder, "evaluation")[0]["mAP"] == pytest.approx(rows(run.run_folder, "evaluation")[-1]["mAP"])
 
@@ -272,7 +272,7 @@ def test_features_too_large_for_this_machine_are_refused(source: str, monkeypatc
 
 def test_features_of_an_unknown_split_are_refused(source: str) -> None:
     with pytest.raises(DatasetError, match="test"):
-        split_features(Source.open(open_run(source), open_bundle(source)), "test", lambda event: None)
+        split_features(FeatureSource.open(open_run(source), open_bundle(source)), "test", lambda event: None)
 
 
 def test_a_refit_says_where_it_comes_from(source: str) -> None:

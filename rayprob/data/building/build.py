@@ -18,20 +18,20 @@ from rayprob.config.spec import differing_keys
 from rayprob.data.building.commit import check_rejects, commit, remove_reports
 from rayprob.data.building.plan import plan
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.shard import ShardFacts, ShardJob, read_report, write_shard
+from rayprob.data.building.shard import BuiltShard, ShardJob, read_report, write_shard
 from rayprob.data.manifest.facts import read_facts
 from rayprob.data.sources.source import SourceData, read_source
 from rayprob.errors import DatasetError, RayprobError, StorageError
 from rayprob.files import storage, uris
 
 log = logging.getLogger(__name__)
-RunTasks = Callable[[Callable[[ShardJob], ShardFacts], Sequence[ShardJob]], Iterator[ShardFacts]]
+RunTasks = Callable[[Callable[[ShardJob], BuiltShard], Sequence[ShardJob]], Iterator[BuiltShard]]
 MOST_ENDING_S = 60.0  # for tasks that were cancelled
 TEMPORARY = re.compile(r"\.(tar|parquet|json|jsonl)\.[0-9a-f]{8}\.tmp$")
 
 
 @dataclass(frozen=True)
-class Progress:
+class BuildProgress:
     """How far a build is: shards and images done, of how many, and how many images were rejected so far."""
 
     shards: int
@@ -54,7 +54,7 @@ class Summary:
     elapsed_s: float = 0.0
 
 
-def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[Progress], None] = lambda _: None) -> Summary:
+def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildProgress], None] = lambda _: None) -> Summary:
     """Build the dataset of a recipe; a stopped build is resumed, and nothing happens where it is built already.
 
     `run_tasks` maps the writer over the jobs, in any order: `on_ray()` or `in_process`. SIGINT leaves as a
@@ -84,7 +84,7 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[Progres
     )
 
 
-def in_process(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
+def in_process(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
     """Write the shards one after the other in this process."""
     return map(write, jobs)
 
@@ -95,7 +95,7 @@ def on_ray(**init: Any) -> RunTasks:
     It joins the cluster of RAY_ADDRESS; without one it starts Ray on this machine with the arguments `init`, and stops it.
     """
 
-    def run_tasks(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
+    def run_tasks(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
         if not jobs:
             return iter(())
         was_running = is_running()
@@ -106,7 +106,7 @@ def on_ray(**init: Any) -> RunTasks:
     return run_tasks
 
 
-def _map_on_ray(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob], *, shut_down: bool) -> Iterator[ShardFacts]:
+def _map_on_ray(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob], *, shut_down: bool) -> Iterator[BuiltShard]:
     ray = import_ray()
     task = ray.remote(num_cpus=1, max_retries=2)(write)
     bound = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
@@ -174,7 +174,7 @@ def _remove_leftovers(root: str, jobs: Sequence[ShardJob]) -> None:
         storage.remove(storage.join(root, ".build", name))
 
 
-def _done(job: ShardJob) -> ShardFacts | None:
+def _done(job: ShardJob) -> BuiltShard | None:
     """Return the facts of a shard that an earlier call finished; None where it is to be written, or written again."""
     if not storage.exists(job.report):
         return None
@@ -204,7 +204,7 @@ def _nearest_existing(folder: Path) -> Path:
 
 
 def _write(
-    jobs: Sequence[ShardJob], done: dict[str, ShardFacts], run_tasks: RunTasks, on_progress: Callable[[Progress], None]
+    jobs: Sequence[ShardJob], done: dict[str, BuiltShard], run_tasks: RunTasks, on_progress: Callable[[BuildProgress], None]
 ) -> tuple[int, float]:
     """Write the shards that are not done; returns the number of images looked at and the seconds that it took."""
     planned = {job.plan.name: len(job.plan.samples) for job in jobs}
@@ -213,7 +213,7 @@ def _write(
 
     def report() -> None:
         images = sum(planned[name] for name in finished)
-        on_progress(Progress(len(finished), len(jobs), images, sum(planned.values()), rejected))
+        on_progress(BuildProgress(len(finished), len(jobs), images, sum(planned.values()), rejected))
 
     try:
         written = run_tasks(write_shard, [job for job in jobs if job.plan.name not in done])

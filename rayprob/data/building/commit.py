@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from rayprob.config.spec import fingerprint
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.shard import ShardFacts, ShardJob, disk_full_explained, read_report
+from rayprob.data.building.shard import BuiltShard, ShardJob, disk_full_explained, read_report
 from rayprob.data.manifest.columns import Ragged, count_labels
 from rayprob.data.manifest.facts import FORMAT_IN_PARTS, FORMAT_VERSION
 from rayprob.data.manifest.parts import ONE_FILE, ONE_FILE_ROWS, PART_ROWS, part_ends, part_file, write_part
@@ -69,7 +69,7 @@ def check_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
     )
 
 
-def write_manifest(root: str, shards: Sequence[ShardFacts], tables: Sequence[pa.Table], num_labels: int) -> dict[str, Any]:
+def write_manifest(root: str, shards: Sequence[BuiltShard], tables: Sequence[pa.Table], num_labels: int) -> dict[str, Any]:
     """Write the manifest of shards with at least a row each; return what dataset.json says of shards and manifest.
 
     Of few rows it is one file. Of more it is parts, and the shards are listed in a file of their own: a process then reads what
@@ -121,7 +121,7 @@ def remove_reports(root: str) -> None:
         filesystem.delete_dir(folder)
 
 
-def _reports(root: str, jobs: Sequence[ShardJob]) -> tuple[list[ShardFacts], list[pa.Table]]:
+def _reports(root: str, jobs: Sequence[ShardJob]) -> tuple[list[BuiltShard], list[pa.Table]]:
     lost = [job.plan.name for job in jobs if not storage.exists(job.report)]
     if lost:
         raise DatasetError(
@@ -132,7 +132,7 @@ def _reports(root: str, jobs: Sequence[ShardJob]) -> tuple[list[ShardFacts], lis
     return [facts for facts, _ in reports], [table for _, table in reports]
 
 
-def _without_empty(recipe: Recipe, shards: Sequence[ShardFacts]) -> list[ShardFacts]:
+def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard]) -> list[BuiltShard]:
     """Drop shards whose images were all rejected; raises SourceError where a split has nothing else."""
     kept = [shard for shard in shards if shard.samples]
     if gone := {shard.split for shard in shards} - {shard.split for shard in kept}:
@@ -145,7 +145,7 @@ def _without_empty(recipe: Recipe, shards: Sequence[ShardFacts]) -> list[ShardFa
     return kept
 
 
-def _shard_entry(shard: ShardFacts) -> dict[str, Any]:
+def _shard_entry(shard: BuiltShard) -> dict[str, Any]:
     return {key: getattr(shard, key) for key in ("name", "split", "samples", "size_bytes", "sha256")}
 
 

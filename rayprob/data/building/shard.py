@@ -66,7 +66,7 @@ class ShardJob:
 
 
 @dataclass(frozen=True)
-class ShardFacts:
+class BuiltShard:
     """What became of a shard: its tar in numbers, rejected images, and images whose declared size was not the real one."""
 
     name: str
@@ -80,7 +80,7 @@ class ShardFacts:
     exif_rotated: int = 0  # images that EXIF turns, which training reads as they are stored; reports of 0.1 do not count them
 
 
-def write_shard(job: ShardJob) -> ShardFacts:
+def write_shard(job: ShardJob) -> BuiltShard:
     """Write the tar of a job, then its report. The same job gives the same bytes. Raises StorageError."""
     rows: list[dict[str, Any]] = []
     rejected: list[Reject] = []
@@ -95,7 +95,7 @@ def write_shard(job: ShardJob) -> ShardFacts:
             rows.append(_add(tar, job, image, sample))
             sizes_corrected += sample.declared_wrong(image)
             exif_rotated += orientation(content) != UPRIGHT
-    facts = ShardFacts(
+    facts = BuiltShard(
         name=job.plan.name,
         split=job.plan.split,
         job=job.fingerprint,
@@ -110,16 +110,16 @@ def write_shard(job: ShardJob) -> ShardFacts:
     return facts
 
 
-def read_report(uri: str) -> tuple[ShardFacts, pa.Table]:
+def read_report(uri: str) -> tuple[BuiltShard, pa.Table]:
     """Return the facts and manifest rows that `write_shard` left. Raises StorageError."""
     remedy = "remove it and build again"
     table = parse_table(storage.read_bytes(uri), uri, error=StorageError, remedy=remedy)
     require_schema(table, SCHEMA, uri, error=StorageError, remedy=remedy)
     facts = parse_json((table.schema.metadata or {}).get(FACTS, b"null"), uri, StorageError, remedy)
     try:
-        return TypeAdapter(ShardFacts).validate_python(facts), table.replace_schema_metadata(None)
+        return TypeAdapter(BuiltShard).validate_python(facts), table.replace_schema_metadata(None)
     except ValidationError as error:
-        raise StorageError(f"{uri} is not the report of a shard: {faults_of(ShardFacts, error)[0]}; {remedy}") from error
+        raise StorageError(f"{uri} is not the report of a shard: {faults_of(BuiltShard, error)[0]}; {remedy}") from error
 
 
 @contextmanager
@@ -183,7 +183,7 @@ def _add(tar: TarWriter, job: ShardJob, image: SourceImage, sample: _Sample) -> 
     }
 
 
-def _write_report(uri: str, facts: ShardFacts, rows: list[dict[str, Any]]) -> None:
+def _write_report(uri: str, facts: BuiltShard, rows: list[dict[str, Any]]) -> None:
     table = to_table(rows).replace_schema_metadata({FACTS: json.dumps(asdict(facts))})
     with disk_full_explained(), storage.atomic_writer(uri) as file:
         pq.write_table(table, file)

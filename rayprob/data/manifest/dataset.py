@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rayprob.arrays import Rows
 from rayprob.data.manifest.columns import SCHEMA, Ragged, count_labels, numbers
 from rayprob.data.manifest.facts import read_facts, read_label_space
 from rayprob.data.manifest.parts import Parts
@@ -19,8 +20,6 @@ from rayprob.data.manifest.row_cache import HeldRows, ShardRows
 from rayprob.data.manifest.shard_list import Shards
 from rayprob.errors import DatasetError
 from rayprob.labels import LabelSpace
-
-Rows = NDArray[np.int64]
 
 
 class Sample(NamedTuple):

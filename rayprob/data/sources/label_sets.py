@@ -7,16 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from rayprob.arrays import Bools
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import DataError
 from rayprob.files import storage
 from rayprob.files.tables import parse_table
 from rayprob.labels import COCO_80, composed
 from rayprob.text import first_of
-
-Bools = NDArray[np.bool_]
 
 COLUMN = "labels"
 STATES = {"1": True, "0": False, "": None, "1.0": True, "0.0": False, "true": True, "false": False}

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rayprob.arrays import Floats
 from rayprob.errors import BundleError, CalibrationError
-from rayprob.probability.calibration.holdout import Floats, require_outputs
+from rayprob.probability.calibration.holdout import require_outputs
 from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
 
 

@@ -19,10 +19,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rayprob.arrays import Bools, Floats, Rows
 from rayprob.errors import BundleError
 from rayprob.probability.calibration import platt, prior
 from rayprob.probability.calibration.affine import AffineCalibrator
-from rayprob.probability.calibration.holdout import Bools, Floats, Rows, checked_logits, folds, require_outputs
+from rayprob.probability.calibration.holdout import checked_logits, folds, require_outputs
 from rayprob.probability.calibration.isotonic import IsotonicCalibrator, fit_isotonic
 from rayprob.probability.calibration.mixture import MIXTURE_FITS, MixtureCalibrator, checked_mixture, joint_nll
 from rayprob.probability.distributions.distribution import LabelDistribution

@@ -4,14 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from rayprob.arrays import Bools, Floats, Rows
 from rayprob.errors import CalibrationError
 from rayprob.seeds import derive
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Rows = NDArray[np.int64]
 
 
 def checked_logits(logits_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike) -> tuple[Floats, Bools, Bools]:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logit
 
+from rayprob.arrays import Bools, Floats
 from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability.calibration import platt
-from rayprob.probability.calibration.holdout import Bools, Floats, require_outputs
+from rayprob.probability.calibration.holdout import require_outputs
 from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
 
 PRIOR_POSITIVES = 400.0  # of 20, 100, 400 and all pooled, the least held-out NLL on simulated 500 and 4,100 samples

@@ -18,9 +18,10 @@ import scipy  # which loads scipy.optimize at its first use: every training proc
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, log_softmax, logsumexp
 
+from rayprob.arrays import Bools, Floats
 from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability.calibration import platt
-from rayprob.probability.calibration.holdout import Bools, Floats, checked_logits, require_outputs
+from rayprob.probability.calibration.holdout import checked_logits, require_outputs
 from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
 from rayprob.registry import choose
 

@@ -14,7 +14,7 @@ import numpy as np
 import scipy  # which loads scipy.optimize at its first use: every training process imports this module
 from scipy.special import expit
 
-from rayprob.probability.calibration.holdout import Bools, Floats
+from rayprob.arrays import Bools, Floats
 
 MAX_LOG_SCALE = 3.0  # scales from 1/20 to 20; separable rows have no finite optimum
 MAX_SHIFT = 20.0
@@ -26,7 +26,7 @@ CHUNK_VALUES = 4_000_000  # logits worked on at a time: 32 MB an array
 
 
 @dataclass(frozen=True)
-class LabelPrior:
+class PlattPrior:
     """How (log scale, shift) vary from label to label."""
 
     mean_2: Floats
@@ -66,11 +66,11 @@ def fit_shared(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Floats:
     return np.asarray(found.x)
 
 
-def fit_labels(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> tuple[Floats, LabelPrior]:
+def fit_labels(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> tuple[Floats, PlattPrior]:
     """Return theta_L2 = (log scale, shift) of each label, and the prior that the labels were found to share."""
     stated_L = np.asarray(known_NL.any(axis=0))
     stated = logits_NL[:, stated_L], targets_NL[:, stated_L], known_NL[:, stated_L]
-    prior = LabelPrior(fit_shared(*stated), np.eye(2) * PRIOR_SD**2)
+    prior = PlattPrior(fit_shared(*stated), np.eye(2) * PRIOR_SD**2)
     found_S2 = np.tile(prior.mean_2, (int(stated_L.sum()), 1))
     for _ in range(MAX_ROUNDS):
         before_S2 = found_S2
@@ -83,7 +83,7 @@ def fit_labels(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> tuple[F
     return theta_L2, prior
 
 
-def fit_labels_under(prior: LabelPrior, logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Floats:
+def fit_labels_under(prior: PlattPrior, logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Floats:
     """Return the most probable theta_L2 of each label under a given prior."""
     theta_L2 = np.tile(prior.mean_2, (logits_NL.shape[1], 1))
     for _ in range(MAX_ROUNDS):
@@ -94,15 +94,15 @@ def fit_labels_under(prior: LabelPrior, logits_NL: Floats, targets_NL: Bools, kn
     return theta_L2
 
 
-def _shared_prior(theta_L2: Floats, covariance_L22: Floats) -> LabelPrior:
+def _shared_prior(theta_L2: Floats, covariance_L22: Floats) -> PlattPrior:
     mean_2 = theta_L2.mean(axis=0)
     apart_L2 = theta_L2 - mean_2
     scatter_22 = apart_L2.T @ apart_L2 + covariance_L22.sum(axis=0) + PRIOR_LABELS * PRIOR_SD**2 * np.eye(2)
-    return LabelPrior(mean_2, scatter_22 / (len(theta_L2) + PRIOR_LABELS))
+    return PlattPrior(mean_2, scatter_22 / (len(theta_L2) + PRIOR_LABELS))
 
 
 def _improve(
-    theta_L2: Floats, prior: LabelPrior, logits_NL: Floats, targets_NL: Bools, known_NL: Bools
+    theta_L2: Floats, prior: PlattPrior, logits_NL: Floats, targets_NL: Bools, known_NL: Bools
 ) -> tuple[Floats, Floats]:
     """Return theta_L2 after one step of Fisher scoring on every label, and the Laplace covariances [L, 2, 2] there."""
     precision_22 = np.asarray(np.linalg.inv(prior.covariance_22), dtype=np.float64)
@@ -131,7 +131,7 @@ def _slope_and_information(theta_L2: Floats, logits_NL: Floats, targets_NL: Bool
 def _damped(
     theta_L2: Floats,
     step_L2: Floats,
-    prior: LabelPrior,
+    prior: PlattPrior,
     precision_22: Floats,
     logits_NL: Floats,
     targets_NL: Bools,

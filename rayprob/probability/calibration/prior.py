@@ -16,10 +16,10 @@ import numpy as np
 import scipy  # which loads scipy.optimize at its first use: every training process imports this module
 from numpy.typing import NDArray
 
+from rayprob.arrays import Bools, Floats
 from rayprob.errors import BundleError
 from rayprob.probability.calibration import platt
 from rayprob.probability.calibration.affine import AffineCalibrator
-from rayprob.probability.calibration.holdout import Bools, Floats
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.distributions.tilted import TiltedDistribution
 from rayprob.probability.priors.prior import LabelPrior

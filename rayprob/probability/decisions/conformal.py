@@ -38,8 +38,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rayprob.arrays import Bools, Floats
 from rayprob.errors import BundleError, CalibrationError, SpecError
-from rayprob.probability.calibration.holdout import Bools, Floats, checked_marginals
+from rayprob.probability.calibration.holdout import checked_marginals
 
 ROUNDING = 1e-9  # of sums of shares such as 1/3
 

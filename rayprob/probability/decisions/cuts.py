@@ -11,25 +11,23 @@ from functools import cached_property
 
 import numpy as np
 import scipy  # which loads scipy.optimize at its first use: every training process imports this module
-from numpy.typing import NDArray
 
-from rayprob.probability.calibration.holdout import Bools, Floats
+from rayprob.arrays import Bools, Floats, Ints
 
-Counts = NDArray[np.int64]
 NEVER = 2.0  # a threshold that no marginal reaches
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Cuts:
     """Counts at every cut of every label, and the marginals between which the cuts lie."""
 
     scores_NL: Floats  # falling; unknown ones are -1, last
-    true_positives_CL: Counts
+    true_positives_CL: Ints
     is_cut_CL: Bools  # false between equal marginals, and among unknown ones
-    positives_L: Counts
+    positives_L: Ints
 
     @classmethod
-    def of(cls, marginals_NL: Floats, targets_NL: Bools, known_NL: Bools) -> "Sweep":
+    def of(cls, marginals_NL: Floats, targets_NL: Bools, known_NL: Bools) -> "Cuts":
         """Sort the marginals of each label; targets must be false where they are not known."""
         scores_NL = np.where(known_NL, marginals_NL, -1.0)
         order_NL = np.argsort(-scores_NL, axis=0, kind="stable")
@@ -43,7 +41,7 @@ class Sweep:
         return cls(scores_NL, true_positives_CL, is_cut_CL, np.asarray(targets_NL.sum(axis=0)))
 
     @property
-    def predicted_C1(self) -> Counts:
+    def predicted_C1(self) -> Ints:
         """How many samples each cut predicts, the same for every label."""
         return np.arange(len(self.is_cut_CL))[:, None]
 
@@ -53,7 +51,7 @@ class Sweep:
         return np.asarray(self.true_positives_CL / np.maximum(self.predicted_C1, 1))
 
     @cached_property
-    def pooled(self) -> tuple[Floats, Counts, Counts]:
+    def pooled(self) -> tuple[Floats, Ints, Ints]:
         """Return the distinct thresholds T of all labels, falling, with the true positives and the number predicted at each."""
         is_known_NL = self.scores_NL >= 0
         scores_M, hits_M = self.scores_NL[is_known_NL], np.diff(self.true_positives_CL, axis=0)[is_known_NL]
@@ -63,11 +61,11 @@ class Sweep:
         left_out_T = np.append(scores_M[ends_T[1:]], 0.0)
         return between(scores_M[ends_T], left_out_T), np.cumsum(hits_M[order_M])[ends_T], ends_T + 1
 
-    def counts_at(self, cuts_L: Counts) -> tuple[Counts, Counts, Counts]:
+    def counts_at(self, cuts_L: Ints) -> tuple[Ints, Ints, Ints]:
         """Return true positives, predicted and positives of each label [L] at its cut."""
         return np.take_along_axis(self.true_positives_CL, cuts_L[None], axis=0)[0], cuts_L, self.positives_L
 
-    def thresholds_at(self, cuts_L: Counts) -> Floats:
+    def thresholds_at(self, cuts_L: Ints) -> Floats:
         """Return the threshold of each label midway between the last marginal predicted and the next that is not."""
         edges_CL = np.pad(np.maximum(self.scores_NL, 0.0), ((1, 1), (0, 0)), constant_values=((1.0, 0.0), (0.0, 0.0)))
         predicted_L = np.take_along_axis(edges_CL, cuts_L[None], axis=0)[0]
@@ -79,12 +77,12 @@ class Sweep:
 class Objective:
     """What thresholds are chosen for; larger is better."""
 
-    contribute: Callable[[Counts, Counts, Counts], Floats]  # (true positives, predicted, positives) [..., L] -> [..., L, D]
-    combine: Callable[[Floats, Counts], Floats]  # (sums [..., D], positives_L) -> [...]
-    best_cuts: Callable[[Sweep], Counts]
+    contribute: Callable[[Ints, Ints, Ints], Floats]  # (true positives, predicted, positives) [..., L] -> [..., L, D]
+    combine: Callable[[Floats, Ints], Floats]  # (sums [..., D], positives_L) -> [...]
+    best_cuts: Callable[[Cuts], Ints]
     smoothings: tuple[float, ...]  # worth trying: positives that the threshold for all weighs as much as; inf is that alone
 
-    def value(self, true_positives_L: Counts, predicted_L: Counts, positives_L: Counts) -> float:
+    def value(self, true_positives_L: Ints, predicted_L: Ints, positives_L: Ints) -> float:
         """Return the objective at the counts of each label."""
         sums_D = self.contribute(true_positives_L, predicted_L, positives_L).sum(axis=0)
         return float(self.combine(sums_D, positives_L))
@@ -96,23 +94,23 @@ def between(upper: Floats, lower: Floats) -> Floats:
     return np.where(middle.astype(np.float32) > lower, middle, upper)
 
 
-def best_shared_threshold(sweep: Sweep, objective: Objective) -> tuple[float, float]:
+def best_shared_threshold(cuts: Cuts, objective: Objective) -> tuple[float, float]:
     """Return the one threshold for all labels of the highest value, and that value; the highest of equal ones. Exact."""
-    thresholds_T, values_T = shared_curve(sweep, objective)
+    thresholds_T, values_T = shared_curve(cuts, objective)
     best = int(np.argmax(values_T))
     if values_T[best] <= 0:
         return NEVER, 0.0
     return float(thresholds_T[best]), float(values_T[best])
 
 
-def shared_curve(sweep: Sweep, objective: Objective) -> tuple[Floats, Floats]:
+def shared_curve(cuts: Cuts, objective: Objective) -> tuple[Floats, Floats]:
     """Return every threshold for all labels that decides differently, falling [T], and its value. One sort serves them all."""
-    shares_CLD = objective.contribute(sweep.true_positives_CL, sweep.predicted_C1, sweep.positives_L)
-    is_known_NL = sweep.scores_NL >= 0
-    scores_M, gains_MD = sweep.scores_NL[is_known_NL], np.diff(shares_CLD, axis=0)[is_known_NL]
+    shares_CLD = objective.contribute(cuts.true_positives_CL, cuts.predicted_C1, cuts.positives_L)
+    is_known_NL = cuts.scores_NL >= 0
+    scores_M, gains_MD = cuts.scores_NL[is_known_NL], np.diff(shares_CLD, axis=0)[is_known_NL]
     order_M = np.argsort(-scores_M, kind="stable")
     scores_M = scores_M[order_M]
-    values_M = objective.combine(np.cumsum(gains_MD[order_M], axis=0) + shares_CLD[0].sum(axis=0), sweep.positives_L)
+    values_M = objective.combine(np.cumsum(gains_MD[order_M], axis=0) + shares_CLD[0].sum(axis=0), cuts.positives_L)
     ends_T = np.flatnonzero(np.append(scores_M[:-1] > scores_M[1:], True))
     left_out_T = np.append(scores_M[ends_T[1:]], 0.0)
     return between(scores_M[ends_T], left_out_T), values_M[ends_T]
@@ -122,28 +120,28 @@ def _above(highest_L: Floats) -> Floats:
     return np.where(highest_L < 1.0, 0.5 * (1.0 + highest_L), NEVER)
 
 
-def _argmax_cuts(sweep: Sweep, gains_CL: Floats) -> Counts:
-    return np.asarray(np.argmax(np.where(sweep.is_cut_CL, gains_CL, -np.inf), axis=0))
+def _argmax_cuts(cuts: Cuts, gains_CL: Floats) -> Ints:
+    return np.asarray(np.argmax(np.where(cuts.is_cut_CL, gains_CL, -np.inf), axis=0))
 
 
-def _mean_f1_shares(true_positives: Counts, predicted: Counts, positives_L: Counts) -> Floats:
+def _mean_f1_shares(true_positives: Ints, predicted: Ints, positives_L: Ints) -> Floats:
     f1 = 2.0 * true_positives / np.maximum(predicted + positives_L, 1)
     return np.asarray(f1 * (positives_L > 0) / max(1, np.count_nonzero(positives_L)))[..., None]
 
 
-def _mean_f1_cuts(sweep: Sweep) -> Counts:
-    return _argmax_cuts(sweep, _mean_f1_shares(sweep.true_positives_CL, sweep.predicted_C1, sweep.positives_L)[..., 0])
+def _mean_f1_cuts(cuts: Cuts) -> Ints:
+    return _argmax_cuts(cuts, _mean_f1_shares(cuts.true_positives_CL, cuts.predicted_C1, cuts.positives_L)[..., 0])
 
 
-def _of1_shares(true_positives: Counts, predicted: Counts, positives_L: Counts) -> Floats:
+def _of1_shares(true_positives: Ints, predicted: Ints, positives_L: Ints) -> Floats:
     return np.stack(np.broadcast_arrays(true_positives, predicted), axis=-1).astype(np.float64)
 
 
-def _of1(sums: Floats, positives_L: Counts) -> Floats:
+def _of1(sums: Floats, positives_L: Ints) -> Floats:
     return np.asarray(2.0 * sums[..., 0] / np.maximum(sums[..., 1] + positives_L.sum(), 1))
 
 
-def _of1_cuts(sweep: Sweep) -> Counts:
+def _of1_cuts(cuts: Cuts) -> Ints:
     """Return the cuts of the highest OF1 = 2 TP / (P + predicted), a ratio of sums over labels. Exact.
 
     Dinkelbach, "On nonlinear fractional programming" (1967): for a guess F, every label maximises 2 TP_l - F predicted_l by
@@ -151,60 +149,60 @@ def _of1_cuts(sweep: Sweep) -> Counts:
     """
     value = 0.0
     while True:
-        cuts_L = _argmax_cuts(sweep, 2.0 * sweep.true_positives_CL - value * sweep.predicted_C1)
-        true_positives_L, predicted_L, positives_L = sweep.counts_at(cuts_L)
+        cuts_L = _argmax_cuts(cuts, 2.0 * cuts.true_positives_CL - value * cuts.predicted_C1)
+        true_positives_L, predicted_L, positives_L = cuts.counts_at(cuts_L)
         risen = 2.0 * float(true_positives_L.sum()) / max(1.0, float(predicted_L.sum() + positives_L.sum()))
         if risen <= value + 1e-12:
             return cuts_L
         value = risen
 
 
-def _cf1_shares(true_positives: Counts, predicted: Counts, positives_L: Counts) -> Floats:
+def _cf1_shares(true_positives: Ints, predicted: Ints, positives_L: Ints) -> Floats:
     counted_L = (positives_L > 0) / max(1, int(np.count_nonzero(positives_L)))
     precision = true_positives / np.maximum(predicted, 1) * counted_L
     recall = true_positives / np.maximum(positives_L, 1) * counted_L
     return np.stack([precision, recall], axis=-1)
 
 
-def _cf1(sums: Floats, positives_L: Counts) -> Floats:
+def _cf1(sums: Floats, positives_L: Ints) -> Floats:
     total = sums[..., 0] + sums[..., 1]
     return np.asarray(2.0 * sums[..., 0] * sums[..., 1] / np.where(total > 0, total, 1.0))
 
 
-def _cf1_cuts(sweep: Sweep) -> Counts:
+def _cf1_cuts(cuts: Cuts) -> Ints:
     """Return cuts of the highest CF1 = 2 CP CR / (CP + CR) that hull search and then label-by-label ascent find.
 
     CF1 is the least of 2 (w^2 CP + (1 - w)^2 CR) over w in [0, 1]. For a given w labels choose by themselves, and the best
     choice bounds every CF1 from above; the bound is convex in w. Its minimum is the answer up to a gap that falls with the
     number of labels (Shapley and Folkman), and the ascent closes most of it.
     """
-    shares_CL2 = _cf1_shares(sweep.true_positives_CL, sweep.predicted_C1, sweep.positives_L)
-    columns = np.arange(len(sweep.positives_L))
-    best: tuple[float, Counts] = (-1.0, np.zeros(len(columns), dtype=np.int64))
+    shares_CL2 = _cf1_shares(cuts.true_positives_CL, cuts.predicted_C1, cuts.positives_L)
+    columns = np.arange(len(cuts.positives_L))
+    best: tuple[float, Ints] = (-1.0, np.zeros(len(columns), dtype=np.int64))
 
     def bound(weight: float) -> float:
         nonlocal best
-        cuts_L = _argmax_cuts(sweep, weight**2 * shares_CL2[..., 0] + (1.0 - weight) ** 2 * shares_CL2[..., 1])
+        cuts_L = _argmax_cuts(cuts, weight**2 * shares_CL2[..., 0] + (1.0 - weight) ** 2 * shares_CL2[..., 1])
         cp, cr = shares_CL2[cuts_L, columns].sum(axis=0)
-        value = float(_cf1(np.array([cp, cr]), sweep.positives_L))
+        value = float(_cf1(np.array([cp, cr]), cuts.positives_L))
         if value > best[0]:
             best = value, cuts_L
         return float(weight**2 * cp + (1.0 - weight) ** 2 * cr)
 
     scipy.optimize.minimize_scalar(bound, bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-5})
-    return _ascend(sweep, shares_CL2, best[1])
+    return _ascend(cuts, shares_CL2, best[1])
 
 
-def _ascend(sweep: Sweep, shares_CL2: Floats, cuts_L: Counts) -> Counts:
+def _ascend(cuts: Cuts, shares_CL2: Floats, cuts_L: Ints) -> Ints:
     """Return cuts where no label alone can raise CF1 any more."""
     cuts_L = cuts_L.copy()
     sums_2 = shares_CL2[cuts_L, np.arange(len(cuts_L))].sum(axis=0)
     improved = True
     while improved:
         improved = False
-        for label in np.flatnonzero(sweep.positives_L):
+        for label in np.flatnonzero(cuts.positives_L):
             others_2 = sums_2 - shares_CL2[cuts_L[label], label]
-            values_C = np.where(sweep.is_cut_CL[:, label], _cf1(others_2 + shares_CL2[:, label], sweep.positives_L), -1.0)
+            values_C = np.where(cuts.is_cut_CL[:, label], _cf1(others_2 + shares_CL2[:, label], cuts.positives_L), -1.0)
             cut = int(np.argmax(values_C))
             if values_C[cut] > values_C[cuts_L[label]] + 1e-12:
                 cuts_L[label], sums_2, improved = cut, others_2 + shares_CL2[cut, label], True

@@ -19,8 +19,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import Bools, Floats
 from rayprob.errors import CalibrationError, QueryError
-from rayprob.probability.calibration.holdout import Bools, Floats
 from rayprob.probability.decisions.conformal import RiskControl, fit_risk_control
 from rayprob.probability.decisions.thresholds import (
     Thresholds,

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 
+from rayprob.arrays import Bools, Floats, Ints, Rows
 from rayprob.errors import BundleError, CalibrationError, SpecError
-from rayprob.probability.calibration.holdout import Bools, Floats, Rows, checked_marginals, folds
-from rayprob.probability.decisions.cuts import NEVER, OBJECTIVES, Counts, Objective, Sweep, best_shared_threshold
+from rayprob.probability.calibration.holdout import checked_marginals, folds
+from rayprob.probability.decisions.cuts import NEVER, OBJECTIVES, Cuts, Objective, best_shared_threshold
 from rayprob.registry import choose
 
 log = logging.getLogger(__name__)
@@ -73,9 +74,9 @@ def fit_global_threshold(
 ) -> Thresholds:
     """Return the one threshold for all labels of the highest objective on the rows given: exact, the highest of equals."""
     aim = choose(OBJECTIVES, objective, "threshold objective")
-    sweep = _sweep(*checked_marginals(marginals_NL, targets_NL, known_NL))
-    threshold, value = best_shared_threshold(sweep, aim)
-    return Thresholds(np.full(len(sweep.positives_L), threshold), objective, np.inf, value, len(sweep.scores_NL))
+    cuts = _cuts(*checked_marginals(marginals_NL, targets_NL, known_NL))
+    threshold, value = best_shared_threshold(cuts, aim)
+    return Thresholds(np.full(len(cuts.positives_L), threshold), objective, np.inf, value, len(cuts.scores_NL))
 
 
 def fit_label_thresholds(
@@ -89,24 +90,24 @@ def fit_label_thresholds(
     seed: int = 0,
 ) -> Thresholds:
     """Return a threshold a label. Without smoothing (0), where every label has a positive, OF1 and mean_F1 are the maximum
-    over all thresholds, and CF1 is the best that `sweep` finds.
+    over all thresholds, and CF1 is the best that `cuts` finds.
 
     By default the smoothing is that of `Objective.smoothings` with the highest cross-validated value, the largest of equals.
     """
     aim = choose(OBJECTIVES, objective, "threshold objective")
     rows = checked_marginals(marginals_NL, targets_NL, known_NL)
-    sweep = _sweep(*rows)
+    cuts = _cuts(*rows)
     if smoothing is None:
         smoothing = _cross_validated_smoothing(aim, rows, min(num_folds, len(rows[0])), seed)
-    values_L = _blended(sweep, aim, [smoothing])[0]
+    values_L = _blended(cuts, aim, [smoothing])[0]
     value = aim.value(*_counts(values_L, *rows))
     return Thresholds(values_L, objective, smoothing, value, len(rows[0]))
 
 
-def smoothed_thresholds(sweep: Sweep, *, objective: str, smoothings: Sequence[float]) -> Floats:
+def smoothed_thresholds(cuts: Cuts, *, objective: str, smoothings: Sequence[float]) -> Floats:
     """Return the thresholds of `fit_label_thresholds` at each smoothing [S, L], for the work of one."""
     aim = choose(OBJECTIVES, objective, "threshold objective")
-    return np.stack(_blended(sweep, aim, smoothings))
+    return np.stack(_blended(cuts, aim, smoothings))
 
 
 def fit_global_precision(
@@ -116,10 +117,10 @@ def fit_global_precision(
 
     Raises CalibrationError with the highest precision there is where none does.
     """
-    sweep = sweep_of(marginals_NL, targets_NL, known_NL)
-    threshold, value = lowest_precise(sweep, precision)
-    values_L = np.full(len(sweep.positives_L), threshold)
-    return Thresholds(values_L, f"precision>={precision:g}", np.inf, value, len(sweep.scores_NL))
+    cuts = cuts_of(marginals_NL, targets_NL, known_NL)
+    threshold, value = lowest_precise(cuts, precision)
+    values_L = np.full(len(cuts.positives_L), threshold)
+    return Thresholds(values_L, f"precision>={precision:g}", np.inf, value, len(cuts.scores_NL))
 
 
 def fit_label_precision(marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike, *, precision: float) -> Thresholds:
@@ -130,37 +131,37 @@ def fit_label_precision(marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL
     for all labels reaches it.
     """
     rows = checked_marginals(marginals_NL, targets_NL, known_NL)
-    sweep = _sweep(*rows)
-    values_L, is_out_of_reach_L = precise_thresholds(sweep, precision)
+    cuts = _cuts(*rows)
+    values_L, is_out_of_reach_L = precise_thresholds(cuts, precision)
     true_positives_L, predicted_L, _ = _counts(values_L, *rows)
     value = float(true_positives_L.sum() / max(1, predicted_L.sum()))
-    highest_L = np.where(sweep.is_cut_CL, sweep.precision_CL, 0.0).max(axis=0)
+    highest_L = np.where(cuts.is_cut_CL, cuts.precision_CL, 0.0).max(axis=0)
     notes = _out_of_reach_notes(is_out_of_reach_L, precision, highest_L)
     return Thresholds(values_L, f"precision>={precision:g}", PRECISION_SMOOTHING, value, len(rows[0]), notes)
 
 
-def precise_thresholds(sweep: Sweep, precision: float) -> tuple[Floats, Bools]:
+def precise_thresholds(cuts: Cuts, precision: float) -> tuple[Floats, Bools]:
     """Return the thresholds of `fit_label_precision`, and which labels they never predict for want of precision."""
-    shared, _ = lowest_precise(sweep, precision)
-    is_precise_CL = sweep.is_cut_CL & (sweep.precision_CL >= precision)
+    shared, _ = lowest_precise(cuts, precision)
+    is_precise_CL = cuts.is_cut_CL & (cuts.precision_CL >= precision)
     cuts_L = np.where(is_precise_CL.any(axis=0), len(is_precise_CL) - 1 - np.argmax(is_precise_CL[::-1], axis=0), 0)
-    weight_L = sweep.positives_L / (sweep.positives_L + PRECISION_SMOOTHING) * (sweep.positives_L >= MIN_POSITIVES)
+    weight_L = cuts.positives_L / (cuts.positives_L + PRECISION_SMOOTHING) * (cuts.positives_L >= MIN_POSITIVES)
     is_out_of_reach_L = (cuts_L == 0) & (weight_L > 0)
-    blended_L = _blend(np.where(weight_L > 0, sweep.thresholds_at(cuts_L), shared), shared, weight_L)
+    blended_L = _blend(np.where(weight_L > 0, cuts.thresholds_at(cuts_L), shared), shared, weight_L)
     return np.where(is_out_of_reach_L, NEVER, blended_L), is_out_of_reach_L
 
 
-def sweep_of(marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike) -> Sweep:
-    """Return the sweep of rows that thresholds are fitted on. Raises CalibrationError as the fits do."""
-    return _sweep(*checked_marginals(marginals_NL, targets_NL, known_NL))
+def cuts_of(marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike) -> Cuts:
+    """Return the cuts of rows that thresholds are fitted on. Raises CalibrationError as the fits do."""
+    return _cuts(*checked_marginals(marginals_NL, targets_NL, known_NL))
 
 
-def _sweep(marginals_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Sweep:
+def _cuts(marginals_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Cuts:
     if not targets_NL.any():
         raise CalibrationError(
             f"{len(targets_NL)} samples without one positive; thresholds need positives, so fit on more samples"
         )
-    return Sweep.of(marginals_NL, targets_NL, known_NL)
+    return Cuts.of(marginals_NL, targets_NL, known_NL)
 
 
 def _cross_validated_smoothing(aim: Objective, rows: Checked, num_folds: int, seed: int) -> float:
@@ -168,8 +169,8 @@ def _cross_validated_smoothing(aim: Objective, rows: Checked, num_folds: int, se
         return aim.smoothings[-1]
     counts_S3L = np.zeros((len(aim.smoothings), 3, rows[0].shape[1]), dtype=np.int64)
     for fit_rows, judge_rows in folds(len(rows[0]), num_folds, seed):
-        sweep = Sweep.of(*_at(rows, fit_rows))
-        for place, values_L in enumerate(_blended(sweep, aim, aim.smoothings)):
+        cuts = Cuts.of(*_at(rows, fit_rows))
+        for place, values_L in enumerate(_blended(cuts, aim, aim.smoothings)):
             counts_S3L[place] += _counts(values_L, *_at(rows, judge_rows))
     scores = {smoothing: aim.value(*counts_3L) for smoothing, counts_3L in zip(aim.smoothings, counts_S3L, strict=True)}
     best = max(scores, key=lambda smoothing: (scores[smoothing], smoothing))
@@ -182,14 +183,14 @@ def _at(rows: Checked, index: Rows) -> Checked:
     return rows[0][index], rows[1][index], rows[2][index]
 
 
-def _blended(sweep: Sweep, aim: Objective, smoothings: Sequence[float]) -> list[Floats]:
+def _blended(cuts: Cuts, aim: Objective, smoothings: Sequence[float]) -> list[Floats]:
     """Return thresholds [L] for each smoothing."""
-    shared, _ = best_shared_threshold(sweep, aim)
-    own_L = sweep.thresholds_at(aim.best_cuts(sweep))
-    return [_blend(own_L, shared, _own_weight(sweep.positives_L, smoothing)) for smoothing in smoothings]
+    shared, _ = best_shared_threshold(cuts, aim)
+    own_L = cuts.thresholds_at(aim.best_cuts(cuts))
+    return [_blend(own_L, shared, _own_weight(cuts.positives_L, smoothing)) for smoothing in smoothings]
 
 
-def _own_weight(positives_L: Counts, smoothing: float) -> Floats:
+def _own_weight(positives_L: Ints, smoothing: float) -> Floats:
     if np.isinf(smoothing):
         return np.zeros(len(positives_L))
     return np.where(positives_L > 0, positives_L / np.maximum(positives_L + smoothing, 1), 0.0)
@@ -201,7 +202,7 @@ def _blend(own_L: Floats, shared: float, own_weight_L: Floats) -> Floats:
     return np.select([own_weight_L == 1.0, own_weight_L == 0.0], [own_L, np.full_like(own_L, shared)], blended_L)
 
 
-def _counts(values_L: Floats, marginals_NL: Floats, targets_NL: Bools, known_NL: Bools) -> tuple[Counts, Counts, Counts]:
+def _counts(values_L: Floats, marginals_NL: Floats, targets_NL: Bools, known_NL: Bools) -> tuple[Ints, Ints, Ints]:
     predicted_NL = (marginals_NL >= values_L) & known_NL
     per_label = ((predicted_NL & targets_NL).sum(axis=0), predicted_NL.sum(axis=0), targets_NL.sum(axis=0))
     return per_label[0], per_label[1], per_label[2]
@@ -212,17 +213,17 @@ def _checked_precision(precision: float) -> None:
         raise SpecError(f"precision {precision:g} is outside (0, 1]; write 90 % as 0.9")
 
 
-def lowest_precise(sweep: Sweep, precision: float) -> tuple[float, float]:
+def lowest_precise(cuts: Cuts, precision: float) -> tuple[float, float]:
     """Return the lowest threshold for all labels that reaches a precision, and its precision. Raises as the fits do."""
     _checked_precision(precision)
-    thresholds_T, true_positives_T, predicted_T = sweep.pooled
+    thresholds_T, true_positives_T, predicted_T = cuts.pooled
     precision_T = true_positives_T / predicted_T
     reached_R = np.flatnonzero(precision_T >= precision)
     if len(reached_R):
         return float(thresholds_T[reached_R[-1]]), float(precision_T[reached_R[-1]])
     best = int(np.argmax(precision_T))
     raise CalibrationError(
-        f"no threshold reaches precision {precision:g} on these {len(sweep.scores_NL)} samples; the highest is "
+        f"no threshold reaches precision {precision:g} on these {len(cuts.scores_NL)} samples; the highest is "
         f"{precision_T[best]:.4f} at threshold {thresholds_T[best]:.4g}, so ask for no more than that"
     )
 

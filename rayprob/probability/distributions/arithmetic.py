@@ -8,13 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_expit, logsumexp
 
+from rayprob.arrays import Floats, Ints
 from rayprob.probability.distributions.bernoulli import present_and_absent
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SAFE = 1e-250
 

@@ -4,10 +4,9 @@ Every component of a mixture is such a model, so the mixture's answers are weigh
 """
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import entr
 
-Floats = NDArray[np.float64]
+from rayprob.arrays import Floats
 
 
 def present_and_absent(logits: Floats) -> tuple[Floats, Floats]:

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import Floats
 from rayprob.probability.distributions.arithmetic import NUMBERS, Arithmetic
 from rayprob.probability.distributions.counts import count_probabilities
-
-Floats = NDArray[np.float64]
 
 COUNTS_KEPT = 8
 

@@ -6,11 +6,9 @@ The Poisson-binomial distribution by its convolution, one label at a time; every
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rayprob.arrays import Floats
 from rayprob.probability.distributions.arithmetic import NUMBERS, Arithmetic
-
-Floats = NDArray[np.float64]
 
 BLOCK_NUMBERS = 2**15  # counts that are raised by one label at a time: they and their terms fit in a cache
 

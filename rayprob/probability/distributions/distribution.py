@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, log_softmax, logsumexp
 
+from rayprob.arrays import Bools, Floats
 from rayprob.errors import ModelError, QueryError
 from rayprob.probability.distributions import expected_f1, information, topsets
 from rayprob.probability.distributions.arithmetic import log_odds_of
@@ -21,9 +22,6 @@ from rayprob.probability.distributions.components import Components
 from rayprob.probability.distributions.evidence import Evidence
 from rayprob.probability.queries import answer
 from rayprob.registry import choose
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 CHUNK_BYTES = 16 * 2**20  # arrays above 32 MiB would be mapped afresh each time, which costs more than to compute them
 

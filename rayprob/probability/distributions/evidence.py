@@ -5,14 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rayprob.arrays import Bools
 from rayprob.errors import LabelError, QueryError, RayprobError
 from rayprob.labels import LabelSpace
 from rayprob.probability.queries.expression import QUOTE, quoted
 from rayprob.registry import unknown
 
-Bools = NDArray[np.bool_]
 PRESENCE = {"1": True, "present": True, "yes": True, "true": True, "0": False, "absent": False, "no": False, "false": False}
 QUOTED = re.compile(r'(?P<absent>!?)\s*"(?P<name>(?:[^"]|"")*)"\s*(?:=\s*(?P<value>\w+))?')
 

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import Bools, Floats
 from rayprob.probability.distributions.bernoulli import present_and_absent
 from rayprob.probability.distributions.counts import count_probabilities, count_without_each
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 CHUNK_NUMBERS = 2**21  # K B L^2 of a chunk
 

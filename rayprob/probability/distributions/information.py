@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import entr, log_expit, log_softmax, rel_entr
 
+from rayprob.arrays import Bools, Floats
 from rayprob.probability.distributions.arithmetic import SAFE
 from rayprob.probability.distributions.bernoulli import entropy_of_logits, present_and_absent
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 ENUMERATED_LABELS = 12
 STEEPEST = 1e5  # of logits: a component that drew a set has each of its labels with e^-40 at least, so e^-1e5 is as good as 0

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rayprob.arrays import Floats
 from rayprob.probability.distributions.distribution import LabelDistribution, MixtureDistribution
 from rayprob.probability.distributions.evidence import Evidence
-from rayprob.probability.priors.prior import Floats, LabelPrior
+from rayprob.probability.priors.prior import LabelPrior
 
 
 class TiltedDistribution(LabelDistribution):

@@ -20,13 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_expit
 
+from rayprob.arrays import Bools, Floats, Ints
 from rayprob.errors import QueryError
 from rayprob.probability.distributions.arithmetic import LOGARITHMS, NUMBERS, SAFE, Arithmetic
 from rayprob.probability.distributions.bernoulli import present_and_absent
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 MOST_NUMBERS = 2**24  # partial sets times components in memory at once
 SPARE = 6  # partial sets that the narrow pass keeps beyond k

@@ -14,8 +14,8 @@ import scipy  # which loads scipy.integrate at its first use: every prediction i
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
+from rayprob.arrays import Floats, Rows
 from rayprob.errors import CalibrationError
-from rayprob.probability.calibration.holdout import Floats, Rows
 from rayprob.seeds import derive
 
 NUM_RANDOM_ORDERS = 20

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from rayprob.arrays import Bools, Floats
 
 SMOOTHING = 0.5  # imagined samples of each pair of values
 TIE = 1e-12  # a weight of 0 would be no edge, and labels without any information on others must be in the tree too

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import Bools
 from rayprob.errors import DataError
 from rayprob.probability.distributions.mixture import LabelMixture, fit_label_mixture
 from rayprob.probability.priors.chow_liu import ChowLiuTree
 from rayprob.seeds import derive
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 COMPONENTS = (1, 2, 5, 10, 20, 50, 100, 200)
 HELD_OUT = 0.2

@@ -19,13 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from rayprob.arrays import Bools, Floats
 from rayprob.probability.distributions.mixture import LabelMixture
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 CHUNK_VALUES = 250_000  # component logits worked on at a time: 2 MB an array, which stays in cache
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import Floats
 from rayprob.errors import QueryError
 from rayprob.labels import LabelSpace
 from rayprob.probability.distributions.arithmetic import LOGARITHMS, SAFE
@@ -18,8 +19,6 @@ from rayprob.probability.queries.cases import Cases, cases_of
 from rayprob.probability.queries.expression import Expression, Query, conjuncts, literal
 
 __all__ = ["Query", "answers", "parse", "probabilities", "probability", "refuse_impossible"]
-
-Floats = NDArray[np.float64]
 
 
 class Answerable(Protocol):

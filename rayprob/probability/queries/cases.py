@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import Floats
 from rayprob.errors import QueryError
 from rayprob.probability.distributions.arithmetic import Arithmetic
 from rayprob.probability.distributions.components import Components
 from rayprob.probability.queries.expression import And, Count, Exactly, Expression, Label, Not, Or, labels_of
-
-Floats = NDArray[np.float64]
 
 MOST_CASES = 2**20
 COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne}

@@ -4,16 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, log_expit, log_softmax
 
+from rayprob.arrays import Floats, Rows
 from rayprob.errors import QueryError
 from rayprob.labels import LabelSpace
 from rayprob.probability.distributions.arithmetic import log_odds_of
 from rayprob.probability.distributions.distribution import LabelDistribution
-
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Component:
     """One component: its weight before and after the evidence, P(label | component), and its share of P(label)."""
 
     component: int
@@ -46,7 +43,7 @@ class Why:
     log_odds_before: float
     log_odds: float
     pieces: tuple[Piece, ...]  # by the size of `last`
-    scenes: tuple[Scene, ...]  # by share
+    scenes: tuple[Component, ...]  # by share
 
 
 def explain(
@@ -120,7 +117,7 @@ def _scenes(
     column: int,
     label_space: LabelSpace,
     names_K: Sequence[str] | None,
-) -> list[Scene]:
+) -> list[Component]:
     weight_before_K, weight_K = np.exp(before.log_mixing_BK[0]), np.exp(after.log_mixing_BK[0])
     logits_KL = before.component_logits_BKL[0].astype(np.float64)
     probability_KL = expit(logits_KL)
@@ -129,7 +126,7 @@ def _scenes(
     share_K = np.exp(log_softmax(log_part_K)) if log_part_K.max() > -np.inf else np.zeros_like(log_part_K)
     order_K = np.argsort(-share_K, kind="stable").tolist()
     facts = (weight_before_K, weight_K, probability_KL[:, column], share_K)
-    return [Scene(k, names_K[k], *(float(fact_K[k]) for fact_K in facts)) for k in order_K]
+    return [Component(k, names_K[k], *(float(fact_K[k]) for fact_K in facts)) for k in order_K]
 
 
 def _log_odds_beside(part: LabelDistribution, column: int, is_present: bool) -> Floats:

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rayprob.arrays import Floats
 from rayprob.metrics.counting import threshold_curve
 from rayprob.metrics.ranking import Curve, average_precision, micro_average_precision, pooled_curve, precision_recall_curves
 from rayprob.metrics.reliability import ReliabilityCurve, reliability_curve
-from rayprob.report.run.judged import Floats, Judged
+from rayprob.report.run.judged import Judged
 
 MOST_POINTS = 160
 BINS = 10
@@ -26,7 +27,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingCurves:
     """What the run wrote down as it went; `epochs_per_step` turns steps into epochs."""
 
     loss: Line
@@ -47,14 +48,14 @@ class ThresholdChart:
     best_value: float
 
 
-def training(history: list[dict[str, Any]]) -> Training | None:
+def training(history: list[dict[str, Any]]) -> TrainingCurves | None:
     """Return the curves of a run's history, None where it has none."""
     if not any(row.get("kind") in ("step", "evaluation") for row in history):
         return None
     starts = [row for row in history if row.get("kind") == "start"]
     evaluations = [row for row in history if row.get("kind") == "evaluation"]
     best = max(evaluations, key=lambda row: float(row.get("mAP", 0)), default=None)
-    return Training(
+    return TrainingCurves(
         loss=_column(history, "step", "loss"),
         lr=_column(history, "step", "lr"),
         images_per_s=_column(history, "step", "images_per_s"),

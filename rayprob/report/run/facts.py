@@ -26,7 +26,7 @@ class Facts:
     scenes: Scenes | None
     images: Images
     thumbnails: dict[int, str]
-    training: curves.Training | None
+    training: curves.TrainingCurves | None
     made: Made
     notes: tuple[Note, ...]
 

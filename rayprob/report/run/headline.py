@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rayprob.arrays import Bools
 from rayprob.labels import COCO_80
 from rayprob.metrics.counting import PaperMetrics, label_sets, paper_metrics, top_k
 from rayprob.metrics.protocols import PROTOCOLS, Protocol, published_metrics
@@ -10,7 +11,7 @@ from rayprob.probability.decisions.conformal import AT_RANDOM, EVERY, RiskContro
 from rayprob.probability.decisions.rules import RECALL
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.report.run.files import RunFiles
-from rayprob.report.run.judged import Bools, Judged
+from rayprob.report.run.judged import Judged
 from rayprob.report.run.published import PUBLISHED, Published
 
 COCO_VAL_SAMPLES = (40_137, 40_504)

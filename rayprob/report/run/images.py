@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logit
 
+from rayprob.arrays import Floats
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.queries.answer import probabilities
 from rayprob.probability.queries.expression import And, Count, Exactly, Expression, Label, Query
-from rayprob.report.run.judged import Floats, Judged
+from rayprob.report.run.judged import Judged
 
 BEST, WORST, SUSPECTS = 6, 9, 18
 TOP_LABELS = 5

@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import Bools, Floats
 from rayprob.metrics.counting import best_single_threshold
 from rayprob.probability.decisions.rules import Rules
 from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
 from rayprob.report.run.files import RunFiles
 from rayprob.runs.predictions import Predictions
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

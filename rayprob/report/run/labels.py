@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rayprob.arrays import Floats
 from rayprob.data.manifest.areas import largest_areas
 from rayprob.metrics.counting import count
 from rayprob.metrics.ranking import SIZE_LIMITS_PX2, average_precision, mean_average_precision_by_size
 from rayprob.metrics.reliability import calibration_error_of_labels
 from rayprob.report.run.files import RunFiles
-from rayprob.report.run.judged import Floats, Judged
+from rayprob.report.run.judged import Judged
 
 MOST_LABELS = 200
 MOST_MIXED_UP = 10

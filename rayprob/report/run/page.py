@@ -89,7 +89,7 @@ def _together(pairs: CoOccurrence | None) -> dict[str, Any]:
     }
 
 
-def _training(history: curves.Training | None) -> dict[str, Any]:
+def _training(history: curves.TrainingCurves | None) -> dict[str, Any]:
     if history is None:
         return {"training_charts": []}
     parts: tuple[tuple[str, curves.Line, str, dict[str, Any]], ...] = (

@@ -1,6 +1,6 @@
 """One sentence over each chart: what it shows, said from its numbers."""
 
-from rayprob.report.run.curves import ThresholdChart, Training
+from rayprob.report.run.curves import ThresholdChart, TrainingCurves
 from rayprob.report.run.headline import Headline
 from rayprob.report.run.images import Images
 from rayprob.report.run.labels import Labels
@@ -86,7 +86,7 @@ def on_suspects(images: Images) -> str:
     )
 
 
-def on_training(curves: Training) -> str:
+def on_training(curves: TrainingCurves) -> str:
     """Where the run got to."""
     if not curves.holdout_map.y:
         return "The run has not been evaluated yet."

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
+from rayprob.arrays import Floats
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.queries.explain import component_names
-from rayprob.report.run.judged import Floats, Judged
+from rayprob.report.run.judged import Judged
 
 MOST_LABELS = 12
 MOST_SCENES = 12
@@ -51,7 +52,7 @@ class SceneLabel:
 
 
 @dataclass(frozen=True)
-class Scene:
+class SceneRow:
     """One component of the mixture, averaged over the split; `rows` are the images that it explains best."""
 
     number: int
@@ -65,7 +66,7 @@ class Scene:
 class Scenes:
     """The components in use, heaviest first."""
 
-    scenes: tuple[Scene, ...]
+    scenes: tuple[SceneRow, ...]
     num_components: int
     effective: float  # exp of the entropy of the mean mixing weights
 
@@ -109,7 +110,7 @@ def scenes(judged: Judged) -> Scenes | None:
         top = np.argsort(-probability_KL[k], kind="stable")[:LABELS_A_SCENE].tolist()
         described = tuple(SceneLabel(judged.names[c], float(probability_KL[k, c]), float(overall_L[c])) for c in top)
         rows = np.argsort(-mixing_NK[:, k], kind="stable")[:IMAGES_A_SCENE].tolist()
-        found.append(Scene(k, names_K[k], float(weight_K[k]), described, tuple(rows)))
+        found.append(SceneRow(k, names_K[k], float(weight_K[k]), described, tuple(rows)))
     positive_K = weight_K[weight_K > 0]
     return Scenes(tuple(found), len(weight_K), float(np.exp(-(positive_K * np.log(positive_K)).sum())))
 

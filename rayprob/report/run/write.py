@@ -10,7 +10,7 @@ from rayprob.runs.paths import RunFolder
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenPage:
     """Where the page lies, what it is about, and what it lacks."""
 
     path: str
@@ -20,7 +20,7 @@ class Written:
     notes: tuple[Note, ...]
 
 
-def report(folder: str, split: str | None = None, out: str | None = None) -> Written:
+def report(folder: str, split: str | None = None, out: str | None = None) -> WrittenPage:
     """Write the page of a run's folder, by default to report.html in it.
 
     `split` None stands for val, or for holdout where there are no predictions of val. Raises RunError for a folder that is no
@@ -30,4 +30,4 @@ def report(folder: str, split: str | None = None, out: str | None = None) -> Wri
     html = render(facts).encode()
     path = out or RunFolder(folder).report_page
     storage.write_bytes(path, html)
-    return Written(path, facts.files.split, len(facts.files.predictions), len(html), facts.notes)
+    return WrittenPage(path, facts.files.split, len(facts.files.predictions), len(html), facts.notes)

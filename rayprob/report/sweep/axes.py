@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from rayprob.report.sweep.files import Metric, Range, Sweep
+from rayprob.report.sweep.files import Metric, Range, SweepSummary
 from rayprob.report.sweep.words import NOT_SET, brief, figure, told
 
 BELOW = -0.13  # of the first place below the axis
@@ -37,7 +37,7 @@ class Axis:
         return places.get(told(value), BELOW)
 
 
-def parameter_axis(sweep: Sweep, name: str) -> Axis:
+def parameter_axis(sweep: SweepSummary, name: str) -> Axis:
     """Return the axis of a searched parameter, wide enough for every trial, the default among them."""
     span = sweep.space[name]
     values = [trial.params.get(name, NOT_SET) for trial in sweep.settings]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from rayprob.report.charts import shortened
 from rayprob.report.svg import INKS, drawing, to_svg
-from rayprob.report.sweep.files import Seeds, Sweep, Trial, finite
+from rayprob.report.sweep.files import Seeds, SweepSummary, TrialSummary, finite
 from rayprob.report.sweep.looks import LOOKS, Chart, Spot, draw_key, draw_spots, lasted, role, table_of, thinning, tooltip
 from rayprob.report.sweep.words import figure as told_value
 from rayprob.report.sweep.words import tail
@@ -17,7 +17,7 @@ MOST_BARS = 12
 SPEED = "images a second"
 
 
-def seeds(sweep: Sweep) -> Chart | None:
+def seeds(sweep: SweepSummary) -> Chart | None:
     """Return the values of the default and the best over seeds, a dot each, with their means; None without noise."""
     found = _seeds_by_name(sweep)
     if not found:
@@ -36,7 +36,7 @@ def seeds(sweep: Sweep) -> Chart | None:
     return Chart(f"{sweep.metric.name} over seeds", svg, ("setting", "mean", "standard deviation", "values"), rows)
 
 
-def importance(sweep: Sweep) -> Chart | None:
+def importance(sweep: SweepSummary) -> Chart | None:
     """Return a bar for each parameter's share of importance; None where the sweep has none."""
     shares = sorted((sweep.importance or {}).items(), key=lambda item: -item[1])
     if not shares:
@@ -56,7 +56,7 @@ def importance(sweep: Sweep) -> Chart | None:
     return Chart("Importance", svg, ("parameter", "share"), tuple((name, f"{share:.1%}") for name, share in shares))
 
 
-def learning(sweep: Sweep) -> Chart | None:
+def learning(sweep: SweepSummary) -> Chart | None:
     """Return the metric over epochs, a line a trial; those stopped early end in a cross. None without any curve."""
     drawn = [trial for trial in sweep.settings if trial.points]
     if not drawn:
@@ -76,7 +76,7 @@ def learning(sweep: Sweep) -> Chart | None:
     return Chart("Learning curves", svg, columns, tuple(_curve_row(trial) for trial in drawn))
 
 
-def cost(sweep: Sweep) -> Chart | None:
+def cost(sweep: SweepSummary) -> Chart | None:
     """Return the metric against the time of each trial, or its epochs where no time is known; None without either."""
     by_time = _spots(sweep, lambda trial: trial.time_s)
     spots = by_time or _spots(sweep, lambda trial: trial.epochs)
@@ -87,7 +87,7 @@ def cost(sweep: Sweep) -> Chart | None:
     return _scatter(sweep, spots, "Value against cost", "cost", what, table)
 
 
-def progress(sweep: Sweep) -> Chart | None:
+def progress(sweep: SweepSummary) -> Chart | None:
     """Return the best value so far against the epochs trained so far, trial after trial; None where epochs are not known."""
     trials = [trial for trial in sweep.settings if finite(trial.epochs) is not None]
     if not any(trial.value(sweep.metric) is not None for trial in trials):
@@ -118,7 +118,7 @@ def progress(sweep: Sweep) -> Chart | None:
     )
 
 
-def pareto(sweep: Sweep) -> Chart | None:
+def pareto(sweep: SweepSummary) -> Chart | None:
     """Return the first metric against the second, or against speed, with the front; None where fewer than two have both."""
     partner, reach = front_partner(sweep)
     spots = _spots(sweep, reach)
@@ -132,7 +132,7 @@ def pareto(sweep: Sweep) -> Chart | None:
     return _scatter(sweep, spots, f"{sweep.metric.name} and {partner}", "pareto", partner, table, front)
 
 
-def front_partner(sweep: Sweep) -> tuple[str, Callable[[Trial], float | None]]:
+def front_partner(sweep: SweepSummary) -> tuple[str, Callable[[TrialSummary], float | None]]:
     """Return what the front sets against the first metric, and how a trial tells it."""
     if len(sweep.metrics) > 1:
         second = sweep.metrics[1]
@@ -141,12 +141,12 @@ def front_partner(sweep: Sweep) -> tuple[str, Callable[[Trial], float | None]]:
 
 
 def _scatter(
-    sweep: Sweep,
+    sweep: SweepSummary,
     spots: Sequence[Spot],
     title: str,
     name: str,
     across: str,
-    table: dict[str, Callable[[Trial], str]],
+    table: dict[str, Callable[[TrialSummary], str]],
     front: Sequence[tuple[float, float]] = (),
 ) -> Chart:
     with drawing(460, 300) as figure:
@@ -162,25 +162,25 @@ def _scatter(
     return Chart(title, svg, *table_of(sweep, table))
 
 
-def _label(axes: Axes, sweep: Sweep, across: str) -> None:
+def _label(axes: Axes, sweep: SweepSummary, across: str) -> None:
     axes.set_xlabel(shortened(across, 48))
     less = ", less is better" if sweep.metric.sign < 0 else ""
     axes.set_ylabel(f"{shortened(sweep.metric.name)}{less}")
     axes.margins(0.07)
 
 
-def _spots(sweep: Sweep, reach: Callable[[Trial], float | None]) -> list[Spot]:
+def _spots(sweep: SweepSummary, reach: Callable[[TrialSummary], float | None]) -> list[Spot]:
     found = [(trial, finite(reach(trial)), trial.value(sweep.metric)) for trial in sweep.valued]
     return [(trial, x, y) for trial, x, y in found if x is not None and y is not None]
 
 
-def _best_so_far(sweep: Sweep, trials: Sequence[Trial]) -> list[float]:
+def _best_so_far(sweep: SweepSummary, trials: Sequence[TrialSummary]) -> list[float]:
     signed = [value if value is None else value * sweep.metric.sign for value in (t.value(sweep.metric) for t in trials)]
     best = np.fmax.accumulate([np.nan if value is None else value for value in signed])
     return [float(value) * sweep.metric.sign for value in best]
 
 
-def _draw_curve(axes: Axes, sweep: Sweep, trial: Trial) -> None:
+def _draw_curve(axes: Axes, sweep: SweepSummary, trial: TrialSummary) -> None:
     name = role(sweep, trial)
     look = LOOKS[name]
     x, y = zip(*trial.points, strict=True)
@@ -192,13 +192,13 @@ def _draw_curve(axes: Axes, sweep: Sweep, trial: Trial) -> None:
         axes.plot(x[-1], y[-1], "x", markersize=5, **{**style, "alpha": 0.7})  # type: ignore[arg-type]
 
 
-def _curve_row(trial: Trial) -> tuple[str, ...]:
+def _curve_row(trial: TrialSummary) -> tuple[str, ...]:
     values = [value for _, value in trial.points]
     numbers = (values[0], max(values), min(values), values[-1])
     return (str(trial.number), trial.state, str(len(values)), f"{trial.points[-1][0]:.4g}", *map(told_value, numbers))
 
 
-def _seeds_by_name(sweep: Sweep) -> dict[str, Seeds]:
+def _seeds_by_name(sweep: SweepSummary) -> dict[str, Seeds]:
     noise = sweep.noise
     if noise is None:
         return {}

@@ -41,7 +41,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialSummary:
     """One training of the sweep; a confirm trial repeats trial `of` with another seed."""
 
     number: int
@@ -108,12 +108,12 @@ class Reported:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepSummary:
     """A sweep as its summary.json tells it; `best` and `default` are numbers of trials."""
 
     name: str
     metrics: tuple[Metric, ...]
-    trials: tuple[Trial, ...]
+    trials: tuple[TrialSummary, ...]
     description: str = ""
     split: str = "holdout"
     sampler: str = ""
@@ -138,22 +138,22 @@ class Sweep:
         return self.metrics[0]
 
     @cached_property
-    def best_trial(self) -> Trial | None:
+    def best_trial(self) -> TrialSummary | None:
         """The winner."""
         return self._trial(self.best)
 
     @cached_property
-    def default_trial(self) -> Trial | None:
+    def default_trial(self) -> TrialSummary | None:
         """The run file as it stands."""
         return self._trial(self.default)
 
     @cached_property
-    def settings(self) -> tuple[Trial, ...]:
+    def settings(self) -> tuple[TrialSummary, ...]:
         """One trial for each setting: all but those that repeat one with another seed."""
         return tuple(trial for trial in self.trials if trial.kind != "confirm")
 
     @cached_property
-    def valued(self) -> tuple[Trial, ...]:
+    def valued(self) -> tuple[TrialSummary, ...]:
         """The settings that reached a value of the metric."""
         return tuple(trial for trial in self.settings if trial.value(self.metric) is not None)
 
@@ -167,7 +167,7 @@ class Sweep:
         """Return how many trials are in a state."""
         return sum(trial.state == state for trial in self.trials)
 
-    def _trial(self, number: int | None) -> Trial | None:
+    def _trial(self, number: int | None) -> TrialSummary | None:
         return next((trial for trial in self.trials if trial.number == number), None)
 
 
@@ -177,15 +177,15 @@ def is_sweep(folder: str) -> bool:
     return storage.exists(paths.summary) or storage.exists(paths.sweep_file)
 
 
-def open_sweep(folder: str) -> Sweep:
+def open_sweep(folder: str) -> SweepSummary:
     """Read a sweep's summary. Raises RunError where there is none, or one whose faults it names."""
     uri = SweepFolder(folder).summary
     if not storage.exists(uri):
         raise RunError(f"{folder} has no summary.json; give the folder of a sweep that `rayprob tune` has run")
     try:
-        sweep = TypeAdapter(Sweep).validate_python(read_json(uri, error=RunError, remedy=WRITER))
+        sweep = TypeAdapter(SweepSummary).validate_python(read_json(uri, error=RunError, remedy=WRITER))
     except ValidationError as error:
-        raise RunError(f"{uri}: {'; '.join(faults_of(Sweep, error)[:5])}; {WRITER}") from error
+        raise RunError(f"{uri}: {'; '.join(faults_of(SweepSummary, error)[:5])}; {WRITER}") from error
     _check(sweep, uri)
     return sweep
 
@@ -195,7 +195,7 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _check(sweep: Sweep, uri: str) -> None:
+def _check(sweep: SweepSummary, uri: str) -> None:
     if not sweep.metrics:
         raise RunError(f"{uri}: metrics: found none, one or two are needed; {WRITER}")
     numbers = [trial.number for trial in sweep.trials]

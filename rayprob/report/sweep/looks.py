@@ -13,13 +13,13 @@ from matplotlib.lines import Line2D
 from rayprob.report.html import NONE
 from rayprob.report.made import duration
 from rayprob.report.svg import INKS
-from rayprob.report.sweep.files import Sweep, Trial
+from rayprob.report.sweep.files import SweepSummary, TrialSummary
 from rayprob.report.sweep.words import NOT_SET, brief, settings_of
 from rayprob.report.sweep.words import figure as told_value
 
 MANY_LINES = 25
 Table = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
-Spot = tuple[Trial, float, float]
+Spot = tuple[TrialSummary, float, float]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ LOOKS = {
 }
 
 
-def role(sweep: Sweep, trial: Trial) -> str:
+def role(sweep: SweepSummary, trial: TrialSummary) -> str:
     """Return which of LOOKS a trial has."""
     if trial.number == sweep.best:
         return "best"
@@ -60,14 +60,14 @@ def role(sweep: Sweep, trial: Trial) -> str:
     return "stopped early" if trial.state == "pruned" else "trial"
 
 
-def thinning(sweep: Sweep, trial: Trial) -> float:
+def thinning(sweep: SweepSummary, trial: TrialSummary) -> float:
     """Return by how much the ink of a trial's line is thinned, so that hundreds of lines leave the marked ones in sight."""
     if role(sweep, trial) in ("best", "default"):
         return 1.0
     return min(1.0, math.sqrt(MANY_LINES / max(len(sweep.settings), 1)))
 
 
-def draw_spots(axes: Axes, sweep: Sweep, spots: Iterable[Spot]) -> dict[str, str]:
+def draw_spots(axes: Axes, sweep: SweepSummary, spots: Iterable[Spot]) -> dict[str, str]:
     """Draw a dot for each trial and return their tooltips by gid."""
     titles = {}
     for trial, x, y in spots:
@@ -80,13 +80,13 @@ def draw_spots(axes: Axes, sweep: Sweep, spots: Iterable[Spot]) -> dict[str, str
     return titles
 
 
-def tooltip(sweep: Sweep, trial: Trial) -> str:
+def tooltip(sweep: SweepSummary, trial: TrialSummary) -> str:
     """Return what pointing at a trial shows."""
     value = told_value(trial.value(sweep.metric))
     return f"trial {trial.number}, {trial.state}: {sweep.metric.name} {value}; {settings_of(trial)}"
 
 
-def draw_key(figure: Figure, sweep: Sweep, trials: Iterable[Trial], *, as_lines: bool = False) -> None:
+def draw_key(figure: Figure, sweep: SweepSummary, trials: Iterable[TrialSummary], *, as_lines: bool = False) -> None:
     """Name above the chart those roles that are in it."""
     present = {role(sweep, trial) for trial in trials}
     handles = [_handle(name, look, as_lines) for name, look in LOOKS.items() if name in present]
@@ -102,9 +102,9 @@ def draw_key(figure: Figure, sweep: Sweep, trials: Iterable[Trial], *, as_lines:
     )
 
 
-def table_of(sweep: Sweep, columns: dict[str, Callable[[Trial], str]]) -> Table:
+def table_of(sweep: SweepSummary, columns: dict[str, Callable[[TrialSummary], str]]) -> Table:
     """Return the heads and rows of a table of the trials with a value: number, the columns asked for, the value."""
-    cells: dict[str, Callable[[Trial], str]] = {
+    cells: dict[str, Callable[[TrialSummary], str]] = {
         "trial": lambda trial: str(trial.number),
         **columns,
         sweep.metric.name: lambda trial: told_value(trial.value(sweep.metric)),
@@ -112,17 +112,17 @@ def table_of(sweep: Sweep, columns: dict[str, Callable[[Trial], str]]) -> Table:
     return tuple(cells), tuple(tuple(cell(trial) for cell in cells.values()) for trial in sweep.valued)
 
 
-def parameter_table(sweep: Sweep, names: Iterable[str]) -> Table:
+def parameter_table(sweep: SweepSummary, names: Iterable[str]) -> Table:
     """Return the table of the trials with a value and these of their parameters."""
     return table_of(sweep, {name: partial(parameter_of, name=name) for name in names})
 
 
-def parameter_of(trial: Trial, name: str) -> str:
+def parameter_of(trial: TrialSummary, name: str) -> str:
     """Return a trial's value of a parameter in words."""
     return brief(trial.params[name]) if name in trial.params else NOT_SET
 
 
-def value_of(sweep: Sweep, trial: Trial) -> float:
+def value_of(sweep: SweepSummary, trial: TrialSummary) -> float:
     """Return the value of a trial that has one."""
     value = trial.value(sweep.metric)
     assert value is not None, f"trial {trial.number} has no value"

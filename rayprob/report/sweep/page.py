@@ -8,7 +8,7 @@ from rayprob.files import storage
 from rayprob.report.html import NONE, fill
 from rayprob.report.sweep import words
 from rayprob.report.sweep.charts import cost, front_partner, importance, learning, pareto, progress, seeds
-from rayprob.report.sweep.files import Sweep, Trial, finite, open_sweep
+from rayprob.report.sweep.files import SweepSummary, TrialSummary, finite, open_sweep
 from rayprob.report.sweep.looks import Chart, lasted, parameter_of
 from rayprob.report.sweep.parallel import parallel
 from rayprob.report.sweep.slices import resolution_parameter, resolution_rows, slices
@@ -62,7 +62,7 @@ def sweep_report(folder: str, out: str | None = None) -> WrittenSweep:
     return WrittenSweep(path, len(html), len(sweep.trials))
 
 
-def render(sweep: Sweep, folder: str) -> str:
+def render(sweep: SweepSummary, folder: str) -> str:
     """Return the whole page; `folder` stands in its commands."""
     resolution = resolution_parameter(sweep)
     values = {
@@ -93,13 +93,13 @@ def render(sweep: Sweep, folder: str) -> str:
     return fill("sweep.html", values)
 
 
-def charts(sweep: Sweep) -> dict[str, Chart | None]:
+def charts(sweep: SweepSummary) -> dict[str, Chart | None]:
     """Return the charts by name, None for one that has nothing to show."""
     drawn = (seeds, parallel, importance, learning, cost, progress, pareto)
     return {draw.__name__: draw(sweep) for draw in drawn}
 
 
-def tiles(sweep: Sweep) -> list[Tile]:
+def tiles(sweep: SweepSummary) -> list[Tile]:
     """Return the key numbers: the best, its gain, the trials, the epochs, the time."""
     best = sweep.best_trial
     value = best.value(sweep.metric) if best else None
@@ -113,7 +113,7 @@ def tiles(sweep: Sweep) -> list[Tile]:
     return told_tiles
 
 
-def notes(sweep: Sweep) -> list[str]:
+def notes(sweep: SweepSummary) -> list[str]:
     """Return what a reader should know before the numbers."""
     found = []
     if sweep.split == REPORTED:
@@ -128,7 +128,7 @@ def notes(sweep: Sweep) -> list[str]:
     return found
 
 
-def parameters(sweep: Sweep) -> list[Compared]:
+def parameters(sweep: SweepSummary) -> list[Compared]:
     """Return the searched parameters of the default and the winner."""
     default, best = sweep.default_trial, sweep.best_trial
     return [
@@ -137,14 +137,14 @@ def parameters(sweep: Sweep) -> list[Compared]:
     ]
 
 
-def reported(sweep: Sweep) -> list[Compared]:
+def reported(sweep: SweepSummary) -> list[Compared]:
     """Return the winner's numbers on val beside the default's, as far as the sweep evaluated them."""
     best = (sweep.val.best if sweep.val else None) or {}
     default = (sweep.val.default if sweep.val else None) or {}
     return [Compared(name, figure(finite(default.get(name))), figure(finite(value))) for name, value in best.items()]
 
 
-def commands(sweep: Sweep, folder: str) -> list[str]:
+def commands(sweep: SweepSummary, folder: str) -> list[str]:
     """Return the commands to go on with the winner."""
     best = sweep.best_trial
     if best is None:
@@ -153,7 +153,7 @@ def commands(sweep: Sweep, folder: str) -> list[str]:
     return [f"rayprob train {shlex.quote(path)}" for path in (SweepFolder(folder).best_file, *trial)]
 
 
-def noise_says(sweep: Sweep) -> str:
+def noise_says(sweep: SweepSummary) -> str:
     """Return whether the gain stands out of the seeds' noise, or why that cannot be told."""
     best = sweep.best_trial
     if best is None or sweep.noise is None:
@@ -163,7 +163,7 @@ def noise_says(sweep: Sweep) -> str:
     return words.on_noise(sweep.noise, sweep.metric, improvement(sweep), best.value(sweep.metric))
 
 
-def made(sweep: Sweep, folder: str) -> list[tuple[str, str]]:
+def made(sweep: SweepSummary, folder: str) -> list[tuple[str, str]]:
     """Return how the sweep was made, fact by fact, leaving out what its summary does not tell."""
     facts = [
         ("folder", folder),
@@ -178,7 +178,7 @@ def made(sweep: Sweep, folder: str) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value and value != NONE]
 
 
-def _gain(sweep: Sweep) -> Tile:
+def _gain(sweep: SweepSummary) -> Tile:
     gain, error = improvement(sweep), sweep.noise.gain_se if sweep.noise else None
     if gain is None:
         return Tile("gain over the default", NONE, "not known")
@@ -191,7 +191,7 @@ def _gain(sweep: Sweep) -> Tile:
     return Tile("gain over the default", shown, hint, f"±\N{NO-BREAK SPACE}{figure(error)}")
 
 
-def _epochs(sweep: Sweep) -> Tile | None:
+def _epochs(sweep: SweepSummary) -> Tile | None:
     if sweep.total_epochs is None:
         return None
     shown = f"{sweep.total_epochs:,.4g}"
@@ -202,19 +202,19 @@ def _epochs(sweep: Sweep) -> Tile | None:
     return Tile("epochs trained", shown, hint, f"of {sweep.full_epochs:,.4g}")
 
 
-def _reported_tile(sweep: Sweep) -> Tile | None:
+def _reported_tile(sweep: SweepSummary) -> Tile | None:
     value = finite(sweep.val.best.get(sweep.metric.name)) if sweep.val and sweep.val.best else None
     return None if value is None else Tile(f"{REPORTED} {sweep.metric.name}", figure(value), "the winner, judged once")
 
 
-def _cell(trial: Trial | None, name: str) -> str:
+def _cell(trial: TrialSummary | None, name: str) -> str:
     return NONE if trial is None else parameter_of(trial, name)
 
 
-def _have_changed(default: Trial | None, best: Trial | None, name: str) -> bool:
+def _have_changed(default: TrialSummary | None, best: TrialSummary | None, name: str) -> bool:
     return default is not None and best is not None and default.params.get(name) != best.params.get(name)
 
 
-def _rank(sweep: Sweep, trial: Trial) -> tuple[bool, float, int]:
+def _rank(sweep: SweepSummary, trial: TrialSummary) -> tuple[bool, float, int]:
     value = trial.value(sweep.metric)
     return value is None, -(value or 0.0) * sweep.metric.sign, trial.number

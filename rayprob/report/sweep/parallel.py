@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from rayprob.report.svg import INKS, drawing, to_svg
 from rayprob.report.sweep.axes import Axis, metric_axis, parameter_axis
-from rayprob.report.sweep.files import Sweep, Trial
+from rayprob.report.sweep.files import SweepSummary, TrialSummary
 from rayprob.report.sweep.looks import LOOKS, Chart, draw_key, parameter_table, role, thinning, tooltip, value_of
 from rayprob.report.sweep.words import NOT_SET, tail
 from rayprob.text import cut_names
@@ -15,7 +15,7 @@ MOST_AXES = 8
 AXIS_PX = 118
 
 
-def parallel(sweep: Sweep) -> Chart | None:
+def parallel(sweep: SweepSummary) -> Chart | None:
     """Return a line for each trial over the searched parameters, the metric last, the better the fuller; None for no trial."""
     names = sweep.ranked[:MOST_AXES][::-1]  # the most important beside the metric
     if not names or not sweep.valued:
@@ -53,7 +53,7 @@ def _draw_axis(axes: Axes, x: int, axis: Axis, *, is_last: bool) -> None:
     axes.annotate(name, (x, 1), (0, 12), textcoords="offset points", ha="center", fontsize=9, fontweight=weight)
 
 
-def _draw_line(axes: Axes, sweep: Sweep, trial: Trial, heights: Sequence[float]) -> dict[str, str]:
+def _draw_line(axes: Axes, sweep: SweepSummary, trial: TrialSummary, heights: Sequence[float]) -> dict[str, str]:
     name, gid = role(sweep, trial), f"trial{trial.number}"
     look = LOOKS[name]
     alpha = (0.15 + 0.6 * heights[-1] if name == "trial" else look.alpha) * thinning(sweep, trial)
@@ -71,14 +71,14 @@ def _clear(axes: Axes, count: int) -> None:
     axes.set_xlim(-0.62, count - 0.6)
 
 
-def _description(sweep: Sweep, names: Sequence[str]) -> str:
+def _description(sweep: SweepSummary, names: Sequence[str]) -> str:
     listed = ", ".join(names)
     best = sweep.best_trial
     at = f" The best, trial {best.number}: {tooltip(sweep, best)}." if best else ""
     return f"Parallel coordinates: a line for each of {len(sweep.valued)} trials over {listed} and {sweep.metric.name}.{at}"
 
 
-def _left_out(sweep: Sweep, names: Sequence[str]) -> str:
+def _left_out(sweep: SweepSummary, names: Sequence[str]) -> str:
     rest = [name for name in sweep.space if name not in names]
     which = "The first" if sweep.importance is None else "The most important"
     return f"{which} {len(names)} of {len(sweep.space)} parameters; not drawn: {', '.join(rest)}." if rest else ""

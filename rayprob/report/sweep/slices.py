@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from rayprob.report.charts import MOST_LETTERS, shortened
 from rayprob.report.svg import drawing, to_svg
 from rayprob.report.sweep.axes import Axis, parameter_axis
-from rayprob.report.sweep.files import Sweep, Trial
+from rayprob.report.sweep.files import SweepSummary, TrialSummary
 from rayprob.report.sweep.looks import Chart, draw_spots, parameter_of, parameter_table, value_of
 from rayprob.report.sweep.words import NOT_SET, tail, told
 from rayprob.report.sweep.words import figure as told_value
@@ -19,14 +19,14 @@ RESOLUTION = "resolution_px"
 CROWDED = 36  # letters under an axis
 
 
-def slices(sweep: Sweep) -> list[Chart]:
+def slices(sweep: SweepSummary) -> list[Chart]:
     """Return the metric against each searched parameter: the resolution first, then the most important."""
     resolution = resolution_parameter(sweep)
     names = sorted(sweep.ranked, key=lambda name: name != resolution) if sweep.valued else []
     return [slice_of(sweep, name, f"slice{place}") for place, name in enumerate(names)]
 
 
-def slice_of(sweep: Sweep, name: str, prefix: str) -> Chart:
+def slice_of(sweep: SweepSummary, name: str, prefix: str) -> Chart:
     """Return the metric against one parameter."""
     axis = parameter_axis(sweep, name)
     spots = [(trial, axis.place(trial.params.get(name, NOT_SET)), value_of(sweep, trial)) for trial in sweep.valued]
@@ -41,7 +41,7 @@ def slice_of(sweep: Sweep, name: str, prefix: str) -> Chart:
     return Chart(name, svg, *parameter_table(sweep, [name]))
 
 
-def resolution_parameter(sweep: Sweep) -> str | None:
+def resolution_parameter(sweep: SweepSummary) -> str | None:
     """Return the searched parameter that is a resolution, None where there is none."""
     return next((name for name in sweep.space if is_size(name)), None)
 
@@ -51,9 +51,9 @@ def is_size(name: str) -> bool:
     return (name.endswith("size_px") and "transform" in name) or name.split(".")[-1] == RESOLUTION
 
 
-def resolution_rows(sweep: Sweep, name: str) -> tuple[tuple[str, ...], ...]:
+def resolution_rows(sweep: SweepSummary, name: str) -> tuple[tuple[str, ...], ...]:
     """Return (resolution, trials, best value, median images a second) for each resolution that reached a value."""
-    groups: dict[str, list[Trial]] = {}
+    groups: dict[str, list[TrialSummary]] = {}
     for trial in sweep.valued:
         if name in trial.params:
             groups.setdefault(told(trial.params[name]), []).append(trial)
@@ -61,12 +61,12 @@ def resolution_rows(sweep: Sweep, name: str) -> tuple[tuple[str, ...], ...]:
     return tuple((px, str(len(some)), _best_value(sweep, some), _median_speed(some)) for px, some in ordered)
 
 
-def _best_value(sweep: Sweep, trials: Sequence[Trial]) -> str:
+def _best_value(sweep: SweepSummary, trials: Sequence[TrialSummary]) -> str:
     values = [value_of(sweep, trial) for trial in trials]
     return told_value(max(values) if sweep.metric.sign > 0 else min(values))
 
 
-def _median_speed(trials: Sequence[Trial]) -> str:
+def _median_speed(trials: Sequence[TrialSummary]) -> str:
     speeds = [trial.speed for trial in trials if trial.speed]
     return f"{statistics.median(speeds):,.0f}" if speeds else "not measured"
 
@@ -79,6 +79,6 @@ def _draw_ticks(axes: Axes, axis: Axis) -> None:
     axes.set_xlim(min(at for at, _ in (*ticks, (0.0, ""))) - 0.06, 1.06)
 
 
-def _best_at(sweep: Sweep, name: str) -> str:
+def _best_at(sweep: SweepSummary, name: str) -> str:
     best = sweep.best_trial
     return f", the best at {parameter_of(best, name)}" if best else ""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rayprob.report.html import NONE
-from rayprob.report.sweep.files import Metric, Noise, Range, Sweep, Trial
+from rayprob.report.sweep.files import Metric, Noise, Range, SweepSummary, TrialSummary
 
 NOT_SET = "not set"
 SURE = 2  # standard errors
@@ -64,12 +64,12 @@ def tail(name: str, most: int = 20) -> str:
     return name if len(name) <= most else "…" + name[1 - most :]
 
 
-def settings_of(trial: Trial) -> str:
+def settings_of(trial: TrialSummary) -> str:
     """Return a trial's parameters in one line."""
     return ", ".join(f"{name} {brief(value)}" for name, value in trial.params.items()) or "the run file as it stands"
 
 
-def improvement(sweep: Sweep) -> float | None:
+def improvement(sweep: SweepSummary) -> float | None:
     """Return by how much the best is better than the default: over seeds where there are some, else of one trial each."""
     noise = sweep.noise
     if noise and noise.default and noise.best:
@@ -80,7 +80,7 @@ def improvement(sweep: Sweep) -> float | None:
     return None if pair[0] is None or pair[1] is None else (pair[1] - pair[0]) * sweep.metric.sign
 
 
-def on_search(sweep: Sweep) -> str:
+def on_search(sweep: SweepSummary) -> str:
     """What was searched, by what, and judged how."""
     spaces = "; ".join(f"{name} ({searched(span)})" for name, span in sweep.space.items()) or "no parameter"
     count = sum(trial.kind == "search" for trial in sweep.trials)
@@ -94,7 +94,7 @@ def on_search(sweep: Sweep) -> str:
     return f"{number}{on} over {spaces}, chosen by {ways}{stops}; looked for the {goals} on {sweep.split}.{again}"
 
 
-def on_winner(sweep: Sweep) -> str:
+def on_winner(sweep: SweepSummary) -> str:
     """What the winner is and how many settings it was chosen from."""
     best = sweep.best_trial
     if best is None:
@@ -131,7 +131,7 @@ def _leaning(noise: Noise, chosen: float | None) -> str:
     return " The best's mean counts the run it was chosen by, so it still leans to the good side."
 
 
-def on_importance(sweep: Sweep) -> str:
+def on_importance(sweep: SweepSummary) -> str:
     """How far the shares of importance can be trusted."""
     if not sweep.importance:
         return "Too few trials with a value for shares of importance."
@@ -143,7 +143,7 @@ def on_importance(sweep: Sweep) -> str:
     return text
 
 
-def on_curves(sweep: Sweep) -> str:
+def on_curves(sweep: SweepSummary) -> str:
     """What early stopping saved."""
     pruned = sweep.count("pruned")
     if not pruned:
@@ -154,7 +154,7 @@ def on_curves(sweep: Sweep) -> str:
     return f"{text}: {sweep.total_epochs:,.4g} epochs trained of the {sweep.full_epochs:,.4g} that full trials would take."
 
 
-def on_pareto(sweep: Sweep, partner: str) -> str:
+def on_pareto(sweep: SweepSummary, partner: str) -> str:
     """Which trials no other beats in both."""
     if not sweep.pareto:
         return "The sweep names no front."

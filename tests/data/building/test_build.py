@@ -12,9 +12,9 @@ import pytest
 import webdataset
 
 from rayprob.data.building import build as building
-from rayprob.data.building.build import Progress, Summary, build, in_process
+from rayprob.data.building.build import BuildProgress, Summary, build, in_process
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.shard import ShardFacts, ShardJob
+from rayprob.data.building.shard import BuiltShard, ShardJob
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import DatasetError, RunError, SourceError, StorageError
 from tests.data.small_source import FIRST_ID, Source, run_script
@@ -88,7 +88,7 @@ def test_the_manifest_states_what_the_annotations_state(source: Source) -> None:
 
 
 def test_the_same_recipe_gives_the_same_files_in_any_order_of_tasks(source: Source) -> None:
-    def backwards(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
+    def backwards(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
         return map(write, reversed(jobs))
 
     source.build()
@@ -100,7 +100,7 @@ def test_the_same_recipe_gives_the_same_files_in_any_order_of_tasks(source: Sour
 
 
 def test_progress_counts_up_to_all_images(source: Source) -> None:
-    seen: list[Progress] = []
+    seen: list[BuildProgress] = []
     build(source.recipe(), run_tasks=in_process, on_progress=seen.append)
     assert [at.shards for at in seen] == list(range(seen[-1].num_shards + 1))
     assert seen[-1].images == seen[-1].num_images == 50
@@ -135,7 +135,7 @@ def test_a_cluster_that_does_not_answer_is_noticed_before_the_source_is_read(
     assert build(source.recipe(), run_tasks=forbidden).already_built
 
 
-def forbidden(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
+def forbidden(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
     raise AssertionError("no task should run")
 
 
@@ -152,7 +152,7 @@ class Stop(Exception):
 
 
 def stopping_after(shards: int, how: BaseException) -> building.RunTasks:
-    def run_tasks(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
+    def run_tasks(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
         for job in jobs[:shards]:
             yield write(job)
         raise how
@@ -352,7 +352,7 @@ def test_a_split_of_nothing_but_rejects_is_refused(source: Source) -> None:
 
 
 def test_shards_written_to_another_machines_disk_are_noticed(source: Source) -> None:
-    def elsewhere(write: Callable[[ShardJob], ShardFacts], jobs: Sequence[ShardJob]) -> Iterator[ShardFacts]:
+    def elsewhere(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
         for job in jobs:
             facts = write(job)
             Path(job.report).unlink()

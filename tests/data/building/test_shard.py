@@ -13,7 +13,7 @@ import pytest
 from PIL import Image as Pillow
 
 from rayprob.data.building.plan import plan
-from rayprob.data.building.shard import ShardFacts, ShardJob, read_ahead, read_report, write_shard
+from rayprob.data.building.shard import BuiltShard, ShardJob, read_ahead, read_report, write_shard
 from rayprob.data.sources.coco import SourceImage
 from rayprob.data.sources.source import read_source
 from rayprob.errors import StorageError
@@ -27,7 +27,7 @@ def job_of(source: Source, number: int = 0, **changes: Any) -> ShardJob:
     return ShardJob(shard, recipe.root, recipe.splits[shard.source].images, data.label_space, recipe.check, recipe.encode)
 
 
-def write(source: Source, **changes: Any) -> tuple[ShardFacts, list[dict[str, Any]]]:
+def write(source: Source, **changes: Any) -> tuple[BuiltShard, list[dict[str, Any]]]:
     job = job_of(source, **changes)
     facts = write_shard(job)
     reported, table = read_report(job.report)

@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score, precision_recall_curve, precision_score, r
 
 from rayprob.errors import BundleError, CalibrationError, SpecError
 from rayprob.probability.calibration.holdout import checked_marginals
-from rayprob.probability.decisions.cuts import NEVER, OBJECTIVES, Sweep, _cf1_shares, best_shared_threshold
+from rayprob.probability.decisions.cuts import NEVER, OBJECTIVES, Cuts, _cf1_shares, best_shared_threshold
 from rayprob.probability.decisions.thresholds import (
     Thresholds,
     fit_global_precision,
@@ -80,7 +80,7 @@ def test_a_threshold_a_label_equals_brute_force(objective: str, seed: int, num_l
 
 def test_cf1_equals_brute_force_even_off_the_hull() -> None:
     for seed in (55, 63, 149, 169, *range(40)):  # the first four need the ascent
-        sweep = Sweep.of(*checked_marginals(*some_rows(seed, 5, 3)))
+        sweep = Cuts.of(*checked_marginals(*some_rows(seed, 5, 3)))
         choices = [np.flatnonzero(sweep.is_cut_CL[:, label]) for label in range(3)]
         values = [OBJECTIVES["CF1"].value(*sweep.counts_at(np.array(cuts))) for cuts in itertools.product(*choices)]
         reached = OBJECTIVES["CF1"].value(*sweep.counts_at(OBJECTIVES["CF1"].best_cuts(sweep)))
@@ -90,7 +90,7 @@ def test_cf1_equals_brute_force_even_off_the_hull() -> None:
 def test_cuts_lie_between_distinct_known_marginals() -> None:
     marginals_NL = np.array([[0.3], [0.3], [0.9], [0.5], [0.0]])
     known_NL = np.array([[True], [True], [True], [False], [True]])
-    sweep = Sweep.of(marginals_NL, np.zeros_like(known_NL), known_NL)
+    sweep = Cuts.of(marginals_NL, np.zeros_like(known_NL), known_NL)
     assert np.flatnonzero(sweep.is_cut_CL[:, 0]).tolist() == [0, 1, 3, 4]
     assert best_shared_threshold(sweep, OBJECTIVES["OF1"]) == (NEVER, 0.0)
 
@@ -126,7 +126,7 @@ def test_the_objectives_are_those_of_scikit_learn() -> None:
 
 @pytest.mark.parametrize("num_samples", [50, 1000])
 def test_cf1_of_many_labels_is_within_a_hair_of_its_upper_bound(num_samples: int) -> None:
-    sweep = Sweep.of(*simulate(num_samples, num_labels=60))
+    sweep = Cuts.of(*simulate(num_samples, num_labels=60))
     reached = OBJECTIVES["CF1"].value(*sweep.counts_at(OBJECTIVES["CF1"].best_cuts(sweep)))
     shares_CL2 = _cf1_shares(sweep.true_positives_CL, sweep.predicted_C1, sweep.positives_L)
     bounds = [

@@ -13,14 +13,14 @@ from rayprob.errors import RunError
 from rayprob.report.html import NONE
 from rayprob.report.sweep.axes import metric_axis, parameter_axis
 from rayprob.report.sweep.charts import learning, progress
-from rayprob.report.sweep.files import Metric, Sweep, open_sweep
+from rayprob.report.sweep.files import Metric, SweepSummary, open_sweep
 from rayprob.report.sweep.page import commands, noise_says, notes, sweep_report, tiles
 from rayprob.report.sweep.slices import slice_of
 from rayprob.report.sweep.words import on_importance, on_search, on_winner
 from tests.report.sweep.sweep_summaries import summary, write
 
 
-def sweep_of(value: dict[str, Any], folder: Path) -> Sweep:
+def sweep_of(value: dict[str, Any], folder: Path) -> SweepSummary:
     return open_sweep(write(folder, value))
 
 
