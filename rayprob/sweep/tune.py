@@ -121,7 +121,8 @@ def claim(sweep: Sweep, dataset: Dataset) -> None:
     folder, facts = sweep.folder, _identity(sweep, dataset)
     uri = SweepFolder(folder).identity_file
     if storage.exists(uri):
-        changed = differing_keys(read_json(uri, error=RunError, remedy=OVER), facts)
+        known = {key: value for key, value in read_json(uri, error=RunError, remedy=OVER).items() if key != "rayprob"}
+        changed = differing_keys(known, facts)
         if changed:
             listed = "\n".join(f"  {line}" for line in changed)
             raise RunError(
@@ -131,7 +132,8 @@ def claim(sweep: Sweep, dataset: Dataset) -> None:
     elif storage.list_names(folder):
         raise RunError(f"{folder} is not empty and holds no sweep; set another name or folder, or empty this one")
     storage.write_text(SweepFolder(folder).sweep_file, sweep.to_yaml())
-    storage.write_text(uri, json.dumps(facts, indent=1))
+    # A later version continues the sweep, so the version is written down and not compared.
+    storage.write_text(uri, json.dumps({**facts, "rayprob": __version__}, indent=1))
 
 
 @contextmanager
@@ -172,7 +174,7 @@ def clear(sweep: Sweep) -> None:
 def _identity(sweep: Sweep, dataset: Dataset) -> dict[str, Any]:
     search = sweep.search.model_dump(mode="json", exclude=set(FREE_SEARCH_KEYS))
     run = {key: value for key, value in identity(sweep.run).items() if key != "name"}
-    return {"run": run, "search": search, "dataset_fingerprint": dataset.fingerprint, "rayprob": __version__}
+    return {"run": run, "search": search, "dataset_fingerprint": dataset.fingerprint}
 
 
 def _train(sweep: Sweep, study: Study, room: "Room", tell: Tell) -> bool:

@@ -35,12 +35,13 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from rayprob.cli import main  # noqa: E402
-from rayprob.data import commit  # noqa: E402
 from rayprob.data.build import build, in_process  # noqa: E402
 from rayprob.data.recipe import Recipe  # noqa: E402
 from rayprob.data.shard import ShardFacts, ShardJob  # noqa: E402
 from rayprob.train.run import Run  # noqa: E402
+
+from rayprob.cli import main  # noqa: E402
+from rayprob.data import commit  # noqa: E402
 
 TARGET = HERE / "0.1"
 ARCHIVE = "large.tar.xz"

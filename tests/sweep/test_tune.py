@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from rayprob import __version__
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import RunError
 from rayprob.runs.history_rows import read_history
@@ -248,6 +249,9 @@ def test_two_sweeps_with_one_name_are_told_apart(make_run: MakeRun, tmp_path: Pa
     dataset = Dataset.open(first.run.data.root)
     claim(first, dataset)
     claim(Sweep.read(file, ["search.confirm.seeds=3"]), dataset)
+    identity = Path(first.folder) / "sweep.json"
+    identity.write_text(identity.read_text().replace(f'"rayprob": "{__version__}"', '"rayprob": "0.0.1"'))
+    claim(first, dataset)  # by another version
     with pytest.raises(
         RunError, match=r"holds another sweep of this name, which differs in 1 key\(s\):\n  run\.seed: 0 -> 5\nset"
     ):
