@@ -44,6 +44,7 @@ def two_nodes() -> Iterator[TwoNodes]:
         patch.undo()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_doctor_looks_at_every_node(two_nodes: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", two_nodes.address)
@@ -77,6 +78,7 @@ def test_a_run_is_submitted_and_its_end_is_the_exit_code(two_nodes: TwoNodes, mo
     assert (again.exit_code, again.stdout) == (1, result.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_job_has_its_variables_and_can_be_stopped(two_nodes: TwoNodes, tmp_path: Path) -> None:
     jobs = Jobs(two_nodes.job_server)

@@ -152,6 +152,7 @@ def call(host: str, port: int, method: str, token: str | None = None) -> str:
     return "OK"
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_dashboard_listens_on_this_machine_alone(head: Head) -> None:
     found = head.listeners()
@@ -159,6 +160,7 @@ def test_the_dashboard_listens_on_this_machine_alone(head: Head) -> None:
     assert set(head.ports.values()) <= {port for _, port in found}
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_no_service_that_is_reached_from_outside_takes_a_call_without_the_token(head: Head) -> None:
     services = set()
@@ -180,6 +182,7 @@ def test_no_service_that_is_reached_from_outside_takes_a_call_without_the_token(
     assert services - {"worker"} == {*METHODS, "metrics", "HTTP 401"} - {"worker"}
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("path", ["/api/version", "/api/jobs/", "/nodes?view=summary", "/api/cluster_status", "/logs"])
 def test_the_dashboard_answers_with_the_token_only(head: Head, path: str) -> None:
@@ -189,6 +192,7 @@ def test_the_dashboard_answers_with_the_token_only(head: Head, path: str) -> Non
     assert status(port, path, token=TOKEN) not in (401, 403, None)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("name", ["dashboard-port", "dashboard-agent-listen-port"])
 def test_a_job_without_the_token_is_not_run(head: Head, name: str) -> None:
@@ -205,6 +209,7 @@ def test_a_job_without_the_token_is_not_run(head: Head, name: str) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_joining_takes_the_token(head: Head) -> None:
     def join(address: str, mode: str) -> tuple[int, str]:
@@ -222,6 +227,7 @@ def test_joining_takes_the_token(head: Head) -> None:
     assert "ConnectionError: ray client connection timeout" in said
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_drains_the_node_that_the_spot_watcher_finds(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.spec_from_file_location("spot_watch", CLUSTER / "node" / "spot_watch.py")

@@ -59,6 +59,7 @@ def loss_after(make_run: MakeRun, folder: Path, lr: float) -> float:
     return float(np.mean([row["loss"] for row in read_history(run.run_folder) if row["kind"] == "step"][-10:]))
 
 
+@pytest.mark.slow
 def test_the_suggestion_trains_better_than_both_ends_of_the_range(found: LrRange, make_run: MakeRun, tmp_path: Path) -> None:
     low, suggested, high = (
         loss_after(make_run, tmp_path / str(place), lr)
