@@ -1,33 +1,22 @@
 """What one way to choose label sets gains over another on a split, with an interval over its images. N samples, L labels."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.arrays import Bools, Floats
+from rayprob.arrays import Bools
+from rayprob.metrics.bootstrap import Interval, Resampled, drawn_counts
 from rayprob.probability.decisions.cuts import OBJECTIVES
 from rayprob.runs.predictions import Predictions
-from rayprob.seeds import derive
-
-CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
-class Gain:
+@dataclass(frozen=True, kw_only=True)
+class Gain(Interval):
     """The difference of a metric, with its 95 % percentile interval when the images are drawn again (paired bootstrap)."""
 
     metric: str
     over: str
-    value: float
-    low: float
-    high: float
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
 
     def to_dict(self) -> dict[str, str | float]:
         """Return plain values, for JSON."""
@@ -44,28 +33,19 @@ def gains(
 ) -> tuple[Gain, ...]:
     """Return what a rule's sets gain over each other rule's in each metric; every draw weighs the images alike for all."""
     counted = {"": _counted(winner_NL, truth)} | {name: _counted(sets_NL, truth) for name, sets_NL in others.items()}
-    drawn = {name: {metric: np.empty(draws) for metric in OBJECTIVES} for name in counted}
-    for place, weight_N in enumerate(_weights(len(truth), draws, seed)):
-        for name, tables in counted.items():
-            for metric, value in _values_of(tables, weight_N).items():
-                drawn[name][metric][place] = value
-    whole = {name: _values_of(tables, np.ones(len(truth), dtype=np.float32)) for name, tables in counted.items()}
+    whole = np.ones(len(truth), dtype=np.float32)
+    weights = [row_N for block_DN in drawn_counts(len(truth), draws=draws, seed=seed) for row_N in block_DN.astype(np.float32)]
+    drawn = {name: [_values_of(tables, weight_N) for weight_N in weights] for name, tables in counted.items()}
+
+    def resampled(name: str, metric: str) -> Resampled:
+        values_D = np.array([values[metric] for values in drawn[name]])
+        return Resampled(_values_of(counted[name], whole)[metric], values_D, (len(truth), seed))
+
     return tuple(
-        Gain(metric, name, whole[""][metric] - whole[name][metric], *_interval(drawn[""][metric] - drawn[name][metric]))
+        Gain(metric=metric, over=name, **asdict((resampled("", metric) - resampled(name, metric)).interval()))
         for name in others
         for metric in metrics
     )
-
-
-def _interval(differences: Floats) -> tuple[float, float]:
-    low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
-
-
-def _weights(num_samples: int, draws: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    rng = np.random.default_rng(derive(seed, "bootstrap"))
-    for _ in range(draws):
-        yield np.bincount(rng.integers(num_samples, size=num_samples), minlength=num_samples).astype(np.float32)
 
 
 def _counted(sets_NL: Bools, truth: Predictions) -> NDArray[np.float32]:

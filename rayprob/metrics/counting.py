@@ -99,8 +99,12 @@ def count_metrics(
     predicted_NL: Bools, targets_NL: Bools, known_NL: Bools | None = None, *, averaging: Averaging = HOUSE
 ) -> CountMetrics:
     """Return OP, OR, OF1, CP, CR, CF1. Raises MetricError as `count`, and where no label has a known positive."""
-    six = _six(count(predicted_NL, targets_NL, known_NL), averaging)
-    return CountMetrics(**{name: float(value) for name, value in six.items()})
+    return metrics_from(count(predicted_NL, targets_NL, known_NL), averaging=averaging)
+
+
+def metrics_from(counts: Counts, *, averaging: Averaging = HOUSE) -> CountMetrics:
+    """Return the six numbers that counts [L] make. Raises MetricError where no label has a positive."""
+    return CountMetrics(**{name: float(value) for name, value in _six(counts, averaging).items()})
 
 
 def label_sets(scores_NL: AnyFloats, thresholds: ArrayLike) -> Bools:

@@ -107,7 +107,7 @@ def calibration(names: tuple[str, ...]) -> tuple[Callable[[Console], None], list
 def threshold_search(names: tuple[str, ...]) -> tuple[Callable[[Console], None], list[str]]:
     aims = ("OF1", "CF1", "mean_F1")
     of = dict.fromkeys(aims, 0.6543)
-    gains = tuple(Gain(aim, "the optimum on holdout", 0.0123, -0.0124, 0.0125) for aim in aims)
+    gains = tuple(Gain(0.0123, -0.0124, 0.0125, metric=aim, over="the optimum on holdout") for aim in aims)
     winners = tuple(Winner(aim, "shared_platt", "smoothed", 12.75, 0.7001, 0.7002, None, None, of, gains) for aim in aims)
     references = tuple(Reference("0.5", aim, 0.5, 0.5555, of) for aim in aims)
     families = tuple(Ranked("temperature", policy, 9, of) for policy in ("single", "a label"))

@@ -1,0 +1,81 @@
+"""Intervals over images: a metric on images that are drawn again with replacement. N images, D draws.
+
+A draw says how often each image is taken: a row of counts_DN, with the sum N. A statistic maps rows of counts to values [D];
+`drawn.py` makes them of metrics. Equal seeds take equal images, so the difference of two statistics of the same images is
+paired, which is what tells two models apart (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayprob.errors import MetricError
+from rayprob.seeds import derive
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int32]
+Statistic = Callable[[Counts], NDArray[Any]]
+
+DRAWS, CONFIDENCE = 1000, 0.95
+COUNTS_AT_ONCE = 2**21  # counts [D, N] held at a time: 8 MiB
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value of all images, and the interval that holds it when the images are drawn again."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A statistic of all images and of each draw: value, drawn_D; `drawn_from` is the number of images and the seed."""
+
+    value: float
+    drawn_D: Floats
+    drawn_from: tuple[int, int]
+
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
+        """Return the percentile interval. Draws in which the statistic is undefined (nan) are left out."""
+        defined_D = self.drawn_D[~np.isnan(self.drawn_D)]
+        if not len(defined_D):
+            return Interval(self.value, float("nan"), float("nan"))
+        low, high = np.quantile(defined_D, [(1 - confidence) / 2, (1 + confidence) / 2])
+        return Interval(self.value, float(low), float(high))
+
+    def __sub__(self, other: "Resampled") -> "Resampled":
+        """Return the paired difference, draw by draw. Raises MetricError where the draws took other images."""
+        if (self.drawn_from, len(self.drawn_D)) != (other.drawn_from, len(other.drawn_D)):
+            raise MetricError(
+                f"a paired difference needs the same draws; found {len(self.drawn_D)} draws of (images, seed) "
+                f"{self.drawn_from} and {len(other.drawn_D)} of {other.drawn_from}; call bootstrap with equal settings"
+            )
+        return Resampled(self.value - other.value, self.drawn_D - other.drawn_D, self.drawn_from)
+
+
+def bootstrap(statistic: Statistic, num_samples: int, *, draws: int = DRAWS, seed: int = 0) -> Resampled:
+    """Return a statistic of all images, each taken once, and of `draws` draws. Raises MetricError without images or draws."""
+    whole = float(statistic(np.ones((1, num_samples), dtype=np.int32))[0])
+    values_D = [statistic(counts_DN) for counts_DN in drawn_counts(num_samples, draws=draws, seed=seed)]
+    return Resampled(whole, np.concatenate(values_D).astype(np.float64), (num_samples, seed))
+
+
+def drawn_counts(num_samples: int, *, draws: int = DRAWS, seed: int = 0) -> Iterator[Counts]:
+    """Yield how often each image is taken, in blocks [D, N] of draws; a draw is the same in blocks of any size."""
+    if num_samples < 1 or draws < 1:
+        raise MetricError(f"a bootstrap needs at least 1 image and 1 draw; found {num_samples} and {draws}")
+    random = np.random.default_rng(derive(seed, "bootstrap"))
+    step = max(1, COUNTS_AT_ONCE // num_samples)
+    for start in range(0, draws, step):
+        rows = [random.integers(num_samples, size=num_samples) for _ in range(min(step, draws - start))]
+        yield np.stack([np.bincount(row, minlength=num_samples) for row in rows]).astype(np.int32)
