@@ -1,7 +1,7 @@
 """What the verbs show a person: the live line of a run, and the table beside the paper's."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from rayprob.cli.progress import bar, progress
 from rayprob.cli.table import Table, show_table
 from rayprob.cli.terminal import show_line
 from rayprob.train.assess import PAPER, Assessment
+from rayprob.train.other_labels import OtherLabels
 
 
 class RunView:
@@ -167,8 +168,24 @@ def show_assessment(console: Console, assessment: Assessment) -> None:
         table.row(name, *(f"{getattr(column, name):.4f}" for column in columns.values()))
     show_table(console, table)
     show_line(console, "thresholds were chosen on holdout; the paper's row is COCO-2014 val, ResNet-101 at 448 px", "dim")
+    if assessment.other_labels:
+        show_table(console, _other_labels_table(assessment.other_labels))
     sizes = "   ".join(f"{size} {'none' if v is None else format(v, '.3f')}" for size, v in assessment.map_by_size.items())
     show_line(console, f"mAP by size of the largest object: {sizes}")
     ranked = sorted(assessment.ap.items(), key=lambda item: -item[1])
     for word, part in (("best", ranked[:10]), ("worst", ranked[-10:][::-1])):
         show_line(console, f"{word} labels: " + ", ".join(f"{label} {ap:.3f}" for label, ap in part))
+
+
+def _other_labels_table(others: Sequence[OtherLabels]) -> Table:
+    caption = "mean over images of the AP of their labels; which are given is drawn; 95 % interval of the gain, over images"
+    table = Table("AP of an image's other labels, given some that are present", caption=caption)
+    table.name()
+    table.number(*(f"{row.num_given} given" for row in others))
+    table.row("labels alone", *(f"{row.alone:.3f}" for row in others))
+    table.row("together", *(f"{row.joint:.3f}" for row in others))
+    table.row("gain", *(f"{row.gain.value:+.3f}" for row in others))
+    table.row("  from", *(f"{row.gain.low:+.3f}" for row in others))
+    table.row("  to", *(f"{row.gain.high:+.3f}" for row in others))
+    table.row("images", *(f"{row.num_images:,}" for row in others))
+    return table

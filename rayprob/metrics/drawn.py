@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.arrays import Bools, Floats
+from rayprob.arrays import AnyFloats, Bools
 from rayprob.metrics.bootstrap import Counts, Statistic
 from rayprob.metrics.counting import Counts as LabelCounts
 from rayprob.metrics.counting import metrics_from
@@ -29,7 +29,7 @@ def mean_of(values_N: NDArray[np.float64]) -> Statistic:
     return statistic
 
 
-def mean_average_precision_of(scores_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None) -> Statistic:
+def mean_average_precision_of(scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None) -> Statistic:
     """Return mAP over the labels that have a positive among the images drawn; raises as `average_precision`."""
     check_scores(scores_NL, targets_NL, known_NL)
     known_NL = np.ones_like(targets_NL) if known_NL is None else known_NL
@@ -61,7 +61,7 @@ def count_metric_of(name: str, predicted_NL: Bools, targets_NL: Bools, known_NL:
 
 
 def calibration_error_of(
-    marginals_NL: Floats, targets_NL: Bools, known_NL: Bools | None = None, *, bins: int = BINS
+    marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, bins: int = BINS
 ) -> Statistic:
     """Return ECE with bins of equal width, as `expected_calibration_error`, whose checks it makes."""
     check_marginals(marginals_NL, targets_NL, known_NL)
@@ -89,7 +89,7 @@ class _Ranked:
     positive_starts_P: NDArray[np.int64]  # of the same groups, in positives_M
 
     @classmethod
-    def of(cls, rows_M: NDArray[np.int64], scores_M: Floats, targets_M: Bools) -> "_Ranked":
+    def of(cls, rows_M: NDArray[np.int64], scores_M: AnyFloats, targets_M: Bools) -> "_Ranked":
         order_M = np.argsort(-scores_M, kind="stable")
         falling_M, targets_M = -scores_M[order_M], targets_M[order_M]
         places_M = np.flatnonzero(targets_M)

@@ -16,6 +16,7 @@ from rayprob.loader.streams import EvalStream
 from rayprob.metrics.counting import PaperMetrics, best_single_threshold, label_sets, paper_metrics, top_k
 from rayprob.metrics.ranking import average_precision, mean_average_precision_by_size
 from rayprob.probability.calibration.prior import PriorCalibrator
+from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.finished import open_bundle
 from rayprob.runs.folder import open_run
@@ -24,6 +25,7 @@ from rayprob.runs.predictions import Predictions
 from rayprob.runs.spec import Run
 from rayprob.train.compute import Compute
 from rayprob.train.evaluate import marginals, predict_split, ranking_scores
+from rayprob.train.other_labels import OtherLabels, compare_other_labels
 
 # Table III of the paper: ResNet-101 at 448 px with sigmoids and BCE, COCO-2014 val, label sets at 0.5.
 TUNED = "label_OF1"
@@ -43,6 +45,7 @@ class Assessment:
     tuned: PaperMetrics | None  # by the bundle's calibrator and its threshold a label for OF1; None before `rayprob calibrate`
     with_prior: PaperMetrics | None  # at 0.5, of the classifier under the bundle's label prior; None without one
     top_3: PaperMetrics
+    other_labels: tuple[OtherLabels, ...] | None  # None where labels are independent: evidence changes nothing
     map_by_size: dict[str, float | None]
     ap: dict[str, float]
 
@@ -110,6 +113,14 @@ def assessment(run: Run, bundle: Bundle, predictions: Predictions, areas_NL: NDA
         tuned=tuned,
         with_prior=numbers(bundle.label_sets(calibrated, "0.5"), calibrated_NL) if has_prior else None,
         top_3=numbers(top_k(scores_NL, min(3, len(names)))),
+        other_labels=other_labels(calibrated, predictions) if calibrated.num_components > 1 else None,
         map_by_size={size: mean.value if mean else None for size, mean in by_size.items()},
         ap={label: float(ap) for label, ap in zip(names, ap_L, strict=True) if np.isfinite(ap)},
     )
+
+
+def other_labels(joint: LabelDistribution, predictions: Predictions) -> tuple[OtherLabels, ...]:
+    """Return how a joint distribution ranks the other labels once some are known, beside the classifier's own marginals."""
+    logits_NL = from_outputs(predictions.family, predictions.outputs).marginal_logits()
+    alone = from_outputs("bernoulli", {"logits": logits_NL})
+    return compare_other_labels(alone, joint, predictions.targets_NL, predictions.known_NL)

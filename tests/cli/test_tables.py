@@ -27,11 +27,13 @@ from rayprob.cli.show_sweep import SweepView, show_sweep
 from rayprob.cli.table import Bar, Table, show_table
 from rayprob.data.inspect import Inspection, LabelFacts, Pair, SplitFacts
 from rayprob.doctor.finding import Finding
+from rayprob.metrics.bootstrap import Interval
 from rayprob.metrics.counting import PaperMetrics
 from rayprob.metrics.reliability import Honesty
 from rayprob.predict.images import ImageFile
 from rayprob.predict.record import AnswerLine, LabelLine, Record, SetLine
 from rayprob.train.assess import Assessment
+from rayprob.train.other_labels import OtherLabels
 
 LONG = "a label of sixty letters, which nobody would write by hand: "
 ODD = ("box [open]", "box [closed]", "[/b]", ":cat:", "a\\", "$x_{1}$", "new\nline", "\x1b[31mred")
@@ -57,9 +59,11 @@ def inspection(names: tuple[str, ...]) -> tuple[Callable[[Console], None], list[
 def assessment(names: tuple[str, ...]) -> tuple[Callable[[Console], None], list[str]]:
     at = [PaperMetrics(*(place / 10 + digit / 10_000 for digit in range(7))) for place in range(1, 5)]
     ap = {name: 0.125 + place / 1000 for place, name in enumerate(names)}
-    found = Assessment("run", "val", 12_345, 0.123, at[0], at[1], at[2], None, at[3], {"small": 0.321}, ap)
+    others = tuple(OtherLabels(m, 9_870 + m, 0.61 + m / 1000, 0.71, Interval(0.1, 0.081, 0.091 + m / 1000)) for m in range(4))
+    found = Assessment("run", "val", 12_345, 0.123, at[0], at[1], at[2], None, at[3], others, {"small": 0.321}, ap)
     numbers = [f"{getattr(one, name):.4f}" for one in at for name in ("mAP", "OP", "OR", "OF1", "CP", "CR", "CF1")]
-    return lambda console: show_assessment(console, found), [*numbers, "0.7940", "0.125", "0.126"]
+    numbers += ["0.7940", "0.125", "0.126", "9,870", "9,873", "0.610", "0.613", "0.710", "+0.100", "+0.081", "+0.094"]
+    return lambda console: show_assessment(console, found), numbers
 
 
 def record(names: tuple[str, ...], *, has_evidence: bool) -> Record:

@@ -1,11 +1,12 @@
 """`rayprob evaluate` before and after `rayprob calibrate`."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, label_ranking_average_precision_score
 from typer.testing import CliRunner
 
 from rayprob.calibrate.crossfit import CalibrateSpec
@@ -51,6 +52,7 @@ def test_evaluate_adds_the_column_of_a_label_prior(make_run: MakeRun, tmp_path: 
     fit(run, Place(), torch.device("cpu"))
     raw = assess(str(tmp_path), "val")
     assert raw.with_prior is None
+    assert raw.other_labels is None
     names = Bundle.load(str(tmp_path / "bundle")).label_space.names
     random = np.random.default_rng(0)
     mixture = LabelMixture(np.array([0.5, 0.5]), random.uniform(0.1, 0.9, (2, len(names))))
@@ -64,4 +66,13 @@ def test_evaluate_adds_the_column_of_a_label_prior(make_run: MakeRun, tmp_path: 
     assert pytest.approx(mean_average_precision(distribution.marginals(), val.targets_NL).value) == numbers.with_prior.mAP
     assert numbers.tuned is not None
     assert numbers.tuned.mAP == numbers.with_prior.mAP
-    assert "prior" in CliRunner().invoke(app, ["evaluate", str(tmp_path)]).output
+    assert numbers.other_labels is not None
+    first = numbers.other_labels[0]
+    ranked = label_ranking_average_precision_score(val.targets_NL, distribution.marginals())
+    assert (first.num_given, first.num_images, first.joint) == (0, len(val), pytest.approx(ranked))
+    output = CliRunner().invoke(app, ["evaluate", str(tmp_path)]).output
+    assert "prior" in output
+    assert "AP of an image's other labels" in output
+    told = json.loads(CliRunner().invoke(app, ["evaluate", str(tmp_path), "--json"]).output)["other_labels"][0]
+    assert told["joint"] == pytest.approx(first.joint)
+    assert told["gain"]["low"] <= told["gain"]["value"] <= told["gain"]["high"]

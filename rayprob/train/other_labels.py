@@ -1,0 +1,94 @@
+"""How well an image's other labels are ranked once some of its labels are known. N images, L labels.
+
+For m = 0, 1, 2, 3: of each image with more than m known labels present, m of them are drawn and told as evidence. Its other
+known labels are ranked by the distribution given that evidence, and the image has the AP of that ranking of labels: the mean
+over the other labels present of the share of labels present among those ranked as high. The value is the mean over images,
+"label ranking average precision", and not over labels. Independent labels cannot use what they are told, so a joint
+distribution shows here what it knows of labels going together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayprob.metrics.bootstrap import Interval, bootstrap
+from rayprob.metrics.drawn import mean_of
+from rayprob.metrics.ranking import average_precision
+from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.probability.distributions.evidence import Evidence
+from rayprob.seeds import derive
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+GIVEN = (0, 1, 2, 3)
+LEAST_DRAWN = 2048  # images drawn for, as often as that takes: which labels are given is noise that a small split need not have
+
+
+@dataclass(frozen=True)
+class OtherLabels:
+    """AP of an image's other labels, given some of those present: of labels taken alone, and of a joint distribution."""
+
+    num_given: int
+    num_images: int
+    alone: float
+    joint: float
+    gain: Interval  # of joint over alone, over images
+
+
+def compare_other_labels(
+    alone: LabelDistribution,
+    joint: LabelDistribution,
+    targets_NL: Bools,
+    known_NL: Bools,
+    given: Sequence[int] = GIVEN,
+    *,
+    seed: int = 0,
+) -> tuple[OtherLabels, ...]:
+    """Return the AP of both distributions for each number of labels given; numbers that leave no image are left out."""
+    rows = []
+    for num_given in given:
+        alone_N, joint_N = (ap_of_others(d, targets_NL, known_NL, num_given, seed=seed) for d in (alone, joint))
+        if np.isnan(alone_N).all():
+            continue
+        drawn = [bootstrap(mean_of(ap_N), len(ap_N), seed=seed) for ap_N in (alone_N, joint_N)]
+        num_images = int((~np.isnan(alone_N)).sum())
+        rows.append(OtherLabels(num_given, num_images, drawn[0].value, drawn[1].value, (drawn[1] - drawn[0]).interval()))
+    return tuple(rows)
+
+
+def ap_of_others(
+    distribution: LabelDistribution, targets_NL: Bools, known_NL: Bools, num_given: int, *, seed: int = 0
+) -> Floats:
+    """Return each image's AP [N] of its other labels, nan where no label present is left over.
+
+    Of fewer than LEAST_DRAWN images, the mean over as many draws of the labels given as make that many; equal for equal seeds.
+    """
+    present_NL = targets_NL & known_NL
+    rows_M = np.flatnonzero(present_NL.sum(axis=1) > num_given)
+    ap_N = np.full(len(targets_NL), np.nan)
+    if not len(rows_M):
+        return ap_N
+    random = np.random.default_rng(derive(seed, "other labels", num_given))
+    num_draws = -(-LEAST_DRAWN // len(targets_NL)) if num_given else 1
+    drawn = distribution[rows_M], present_NL[rows_M], known_NL[rows_M]
+    ap_N[rows_M] = np.mean([_ap_of_draw(*drawn, num_given, random) for _ in range(num_draws)], axis=0)
+    return ap_N
+
+
+def _ap_of_draw(
+    distribution: LabelDistribution, present_NL: Bools, known_NL: Bools, num_given: int, random: np.random.Generator
+) -> Floats:
+    given_NL = _drawn(present_NL, num_given, random)
+    scores_NL = distribution.condition(Evidence(present_NL, given_NL)).marginal_logits()
+    # A label that is given has an infinite score, and is not ranked.
+    scores_NL = np.where(given_NL, 0.0, scores_NL)
+    return average_precision(scores_NL.T, present_NL.T, (known_NL & ~given_NL).T)
+
+
+def _drawn(present_NL: Bools, num_given: int, random: np.random.Generator) -> Bools:
+    """Return which labels are given: `num_given` of those present in each image, each as likely as any other."""
+    places_NL = np.where(present_NL, random.random(present_NL.shape), np.inf)
+    return np.asarray(places_NL.argsort(axis=1).argsort(axis=1) < num_given)
