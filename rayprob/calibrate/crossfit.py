@@ -52,10 +52,14 @@ class CalibrateSpec(Spec):
 
 @dataclass(frozen=True)
 class Priors:
-    """Label priors to try, over the labels of the predictions; with `is_asked`, one is taken however little it helps."""
+    """Label priors to try, over the labels of the predictions; with `is_asked`, one is taken however little it helps.
+
+    `matching` says of each which of the labels it knows.
+    """
 
     mixtures: Mapping[str, LabelMixture] = field(default_factory=dict)
     is_asked: bool = False
+    matching: Mapping[str, str] = field(default_factory=dict)
 
     def candidates(self, method: str) -> tuple[str, ...] | None:
         """Return the calibrators to choose from, by name; None for all. `method` may name a prior already."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from rayprob.calibrate.crossfit import AUTO, NONE, Priors
 from rayprob.data.sources.label_sets import read_label_sets
 from rayprob.errors import CalibrationError, DataError, RayprobError
-from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.labels import LabelSpace
 from rayprob.probability.priors.file import SHIPPED, LabelPriorFile
 from rayprob.probability.priors.fit import fit_prior
 from rayprob.runs.bundle import Bundle
@@ -31,17 +31,19 @@ def find_priors(bundle: Bundle, asked: str) -> Priors:
             "--prior"
         )
     if asked != AUTO:
-        return Priors({_short(asked): LabelPriorFile.load(asked).over(bundle.label_space)}, is_asked=True)
+        return _priors({_short(asked): LabelPriorFile.load(asked)}, bundle.label_space, is_asked=True)
     shipped = {name: LabelPriorFile.load(name) for name in SHIPPED}
-    fitting = {
-        name: prior.over(bundle.label_space)
-        for name, prior in shipped.items()
-        if len(prior.columns(bundle.label_space)) == len(bundle.label_space) > 1
-    }
-    return Priors({**_own(bundle), **fitting})
+    num_labels = len(bundle.label_space)
+    fitting = {name: prior for name, prior in shipped.items() if len(prior.columns(bundle.label_space)) == num_labels > 1}
+    return _priors(_own(bundle) | fitting, bundle.label_space)
 
 
-def _own(bundle: Bundle) -> Mapping[str, LabelMixture]:
+def _priors(files: Mapping[str, LabelPriorFile], label_space: LabelSpace, *, is_asked: bool = False) -> Priors:
+    mixtures = {name: file.over(label_space) for name, file in files.items()}
+    return Priors(mixtures, is_asked, {name: file.matching(label_space) for name, file in files.items()})
+
+
+def _own(bundle: Bundle) -> dict[str, LabelPriorFile]:
     """Return the prior of the label sets that the run trained on; nothing where they are out of reach or say nothing."""
     try:
         data = bundle.facts["run"]["data"]
@@ -53,7 +55,8 @@ def _own(bundle: Bundle) -> Mapping[str, LabelMixture]:
     except RayprobError as error:
         log.warning("no label prior of the run's own label sets: %s", error)
         return {}
-    return {OWN: fit.mixture} if fit.num_components > 1 else {}
+    tells = fit.num_components > 1 and len(label_sets.names) > 1
+    return {OWN: LabelPriorFile(label_sets.names, fit.mixture, OWN)} if tells else {}
 
 
 def _short(asked: str) -> str:

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rayprob.calibrate.comparison import Comparison, compare
-from rayprob.calibrate.crossfit import AUTO, MIN_HOLDOUT, CalibrateSpec, CrossFit, cross_fit, keeps_order
+from rayprob.calibrate.crossfit import AUTO, MIN_HOLDOUT, CalibrateSpec, CrossFit, Priors, cross_fit, keeps_order
 from rayprob.calibrate.find_priors import find_priors
+from rayprob.calibrate.prior_notes import prior_notes
 from rayprob.errors import CalibrationError, RunError, SpecError
 from rayprob.files import storage
-from rayprob.probability.calibration.calibrators import FITS, MIN_SAMPLES, OutputsCalibrator
+from rayprob.probability.calibration.calibrators import FITS, MIN_SAMPLES
 from rayprob.probability.calibration.mixture import MIXTURE_FITS
 from rayprob.probability.calibration.prior import PriorCalibrator
 from rayprob.probability.decisions.conformal import RiskControl
@@ -27,8 +28,6 @@ from rayprob.runs.bundle import Bundle
 from rayprob.runs.finished import REPORTED, holdout_split, open_bundle, staleness
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
-
-NO_STRENGTH = 0.05
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,10 @@ def fit_run(folder: str, spec: CalibrateSpec) -> tuple[Bundle, CalibrationReport
     check_method(spec)
     bundle = open_bundle(folder)
     holdout = open_holdout(folder, bundle)
-    fit = cross_fit(holdout, spec, find_priors(bundle, spec.prior))
+    priors = find_priors(bundle, spec.prior)
+    fit = cross_fit(holdout, spec, priors)
     bundle = calibrated(bundle, fit, holdout)
-    return bundle, report_on(folder, bundle, fit, holdout, spec)
+    return bundle, report_on(folder, bundle, fit, holdout, spec, priors)
 
 
 def check_method(spec: CalibrateSpec) -> None:
@@ -131,7 +131,9 @@ def calibrated(bundle: Bundle, fit: CrossFit, holdout: Predictions) -> Bundle:
     )
 
 
-def report_on(folder: str, bundle: Bundle, fit: CrossFit, holdout: Predictions, spec: CalibrateSpec) -> CalibrationReport:
+def report_on(
+    folder: str, bundle: Bundle, fit: CrossFit, holdout: Predictions, spec: CalibrateSpec, priors: Priors
+) -> CalibrationReport:
     """Return what the calibrated bundle is worth on holdout, cross-fitted, and on val."""
     reported, stale = compare_reported(folder, bundle)
     only_in_folds = {rule: why for rule, why in fit.left_out.items() if rule not in fit.fitted.impossible}
@@ -145,7 +147,7 @@ def report_on(folder: str, bundle: Bundle, fit: CrossFit, holdout: Predictions, 
         reported=reported,
         thresholds=dict(fit.fitted.rules.thresholds),
         guarantees=dict(fit.fitted.rules.guarantees),
-        notes=(*notes_on(fit, holdout, spec), *unjudged, *stale),
+        notes=(*prior_notes(fit.choice, priors), *notes_on(fit, holdout, spec), *unjudged, *stale),
         spec=spec,
     )
 
@@ -179,7 +181,6 @@ def notes_on(fit: CrossFit, holdout: Predictions, spec: CalibrateSpec) -> list[s
     methods = FITS if holdout.family == "bernoulli" else MIXTURE_FITS
     untried = [f"{name} ({MIN_SAMPLES[name]:,})" for name in methods if num_stated < MIN_SAMPLES[name]]
     notes = [f"{num_stated:,} samples are too few to try {', '.join(untried)}"] if untried and spec.method == AUTO else []
-    notes += _prior_notes(fit.choice.calibrator)
     if fit.fitted.rules.guarantees and not keeps_order(holdout, fit.choice.calibrator):
         notes.append("guarantees stand on cross-fitted marginals: within alpha to the precision of the calibrator's own fit")
     if fit.fitted.rules.guarantees:
@@ -204,12 +205,3 @@ def _coverage_notes(holdout: Predictions, spec: CalibrateSpec) -> list[str]:
         f"{share}: guarantees cover all labels, provided that each label present is stated with probability "
         f"{spec.known_rate:g}, whatever the label and image; `missed` is measured on stated labels only"
     ]
-
-
-def _prior_notes(calibrator: OutputsCalibrator) -> list[str]:
-    if not isinstance(calibrator, PriorCalibrator):
-        return []
-    strength = f"the label prior {calibrator.prior_name} has strength {calibrator.strength:.2f}"
-    if calibrator.strength < NO_STRENGTH:
-        return [f"{strength}: holdout asks for none of it, and it changes next to nothing"]
-    return [f"{strength} (0: the classifier alone, 1: the whole prior)"]

@@ -1,6 +1,7 @@
 """`rayprob prior` and `calibrate --prior` on made-up runs."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from rayprob.cli.app import app
 from rayprob.probability.calibration.calibrators import choose_calibrator
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.distributions.tilted import TiltedDistribution
+from rayprob.probability.priors.file import SHIPPED, LabelPriorFile
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.predictions import Predictions
-from tests.calibrate.calibrated_run import predictions, write_run
+from tests.calibrate.calibrated_run import LABELS, predictions, table, write_run
 from tests.probability.calibration.test_prior import scenes_and_classifier
 
 
@@ -62,6 +64,44 @@ def test_a_prior_is_made_shown_and_used(run: tuple[str, Predictions], tmp_path: 
     assert np.isfinite(distribution.log_prob(holdout.targets_NL)).all()
     again = json.loads(invoke("calibrate", folder, "--json"))
     assert "+" not in again["method"]
+
+
+def scenes_run(folder: Path, *, sees_context: bool) -> tuple[str, str]:
+    """Write a run on label sets of two kinds of scenes, and their prior, also with labels permuted; return run and prior."""
+    mixture, logits_NL, targets_NL, _ = scenes_and_classifier(200, 0, sees_context=sees_context)
+    six = np.array([0, 1, 2, 5, 6, 7])  # of its eight labels: three of each kind
+    holdout = table("holdout", 1, targets_NL[:, six], "bernoulli", {"logits": logits_NL[:, six]})
+    of_six = LabelMixture(mixture.mixing_weights_K, mixture.probabilities_KL[:, six])
+    LabelPriorFile(LABELS.names, of_six, "scenes").save(str(folder / "prior.safetensors"))
+    permuted = tuple(LABELS.names[place] for place in (0, 5, 1, 4, 2, 3))
+    LabelPriorFile(permuted, of_six, "scenes, permuted").save(str(folder / "permuted.safetensors"))
+    return write_run(folder / "run", holdout), str(folder / "prior.safetensors")
+
+
+def notes_of(folder: str, *options: str) -> str:
+    return "\n".join(json.loads(invoke("calibrate", folder, *options, "--json"))["notes"])
+
+
+def test_a_wrong_prior_gets_no_strength_and_the_output_tells(tmp_path: Path) -> None:
+    folder, path = scenes_run(tmp_path, sees_context=False)
+    assert "the label prior prior.safetensors has strength 0.9" in notes_of(folder, "--prior", path, "--method", "identity")
+    wrong = notes_of(folder, "--prior", str(tmp_path / "permuted.safetensors"), "--method", "identity")
+    assert "permuted.safetensors has strength 0.00: holdout asks for none of it, and it changes next to nothing" in wrong
+    assert "permuted.safetensors knows all 6 labels" in wrong
+
+
+def test_auto_tells_which_prior_it_took_and_which_it_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = {}
+    for sees_context in (False, True):
+        folder, path = scenes_run(tmp_path / str(sees_context), sees_context=sees_context)
+        monkeypatch.setitem(SHIPPED, "scenes", Path(path))
+        notes[sees_context] = notes_of(folder, "--prior", "auto", "--method", "identity")
+    assert re.search(
+        r"auto took the label prior scenes: \d\.\d+ nats .* against \d\.\d+ without one; --prior none", notes[False]
+    )
+    assert "the label prior scenes has strength 0." in notes[False]
+    assert re.search(r"no label prior: without one \d\.\d+ nats .*; with one, scenes \d\.\d+: not clearly fewer", notes[True])
+    assert "label prior" not in notes_of(folder, "--prior", "none")
 
 
 def test_auto_leaves_out_a_prior_that_does_not_help() -> None:

@@ -16,10 +16,21 @@ from rayprob.labels import LabelSpace, composed
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.priors.fit import scene_names
 from rayprob.registry import unknown
+from rayprob.text import first_of
 
 VERSION = 1
 KEY = "rayprob_prior"
-SHIPPED = {"coco": Path(__file__).with_name("coco.prior.safetensors")}  # made by benchmarks/fit_coco_prior.py
+# rayprob prior ../shared/labels/coco_train2014_labels.parquet --names coco -o coco.prior.safetensors --source "COCO ..."
+SHIPPED = {"coco": Path(__file__).with_name("coco.prior.safetensors")}
+# PASCAL VOC's names of what COCO names otherwise.
+SAME_LABEL = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
 LEAST_IN_COMMON = 2  # labels; one alone goes together with nothing
 REMEDY = "write one with `rayprob prior`"
 
@@ -39,10 +50,30 @@ class LabelPriorFile:
         return scene_names(self.mixture, self.names)
 
     def columns(self, label_space: LabelSpace) -> dict[int, int]:
-        """Return which label of the prior each column of a label space is, by name, of those that it knows."""
-        place = {composed(name): column for column, name in enumerate(self.names)}
-        found = {column: place.get(composed(name)) for column, name in enumerate(label_space.names)}
-        return {column: own for column, own in found.items() if own is not None}
+        """Return which label of the prior each column of a label space is, by name, of those that it knows.
+
+        Where the name itself is in neither, PASCAL VOC's and COCO's names of one label are the same.
+        """
+        found: dict[int, int] = {}
+        for spelled in (composed, _coco_name):
+            place = {spelled(name): own for own, name in enumerate(self.names) if own not in found.values()}
+            for column, name in enumerate(label_space.names):
+                if column not in found and (own := place.pop(spelled(name), None)) is not None:
+                    found[column] = own
+        return dict(sorted(found.items()))
+
+    def matching(self, label_space: LabelSpace) -> str:
+        """Return which labels the prior knows in words, for a person: all or how many, which by another name, which not."""
+        columns, names = self.columns(label_space), label_space.names
+        renamed = [
+            f"{names[column]} as {self.names[own]}"
+            for column, own in columns.items()
+            if composed(names[column]) != composed(self.names[own])
+        ]
+        unknown_names = [name for column, name in enumerate(names) if column not in columns]
+        known = f"{len(columns)} of the {len(names)} labels" if unknown_names else f"all {len(names)} labels"
+        apart = f"; independent of the others stay {first_of(unknown_names, 8)}" if unknown_names else ""
+        return f"knows {known}{f', {first_of(renamed, 8)}' if renamed else ''}{apart}"
 
     def over(self, label_space: LabelSpace) -> LabelMixture:
         """Return the mixture over the labels of a label space, in their order; exact, as it sums out all others.
@@ -62,7 +93,8 @@ class LabelPriorFile:
 
     def save(self, uri: str) -> None:
         """Write the prior to a path or URI. Raises StorageError."""
-        arrays = {name: values.astype(np.float32) for name, values in self.mixture.to_arrays().items()}
+        # safetensors writes memory as it lies, and would mix up an array that is not in row order.
+        arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in self.mixture.to_arrays().items()}
         told = {"version": VERSION, "names": list(self.names), "source": self.source, "facts": dict(self.facts)}
         storage.write_bytes(uri, safetensors.numpy.save(arrays, {KEY: json.dumps(told)}))
 
@@ -82,6 +114,10 @@ class LabelPriorFile:
             return cls(tuple(map(str, told["names"])), _mixture(arrays), str(told["source"]), dict(told["facts"]))
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"{path} is not a label prior ({one_line(error)}); {REMEDY}") from error
+
+
+def _coco_name(name: str) -> str:
+    return SAME_LABEL.get(composed(name), composed(name))
 
 
 def _mixture(arrays: Mapping[str, Any]) -> LabelMixture:

@@ -31,10 +31,33 @@ def test_a_prior_comes_back_from_its_file(tmp_path: Path) -> None:
     assert np.array_equal(found.mixture.probabilities_KL, PRIOR.mixture.probabilities_KL)
 
 
+def test_a_mixture_whose_columns_were_taken_from_another_comes_back(tmp_path: Path) -> None:
+    taken = LabelMixture(PRIOR.mixture.mixing_weights_K, PRIOR.mixture.probabilities_KL[:, [2, 0]])
+    assert not taken.probabilities_KL.flags.c_contiguous
+    LabelPriorFile(("dog", "cat"), taken, "a test").save(str(tmp_path / "x.safetensors"))
+    assert np.array_equal(LabelPriorFile.load(str(tmp_path / "x.safetensors")).mixture.probabilities_KL, taken.probabilities_KL)
+
+
 def test_labels_are_matched_by_name_whatever_their_order_and_spelling() -> None:
     over = PRIOR.over(space("cafe\u0301", "cow", "cat"))
     assert over.probabilities_KL.tolist() == [[0.125, 0.5, 0.5], [0.25, 0.5, 0.125]]
     assert np.allclose(LabelPrior.of(over).odds_KL[:, 1], 0), "a label that the prior does not know is left alone"
+
+
+def test_pascal_vocs_names_are_cocos_labels() -> None:
+    coco = LabelPriorFile.load("coco")
+    voc = space("aeroplane", "tvmonitor", "person", "diningtable", "unicorn")
+    assert [coco.names[own] for own in coco.columns(voc).values()] == ["airplane", "tv", "person", "dining table"]
+    words = "knows 4 of the 5 labels, aeroplane as airplane, tvmonitor as tv, diningtable as dining table; "
+    assert coco.matching(voc) == words + "independent of the others stay unicorn"
+    assert coco.matching(COCO_80) == "knows all 80 labels"
+    other_way = LabelPriorFile(voc.names[:3], PRIOR.mixture, "VOC")
+    assert other_way.columns(space("tv", "dog", "airplane")) == {0: 1, 2: 0}
+
+
+def test_a_label_of_the_prior_stands_for_one_label_only() -> None:
+    coco = LabelPriorFile.load("coco")
+    assert coco.columns(space("sofa", "couch", "chair")) == {1: coco.names.index("couch"), 2: coco.names.index("chair")}
 
 
 def test_too_few_labels_in_common_are_named() -> None:

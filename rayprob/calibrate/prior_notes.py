@@ -1,0 +1,54 @@
+"""What calibration has done with label priors, in sentences for a person."""
+
+from collections.abc import Iterator, Mapping
+
+from rayprob.calibrate.crossfit import Priors
+from rayprob.probability.calibration.calibrators import Choice
+from rayprob.probability.calibration.prior import WITH, PriorCalibrator
+
+NO_STRENGTH = 0.05
+
+
+def prior_notes(choice: Choice, priors: Priors) -> list[str]:
+    """Return which prior the calibrator has, how strong, over which labels; or which were tried and left out, and why."""
+    calibrator = choice.calibrator
+    if not isinstance(calibrator, PriorCalibrator):
+        return list(_left_out(choice.nll_by_name, priors))
+    name, strength = calibrator.prior_name, f"{calibrator.strength:.2f}"
+    if calibrator.strength < NO_STRENGTH:
+        found = f"strength {strength}: holdout asks for none of it, and it changes next to nothing"
+    else:
+        found = f"strength {strength} (0: the classifier alone, 1: the whole prior)"
+    return [
+        f"the label prior {name} has {found}",
+        *(f"the label prior {name} {words}" for words in [priors.matching.get(name)] if words),
+        *(() if priors.is_asked else _taken(name, choice.nll_by_name)),
+    ]
+
+
+def _taken(name: str, nll_by_name: Mapping[str, float]) -> Iterator[str]:
+    best = _best_by_prior(nll_by_name)
+    if "" in best and name in best:
+        yield (
+            f"auto took the label prior {name}: {best[name]:.3f} nats per image of holdout, cross-validated, against "
+            f"{best['']:.3f} without one; --prior none leaves it out"
+        )
+
+
+def _left_out(nll_by_name: Mapping[str, float], priors: Priors) -> Iterator[str]:
+    best = _best_by_prior(nll_by_name)
+    tried = [f"{name} {best[name]:.3f}" for name in priors.mixtures if name in best]
+    if tried:
+        yield (
+            f"no label prior: without one {best['']:.3f} nats per image of holdout, cross-validated; with one, "
+            f"{', '.join(tried)}: not clearly fewer"
+        )
+
+
+def _best_by_prior(nll_by_name: Mapping[str, float]) -> dict[str, float]:
+    """Return the fewest nats with each prior; "" stands for none."""
+    best: dict[str, float] = {}
+    for name, nll in nll_by_name.items():
+        prior = name.partition(WITH)[2]
+        best[prior] = min(nll, best.get(prior, nll))
+    return best
