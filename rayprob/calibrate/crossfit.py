@@ -32,7 +32,7 @@ class CalibrateSpec(Spec):
 
     method: str = AUTO
     """Name of a calibrator; auto takes the one with the best cross-validated likelihood."""
-    prior: str = NONE
+    prior: str = AUTO
     """auto, none, coco, or the path of a label prior."""
     objectives: tuple[Literal["OF1", "CF1", "mean_F1"], ...] = ("OF1", "CF1")
     """The F1 scores to find thresholds for."""
@@ -54,12 +54,13 @@ class CalibrateSpec(Spec):
 class Priors:
     """Label priors to try, over the labels of the predictions; with `is_asked`, one is taken however little it helps.
 
-    `matching` says of each which of the labels it knows.
+    `matching` says of each which of the labels it knows; `weak` has the strengths of those that are not worth trying.
     """
 
     mixtures: Mapping[str, LabelMixture] = field(default_factory=dict)
     is_asked: bool = False
     matching: Mapping[str, str] = field(default_factory=dict)
+    weak: Mapping[str, float] = field(default_factory=dict)
 
     def candidates(self, method: str) -> tuple[str, ...] | None:
         """Return the calibrators to choose from, by name; None for all. `method` may name a prior already."""

@@ -3,23 +3,29 @@
 import logging
 from collections.abc import Mapping
 
+import numpy as np
+
+from rayprob.arrays import Bools
 from rayprob.calibrate.crossfit import AUTO, NONE, Priors
-from rayprob.data.sources.label_sets import read_label_sets
+from rayprob.data.sources.label_sets import LabelSets, read_label_sets
 from rayprob.errors import CalibrationError, DataError, RayprobError
 from rayprob.labels import LabelSpace
 from rayprob.probability.priors.file import SHIPPED, LabelPriorFile
 from rayprob.probability.priors.fit import fit_prior
 from rayprob.runs.bundle import Bundle
+from rayprob.seeds import derive
 
 OWN = "train"  # the name of the prior that the run's own training label sets make
+OWN_AT_MOST = 20_000  # label sets; more take minutes to fit, and `rayprob prior` fits them all
 log = logging.getLogger(__name__)
 
 
 def find_priors(bundle: Bundle, asked: str) -> Priors:
     """Return the priors to try: none, the one that `asked` names, or with `auto` those that fit the bundle's labels.
 
-    `auto` takes the label sets of the run's training split, where its dataset is at hand, and those shipped priors that know
-    all of the bundle's labels. Raises CalibrationError for a classifier that has a joint distribution already.
+    `auto` takes the label sets of the run's training split, OWN_AT_MOST of them, where its dataset is at hand, and those
+    shipped priors that know all of the bundle's labels. Raises CalibrationError where a prior is named for a classifier that
+    has a joint distribution already.
     """
     if asked == NONE:
         return Priors()
@@ -48,7 +54,7 @@ def _own(bundle: Bundle) -> dict[str, LabelPriorFile]:
     try:
         data = bundle.facts["run"]["data"]
         label_sets = read_label_sets(str(data["root"]), split=str(data["train_split"]))
-        fit = fit_prior(label_sets.targets_NL, label_sets.known_NL)
+        fit = fit_prior(*_some(label_sets))
     except (KeyError, TypeError, DataError) as error:
         log.info("no label prior of the run's own label sets: %s", error)
         return {}
@@ -57,6 +63,14 @@ def _own(bundle: Bundle) -> dict[str, LabelPriorFile]:
         return {}
     tells = fit.num_components > 1 and len(label_sets.names) > 1
     return {OWN: LabelPriorFile(label_sets.names, fit.mixture, OWN)} if tells else {}
+
+
+def _some(label_sets: LabelSets) -> tuple[Bools, Bools | None]:
+    """Return the targets and known labels of OWN_AT_MOST label sets, drawn where there are more."""
+    if len(label_sets) <= OWN_AT_MOST:
+        return label_sets.targets_NL, label_sets.known_NL
+    rows = np.sort(np.random.default_rng(derive(0, "own prior")).choice(len(label_sets), OWN_AT_MOST, replace=False))
+    return label_sets.targets_NL[rows], None if label_sets.known_NL is None else label_sets.known_NL[rows]
 
 
 def _short(asked: str) -> str:

@@ -15,6 +15,7 @@ from rayprob.calibrate.comparison import Comparison, compare
 from rayprob.calibrate.crossfit import AUTO, MIN_HOLDOUT, CalibrateSpec, CrossFit, Priors, cross_fit, keeps_order
 from rayprob.calibrate.find_priors import find_priors
 from rayprob.calibrate.prior_notes import prior_notes
+from rayprob.calibrate.screen import worth_trying
 from rayprob.errors import CalibrationError, RunError, SpecError
 from rayprob.files import storage
 from rayprob.probability.calibration.calibrators import FITS, MIN_SAMPLES
@@ -78,7 +79,7 @@ def fit_run(folder: str, spec: CalibrateSpec) -> tuple[Bundle, CalibrationReport
     check_method(spec)
     bundle = open_bundle(folder)
     holdout = open_holdout(folder, bundle)
-    priors = find_priors(bundle, spec.prior)
+    priors = worth_trying(holdout, spec, find_priors(bundle, spec.prior))
     fit = cross_fit(holdout, spec, priors)
     bundle = calibrated(bundle, fit, holdout)
     return bundle, report_on(folder, bundle, fit, holdout, spec, priors)

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from rayprob.calibrate.crossfit import Priors
+from rayprob.calibrate.screen import NO_STRENGTH
 from rayprob.probability.calibration.calibrators import Choice
 from rayprob.probability.calibration.prior import WITH, PriorCalibrator
-
-NO_STRENGTH = 0.05
 
 
 def prior_notes(choice: Choice, priors: Priors) -> list[str]:
@@ -22,20 +21,23 @@ def prior_notes(choice: Choice, priors: Priors) -> list[str]:
     return [
         f"the label prior {name} has {found}",
         *(f"the label prior {name} {words}" for words in [priors.matching.get(name)] if words),
-        *(() if priors.is_asked else _taken(name, choice.nll_by_name)),
+        *(() if priors.is_asked else _taken(calibrator, choice.nll_by_name)),
     ]
 
 
-def _taken(name: str, nll_by_name: Mapping[str, float]) -> Iterator[str]:
-    best = _best_by_prior(nll_by_name)
-    if "" in best and name in best:
+def _taken(calibrator: PriorCalibrator, nll_by_name: Mapping[str, float]) -> Iterator[str]:
+    without = _best_by_prior(nll_by_name).get("")
+    if without is not None:
         yield (
-            f"auto took the label prior {name}: {best[name]:.3f} nats per image of holdout, cross-validated, against "
-            f"{best['']:.3f} without one; --prior none leaves it out"
+            f"auto took the label prior {calibrator.prior_name}: {nll_by_name[calibrator.name]:.3f} nats per image of holdout, "
+            f"cross-validated, against {without:.3f} without one; --prior none leaves it out"
         )
 
 
 def _left_out(nll_by_name: Mapping[str, float], priors: Priors) -> Iterator[str]:
+    if priors.weak:
+        found = ", ".join(f"{name} {strength:.2f}" for name, strength in priors.weak.items())
+        yield f"label priors that holdout asks for none of, by their strength: {found}"
     best = _best_by_prior(nll_by_name)
     tried = [f"{name} {best[name]:.3f}" for name in priors.mixtures if name in best]
     if tried:

@@ -7,7 +7,7 @@ import numpy as np
 
 from rayprob.arrays import Bools, Floats
 from rayprob.calibrate.candidates import BEST_F1, GLOBAL, Family
-from rayprob.calibrate.crossfit import CalibrateSpec, fit_named, rules_behind
+from rayprob.calibrate.crossfit import NONE, CalibrateSpec, fit_named, rules_behind
 from rayprob.calibrate.gains import Gain, gains, set_values
 from rayprob.calibrate.search_report import Reference, Winner
 from rayprob.calibrate.search_spec import ThresholdSearchSpec
@@ -47,7 +47,7 @@ def winner_of(
     family = max((family for family in families if family.nested), key=lambda family: family.nested[objective])
     parameter = float(family.parameters_C[family.best(objective)])
     changes, rule = as_calibrated(family.policy, parameter, objective)
-    chosen = CalibrateSpec(method=family.calibrator, **changes)
+    chosen = CalibrateSpec(method=family.calibrator, prior=NONE, **changes)  # the search tries no priors
     reported: dict[str, float] | None = None
     gained: tuple[Gain, ...] = ()
     if val:
@@ -105,7 +105,7 @@ def decide(holdout: Predictions, spec: CalibrateSpec, rule: str | None, judged: 
 def command(folder: str, spec: CalibrateSpec) -> str:
     """Return the command that puts a winner into the run's bundle."""
     default = CalibrateSpec()
-    options = ["--method", spec.method]
+    options = ["--method", spec.method, "--prior", spec.prior]
     options += [part for objective in spec.objectives[2:] for part in ("--objective", objective)]
     options += ["--smoothing", f"{spec.smoothing:g}"] if spec.smoothing is not None else []
     options += ["--precision", f"{spec.precision:g}"] if spec.precision is not None else []

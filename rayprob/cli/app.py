@@ -277,8 +277,8 @@ def calibrate(
     ] = "auto",
     prior_name: Annotated[
         str,
-        typer.Option("--prior", metavar="PRIOR", help="Which labels go together: auto, none, coco, or a file."),
-    ] = "none",
+        typer.Option("--prior", metavar="PRIOR", help="Which labels go together: auto (if it helps), none, coco, or a file."),
+    ] = "auto",
     precision: Annotated[
         float | None, typer.Option("--precision", metavar="P", help="Fit thresholds for this precision too, such as 0.9.")
     ] = None,

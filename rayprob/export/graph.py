@@ -127,7 +127,8 @@ def _mixture(bundle: Bundle) -> nn.Module:
 def _require_none(calibrator: Any) -> None:
     if calibrator is not None:
         raise ModelError(
-            f"calibrator {calibrator.name!r} has no graph; calibrate with one of identity, temperature, shared_platt, platt"
+            f"calibrator {calibrator.name!r} has no graph; calibrate with --prior none and one of identity, temperature, "
+            "shared_platt, platt"
         )
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.arrays import Floats
 from rayprob.errors import MetricError
 from rayprob.seeds import derive
 
-Floats = NDArray[np.float64]
-Counts = NDArray[np.int32]
-Statistic = Callable[[Counts], NDArray[Any]]
+DrawnCounts = NDArray[np.int32]
+Statistic = Callable[[DrawnCounts], NDArray[Any]]
 
 DRAWS, CONFIDENCE = 1000, 0.95
 COUNTS_AT_ONCE = 2**21  # counts [D, N] held at a time: 8 MiB
@@ -70,7 +70,7 @@ def bootstrap(statistic: Statistic, num_samples: int, *, draws: int = DRAWS, see
     return Resampled(whole, np.concatenate(values_D).astype(np.float64), (num_samples, seed))
 
 
-def drawn_counts(num_samples: int, *, draws: int = DRAWS, seed: int = 0) -> Iterator[Counts]:
+def drawn_counts(num_samples: int, *, draws: int = DRAWS, seed: int = 0) -> Iterator[DrawnCounts]:
     """Yield how often each image is taken, in blocks [D, N] of draws; a draw is the same in blocks of any size."""
     if num_samples < 1 or draws < 1:
         raise MetricError(f"a bootstrap needs at least 1 image and 1 draw; found {num_samples} and {draws}")

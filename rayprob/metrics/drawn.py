@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.arrays import AnyFloats, Bools
-from rayprob.metrics.bootstrap import Counts, Statistic
+from rayprob.metrics.bootstrap import DrawnCounts, Statistic
 from rayprob.metrics.counting import Counts as LabelCounts
 from rayprob.metrics.counting import metrics_from
 from rayprob.metrics.inputs import check_marginals, check_scores, check_targets, label_columns
@@ -22,7 +22,7 @@ def mean_of(values_N: NDArray[np.float64]) -> Statistic:
     counted_N = ~np.isnan(values_N)
     table_N2 = np.stack([np.where(counted_N, values_N, 0.0), counted_N], axis=1)
 
-    def statistic(counts_DN: Counts) -> NDArray[np.float64]:
+    def statistic(counts_DN: DrawnCounts) -> NDArray[np.float64]:
         total_D, number_D = (counts_DN @ table_N2).T
         return np.where(number_D > 0, total_D / np.maximum(number_D, 1), np.nan)
 
@@ -37,7 +37,7 @@ def mean_average_precision_of(scores_NL: AnyFloats, targets_NL: Bools, known_NL:
     rows = (np.flatnonzero(known_N) for known_N in known_NL.T)
     ranked = [_Ranked.of(rows_M, *column) for rows_M, column in zip(rows, columns, strict=True) if column[1].any()]
 
-    def statistic(counts_DN: Counts) -> NDArray[np.float64]:
+    def statistic(counts_DN: DrawnCounts) -> NDArray[np.float64]:
         ap_LD = np.array([label.average_precision(counts_DN) for label in ranked]).reshape(-1, len(counts_DN))
         number_D = (~np.isnan(ap_LD)).sum(axis=0)
         return np.where(number_D > 0, np.nansum(ap_LD, axis=0) / np.maximum(number_D, 1), np.nan)
@@ -52,7 +52,7 @@ def count_metric_of(name: str, predicted_NL: Bools, targets_NL: Bools, known_NL:
     present_NL, made_NL = targets_NL & known_NL, predicted_NL & known_NL
     table_NM = np.concatenate([made_NL & present_NL, made_NL, present_NL], axis=1).astype(np.float32)
 
-    def statistic(counts_DN: Counts) -> NDArray[np.float64]:
+    def statistic(counts_DN: DrawnCounts) -> NDArray[np.float64]:
         sums_DM = np.rint(counts_DN.astype(np.float32) @ table_NM).astype(np.int64)  # whole numbers, exact below 2^24
         parts = (LabelCounts(*np.split(sums_M, 3)) for sums_M in sums_DM)
         return np.array([getattr(metrics_from(part), name) if part.positives_L.any() else np.nan for part in parts])
@@ -72,7 +72,7 @@ def calibration_error_of(
     gap_NB = np.bincount(place_NL[known_NL], gap_NL[known_NL], bin_NL.shape[0] * bins).reshape(-1, bins)
     pairs_N = known_NL.sum(axis=1)
 
-    def statistic(counts_DN: Counts) -> NDArray[np.float64]:
+    def statistic(counts_DN: DrawnCounts) -> NDArray[np.float64]:
         pairs_D = counts_DN @ pairs_N
         return np.where(pairs_D > 0, np.abs(counts_DN @ gap_NB).sum(axis=1) / np.maximum(pairs_D, 1), np.nan)
 
@@ -98,7 +98,7 @@ class _Ranked:
         rows_M = rows_M[order_M]
         return cls(rows_M[: ends_P[-1]], np.append(0, ends_P[:-1]), rows_M[places_M], positive_starts_P)
 
-    def average_precision(self, counts_DN: Counts) -> NDArray[np.float64]:
+    def average_precision(self, counts_DN: DrawnCounts) -> NDArray[np.float64]:
         """Return the exact AP [D], nan where a draw has no positive."""
         # The sums of a group are read from memory once; a running sum over all images takes twice as long.
         gained_DP = np.add.reduceat(np.take(counts_DN, self.positives_M, axis=1), self.positive_starts_P, axis=1)

@@ -11,17 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rayprob.arrays import Bools, Floats
 from rayprob.metrics.bootstrap import Interval, bootstrap
 from rayprob.metrics.drawn import mean_of
 from rayprob.metrics.ranking import average_precision
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.evidence import Evidence
 from rayprob.seeds import derive
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 GIVEN = (0, 1, 2, 3)
 LEAST_DRAWN = 2048  # images drawn for, as often as that takes: which labels are given is noise that a small split need not have

@@ -11,8 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from rayprob.calibrate.crossfit import Priors
+from rayprob.calibrate.prior_notes import prior_notes
 from rayprob.cli.app import app
-from rayprob.probability.calibration.calibrators import choose_calibrator
+from rayprob.probability.calibration.affine import AffineCalibrator
+from rayprob.probability.calibration.calibrators import Choice, choose_calibrator
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.distributions.tilted import TiltedDistribution
 from rayprob.probability.priors.file import SHIPPED, LabelPriorFile
@@ -90,18 +92,28 @@ def test_a_wrong_prior_gets_no_strength_and_the_output_tells(tmp_path: Path) -> 
     assert "permuted.safetensors knows all 6 labels" in wrong
 
 
-def test_auto_tells_which_prior_it_took_and_which_it_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_default_and_tells_which_prior_it_took_and_which_it_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     notes = {}
     for sees_context in (False, True):
         folder, path = scenes_run(tmp_path / str(sees_context), sees_context=sees_context)
         monkeypatch.setitem(SHIPPED, "scenes", Path(path))
-        notes[sees_context] = notes_of(folder, "--prior", "auto", "--method", "identity")
-    assert re.search(
-        r"auto took the label prior scenes: \d\.\d+ nats .* against \d\.\d+ without one; --prior none", notes[False]
-    )
+        notes[sees_context] = notes_of(folder)
+    took = r"auto took the label prior scenes: \d\.\d+ nats .* against \d\.\d+ without one; --prior none leaves it out"
+    assert re.search(took, notes[False])
     assert "the label prior scenes has strength 0." in notes[False]
-    assert re.search(r"no label prior: without one \d\.\d+ nats .*; with one, scenes \d\.\d+: not clearly fewer", notes[True])
+    assert "label priors that holdout asks for none of, by their strength: scenes 0.0" in notes[True]
     assert "label prior" not in notes_of(folder, "--prior", "none")
+
+
+def test_a_prior_that_is_cross_validated_and_left_out_is_named_with_its_nats() -> None:
+    choice = Choice(AffineCalibrator("platt", np.ones(1), np.zeros(1)), {"platt": 2.0, "identity": 2.5, "platt + a": 1.999}, "")
+    priors = Priors({"a": LabelMixture(np.ones(1), np.full((1, 2), 0.5))}, weak={"b": 0.012})
+    assert prior_notes(choice, priors) == [
+        "label priors that holdout asks for none of, by their strength: b 0.01",
+        "no label prior: without one 2.000 nats per image of holdout, cross-validated; with one, a 1.999: not clearly fewer",
+    ]
 
 
 def test_auto_leaves_out_a_prior_that_does_not_help() -> None:

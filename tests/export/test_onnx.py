@@ -163,5 +163,5 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_calibrator_of_another_kind_is_refused() -> None:
     bundle = make_bundle(3, {"name": "mixture", "components": 2})
-    with pytest.raises(ModelError, match=r"calibrator 'platt' has no graph; calibrate with one of identity, temperature"):
+    with pytest.raises(ModelError, match=r"calibrator 'platt' has no graph; calibrate with --prior none and one of identity"):
         Graph(replace(bundle, calibrator=fitted("platt")))
