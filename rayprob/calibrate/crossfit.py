@@ -54,13 +54,15 @@ class CalibrateSpec(Spec):
 class Priors:
     """Label priors to try, over the labels of the predictions; with `is_asked`, one is taken however little it helps.
 
-    `matching` says of each which of the labels it knows; `weak` has the strengths of those that are not worth trying.
+    `matching` says of each which of the labels it knows; `weak` has the strengths of those that are not worth trying, and
+    `out_of_reach` why the run's own label sets could not be read, where they could not.
     """
 
     mixtures: Mapping[str, LabelMixture] = field(default_factory=dict)
     is_asked: bool = False
     matching: Mapping[str, str] = field(default_factory=dict)
     weak: Mapping[str, float] = field(default_factory=dict)
+    out_of_reach: str = ""
 
     def candidates(self, method: str) -> tuple[str, ...] | None:
         """Return the calibrators to choose from, by name; None for all. `method` may name a prior already."""

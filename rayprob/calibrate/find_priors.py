@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,7 +42,8 @@ def find_priors(bundle: Bundle, asked: str) -> Priors:
     shipped = {name: LabelPriorFile.load(name) for name in SHIPPED}
     num_labels = len(bundle.label_space)
     fitting = {name: prior for name, prior in shipped.items() if len(prior.columns(bundle.label_space)) == num_labels > 1}
-    return _priors(_own(bundle) | fitting, bundle.label_space)
+    own, why = _own(bundle)
+    return replace(_priors(own | fitting, bundle.label_space), out_of_reach=why)
 
 
 def _priors(files: Mapping[str, LabelPriorFile], label_space: LabelSpace, *, is_asked: bool = False) -> Priors:
@@ -49,20 +51,19 @@ def _priors(files: Mapping[str, LabelPriorFile], label_space: LabelSpace, *, is_
     return Priors(mixtures, is_asked, {name: file.matching(label_space) for name, file in files.items()})
 
 
-def _own(bundle: Bundle) -> dict[str, LabelPriorFile]:
-    """Return the prior of the label sets that the run trained on; nothing where they are out of reach or say nothing."""
+def _own(bundle: Bundle) -> tuple[dict[str, LabelPriorFile], str]:
+    """Return the prior of the label sets that the run trained on, if they tell anything; and why they could not be read."""
     try:
         data = bundle.facts["run"]["data"]
         label_sets = read_label_sets(str(data["root"]), split=str(data["train_split"]))
         fit = fit_prior(*_some(label_sets))
     except (KeyError, TypeError, DataError) as error:
         log.info("no label prior of the run's own label sets: %s", error)
-        return {}
+        return {}, ""
     except RayprobError as error:
-        log.warning("no label prior of the run's own label sets: %s", error)
-        return {}
+        return {}, str(error)
     tells = fit.num_components > 1 and len(label_sets.names) > 1
-    return {OWN: LabelPriorFile(label_sets.names, fit.mixture, OWN)} if tells else {}
+    return ({OWN: LabelPriorFile(label_sets.names, fit.mixture, OWN)} if tells else {}), ""
 
 
 def _some(label_sets: LabelSets) -> tuple[Bools, Bools | None]:

@@ -11,25 +11,27 @@ from rayprob.probability.calibration.prior import WITH, PriorCalibrator
 def prior_notes(choice: Choice, priors: Priors) -> list[str]:
     """Return which prior the calibrator has, how strong, over which labels; or which were tried and left out, and why."""
     calibrator = choice.calibrator
-    if not isinstance(calibrator, PriorCalibrator):
-        return list(_left_out(choice.nll_by_name, priors))
+    if isinstance(calibrator, PriorCalibrator):
+        notes = list(_taken(calibrator, choice, priors))
+    else:
+        notes = list(_left_out(choice.nll_by_name, priors))
+    if priors.out_of_reach:
+        notes.append(f"the run's own label sets were not tried as a label prior: {priors.out_of_reach}")
+    return notes
+
+
+def _taken(calibrator: PriorCalibrator, choice: Choice, priors: Priors) -> Iterator[str]:
     name, strength = calibrator.prior_name, f"{calibrator.strength:.2f}"
     if calibrator.strength < NO_STRENGTH:
-        found = f"strength {strength}: holdout asks for none of it, and it changes next to nothing"
+        yield f"the label prior {name} has strength {strength}: holdout asks for none of it, and it changes next to nothing"
     else:
-        found = f"strength {strength} (0: the classifier alone, 1: the whole prior)"
-    return [
-        f"the label prior {name} has {found}",
-        *(f"the label prior {name} {words}" for words in [priors.matching.get(name)] if words),
-        *(() if priors.is_asked else _taken(calibrator, choice.nll_by_name)),
-    ]
-
-
-def _taken(calibrator: PriorCalibrator, nll_by_name: Mapping[str, float]) -> Iterator[str]:
-    without = _best_by_prior(nll_by_name).get("")
-    if without is not None:
+        yield f"the label prior {name} has strength {strength} (0: the classifier alone, 1: the whole prior)"
+    if name in priors.matching:
+        yield f"the label prior {name} {priors.matching[name]}"
+    without = _best_by_prior(choice.nll_by_name).get("")
+    if without is not None and not priors.is_asked:
         yield (
-            f"auto took the label prior {calibrator.prior_name}: {nll_by_name[calibrator.name]:.3f} nats per image of holdout, "
+            f"auto took the label prior {name}: {choice.nll_by_name[calibrator.name]:.3f} nats per image of holdout, "
             f"cross-validated, against {without:.3f} without one; --prior none leaves it out"
         )
 

@@ -15,6 +15,10 @@ from rayprob.cli.terminal import show_line
 from rayprob.train.assess import PAPER, Assessment
 from rayprob.train.other_labels import OtherLabels
 
+OTHER_LABELS_LEGEND = (
+    "given: so many of an image's present labels, drawn; the mean over images with more of them, and the gain's 95 % interval"
+)
+
 
 class RunView:
     """Shows a run from the events of `launch`: one line of facts, one live line, one line per evaluation."""

@@ -46,7 +46,11 @@ class Resampled:
     drawn_from: tuple[int, int]
 
     def interval(self, confidence: float = CONFIDENCE) -> Interval:
-        """Return the percentile interval. Draws in which the statistic is undefined (nan) are left out."""
+        """Return the percentile interval. Draws in which the statistic is undefined (nan) are left out.
+
+        Images drawn twice raise mAP where labels have few positives, and ECE: intervals of their values then lie too high,
+        those of differences hardly do.
+        """
         defined_D = self.drawn_D[~np.isnan(self.drawn_D)]
         if not len(defined_D):
             return Interval(self.value, float("nan"), float("nan"))

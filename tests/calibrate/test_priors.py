@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from rayprob.calibrate import find_priors
 from rayprob.calibrate.crossfit import Priors
 from rayprob.calibrate.prior_notes import prior_notes
 from rayprob.cli.app import app
+from rayprob.data.sources.label_sets import LabelSets
 from rayprob.probability.calibration.affine import AffineCalibrator
 from rayprob.probability.calibration.calibrators import Choice, choose_calibrator
 from rayprob.probability.distributions.mixture import LabelMixture
@@ -20,7 +23,7 @@ from rayprob.probability.distributions.tilted import TiltedDistribution
 from rayprob.probability.priors.file import SHIPPED, LabelPriorFile
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.predictions import Predictions
-from tests.calibrate.calibrated_run import LABELS, predictions, table, write_run
+from tests.calibrate.calibrated_run import FACTS, LABELS, predictions, table, write_run
 from tests.probability.calibration.test_prior import scenes_and_classifier
 
 
@@ -116,6 +119,24 @@ def test_a_prior_that_is_cross_validated_and_left_out_is_named_with_its_nats() -
     ]
 
 
+def test_label_sets_of_the_run_that_cannot_be_read_are_told_of(tmp_path: Path) -> None:
+    facts = {**FACTS, "run": {**FACTS["run"], "data": {"root": str(tmp_path / "gone"), "train_split": "train"}}}
+    holdout = replace(predictions(60, "holdout", seed=1), facts={**facts, "split": "holdout"})
+    found = notes_of(write_run(tmp_path / "run", holdout, facts=facts))
+    assert re.search(r"the run's own label sets were not tried as a label prior: .*gone", found)
+
+
+def test_auto_fits_its_own_prior_to_so_many_label_sets_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets_NL = np.random.default_rng(0).random((50, 3)) < 0.5
+    label_sets = LabelSets(("a", "b", "c"), targets_NL, ~targets_NL)
+    assert find_priors._some(label_sets)[0] is targets_NL
+    monkeypatch.setattr(find_priors, "OWN_AT_MOST", 20)
+    some_NL, known_NL = find_priors._some(label_sets)
+    assert some_NL.shape == (20, 3)
+    assert known_NL is not None
+    np.testing.assert_array_equal(some_NL, ~known_NL, "rows of both tables are the same label sets")
+
+
 def test_auto_leaves_out_a_prior_that_does_not_help() -> None:
     mixture, logits_NL, targets_NL, known_NL = scenes_and_classifier(300, 0, sees_context=True)
     choice = choose_calibrator("bernoulli", {"logits": logits_NL}, targets_NL, known_NL, priors={"true": mixture})
@@ -127,6 +148,17 @@ def test_auto_takes_a_prior_that_helps() -> None:
     mixture, logits_NL, targets_NL, known_NL = scenes_and_classifier(300, 0, sees_context=False)
     choice = choose_calibrator("bernoulli", {"logits": logits_NL}, targets_NL, known_NL, priors={"true": mixture})
     assert choice.calibrator.name == "identity + true"
+
+
+@pytest.mark.parametrize("order", [("true", "rough"), ("rough", "true")])
+def test_of_two_priors_that_help_the_better_one_is_taken_whatever_their_order(order: tuple[str, str]) -> None:
+    mixture, logits_NL, targets_NL, known_NL = scenes_and_classifier(300, 0, sees_context=False)
+    rough = LabelMixture(mixture.mixing_weights_K, 0.5 + 0.85 * (mixture.probabilities_KL - 0.5))
+    priors = {name: {"true": mixture, "rough": rough}[name] for name in order}
+    choice = choose_calibrator("bernoulli", {"logits": logits_NL}, targets_NL, known_NL, priors=priors)
+    nll = choice.nll_by_name
+    assert abs(nll["identity + true"] - nll["identity + rough"]) < 0.05, "so near that one standard error does not part them"
+    assert choice.calibrator.name == min(("identity + true", "identity + rough"), key=lambda name: nll[name])
 
 
 def test_which_calibrators_are_tried() -> None:

@@ -83,8 +83,8 @@ def choose_calibrator(
 
     The NLL is that of a sample's known labels under the family: "bernoulli" with outputs "logits", or "mixture". The standard
     error is that of the paired difference over samples (Breiman et al. 1984, the one-standard-error rule). Candidates count as
-    simple in the order of FITS, those with one of `priors` after all others; by default all are tried for which the holdout has
-    MIN_SAMPLES.
+    simple in the order of FITS, those with one of `priors` after all others; of several priors the one of least NLL counts. By
+    default all are tried for which the holdout has MIN_SAMPLES.
     """
     problem = choose(FAMILIES, family, "family of distributions")(outputs, targets_NL, known_NL, priors)
     for name in candidates or ():
@@ -181,9 +181,17 @@ def _simplest_within_one_standard_error(nll_by_name: Mapping[str, Floats]) -> tu
         worse_N = nll_by_name[name] - nll_by_name[best]
         return bool(worse_N.mean() <= worse_N.std(ddof=1) / np.sqrt(len(worse_N)))
 
-    chosen = next(name for name in nll_by_name if is_close(name))
+    chosen = _best_prior(next(name for name in nll_by_name if is_close(name)), nll_by_name)
     found, least = nll_by_name[chosen].mean(), nll_by_name[best].mean()
     return chosen, f"{chosen}: cross-validated NLL {found:.4f} nats a sample; the best, {best}, has {least:.4f}"
+
+
+def _best_prior(name: str, nll_by_name: Mapping[str, Floats]) -> str:
+    """Return the candidate with the same map of logits and the prior of least NLL; no prior is simpler than another."""
+    if prior_calibration.WITH not in name:
+        return name
+    alike = [other for other in nll_by_name if map_of(other) == map_of(name) and prior_calibration.WITH in other]
+    return min(alike, key=lambda other: float(nll_by_name[other].mean()))
 
 
 def _identity(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Calibrator:
