@@ -5,8 +5,8 @@
 RUN has predictions of holdout and val (`rayprob evaluate RUN`); nothing in it is changed. Each prior is put into the bundle as
 `rayprob calibrate RUN --prior ...` does, which chooses the calibrator's scale and the strength on holdout alone; val is only
 judged. `independent` is --prior none. --components fits mixtures of that many components to the 82,081 label sets of COCO
-train2014 (../shared/labels), without those of the run's own images. --wrong adds priors that cannot help: COCO's with its
-labels permuted, and the one of VOC's label sets (../shared/voc-sample) under the names of the run's first 20 labels.
+train2014 (../shared/labels), without those of the run's own images. --wrong adds priors of other things by the right names:
+COCO's with the run's labels permuted, and that of 20 kinds of tableware and food under the names of the run's first 20 labels.
 
 Tables: NLL per image, mAP, AP of an image's other labels given 0 to 3 present ones, ECE, OF1 and CF1 at 0.5. Each row has the
 value, its interval, and the gain over the independent labels with the paired interval (percentile bootstrap over val's images).
@@ -32,7 +32,7 @@ from rayprob.metrics.bootstrap import Resampled, bootstrap
 from rayprob.metrics.drawn import calibration_error_of, count_metric_of, mean_average_precision_of, mean_of
 from rayprob.probability.decisions.conformal import fit_risk_control, mean_missed_share
 from rayprob.probability.distributions.distribution import LabelDistribution
-from rayprob.probability.distributions.mixture import fit_label_mixture
+from rayprob.probability.distributions.mixture import LabelMixture, fit_label_mixture
 from rayprob.probability.priors.file import LabelPriorFile
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.predictions import Predictions
@@ -40,7 +40,7 @@ from rayprob.train.other_labels import GIVEN, ap_of_others
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 LABELS = SHARED / "labels" / "coco_train2014_labels.parquet"
-VOC_LISTS = SHARED / "voc-sample" / "VOC2007" / "ImageSets" / "Main"
+KITCHEN = slice(COCO_80.column("bottle"), COCO_80.column("bottle") + 20)  # to cake
 INDEPENDENT = "independent"
 HALVES = 200
 
@@ -103,11 +103,11 @@ def fitted_to_coco(num_components: int, own_ids: NDArray[np.int64], folder: str)
 def wrong_priors(label_space: LabelSpace, folder: str) -> Iterator[str]:
     """Write a prior with permuted labels and one of another domain, and yield their paths."""
     coco = LabelPriorFile.load("coco")
-    order = np.random.default_rng(0).permutation(len(coco.names))
-    yield saved(LabelPriorFile(tuple(coco.names[place] for place in order), coco.mixture, "permuted"), folder, "permuted")
-    signs = [np.loadtxt(path, dtype=str)[:, 1] == "1" for path in sorted(VOC_LISTS.glob("*_train.txt"))]
-    mixture = fit_label_mixture(np.stack(signs, axis=1), num_components=10, seed=0)
-    yield saved(LabelPriorFile(label_space.names[: len(signs)], mixture, "VOC"), folder, "VOC, renamed")
+    names = np.random.default_rng(0).permutation(label_space.names)
+    yield saved(LabelPriorFile(tuple(map(str, names)), coco.over(label_space), "permuted"), folder, "permuted")
+    weights_K, p_KL = coco.mixture.mixing_weights_K, coco.mixture.probabilities_KL
+    kitchen = LabelMixture(weights_K, p_KL[:, KITCHEN])
+    yield saved(LabelPriorFile(label_space.names[: p_KL[:, KITCHEN].shape[1]], kitchen, "COCO"), folder, "kitchen, renamed")
 
 
 def saved(prior: LabelPriorFile, folder: str, name: str) -> str:

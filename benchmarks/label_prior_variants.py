@@ -29,16 +29,16 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from torch import Tensor
 
-from rayprob import storage
+from rayprob.files import storage
 from rayprob.labels import COCO_80, from_label_lists
 from rayprob.metrics.bootstrap import Resampled, bootstrap
 from rayprob.metrics.drawn import mean_average_precision_of, mean_of
-from rayprob.predictions import Predictions
-from rayprob.probability.bernoulli import entropy_of_logits
-from rayprob.probability.chow_liu import ChowLiuTree
-from rayprob.probability.mixture import LabelMixture
-from rayprob.probability.prior import LabelPrior
-from rayprob.probability.prior_file import LabelPriorFile
+from rayprob.probability.distributions.bernoulli import entropy_of_logits
+from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.priors.chow_liu import ChowLiuTree
+from rayprob.probability.priors.file import LabelPriorFile
+from rayprob.probability.priors.prior import LabelPrior
+from rayprob.runs.predictions import Predictions
 
 Floats = NDArray[np.float64]
 Judged = tuple[Floats, Floats]  # negative log-likelihood [N], scores to rank labels by [N, L]

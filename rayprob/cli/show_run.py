@@ -20,6 +20,11 @@ OTHER_LABELS_LEGEND = (
 )
 
 
+OTHER_LABELS_LEGEND = (
+    "given: so many of an image's present labels, drawn; the mean over images with more of them, and the gain's 95 % interval"
+)
+
+
 class RunView:
     """Shows a run from the events of `launch`: one line of facts, one live line, one line per evaluation."""
 
@@ -174,6 +179,7 @@ def show_assessment(console: Console, assessment: Assessment) -> None:
     show_line(console, "thresholds were chosen on holdout; the paper's row is COCO-2014 val, ResNet-101 at 448 px", "dim")
     if assessment.other_labels:
         show_table(console, _other_labels_table(assessment.other_labels))
+        show_line(console, OTHER_LABELS_LEGEND, "dim")
     sizes = "   ".join(f"{size} {'none' if v is None else format(v, '.3f')}" for size, v in assessment.map_by_size.items())
     show_line(console, f"mAP by size of the largest object: {sizes}")
     ranked = sorted(assessment.ap.items(), key=lambda item: -item[1])
@@ -182,8 +188,7 @@ def show_assessment(console: Console, assessment: Assessment) -> None:
 
 
 def _other_labels_table(others: Sequence[OtherLabels]) -> Table:
-    caption = "mean over images of the AP of their labels; which are given is drawn; 95 % interval of the gain, over images"
-    table = Table("AP of an image's other labels, given some that are present", caption=caption)
+    table = Table("AP of an image's other labels")
     table.name()
     table.number(*(f"{row.num_given} given" for row in others))
     table.row("labels alone", *(f"{row.alone:.3f}" for row in others))

@@ -8,7 +8,7 @@
 
 All but the last keep the ranking within each label, so AP stays as it is. Mixtures take the first four, applied to their
 parameters (`mixture_calibration.py`). Independent labels may have a label prior beside the first four (`platt + coco`:
-`prior_calibration.py`), which makes mixtures of them.
+`prior.py`), which makes mixtures of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -188,9 +188,9 @@ def _simplest_within_one_standard_error(nll_by_name: Mapping[str, Floats]) -> tu
 
 def _best_prior(name: str, nll_by_name: Mapping[str, Floats]) -> str:
     """Return the candidate with the same map of logits and the prior of least NLL; no prior is simpler than another."""
-    if prior_calibration.WITH not in name:
+    if prior.WITH not in name:
         return name
-    alike = [other for other in nll_by_name if map_of(other) == map_of(name) and prior_calibration.WITH in other]
+    alike = [other for other in nll_by_name if map_of(other) == map_of(name) and prior.WITH in other]
     return min(alike, key=lambda other: float(nll_by_name[other].mean()))
 
 
