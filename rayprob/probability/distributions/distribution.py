@@ -53,6 +53,10 @@ class LabelDistribution(ABC):
         """L."""
         return int(self.component_logits_BKL.shape[2])
 
+    def logits_at(self, columns_BC: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the logits [B, K, C] of other columns in each image."""
+        return np.take_along_axis(self.component_logits_BKL, columns_BC[:, None], axis=2)
+
     @property
     def num_components(self) -> int:
         """K."""
@@ -186,16 +190,19 @@ class LabelDistribution(ABC):
         answer.refuse_impossible(log_prob_B1[:, 0] > -np.inf, "the evidence")
         return evidence, np.asarray(joint_BK - log_prob_B1)
 
-    def _joint_log_prob(self, evidence: Evidence) -> Floats:
-        """Return log p(component, evidence) [B, K]."""
+    def _stated(self, evidence: Evidence) -> tuple[Bools, Bools]:
+        """Return the values and known flags [B, L] of each image. Raises QueryError where the evidence is of another shape."""
         if evidence.values_BL.shape[1] != self.num_labels or len(evidence.values_BL) not in (1, len(self)):
             raise QueryError(
                 f"evidence or label sets have shape {evidence.values_BL.shape}; "
                 f"these distributions are of {len(self)} images and {self.num_labels} labels"
             )
-        values_BL, known_BL = (
-            np.broadcast_to(a, (len(self), self.num_labels)) for a in (evidence.values_BL, evidence.known_BL)
-        )
+        shape = (len(self), self.num_labels)
+        return np.broadcast_to(evidence.values_BL, shape), np.broadcast_to(evidence.known_BL, shape)
+
+    def _joint_log_prob(self, evidence: Evidence) -> Floats:
+        """Return log p(component, evidence) [B, K]."""
+        values_BL, known_BL = self._stated(evidence)
         parts = []
         for rows in self.chunks():
             logits_BKL = _float64(self[rows])

@@ -1,42 +1,59 @@
 """What a label prior makes of independent labels: a mixture whose components differ from an image's logits by fixed offsets.
 
-B images, L labels, K components. An array [B, K, L] exists for a chunk of images at a time only.
+B images, L labels, K components. Weights, marginals and the probability of evidence come from `label_groups`, and other answers
+from the components of a chunk of images, of the labels that they ask about: an array [B, K, L] of all images never exists.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_expit, logsumexp
 
-from rayprob.arrays import Floats
+from rayprob.arrays import Floats, Ints
+from rayprob.probability.distributions.arithmetic import log_odds_of
+from rayprob.probability.distributions.bernoulli import present_and_absent
 from rayprob.probability.distributions.distribution import LabelDistribution, MixtureDistribution
 from rayprob.probability.distributions.evidence import Evidence
+from rayprob.probability.priors import label_groups
 from rayprob.probability.priors.prior import LabelPrior
 
 
 class TiltedDistribution(LabelDistribution):
-    """Independent labels under a prior: component logits logits_BL + strength_B1 odds_KL, and their mixing weights."""
+    """Independent labels under a prior: component logits logits_BL + strength_B1 odds_KL, and their mixing weights.
+
+    The weights are those of `LabelPrior.log_weights`, also given evidence: a known label has a logit of plus or minus infinity.
+    """
 
     family = "mixture"
 
     def __init__(
-        self, prior: LabelPrior, logits_BL: ArrayLike, strength_B1: ArrayLike, log_mixing_BK: Floats | None = None
+        self, prior: LabelPrior, logits_BL: ArrayLike, strength_B1: ArrayLike, log_weight_BK: Floats | None = None
     ) -> None:
-        """Without `log_mixing_BK`, the mixing weights are those of no evidence."""
+        """`log_weight_BK` is what `prior.log_weights` returns, where it is known already."""
         self.prior = prior
         self.logits_BL = np.asarray(logits_BL, dtype=np.float64)
         self.strength_B1 = np.broadcast_to(np.asarray(strength_B1, dtype=np.float64), (len(self.logits_BL), 1))
-        is_new = log_mixing_BK is None
-        self._log_mixing_BK = prior.log_mixing(self.logits_BL, self.strength_B1) if is_new else np.asarray(log_mixing_BK)
+        is_new = log_weight_BK is None
+        self._log_weight_BK = prior.log_weights(self.logits_BL, self.strength_B1) if is_new else np.asarray(log_weight_BK)
 
-    @property
+    @cached_property
+    def _log_total_B1(self) -> Floats:
+        return np.asarray(logsumexp(self._log_weight_BK, axis=1, keepdims=True))
+
+    @cached_property
     def log_mixing_BK(self) -> Floats:
-        return self._log_mixing_BK
+        return np.asarray(self._log_weight_BK - self._log_total_B1)
 
     @property
     def component_logits_BKL(self) -> NDArray[Any]:
         return self.logits_BL[:, None] + self.strength_B1[:, None] * self.prior.odds_KL
+
+    def logits_at(self, columns_BC: Ints) -> NDArray[Any]:
+        logits_BC = np.take_along_axis(self.logits_BL, columns_BC, axis=1)
+        return np.asarray(logits_BC[:, None] + self.strength_B1[:, None] * self.prior.odds_KL.T[columns_BC].transpose(0, 2, 1))
 
     @property
     def num_labels(self) -> int:
@@ -46,14 +63,47 @@ class TiltedDistribution(LabelDistribution):
         return len(self.logits_BL)
 
     def __getitem__(self, rows: slice | NDArray[Any] | list[int]) -> "TiltedDistribution":
-        return TiltedDistribution(self.prior, self.logits_BL[rows], self.strength_B1[rows], self._log_mixing_BK[rows])
+        return TiltedDistribution(self.prior, self.logits_BL[rows], self.strength_B1[rows], self._log_weight_BK[rows])
 
     def rebuilt(self, log_mixing_BK: Floats, component_logits_BKL: NDArray[Any]) -> MixtureDistribution:
         """Return the mixture of other parameters, which need not share anything."""
         return MixtureDistribution(log_mixing_BK, component_logits_BKL)
 
+    def marginals(self) -> Floats:
+        return np.minimum(self._sides()[0], 1.0)
+
+    def marginal_logits(self) -> Floats:
+        def components(rows_E: Ints, columns_E: Ints) -> tuple[Floats, Floats]:
+            return self.log_mixing_BK[rows_E], self[rows_E].logits_at(columns_E[:, None])[:, :, 0]
+
+        return log_odds_of(*self._sides(), components)
+
     def condition(self, evidence: Evidence | Mapping[int, bool]) -> "TiltedDistribution":
-        evidence, log_mixing_BK = self._given(evidence)
-        certain_BL = np.where(evidence.values_BL, np.inf, -np.inf)
-        logits_BL = np.where(evidence.known_BL, certain_BL, self.logits_BL)
-        return TiltedDistribution(self.prior, logits_BL, self.strength_B1, log_mixing_BK)
+        evidence, _ = self._given(evidence)
+        logits_BL = _certain(self.logits_BL, evidence)
+        return TiltedDistribution(self.prior, logits_BL, self.strength_B1)
+
+    def _joint_log_prob(self, evidence: Evidence) -> Floats:
+        values_BL, known_BL = self._stated(evidence)
+        alone_B1 = log_expit(np.where(values_BL, self.logits_BL, -self.logits_BL)).sum(axis=1, keepdims=True, where=known_BL)
+        logits_BL = _certain(self.logits_BL, evidence)
+        return np.asarray(self.prior.log_weights(logits_BL, self.strength_B1) + alone_B1 - self._log_total_B1)
+
+    def _sides(self) -> tuple[Floats, Floats]:
+        """Return P(label present) and P(label absent) [B, L]."""
+        present_BL, absent_BL = np.empty_like(self.logits_BL), np.empty_like(self.logits_BL)
+        for rows_b, groups in self.prior.by_strength(self.logits_BL, self.strength_B1):
+            weight_bK = np.exp(self.log_mixing_BK[rows_b])
+            if groups is None:
+                sides = (
+                    np.einsum("bk,bkl->bl", weight_bK, side_bKL)
+                    for side_bKL in present_and_absent(self[rows_b].component_logits_BKL)
+                )
+            else:
+                sides = groups.present_and_absent(label_groups.states(self.logits_BL[rows_b]), weight_bK)
+            present_BL[rows_b], absent_BL[rows_b] = sides
+        return present_BL, absent_BL
+
+
+def _certain(logits_BL: Floats, evidence: Evidence) -> Floats:
+    return np.where(evidence.known_BL, np.where(evidence.values_BL, np.inf, -np.inf), logits_BL)

@@ -16,14 +16,17 @@ divided by the sum of these over k. N samples, L labels, K components; logits_NL
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import log_expit, logsumexp
 
-from rayprob.arrays import Bools, Floats
+from rayprob.arrays import Bools, Floats, Ints
 from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.priors import label_groups
+from rayprob.probability.priors.label_groups import LabelGroups
 
+STRENGTHS_KEPT = 4
 CHUNK_VALUES = 250_000  # component logits worked on at a time: 2 MB an array, which stays in cache
 
 
@@ -47,6 +50,7 @@ class LabelPrior:
     log_mixing_K: Floats
     odds_KL: Floats
     absent_K: Floats
+    _groups: dict[float, LabelGroups] = field(default_factory=dict)  # by strength
 
     @classmethod
     def of(cls, mixture: LabelMixture) -> "LabelPrior":
@@ -55,20 +59,47 @@ class LabelPrior:
         absent_KL = np.log1p(-p_KL) - np.log1p(-p_L)
         return cls(np.log(mixture.mixing_weights_K), np.log(p_KL) - np.log(p_L) - absent_KL, absent_KL.sum(axis=1))
 
-    def log_mixing(self, logits_NL: Floats, strength_N1: Floats) -> Floats:
-        """Return the log mixing weights [N, K], normalised, of the mixture that the prior and the classifier make."""
-        parts = []
-        for rows in self._chunks(len(logits_NL)):
-            tilted_nKL = logits_NL[rows, None] + strength_N1[rows, None] * self.odds_KL
-            parts.append(self._base(strength_N1[rows]) + np.logaddexp(0, tilted_nKL).sum(axis=2))
-        log_NK = np.concatenate(parts)
-        return np.asarray(log_NK - logsumexp(log_NK, axis=1, keepdims=True))
+    def log_weights(self, logits_NL: Floats, strength_N1: Floats) -> Floats:
+        """Return the logarithms [N, K] of pi_k times the product over labels, as above: mixing weights before the division.
+
+        A logit of plus or minus infinity is a label known for certain, whose factor is the prior's alone: the sum of the
+        weights is then the probability of the known labels over that under the classifier.
+        """
+        log_NK: Floats = np.empty((len(logits_NL), len(self.log_mixing_K)))
+        for rows_n, groups in self.by_strength(logits_NL, strength_N1):
+            if groups is None:
+                log_NK[rows_n] = self._log_products(logits_NL[rows_n], strength_N1[rows_n])
+            else:
+                log_NK[rows_n] = groups.log_products(label_groups.states(logits_NL[rows_n]))
+        return log_NK + self._base(strength_N1)
+
+    def by_strength(self, logits_NL: Floats, strength_N1: Floats) -> Iterator[tuple[Ints, LabelGroups | None]]:
+        """Yield the rows of a few images of one strength and its label groups; None for rows that are too steep for them."""
+        steep_N = label_groups.is_steep(logits_NL)
+        for strength in np.unique(strength_N1):
+            groups, here_N = self._groups_of(float(strength)), strength_N1[:, 0] == strength
+            fit_N = here_N & ~steep_N & (not groups.is_steep)
+            for rows, kept in ((np.flatnonzero(fit_N), groups), (np.flatnonzero(here_N & ~fit_N), None)):
+                step = label_groups.IMAGES_AT_ONCE if kept else max(1, CHUNK_VALUES // self.odds_KL.size)
+                yield from ((rows[start : start + step], kept) for start in range(0, len(rows), step))
 
     def slopes(self, logits_NL: Floats, strength_N1: Floats, targets_NL: Bools, known_NL: Bools) -> Slopes:
         """Return the negative log-likelihood of the known labels and its slopes."""
         arrays = logits_NL, strength_N1, (targets_NL & known_NL).astype(np.float64), (~known_NL).astype(np.float64)
         parts = [self._slopes(*(array[rows] for array in arrays)) for rows in self._chunks(len(logits_NL))]
         return Slopes(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+    def _groups_of(self, strength: float) -> LabelGroups:
+        if strength not in self._groups:
+            if len(self._groups) == STRENGTHS_KEPT:
+                self._groups.pop(next(iter(self._groups)))
+            self._groups[strength] = LabelGroups.of(strength * self.odds_KL)
+        return self._groups[strength]
+
+    def _log_products(self, logits_NL: Floats, strength_N1: Floats) -> Floats:
+        """Return what `LabelGroups.log_products` does for a few images, by one logarithm for each component and label."""
+        present_N1L = log_expit(logits_NL)[:, None] + strength_N1[:, None] * self.odds_KL
+        return np.asarray(np.logaddexp(log_expit(-logits_NL)[:, None], present_N1L).sum(axis=2))
 
     def _base(self, strength_N1: Floats) -> Floats:
         return np.asarray(self.log_mixing_K + strength_N1 * self.absent_K)
