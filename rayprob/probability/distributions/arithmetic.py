@@ -38,7 +38,7 @@ def log_odds_of(present_BL: Floats, absent_BL: Floats, components: Callable[[Int
     """
     faint = np.nonzero(np.minimum(present_BL, absent_BL) <= SAFE)
     with np.errstate(invalid="ignore"):
-        odds_BL = np.asarray(_log(present_BL) - _log(absent_BL))
+        odds_BL = np.asarray(log(present_BL) - log(absent_BL))
         if len(faint[0]):
             log_weight_EK, logits_EK = components(*faint)
             present_E, absent_E = (_log_sum(log_weight_EK + state_EK, 1) for state_EK in _log_states(logits_EK))
@@ -54,7 +54,8 @@ def _log_sum(values: Floats, axis: int) -> Floats:
     return np.asarray(logsumexp(values, axis=axis))
 
 
-def _log(values: Floats) -> Floats:
+def log(values: Floats) -> Floats:
+    """Return the logarithms, of 0 minus infinity."""
     with np.errstate(divide="ignore"):
         return np.asarray(np.log(values))
 
@@ -67,5 +68,5 @@ def _log_states(logits: Floats) -> tuple[Floats, Floats]:
     return log_expit(logits), log_expit(-logits)
 
 
-NUMBERS = Arithmetic(0.0, 1.0, np.multiply, np.add, _sum, np.exp, _log, present_and_absent)
+NUMBERS = Arithmetic(0.0, 1.0, np.multiply, np.add, _sum, np.exp, log, present_and_absent)
 LOGARITHMS = Arithmetic(-np.inf, 0.0, np.add, np.logaddexp, _log_sum, _same, _same, _log_states)

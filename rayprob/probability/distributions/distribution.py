@@ -16,7 +16,7 @@ from scipy.special import log_expit, log_softmax, logsumexp
 from rayprob.arrays import Bools, Floats
 from rayprob.errors import ModelError, QueryError
 from rayprob.probability.distributions import expected_f1, information, topsets
-from rayprob.probability.distributions.arithmetic import log_odds_of
+from rayprob.probability.distributions.arithmetic import log, log_odds_of
 from rayprob.probability.distributions.bernoulli import entropy_of_logits, present_and_absent
 from rayprob.probability.distributions.components import Components
 from rayprob.probability.distributions.evidence import Evidence
@@ -100,8 +100,33 @@ class LabelDistribution(ABC):
     def log_prob(self, label_sets_BL: Bools, known_BL: Bools | None = None) -> Floats:
         """Return log p [B], in nats, of one label set an image; labels not known drop out of the product."""
         known_BL = np.ones((1, self.num_labels), dtype=bool) if known_BL is None else known_BL
-        joint_BK = self._joint_log_prob(Evidence(*np.broadcast_arrays(label_sets_BL, known_BL)))
+        joint_BK = self.joint_log_prob(Evidence(*np.broadcast_arrays(label_sets_BL, known_BL)))
         return np.asarray(logsumexp(joint_BK, axis=1))
+
+    def joint_log_prob(self, evidence: Evidence) -> Floats:
+        """Return log p(component, evidence) [B, K]."""
+        values_BL, known_BL = self._stated(evidence)
+        parts = []
+        for rows in self.chunks():
+            logits_BKL = _float64(self[rows])
+            log_BKL = log_expit(np.where(values_BL[rows, None], logits_BKL, -logits_BKL))
+            parts.append(np.sum(log_BKL, axis=2, where=known_BL[rows, None]))
+        return np.asarray(self.log_mixing_BK + np.concatenate(parts))
+
+    def log_bounds(self, state_BL: Bools) -> Floats:
+        """Return for each label [B, L] what no log probability of a label set exceeds in which it is as stated.
+
+        That is the logarithm of the sum over components of the most probable such set's probability.
+        """
+
+        def bounds(part: LabelDistribution, stated_BL: Bools) -> Floats:
+            logits_BKL = _float64(part)
+            log_peak_BK = part.log_mixing_BK + log_expit(np.abs(logits_BKL)).sum(axis=2)
+            log_scale_B1 = np.nan_to_num(log_peak_BK.max(axis=1, keepdims=True), neginf=0.0)
+            factor_BKL = np.exp(np.minimum(np.where(stated_BL[:, None], logits_BKL, -logits_BKL), 0))
+            return np.asarray(log_scale_B1 + log(_mix(log_peak_BK - log_scale_B1, factor_BKL)))
+
+        return np.concatenate([bounds(self[rows], state_BL[rows]) for rows in self.chunks()])
 
     def prob(self, query: answer.Query) -> Floats:
         """Return the answer to a query [B], exactly. Raises QueryError where its evidence is impossible."""
@@ -137,8 +162,7 @@ class LabelDistribution(ABC):
         """Return the k most probable label sets of each image, best first, exactly (up to ties within rounding)."""
         parts = []
         for rows in self.chunks():
-            part = self[rows]
-            parts.append(topsets.top_sets(part.log_mixing_BK, part.component_logits_BKL, k, first_image=rows.start))
+            parts.append(topsets.top_sets(self[rows], k, first_image=rows.start))
         return topsets.joined(parts)
 
     def best_f1_sets(self) -> expected_f1.F1Sets:
@@ -185,7 +209,7 @@ class LabelDistribution(ABC):
         """Return the evidence and the log mixing weights [B, K] that it leaves. Raises QueryError where it is impossible."""
         if not isinstance(evidence, Evidence):
             evidence = Evidence.of(evidence, self.num_labels)
-        joint_BK = self._joint_log_prob(evidence)
+        joint_BK = self.joint_log_prob(evidence)
         log_prob_B1 = logsumexp(joint_BK, axis=1, keepdims=True)
         answer.refuse_impossible(log_prob_B1[:, 0] > -np.inf, "the evidence")
         return evidence, np.asarray(joint_BK - log_prob_B1)
@@ -199,16 +223,6 @@ class LabelDistribution(ABC):
             )
         shape = (len(self), self.num_labels)
         return np.broadcast_to(evidence.values_BL, shape), np.broadcast_to(evidence.known_BL, shape)
-
-    def _joint_log_prob(self, evidence: Evidence) -> Floats:
-        """Return log p(component, evidence) [B, K]."""
-        values_BL, known_BL = self._stated(evidence)
-        parts = []
-        for rows in self.chunks():
-            logits_BKL = _float64(self[rows])
-            log_BKL = log_expit(np.where(values_BL[rows, None], logits_BKL, -logits_BKL))
-            parts.append(np.sum(log_BKL, axis=2, where=known_BL[rows, None]))
-        return np.asarray(self.log_mixing_BK + np.concatenate(parts))
 
 
 class BernoulliDistribution(LabelDistribution):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, logsumexp
 
-from rayprob.arrays import Floats, Ints
+from rayprob.arrays import Bools, Floats, Ints
 from rayprob.probability.distributions.arithmetic import log_odds_of
 from rayprob.probability.distributions.bernoulli import present_and_absent
 from rayprob.probability.distributions.distribution import LabelDistribution, MixtureDistribution
@@ -83,11 +83,23 @@ class TiltedDistribution(LabelDistribution):
         logits_BL = _certain(self.logits_BL, evidence)
         return TiltedDistribution(self.prior, logits_BL, self.strength_B1)
 
-    def _joint_log_prob(self, evidence: Evidence) -> Floats:
+    def joint_log_prob(self, evidence: Evidence) -> Floats:
         values_BL, known_BL = self._stated(evidence)
         alone_B1 = log_expit(np.where(values_BL, self.logits_BL, -self.logits_BL)).sum(axis=1, keepdims=True, where=known_BL)
         logits_BL = _certain(self.logits_BL, evidence)
         return np.asarray(self.prior.log_weights(logits_BL, self.strength_B1) + alone_B1 - self._log_total_B1)
+
+    def log_bounds(self, state_BL: Bools) -> Floats:
+        """Return bounds as every distribution does, a little larger: without a number per image, component and label."""
+        bound_BL = np.empty_like(self.logits_BL)
+        for rows_b, groups in self.prior.by_strength(self.logits_BL, self.strength_B1):
+            if groups is None:
+                bound_BL[rows_b] = super(TiltedDistribution, self[rows_b]).log_bounds(state_BL[rows_b])
+                continue
+            log_peak_bK = self.prior.log_base(self.strength_B1[rows_b]) + groups.log_peaks(self.logits_BL[rows_b])
+            log_peak_bK -= self._log_total_B1[rows_b]
+            bound_BL[rows_b] = groups.log_bounds(log_peak_bK, self.logits_BL[rows_b], state_BL[rows_b])
+        return bound_BL
 
     def _sides(self) -> tuple[Floats, Floats]:
         """Return P(label present) and P(label absent) [B, L]."""

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_expit
 
 from rayprob.arrays import Floats
+from rayprob.probability.distributions.arithmetic import log
 from rayprob.probability.distributions.bernoulli import present_and_absent
 
 GROUP = 4  # labels: of 2 to 6, the fastest for 80 labels and 200 components
@@ -30,20 +32,19 @@ PRESENT_TJ = (np.arange(STATES)[:, None] >> np.arange(GROUP) & 1).astype(np.floa
 class LabelGroups:
     """The factors of a prior of one strength, from tilt_KL = strength x odds: 1 and exp(tilt), over the larger of both."""
 
+    tilt_KL: Floats
     factors_GTK: Floats
     log_scale_K: Floats  # what they were divided by, over all labels
     reach_G: Floats  # how far below 1 the factors of a group lie at most, in nats
-    num_labels: int
 
     @classmethod
     def of(cls, tilt_KL: Floats) -> "LabelGroups":
         """Group the labels in their order; the last group is filled up with labels that every component leaves alone."""
-        num_labels = tilt_KL.shape[1]
-        tilt_GJK = np.pad(tilt_KL.T, ((0, -num_labels % GROUP), (0, 0))).reshape(-1, GROUP, len(tilt_KL))
+        tilt_GJK = np.pad(tilt_KL.T, ((0, -tilt_KL.shape[1] % GROUP), (0, 0))).reshape(-1, GROUP, len(tilt_KL))
         log_absent_GJK, log_present_GJK = np.minimum(-tilt_GJK, 0), np.minimum(tilt_GJK, 0)
         factors_GTK = np.exp((1 - PRESENT_TJ) @ log_absent_GJK + PRESENT_TJ @ log_present_GJK)
         log_scale_K = np.maximum(tilt_KL, 0).sum(axis=1)
-        return cls(factors_GTK, log_scale_K, np.abs(tilt_GJK).max(axis=2).sum(axis=1), num_labels)
+        return cls(tilt_KL, factors_GTK, log_scale_K, np.abs(tilt_GJK).max(axis=2).sum(axis=1))
 
     @property
     def is_steep(self) -> bool:
@@ -69,8 +70,31 @@ class LabelGroups:
             joint_BT = states_BT * ((weight_BK / (states_BT @ factors_TK)) @ factors_TK.T)
             np.matmul(joint_BT, PRESENT_TJ, out=sides[0, :, group])
             np.matmul(joint_BT, 1 - PRESENT_TJ, out=sides[1, :, group])
-        present_BL, absent_BL = sides.reshape(2, states_GBT.shape[1], -1)[:, :, : self.num_labels]
+        present_BL, absent_BL = sides.reshape(2, states_GBT.shape[1], -1)[:, :, : self.tilt_KL.shape[1]]
         return present_BL, absent_BL
+
+    def log_peaks(self, logits_BL: Floats) -> Floats:
+        """Return the logarithm [B, K] of the product over all labels of the larger of both terms, one label at a time."""
+        log_BK: Floats = np.zeros((len(logits_BL), len(self.tilt_KL)))
+        term_BK = np.empty_like(log_BK)
+        sides_LB1 = (np.ascontiguousarray(log_expit(sign * logits_BL).T)[..., None] for sign in (-1, 1))
+        for absent_B1, present_B1, tilt_K in zip(*sides_LB1, np.ascontiguousarray(self.tilt_KL.T), strict=True):
+            np.add(present_B1, tilt_K, out=term_BK)
+            np.maximum(term_BK, absent_B1, out=term_BK)
+            log_BK += term_BK
+        return log_BK
+
+    def log_bounds(self, log_peak_BK: Floats, logits_BL: Floats, state_BL: NDArray[np.bool_]) -> Floats:
+        """Return the logarithm [B, L] of no less than a sum over components: of the peak, once each label is as stated.
+
+        That lowers the peak by min(1, exp(+-(logit + tilt))), and by no more than the exponential, which is a matrix product.
+        """
+        scale_B1 = log_peak_BK.max(axis=1, keepdims=True)
+        peak_BK = np.exp(log_peak_BK - scale_B1)
+        total_B1 = peak_BK.sum(axis=1, keepdims=True)
+        signed_BL = np.where(state_BL, logits_BL, -logits_BL)
+        present_BL, absent_BL = (peak_BK @ np.exp(sign * self.tilt_KL) for sign in (1, -1))
+        return np.asarray(scale_B1 + np.minimum(log(total_B1), signed_BL + np.log(np.where(state_BL, present_BL, absent_BL))))
 
 
 def states(logits_BL: Floats) -> Floats:

@@ -71,7 +71,7 @@ class LabelPrior:
                 log_NK[rows_n] = self._log_products(logits_NL[rows_n], strength_N1[rows_n])
             else:
                 log_NK[rows_n] = groups.log_products(label_groups.states(logits_NL[rows_n]))
-        return log_NK + self._base(strength_N1)
+        return log_NK + self.log_base(strength_N1)
 
     def by_strength(self, logits_NL: Floats, strength_N1: Floats) -> Iterator[tuple[Ints, LabelGroups | None]]:
         """Yield the rows of a few images of one strength and its label groups; None for rows that are too steep for them."""
@@ -101,7 +101,8 @@ class LabelPrior:
         present_N1L = log_expit(logits_NL)[:, None] + strength_N1[:, None] * self.odds_KL
         return np.asarray(np.logaddexp(log_expit(-logits_NL)[:, None], present_N1L).sum(axis=2))
 
-    def _base(self, strength_N1: Floats) -> Floats:
+    def log_base(self, strength_N1: Floats) -> Floats:
+        """Return the logarithms [N, K] of pi_k times the prior's own factors where every label is absent."""
         return np.asarray(self.log_mixing_K + strength_N1 * self.absent_K)
 
     def _slopes(self, logits: Floats, strength: Floats, targets: Floats, unknown: Floats) -> tuple[Floats, Floats, Floats]:
@@ -109,8 +110,8 @@ class LabelPrior:
         tilted_NKL = logits[:, None] + strength[:, None] * self.odds_KL
         softplus_NKL, present_NKL = _softplus_and_present(tilted_NKL)
         stated_NK = targets @ self.odds_KL.T
-        log_all_NK = self._base(strength) + softplus_NKL.sum(axis=2)
-        log_agree_NK = self._base(strength) + strength * stated_NK + (targets * logits).sum(axis=1, keepdims=True)
+        log_all_NK = self.log_base(strength) + softplus_NKL.sum(axis=2)
+        log_agree_NK = self.log_base(strength) + strength * stated_NK + (targets * logits).sum(axis=1, keepdims=True)
         is_partial = bool(unknown.any())
         if is_partial:
             log_agree_NK = log_agree_NK + np.einsum("nl,nkl->nk", unknown, softplus_NKL)
