@@ -25,6 +25,7 @@ class Arithmetic:
     times: np.ufunc
     plus: np.ufunc
     total: Callable[[Floats, int], Floats]  # the sum along an axis
+    dot: Callable[[Floats, Floats], Floats]  # of values [..., W, K] with factors [..., K]: their products' sum [..., W]
     of_log: Callable[[Floats], Floats]
     to_log: Callable[[Floats], Floats]
     states: Callable[[Floats], tuple[Floats, Floats]]  # P(present) and P(absent) of logits
@@ -54,6 +55,14 @@ def _log_sum(values: Floats, axis: int) -> Floats:
     return np.asarray(logsumexp(values, axis=axis))
 
 
+def _dot(values: Floats, factors: Floats) -> Floats:
+    return np.asarray(np.matmul(values, factors[..., None])[..., 0])
+
+
+def _log_dot(values: Floats, factors: Floats) -> Floats:
+    return _log_sum(values + factors[..., None, :], -1)
+
+
 def log(values: Floats) -> Floats:
     """Return the logarithms, of 0 minus infinity."""
     with np.errstate(divide="ignore"):
@@ -68,5 +77,5 @@ def _log_states(logits: Floats) -> tuple[Floats, Floats]:
     return log_expit(logits), log_expit(-logits)
 
 
-NUMBERS = Arithmetic(0.0, 1.0, np.multiply, np.add, _sum, np.exp, log, present_and_absent)
-LOGARITHMS = Arithmetic(-np.inf, 0.0, np.add, np.logaddexp, _log_sum, _same, _same, _log_states)
+NUMBERS = Arithmetic(0.0, 1.0, np.multiply, np.add, _sum, _dot, np.exp, log, present_and_absent)
+LOGARITHMS = Arithmetic(-np.inf, 0.0, np.add, np.logaddexp, _log_sum, _log_dot, _same, _same, _log_states)

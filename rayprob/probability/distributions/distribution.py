@@ -160,10 +160,8 @@ class LabelDistribution(ABC):
 
     def top_sets(self, k: int) -> topsets.TopSets:
         """Return the k most probable label sets of each image, best first, exactly (up to ties within rounding)."""
-        parts = []
-        for rows in self.chunks():
-            parts.append(topsets.top_sets(self[rows], k, first_image=rows.start))
-        return topsets.joined(parts)
+        chunks = self.chunks(self._search_bytes)
+        return topsets.joined([topsets.top_sets(self[rows], k, first_image=rows.start) for rows in chunks])
 
     def best_f1_sets(self) -> expected_f1.F1Sets:
         """Return the label set of each image with the largest expected F1, and that F1, exactly."""
@@ -197,6 +195,10 @@ class LabelDistribution(ABC):
         return self._by_chunk(lambda part: information.mutual_information(part.log_mixing_BK, _float64(part)), self._pair_bytes)
 
     # ---- inside
+
+    @property
+    def _search_bytes(self) -> int:
+        return self.bytes_per_image
 
     @property
     def _pair_bytes(self) -> int:

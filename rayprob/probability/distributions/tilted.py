@@ -101,6 +101,10 @@ class TiltedDistribution(LabelDistribution):
             bound_BL[rows_b] = groups.log_bounds(log_peak_bK, self.logits_BL[rows_b], state_BL[rows_b])
         return bound_BL
 
+    @property
+    def _search_bytes(self) -> int:
+        return 64 * self.num_components + 16 * self.num_labels
+
     def _sides(self) -> tuple[Floats, Floats]:
         """Return P(label present) and P(label absent) [B, L]."""
         present_BL, absent_BL = np.empty_like(self.logits_BL), np.empty_like(self.logits_BL)

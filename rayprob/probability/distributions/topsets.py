@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MOST_NUMBERS = 2**24  # partial sets times components in memory at once
 SPARE = 6  # partial sets that the narrow pass keeps beyond k
 DOUBTFUL = 8  # labels of the first pass, or as many as k sets need
-IMAGES_AT_ONCE = 128
+IMAGES_AT_ONCE = 64
 ROUNDING = 1e-12  # two label sets nearer than this (relative) are a tie
 CLOSE_BELOW = 1e-9  # in nats: bounds nearer to the worst set may be it within rounding
 
@@ -63,13 +63,14 @@ def top_sets(distribution: "LabelDistribution", k: int, first_image: int = 0) ->
         raise QueryError(f"top_sets needs k of at least 1, found {k}")
     num_images, num_labels = len(distribution), distribution.num_labels
     k = min(k, 2 ** min(num_labels, 62))
-    chunks = [np.arange(start, min(start + IMAGES_AT_ONCE, num_images)) for start in range(0, num_images, IMAGES_AT_ONCE)]
-    parts = []
+    labels = _labels(distribution, k)
+    top = TopSets(np.zeros((num_images, k, num_labels), dtype=bool), np.zeros((num_images, k)))
+    chunks = _in_parts(np.argsort(labels.num_open_B, kind="stable"))  # so that images of a part walk over as many labels
     while chunks:
         images_B = chunks.pop(0)
-        part = _top_of_chunk(distribution[images_B], k)
-        if part is not None:
-            parts.append(part)
+        found = _top_of_chunk(distribution[images_B], labels.where(images_B), k)
+        if found is not None:
+            top.sets_BTL[images_B], top.log_prob_BT[images_B] = found.sets_BTL, found.log_prob_BT
         elif len(images_B) > 1:
             chunks = [*np.array_split(images_B, 2), *chunks]
         else:
@@ -78,8 +79,7 @@ def top_sets(distribution: "LabelDistribution", k: int, first_image: int = 0) ->
                 f"disagree about so many labels that more than {MOST_NUMBERS // distribution.num_components:,} partial sets "
                 "are open; ask for fewer, or give evidence"
             )
-    empty = TopSets(np.zeros((0, k, num_labels), dtype=bool), np.zeros((0, k)))
-    return joined(parts or [empty])
+    return top
 
 
 def joined(parts: Sequence[TopSets]) -> TopSets:
@@ -87,19 +87,31 @@ def joined(parts: Sequence[TopSets]) -> TopSets:
     return TopSets(np.concatenate([p.sets_BTL for p in parts]), np.concatenate([p.log_prob_BT for p in parts]))
 
 
-def _top_of_chunk(part: "LabelDistribution", k: int) -> TopSets | None:
+def _in_parts(images_B: Ints) -> list[Ints]:
+    return [images_B[start : start + IMAGES_AT_ONCE] for start in range(0, len(images_B), IMAGES_AT_ONCE)]
+
+
+def _top_of_chunk(part: "LabelDistribution", labels: "_Labels", k: int) -> TopSets | None:
     """Return the top sets of a few images, or None where the search outgrows its memory."""
-    labels = _Labels.of(part, k)
     found = _top_in(NUMBERS, part, labels, k)
     if found is None:
         return None
     top, is_faint_B = found
     if is_faint_B.any():
-        exact = _top_in(LOGARITHMS, part[is_faint_B], labels.where(is_faint_B), k)
+        exact = _top_in(LOGARITHMS, part[is_faint_B], labels.where(is_faint_B).all_open(), k)
         if exact is None:
             return None
         top.sets_BTL[is_faint_B], top.log_prob_BT[is_faint_B] = exact[0].sets_BTL, exact[0].log_prob_BT
     return top
+
+
+def _labels(distribution: "LabelDistribution", k: int) -> "_Labels":
+    parts = [_Labels.of(distribution[images_B], k) for images_B in _in_parts(np.arange(len(distribution)))]
+    empty = np.zeros((0, distribution.num_labels), dtype=np.int64)
+    parts = parts or [_Labels(empty, empty.astype(bool), empty[:, 0])]
+    return _Labels(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("order_BL", "likely_BL", "num_open_B"))
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +132,7 @@ class _Labels:
         if doubtful >= part.num_labels:
             return cls(order_BL, likely_BL, np.full(len(part), part.num_labels))
         space = _Space.of(NUMBERS, part, order_BL[:, :doubtful], likely_BL)
-        good = _search(space, None, k)
+        good = _narrow(space, k)
         worst_B = np.full(len(part), -np.inf)
         if good is not None:
             worst_B = NUMBERS.to_log(_best(good, k, len(part))[1][:, -1]) + space.log_scale_B
@@ -129,10 +141,13 @@ class _Labels:
         order_BL = np.take_along_axis(order_BL, np.argsort(~is_open_BL, axis=1, kind="stable"), axis=1)
         return cls(order_BL, likely_BL, is_open_BL.sum(axis=1))
 
-    def where(self, chosen_B: Bools) -> "_Labels":
-        """Return the labels of some images, all of them open: bounds that are no numbers any more close none."""
-        order_BL = self.order_BL[chosen_B]
-        return _Labels(order_BL, self.likely_BL[chosen_B], np.full(len(order_BL), order_BL.shape[1]))
+    def where(self, chosen_B: Bools | Ints) -> "_Labels":
+        """Return the labels of some images."""
+        return _Labels(self.order_BL[chosen_B], self.likely_BL[chosen_B], self.num_open_B[chosen_B])
+
+    def all_open(self) -> "_Labels":
+        """Return the same with no label closed: numbers may have lost what tells that one can be."""
+        return _Labels(self.order_BL, self.likely_BL, np.full_like(self.num_open_B, self.order_BL.shape[1]))
 
     @property
     def open_BM(self) -> Ints:
@@ -145,12 +160,12 @@ def _top_in(
 ) -> tuple[TopSets, NDArray[np.bool_]] | None:
     """Return the top sets in an arithmetic, and of which images numbers would have lost some; None as `_top_of_chunk`."""
     space = _Space.of(arithmetic, part, labels.open_BM, labels.likely_BL)
-    good = _search(space, None, k + SPARE)
+    good = _narrow(space, k + SPARE)
     if good is None:
         return None
     worst_B = _best(good, k, len(part))[1][:, -1]
     floor_B = _just_above(worst_B, arithmetic)
-    better = _search(space, floor_B, None)
+    better = _all_above(space, floor_B)
     if better is None:
         return None
     # The second pass finds again whatever exceeds the floor; ties with the floor come from the first.
@@ -217,34 +232,58 @@ class _Found:
         return _Found(image_P, bound_P, np.concatenate([self.sets_PL, other.sets_PL]))
 
 
-def _search(space: _Space, floor_B: Floats | None, width: int | None) -> _Found | None:
-    """Return the label sets more probable than their image's floor, if any; with a width, what a search so narrow finds.
+def _narrow(space: _Space, width: int) -> _Found | None:
+    """Return the complete sets of a search that keeps the `width` best partial sets of each image.
 
-    Returns None where partial sets outgrow MOST_NUMBERS.
+    Returns None where these outgrow MOST_NUMBERS.
     """
+    arithmetic, images_B1 = space.arithmetic, np.arange(len(space.start_BK))[:, None]
+    value_BWK, bound_BW = space.start_BK[:, None], arithmetic.total(space.start_BK, 1)[:, None]
+    parents, choices = [], []
+    for states_B2K in zip(*space.factors_MBK, strict=True):
+        if 2 * value_BWK.size > MOST_NUMBERS:
+            return None
+        bound_BW = np.concatenate([arithmetic.dot(value_BWK, state_BK) for state_BK in states_B2K], axis=1)
+        kept_BW = np.argsort(-bound_BW, axis=1, kind="stable")[:, :width]
+        kept_BW.sort(axis=1)
+        choice_BW, parent_BW = np.divmod(kept_BW, value_BWK.shape[1])
+        factor_BWK = np.where(choice_BW[:, :, None], states_B2K[1][:, None], states_B2K[0][:, None])
+        parents.append((images_B1 * value_BWK.shape[1] + parent_BW).ravel())
+        choices.append(choice_BW.ravel() > 0)
+        value_BWK = arithmetic.times(value_BWK[images_B1, parent_BW], factor_BWK)
+        bound_BW = np.take_along_axis(bound_BW, kept_BW, axis=1)
+    image_P = np.repeat(images_B1[:, 0], bound_BW.shape[1])
+    return _Found(image_P, bound_BW.ravel(), _trace_back(space, image_P, parents, choices))
+
+
+def _all_above(space: _Space, floor_B: Floats) -> _Found | None:
+    """Return all label sets more probable than their image's floor; None where partial sets outgrow MOST_NUMBERS."""
     arithmetic = space.arithmetic
     image_P, value_PK = np.arange(len(space.start_BK)), space.start_BK
     bound_P = arithmetic.total(value_PK, 1)
     parents, choices = [], []
-    for absent_BK, present_BK in zip(*space.factors_MBK, strict=True):
+    for states_B2K in zip(*space.factors_MBK, strict=True):
         if 2 * value_PK.size > MOST_NUMBERS:
             return None
-        value_PK = np.concatenate([arithmetic.times(value_PK, state_BK[image_P]) for state_BK in (absent_BK, present_BK)])
-        bound_P, image_P = arithmetic.total(value_PK, 1), np.concatenate([image_P, image_P])
-        kept_P = np.arange(len(image_P)) if floor_B is None else np.flatnonzero(bound_P > floor_B[image_P])
-        if width is not None:
-            kept_P = kept_P[_rank_in_image(image_P[kept_P], bound_P[kept_P]) < width]
-        num_parents = len(bound_P) // 2
-        parents.append(kept_P % num_parents)
-        choices.append(kept_P >= num_parents)
-        value_PK, bound_P, image_P = value_PK[kept_P], bound_P[kept_P], image_P[kept_P]
-    return _Found(image_P, bound_P, _trace_back(space.likely_BL[image_P], space.label_BM[image_P], parents, choices))
+        bounds_PP = [arithmetic.dot(value_PK[:, None], state_BK[image_P])[:, 0] for state_BK in states_B2K]
+        kept_PP = [np.flatnonzero(bound_P > floor_B[image_P]) for bound_P in bounds_PP]
+        bound_P = np.concatenate([bound_P[kept_P] for bound_P, kept_P in zip(bounds_PP, kept_PP, strict=True)])
+        value_PK = np.concatenate(
+            [
+                arithmetic.times(value_PK[kept_P], state_BK[image_P[kept_P]])
+                for kept_P, state_BK in zip(kept_PP, states_B2K, strict=True)
+            ]
+        )
+        parents.append(np.concatenate(kept_PP))
+        choices.append(np.repeat([False, True], [len(kept_P) for kept_P in kept_PP]))
+        image_P = image_P[parents[-1]]
+    return _Found(image_P, bound_P, _trace_back(space, image_P, parents, choices))
 
 
-def _trace_back(likely_PL: Bools, label_PM: Ints, parents: list[Ints], choices: list[Bools]) -> Bools:
+def _trace_back(space: _Space, image_P: Ints, parents: list[Ints], choices: list[Bools]) -> Bools:
     """Return the label set of each survivor [P, L] from who begot it at each level and by which choice."""
-    sets_PL = likely_PL.copy()
-    rows_P = place_P = np.arange(len(label_PM))
+    sets_PL, label_PM = space.likely_BL[image_P], space.label_BM[image_P]
+    rows_P = place_P = np.arange(len(image_P))
     for level in reversed(range(len(parents))):
         sets_PL[rows_P, label_PM[:, level]] = choices[level][place_P]
         place_P = parents[level][place_P]
