@@ -3,14 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rayprob.arrays import Floats
 from rayprob.probability.distributions.arithmetic import NUMBERS, Arithmetic
 from rayprob.probability.distributions.counts import count_probabilities
+
+if TYPE_CHECKING:
+    from rayprob.probability.distributions.distribution import LabelDistribution
+
 
 COUNTS_KEPT = 8
 
@@ -30,14 +33,12 @@ class Components:
     _counts: dict[tuple[tuple[int, ...], int], Floats] = field(default_factory=dict)
 
     @classmethod
-    def from_logits(
-        cls, log_mixing_BK: Floats, logits_BKL: NDArray[Any], columns: Iterable[int], arithmetic: Arithmetic = NUMBERS
-    ) -> "Components":
+    def of(cls, part: "LabelDistribution", columns: Iterable[int], arithmetic: Arithmetic = NUMBERS) -> "Components":
         """Lay the columns of a chunk out so that a query reads only the labels it names, in a row."""
         chosen = sorted(columns)
-        logits_CKB = np.ascontiguousarray(logits_BKL[:, :, chosen].transpose(2, 1, 0), dtype=np.float64)
+        logits_CKB = np.ascontiguousarray(part.logits_of(chosen).transpose(2, 1, 0), dtype=np.float64)
         present, absent = (dict(zip(chosen, state_CKB, strict=True)) for state_CKB in arithmetic.states(logits_CKB))
-        return cls(np.ascontiguousarray(log_mixing_BK.T), present, absent, arithmetic)
+        return cls(np.ascontiguousarray(part.log_mixing_BK.T), present, absent, arithmetic)
 
     @cached_property
     def weight_KB(self) -> Floats:

@@ -6,7 +6,7 @@ components inside which labels are independent, in float64 and over chunks of im
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,10 @@ class LabelDistribution(ABC):
     def num_labels(self) -> int:
         """L."""
         return int(self.component_logits_BKL.shape[2])
+
+    def logits_of(self, columns: Sequence[int]) -> NDArray[Any]:
+        """Return the logits [B, K, C] of some columns."""
+        return self.component_logits_BKL[:, :, columns]
 
     def logits_at(self, columns_BC: NDArray[np.int64]) -> NDArray[Any]:
         """Return the logits [B, K, C] of other columns in each image."""
@@ -147,7 +151,7 @@ class LabelDistribution(ABC):
 
         def counts(part: LabelDistribution) -> Floats:
             labels = range(self.num_labels)
-            components = Components.from_logits(part.log_mixing_BK, part.component_logits_BKL, labels)
+            components = Components.of(part, labels)
             return np.asarray((components.counts(labels, self.num_labels) * components.weight_KB).sum(axis=1).T)
 
         return self._by_chunk(counts)
@@ -195,6 +199,10 @@ class LabelDistribution(ABC):
         return self._by_chunk(lambda part: information.mutual_information(part.log_mixing_BK, _float64(part)), self._pair_bytes)
 
     # ---- inside
+
+    def query_bytes(self, num_columns: int) -> int:
+        """How much memory to count for an image where queries ask about so many labels."""
+        return self.bytes_per_image
 
     @property
     def _search_bytes(self) -> int:

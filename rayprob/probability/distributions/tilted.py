@@ -4,7 +4,7 @@ B images, L labels, K components. Weights, marginals and the probability of evid
 from the components of a chunk of images, of the labels that they ask about: an array [B, K, L] of all images never exists.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -50,6 +50,9 @@ class TiltedDistribution(LabelDistribution):
     @property
     def component_logits_BKL(self) -> NDArray[Any]:
         return self.logits_BL[:, None] + self.strength_B1[:, None] * self.prior.odds_KL
+
+    def logits_of(self, columns: Sequence[int]) -> NDArray[Any]:
+        return self.logits_BL[:, None, columns] + self.strength_B1[:, None] * self.prior.odds_KL[:, columns]
 
     def logits_at(self, columns_BC: Ints) -> NDArray[Any]:
         logits_BC = np.take_along_axis(self.logits_BL, columns_BC, axis=1)
@@ -101,24 +104,24 @@ class TiltedDistribution(LabelDistribution):
             bound_BL[rows_b] = groups.log_bounds(log_peak_bK, self.logits_BL[rows_b], state_BL[rows_b])
         return bound_BL
 
+    def query_bytes(self, num_columns: int) -> int:
+        return 64 * self.num_components * max(num_columns, 1)
+
     @property
     def _search_bytes(self) -> int:
         return 64 * self.num_components + 16 * self.num_labels
 
     def _sides(self) -> tuple[Floats, Floats]:
         """Return P(label present) and P(label absent) [B, L]."""
-        present_BL, absent_BL = np.empty_like(self.logits_BL), np.empty_like(self.logits_BL)
+        sides_2BL: Floats = np.empty((2, *self.logits_BL.shape))
         for rows_b, groups in self.prior.by_strength(self.logits_BL, self.strength_B1):
             weight_bK = np.exp(self.log_mixing_BK[rows_b])
             if groups is None:
-                sides = (
-                    np.einsum("bk,bkl->bl", weight_bK, side_bKL)
-                    for side_bKL in present_and_absent(self[rows_b].component_logits_BKL)
-                )
+                components_bKL = present_and_absent(self[rows_b].component_logits_BKL)
+                sides_2BL[:, rows_b] = np.einsum("bk,sbkl->sbl", weight_bK, components_bKL)
             else:
-                sides = groups.present_and_absent(label_groups.states(self.logits_BL[rows_b]), weight_bK)
-            present_BL[rows_b], absent_BL[rows_b] = sides
-        return present_BL, absent_BL
+                sides_2BL[:, rows_b] = groups.present_and_absent(label_groups.states(self.logits_BL[rows_b]), weight_bK)
+        return sides_2BL[0], sides_2BL[1]
 
 
 def _certain(logits_BL: Floats, evidence: Evidence) -> Floats:

@@ -23,12 +23,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_expit
 
 from rayprob.arrays import Bools, Floats, Ints
 from rayprob.errors import QueryError
 from rayprob.probability.distributions.arithmetic import LOGARITHMS, NUMBERS, SAFE, Arithmetic
-from rayprob.probability.distributions.bernoulli import present_and_absent
 from rayprob.probability.distributions.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -197,23 +195,20 @@ class _Space:
         """Prepare the search of a few images; labels that are not open are as they rather are."""
         closed_BL = np.ones_like(likely_BL)
         np.put_along_axis(closed_BL, label_BM, False, axis=1)
-        logits_BKM = part.logits_at(label_BM).astype(np.float64)
-        log_start_BK = part.joint_log_prob(Evidence(likely_BL, closed_BL)) + log_expit(np.abs(logits_BKM)).sum(axis=2)
+        logits_MBK = np.ascontiguousarray(part.logits_at(label_BM).transpose(2, 0, 1), dtype=np.float64)
+        smaller_MBK = np.exp(-np.abs(logits_MBK))  # P of the less likely state over that of the other
+        log_start_BK = part.joint_log_prob(Evidence(likely_BL, closed_BL)) - np.log1p(smaller_MBK).sum(axis=0)
         log_scale_B = np.nan_to_num(log_start_BK.max(axis=1), neginf=0.0)
-        absent_MBK, present_MBK = (
-            np.ascontiguousarray(factor_BKM.transpose(2, 0, 1)) for factor_BKM in _factors(arithmetic, logits_BKM)
-        )
         start_BK = arithmetic.of_log(log_start_BK - log_scale_B[:, None])
-        return cls(arithmetic, label_BM, start_BK, (absent_MBK, present_MBK), log_scale_B, likely_BL)
+        return cls(arithmetic, label_BM, start_BK, _factors(arithmetic, logits_MBK, smaller_MBK), log_scale_B, likely_BL)
 
 
-def _factors(arithmetic: Arithmetic, logits_BKL: Floats) -> tuple[Floats, Floats]:
+def _factors(arithmetic: Arithmetic, logits_MBK: Floats, smaller_MBK: Floats) -> tuple[Floats, Floats]:
     """Return P(absent) and P(present) over the larger of both."""
     if arithmetic is LOGARITHMS:
-        return -np.maximum(logits_BKL, 0), np.minimum(logits_BKL, 0)  # log P(present) - log P(absent) is the logit
-    present_BKL, absent_BKL = present_and_absent(logits_BKL)
-    peak_BKL = np.maximum(absent_BKL, present_BKL)
-    return absent_BKL / peak_BKL, present_BKL / peak_BKL
+        return -np.maximum(logits_MBK, 0), np.minimum(logits_MBK, 0)  # log P(present) - log P(absent) is the logit
+    is_present_MBK = logits_MBK >= 0
+    return np.where(is_present_MBK, smaller_MBK, 1.0), np.where(is_present_MBK, 1.0, smaller_MBK)
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,9 +68,9 @@ def answers(queries: Sequence[Query], distribution: Answerable) -> Iterator[tupl
             )
     columns = set().union(*(plan.columns for plan in plans))
     # A chunk's answers may take 16 times as much memory as its logits: larger chunks repeat fewer steps of Python.
-    for images in distribution.chunks(max(distribution.bytes_per_image, 8 * len(queries) // 16)):
+    for images in distribution.chunks(max(distribution.query_bytes(len(columns)), 8 * len(queries) // 16)):
         part = distribution[images]
-        components = Components.from_logits(part.log_mixing_BK, part.component_logits_BKL, columns)
+        components = Components.of(part, columns)
         answers_QB = np.empty((len(plans), len(part)))
         for place, plan in enumerate(plans):
             answers_QB[place] = _answer(plan, part, components, images.start)
@@ -133,8 +133,7 @@ def _answer(plan: _Plan, part: Answerable, components: Components, first_image: 
     if least_B.min(initial=1) > SAFE:
         return np.minimum(joint_B / whole_B, 1)
     faint_B = np.flatnonzero(least_B <= SAFE)
-    faint = part[faint_B]
-    exact = Components.from_logits(faint.log_mixing_BK, faint.component_logits_BKL, plan.columns, LOGARITHMS)
+    exact = Components.of(part[faint_B], plan.columns, LOGARITHMS)
     log_joint_F, log_whole_F = _joint_and_whole(plan, exact)
     is_possible_B = np.ones(len(whole_B), dtype=bool)
     is_possible_B[faint_B] = log_whole_F > -np.inf
