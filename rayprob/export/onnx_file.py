@@ -14,12 +14,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
 from torch.export import Dim
 
 from rayprob.arrays import Pixels
 from rayprob.errors import ModelError, one_line
-from rayprob.export.graph import OUTPUTS, Graph
+from rayprob.export.graph import Graph, graph_of
 from rayprob.files import storage
 from rayprob.loader.augment import resize
 from rayprob.runs.bundle import Bundle
@@ -38,7 +37,8 @@ DESCRIPTION = """\
 Calibrated probabilities of labels. Input `images`: uint8 [N, H, W, 3], RGB, of any one size; decode JPEGs without turning them
 as EXIF says. The graph squashes images to size_px squares as the model's evaluation does, normalises, classifies, calibrates.
 Output `marginals` [N, L]: P(label present), labels in the order of the metadata. A mixture also has `mixing_weights` [N, K] and
-`component_probabilities` [N, K, L], which give the probability of a whole label set. Metadata `rayprob` is JSON: labels,
+`component_probabilities` [N, K, L], which give the probability of a whole label set; under a label prior these are
+sigmoid(`logits` [N, 1, L] + `component_offsets` [K, L]), and the graph gives the two. Metadata `rayprob` is JSON: labels,
 thresholds and guarantees (a label is chosen where its marginal >= the value), size_px, calibrator, bundle."""
 
 
@@ -62,13 +62,13 @@ def export_onnx(bundle: Bundle, path: str, *, fingerprint: str = "") -> Exported
     _require_packages()
     content = _described(_exported(bundle), bundle, fingerprint)
     difference = largest_difference(bundle, content)
-    if difference > TOLERANCE:
+    if not difference <= TOLERANCE:  # nan is no agreement either
         raise ModelError(
             f"onnxruntime differs from PyTorch by {difference:.2g}, more than {TOLERANCE:g}, so nothing was written; "
             "this model cannot be exported faithfully with these versions of torch, onnxscript and onnxruntime"
         )
     storage.write_bytes(path, content)
-    return Exported(path, OUTPUTS[bundle.classifier.family], len(content), difference, CHECKED_BATCHES)
+    return Exported(path, graph_of(bundle).names, len(content), difference, CHECKED_BATCHES)
 
 
 def largest_difference(bundle: Bundle, content: bytes) -> float:
@@ -81,7 +81,7 @@ def largest_difference(bundle: Bundle, content: bytes) -> float:
     differences = []
     for batch in CHECKED_BATCHES:
         images_NHWC = _drawn(batch)
-        found = dict(zip(OUTPUTS[bundle.classifier.family], session.run(None, {INPUT: images_NHWC}), strict=True))
+        found = dict(zip(graph_of(bundle).names, session.run(None, {INPUT: images_NHWC}), strict=True))
         wanted = expected(bundle, images_NHWC)
         differences += [float(np.abs(found[name] - wanted[name]).max()) for name in wanted]
     return max(differences)
@@ -92,12 +92,7 @@ def expected(bundle: Bundle, images_NHWC: Pixels) -> dict[str, NDArray[Any]]:
     squashed = np.stack([resize(image_HWC, bundle.transform_spec.size_px) for image_HWC in images_NHWC])
     with torch.inference_mode():
         outputs = bundle.classifier(torch.from_numpy(squashed).permute(0, 3, 1, 2))
-    distribution = bundle.distribution(outputs)
-    wanted: dict[str, NDArray[Any]] = {"marginals": distribution.marginals()}
-    if distribution.family == "mixture":
-        wanted["mixing_weights"] = np.exp(distribution.log_mixing_BK)
-        wanted["component_probabilities"] = expit(distribution.component_logits_BKL)
-    return wanted
+    return graph_of(bundle).expected(bundle.distribution(outputs))
 
 
 def _exported(bundle: Bundle) -> Any:
@@ -112,7 +107,7 @@ def _exported(bundle: Bundle) -> Any:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=list(OUTPUTS[bundle.classifier.family]),
+                output_names=list(graph_of(bundle).names),
                 dynamic_shapes=({0: batch, 1: height, 2: width},),
                 verbose=False,
             )

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from scipy.special import expit
 from torch import nn
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ from rayprob.errors import ModelError
 from rayprob.export import onnx_file
 from rayprob.export.graph import Graph
 from rayprob.export.onnx_file import expected, export_onnx
+from rayprob.export.prior import PriorProbabilities
 from rayprob.export.squash import Squash
 from rayprob.loader.augment import resize
 from rayprob.models.build import ModelSpec
@@ -26,6 +28,8 @@ from rayprob.models.classifier import Classifier
 from rayprob.models.heads import build_head
 from rayprob.models.pooling import build_pooling
 from rayprob.probability.calibration.calibrators import AffineCalibrator, fit_calibrator
+from rayprob.probability.calibration.prior import PriorCalibrator
+from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.runs.bundle import Bundle
 from tests.predict.small import LABELS, make_bundle
 
@@ -124,6 +128,39 @@ def test_an_isotonic_calibrator_survives_export(tmp_path: Path) -> None:
     assert (exported.outputs, exported.batches) == (("marginals",), (1, 2, 5))
     assert exported.largest_difference < 1e-4
     assert exported.size_bytes == (tmp_path / "b.onnx").stat().st_size
+
+
+def under_a_prior(name: str, strength: float) -> PriorCalibrator:
+    """A calibrator with a prior that knows all labels but the last."""
+    random = np.random.default_rng(1)
+    p_KL = random.uniform(0.02, 0.9, (5, 6))
+    p_KL[:, -1] = 0.5
+    return PriorCalibrator(fitted(name), strength, "scenes", LabelMixture(random.dirichlet(np.ones(5)), p_KL))
+
+
+@pytest.mark.parametrize(("name", "strength"), [("temperature", 0.0), ("platt", 0.6), ("platt", 2.0)])
+def test_a_label_prior_is_in_the_graph(name: str, strength: float) -> None:
+    bundle = replace(small(make_bundle(3, {"name": "bernoulli"})), calibrator=under_a_prior(name, strength))
+    images = drawn(40, 50, 60)
+    with torch.inference_mode():
+        found = dict(zip(PriorProbabilities.names, Graph(bundle)(torch.from_numpy(images)), strict=True))
+    wanted = expected(bundle, images)
+    for output, values in found.items():
+        np.testing.assert_allclose(values, wanted[output], atol=1e-5)
+    component_NKL = expit(wanted["logits"][:, None] + wanted["component_offsets"])
+    np.testing.assert_allclose(
+        np.einsum("nk,nkl->nl", wanted["mixing_weights"], component_NKL), wanted["marginals"], atol=1e-12
+    )
+    assert (np.abs(wanted["marginals"] - expit(wanted["logits"])).max() > 0.01) == (strength > 0)
+
+
+def test_a_label_prior_survives_export(tmp_path: Path) -> None:
+    bundle = replace(small(make_bundle(3, {"name": "bernoulli"})), calibrator=under_a_prior("platt", 0.6))
+    exported = export_onnx(bundle, str(tmp_path / "b.onnx"))
+    assert exported.outputs == ("marginals", "logits", "mixing_weights", "component_offsets")
+    assert exported.largest_difference < 1e-4
+    shapes = [output.shape for output in onnxruntime.InferenceSession(tmp_path / "b.onnx").get_outputs()]
+    assert [shape[1:] for shape in shapes[:3]] + [shapes[3]] == [[6], [6], [5], [5, 6]]
 
 
 def test_a_graph_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors.numpy
 from hypothesis import strategies as st
 
 from tests.fuzz.mutate_json import changed, encoded
@@ -104,4 +106,34 @@ def safetensors_mutants(content: bytes) -> st.SearchStrategy[bytes]:
         lengths.map(lambda length: length.to_bytes(8, "little") + content[8:]),
         st.integers(0, len(data)).map(lambda end: joined(header, data[:end])),
         st.sampled_from([b"\xff", b"\x7f", b"\0"]).map(lambda byte: joined(header, byte * len(data))),
+    )
+
+
+def prior_mutants(content: bytes) -> st.SearchStrategy[bytes]:
+    """Return a file of a label prior with other numbers, or other facts of it."""
+    arrays = safetensors.numpy.load(content)
+    size = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+    odd = st.sampled_from([np.nan, np.inf, -1.0, 0.0, 1.0, 2.0, 1e-45, 1e38])
+
+    def filled(name: str, place: int, value: float) -> bytes:
+        array = arrays[name].copy()
+        array.flat[place % array.size] = value
+        return safetensors.numpy.save({**arrays, name: array}, metadata)
+
+    def reshaped(name: str, shape: tuple[int, ...], kind: str) -> bytes:
+        return safetensors.numpy.save({**arrays, name: np.full(shape, 0.5, kind)}, metadata)
+
+    def told(document: Any) -> bytes:
+        return safetensors.numpy.save(arrays, {"rayprob_prior": encoded(document).decode("utf-8", "replace")})
+
+    names, shapes = (
+        st.sampled_from(sorted(arrays)),
+        st.sampled_from([(), (0,), (1,), (2,), (2, 1), (0, 3), (2, 3, 1), (2, 300)]),
+    )
+    return st.one_of(
+        st.builds(filled, names, st.integers(0, 7), odd),
+        st.builds(reshaped, names, shapes, st.sampled_from(["f4", "f8", "i8", "?"])),
+        changed(json.loads(metadata["rayprob_prior"])).map(told),
+        names.map(lambda name: safetensors.numpy.save({key: arrays[key] for key in arrays if key != name}, metadata)),
     )

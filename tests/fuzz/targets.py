@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from tests.fuzz.kinds import Cases, Target, file_target, options_target, set_target, summed_target
 from tests.fuzz.mutate_bytes import damaged, text_mutants
 from tests.fuzz.mutate_json import json_mutants, line_mutants
-from tests.fuzz.mutate_tables import safetensors_mutants, table_mutants
+from tests.fuzz.mutate_tables import prior_mutants, safetensors_mutants, table_mutants
 from tests.fuzz.verdict import Case, State
 
 INSPECT, VERIFY = ("inspect", "built"), ("verify", "built")
 IN_PARTS = (("inspect", "in-parts", "--json"), ("verify", "in-parts"), ("predict", "run", "in-parts"))
 TRAIN, GO_ON = ("train", "run.yaml"), ("train", "started.yaml")
 EVALUATE, CALIBRATE, REPORT = ("evaluate", "run"), ("calibrate", "run"), ("report", "run")
+WITH_PRIOR = ("calibrate", "run", "--prior", "tiny.prior.safetensors")
 REFIT = ("refit", "run", "--set", "epochs=1")
 PREDICT = ("predict", "run", "images", "--query", "P(red | !blue)", "--evidence", "green=1")
 PREDICT_MIXTURE = ("predict", "mixture", "images", "--rule", "recall@0.1", "--json", "--mc-dropout", "2")
@@ -99,6 +100,16 @@ TARGETS = (
         (PREDICT_MIXTURE,),
         safetensors_mutants,
         share=1,
+    ),
+    file_target("label prior", "tiny.prior.safetensors", (WITH_PRIOR,), safetensors_mutants, damaged, prior_mutants, share=3),
+    summed_target(
+        "calibrator with a label prior",
+        "with-prior/bundle/calibrator.safetensors",
+        "with-prior/bundle/bundle.json",
+        ["files", "calibrator.safetensors"],
+        (("predict", "with-prior", "images", "--evidence", "green=1"),),
+        safetensors_mutants,
+        share=2,
     ),
     file_target(
         "holdout predictions",

@@ -5,10 +5,11 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -18,6 +19,11 @@ from rayprob.data.building.build import build, in_process
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.loader.order import Place
+from rayprob.probability.calibration.affine import AffineCalibrator
+from rayprob.probability.calibration.prior import PriorCalibrator
+from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.priors.file import LabelPriorFile
+from rayprob.runs.bundle import Bundle
 from rayprob.runs.folder import claim
 from rayprob.runs.history_rows import read_history
 from rayprob.runs.paths import SweepFolder
@@ -123,9 +129,20 @@ def _write_runs() -> None:
     )
     assess("mixture", "val")
     calibrate("mixture", CalibrateSpec())
+    _write_prior()
     shutil.copytree("run", "started", ignore=shutil.ignore_patterns("bundle", "predictions", "tensorboard"))
     Path("started.yaml").write_text(yaml.safe_dump({**RUN, "folder": "started"}))
     Path("thresholds.yaml").write_text(yaml.safe_dump({"thresholds": THRESHOLDS}))
+
+
+def _write_prior() -> None:
+    """A label prior in a file, and a copy of the run's bundle that holds it."""
+    bundle = Bundle.load("run/bundle")
+    num_labels = len(bundle.label_space)
+    mixture = LabelMixture(np.array([0.5, 0.5]), np.linspace(0.1, 0.9, 2 * num_labels).reshape(2, num_labels))
+    LabelPriorFile(bundle.label_space.names, mixture, "a test").save("tiny.prior.safetensors")
+    affine = AffineCalibrator("temperature", np.ones(1), np.zeros(1))
+    replace(bundle, calibrator=PriorCalibrator(affine, 0.6, "tiny", mixture)).save("with-prior/bundle")
 
 
 def _write_sweep() -> None:

@@ -17,7 +17,7 @@ import scipy  # which loads scipy.optimize at its first use: every training proc
 from numpy.typing import NDArray
 
 from rayprob.arrays import Bools, Floats
-from rayprob.errors import BundleError
+from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability.calibration import platt
 from rayprob.probability.calibration.affine import AffineCalibrator
 from rayprob.probability.distributions.mixture import LabelMixture
@@ -53,6 +53,11 @@ class PriorCalibrator:
     def apply_outputs(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return calibrated outputs "logits" [N, L], in the type they came in, and the "strength" [N, 1] over each image."""
         logits_NL = self.affine.apply_outputs(outputs)["logits"]
+        if (num_labels := self.mixture.probabilities_KL.shape[1]) != logits_NL.shape[1]:
+            raise CalibrationError(
+                f"calibrator {self.name!r} holds a prior over {num_labels} labels, the logits have {logits_NL.shape[1]}; "
+                "use the calibrator of this model"
+            )
         return {"logits": logits_NL, "strength": np.full((len(logits_NL), 1), self.strength)}
 
     def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> TiltedDistribution:
@@ -71,7 +76,12 @@ class PriorCalibrator:
             raise BundleError(
                 f"calibrator {name!r} lacks array 'strength'; it holds {', '.join(arrays)}; write the bundle again"
             )
-        strength = float(arrays["strength"][0])
+        strength = float(np.ravel(arrays["strength"])[:1].sum())
+        if not 0 <= strength <= MOST_STRENGTH:
+            raise BundleError(
+                f"calibrator {name!r} has a prior of strength {strength:g}, which must lie between 0 and {MOST_STRENGTH:g}; "
+                "write the bundle again"
+            )
         return cls(AffineCalibrator.from_arrays(affine, arrays), strength, prior_name, LabelMixture.from_arrays(arrays))
 
 

@@ -15,7 +15,7 @@ from scipy.special import log_expit, logsumexp
 from rayprob.arrays import Bools, Floats, Ints
 from rayprob.probability.distributions.arithmetic import log_odds_of
 from rayprob.probability.distributions.bernoulli import present_and_absent
-from rayprob.probability.distributions.distribution import LabelDistribution, MixtureDistribution
+from rayprob.probability.distributions.distribution import BernoulliDistribution, LabelDistribution, MixtureDistribution
 from rayprob.probability.distributions.evidence import Evidence
 from rayprob.probability.priors import label_groups
 from rayprob.probability.priors.prior import LabelPrior
@@ -32,9 +32,9 @@ class TiltedDistribution(LabelDistribution):
     def __init__(
         self, prior: LabelPrior, logits_BL: ArrayLike, strength_B1: ArrayLike, log_weight_BK: Floats | None = None
     ) -> None:
-        """`log_weight_BK` is what `prior.log_weights` returns, where it is known already."""
+        """`log_weight_BK` is what `prior.log_weights` returns, where it is known already. Raises ModelError for nan."""
         self.prior = prior
-        self.logits_BL = np.asarray(logits_BL, dtype=np.float64)
+        self.logits_BL = np.asarray(BernoulliDistribution(logits_BL).logits_BL, dtype=np.float64)
         self.strength_B1 = np.broadcast_to(np.asarray(strength_B1, dtype=np.float64), (len(self.logits_BL), 1))
         is_new = log_weight_BK is None
         self._log_weight_BK = prior.log_weights(self.logits_BL, self.strength_B1) if is_new else np.asarray(log_weight_BK)

@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from rayprob.errors import LabelError, ModelError, one_line
+from rayprob.errors import LabelError, ModelError, RayprobError, one_line
 from rayprob.files import storage
 from rayprob.labels import LabelSpace, composed
 from rayprob.probability.distributions.mixture import LabelMixture
@@ -32,6 +32,7 @@ SAME_LABEL = {
     "tvmonitor": "tv",
 }
 LEAST_IN_COMMON = 2  # labels; one alone goes together with nothing
+ROUNDED = 1e-4  # by which weights that are stored in float32 may fail to sum to 1
 REMEDY = "write one with `rayprob prior`"
 
 
@@ -110,9 +111,10 @@ class LabelPriorFile:
             header_bytes = int.from_bytes(content[:8], "little")
             told = json.loads(json.loads(content[8 : 8 + header_bytes])["__metadata__"][KEY])
             if told["version"] != VERSION:
-                raise ModelError(f"{path} has version {told['version']!r}, this rayprob reads {VERSION}; {REMEDY}")
-            return cls(tuple(map(str, told["names"])), _mixture(arrays), str(told["source"]), dict(told["facts"]))
-        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise ModelError(f"it has version {told['version']!r}, this rayprob reads {VERSION}")
+            mixture = _mixture(arrays)
+            return cls(_names(told["names"], mixture), mixture, str(told["source"]), dict(told["facts"]))
+        except (RayprobError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"{path} is not a label prior ({one_line(error)}); {REMEDY}") from error
 
 
@@ -120,7 +122,19 @@ def _coco_name(name: str) -> str:
     return SAME_LABEL.get(composed(name), composed(name))
 
 
+def _names(told: Any, mixture: LabelMixture) -> tuple[str, ...]:
+    num_labels = mixture.probabilities_KL.shape[1]
+    if not isinstance(told, list) or not all(isinstance(name, str) for name in told) or len(told) != num_labels:
+        raise ModelError(f"its names must be a list of {num_labels} texts, one for each label of the mixture")
+    first: dict[str, str] = {}
+    for name in told:
+        if (same := first.setdefault(composed(name), name)) is not name:
+            raise ModelError(f"its labels {same!r} and {name!r} have the same name")
+    return tuple(told)
+
+
 def _mixture(arrays: Mapping[str, Any]) -> LabelMixture:
-    mixture = LabelMixture.from_arrays(arrays)
-    # The weights were rounded to float32.
-    return LabelMixture(mixture.mixing_weights_K / mixture.mixing_weights_K.sum(), mixture.probabilities_KL)
+    weights_K, p_KL = (np.asarray(arrays[name], dtype=np.float64) for name in ("mixing_weights_K", "probabilities_KL"))
+    if abs(weights_K.sum() - 1) > ROUNDED or weights_K.ndim != 1:
+        raise ModelError(f"its mixing weights, of shape {list(weights_K.shape)}, sum to {weights_K.sum():.6g}, not to 1")
+    return LabelMixture(weights_K / weights_K.sum(), p_KL)

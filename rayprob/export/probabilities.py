@@ -1,0 +1,32 @@
+"""From a head's outputs to calibrated probabilities, as tensor operations: what every kind of calibrator has a module for."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rayprob.probability.distributions.distribution import LabelDistribution
+
+
+class Probabilities(nn.Module, ABC):
+    """A calibrator in a graph; built from the calibrator, computes in float64, returns float32."""
+
+    family: ClassVar[str]  # of the head that it reads
+    names: ClassVar[tuple[str, ...]]  # of the outputs, in order
+
+    @abstractmethod
+    def forward(self, outputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return the outputs that `names` names."""
+
+    @staticmethod
+    @abstractmethod
+    def expected(distribution: LabelDistribution) -> dict[str, NDArray[Any]]:
+        """Return the same, by name, from the bundle's own distributions of the same images."""
+
+
+def constant(values: NDArray[Any]) -> nn.Buffer:
+    """Return values as a part of the graph."""
+    return nn.Buffer(torch.from_numpy(np.array(values, dtype=np.float64)), persistent=False)
