@@ -23,6 +23,7 @@ from rayprob.probability.distributions.evidence import Evidence
 from rayprob.probability.queries import answer
 from rayprob.registry import choose
 
+LABELS_MULTIPLIED = 32  # factors of at least 1e-8, before a logarithm is taken
 CHUNK_BYTES = 16 * 2**20  # arrays above 32 MiB would be mapped afresh each time, which costs more than to compute them
 
 
@@ -169,8 +170,26 @@ class LabelDistribution(ABC):
 
     def best_f1_sets(self) -> expected_f1.F1Sets:
         """Return the label set of each image with the largest expected F1, and that F1, exactly."""
-        parts = [expected_f1.best_f1_sets(self[rows].log_mixing_BK, self[rows].component_logits_BKL) for rows in self.chunks()]
-        return expected_f1.joined(parts)
+        return expected_f1.joined([expected_f1.best_f1_sets(self[rows]) for rows in self.chunks(self._search_bytes)])
+
+    def weighed_by_count(self, t_Q: Floats) -> tuple[Floats, Floats]:
+        """Return log E[t^n] [Q, B] and E[y_l t^n] / E[t^n] [Q, B, L], for n labels present and each t > 0.
+
+        The latter are the marginals once each label set has t^n times its probability.
+        """
+        log_mean_QB, marginals_QBL = np.empty((len(t_Q), len(self))), np.empty((len(t_Q), len(self), self.num_labels))
+        blocks = np.arange(0, self.num_labels, LABELS_MULTIPLIED)
+        for rows in self.chunks(16 * self.bytes_per_image):
+            part = self[rows]
+            present_bKL, absent_bKL = present_and_absent(_float64(part))
+            for q, t in enumerate(t_Q):
+                raised_bKL = present_bKL * t
+                factor_bKL = absent_bKL + raised_bKL
+                log_weight_bK = part.log_mixing_BK + np.log(np.multiply.reduceat(factor_bKL, blocks, axis=2)).sum(axis=2)
+                log_mean_QB[q, rows] = logsumexp(log_weight_bK, axis=1)
+                raised_bKL /= factor_bKL
+                marginals_QBL[q, rows] = _mix(log_weight_bK - log_mean_QB[q, rows, None], raised_bKL)
+        return log_mean_QB, marginals_QBL
 
     def sample(self, num_sets: int, seed: int) -> Bools:
         """Return label sets [num_sets, B, L] drawn from each distribution; equal for equal seeds."""

@@ -104,6 +104,16 @@ class TiltedDistribution(LabelDistribution):
             bound_BL[rows_b] = groups.log_bounds(log_peak_bK, self.logits_BL[rows_b], state_BL[rows_b])
         return bound_BL
 
+    def weighed_by_count(self, t_Q: Floats) -> tuple[Floats, Floats]:
+        log_mean_QB, marginals_QBL = np.empty((len(t_Q), len(self))), np.empty((len(t_Q), *self.logits_BL.shape))
+        present_BL, absent_BL = present_and_absent(self.logits_BL)
+        for q, t in enumerate(t_Q):
+            raised = TiltedDistribution(self.prior, self.logits_BL + np.log(t), self.strength_B1)
+            alone_B = np.log(absent_BL + t * present_BL).sum(axis=1)
+            log_mean_QB[q] = (raised._log_total_B1 - self._log_total_B1)[:, 0] + alone_B
+            marginals_QBL[q] = raised.marginals()
+        return log_mean_QB, marginals_QBL
+
     def query_bytes(self, num_columns: int) -> int:
         return 64 * self.num_components * max(num_columns, 1)
 
