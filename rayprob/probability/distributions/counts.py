@@ -37,22 +37,3 @@ def count_probabilities(
             arithmetic.plus(stayed, raised, out=stayed)
         arithmetic.times(count[0], absent, out=count[0])
     return count
-
-
-def count_without_each(count: Floats, present_L: Floats, absent_L: Floats) -> Floats:
-    """Return P(number of the OTHER labels present = n) [L, L, ...] for each label, from P(count) [L + 1, ...] of all.
-
-    Undoes one convolution per label, from the side on which errors shrink: upwards where the label is rather absent,
-    downwards where it is rather present.
-    """
-    num_labels = len(present_L)
-    up_mask = present_L <= absent_L
-    ratio = np.where(up_mask, present_L, absent_L) / np.where(up_mask, absent_L, present_L)
-    scale = 1 / np.where(up_mask, absent_L, present_L)
-    upwards = np.empty((num_labels, *present_L.shape))
-    downwards = np.empty_like(upwards)
-    upwards[0], downwards[-1] = count[0] * scale, count[-1] * scale
-    for n in range(1, num_labels):
-        upwards[n] = count[n] * scale - upwards[n - 1] * ratio
-        downwards[-1 - n] = count[-1 - n] * scale - downwards[-n] * ratio
-    return np.maximum(np.moveaxis(np.where(up_mask, upwards, downwards), 0, 1), 0)

@@ -7,7 +7,7 @@ import torch
 from rayprob.errors import ModelError, QueryError
 from rayprob.probability.distributions import distribution as distribution_module
 from rayprob.probability.distributions import information
-from rayprob.probability.distributions.counts import count_probabilities, count_without_each
+from rayprob.probability.distributions.counts import count_probabilities
 from rayprob.probability.distributions.distribution import (
     BernoulliDistribution,
     LabelDistribution,
@@ -15,7 +15,7 @@ from rayprob.probability.distributions.distribution import (
     from_outputs,
 )
 from rayprob.probability.distributions.evidence import Evidence
-from tests.probability.brute_force import all_sets, both_families, random_bernoulli, random_mixture, set_probabilities
+from tests.probability.brute_force import Floats, all_sets, both_families, random_bernoulli, random_mixture, set_probabilities
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 CASES = [case for seed, size in enumerate((1, 2, 5, 8, 12)) for case in both_families(seed, num_labels=size)]
@@ -138,14 +138,37 @@ def test_expected_f1_set_equals_trying_every_prediction_on_every_truth(given: La
     np.testing.assert_allclose(expected_BS[np.arange(len(given)), place_B], expected_BS.max(axis=1), **EXACT)
 
 
-def test_counts_without_each_label_stay_exact_for_eighty_labels() -> None:
-    present_LB = np.random.default_rng(0).beta(0.2, 0.3, (80, 3))
-    present_LB[:4] = [[0.5], [1.0], [0.0], [1 - 1e-12]]
-    counts = count_probabilities(present_LB, 1 - present_LB, 80)
-    found = count_without_each(counts, present_LB, 1 - present_LB)
-    for label in range(80):
-        others_LB = np.delete(present_LB, label, axis=0)
-        np.testing.assert_allclose(found[label], count_probabilities(others_LB, 1 - others_LB, 79), atol=1e-12)
+def expected_f1_by_counting(logits_KL: Floats, weights_K: Floats) -> Floats:
+    """The largest expected F1 of a set of each size [L + 1], from the count of the other labels beside each label."""
+    num_labels = logits_KL.shape[1]
+    present_KL, absent_KL = 1 / (1 + np.exp(-logits_KL)), 1 / (1 + np.exp(logits_KL))
+    joint_LN = np.empty((num_labels, num_labels))
+    for label in range(num_labels):
+        others = [np.delete(side_KL, label, axis=1).T for side_KL in (present_KL, absent_KL)]
+        joint_LN[label] = count_probabilities(*others, num_labels - 1) @ (weights_K * present_KL[:, label])
+    sizes = np.arange(1, num_labels + 1)
+    score_LM = joint_LN @ (2 / (sizes[:, None] + sizes))
+    best_M = [np.sort(score_LM[:, m])[::-1][: m + 1].sum() for m in range(num_labels)]
+    return np.array([weights_K @ absent_KL.prod(axis=1), *best_M])
+
+
+@pytest.mark.parametrize("mean", [-8.0, -3.0, 0.0, 4.0])
+def test_expected_f1_sets_of_eighty_labels_equal_those_by_counting(mean: float) -> None:
+    random = np.random.default_rng(0)
+    weights_K, logits_KL = random.dirichlet(np.ones(3)), random.normal(mean, 2, (3, 80))
+    logits_KL[1] = mean  # labels that are all alike, of which a good set takes many
+    given = MixtureDistribution(np.log(weights_K)[None], logits_KL[None])
+    expected_M = expected_f1_by_counting(logits_KL, weights_K)
+    found = given.best_f1_sets()
+    np.testing.assert_allclose(found.expected_f1_B, [expected_M.max()], atol=1e-12)
+    assert expected_M[found.sets_BL.sum()] == pytest.approx(expected_M.max(), abs=1e-12)
+
+
+def test_a_large_set_of_doubtful_labels_may_be_the_best() -> None:
+    given = BernoulliDistribution(np.full((1, 80), -3.0))
+    found, expected_M = given.best_f1_sets(), expected_f1_by_counting(np.full((1, 80), -3.0), np.ones(1))
+    assert found.sets_BL.sum() == expected_M.argmax() == 80
+    np.testing.assert_allclose(found.expected_f1_B, [expected_M.max()], atol=1e-12)
 
 
 def test_samples_have_the_pairwise_frequencies_of_the_distribution() -> None:
