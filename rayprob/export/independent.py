@@ -46,7 +46,7 @@ class IsotonicProbabilities(Probabilities):
         curves = calibrator.curves
         pieces = [slice(*ends) for ends in zip(curves.starts_C[:-1].tolist(), curves.starts_C[1:].tolist(), strict=True)]
         each = [(curves.knots[piece], curves.values[piece]) for piece in pieces]
-        self.own, self.pooled = Curves(each[1:]), Curves(each[:1])
+        self.own, self.pooled = PiecewiseLinear(each[1:]), PiecewiseLinear(each[:1])
         self.scale_L, self.shift_L = constant(calibrator.scale_L), constant(calibrator.shift_L)
         self.weight_L = constant(calibrator.weight_L)
 
@@ -61,7 +61,7 @@ class IsotonicProbabilities(Probabilities):
         return {"marginals": distribution.marginals()}
 
 
-class Curves(nn.Module):
+class PiecewiseLinear(nn.Module):
     """Piecewise linear curves, one a label or one for all, level beyond their ends; M knots each after padding."""
 
     def __init__(self, curves: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:

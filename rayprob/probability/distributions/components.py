@@ -3,17 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rayprob.arrays import Floats
 from rayprob.probability.distributions.arithmetic import NUMBERS, Arithmetic
 from rayprob.probability.distributions.counts import count_probabilities
-
-if TYPE_CHECKING:
-    from rayprob.probability.distributions.distribution import LabelDistribution
-
+from rayprob.probability.distributions.joint import Joint
 
 COUNTS_KEPT = 8
 
@@ -33,7 +29,7 @@ class Components:
     _counts: dict[tuple[tuple[int, ...], int], Floats] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, part: "LabelDistribution", columns: Iterable[int], arithmetic: Arithmetic = NUMBERS) -> "Components":
+    def of(cls, part: Joint, columns: Iterable[int], arithmetic: Arithmetic = NUMBERS) -> "Components":
         """Lay the columns of a chunk out so that a query reads only the labels it names, in a row."""
         chosen = sorted(columns)
         logits_CKB = np.ascontiguousarray(part.logits_of(chosen).transpose(2, 1, 0), dtype=np.float64)

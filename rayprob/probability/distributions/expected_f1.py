@@ -13,15 +13,11 @@ terms are positive, so nothing cancels. F1 of an empty prediction is 1 where not
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rayprob.arrays import Bools, Floats, Ints
-
-if TYPE_CHECKING:
-    from rayprob.probability.distributions.distribution import LabelDistribution
-
+from rayprob.probability.distributions.joint import Joint
 
 NEGLIGIBLE = 1e-14
 POWERS = (1.5, 2.0, 4.0, 8.0, 32.0)  # for bounds on the number of labels present
@@ -38,7 +34,7 @@ class F1Sets:
     expected_f1_B: Floats
 
 
-def best_f1_sets(distribution: "LabelDistribution") -> F1Sets:
+def best_f1_sets(distribution: Joint) -> F1Sets:
     """Return the best set of each image; of two that tie, the smaller.
 
     A set of size m has an expected F1 of at most 2 E[n] / (E[n] + m), as 2 n / (n + m) is concave in n. So sizes are tried up
@@ -66,7 +62,7 @@ def joined(parts: Sequence[F1Sets]) -> F1Sets:
     return F1Sets(np.concatenate([p.sets_BL for p in parts]), np.concatenate([p.expected_f1_B for p in parts]))
 
 
-def _most_present(distribution: "LabelDistribution") -> Ints:
+def _most_present(distribution: Joint) -> Ints:
     """Return a number of labels that more are present than with a probability below NEGLIGIBLE: P(n >= m) <= E[t^n] / t^m."""
     powers = np.array(POWERS)
     log_powers_Q1 = np.log(powers)[:, None]
@@ -87,7 +83,7 @@ def _alike(left_B: Ints, most_B: Ints, sizes_B: Ints, num_labels: int) -> list[t
     return parts
 
 
-def _best(part: "LabelDistribution", num_nodes: int, num_sizes: int) -> F1Sets:
+def _best(part: Joint, num_nodes: int, num_sizes: int) -> F1Sets:
     nothing_B = np.exp(part.log_prob(np.zeros((1, part.num_labels), dtype=bool)))
     score_BLM = _scores(part, num_nodes, num_sizes)
     num_images, num_labels = score_BLM.shape[:2]
@@ -104,7 +100,7 @@ def _best(part: "LabelDistribution", num_nodes: int, num_sizes: int) -> F1Sets:
     return F1Sets(sets_BL, expected_BM[images_B, size_B])
 
 
-def _scores(part: "LabelDistribution", num_nodes: int, num_sizes: int) -> Floats:
+def _scores(part: Joint, num_nodes: int, num_sizes: int) -> Floats:
     """Return E[y_i 2 / (n + m)] [B, L, M] of each label in a predicted set of each size."""
     node_Q, weight_Q = np.polynomial.legendre.leggauss(num_nodes)
     t_Q, weight_Q = (node_Q + 1) / 2, weight_Q / 2

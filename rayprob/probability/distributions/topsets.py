@@ -19,7 +19,6 @@ wrong answer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +27,7 @@ from rayprob.arrays import Bools, Floats, Ints
 from rayprob.errors import QueryError
 from rayprob.probability.distributions.arithmetic import LOGARITHMS, NUMBERS, SAFE, Arithmetic
 from rayprob.probability.distributions.evidence import Evidence
-
-if TYPE_CHECKING:
-    from rayprob.probability.distributions.distribution import LabelDistribution
-
+from rayprob.probability.distributions.joint import Joint
 
 MOST_NUMBERS = 2**24  # partial sets times components in memory at once
 SPARE = 6  # partial sets that the narrow pass keeps beyond k
@@ -52,7 +48,7 @@ class TopSets:
     log_prob_BT: Floats
 
 
-def top_sets(distribution: "LabelDistribution", k: int, first_image: int = 0) -> TopSets:
+def top_sets(distribution: Joint, k: int, first_image: int = 0) -> TopSets:
     """Return the k most probable label sets of each image; `first_image` is the number of the first one in errors.
 
     Raises QueryError where k < 1 or the search grows too large.
@@ -89,7 +85,7 @@ def _in_parts(images_B: Ints) -> list[Ints]:
     return [images_B[start : start + IMAGES_AT_ONCE] for start in range(0, len(images_B), IMAGES_AT_ONCE)]
 
 
-def _top_of_chunk(part: "LabelDistribution", labels: "_Labels", k: int) -> TopSets | None:
+def _top_of_chunk(part: Joint, labels: "_Labels", k: int) -> TopSets | None:
     """Return the top sets of a few images, or None where the search outgrows its memory."""
     found = _top_in(NUMBERS, part, labels, k)
     if found is None:
@@ -103,7 +99,7 @@ def _top_of_chunk(part: "LabelDistribution", labels: "_Labels", k: int) -> TopSe
     return top
 
 
-def _labels(distribution: "LabelDistribution", k: int) -> "_Labels":
+def _labels(distribution: Joint, k: int) -> "_Labels":
     parts = [_Labels.of(distribution[images_B], k) for images_B in _in_parts(np.arange(len(distribution)))]
     empty = np.zeros((0, distribution.num_labels), dtype=np.int64)
     parts = parts or [_Labels(empty, empty.astype(bool), empty[:, 0])]
@@ -121,7 +117,7 @@ class _Labels:
     num_open_B: Ints
 
     @classmethod
-    def of(cls, part: "LabelDistribution", k: int) -> "_Labels":
+    def of(cls, part: Joint, k: int) -> "_Labels":
         """Find good sets among the labels of most doubt, and the labels that better ones may differ in."""
         marginal_BL = part.marginals()
         order_BL = np.argsort(-np.minimum(marginal_BL, 1 - marginal_BL), axis=1, kind="stable")
@@ -153,9 +149,7 @@ class _Labels:
         return self.order_BL[:, : max(1, self.num_open_B.max(initial=1))]
 
 
-def _top_in(
-    arithmetic: Arithmetic, part: "LabelDistribution", labels: _Labels, k: int
-) -> tuple[TopSets, NDArray[np.bool_]] | None:
+def _top_in(arithmetic: Arithmetic, part: Joint, labels: _Labels, k: int) -> tuple[TopSets, NDArray[np.bool_]] | None:
     """Return the top sets in an arithmetic, and of which images numbers would have lost some; None as `_top_of_chunk`."""
     space = _Space.of(arithmetic, part, labels.open_BM, labels.likely_BL)
     good = _narrow(space, k + SPARE)
@@ -191,7 +185,7 @@ class _Space:
     likely_BL: Bools  # what the other labels are
 
     @classmethod
-    def of(cls, arithmetic: Arithmetic, part: "LabelDistribution", label_BM: Ints, likely_BL: Bools) -> "_Space":
+    def of(cls, arithmetic: Arithmetic, part: Joint, label_BM: Ints, likely_BL: Bools) -> "_Space":
         """Prepare the search of a few images; labels that are not open are as they rather are."""
         closed_BL = np.ones_like(likely_BL)
         np.put_along_axis(closed_BL, label_BM, False, axis=1)

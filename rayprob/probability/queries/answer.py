@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,27 +13,12 @@ from rayprob.errors import QueryError
 from rayprob.labels import LabelSpace
 from rayprob.probability.distributions.arithmetic import LOGARITHMS, SAFE
 from rayprob.probability.distributions.components import Components
+from rayprob.probability.distributions.joint import Joint
 from rayprob.probability.queries import syntax
 from rayprob.probability.queries.cases import Cases, cases_of
 from rayprob.probability.queries.expression import Expression, Query, conjuncts, literal
 
 __all__ = ["Query", "answers", "parse", "probabilities", "probability", "refuse_impossible"]
-
-
-class Answerable(Protocol):
-    """What a distribution must give so that queries about it can be answered: `LabelDistribution` does."""
-
-    @property
-    def num_labels(self) -> int: ...
-    @property
-    def bytes_per_image(self) -> int: ...
-    @property
-    def log_mixing_BK(self) -> Floats: ...
-    @property
-    def component_logits_BKL(self) -> NDArray[Any]: ...
-    def chunks(self, bytes_per_image: int | None = None) -> Iterator[slice]: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, rows: slice | NDArray[Any] | list[int]) -> "Answerable": ...
 
 
 def parse(text: str, label_space: LabelSpace) -> Query:
@@ -48,17 +32,17 @@ def parse(text: str, label_space: LabelSpace) -> Query:
     return query
 
 
-def probability(query: Query, distribution: Answerable) -> Floats:
+def probability(query: Query, distribution: Joint) -> Floats:
     """Return the answer for each image [B]. Raises QueryError where an image gives the evidence probability 0."""
     return np.asarray(probabilities([query], distribution)[0])
 
 
-def probabilities(queries: Sequence[Query], distribution: Answerable) -> Floats:
+def probabilities(queries: Sequence[Query], distribution: Joint) -> Floats:
     """Return the answers [Q, B]; `answers` gives them in chunks where that is too much to hold."""
     return np.concatenate([answers_QB for _, answers_QB in answers(queries, distribution)], axis=1)
 
 
-def answers(queries: Sequence[Query], distribution: Answerable) -> Iterator[tuple[slice, Floats]]:
+def answers(queries: Sequence[Query], distribution: Joint) -> Iterator[tuple[slice, Floats]]:
     """Yield (images, answers [Q, images]) chunk by chunk; a chunk's label probabilities are computed once for all queries."""
     plans = [_plan(query) for query in queries]
     for query in queries:
@@ -126,7 +110,7 @@ def _plan(query: Query) -> _Plan:
     return _Plan(str(query), evidence, condition, event, joint)
 
 
-def _answer(plan: _Plan, part: Answerable, components: Components, first_image: int) -> Floats:
+def _answer(plan: _Plan, part: Joint, components: Components, first_image: int) -> Floats:
     """Return P(event | evidence) [B] of a chunk, on logarithms for the images where numbers may have lost digits."""
     joint_B, whole_B = _joint_and_whole(plan, components)
     least_B = whole_B if plan.event is None else np.minimum(joint_B, whole_B)
