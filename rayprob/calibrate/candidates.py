@@ -3,20 +3,20 @@
 A candidate is one calibrator, one policy and one value of its parameter:
 
     global            one threshold for all labels; the parameter is the threshold, every one that decides differently is tried
-    label_OF1 ...     a threshold a label, fitted for that objective; the parameter is the smoothing
+    label_OF1 ...     a threshold per label, fitted for that objective; the parameter is the smoothing
     global_precision  the lowest threshold for all that reaches a precision; the parameter is the precision
-    label_precision   likewise, a threshold a label
+    label_precision   likewise, a threshold per label
     recall            the threshold that misses a share of at most alpha of the labels present; the parameter is alpha
     best_F1           the set of the largest expected F1; no parameter
     top_k             the k most probable labels; the parameter is k
 
-Whatever is fitted, calibrator, thresholds, the shared threshold that others are drawn to, is fitted on the folds that are not
-judged. A candidate's value is that of the counts of all judged folds together. The best of many such values flatters, so a
-family (the candidates of a calibrator and policy) is compared by its nested value: for each fold, the parameter that is best
-on the other folds.
+Calibrator and thresholds are fitted on the folds that are not judged. A candidate's value is that of the counts of all judged
+folds together. The best of many such values flatters, so a family (the candidates of one calibrator and policy) is compared by
+its nested value: for each fold, the parameter that is best on the other folds. Counts are [..., 3, L]: true positives,
+predicted, positives.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from rayprob.arrays import Bools, Floats, Ints, Rows
 from rayprob.calibrate.crossfit import CalibrateSpec, calibrated_by_parts, fit_named, folds_of
+from rayprob.calibrate.search_spec import ThresholdSearchSpec
 from rayprob.errors import CalibrationError
 from rayprob.metrics.counting import top_k
 from rayprob.probability.calibration.calibrators import OutputsCalibrator
@@ -41,51 +42,39 @@ from rayprob.probability.distributions.distribution import LabelDistribution, fr
 from rayprob.runs.predictions import Predictions
 
 GLOBAL, BEST_F1 = "global", "best_F1"
-CHUNK_DECISIONS = 2**23  # decisions [candidates, samples, labels] held at a time
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One fold under one calibrator: rows to fit thresholds on, with their marginals, and rows to judge."""
+    """One fold under one calibrator: what thresholds are fitted on, the rows to judge, and what is predicted for them."""
 
-    fit: Predictions
-    fit_marginals_NL: Floats
+    fitted_on: tuple[Floats, Bools, Bools]  # marginals, targets, known
     judged: Predictions
     judged_rows: Rows
     calibrator: OutputsCalibrator
 
-    @property
+    @cached_property
     def distribution(self) -> LabelDistribution:
         """Distributions of the judged rows, by a calibrator that has not seen them."""
         return from_outputs(self.judged.family, self.calibrator.apply_outputs(self.judged.outputs))
 
-    @property
-    def fit_checked(self) -> tuple[Floats, Bools, Bools]:
-        """What a threshold is fitted on."""
-        return self.fit_marginals_NL, self.fit.targets_NL, self.fit.known_NL
+    @cached_property
+    def marginals_NL(self) -> Floats:
+        """Marginals of the judged rows."""
+        return self.distribution.marginals()
 
     @cached_property
     def cuts(self) -> Cuts:
-        """All cuts of it, sorted once for all thresholds."""
-        return cuts_of(*self.fit_checked)
+        """All cuts of the rows to fit on, sorted once for all thresholds."""
+        return cuts_of(*self.fitted_on)
+
+
+# What each candidate of a policy predicts for a fold's judged rows [N, L], or why it cannot be fitted on the others.
+Policy = Callable[[Fold], Iterator[Bools | CalibrationError]]
 
 
 @dataclass(frozen=True)
-class Tally:
-    """How often candidates are right on judged rows: counts [..., C, L], and positives [..., L]."""
-
-    true_positives_CL: Ints
-    predicted_CL: Ints
-    positives_L: Ints
-
-    def values(self, aim: Objective) -> Floats:
-        """Return the objective of every candidate [C]."""
-        sums_CD = aim.contribute(self.true_positives_CL, self.predicted_CL, self.positives_L).sum(axis=-2)
-        return np.asarray(aim.combine(sums_CD, self.positives_L))
-
-
-@dataclass(frozen=True)
-class Family:
+class Candidates:
     """The candidates of one calibrator and policy: parameters and cross-validated values [C], and the nested values.
 
     Where no candidate is left there are no values.
@@ -105,163 +94,125 @@ class Family:
 
 def fold_up(holdout: Predictions, method: str, spec: CalibrateSpec) -> list[Fold]:
     """Return the folds of a holdout under a calibrator, fitted anew for each."""
-    parts = []
+    found = []
     for fit_rows, judged_rows in folds_of(holdout, spec):
-        fit = holdout.rows(fit_rows)
-        calibrator, behind = fit_named(fit, method, spec)
-        parts.append(Fold(fit, behind.marginals(), holdout.rows(judged_rows), judged_rows, calibrator))
-    return parts
+        rows = holdout.rows(fit_rows)
+        calibrator, behind = fit_named(rows, method, spec)
+        fitted_on = behind.marginals(), rows.targets_NL, rows.known_NL
+        found.append(Fold(fitted_on, holdout.rows(judged_rows), judged_rows, calibrator))
+    return found
 
 
-def global_family(holdout: Predictions, parts: Sequence[Fold]) -> Family:
+def candidates_of(holdout: Predictions, method: str, spec: ThresholdSearchSpec) -> Iterator[Candidates]:
+    """Yield the candidates of every policy under a calibrator."""
+    folds = fold_up(holdout, method, folding(spec))
+    if GLOBAL in spec.policies:
+        yield global_candidates(holdout, folds)
+    for name, parameters, policy in policies_of(spec, len(holdout.label_space)):
+        yield fitted_candidates(name, parameters, policy, folds)
+
+
+def folding(spec: ThresholdSearchSpec) -> CalibrateSpec:
+    """Return the search's folds as calibration knows them."""
+    return CalibrateSpec(num_folds=spec.folds, seed=spec.seed)
+
+
+def global_candidates(holdout: Predictions, folds: Sequence[Fold]) -> Candidates:
     """Return the family of every threshold for all labels, on marginals by calibrators that have not seen them."""
-    crossed = calibrated_by_parts(holdout, [(part.calibrator, part.judged_rows) for part in parts])
+    crossed = calibrated_by_parts(holdout, [(fold.calibrator, fold.judged_rows) for fold in folds])
     rows = crossed.marginals(), holdout.targets_NL & holdout.known_NL, holdout.known_NL
-    curves = {name: shared_curve(Cuts.of(*rows), aim) for name, aim in OBJECTIVES.items()}
+    cuts = Cuts.of(*rows)
+    curves = {name: shared_curve(cuts, aim) for name, aim in OBJECTIVES.items()}
     thresholds_T = next(iter(curves.values()))[0]
-    nested = {name: _nested_threshold(rows, parts, name) for name in OBJECTIVES}
-    calibrator = parts[0].calibrator.name
-    return Family(calibrator, GLOBAL, thresholds_T, {name: values_T for name, (_, values_T) in curves.items()}, nested)
+    nested = {name: _nested_threshold(rows, folds, name) for name in OBJECTIVES}
+    return Candidates(
+        folds[0].calibrator.name, GLOBAL, thresholds_T, {name: curve[1] for name, curve in curves.items()}, nested
+    )
 
 
-def _nested_threshold(rows: tuple[Floats, Bools, Bools], parts: Sequence[Fold], objective: str) -> float:
-    judged = []
-    for part in parts:
-        others = tuple(np.delete(values_NL, part.judged_rows, axis=0) for values_NL in rows)
-        threshold_1L = fit_global_threshold(*others, objective=objective).values_L[None]
-        judged.append(judge_thresholds(threshold_1L, rows[0][part.judged_rows], part.judged))
-    return float(_together(judged).values(OBJECTIVES[objective])[0])
+def _nested_threshold(rows: tuple[Floats, Bools, Bools], folds: Sequence[Fold], objective: str) -> float:
+    counts_3L = np.zeros((3, rows[0].shape[1]), dtype=np.int64)
+    for fold in folds:
+        others = tuple(np.delete(values_NL, fold.judged_rows, axis=0) for values_NL in rows)
+        threshold_L = fit_global_threshold(*others, objective=objective).values_L
+        counts_3L += counted(rows[0][fold.judged_rows] >= threshold_L, fold.judged)
+    return OBJECTIVES[objective].value(*counts_3L)
 
 
-def fitted_families(parts: Sequence[Fold], policies: Mapping[str, "Policy"]) -> Iterator[Family]:
-    """Yield the families of `policies`; candidates that a fold cannot carry are left out, with the reason."""
-    marginals = [part.distribution.marginals() for part in parts]
-    for name, policy in policies.items():
-        judged_F: list[Tally] = []
-        faults: dict[int, str] = {}
-        for part, marginals_NL in zip(parts, marginals, strict=True):
-            sets = policy.decide(part, marginals_NL)
-            judged_F.append(sets.judged)
-            faults |= sets.faults
-        kept = [place for place in range(len(policy.parameters)) if place not in faults]
-        yield _family(parts[0].calibrator.name, name, policy, judged_F, kept, tuple(faults.values()))
+def fitted_candidates(name: str, parameters: Sequence[float], policy: Policy, folds: Sequence[Fold]) -> Candidates:
+    """Return the family of a policy; candidates that some fold cannot carry are left out, with the reason."""
+    faults: dict[int, str] = {}
+    counts_FC3L = np.zeros((len(folds), len(parameters), 3, len(folds[0].judged.label_space)), dtype=np.int64)
+    for counts_C3L, fold in zip(counts_FC3L, folds, strict=True):
+        for place, sets in enumerate(policy(fold)):
+            if isinstance(sets, CalibrationError):
+                faults[place] = str(sets)
+            else:
+                counts_C3L[place] = counted(sets, fold.judged)
+    kept = [place for place in range(len(parameters)) if place not in faults]
+    counts_FC3L = counts_FC3L[:, kept]
+    values = {objective: _values(counts_FC3L.sum(axis=0), aim) for objective, aim in OBJECTIVES.items()}
+    nested = {objective: _nested(counts_FC3L, aim) for objective, aim in OBJECTIVES.items()} if kept else {}
+    parameters_C = np.asarray(parameters, dtype=np.float64)[kept]
+    return Candidates(folds[0].calibrator.name, name, parameters_C, values, nested, tuple(faults.values()))
 
 
-def _family(
-    calibrator: str, name: str, policy: "Policy", judged_F: Sequence[Tally], kept: list[int], left_out: tuple[str, ...]
-) -> Family:
-    judged_F = [Tally(one.true_positives_CL[kept], one.predicted_CL[kept], one.positives_L) for one in judged_F]
-    whole = _together(judged_F)
-    parameters_C = np.asarray(policy.parameters, dtype=np.float64)[kept]
-    values = {objective: whole.values(aim) for objective, aim in OBJECTIVES.items()}
-    nested = {objective: _nested(judged_F, aim) for objective, aim in OBJECTIVES.items()} if kept else {}
-    return Family(calibrator, name, parameters_C, values, nested, left_out)
+def counted(sets_NL: Bools, truth: Predictions) -> Ints:
+    """Return the counts of label sets [3, L]: true positives, predicted and positives, of known labels."""
+    present_NL = truth.targets_NL & truth.known_NL
+    return np.stack([table.sum(axis=0) for table in (sets_NL & present_NL, sets_NL & truth.known_NL, present_NL)])
 
 
-def _together(judged_F: Sequence[Tally]) -> Tally:
-    names = ("true_positives_CL", "predicted_CL", "positives_L")
-    return Tally(*(np.sum([getattr(one, name) for one in judged_F], axis=0) for name in names))
+def _values(counts_C3L: Ints, aim: Objective) -> Floats:
+    positives_L = counts_C3L[:1, 2].sum(axis=0)  # those of one candidate are those of all
+    sums_CD = aim.contribute(counts_C3L[:, 0], counts_C3L[:, 1], positives_L).sum(axis=-2)
+    return np.asarray(aim.combine(sums_CD, positives_L))
 
 
-def _nested(judged_F: Sequence[Tally], aim: Objective) -> float:
+def _nested(counts_FC3L: Ints, aim: Objective) -> float:
     """Return the value when each fold takes the candidate that is best on the others."""
-    chosen = []
-    for place, one in enumerate(judged_F):
-        best = int(np.argmax(_together([*judged_F[:place], *judged_F[place + 1 :]]).values(aim)))
-        chosen.append(Tally(one.true_positives_CL[best, None], one.predicted_CL[best, None], one.positives_L))
-    return float(_together(chosen).values(aim)[0])
+    whole_C3L = counts_FC3L.sum(axis=0)
+    best_F = [int(np.argmax(_values(whole_C3L - counts_C3L, aim))) for counts_C3L in counts_FC3L]
+    return aim.value(*counts_FC3L[np.arange(len(best_F)), best_F].sum(axis=0))
 
 
 # ---- policies
 
 
-@dataclass(frozen=True)
-class Decided:
-    """What the candidates of a policy decide on the judged rows of a fold, and why some (by place) could not."""
-
-    judged: Tally
-    faults: dict[int, str]
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The parameters to try, and what they decide on the judged rows of a fold, given their marginals."""
-
-    parameters: tuple[float, ...]
-    decide: Callable[[Fold, Floats], Decided]
-
-
-def judge_thresholds(thresholds_CL: Floats, marginals_NL: Floats, truth: Predictions) -> Tally:
-    """Return the counts of label sets by thresholds [C, L] or [C, 1]."""
-    step = max(1, CHUNK_DECISIONS // marginals_NL.size)
-    blocks = [thresholds_CL[start : start + step] for start in range(0, len(thresholds_CL), step)]
-    return judge_sets((marginals_NL >= block_CL[:, None] for block_CL in blocks), truth)
-
-
-def judge_sets(blocks_CNL: Iterator[Bools], truth: Predictions) -> Tally:
-    """Return the counts of label sets, which come in blocks of candidates."""
-    present_NL = truth.targets_NL & truth.known_NL
-    counts = [((sets_CNL & present_NL).sum(axis=1), (sets_CNL & truth.known_NL).sum(axis=1)) for sets_CNL in blocks_CNL]
-    true_positives_CL, predicted_CL = (np.concatenate(part) for part in zip(*counts, strict=True))
-    return Tally(true_positives_CL, predicted_CL, present_NL.sum(axis=0))
-
-
-def policies_of(
-    names: Sequence[str],
-    *,
-    objectives: Sequence[str],
-    smoothings: tuple[float, ...],
-    precisions: tuple[float, ...],
-    levels: tuple[float, ...],
-    top_k_sizes: tuple[int, ...],
-) -> dict[str, Policy]:
-    """Return the policies with a fit in each fold, or without a threshold, by name: all of `names` but GLOBAL."""
-    known = {
-        "label": {f"label_{aim}": Policy(smoothings, partial(_by_label, aim, smoothings)) for aim in objectives},
-        "precision": {
-            "global_precision": Policy(precisions, partial(_one_by_one, precisions, _global_precise)),
-            "label_precision": Policy(precisions, partial(_one_by_one, precisions, _label_precise)),
-        },
-        "recall": {"recall": Policy(levels, partial(_one_by_one, levels, _risk_controlled))},
-        BEST_F1: {BEST_F1: Policy((np.nan,), _best_f1)},
-        "top_k": {"top_k": Policy(tuple(map(float, top_k_sizes)), partial(_top_k, top_k_sizes))},
+def policies_of(spec: ThresholdSearchSpec, num_labels: int) -> Iterator[tuple[str, Sequence[float], Policy]]:
+    """Yield the policies besides GLOBAL that a search asks for: name, parameters of the candidates, and what they predict."""
+    precisions, levels = spec.precisions, spec.conformal_levels
+    sizes = [k for k in spec.top_k if k <= num_labels]
+    known: dict[str, list[tuple[str, Sequence[float], Policy]]] = {
+        "label": [(f"label_{aim}", spec.smoothings, partial(_by_label, aim, spec.smoothings)) for aim in spec.objectives],
+        "precision": [
+            ("global_precision", precisions, _each(precisions, lambda fold, p: lowest_precise(fold.cuts, p)[0])),
+            ("label_precision", precisions, _each(precisions, lambda fold, p: precise_thresholds(fold.cuts, p)[0])),
+        ],
+        "recall": [("recall", levels, _each(levels, lambda fold, alpha: fit_risk_control(*fold.fitted_on, alpha).threshold))],
+        BEST_F1: [(BEST_F1, (np.nan,), lambda fold: iter([JOINT_RULES[BEST_F1](fold.distribution)]))],
+        "top_k": [("top_k", sizes, partial(_top_k, sizes))],
     }
-    return {policy: value for name in names if name != GLOBAL for policy, value in known[name].items()}
+    for name in spec.policies:
+        yield from known.get(name, ())
 
 
-def _by_label(objective: str, smoothings: Sequence[float], fold: Fold, marginals_NL: Floats) -> Decided:
-    thresholds_CL = smoothed_thresholds(fold.cuts, objective=objective, smoothings=smoothings)
-    return Decided(judge_thresholds(thresholds_CL, marginals_NL, fold.judged), {})
+def _each(parameters: Iterable[float], fit: Callable[[Fold, float], Floats | float]) -> Policy:
+    def predicted(fold: Fold) -> Iterator[Bools | CalibrationError]:
+        for parameter in parameters:
+            try:
+                yield fold.marginals_NL >= fit(fold, parameter)
+            except CalibrationError as error:
+                yield error
+
+    return predicted
 
 
-def _one_by_one(parameters: Sequence[float], fit: Callable[[Fold, float], Floats], fold: Fold, marginals_NL: Floats) -> Decided:
-    thresholds_CL = np.ones((len(parameters), marginals_NL.shape[1]))
-    faults = {}
-    for place, parameter in enumerate(parameters):
-        try:
-            thresholds_CL[place] = fit(fold, parameter)
-        except CalibrationError as error:
-            faults[place] = str(error)
-    return Decided(judge_thresholds(thresholds_CL, marginals_NL, fold.judged), faults)
+def _by_label(objective: str, smoothings: Sequence[float], fold: Fold) -> Iterator[Bools]:
+    for thresholds_L in smoothed_thresholds(fold.cuts, objective=objective, smoothings=smoothings):
+        yield fold.marginals_NL >= thresholds_L
 
 
-def _global_precise(fold: Fold, precision: float) -> Floats:
-    return np.asarray(lowest_precise(fold.cuts, precision)[0])
-
-
-def _label_precise(fold: Fold, precision: float) -> Floats:
-    return precise_thresholds(fold.cuts, precision)[0]
-
-
-def _risk_controlled(fold: Fold, alpha: float) -> Floats:
-    return np.asarray(fit_risk_control(*fold.fit_checked, alpha).threshold)
-
-
-def _best_f1(fold: Fold, marginals_NL: Floats) -> Decided:
-    sets_NL = JOINT_RULES[BEST_F1](fold.distribution)
-    return Decided(judge_sets(iter([sets_NL[None]]), fold.judged), {})
-
-
-def _top_k(sizes: Sequence[int], fold: Fold, marginals_NL: Floats) -> Decided:
+def _top_k(sizes: Sequence[int], fold: Fold) -> Iterator[Bools]:
     scores_NL = fold.distribution.ranking_scores()
-    return Decided(judge_sets((top_k(scores_NL, k)[None] for k in sizes), fold.judged), {})
+    return (top_k(scores_NL, k) for k in sizes)

@@ -18,10 +18,6 @@ class Gain(Interval):
     metric: str
     over: str
 
-    def to_dict(self) -> dict[str, str | float]:
-        """Return plain values, for JSON."""
-        return asdict(self)
-
 
 def set_values(sets_NL: Bools, truth: Predictions) -> dict[str, float]:
     """Return each objective's value of label sets."""

@@ -1,51 +1,73 @@
-"""`rayprob tune` on a file with `thresholds:`: which calibrator and which rule for label sets suit a run best.
+"""`rayprob calibrate --search FILE`: which calibrator and which rule for label sets suit a run best.
 
-Without training: thousands of candidates a second on the saved predictions of a run's holdout (`candidates.py` says what a
-candidate is, and how it is judged). For each objective the family of the highest nested value wins, and in it the candidate of
-the highest cross-validated value. The winners alone, and the two references that they have to beat, are then reported on val:
+Without training: thousands of candidates a second on the saved predictions of a run's holdout (`candidates.py` defines a
+candidate, and how it is judged). For each objective the family of the highest nested value wins, and in it the candidate of the
+highest cross-validated value. The winners alone, and the two references that they have to beat, are then reported on val:
 
-    0.5             a label is present where its marginal, as the network says it, is at least 0.5
-    global optimum  the one threshold for all that is best on holdout, on marginals as the network says them
+    0.5             a label is present where its marginal, as the network states it, is at least 0.5
+    global optimum  the one threshold for all that is best on holdout, on marginals as the network states them
 """
 
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayprob.calibrate.candidates import GLOBAL, Family, fitted_families, fold_up, global_family, policies_of
-from rayprob.calibrate.crossfit import AUTO, CalibrateSpec
+from rayprob.calibrate.candidates import Candidates, candidates_of, fold_up, folding, global_candidates
+from rayprob.calibrate.crossfit import AUTO
 from rayprob.calibrate.fitting import open_holdout, open_reported
-from rayprob.calibrate.search_report import Ranked, SearchReport
 from rayprob.calibrate.search_spec import ThresholdSearch, ThresholdSearchSpec
-from rayprob.calibrate.winners import notes_on, references_of, winner_of
+from rayprob.calibrate.winners import Reference, Winner, notes_on, references_of, winner_of
 from rayprob.errors import CalibrationError
 from rayprob.files import storage
 from rayprob.probability.calibration.calibrators import FITS, MIN_SAMPLES
 from rayprob.probability.calibration.mixture import MIXTURE_FITS
 from rayprob.probability.decisions.cuts import OBJECTIVES
 from rayprob.registry import choose
-from rayprob.runs.bundle import Bundle
 from rayprob.runs.finished import open_bundle
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 
-__all__ = ["SearchReport", "ThresholdSearch", "search_thresholds"]
+
+@dataclass(frozen=True)
+class Ranked:
+    """The nested values of the candidates of one calibrator and policy, by objective."""
+
+    calibrator: str
+    policy: str
+    num_candidates: int
+    nested: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Searched:
-    """The families of a holdout, and the time that they took."""
+class SearchReport:
+    """What was searched, how fast, who won and by how much."""
 
-    families: list[Family]
-    optimum: Family  # of the global policy on marginals as they are
-    elapsed_s: float
-    cuts_elapsed_s: float
+    run: str
+    folder: str
+    num_samples: int
+    num_labels: int
+    num_reported: int | None
+    num_candidates: int
+    elapsed_s: float  # of the search on holdout, all fits included
+    winners: tuple[Winner, ...]
+    references: tuple[Reference, ...]
+    families: tuple[Ranked, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def candidates_per_s(self) -> float:
+        """All candidates by all of the time."""
+        return self.num_candidates / self.elapsed_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        return {**asdict(self), "candidates_per_s": self.candidates_per_s}
 
 
 def search_thresholds(
@@ -59,10 +81,43 @@ def search_thresholds(
     asked = spec.thresholds
     bundle = open_bundle(asked.run)
     holdout = open_holdout(asked.run, bundle)
-    searched = search(asked, holdout, methods_of(asked, holdout), on_progress)
-    report = report_on(asked, bundle, holdout, searched)
-    write(asked.run, searched.families, report)
+    started_at_s = time.perf_counter()
+    families = search(asked, holdout, on_progress)
+    elapsed_s = time.perf_counter() - started_at_s
+    val, missing = open_reported(asked.run, bundle, then="search")
+    optimum = global_candidates(holdout, fold_up(holdout, "identity", folding(asked)))
+    references = [one for aim in asked.objectives for one in references_of(aim, holdout, optimum, val)]
+    winners = [winner_of(asked, aim, holdout, families, val, references) for aim in asked.objectives]
+    report = SearchReport(
+        run=str(bundle.facts["run"].get("name", "unnamed")),
+        folder=asked.run,
+        num_samples=len(holdout),
+        num_labels=len(holdout.label_space),
+        num_reported=len(val) if val else None,
+        num_candidates=sum(len(one.parameters_C) for one in families),
+        elapsed_s=elapsed_s,
+        winners=tuple(winners),
+        references=tuple(references),
+        families=tuple(Ranked(f.calibrator, f.policy, len(f.parameters_C), dict(f.nested)) for f in families if f.nested),
+        notes=(*notes_on(asked, holdout, families, winners), *missing),
+    )
+    write(asked.run, families, report)
     return report
+
+
+def search(
+    spec: ThresholdSearchSpec, holdout: Predictions, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Candidates]:
+    """Judge every candidate by cross-validation on holdout alone. Raises CalibrationError where none is left."""
+    families: list[Candidates] = []
+    methods = methods_of(spec, holdout)
+    for place, method in enumerate(methods):
+        families += candidates_of(holdout, method, spec)
+        on_progress(place + 1, len(methods))
+    if not any(family.nested for family in families):
+        why = next(reason for family in families for reason in family.left_out)
+        raise CalibrationError(f"no candidate is left of those asked for; the first: {why}")
+    return families
 
 
 def methods_of(spec: ThresholdSearchSpec, holdout: Predictions) -> tuple[str, ...]:
@@ -76,79 +131,11 @@ def methods_of(spec: ThresholdSearchSpec, holdout: Predictions) -> tuple[str, ..
     return tuple(dict.fromkeys(spec.calibrators))
 
 
-def search(
-    spec: ThresholdSearchSpec, holdout: Predictions, methods: Sequence[str], on_progress: Callable[[int, int], None]
-) -> Searched:
-    """Judge every candidate by cross-validation on holdout alone."""
-    started_at_s, cuts_elapsed_s = time.perf_counter(), 0.0
-    policies = policies_of(
-        spec.policies,
-        objectives=spec.objectives,
-        smoothings=spec.smoothings,
-        precisions=spec.precisions,
-        levels=spec.conformal_levels,
-        top_k_sizes=tuple(k for k in spec.top_k if k <= len(holdout.label_space)),
-    )
-    families: list[Family] = []
-    for place, method in enumerate(methods):
-        parts = fold_up(holdout, method, folding(spec))
-        if GLOBAL in spec.policies:
-            cuts_at_s = time.perf_counter()
-            families.append(global_family(holdout, parts))
-            cuts_elapsed_s += time.perf_counter() - cuts_at_s
-        families += fitted_families(parts, policies)
-        on_progress(place + 1, len(methods))
-    _require_candidates(families)
-    elapsed_s = time.perf_counter() - started_at_s
-    optimum = global_family(holdout, fold_up(holdout, "identity", folding(spec)))
-    return Searched(families, optimum, elapsed_s, cuts_elapsed_s)
+def write(folder: str, families: Sequence[Candidates], report: SearchReport) -> None:
+    """Write every candidate as a row of `threshold_search.parquet`, and the report as `threshold_search.json`.
 
-
-def _require_candidates(families: Sequence[Family]) -> None:
-    if not any(len(family.parameters_C) for family in families):
-        why = next(reason for family in families for reason in family.left_out)
-        raise CalibrationError(f"no candidate is left of those asked for; the first: {why}")
-
-
-def folding(spec: ThresholdSearchSpec) -> CalibrateSpec:
-    """Return the search's folds as calibration knows them."""
-    return CalibrateSpec(num_folds=spec.folds, seed=spec.seed)
-
-
-def report_on(spec: ThresholdSearchSpec, bundle: Bundle, holdout: Predictions, searched: Searched) -> SearchReport:
-    """Return who won, and what the winners and references are worth on val where there are predictions of it."""
-    val, notes = open_reported(spec.run, bundle, then="search")
-    references = [reference for aim in spec.objectives for reference in references_of(aim, holdout, searched.optimum, val)]
-    winners = [winner_of(spec, aim, holdout, searched.families, val, references) for aim in spec.objectives]
-    cuts = sum(len(family.parameters_C) for family in searched.families if family.policy == GLOBAL)
-    return SearchReport(
-        run=str(bundle.facts["run"].get("name", "unnamed")),
-        folder=spec.run,
-        num_samples=len(holdout),
-        num_labels=len(holdout.label_space),
-        num_reported=len(val) if val else None,
-        num_cuts=cuts,
-        num_fitted=sum(len(family.parameters_C) for family in searched.families) - cuts,
-        elapsed_s=searched.elapsed_s,
-        cuts_elapsed_s=searched.cuts_elapsed_s,
-        winners=tuple(winners),
-        references=tuple(references),
-        families=tuple(
-            Ranked(f.calibrator, f.policy, len(f.parameters_C), dict(f.nested)) for f in searched.families if f.nested
-        ),
-        notes=(*notes_on(spec, holdout, searched.families, winners), *notes),
-    )
-
-
-def write(folder: str, families: Sequence[Family], report: SearchReport) -> None:
-    """Write every candidate as a row of `threshold_search.parquet`, and the report as `threshold_search.json`."""
-    with storage.atomic_writer(RunFolder(folder).threshold_candidates) as file:
-        pq.write_table(candidates_table(families), file, compression="zstd")
-    storage.write_text(RunFolder(folder).threshold_search, json.dumps(report.to_dict(), indent=1))
-
-
-def candidates_table(families: Sequence[Family]) -> pa.Table:
-    """Return calibrator, policy, parameter (null for a policy without one) and cross-validated values of every candidate."""
+    A row has calibrator, policy, parameter (null for a policy without one) and cross-validated values.
+    """
     sizes = [len(family.parameters_C) for family in families]
     columns: dict[str, Any] = {
         name: pa.array(np.repeat([getattr(family, name) for family in families], sizes)).dictionary_encode()
@@ -157,4 +144,6 @@ def candidates_table(families: Sequence[Family]) -> pa.Table:
     parameters = np.concatenate([family.parameters_C for family in families])
     columns["parameter"] = pa.array(parameters, mask=np.isnan(parameters))
     columns |= {name: np.concatenate([family.values[name] for family in families]) for name in OBJECTIVES}
-    return pa.table(columns)
+    with storage.atomic_writer(RunFolder(folder).threshold_candidates) as file:
+        pq.write_table(pa.table(columns), file, compression="zstd")
+    storage.write_text(RunFolder(folder).threshold_search, json.dumps(report.to_dict(), indent=1))

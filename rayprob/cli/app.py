@@ -13,7 +13,7 @@ from rayprob.cli.cluster import doctor, submit
 from rayprob.cli.prior import prior
 from rayprob.cli.terminal import LogLines, Overrides, err, out, show_line, show_message, show_what_can_be_shown, status
 from rayprob.cli.trained import export, predict, report
-from rayprob.errors import RayprobError
+from rayprob.errors import RayprobError, SpecError
 
 app = typer.Typer(
     name="rayprob",
@@ -190,7 +190,7 @@ def tune(
     from rayprob.config.spec import override, read_yaml
 
     if "thresholds" in override(read_yaml(sweep_file), overrides or ()):
-        _tune_thresholds(sweep_file, overrides or ())
+        _search_thresholds(sweep_file, overrides or ())
         return
     from rayprob.cli.show_sweep import SweepView, show_sweep
     from rayprob.report.sweep.page import sweep_report
@@ -209,14 +209,18 @@ def tune(
     show_line(out, f"the page: {sweep_report(sweep.folder).path}")
 
 
-def _tune_thresholds(file: str, overrides: Sequence[str]) -> None:
-    from rayprob.calibrate.search import ThresholdSearch, search_thresholds
+def _search_thresholds(file: str, overrides: Sequence[str], *, as_json: bool = False) -> None:
+    from rayprob.calibrate.search import search_thresholds
+    from rayprob.calibrate.search_spec import ThresholdSearch
     from rayprob.cli.show_run import sample_progress
     from rayprob.cli.show_search import show_threshold_search
 
     with sample_progress(err, "judging candidates") as on_progress:
         report = search_thresholds(ThresholdSearch.read(file, overrides), on_progress)
-    show_threshold_search(out, report)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+    else:
+        show_threshold_search(out, report)
 
 
 @app.command()
@@ -271,7 +275,9 @@ def evaluate(
 
 @app.command()
 def calibrate(
-    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run, such as runs/demo.")],
+    run_folder: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="The folder of a finished run, such as runs/demo.")
+    ] = None,
     method: Annotated[
         str, typer.Option("--method", help="auto, identity, temperature, shared_platt, platt or isotonic.")
     ] = "auto",
@@ -295,9 +301,16 @@ def calibrate(
         float | None,
         typer.Option("--known-rate", metavar="R", help="Share of labels stated, at random: guarantees then cover all labels."),
     ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option("--search", metavar="FILE", help="Try the candidates of a search file on the run; change nothing."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Fit a calibrator, thresholds and guarantees on holdout, and put them into the run's bundle."""
+    """Fit a calibrator, thresholds and guarantees on holdout, and put them into the run's bundle.
+
+    With --search FILE (such as tune_configs/thresholds.yaml) find out first which calibrator and rule suit the run best.
+    """
     from rayprob.calibrate.crossfit import CalibrateSpec
     from rayprob.calibrate.fitting import calibrate as fit
     from rayprob.cli.show_calibration import show_calibration
@@ -314,6 +327,13 @@ def calibrate(
     options = {"method": "--method", "precision": "--precision", "smoothing": "--smoothing"}
     options |= {"objectives": "--objective", "alphas": "--alpha", "known_rate": "--known-rate"}
     spec = CalibrateSpec.parse(asked, where="calibrate", options=options)
+    if search is not None:
+        if spec != CalibrateSpec():
+            raise SpecError("--search FILE takes what to try from FILE; leave out the other options of calibrate")
+        _search_thresholds(search, [f"thresholds.run={run_folder}"] if run_folder else [], as_json=as_json)
+        return
+    if run_folder is None:
+        raise SpecError("calibrate needs the folder of a finished run, such as runs/demo, or --search FILE")
     with status(err, "calibrating"):
         report = fit(run_folder, spec)
     if as_json:

@@ -1,10 +1,8 @@
 """What a threshold search shows a person."""
 
-from collections.abc import Iterator
-
 from rich.console import Console
 
-from rayprob.calibrate.search_report import Ranked, SearchReport
+from rayprob.calibrate.search import SearchReport
 from rayprob.cli.show_calibration import plain_table
 from rayprob.cli.table import Table, show_table
 from rayprob.cli.terminal import show_line
@@ -13,7 +11,7 @@ from rayprob.runs.paths import RunFolder
 LEGEND = (
     "holdout: cross-validated, calibrator and thresholds fitted on the other folds, the parameter chosen on them too; best: "
     "the candidate's own cross-validated value, which flatters as the highest of many. val decided nothing; gains on it with "
-    "their 95 % interval over images. raw, identity: marginals as the network says them, which label sets do not mind and "
+    "their 95 % interval over images. raw, identity: marginals as the network states them, which label sets do not mind and "
     "probabilities may."
 )
 SHORT = {"temperature": "temp.", "shared_platt": "shared", "identity": "raw"}
@@ -21,8 +19,11 @@ SHORT = {"temperature": "temp.", "shared_platt": "shared", "identity": "raw"}
 
 def show_threshold_search(console: Console, report: SearchReport) -> None:
     """Print how fast it went, the policies side by side, the winners with their gains on val, and how to use them."""
-    for line in _speed(report):
-        show_line(console, line)
+    show_line(
+        console,
+        f"{report.run}: {report.num_candidates:,} candidates on {report.num_samples:,} images of holdout and "
+        f"{report.num_labels} labels in {report.elapsed_s:.1f} s: {report.candidates_per_s:,.0f} per second",
+    )
     show_table(console, _policies_table(report))
     show_table(console, _winners_table(report))
     if report.num_reported is not None:
@@ -37,31 +38,18 @@ def show_threshold_search(console: Console, report: SearchReport) -> None:
             show_line(console, f"for {winner.objective}: {winner.command}    then --rule {winner.rule}")
 
 
-def _speed(report: SearchReport) -> Iterator[str]:
-    yield (
-        f"{report.run}: {report.num_candidates:,} candidates on {report.num_samples:,} images of holdout and "
-        f"{report.num_labels} labels in {report.elapsed_s:.1f} s: {report.candidates_per_s:,.0f} a second"
-    )
-    yield (
-        f"{report.num_cuts:,} of them are cuts of one threshold, judged by one sort; {report.num_fitted:,} are fitted in each "
-        f"fold: {report.fitted_per_s:,.0f} a second, the calibrators' own fits included"
-    )
-
-
 def _policies_table(report: SearchReport) -> Table:
     aims = [winner.objective for winner in report.winners]
     table = plain_table("policies on holdout, with the calibrator that suits each best", aims)
-    for reference in dict.fromkeys(one.name for one in report.references):
-        found = {one.objective: one.holdout for one in report.references if one.name == reference}
-        table.row(f"{reference}, raw", *(f"{found[aim]:.4f}" for aim in aims), style="dim")
+    for name in dict.fromkeys(one.name for one in report.references):
+        found = {one.objective: one.holdout for one in report.references if one.name == name}
+        table.row(f"{name}, raw", *(f"{found[aim]:.4f}" for aim in aims), style="dim")
     for policy in dict.fromkeys(family.policy for family in report.families):
-        table.row(policy, *(_best_of(report, policy, aim) for aim in aims))
+        own = [family for family in report.families if family.policy == policy]
+        best = [max(own, key=lambda family, aim=aim: family.nested[aim]) for aim in aims]  # type: ignore[misc]
+        cells = zip(best, aims, strict=True)
+        table.row(policy, *(f"{one.nested[aim]:.4f} {SHORT.get(one.calibrator, one.calibrator)}" for one, aim in cells))
     return table
-
-
-def _best_of(report: SearchReport, policy: str, aim: str) -> str:
-    best: Ranked = max((f for f in report.families if f.policy == policy), key=lambda family: family.nested[aim])
-    return f"{best.nested[aim]:.4f} {SHORT.get(best.calibrator, best.calibrator)}"
 
 
 def _winners_table(report: SearchReport) -> Table:

@@ -14,11 +14,12 @@ from scipy.special import expit
 from sklearn.metrics import f1_score
 from typer.testing import CliRunner
 
-from rayprob.calibrate.candidates import Family, fitted_families, fold_up, global_family, policies_of
+from rayprob.calibrate.candidates import Candidates, candidates_of
 from rayprob.calibrate.crossfit import CalibrateSpec
 from rayprob.calibrate.fitting import calibrate
 from rayprob.calibrate.gains import gains, set_values
-from rayprob.calibrate.search import SearchReport, ThresholdSearch, search_thresholds
+from rayprob.calibrate.search import SearchReport, search_thresholds
+from rayprob.calibrate.search_spec import ThresholdSearch
 from rayprob.cli.app import app
 from rayprob.cli.show_search import show_threshold_search
 from rayprob.errors import CalibrationError, RayprobError, RunError, SpecError
@@ -36,13 +37,6 @@ from rayprob.runs.predictions import Predictions
 from tests.calibrate.calibrated_run import mixture_predictions, predictions, write_run
 
 FOLDS = CalibrateSpec()
-POLICIES: dict[str, Any] = {
-    "objectives": ("OF1", "CF1", "mean_F1"),
-    "smoothings": (0.0, 5.0, 50.0),
-    "precisions": (0.5, 0.7),
-    "levels": (0.1, 0.3),
-    "top_k_sizes": (1, 2, 3),
-}
 QUICK: dict[str, Any] = {"smoothings": [0, 5, 50], "precisions": [0.5, 0.7], "conformal_levels": [0.1, 0.3], "bootstrap": 100}
 
 
@@ -50,10 +44,9 @@ def search(folder: str, **changes: Any) -> SearchReport:
     return search_thresholds(ThresholdSearch.parse({"thresholds": {"run": folder, **QUICK, **changes}}))
 
 
-def families(holdout: Predictions, method: str, *names: str) -> dict[str, Family]:
-    parts = fold_up(holdout, method, FOLDS)
-    found = fitted_families(parts, policies_of(names, **POLICIES))
-    return {family.policy: family for family in (global_family(holdout, parts), *found)}
+def families(holdout: Predictions, method: str, *names: str) -> dict[str, Candidates]:
+    spec = ThresholdSearch.parse({"thresholds": {"run": "", **QUICK, "policies": ["global", *names], "top_k": [1, 2, 3]}})
+    return {family.policy: family for family in candidates_of(holdout, method, spec.thresholds)}
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +126,9 @@ def test_unknown_labels_count_for_nothing() -> None:
 def test_the_best_nested_family_wins_and_the_table_has_every_candidate(searched: tuple[str, SearchReport]) -> None:
     folder, report = searched
     table = pq.read_table(f"{folder}/threshold_search.parquet").to_pandas()
-    assert len(table) == report.num_candidates == report.num_cuts + report.num_fitted
+    assert len(table) == report.num_candidates
     assert set(table.calibrator) == {"identity", "temperature", "shared_platt", "platt", "isotonic"}
-    assert report.num_cuts == (table.policy == "global").sum() > 4 * 120 * 6  # isotonic has levels that samples share
+    assert (table.policy == "global").sum() > 4 * 120 * 6  # isotonic has levels that samples share
     for winner in report.winners:
         assert winner.nested == max(family.nested[winner.objective] for family in report.families)
         own = table[(table.calibrator == winner.calibrator) & (table.policy == winner.policy)]
@@ -213,7 +206,7 @@ def notes_of(tmp_path: Path, *tables: Predictions, **changes: Any) -> str:
 
 def test_a_small_holdout_says_that_labels_do_not_beat_one_threshold(tmp_path: Path) -> None:
     notes = notes_of(tmp_path, predictions(40, "holdout", seed=23), objectives=["OF1"], calibrators=["identity"])
-    assert "OF1: a threshold a label does not beat one for all, 0." in notes
+    assert "OF1: a threshold per label does not beat one for all, 0." in notes
     assert "40 images hold" in notes
 
 
@@ -289,6 +282,33 @@ def test_the_file_of_the_repository_is_read_with_overrides() -> None:
     spec = ThresholdSearch.read(path, ["thresholds.run=runs/other", "thresholds.folds=3"]).thresholds
     assert (spec.run, spec.folds, spec.calibrators) == ("runs/other", 3, "auto")
     assert len(spec.smoothings) == 41
+
+
+def test_calibrate_with_search_and_tune_find_the_same_and_leave_the_bundle_as_it_is(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", predictions(60, "holdout", seed=1), predictions(60, "val", seed=2))
+    file = tmp_path / "search.yaml"
+    file.write_text(json.dumps({"thresholds": {"run": "runs/other", **QUICK, "calibrators": ["platt"]}}))
+    before = (Path(folder) / "bundle" / "bundle.json").read_bytes()
+    one = CliRunner().invoke(app, ["calibrate", folder, "--search", str(file), "--json"])
+    assert one.exit_code == 0, one.output
+    two = CliRunner().invoke(app, ["tune", str(file), "--set", f"thresholds.run={folder}"])
+    assert two.exit_code == 0, two.output
+    found = json.loads((Path(folder) / "threshold_search.json").read_text())
+    assert json.loads(one.stdout)["winners"] == found["winners"]
+    assert (Path(folder) / "bundle" / "bundle.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "calibrate needs the folder of a finished run, such as runs/demo, or --search FILE"),
+        (["--search", "file.yaml", "--method", "platt"], "--search FILE takes what to try from FILE; leave out the other"),
+    ],
+)
+def test_calibrate_without_a_run_or_with_options_beside_search_is_refused(arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, ["calibrate", *arguments])
+    assert isinstance(done.exception, SpecError)
+    assert message in str(done.exception)
 
 
 def test_calibrate_takes_what_a_search_found(tmp_path: Path) -> None:
