@@ -83,7 +83,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one HTML page about a run, or about a sweep: numbers, charts, images, how it was made."""
-    from rayprob.report.sweep.files import is_sweep
+    from rayprob.runs.sweep_summary import is_sweep
 
     if is_sweep(run_folder):
         _report_sweep(run_folder, split, path)

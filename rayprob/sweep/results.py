@@ -28,7 +28,10 @@ Row = dict[str, Any]
 
 
 def trial_row(sweep: Sweep, trial: Trial) -> Row:
-    """Return all that is known of a trial, as plain data; its numbers are those of the evaluation that its bundle holds."""
+    """Return all that is known of a trial, the plain data of a `TrialSummary`.
+
+    Its numbers are those of the evaluation that its bundle holds.
+    """
     folder = SweepFolder(sweep.folder).trial(trial.number)
     rows, damaged = read_rows(folder)
     if damaged:
@@ -71,7 +74,7 @@ def _kept(rows: list[Row], evaluations: list[Row]) -> Row:
 
 
 def summarise(sweep: Sweep, study: Study, val: dict[str, Any] | None, elapsed_s: float) -> dict[str, Any]:
-    """Return the whole sweep as plain data: what `summary.json` holds and the page shows."""
+    """Return the whole sweep as plain data: a `SweepSummary`, which `summary.json` holds and the page shows."""
     dataset = Dataset.open(sweep.run.data.root)
     lasted_s = lasting(read_ledger(sweep.folder))
     rows = [{**trial_row(sweep, trial), "lasted_s": lasted_s.get(number)} for number, trial in study.trials.items()]

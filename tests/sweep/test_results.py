@@ -1,7 +1,9 @@
 """What came of a sweep: the front, noise over seeds, tables, and what a person reads."""
 
 import io
+import json
 import statistics
+from dataclasses import asdict, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from scipy import stats
 
 from rayprob.cli.show_sweep import SweepView, conclusions, show_sweep
 from rayprob.runs.spec import Run
+from rayprob.runs.sweep_summary import SweepSummary, TrialSummary, parse_summary
 from rayprob.sweep.ledger import Ledger
 from rayprob.sweep.results import flat_row, noise, pareto, summarise, write_results
 from rayprob.sweep.search import Sweep
@@ -94,6 +97,17 @@ def test_tables_hold_a_row_a_trial_and_the_best_run_file_is_its_run(swept: tuple
     expected = sweep.trial_run(best.number, best.params, best.seed).model_dump(exclude={"name", "folder", "placement"})
     assert run.model_dump(exclude={"name", "folder", "placement"}) == expected
     assert list(Path(sweep.folder, "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_the_page_reads_every_key_that_a_sweep_writes_and_no_other(swept: tuple[Sweep, Study]) -> None:
+    sweep, study = swept
+    written = json.loads(json.dumps(summarise(sweep, study, None, 1.0)))
+    assert written.keys() == {field.name for field in fields(SweepSummary)}
+    names = {field.name for field in fields(TrialSummary)}
+    assert [row.keys() ^ names for row in written["trials"]] == [set(), set(), set()]
+    read = parse_summary(written, "summary.json")
+    assert (read.best, read.kind, len(read.trials)) == (written["best"], "sweep", 3)
+    assert json.loads(json.dumps([asdict(trial) for trial in read.trials])) == written["trials"]
 
 
 def test_mixed_values_of_a_parameter_are_one_column_of_text(tmp_path: Path) -> None:

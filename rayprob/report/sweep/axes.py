@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from rayprob.report.sweep.files import Metric, Range, SweepSummary
 from rayprob.report.sweep.words import NOT_SET, brief, figure, told
+from rayprob.runs.sweep_summary import Metric, Range, SweepSummary
 
 BELOW = -0.13  # of the first place below the axis
 MOST_DECADES = 6

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 
 from rayprob.report.charts import shortened
 from rayprob.report.svg import INKS, drawing, to_svg
-from rayprob.report.sweep.files import Seeds, SweepSummary, TrialSummary, finite
 from rayprob.report.sweep.looks import LOOKS, Chart, Spot, draw_key, draw_spots, lasted, role, table_of, thinning, tooltip
 from rayprob.report.sweep.words import figure as told_value
 from rayprob.report.sweep.words import tail
+from rayprob.runs.sweep_summary import Seeds, SweepSummary, TrialSummary, finite
 
 MOST_BARS = 12
 SPEED = "images a second"

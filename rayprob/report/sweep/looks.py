@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 from rayprob.report.html import NONE
 from rayprob.report.made import duration
 from rayprob.report.svg import INKS
-from rayprob.report.sweep.files import SweepSummary, TrialSummary
 from rayprob.report.sweep.words import NOT_SET, brief, settings_of
 from rayprob.report.sweep.words import figure as told_value
+from rayprob.runs.sweep_summary import SweepSummary, TrialSummary
 
 MANY_LINES = 25
 Table = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]

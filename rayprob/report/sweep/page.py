@@ -8,13 +8,13 @@ from rayprob.files import storage
 from rayprob.report.html import NONE, fill
 from rayprob.report.sweep import words
 from rayprob.report.sweep.charts import cost, front_partner, importance, learning, pareto, progress, seeds
-from rayprob.report.sweep.files import SweepSummary, TrialSummary, finite, open_sweep
 from rayprob.report.sweep.looks import Chart, lasted, parameter_of
 from rayprob.report.sweep.parallel import parallel
 from rayprob.report.sweep.slices import resolution_parameter, resolution_rows, slices
 from rayprob.report.sweep.words import SURE, figure, improvement, searched
 from rayprob.runs.finished import REPORTED
 from rayprob.runs.paths import RunFolder, SweepFolder
+from rayprob.runs.sweep_summary import SweepSummary, TrialSummary, finite, open_sweep
 
 STATES = ("finished", "pruned", "failed", "stopped", "running")
 MOST_REASON = 400  # letters

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 
 from rayprob.report.svg import INKS, drawing, to_svg
 from rayprob.report.sweep.axes import Axis, metric_axis, parameter_axis
-from rayprob.report.sweep.files import SweepSummary, TrialSummary
 from rayprob.report.sweep.looks import LOOKS, Chart, draw_key, parameter_table, role, thinning, tooltip, value_of
 from rayprob.report.sweep.words import NOT_SET, tail
+from rayprob.runs.sweep_summary import SweepSummary, TrialSummary
 from rayprob.text import cut_names
 
 MOST_AXES = 8

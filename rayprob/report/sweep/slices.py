@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from rayprob.report.charts import MOST_LETTERS, shortened
 from rayprob.report.svg import drawing, to_svg
 from rayprob.report.sweep.axes import Axis, parameter_axis
-from rayprob.report.sweep.files import SweepSummary, TrialSummary
 from rayprob.report.sweep.looks import Chart, draw_spots, parameter_of, parameter_table, value_of
 from rayprob.report.sweep.words import NOT_SET, tail, told
 from rayprob.report.sweep.words import figure as told_value
+from rayprob.runs.sweep_summary import SweepSummary, TrialSummary
 from rayprob.text import cut_names
 
 RESOLUTION = "resolution_px"

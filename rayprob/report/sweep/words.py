@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rayprob.report.html import NONE
-from rayprob.report.sweep.files import Metric, Noise, Range, SweepSummary, TrialSummary
+from rayprob.runs.sweep_summary import Metric, Noise, Range, SweepSummary, TrialSummary
 
 NOT_SET = "not set"
 SURE = 2  # standard errors

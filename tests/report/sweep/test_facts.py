@@ -13,10 +13,10 @@ from rayprob.errors import RunError
 from rayprob.report.html import NONE
 from rayprob.report.sweep.axes import metric_axis, parameter_axis
 from rayprob.report.sweep.charts import learning, progress
-from rayprob.report.sweep.files import Metric, SweepSummary, open_sweep
 from rayprob.report.sweep.page import commands, noise_says, notes, sweep_report, tiles
 from rayprob.report.sweep.slices import slice_of
 from rayprob.report.sweep.words import on_importance, on_search, on_winner
+from rayprob.runs.sweep_summary import Metric, SweepSummary, open_sweep
 from tests.report.sweep.sweep_summaries import summary, write
 
 

@@ -1,4 +1,4 @@
-"""What a sweep's summary.json tells, as frozen values; the page of a sweep reads nothing else."""
+"""What a sweep's summary.json holds, as frozen values: `rayprob tune` writes no other keys, and the page reads nothing else."""
 
 import math
 from dataclasses import dataclass, field
@@ -54,6 +54,7 @@ class TrialSummary:
     numbers: dict[str, Any] = field(default_factory=dict)
     epochs: float | None = None
     elapsed_s: float | None = None
+    lasted_s: float | None = None  # from its start to its end, its process and all
     images_per_s: float | None = None
     micro_batch: int | None = None
     reason: str = ""
@@ -114,6 +115,7 @@ class SweepSummary:
     name: str
     metrics: tuple[Metric, ...]
     trials: tuple[TrialSummary, ...]
+    kind: str = "sweep"
     description: str = ""
     split: str = "holdout"
     sampler: str = ""
@@ -182,11 +184,16 @@ def open_sweep(folder: str) -> SweepSummary:
     uri = SweepFolder(folder).summary
     if not storage.exists(uri):
         raise RunError(f"{folder} has no summary.json; give the folder of a sweep that `rayprob tune` has run")
+    return parse_summary(read_json(uri, error=RunError, remedy=WRITER), uri)
+
+
+def parse_summary(value: dict[str, Any], where: str) -> SweepSummary:
+    """Return a summary from plain data. Raises RunError that names its faults and `where` they are."""
     try:
-        sweep = TypeAdapter(SweepSummary).validate_python(read_json(uri, error=RunError, remedy=WRITER))
+        sweep = TypeAdapter(SweepSummary).validate_python(value)
     except ValidationError as error:
-        raise RunError(f"{uri}: {'; '.join(faults_of(SweepSummary, error)[:5])}; {WRITER}") from error
-    _check(sweep, uri)
+        raise RunError(f"{where}: {'; '.join(faults_of(SweepSummary, error)[:5])}; {WRITER}") from error
+    _check(sweep, where)
     return sweep
 
 
