@@ -9,12 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from rayprob.arrays import Floats
 from rayprob.errors import BundleError, CalibrationError
-from rayprob.probability.calibration.holdout import require_outputs
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.calibration.of_logits import OfLogits
 
 
 @dataclass(frozen=True)
-class AffineCalibrator:
+class AffineCalibrator(OfLogits):
     """logit -> scale * logit + shift with scale > 0: one value for all labels [1], or one a label [L]."""
 
     name: str
@@ -30,15 +29,6 @@ class AffineCalibrator:
                 "use the calibrator of this model"
             )
         return np.asarray(logits_NL * self.scale_L + self.shift_L)
-
-    def apply_outputs(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return calibrated outputs "logits" in the type they came in."""
-        require_outputs(outputs, "bernoulli", "logits")
-        return {"logits": self.apply(outputs["logits"]).astype(outputs["logits"].dtype)}
-
-    def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> LabelDistribution:
-        """Return the distributions that calibrated outputs state."""
-        return from_outputs("bernoulli", outputs)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return plain arrays, for safetensors."""

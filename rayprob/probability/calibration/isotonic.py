@@ -18,8 +18,7 @@ from scipy.special import logit
 from rayprob.arrays import Bools, Floats
 from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability.calibration import platt
-from rayprob.probability.calibration.holdout import require_outputs
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.calibration.of_logits import OfLogits
 
 PRIOR_POSITIVES = 400.0  # of 20, 100, 400 and all pooled, the least held-out NLL on simulated 500 and 4,100 samples
 
@@ -39,7 +38,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class IsotonicCalibrator:
+class IsotonicCalibrator(OfLogits):
     """Curve 0 is the pooled one, curve l + 1 that of label l, weighted by weight_L. It may tie logits, and so change AP."""
 
     scale_L: Floats
@@ -63,15 +62,6 @@ class IsotonicCalibrator:
             pooled_N = self.curves.at(0, scaled_NL[..., column])
             calibrated_NL[..., column] = logit(weight * own_N + (1.0 - weight) * pooled_N)
         return calibrated_NL
-
-    def apply_outputs(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return calibrated outputs "logits" in the type they came in."""
-        require_outputs(outputs, "bernoulli", "logits")
-        return {"logits": self.apply(outputs["logits"]).astype(outputs["logits"].dtype)}
-
-    def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> LabelDistribution:
-        """Return the distributions that calibrated outputs state."""
-        return from_outputs("bernoulli", outputs)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return plain arrays, for safetensors."""
