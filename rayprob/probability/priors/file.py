@@ -135,6 +135,6 @@ def _names(told: Any, mixture: LabelMixture) -> tuple[str, ...]:
 
 def _mixture(arrays: Mapping[str, Any]) -> LabelMixture:
     weights_K, p_KL = (np.asarray(arrays[name], dtype=np.float64) for name in ("mixing_weights_K", "probabilities_KL"))
-    if abs(weights_K.sum() - 1) > ROUNDED or weights_K.ndim != 1:
+    if not abs(weights_K.sum() - 1) <= ROUNDED or weights_K.ndim != 1:
         raise ModelError(f"its mixing weights, of shape {list(weights_K.shape)}, sum to {weights_K.sum():.6g}, not to 1")
     return LabelMixture(weights_K / weights_K.sum(), p_KL)

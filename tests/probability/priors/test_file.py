@@ -1,14 +1,16 @@
 """A label prior in a file, and over the labels of a classifier."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from rayprob.errors import LabelError, ModelError, StorageError
 from rayprob.labels import COCO_80, LabelSpace
 from rayprob.probability.distributions.mixture import LabelMixture
-from rayprob.probability.priors.file import LabelPriorFile
+from rayprob.probability.priors.file import KEY, LabelPriorFile
 from rayprob.probability.priors.prior import LabelPrior
 
 PRIOR = LabelPriorFile(
@@ -88,3 +90,26 @@ def test_what_is_no_prior_is_named(tmp_path: Path) -> None:
         (tmp_path / "cut").write_bytes(content[:cut])
         with pytest.raises(ModelError, match=r"cut is not a label prior .*; write one with `rayprob prior`"):
             LabelPriorFile.load(str(tmp_path / "cut"))
+
+
+NAMES, WEIGHTS, P_KL = ["cat", "dog"], np.array([0.25, 0.75]), np.full((2, 2), 0.5)
+ODD = [
+    (NAMES, np.array([0.25, np.nan]), P_KL, r"its mixing weights, of shape \[2\], sum to nan|mixing weights must be positive"),
+    (NAMES, np.array([-0.25, 1.25]), P_KL, "mixing weights must be positive"),
+    (NAMES, np.array([0.5, 0.75]), P_KL, "sum to 1.25, not to 1"),
+    (NAMES, WEIGHTS[:, None], P_KL, r"of shape \[2, 1\]"),
+    (NAMES, WEIGHTS, P_KL[:1], r"a label mixture needs weights \[K\] and probabilities \[K, L\]"),
+    (NAMES, WEIGHTS, np.full((2, 2), np.nan), "probabilities must lie strictly between 0 and 1"),
+    (["cat", "dog", "cow"], WEIGHTS, P_KL, "its names must be a list of 2 texts"),
+    ("cd", WEIGHTS, P_KL, "its names must be a list of 2 texts"),
+    (["caf\u00e9", "cafe\u0301"], WEIGHTS, P_KL, "have the same name"),
+]
+
+
+@pytest.mark.parametrize(("names", "weights_K", "p_KL", "said"), ODD)
+def test_odd_numbers_and_names_are_told_with_their_file(names, weights_K, p_KL, said, tmp_path: Path) -> None:
+    told = {"version": 1, "names": names, "source": "a test", "facts": {}}
+    arrays = {"mixing_weights_K": weights_K, "probabilities_KL": p_KL}
+    (tmp_path / "odd").write_bytes(safetensors.numpy.save(arrays, {KEY: json.dumps(told)}))
+    with pytest.raises(ModelError, match=rf"odd is not a label prior \(.*({said}).*write one with"):
+        LabelPriorFile.load(str(tmp_path / "odd"))
