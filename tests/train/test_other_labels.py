@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import label_ranking_average_precision_score
 
-from rayprob.probability.distributions.distribution import BernoulliDistribution, MixtureDistribution
+from rayprob.probability.distributions.distribution import BernoulliDistribution, MixtureDistribution, from_outputs
+from rayprob.train.assess import other_labels
 from rayprob.train.other_labels import ap_of_others, compare_other_labels
+from tests.calibrate.calibrated_run import mixture_predictions
 
 # Two kinds of images: with labels 0 and 1, or with 2 and 3. Label 0 is a little likelier than 2.
 SCENES = MixtureDistribution(np.log([[0.6, 0.4]]), np.array([[[2.0, 2.0, -4.0, -4.0], [-4.0, -4.0, 2.0, 2.0]]]))
@@ -74,3 +76,11 @@ def test_a_mixture_that_the_labels_follow_gains_clearly(num_given):
     alone = BernoulliDistribution(joint.marginal_logits() + 0.01 * random.normal(size=(300, 6)))
     (row,) = compare_other_labels(alone, joint, targets_NL, np.ones_like(targets_NL), [num_given])
     assert row.gain.low > 0.1
+
+
+def test_a_mixture_head_is_laid_beside_its_own_marginals():
+    predicted = mixture_predictions(60, "val", seed=3)
+    rows = other_labels(from_outputs(predicted.family, predicted.outputs), predicted)
+    assert rows[0].alone == rows[0].joint, "without evidence both rank alike"
+    assert (rows[0].gain.low, rows[0].gain.high) == (0, 0)
+    assert all(row.alone != row.joint for row in rows[1:])
