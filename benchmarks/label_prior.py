@@ -12,6 +12,15 @@ Tables: NLL per image, mAP, AP of an image's other labels given 0 to 3 present o
 value, its interval, and the gain over the independent labels with the paired interval (percentile bootstrap over val's images).
 Last the guarantees: the missed share on val under the bundle's own thresholds, which holdout's few images chose, and its mean
 over 200 random halves of val, the threshold being chosen on the other half; `size` is the number of labels in a set.
+
+The runs that README tells of: `tune_configs/coco-sample.yaml`; `make demo`; the VOC sample (`voc_sample.py`); and 80-label
+scenes, by
+
+    rayprob scenes scenes80 --train 3000 --val 1500 --labels 80 --seed 7
+    rayprob shard RECIPE            # with holdout: {of: train, fraction: 0.1}, max_shard_samples: 125
+    rayprob train tune_configs/coco-sample.yaml --set name=scenes80 --set data.root=shards/scenes80 --set duration.epochs=6 \\
+      --set evaluation.every.epochs=6 --set transforms.train.size_px=160 --set transforms.evaluate.size_px=192
+    rayprob evaluate runs/scenes80
 """
 
 import argparse
