@@ -8,11 +8,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from rayprob.config.spec import Spec
-from rayprob.errors import ModelError
+from rayprob.errors import ModelError, RayprobError, StorageError
+from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.priors.file import LabelPriorFile
+from rayprob.probability.priors.prior import LabelPrior
 from rayprob.registry import choose
 
 WEIGHT_STD = 0.01  # so small that a fresh head answers with the prevalences (Lin et al., ICCV 2017, section 4.1)
@@ -20,8 +24,10 @@ RAREST = 1e-6  # a label never seen in training is improbable, not impossible
 
 
 class HeadSpec(Spec):
-    """The head; `components` and `rank` belong to the mixture. Rank 0: components differ by their offsets only.
+    """The head; `components`, `rank` and `prior` belong to the mixture. Rank 0: components differ by their offsets only.
 
+    `prior` is a label prior, `coco` or the path of a file that `rayprob prior` wrote, from whose components the mixture starts;
+    it brings their number, and `strength` is the exponent with which it starts (`TiltedHead`).
     `attention` adds so many times a label's score at its best place to its score on average over all places: class-specific
     residual attention (Zhu and Wu, ICCV 2021) with one head and infinite temperature. It needs `pooling: places`.
     """
@@ -31,12 +37,38 @@ class HeadSpec(Spec):
     components: int = Field(default=1, ge=1)
     rank: int = Field(default=0, ge=0)
     attention: float = Field(default=0.0, ge=0)
+    prior: str | None = None
+    strength: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_many_components_as_the_prior(cls, value: Any) -> Any:
+        """Fill in `components` once, so that what a run writes down is whole and can be read without the prior's file."""
+        if not isinstance(value, dict) or not isinstance(value.get("prior"), str) or "components" in value:
+            return value
+        try:
+            prior = LabelPriorFile.load(value["prior"])
+        except StorageError as error:
+            raise ValueError(f"prior: {error}; if only other machines reach the file, set components to its number") from error
+        except RayprobError as error:
+            raise ValueError(f"prior: {error}") from error
+        return {**value, "components": len(prior.mixture.mixing_weights_K)}
 
     @model_validator(mode="after")
     def _only_own_parameters(self) -> "HeadSpec":
+        if self.name == "bernoulli" and self.prior is not None:
+            raise ValueError("a prior is laid over the labels by a mixture; set name: mixture or leave out prior")
         if self.name == "bernoulli" and (self.components, self.rank) != (1, 0):
             raise ValueError("components and rank are the mixture's; set name: mixture or leave them out")
+        if self.prior is None and self.strength != 1:
+            raise ValueError(f"strength {self.strength:g} is that of a prior; set prior or leave out strength")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_prior(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what belongs to a prior where there is none: runs written before there were priors stay the same runs."""
+        value: dict[str, Any] = handler(self)
+        return value if self.prior is not None else {key: value[key] for key in value if key not in ("prior", "strength")}
 
 
 @dataclass(frozen=True)
@@ -78,7 +110,7 @@ class MixtureHead(nn.Module):
 
     def __init__(self, num_features: int, num_labels: int, spec: HeadSpec, start: Start) -> None:
         super().__init__()
-        self.num_components, self.rank = spec.components, spec.rank
+        self.num_components, self.rank, self.strength = spec.components, spec.rank, spec.strength
         self.dropout, self.attention = FeatureDropout(spec.dropout), spec.attention
         self.linear = nn.Linear(num_features, num_labels, bias=False)
         self.mixing = nn.Linear(num_features, spec.components)
@@ -132,6 +164,51 @@ class MixtureHead(nn.Module):
                 self.offsets.add_(torch.randn_like(self.offsets), alpha=0.5)
 
 
+class TiltedHead(MixtureHead):
+    """A mixture that starts as a label prior laid over independent labels, with all of it trained.
+
+    For the logits u_l(x) = (W f + bias)_l of independent labels,
+
+        p(component k, y | x)  is proportional to  exp( m_k(x) + sum_l y_l (u_l(x) + offsets_kl) )
+
+    so component k's logits are u_l(x) + offsets_kl, with (U_k f) V as well where the rank is not 0, and its mixing logit is
+    m_k(x) = M f + m plus the log normaliser sum_l log (1 + exp of the component's logit l). The start has M = 0 and, for a
+    prior (pi_k, p_kl) with marginals p_l and the strength s,
+
+        offsets_kl = s (logit p_kl - logit p_l)        m_k = log pi_k + s sum_l log (1 - p_kl) / (1 - p_l)
+
+    which is `probability/prior.py`'s prior of that strength over the classifier u. With s = 1 and u_l = logit p_l, as a fresh
+    head has it where the training split has the prior's prevalences, that is the label mixture itself.
+    """
+
+    def __init__(self, num_features: int, num_labels: int, spec: HeadSpec, start: Start) -> None:
+        super().__init__(num_features, num_labels, spec, start)
+        nn.init.zeros_(self.mixing.weight)
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Return {"mixing_logits": [B, K], "component_logits": [B, K, L]} for features [B, F] or [B, F, P]."""
+        outputs = super().forward(features)
+        logits_BKL = outputs["component_logits"] + self.bias
+        return {"mixing_logits": outputs["mixing_logits"] + softplus(logits_BKL).sum(dim=2), "component_logits": logits_BKL}
+
+    def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
+        """Take over a trained Bernoulli head, over which the prior stays laid. Raises ModelError where the shapes differ."""
+        _set(self.linear.weight, weight_LF.detach().cpu().numpy(), "the weight of the Bernoulli head")
+        _set(self.bias, bias_L.detach().cpu().numpy(), "the bias of the Bernoulli head")
+
+    def _start_components(self, start: Start) -> None:
+        num_labels = self.linear.out_features
+        self.bias = nn.Parameter(torch.zeros(num_labels))
+        if start.prevalence_L is not None:
+            _set(self.bias, _logit(start.prevalence_L), "prevalence_L")
+        nn.init.zeros_(self.offsets)
+        nn.init.zeros_(self.mixing.bias)
+        if start.probabilities_KL is not None and start.mixing_weights_K is not None:
+            prior = LabelPrior.of(LabelMixture(start.mixing_weights_K, start.probabilities_KL))
+            _set(self.offsets, self.strength * prior.odds_KL, "probabilities_KL", (self.num_components, num_labels))
+            _set(self.mixing.bias, prior.log_mixing_K + self.strength * prior.absent_K, "mixing_weights_K")
+
+
 class FeatureDropout(nn.Dropout):
     """Dropout of whole features: at all places of an image or at none."""
 
@@ -181,4 +258,9 @@ def _set(parameter: Tensor, values: NDArray[Any], what: str, shape: tuple[int, .
         parameter.copy_(torch.from_numpy(np.array(values)).reshape(parameter.shape))
 
 
-HEADS: dict[str, Callable[[int, int, HeadSpec, Start], nn.Module]] = {"bernoulli": BernoulliHead, "mixture": MixtureHead}
+def _mixture(num_features: int, num_labels: int, spec: HeadSpec, start: Start) -> MixtureHead:
+    kind = MixtureHead if spec.prior is None else TiltedHead
+    return kind(num_features, num_labels, spec, start)
+
+
+HEADS: dict[str, Callable[[int, int, HeadSpec, Start], nn.Module]] = {"bernoulli": BernoulliHead, "mixture": _mixture}

@@ -5,6 +5,7 @@ import math
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import SpecError
 from rayprob.loader.batch_rules import Sizes
+from rayprob.models.head_prior import prior_mixture
 from rayprob.models.heads import HeadSpec
 from rayprob.models.losses import LossSpec
 from rayprob.runs.shapes import check_shapes
@@ -12,7 +13,7 @@ from rayprob.runs.spec import Run
 
 
 def check(run: Run, dataset: Dataset, world_size: int) -> None:
-    """Raise SpecError or DatasetError for parts that do not go together."""
+    """Raise SpecError or DatasetError for parts that do not go together, and as `prior_mixture` for the head's prior."""
     for split in (run.data.train_split, run.evaluation.split):
         dataset.split(split)
     _check_val(run, dataset)
@@ -21,6 +22,7 @@ def check(run: Run, dataset: Dataset, world_size: int) -> None:
         _check_elastic(run)
     _check_image_sizes(run)
     _check_loss(run)
+    prior_mixture(run.model.head, dataset.label_space)
     check_shapes(run, len(dataset.label_space), world_size)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeGuard
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from rayprob.loader.augment import TransformSpec
 from rayprob.loader.streams import StreamSpec
 from rayprob.models.build import ModelSpec
 from rayprob.models.losses import LossSpec
+from rayprob.probability.priors.file import SHIPPED
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -282,7 +283,13 @@ def absolute(run: Run) -> Run:
         "folder": uris.absolute(run.run_folder),
         "data": run.data.model_copy(update={"root": uris.absolute(run.data.root)}),
     }
-    weights = run.model.weights
-    if weights is not None and storage.is_local(weights) and storage.local_path(weights).exists():
-        paths["model"] = run.model.model_copy(update={"weights": uris.absolute(weights)})
-    return run.model_copy(update=paths)
+    model, head = run.model, run.model.head
+    if head.prior not in SHIPPED and _is_local_file(head.prior):
+        model = model.model_copy(update={"head": head.model_copy(update={"prior": uris.absolute(head.prior)})})
+    if _is_local_file(model.weights):
+        model = model.model_copy(update={"weights": uris.absolute(model.weights)})
+    return run.model_copy(update={**paths, "model": model})
+
+
+def _is_local_file(uri: str | None) -> TypeGuard[str]:
+    return uri is not None and storage.is_local(uri) and storage.local_path(uri).exists()

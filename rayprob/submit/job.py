@@ -75,18 +75,23 @@ def default_id(name: str, now: datetime) -> str:
 
 
 def check_run(run: Run) -> None:
-    """Refuse a run whose folder, dataset or weights the cluster will not find. Raises RunError."""
+    """Refuse a run whose folder, dataset, weights or label prior the cluster will not find. Raises RunError."""
     require_absolute_folder(run)
     require_absolute("data.root", run.data.root, "/mnt/shared/coco2014")
-    weights = run.model.weights
-    if weights is None or not is_file(weights):
-        return
-    require_absolute("model.weights", weights, "/mnt/shared/weights/" + weights.rstrip("/").rpartition("/")[2])
-    if _is_of_this_machine(weights, beside=(run.run_folder, run.data.root)):
+    files = {"model.weights": run.model.weights, "model.head.prior": run.model.head.prior}
+    for key, uri in files.items():
+        if uri is not None and is_file(uri):
+            _check_file(run, key, uri)
+
+
+def _check_file(run: Run, key: str, uri: str) -> None:
+    """Refuse a file that the nodes will not find. Raises RunError."""
+    require_absolute(key, uri, f"/mnt/shared/{key.rpartition('.')[2]}/" + uri.rstrip("/").rpartition("/")[2])
+    if _is_of_this_machine(uri, beside=(run.run_folder, run.data.root)):
         raise RunError(
-            f"model.weights {weights} is a path of this machine, not beside folder {run.run_folder} or data.root "
-            f"{run.data.root}, and {COPY}; copy the file to where every node sees it, or to a URI, and set model.weights to "
-            f"that; where every node has it there, say so: --set model.weights={file_uri(storage.local_path(weights))}"
+            f"{key} {uri} is a path of this machine, not beside folder {run.run_folder} or data.root "
+            f"{run.data.root}, and {COPY}; copy the file to where every node sees it, or to a URI, and set {key} to "
+            f"that; where every node has it there, say so: --set {key}={file_uri(storage.local_path(uri))}"
         )
 
 

@@ -13,6 +13,8 @@ from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream, TrainStream
 from rayprob.models.build import build_classifier
+from rayprob.models.classifier import build_classifier
+from rayprob.models.head_prior import prior_mixture
 from rayprob.models.losses import Loss, build_loss
 from rayprob.probability.distributions.mixture import fit_label_mixture
 from rayprob.runs.checkpoints import list_checkpoints, load_first, newest_first
@@ -151,10 +153,13 @@ def prevalence(manifest: Manifest) -> NDArray[np.float64]:
 
 
 def label_mixture(run: Run, manifest: Manifest) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mixture from which a mixture head starts, fitted to label sets of (some of) the training split."""
-    seed = derive(run.seed, "label mixture")
-    rows = manifest.spread(MIXTURE_SAMPLES)
-    mixture = fit_label_mixture(
-        manifest.targets(rows), manifest.known(rows), num_components=run.model.head.components, seed=seed
-    )
+    """Return the mixture from which a mixture head starts: its prior, or one fitted to (some) label sets of the training split.
+
+    Raises as `prior_mixture`.
+    """
+    head = run.model.head
+    mixture = prior_mixture(head, manifest.label_space)
+    if mixture is None:
+        rows, seed = manifest.spread(MIXTURE_SAMPLES), derive(run.seed, "label mixture")
+        mixture = fit_label_mixture(manifest.targets(rows), manifest.known(rows), num_components=head.components, seed=seed)
     return mixture.mixing_weights_K, mixture.probabilities_KL

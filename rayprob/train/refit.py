@@ -35,6 +35,8 @@ from rayprob.train.training import Tell
 class RefitSpec(Spec):
     """How a new head learns. Its loss is the head's own by default: bce for bernoulli, mixture for mixture.
 
+    With a prior, it is without `usage_weight`: components that are rare among label sets are so rightly.
+
     The evaluation with the lowest holdout NLL is kept, the start included; `patience` stops after so many epochs without a
     lower one. A head without attention takes over that of the source.
     """
@@ -68,7 +70,8 @@ class RefitSpec(Spec):
     @property
     def loss_of_head(self) -> LossSpec:
         """The loss, by default the negative log-likelihood of the head's family."""
-        return self.loss or LossSpec(name="mixture" if self.head.name == "mixture" else "bce")
+        usage = {"usage_weight": 0.0} if self.head.prior is not None else {}
+        return self.loss or LossSpec(name="mixture" if self.head.name == "mixture" else "bce", **usage)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folde
     old = source.run
     head = spec.head.model_copy(update={"attention": spec.head.attention or old.model.head.attention})
     components = spec.head.components if spec.head.name == "mixture" else ""
-    name = name or f"{old.name}-{spec.head.name}{components}"
+    name = name or f"{old.name}-{spec.head.name}{components}{'-prior' * (spec.head.prior is not None)}"
     num_samples = source.dataset.splits[old.data.train_split]
     if spec.global_batch > num_samples:
         raise SpecError(
@@ -154,8 +157,8 @@ def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folde
 def fresh_classifier(run: Run, source: FeatureSource, num_features: int) -> Classifier:
     """Return the source's backbone and pooling under the new head, which starts from what is known already.
 
-    A mixture starts from the mixture fitted to the label sets of the training split; both heads take over a Bernoulli head of
-    the source. The seed alone decides what is random.
+    A mixture starts from its prior, or from the mixture fitted to the label sets of the training split; both heads take over a
+    Bernoulli head of the source. The seed alone decides what is random.
     """
     torch.manual_seed(derive(run.seed, "weights"))
     train_split, old = source.dataset.split(run.data.train_split), source.bundle.classifier

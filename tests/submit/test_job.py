@@ -88,6 +88,10 @@ def test_a_file_that_extends_an_absolute_path_is_refused(tmp_path: Path) -> None
         ),
         (("folder=s3://b/r",), r"data.root shards/coco2014 is relative, .*--set data.root=/mnt/shared/coco2014"),
         ((*THERE, "model.weights=./w.pt"), r"model.weights ./w.pt is relative, .*--set model.weights=/mnt/shared/weights/w.pt"),
+        (
+            (*THERE, "model.head={name: mixture, components: 2, prior: ./p.safetensors}", "loss.name=mixture"),
+            r"model.head.prior ./p.safetensors is relative, .*--set model.head.prior=/mnt/shared/prior/p.safetensors",
+        ),
     ],
 )
 def test_relative_paths_are_refused(sets: tuple[str, ...], message: str) -> None:
