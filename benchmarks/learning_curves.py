@@ -11,10 +11,12 @@ draws the training images and a holdout a quarter as large (25 to 500 images); t
     prior as start     the mixture head with `head.prior`, which starts as that and is trained
 
 the last two with the prior of the training images' label sets (own) and of 82,081 label sets without images (all). Heads,
-losses, priors and calibrators are the package's. The loop is this benchmark's: AdamW, batches of 64, and the evaluation with
-the lowest holdout NLL is kept, the start included, as `rayprob refit` does. Each system has six settings, of which holdout's
-NLL chooses one with seed 0. All are calibrated on holdout by a temperature, fitted together with the strength of a prior laid
-over afterwards.
+losses, priors and calibrators are the package's; their training is this benchmark's: independent labels to the optimum with
+an L2 penalty, by L-BFGS; mixtures with the same penalty by Adam, batches of 64, where the evaluation with the lowest holdout
+NLL is kept, the start included, as `rayprob refit` does. Each system has six settings, of which holdout's NLL chooses one with
+seed 0: the penalty; two learning rates, with 8 or 32 components from the independent head, or 32 from prevalences; two learning
+rates, with a strength of 0.5 or 1 over the independent head, or of 1 over prevalences. All are calibrated on holdout by a
+temperature, fitted together with the strength of a prior laid over afterwards.
 
 Printed for each size: nats per image, mAP, and the mean AP of an image's other labels when 1, 2 or 3 of its present labels
 are known (drawn at random; images with more present labels than that); mean and standard deviation over seeds, and the
@@ -31,7 +33,17 @@ import numpy as np
 import torch
 from learning_curves_data import ALL, Material, large_prior, own_prior, prepare
 from learning_curves_figure import write_figure
-from learning_curves_heads import Setting, chosen, independent_settings, mixture_settings, outputs_of, prior_settings, trained
+from learning_curves_heads import (
+    L2,
+    Learning,
+    Setting,
+    chosen,
+    independent_settings,
+    mixture_settings,
+    outputs_of,
+    prior_settings,
+    trained,
+)
 from numpy.typing import NDArray
 
 from rayprob.metrics.ranking import average_precision
@@ -122,21 +134,22 @@ def measure(folder: str, material: Material, size: int, seed: int, store: Store)
     assert isinstance(independent, BernoulliHead)
     for name, path in paths.items():
         judge_afterwards(f"prior afterwards, {name}", path, independent, case)
-    judge_head("trained mixture", mixture_settings(), independent, case)
+    l2 = L2[store.settings[size, "independent"]]
+    judge_head("trained mixture", mixture_settings(l2), independent, case)
     for name, path in paths.items():
-        judge_head(f"prior as start, {name}", prior_settings(path), independent, case)
+        judge_head(f"prior as start, {name}", prior_settings(l2, path), independent, case)
 
 
 def judge_head(system: str, settings: list[Setting], independent: BernoulliHead | None, case: Case) -> torch.nn.Module:
     """Train a system's head with the setting that seed 0 chooses, calibrate it and judge it; return the head."""
     key = len(case.train), system
-    data = case.material.label_space, case.train, case.holdout, case.seed, independent
+    learning = Learning(case.material.label_space, case.train, case.holdout, case.seed, independent)
     if key not in case.store.settings:
-        place, head = chosen(settings, *data)
+        place, head = chosen(settings, learning)
         case.store.add({"size": key[0], "system": system, "setting": place})
         tell(f"{key[0]:,} images, {system}: {settings[place]}")
     else:
-        head, _ = trained(settings[case.store.settings[key]], *data)
+        head = trained(settings[case.store.settings[key]], learning)
     family = str(head.family)
     choice = choose_calibrator(family, outputs_of(head, case.holdout), *truth(case.holdout), candidates=["temperature"])
     case.keep(system, choice.calibrator, outputs_of(head, case.material.test), {})
