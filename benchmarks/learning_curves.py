@@ -13,10 +13,10 @@ draws the training images and a holdout a quarter as large (25 to 500 images); t
 the last two with the prior of the training images' label sets (own) and of 82,081 label sets without images (all). Heads,
 losses, priors and calibrators are the package's; their training is this benchmark's: independent labels to the optimum with
 an L2 penalty, by L-BFGS; mixtures with the same penalty by Adam, batches of 64, where the evaluation with the lowest holdout
-NLL is kept, the start included, as `rayprob refit` does. Each system has six settings, of which holdout's NLL chooses one with
-seed 0: the penalty; two learning rates, with 8 or 32 components from the independent head, or 32 from prevalences; two learning
-rates, with a strength of 0.5 or 1 over the independent head, or of 1 over prevalences. All are calibrated on holdout by a
-temperature, fitted together with the strength of a prior laid over afterwards.
+NLL is kept, the start included, as `rayprob refit` does. Each system has four settings, of which holdout's NLL chooses one with
+seed 0: for independent labels the penalty; for mixtures 8 or 32 components or strengths of 0.5 or 1, a smaller learning rate,
+and a start from prevalences instead of the independent head. All are calibrated on holdout by a temperature, fitted together
+with the strength of a prior that is laid over afterwards.
 
 Printed for each size: nats per image, mAP, and the mean AP of an image's other labels when 1, 2 or 3 of its present labels
 are known (drawn at random; images with more present labels than that); mean and standard deviation over seeds, and the
@@ -73,9 +73,10 @@ def main() -> None:
         f"{len(material.test):,} test images; the prior of all label sets has {len(large.mixture.mixing_weights_K)} components"
     )
     store = Store(Path(options.folder) / "results.jsonl")
-    for size in options.sizes:
-        for seed in range(options.seeds):
+    for seed in range(options.seeds):
+        for size in options.sizes:
             measure(options.folder, material, size, seed, store)
+    for size in options.sizes:
         show(size, store.results)
     write_figure(store.results, options.figure or f"{options.folder}/learning_curves.png")
 

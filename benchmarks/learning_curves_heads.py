@@ -18,11 +18,10 @@ from rayprob.seeds import derive
 from rayprob.train.features import Features
 from rayprob.train.optimizer import ScheduleSpec, lr_factor
 
-BATCH, EPOCHS, LEAST_STEPS, MOST_STEPS, EVALUATIONS = 64, 20, 300, 1500, 30
-ITERATIONS = 100  # of L-BFGS
-LRS = (0.01, 0.03)
+BATCH, EPOCHS, LEAST_STEPS, MOST_STEPS, EVALUATIONS = 64, 20, 300, 1000, 20
+ITERATIONS = 60  # of L-BFGS
 NO_USAGE = LossSpec(name="mixture", usage_weight=0.0)
-L2 = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+L2 = (0.03, 0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True)
@@ -44,15 +43,24 @@ def independent_settings() -> list[Setting]:
 
 def mixture_settings(l2: float) -> list[Setting]:
     """Return settings of mixtures fitted to the training images' label sets."""
-    kinds = [(HeadSpec(name="mixture", components=k), takes_over) for k, takes_over in ((8, True), (32, True), (32, False))]
-    return [Setting(head, l2, lr, takes_over) for head, takes_over in kinds for lr in LRS]
+    few, many = (HeadSpec(name="mixture", components=k) for k in (8, 32))
+    return [
+        Setting(few, l2, lr=0.03, takes_over=True),
+        Setting(many, l2, lr=0.03, takes_over=True),
+        Setting(many, l2, lr=0.01, takes_over=True),
+        Setting(many, l2, lr=0.03, takes_over=False),
+    ]
 
 
 def prior_settings(l2: float, path: str) -> list[Setting]:
     """Return settings of heads that start from the prior in a file."""
-    kinds = [(0.5, True), (1.0, True), (1.0, False)]
-    heads = [(HeadSpec(name="mixture", prior=path, strength=strength), takes_over) for strength, takes_over in kinds]
-    return [Setting(head, l2, lr, takes_over) for head, takes_over in heads for lr in LRS]
+    half, whole = (HeadSpec(name="mixture", prior=path, strength=strength) for strength in (0.5, 1.0))
+    return [
+        Setting(half, l2, lr=0.03, takes_over=True),
+        Setting(whole, l2, lr=0.03, takes_over=True),
+        Setting(whole, l2, lr=0.01, takes_over=True),
+        Setting(whole, l2, lr=0.03, takes_over=False),
+    ]
 
 
 @dataclass(frozen=True)
