@@ -13,7 +13,6 @@ from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream, TrainStream
 from rayprob.models.build import build_classifier
-from rayprob.models.classifier import build_classifier
 from rayprob.models.head_prior import prior_mixture
 from rayprob.models.losses import Loss, build_loss
 from rayprob.probability.distributions.mixture import fit_label_mixture

@@ -163,6 +163,12 @@ def test_a_label_prior_survives_export(tmp_path: Path) -> None:
     assert [shape[1:] for shape in shapes[:3]] + [shapes[3]] == [[6], [6], [5], [5, 6]]
 
 
+def test_a_head_that_starts_from_a_prior_survives_export(tmp_path: Path) -> None:
+    bundle = small(make_bundle(1, {"name": "mixture", "components": 3, "prior": "mine.safetensors"}))
+    torch.nn.init.normal_(bundle.classifier.get_parameter("head.offsets"))
+    assert export_onnx(bundle, str(tmp_path / "b.onnx")).largest_difference < 1e-4
+
+
 def test_a_graph_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = small(make_bundle(3, {"name": "bernoulli"}))
     wrong = AffineCalibrator("temperature", np.array([1.5]), np.zeros(1))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rayprob.errors import LabelError, ModelError, SpecError
 from rayprob.labels import LabelSpace
-from rayprob.models.classifier import ModelSpec, build_classifier
+from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.head_prior import prior_mixture
 from rayprob.models.heads import HeadSpec, MixtureHead, Start, TiltedHead, build_head
 from rayprob.models.losses import LossSpec, build_loss

@@ -19,6 +19,7 @@ from rayprob.probability.priors.file import LabelPriorFile
 from rayprob.probability.priors.prior import LabelPrior
 from rayprob.runs import folder
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.checkpoints import latest, list_checkpoints
 from rayprob.runs.folder import claim, open_run
 from rayprob.runs.history_rows import read_history
 from rayprob.runs.predictions import Predictions
@@ -29,7 +30,6 @@ from rayprob.train.compute import Compute
 from rayprob.train.job import build_state, prevalence
 from rayprob.train.loop import fit
 from rayprob.train.refit import RefitSpec, refit
-from rayprob.train.state import latest, list_checkpoints
 from tests.train.conftest import NAMES, MakeRun
 
 CPU = torch.device("cpu")
