@@ -194,7 +194,7 @@ def truth(split: Features) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 def show(size: int, results: Results) -> None:
     """Print the table of one size."""
     systems = dict.fromkeys(system for of_size, _, system in results if of_size == size)
-    seeds = sorted({seed for of_size, seed, _ in results if of_size == size})
+    seeds = sorted(seed for of_size, seed, system in results if (of_size, system) == (size, LAST))
     print(f"\n{size:,} training images, {len(seeds)} seeds: mean +- standard deviation; (gain over independent: least, most)")
     for system in systems:
         cells = []
