@@ -20,7 +20,8 @@ with the strength of a prior that is laid over afterwards.
 
 Printed for each size: nats per image, mAP, and the mean AP of an image's other labels when 1, 2 or 3 of its present labels
 are known (drawn at random; images with more present labels than that); mean and standard deviation over seeds, and the
-gain over independent, least and most. What is done is kept in FOLDER: a stopped run continues.
+gain over independent, least and most. What is done is kept in FOLDER: a stopped run continues. The network's weights are
+those in ../shared/weights.
 """
 
 import argparse

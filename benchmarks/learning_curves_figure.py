@@ -18,7 +18,7 @@ LOOKS = {
     "prior as start, all": ("#d9902f", "-", "D"),
 }
 PANELS = {"NLL": "nats per image", "mAP": "mAP", "AP|1": "AP of the others, 1 known", "AP|3": "AP of the others, 3 known"}
-DPI = 130
+DPI = 100
 Results = dict[tuple[int, int, str], dict[str, float]]
 
 
