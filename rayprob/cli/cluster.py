@@ -1,20 +1,20 @@
-"""Verbs about clusters: submit, doctor. Heavy imports stay inside them; cli.py puts them on the app."""
+"""Verbs about clusters: submit, doctor. Heavy imports stay inside them; app.py puts them on the app."""
 
 import json
 from typing import Annotated
 
 import typer
 
-from rayprob.cli.terminal import Overrides, err, out
+from rayprob.cli.terminal import AsJson, Overrides, err, out
 
 
 def submit(
     run_file: Annotated[
-        str | None, typer.Argument(metavar="RUN_OR_SWEEP.yaml", help="What to train, or to tune where it has a search part.")
+        str | None, typer.Argument(metavar="RUN_OR_SWEEP.yaml", help="A run file to train, or a sweep file to tune.")
     ] = None,
     overrides: Overrides = None,
     address: Annotated[
-        str | None, typer.Option(metavar="URL", help="The cluster's job server; by default http://127.0.0.1:8265.")
+        str | None, typer.Option("--address", metavar="URL", help="The cluster's job server; by default http://127.0.0.1:8265.")
     ] = None,
     job_id: Annotated[
         str | None, typer.Option("--id", metavar="NAME", help="The job's name; by default the run's and the time.")
@@ -28,12 +28,17 @@ def submit(
     ] = None,
     stop: Annotated[str | None, typer.Option("--stop", metavar="ID", help="Stop a job; it saves first.")] = None,
 ) -> None:
-    """Run a run or sweep file as a job of a Ray cluster, and follow its log; the exit code is that of the job's end.
+    """Run a run or sweep file as a job on a Ray cluster.
 
-    The job brings this package and the file with what it extends, and nothing else. Ctrl-C leaves it running.
+    The job takes along this package, and the file with what it extends. Follows the job's log, and exits with the job's
+    exit code; Ctrl-C leaves the job running.
+
+    Examples:
+      rayprob submit tune_configs/paper.yaml --set folder=/mnt/shared/runs/paper
+      rayprob submit --stop paper-20261128-120000
     """
     if sum(part is not None for part in (run_file, attach, stop)) != 1:
-        raise typer.BadParameter("give one of RUN_OR_SWEEP.yaml, --attach ID, --stop ID")
+        raise typer.BadParameter("expected exactly one of RUN_OR_SWEEP.yaml, --attach ID and --stop ID")
     from rayprob.cli import show_submit
     from rayprob.submit.on_ray import Jobs
 
@@ -55,19 +60,25 @@ def submit(
 
 def doctor(
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="Look at every node of the cluster, instead of this machine.")
+        bool, typer.Option("--cluster", help="Check every node of the cluster instead of this machine.")
     ] = False,
     uris: Annotated[
-        list[str] | None, typer.Option("--storage", metavar="URI", help="A folder to write to and read from; repeat for more.")
+        list[str] | None,
+        typer.Option("--storage", metavar="URI", help="A folder to test by writing and reading; repeat for more."),
     ] = None,
     cache_dir: Annotated[
         str, typer.Option("--cache-dir", metavar="DIR", help="Where shards would be cached: stream.cache_dir.")
     ] = "~/.cache/rayprob/shards",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Look before a long job: versions, GPUs, memory, storage, clocks, network, and what to do; exit code 1 for a fault.
+    """Check this machine or a cluster before a long job.
 
-    With --cluster, on every node of the cluster that RAY_ADDRESS names: inside a submitted job, that of the job.
+    Checks versions, GPUs, memory, storage, clocks and network, and prints what to do about each fault; the exit code is
+    then 1. With --cluster it checks every node of the cluster at RAY_ADDRESS; inside a job, of the job's cluster.
+
+    Examples:
+      rayprob doctor
+      rayprob doctor --cluster --storage s3://bucket/runs
     """
     from rayprob.cli.show_doctor import examine, show_findings
     from rayprob.doctor.findings import findings, is_fit

@@ -1,11 +1,11 @@
-"""The verb that makes a label prior. Heavy imports stay inside it; cli.py puts it on the app."""
+"""The verb that makes a label prior. Heavy imports stay inside it; app.py puts it on the app."""
 
 import json
 from typing import Annotated
 
 import typer
 
-from rayprob.cli.terminal import err, out, status
+from rayprob.cli.terminal import AsJson, err, out, status
 
 
 def prior(
@@ -16,9 +16,9 @@ def prior(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="PRIOR", help="The file to write, such as coco.safetensors.")
     ],
-    split: Annotated[str, typer.Option("--split", help="Which split of a built dataset.")] = "train",
+    split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="Which split of a built dataset.")] = "train",
     column: Annotated[
-        str, typer.Option("--column", help="The column of a .parquet table that holds lists of labels.")
+        str, typer.Option("--column", metavar="NAME", help="The column of a .parquet table that holds lists of labels.")
     ] = "labels",
     names: Annotated[
         str | None,
@@ -27,11 +27,17 @@ def prior(
     said: Annotated[
         str | None, typer.Option("--source", metavar="TEXT", help="Where the label sets come from, in words.")
     ] = None,
-    most: Annotated[int, typer.Option("--components", metavar="K", help="The most components to try.")] = 200,
-    seed: Annotated[int, typer.Option("--seed", help="Of the held-out part and of the fits.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    most: Annotated[int, typer.Option("--components", metavar="K", help="The largest number of components to try.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the held-out part and of the fits.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
-    """Learn from label sets, without images, which labels go together: a prior for `calibrate --prior PRIOR`."""
+    """Learn which labels go together, from label sets alone.
+
+    Writes a label prior for `rayprob calibrate --prior PRIOR`. It needs no images.
+
+    Examples:
+      rayprob prior my-labels.csv shards/mine -o mine.safetensors
+    """
     from rayprob.calibrate.make_prior import make_prior
     from rayprob.cli.show_prior import show_prior
 

@@ -1,6 +1,6 @@
-"""What all verbs share: the two consoles, the ways to print to them, and the option that overrides a key of a file.
+"""What all verbs share: the two consoles, the ways to print to them, and the arguments of many verbs.
 
-Everything printed goes through here, console_table.py or console_progress.py. Text is never read as rich's markup, for most of
+Everything printed goes through here, table.py or progress.py. Text is never read as rich's markup, for most of
 it holds names that are not ours, such as the label `box [open]`; what is to be coloured gets a style.
 """
 
@@ -19,8 +19,10 @@ from rayprob.text import printable, printable_lines
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; repeat for more, of one key the last counts."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; repeat for more keys."),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run, such as runs/demo.")]
 
 
 def make_console(**options: Any) -> Console:

@@ -1,0 +1,64 @@
+"""The verb that searches: tune. Heavy imports stay inside it; app.py puts it on the app."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from rayprob.cli.terminal import Overrides, err, out, show_line
+
+
+def tune(
+    sweep_file: Annotated[
+        str, typer.Argument(metavar="SWEEP.yaml", help="A sweep file, such as tune_configs/demo-sweep.yaml.")
+    ],
+    overrides: Overrides = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Remove this sweep's folder with all its trials and start over.")
+    ] = False,
+) -> None:
+    """Search hyperparameters on Ray Tune, or resume a search.
+
+    The same command resumes a stopped search, and never repeats a finished trial. A file with `thresholds:` instead of
+    `search:` trains nothing: it searches thresholds and calibrators of a finished run.
+
+    Examples:
+      rayprob tune tune_configs/demo-sweep.yaml
+      rayprob tune tune_configs/thresholds.yaml --set thresholds.run=runs/paper
+    """
+    from rayprob.config.spec import override, read_yaml
+
+    if "thresholds" in override(read_yaml(sweep_file), overrides or ()):
+        search_for_thresholds(sweep_file, overrides or ())
+        return
+    from rayprob.cli.show_sweep import SweepView, show_sweep
+    from rayprob.report.sweep.page import sweep_report
+    from rayprob.sweep.search import Sweep
+    from rayprob.sweep.tune import run_sweep
+
+    sweep = Sweep.read(sweep_file, overrides or ())
+    with SweepView(out) as view:
+        swept = run_sweep(sweep, view.tell, fresh=fresh)
+    if not swept.is_finished:
+        done = sum(row["state"] != "running" for row in swept.summary["trials"])
+        words = f"{done} trial(s) are done and those under way are saved"
+        show_line(out, f"stopped; {words}; the same command continues from there")
+        raise typer.Exit(130)
+    show_sweep(out, sweep.folder, swept.summary)
+    show_line(out, f"the page: {sweep_report(sweep.folder).path}")
+
+
+def search_for_thresholds(file: str, overrides: Sequence[str], *, as_json: bool = False) -> None:
+    """Run the search of a file with `thresholds:`, and print what it found."""
+    from rayprob.calibrate.search import search_thresholds
+    from rayprob.calibrate.search_spec import ThresholdSearch
+    from rayprob.cli.show_run import sample_progress
+    from rayprob.cli.show_search import show_threshold_search
+
+    with sample_progress(err, "judging candidates") as on_progress:
+        report = search_thresholds(ThresholdSearch.read(file, overrides), on_progress)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+    else:
+        show_threshold_search(out, report)
