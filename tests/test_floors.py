@@ -18,7 +18,7 @@ FLOORS = (
     ("models",),
     ("runs",),
     ("train",),
-    ("sweep", "calibrate", "predict", "report", "export", "serve", "doctor", "submit"),
+    ("sweep", "calibrate", "predict", "report", "export", "serve", "doctor", "submit", "project"),
     ("cli", "__main__"),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

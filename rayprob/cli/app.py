@@ -10,6 +10,7 @@ import typer
 from rayprob.cli.cluster import doctor, submit
 from rayprob.cli.data import inspect, scenes, shard, verify
 from rayprob.cli.help import Verb, Verbs, show_version
+from rayprob.cli.new import new
 from rayprob.cli.prior import prior
 from rayprob.cli.terminal import LogLines, err, show_line, show_message, show_what_can_be_shown
 from rayprob.cli.train import evaluate, lr_find, refit, train
@@ -18,6 +19,7 @@ from rayprob.cli.tune import tune
 from rayprob.errors import RayprobError
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Projects": (new,),
     "Data": (scenes, shard, verify, inspect),
     "Training": (train, evaluate, lr_find, tune, refit),
     "Probabilities and predictions": (calibrate, prior, predict, report, export),
@@ -43,7 +45,11 @@ def setup(
     """Train multi-label image classifiers whose probabilities can be trusted.
 
     Start here:
-      rayprob scenes demo/scenes
+      rayprob new birds --from ~/birds && cd birds
+      rayprob shard shards/birds.yaml
+      rayprob train tune_configs/birds.yaml
+
+    Without images, `rayprob new demo` draws some. `rayprob VERB --help` has examples.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(LogLines("%(levelname)s %(name)s: %(message)s"))

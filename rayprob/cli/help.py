@@ -23,9 +23,7 @@ class Verb(TyperCommand):
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         """Write the help without its examples."""
-        formatter.write_paragraph()
-        with formatter.indentation():
-            formatter.write_text((self.help or "").partition(EXAMPLES)[0].rstrip())
+        _write_text(formatter, (self.help or "").partition(EXAMPLES)[0])
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options; an argument by its name alone, as the usage line shows whether it is required."""
@@ -57,11 +55,17 @@ class Verbs(TyperGroup):
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         """Write what rayprob is for, and the commands that a newcomer types first."""
-        text, _, first = (self.help or "").partition("\nStart here:\n")
-        formatter.write_paragraph()
-        with formatter.indentation():
-            formatter.write_text(text.rstrip())
-        write_verbatim(formatter, "Start here", first.splitlines())
+        text, _, below = (self.help or "").partition("\nStart here:\n")
+        commands, _, rest = below.partition("\n\n")
+        _write_text(formatter, text)
+        write_verbatim(formatter, "Start here", commands.splitlines())
+        _write_text(formatter, rest)
+
+
+def _write_text(formatter: Any, text: str) -> None:
+    formatter.write_paragraph()
+    with formatter.indentation():
+        formatter.write_text(text.strip())
 
 
 def _write_list(formatter: Any, heading: str, rows: list[tuple[str, str]]) -> None:

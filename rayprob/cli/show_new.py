@@ -1,0 +1,36 @@
+"""What `rayprob new` prints: what it found, what it wrote, and what to run next."""
+
+from rich.console import Console
+
+from rayprob.cli.terminal import show_line
+from rayprob.project.fitting import Network
+from rayprob.project.found import Found
+from rayprob.project.write import Written
+from rayprob.text import first_of
+
+SHOWN_LABELS = 8
+
+
+def show_found(console: Console, found: Found, network: Network) -> None:
+    """Print the splits and labels of a folder of images, and where the weights come from."""
+    show_line(console, f"found in {found.folder}:")
+    for name, split in found.splits.items():
+        dropped = f", {split.num_unlabelled:,} without, which are dropped" if split.num_unlabelled else ""
+        show_line(console, f"  {name}: {split.num_labelled:,} images with a label{dropped}")
+    show_line(console, f"  {len(found.labels):,} labels: {first_of(found.labels, SHOWN_LABELS)}")
+    if found.short_side_px:
+        show_line(console, f"  median short side: {found.short_side_px:,} px")
+    if "val" not in found.splits:
+        show_line(
+            console, "  no val split: the run is evaluated on holdout, by which it was chosen, so its numbers are optimistic"
+        )
+    if not network.is_at_hand:
+        show_line(console, f"weights: {network.weights} of {network.backbone}, fetched from the internet when training starts")
+
+
+def show_written(console: Console, written: Written) -> None:
+    """Print the files of a project and the commands to run in it."""
+    show_line(console, f"wrote {written.folder}/: {', '.join(written.files)}")
+    show_line(console, "next:")
+    for command in (f"cd {written.folder}", *written.next_commands):
+        show_line(console, f"  {command}")

@@ -1,0 +1,35 @@
+"""What a folder of labelled images holds, whatever its format: the facts that a recipe and a run file are fitted to."""
+
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True)
+class FoundSplit:
+    """One split of a source, as a recipe names it."""
+
+    images: str
+    annotations: str
+    num_labelled: int
+    num_unlabelled: int
+    short_sides_px: tuple[int, ...]  # of the images whose size the source states
+
+
+@dataclass(frozen=True)
+class Found:
+    """The splits of a source by name, `train` first, and its labels."""
+
+    folder: str
+    splits: dict[str, FoundSplit]
+    labels: tuple[str, ...]
+
+    @property
+    def num_train(self) -> int:
+        """Images with a label to train on, before some are held out."""
+        return self.splits["train"].num_labelled
+
+    @property
+    def short_side_px(self) -> int | None:
+        """The median short side of the training images; None where the source states no sizes."""
+        sides = self.splits["train"].short_sides_px
+        return round(median(sides)) if sides else None

@@ -1,0 +1,91 @@
+"""Writes a project: recipe, run file, sweep file and a README with their commands. Never overwrites a file."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from rayprob.errors import StorageError
+from rayprob.project.fitting import Fit, Network
+from rayprob.project.found import Found
+from rayprob.text import first_of
+
+# A command in the head of a file, with the lines that a backslash continues.
+COMMAND = re.compile(r"^#   (rayprob (?:.*\\\n#\s+)*.*)$", re.M)
+NAME_LETTERS = re.compile(r"[^a-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A project as it was written."""
+
+    folder: Path
+    files: tuple[str, ...]  # below the folder
+    next_commands: tuple[str, ...]
+
+
+def write_project(folder: str, files: dict[str, str]) -> Written:
+    """Write the files of a project and a README into a folder, which is made where it is missing.
+
+    Raises StorageError, before anything is written, where the folder holds one of the files or cannot be written to.
+    """
+    home = Path(folder).expanduser()
+    files = {**files, "README.md": readme(home.resolve().name, files)}
+    existing = [name for name in files if (home / name).exists()]
+    if existing:
+        raise StorageError(
+            f"{folder} already holds {first_of(existing, 4)}; `rayprob new` overwrites nothing: give a new folder"
+        )
+    try:
+        for name, text in files.items():
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (home / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {error.filename or folder}: {error.strerror}; give a folder you can write to"
+        ) from error
+    return Written(
+        home, tuple(files), commands_in(next(text for name, text in files.items() if name.startswith("tune_configs")))
+    )
+
+
+def commands_in(text: str) -> tuple[str, ...]:
+    """Return the rayprob commands in the head of a file, in their order."""
+    return tuple(re.sub(r"\\\n#\s+", "", command) for command in COMMAND.findall(text))
+
+
+def readme(title: str, files: dict[str, str]) -> str:
+    """Return a page with the commands of each run file, which name its recipe's as well."""
+    commands = {name: commands_in(text) for name, text in files.items() if name.startswith("tune_configs/")}
+    body = "\n\n".join("\n".join((f"# {name}", *lines)) for name, lines in commands.items())
+    return (
+        f"# {title}\n\nWritten by `rayprob new`. Each file opens with what it does; run its commands in this folder.\n\n"
+        f"```\n{body}\n```\n"
+    )
+
+
+def name_for(folder: str) -> str:
+    """Return a name for the dataset and the run of a project, made of its folder's name."""
+    return NAME_LETTERS.sub("-", Path(folder).expanduser().resolve().name.lower()).strip("-_") or "mine"
+
+
+def files_for(name: str, found: Found, fit: Fit, network: Network) -> dict[str, str]:
+    """Return the files of a project that fits what was found, by their paths."""
+    environment = Environment(  # YAML, not HTML; what users name is quoted
+        loader=PackageLoader("rayprob.project"), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+    )
+    environment.filters["quoted"] = _quoted
+    facts = {"name": name, "found": found, "fit": fit, "network": network}
+    templates = {
+        f"shards/{name}.yaml": "recipe.yaml",
+        f"tune_configs/{name}.yaml": "run.yaml",
+        f"tune_configs/{name}-sweep.yaml": "sweep.yaml",
+    }
+    return {path: environment.get_template(template).render(facts) for path, template in templates.items()}
+
+
+def _quoted(text: str) -> str:
+    """Return a text as YAML, in quotes only where it needs them."""
+    return text if re.fullmatch(r"[A-Za-z_/.][\w/. -]*[\w/.]", text) else json.dumps(text, ensure_ascii=False)
