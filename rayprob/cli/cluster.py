@@ -34,6 +34,7 @@ def submit(
     exit code; Ctrl-C leaves the job running.
 
     Examples:
+
       rayprob submit tune_configs/paper.yaml --set folder=/mnt/shared/runs/paper
       rayprob submit --stop paper-20261128-120000
     """
@@ -77,6 +78,7 @@ def doctor(
     then 1. With --cluster it checks every node of the cluster at RAY_ADDRESS; inside a job, of the job's cluster.
 
     Examples:
+
       rayprob doctor
       rayprob doctor --cluster --storage s3://bucket/runs
     """

@@ -32,6 +32,7 @@ def scenes(
     They come in the layout of COCO-2014, with COCO's labels and their real co-occurrence.
 
     Examples:
+
       rayprob scenes demo/scenes
       rayprob scenes demo/scenes --train 4000 --val 1000 --size 128 --labels 20
     """
@@ -59,6 +60,7 @@ def shard(
     """Build a dataset of WebDataset shards, or resume a stopped build.
 
     Examples:
+
       rayprob shard shards/coco2014.yaml
       rayprob shard shards/coco2014.yaml --set target=s3://bucket/coco2014
     """
@@ -82,6 +84,7 @@ def verify(dataset: DatasetArgument) -> None:
     The exit code is 1 where a fault is found.
 
     Examples:
+
       rayprob verify shards/coco2014
     """
     from rayprob.cli.show_data import bytes_progress
@@ -105,6 +108,7 @@ def inspect(
     """Show counts, prevalences and co-occurrences of a dataset.
 
     Examples:
+
       rayprob inspect shards/coco2014
       rayprob inspect shards/coco2014 --json
     """

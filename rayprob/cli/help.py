@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-EXAMPLES = "\nExamples:\n"
+EXAMPLES = "\nExamples:\n\n"
 
 
 class Verb(TyperCommand):

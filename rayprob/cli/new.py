@@ -41,6 +41,7 @@ def new(
     With --from it fits the images in a folder; without, it draws images of its own. Nothing is ever overwritten.
 
     Examples:
+
       rayprob new demo
       rayprob new birds --from ~/birds
       rayprob new baseline --like paper

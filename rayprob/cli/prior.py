@@ -36,6 +36,7 @@ def prior(
     Writes a label prior for `rayprob calibrate --prior PRIOR`. It needs no images.
 
     Examples:
+
       rayprob prior my-labels.csv shards/mine -o mine.safetensors
     """
     from rayprob.calibrate.make_prior import make_prior

@@ -21,6 +21,7 @@ def train(
     More than one worker trains on Ray. Ctrl-C saves and stops; the same command continues.
 
     Examples:
+
       rayprob train tune_configs/demo.yaml
       rayprob train tune_configs/demo.yaml --set optimizer.lr=0.01 --set name=fast
     """
@@ -62,6 +63,7 @@ def lr_find(
     A range test: a hundred steps with a rising learning rate. The run itself is not trained.
 
     Examples:
+
       rayprob lr-find tune_configs/demo.yaml
     """
     from rayprob.cli.show_lr import show_lr_range
@@ -96,6 +98,7 @@ def refit(
     By default a mixture of 16 components. The result is a run of its own.
 
     Examples:
+
       rayprob refit runs/paper
       rayprob refit runs/paper --set head.components=32 --set epochs=40
     """
@@ -128,6 +131,7 @@ def evaluate(
     """Print a run's metrics on a split, and write its predictions.
 
     Examples:
+
       rayprob evaluate runs/paper
       rayprob evaluate runs/paper --split holdout --json
     """

@@ -10,7 +10,7 @@ from rayprob.cli.terminal import AsJson, err, out, show_line, status
 from rayprob.cli.tune import search_for_thresholds
 from rayprob.errors import SpecError
 
-BundleFolder = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a run's, such as runs/demo.")]
+BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a run's, such as runs/demo.")]
 METHODS = ("auto", "identity", "temperature", "shared_platt", "platt", "isotonic")
 
 
@@ -63,6 +63,7 @@ def calibrate(
     calibrator and rule suit the run best.
 
     Examples:
+
       rayprob calibrate runs/paper
       rayprob calibrate runs/paper --search tune_configs/thresholds.yaml
       rayprob calibrate runs/paper --precision 0.9 --alpha 0.1
@@ -99,7 +100,7 @@ def calibrate(
 
 
 def predict(
-    bundle: BundleFolder,
+    bundle: BundleArgument,
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGES...", help="JPEG or PNG files, folders, globs, built datasets.")
     ],
@@ -140,6 +141,7 @@ def predict(
     are listed, the others are predicted, and the exit code is 1.
 
     Examples:
+
       rayprob predict runs/paper photo.jpg
       rayprob predict runs/paper photo.jpg -q 'P(fork | dining table)'
       rayprob predict runs/paper photos/ --parquet predictions.parquet
@@ -166,7 +168,7 @@ def _table_alone(parquet: str | None, *, as_json: bool) -> str:
 
 
 def export(
-    bundle: BundleFolder,
+    bundle: BundleArgument,
     onnx: Annotated[str, typer.Option("--onnx", metavar="FILE", help="Where to write the ONNX graph, such as demo.onnx.")],
 ) -> None:
     """Write a bundle as one ONNX graph, checked against PyTorch.
@@ -174,6 +176,7 @@ def export(
     The graph takes pixels and returns calibrated probabilities.
 
     Examples:
+
       rayprob export runs/paper --onnx paper.onnx
     """
     from rayprob.export.onnx_file import TOLERANCE, export_onnx
@@ -207,6 +210,7 @@ def report(
     One self-contained file: metrics, charts, images, and how the run was made.
 
     Examples:
+
       rayprob report runs/paper
       rayprob report sweeps/learning-rate --out sweep.html
     """

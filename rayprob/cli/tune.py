@@ -24,6 +24,7 @@ def tune(
     `search:` trains nothing: it searches thresholds and calibrators of a finished run.
 
     Examples:
+
       rayprob tune tune_configs/demo-sweep.yaml
       rayprob tune tune_configs/thresholds.yaml --set thresholds.run=runs/paper
     """
