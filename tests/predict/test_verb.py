@@ -76,7 +76,7 @@ def test_parquet_names_rejects_and_is_there_the_second_time(bundle_path: str, ph
     assert (second.exit_code, second.stdout) == (0, f"already there: {table}: 6 rows\n")
     assert "photo-1b.jpg is a file that begins" in second.stderr
     both = run(bundle_path, photos, "--parquet", table, "--json")
-    assert (both.exit_code, "leave out --json and --figure" in both.stderr) == (2, True)
+    assert (both.exit_code, "--parquet cannot be combined with --json" in both.stderr) == (2, True)
 
 
 def test_a_figure_is_drawn_for_each_image(bundle_path: str, photos: Path, tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_a_job_is_stopped_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_thing_is_asked_at_a_time(arguments: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, ["submit", *arguments])
     assert result.exit_code == 2
-    assert "give one of RUN_OR_SWEEP.yaml, --attach ID, --stop ID" in result.stderr
+    assert "expected exactly one of RUN_OR_SWEEP.yaml, --attach ID and --stop ID" in result.stderr
 
 
 @contextmanager

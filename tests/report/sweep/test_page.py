@@ -169,7 +169,7 @@ def test_the_verb_writes_the_page_of_a_sweep(tmp_path: Path) -> None:
     assert f"{folder}/report.html: 12 trials" in result.output
     refused = CliRunner().invoke(app, ["report", folder, "--split", "val"])
     assert refused.exit_code == 2
-    assert "leave out --split" in refused.output
+    assert "--split does not apply to a sweep" in refused.output
 
 
 def test_the_verb_knows_a_sweep_that_has_not_got_far(tmp_path: Path) -> None:
