@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCENES = ("--train", "200", "--val", "60", "--size", "64", "--labels", "6")
+SCENES = ("--train", "600", "--val", "60", "--size", "64", "--labels", "6")
 SHORT = ("duration.epochs=1", "evaluation.every.epochs=1", "transforms.train.size_px=32", "transforms.evaluate.size_px=32")
 
 
