@@ -106,11 +106,3 @@ def test_the_targets_of_make_that_pages_name_exist() -> None:
     code = {name: (ROOT / name).read_text() for name in (*PAGES, ".ci/run")}
     asked = {(name, found[0] or found[1]) for name, text in code.items() for found in MAKE.findall(text)}
     assert not {(name, target) for name, target in asked if target not in targets}
-
-
-def test_every_benchmark_is_run_by_make_bench_or_is_a_module_of_one() -> None:
-    scripts = {name.removeprefix("benchmarks/") for name in TRACKED if name.startswith("benchmarks/") and name.endswith(".py")}
-    text = (ROOT / "benchmarks" / "every.py").read_text()
-    runnable = {name for name in scripts if '__name__ == "__main__"' in (ROOT / "benchmarks" / name).read_text()}
-    assert {name for name in runnable if f'"{name}"' not in text} == set()
-    assert {name for name in re.findall(r'"(\w+\.py)"', text) if name not in scripts} == set()

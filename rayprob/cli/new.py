@@ -18,27 +18,31 @@ def new(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="The project's folder, made where it is missing.")],
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="FOLDER", help="Your images and their COCO annotations: write files that fit them."),
+        typer.Option("--from", metavar="FOLDER", help="Your images with their COCO annotations."),
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option("--backbone", metavar="NAME", help="With --from: the network, such as timm/resnet18.")
+        str | None,
+        typer.Option(
+            "--backbone", metavar="NAME", help="With --from: the network, such as timm/resnet18; by default resnet50."
+        ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", metavar="FILE", help="With --backbone: its weights, for use without internet.")
+        str | None,
+        typer.Option("--weights", metavar="FILE", help="With --backbone: a file with its weights, for use without internet."),
     ] = None,
     like: Annotated[
         str | None,
         typer.Option(
             "--like",
             metavar="NAME",
-            help="A run file that comes with rayprob, such as paper; by default demo-sweep.",
+            help="Without --from: a run file of rayprob's, such as paper; by default demo-sweep.",
             autocompletion=complete_starters,
         ),
     ] = None,
 ) -> None:
     """Write a project: a recipe, a run file, a sweep and a README.
 
-    With --from it fits the images in a folder; without, it draws images of its own. Nothing is ever overwritten.
+    With --from, they fit the images in a folder; without, they train on generated images. Never overwrites a file.
 
     Examples:
 

@@ -1,5 +1,8 @@
 """What `rayprob new` prints: what it found, what it wrote, and what to run next."""
 
+import shlex
+from pathlib import Path
+
 from rich.console import Console
 
 from rayprob.cli.terminal import show_line
@@ -32,5 +35,6 @@ def show_written(console: Console, written: Written) -> None:
     """Print the files of a project and the commands to run in it."""
     show_line(console, f"wrote {written.folder}/: {', '.join(written.files)}")
     show_line(console, "next:")
-    for command in (f"cd {written.folder}", *written.next_commands):
+    is_here = written.folder.resolve() == Path.cwd()
+    for command in (*(() if is_here else (f"cd {shlex.quote(str(written.folder))}",)), *written.next_commands):
         show_line(console, f"  {command}")
