@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,6 +15,7 @@ from rayprob.text import first_of
 
 # A command in the head of a file, with the lines that a backslash continues.
 COMMAND = re.compile(r"^#   (rayprob (?:.*\\\n#\s+)*.*)$", re.M)
+TIMM_EXTRA = "pip install 'rayprob[timm]'"
 NAME_LETTERS = re.compile(r"[^a-z0-9_-]+")
 
 
@@ -41,14 +43,15 @@ def write_project(folder: str, files: dict[str, str]) -> Written:
     try:
         for name, text in files.items():
             (home / name).parent.mkdir(parents=True, exist_ok=True)
-            (home / name).write_text(text, encoding="utf-8")
+            with (home / name).open("x", encoding="utf-8") as file:
+                file.write(text)
     except OSError as error:
         raise StorageError(
             f"cannot write {error.filename or folder}: {error.strerror}; give a folder you can write to"
         ) from error
-    return Written(
-        home, tuple(files), commands_in(next(text for name, text in files.items() if name.startswith("tune_configs")))
-    )
+    first_run = next(text for name, text in files.items() if name.startswith("tune_configs/"))
+    missing = () if find_spec("timm") else extras_of(files)
+    return Written(home, tuple(files), (*missing, *commands_in(first_run)))
 
 
 def commands_in(text: str) -> tuple[str, ...]:
@@ -56,10 +59,16 @@ def commands_in(text: str) -> tuple[str, ...]:
     return tuple(re.sub(r"\\\n#\s+", "", command) for command in COMMAND.findall(text))
 
 
+def extras_of(files: dict[str, str]) -> tuple[str, ...]:
+    """Return the command that installs what the run files need beyond rayprob's own dependencies, if they need something."""
+    return (TIMM_EXTRA,) if any("backbone: timm/" in text for text in files.values()) else ()
+
+
 def readme(title: str, files: dict[str, str]) -> str:
     """Return a page with the commands of each run file, which name its recipe's as well."""
     commands = {name: commands_in(text) for name, text in files.items() if name.startswith("tune_configs/")}
-    body = "\n\n".join("\n".join((f"# {name}", *lines)) for name, lines in commands.items())
+    blocks = [extras_of(files), *((f"# {name}", *lines) for name, lines in commands.items())]
+    body = "\n\n".join("\n".join(lines) for lines in blocks if lines)
     return (
         f"# {title}\n\nWritten by `rayprob new`. Each file opens with what it does; run its commands in this folder.\n\n"
         f"```\n{body}\n```\n"

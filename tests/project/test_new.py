@@ -96,6 +96,16 @@ def test_the_readme_of_a_project_lists_commands_that_are_known(tmp_path: Path) -
     assert written.next_commands[:2] == tuple(f"rayprob {command}" for command in commands[:2])
 
 
+def test_a_network_of_timm_names_the_extra_that_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install = "pip install 'rayprob[timm]'"
+    new_like(str(tmp_path / "demo"), "demo")
+    assert f"```\n{install}\n\n# tune_configs/demo.yaml\n" in (tmp_path / "demo" / "README.md").read_text()
+    monkeypatch.setattr("rayprob.project.write.find_spec", lambda name: None)
+    assert new_like(str(tmp_path / "again"), "demo").next_commands[0] == install
+    assert install not in new_like(str(tmp_path / "paper"), "paper").next_commands
+    assert install not in (tmp_path / "paper" / "README.md").read_text()
+
+
 def test_a_continued_command_is_one_command() -> None:
     assert commands_in("#   rayprob tune a.yaml --set x=1 \\\n#     --set y=2\n# prose\n#   rayprob train b.yaml\n") == (
         "rayprob tune a.yaml --set x=1 --set y=2",
