@@ -31,6 +31,11 @@ def needs_label_sets() -> str | None:
     return None if (SHARED / "labels").is_dir() else "needs ../shared/labels"
 
 
+def needs_weights() -> str | None:
+    """Return why the ImageNet weights and label sets cannot be used, if they cannot."""
+    return needs_label_sets() if (SHARED / "weights").is_dir() else "needs ../shared/weights"
+
+
 def needs_demo() -> str | None:
     """Return what is missing of a demo, if something is."""
     return None if (ROOT / "demo" / "run" / "predictions" / "val.parquet").is_file() else "needs the run of `make demo`"
@@ -84,14 +89,18 @@ BENCHMARKS = (
     Benchmark("loader_throughput.py", ("shards/coco-sample", *COCO_SAMPLE), needs_sample),
     Benchmark("calibration.py", ("demo/run",), needs_demo),
     Benchmark("uncertainty.py", ("runs/coco-sample", "--images", str(SAMPLE / "val2014")), needs_sample_run),
+    Benchmark("label_prior.py", ("runs/coco-sample", "--wrong"), needs_sample_run),
+    Benchmark("prior_scale.py", is_long=True),
+    Benchmark("label_prior_variants.py", ("runs/coco-sample",), needs_sample_run, is_long=True),
+    Benchmark("learning_curves.py", ("runs/learning-curves",), needs_weights, is_long=True),
     Benchmark("joint_model.py", ("demo/run",), needs_demo, is_long=True),
     Benchmark("sweep_savings.py", missing=needs_demo, is_long=True),
     Benchmark("faults.py", missing=needs_demo, is_long=True),
     Benchmark("elastic.py", missing=needs_demo, is_long=True),
     Benchmark("rehearsal.py", missing=needs_hosts, is_long=True),
 )
-# Makes a file of the package, from label sets that it is given; measures nothing.
-NOT_MEASURING = ("fit_scene_labels.py", "every.py")
+# These make files, and measure nothing.
+NOT_MEASURING = ("fit_scene_labels.py", "voc_sample.py", "every.py")
 
 
 def main() -> None:

@@ -204,7 +204,6 @@ def report(
         str | None, typer.Option("--out", metavar="FILE", help="The file to write; by default RUN/report.html.")
     ] = None,
 ) -> None:
-    """Write one HTML page about a run, or about a sweep: numbers, charts, images, how it was made."""
     """Write an HTML page about a run or a sweep.
 
     One self-contained file: metrics, charts, images, and how the run was made.
@@ -214,7 +213,6 @@ def report(
       rayprob report runs/paper
       rayprob report sweeps/learning-rate --out sweep.html
     """
-
     from rayprob.runs.sweep_summary import is_sweep
 
     if is_sweep(run_folder):

@@ -89,8 +89,8 @@ def files_for(name: str, found: Found, fit: Fit, network: Network) -> dict[str, 
     facts = {"name": name, "found": found, "fit": fit, "network": network}
     templates = {
         f"shards/{name}.yaml": "recipe.yaml",
-        f"tune_configs/{name}.yaml": "run.yaml",
-        f"tune_configs/{name}-sweep.yaml": "sweep.yaml",
+        f"tune_configs/{name}.yaml": "run_file.yaml",
+        f"tune_configs/{name}-sweep.yaml": "sweep_file.yaml",
     }
     return {path: environment.get_template(template).render(facts) for path, template in templates.items()}
 
