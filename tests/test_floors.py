@@ -12,14 +12,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rayprob"
 
 # DESIGN.md section 2; a name is a wing, or a file at the root of the package.
 FLOORS = (
-    ("arrays", "errors", "labels", "registry", "seeds", "text", "figures", "cluster", "config", "files"),
+    ("arrays", "errors", "labels", "registry", "seeds", "text", "figures", "cluster", "processes", "config", "files"),
     ("data", "scenes"),
     ("loader", "probability", "metrics"),
     ("models",),
     ("runs",),
     ("train",),
     ("sweep", "calibrate", "predict", "report", "export", "serve", "doctor", "submit", "project"),
-    ("cli", "__main__"),
+    ("api", "cli", "__main__"),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 RAY_FILES = {

@@ -39,7 +39,7 @@ class Answering:
             return list(self._records(loaded, forecast))
         except QueryError as error:
             if len(loaded) == 1:
-                return [Rejected(loaded[0].image, str(error))]
+                return [Rejected(loaded[0].image, error)]
             each = (self.outcomes([one], forecast[[place]]) for place, one in enumerate(loaded))
             return [outcome for outcomes in each for outcome in outcomes]
 
@@ -58,7 +58,7 @@ class Answering:
                 notes=(*one.notes, *self._notes, *notes, *more_notes),
                 marginals_L=marginals_BL[b],
                 labels=tuple(self._label_line(column, marginals_BL[b], before_BL[b]) for column in listed_B[b]),
-                label_set=self._names_of(sets_BL[b]),
+                label_set=_names_of(sets_BL[b], self._names),
                 rule=question.rule,
                 guarantee=self._guarantee,
                 top_sets=top_sets_B[b],
@@ -93,22 +93,13 @@ class Answering:
         without = float(before_L[column]) if self._question.evidence else None
         return LabelLine(self._names[column], float(marginals_L[column]), without)
 
-    def _names_of(self, present_L: Bools) -> tuple[str, ...]:
-        return tuple(self._names[column] for column in np.flatnonzero(present_L))
-
     def _top_sets(self, after: LabelDistribution) -> tuple[list[tuple[SetLine, ...] | None], tuple[str, ...]]:
         try:
-            top = after.top_sets(self._question.top)
+            return list(set_lines(after, self._question.top, self._names)), ()
         except QueryError as error:
             if len(after) > 1:
                 raise
             return [None], (NO_TOP_SETS.format(error),)
-        probability_BT = np.exp(top.log_prob_BT)
-        lines_B = [
-            tuple(SetLine(self._names_of(set_L), float(p)) for set_L, p in zip(sets_TL, p_T, strict=True) if p > 0)
-            for sets_TL, p_T in zip(top.sets_BTL, probability_BT, strict=True)
-        ]
-        return list(lines_B), ()
 
     def _answers(self, before: LabelDistribution) -> tuple[list[tuple[AnswerLine, ...]], tuple[str, ...]]:
         """Return each image's answers; of a single image also why there is none, where there is none."""
@@ -137,6 +128,22 @@ class Answering:
         moved = [column for column in np.argsort(-np.abs(change_L), kind="stable").tolist() if column not in evidence]
         moved = [column for column in moved[:MOST_EXPLAINED] if abs(change_L[column]) >= NOTABLE]
         return tuple(explain(before, column, evidence, self._bundle.label_space) for column in moved)
+
+
+def set_lines(distribution: LabelDistribution, k: int, names: Sequence[str]) -> list[tuple[SetLine, ...]]:
+    """Return the k most probable label sets of each image, best first, without those of probability 0.
+
+    Raises QueryError where they cannot be found exactly.
+    """
+    top = distribution.top_sets(k)
+    return [
+        tuple(SetLine(_names_of(set_L, names), float(p)) for set_L, p in zip(sets_TL, p_T, strict=True) if p > 0)
+        for sets_TL, p_T in zip(top.sets_BTL, np.exp(top.log_prob_BT), strict=True)
+    ]
+
+
+def _names_of(present_L: Bools, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(names[column] for column in np.flatnonzero(present_L).tolist())
 
 
 def _promise(predictor: Predictor, question: Question) -> tuple[str | None, tuple[str, ...]]:

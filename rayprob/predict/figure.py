@@ -13,7 +13,6 @@ from rayprob.arrays import Pixels
 from rayprob.figures import literal, rendered
 from rayprob.files import storage
 from rayprob.predict.figure_files import MARK, mark_of
-from rayprob.predict.pixels import read_pixels
 from rayprob.predict.record import LabelLine, Record
 from rayprob.text import cut_names, printable, wrapped
 
@@ -31,7 +30,7 @@ ROW_INCHES, LEAST_INCHES = 0.29, 4.2
 
 def write_figure(record: Record, path: str) -> None:
     """Draw what is said of an image beside it, and write it to a path or URI. Raises StorageError."""
-    figure = draw(record, _shown(read_pixels(record.image.read())))
+    figure = draw(record, _shown(record.image.decode().pixels_HWC))
     about = {MARK: mark_of(record.image)}
     storage.write_bytes(path, rendered(figure, format="png", dpi=DPI, facecolor="white", metadata=about))
 

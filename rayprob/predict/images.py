@@ -14,18 +14,19 @@ from rayprob.files import storage
 from rayprob.loader.reader import SampleReader
 from rayprob.loader.shards import RangeReads
 from rayprob.predict.globs import matching
+from rayprob.predict.pixels import DecodedImage, decoded
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Image(Protocol):
-    """One image to predict: its name, its sample_id where it has one, and its bytes."""
+    """One image to predict: its name, its sample_id where it has one, and its pixels."""
 
     @property
     def name(self) -> str: ...
     @property
     def sample_id(self) -> int | None: ...
-    def read(self) -> bytes: ...
+    def decode(self) -> DecodedImage: ...
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class ImageFile:
         if storage.size_bytes(self.name) > MAX_FILE_BYTES:
             raise SampleError(f"has more than {MAX_FILE_BYTES:,} bytes; shrink it")
         return storage.read_bytes(self.name)
+
+    def decode(self) -> DecodedImage:
+        """Return the pixels. Raises StorageError, and SampleError for what is not a JPEG or PNG."""
+        return decoded(self.read())
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,10 @@ class DatasetImage:
     def read(self) -> bytes:
         """Return the JPEG bytes. Raises SampleError, DatasetError or StorageError."""
         return self.reader.read(self.sample)
+
+    def decode(self) -> DecodedImage:
+        """Return the pixels. Raises SampleError, DatasetError or StorageError."""
+        return decoded(self.read())
 
 
 def find_images(arguments: Sequence[str], split: str = "val") -> list[Image]:

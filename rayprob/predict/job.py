@@ -12,7 +12,7 @@ from rayprob.errors import ModelError, SpecError
 from rayprob.files import storage, uris
 from rayprob.predict.answering import Answering
 from rayprob.predict.images import Image, find_images
-from rayprob.predict.members import Predictor, ensemble, one_bundle, with_dropout
+from rayprob.predict.members import Forecast, Predictor, ensemble, one_bundle, with_dropout
 from rayprob.predict.question import Question
 from rayprob.predict.reading import Loaded, batches, stacked
 from rayprob.predict.record import Outcome, Rejected
@@ -70,11 +70,16 @@ def ask(
     """
     if batch < 1:
         raise SpecError(f"--batch {batch} computes nothing; give at least 1")
-    folders = [bundle_folder(path) for path in bundles]
-    predictor = open_predictor([Bundle.load(folder) for folder in folders], mc_dropout=mc_dropout)
+    predictor = load_predictor(bundles, mc_dropout=mc_dropout)
     question = Question.of(predictor.bundle, queries=queries, evidence=evidence, rule=rule, top=top)
-    facts = {"bundles": [bundle_fingerprint(folder) for folder in folders], "mc_dropout": mc_dropout, **question.to_dict()}
+    fingerprints = [bundle_fingerprint(bundle_folder(path)) for path in bundles]
+    facts = {"bundles": fingerprints, "mc_dropout": mc_dropout, **question.to_dict()}
     return Asking(predictor, question, batch, facts)
+
+
+def load_predictor(paths: Sequence[str], *, mc_dropout: int = 0) -> Predictor:
+    """Return who predicts with the bundles at `paths` (of bundles or runs). Raises BundleError, LabelError or ModelError."""
+    return open_predictor([Bundle.load(bundle_folder(path)) for path in paths], mc_dropout=mc_dropout)
 
 
 def open_predictor(bundles: Sequence[Bundle], *, mc_dropout: int = 0) -> Predictor:
@@ -96,10 +101,19 @@ def predict(
     where a dataset cannot be read.
     """
     answering = Answering(predictor, question)
+    for loaded, forecast in forecasts(predictor, images, batch=batch, threads=threads):
+        readable = [one for one in loaded if one.error is None]
+        outcomes = iter(answering.outcomes(readable, forecast) if forecast else ())
+        yield from (Rejected(one.image, one.error) if one.error is not None else next(outcomes) for one in loaded)
+
+
+def forecasts(
+    predictor: Predictor, images: Iterable[Image], *, batch: int, threads: int | None = None
+) -> Iterator[tuple[list[Loaded], Forecast | None]]:
+    """Yield batches of images with the forecasts of those that could be read; None where none could."""
     for loaded in batches(images, predictor.sizes_px, batch=batch, threads=threads or (os.cpu_count() or 1)):
         readable = [one for one in loaded if one.error is None]
-        outcomes = iter(answering.outcomes(readable, predictor.forecast(_tensors(readable, predictor))) if readable else ())
-        yield from (Rejected(one.image, one.error) if one.error is not None else next(outcomes) for one in loaded)
+        yield loaded, predictor.forecast(_tensors(readable, predictor)) if readable else None
 
 
 def bundle_fingerprint(folder: str) -> str:

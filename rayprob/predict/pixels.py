@@ -2,6 +2,7 @@
 
 import io
 import struct
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image as Pillow
@@ -14,6 +15,23 @@ from rayprob.errors import SampleError
 from rayprob.loader.augment import decode
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG"
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """An image as RGB, uint8 [H, W, 3], and remarks on how it was read."""
+
+    pixels_HWC: Pixels
+    notes: tuple[str, ...] = ()
+
+
+def decoded(content: bytes) -> DecodedImage:
+    """Return the bytes of a JPEG or PNG decoded, with a note where training would see it lying on its side.
+
+    Raises SampleError as `read_pixels`.
+    """
+    pixels_HWC, note = read_pixels(content), orientation_note(content)
+    return DecodedImage(pixels_HWC, (note,) if note else ())
 
 
 def read_pixels(content: bytes) -> Pixels:
@@ -38,14 +56,15 @@ def _png(content: bytes) -> Pixels:
         raise SampleError(f"its header states {width_px:,} x {height_px:,} pixels, more than {MAX_PIXELS:,}; shrink it")
     try:
         with Pillow.open(io.BytesIO(content), formats=["PNG"]) as image:
-            return _rgb(image)
+            return rgb_of(image)
     except UnidentifiedImageError as error:
         raise SampleError("is a PNG that does not decode (its header is broken); replace the file") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise SampleError(f"is a PNG that does not decode ({error}); replace the file") from error
 
 
-def _rgb(image: Pillow.Image) -> Pixels:
+def rgb_of(image: Pillow.Image) -> Pixels:
+    """Return a Pillow image as RGB [H, W, 3]; what is transparent becomes white, and 16 bits of grey become 8."""
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
         grey_HW = (np.asarray(image.convert("I")) >> 8).astype(np.uint8)
         return np.repeat(grey_HW[:, :, None], 3, axis=2)

@@ -10,7 +10,7 @@ from rayprob.errors import QueryError
 from rayprob.labels import LabelSpace
 from rayprob.probability.decisions.rules import RECALL
 from rayprob.probability.distributions.distribution import BernoulliDistribution
-from rayprob.probability.distributions.evidence import parse_evidence
+from rayprob.probability.distributions.evidence import known_labels, parse_evidence
 from rayprob.probability.queries.answer import Query, parse
 from rayprob.probability.queries.expression import Label, Not
 from rayprob.runs.bundle import Bundle
@@ -31,22 +31,28 @@ class Question:
 
     @classmethod
     def of(
-        cls, bundle: Bundle, *, queries: Sequence[str] = (), evidence: Sequence[str] = (), rule: str | None = None, top: int = 5
+        cls,
+        bundle: Bundle,
+        *,
+        queries: Sequence[str] = (),
+        evidence: Sequence[str] | Mapping[str, bool] = (),
+        rule: str | None = None,
+        top: int = 5,
     ) -> "Question":
         """Read a question in the label names of `bundle`; all that can be wrong with it is found here, before any image.
 
+        Evidence is texts such as `dining table=1`, or a mapping from label names to whether they are present.
         Raises QueryError for wrong syntax, an unknown label or rule, and contradictory evidence; LabelError for an unknown
         label in the evidence.
         """
         if top < 1:
             raise QueryError(f"--top {top} lists nothing; give at least 1")
-        known = parse_evidence(evidence, bundle.label_space)
-        asked = tuple(dict.fromkeys(parse(text, bundle.label_space) for text in queries))
+        space = bundle.label_space
+        known = known_labels(evidence, space) if isinstance(evidence, Mapping) else parse_evidence(evidence, space)
+        asked = tuple(dict.fromkeys(parse(text, space) for text in queries))
         rule = rule or next(name for name in DEFAULT_RULES if name in bundle.rules)
-        bundle.label_sets(
-            BernoulliDistribution(np.full((1, len(bundle.label_space)), UNLIKELY)), rule
-        )  # refuses an unknown rule
-        question = cls(asked, known, bundle.label_space, rule, top)
+        _require_rule(bundle, rule)
+        question = cls(asked, known, space, rule, top)
         question.given_evidence()
         return question
 

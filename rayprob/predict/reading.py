@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.arrays import Pixels
-from rayprob.errors import SampleError, StorageError
+from rayprob.errors import RayprobError, SampleError, StorageError
 from rayprob.loader.augment import resize
 from rayprob.predict.images import Image, ImageFile
-from rayprob.predict.pixels import orientation_note, read_pixels
 
 BATCHES_AHEAD = 2
 
@@ -26,7 +25,7 @@ class Loaded:
     image: Image
     squashed_S: tuple[Pixels, ...]
     notes: tuple[str, ...] = ()
-    error: str | None = None
+    error: RayprobError | None = None
 
 
 def batches(images: Iterable[Image], sizes_px: Sequence[int], *, batch: int, threads: int) -> Iterator[list[Loaded]]:
@@ -55,16 +54,14 @@ def batches(images: Iterable[Image], sizes_px: Sequence[int], *, batch: int, thr
 def load(image: Image, sizes_px: Sequence[int]) -> Loaded:
     """Return an image squashed as the evaluation transform does it, to each of the sizes."""
     try:
-        content = image.read()
-        pixels = read_pixels(content)
+        decoded = image.decode()
     except SampleError as error:
-        return Loaded(image, (), error=str(error))
+        return Loaded(image, (), error=error)
     except StorageError as error:
         if not isinstance(image, ImageFile):
             raise
-        return Loaded(image, (), error=str(error))
-    note = orientation_note(content)
-    return Loaded(image, tuple(resize(pixels, size_px) for size_px in sizes_px), (note,) if note else ())
+        return Loaded(image, (), error=error)
+    return Loaded(image, tuple(resize(decoded.pixels_HWC, size_px) for size_px in sizes_px), decoded.notes)
 
 
 def stacked(loaded: Sequence[Loaded], size: int) -> NDArray[Any]:

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rayprob.arrays import Floats
+from rayprob.errors import RayprobError
 from rayprob.predict.images import Image
 from rayprob.probability.queries.explain import Why
 
@@ -33,7 +34,12 @@ class Rejected:
     """An image that could not be predicted, and why."""
 
     image: Image
-    error: str
+    fault: RayprobError
+
+    @property
+    def error(self) -> str:
+        """The message of what prevents the prediction."""
+        return str(self.fault)
 
     def __str__(self) -> str:
         return rejection(self.image.name, self.error)

@@ -54,6 +54,21 @@ def parse_evidence(texts: Iterable[str], label_space: LabelSpace) -> dict[int, b
     return presence
 
 
+def known_labels(evidence: Mapping[str, bool], label_space: LabelSpace) -> dict[int, bool]:
+    """Return {column: is present} of a mapping such as `{"dining table": True, "person": False}`.
+
+    Raises LabelError for an unknown label, QueryError for a value that is not a truth value, and for a label stated both ways.
+    """
+    presence: dict[int, bool] = {}
+    for name, is_present in evidence.items():
+        column = label_space.column(str(name))
+        if not isinstance(is_present, bool | int | np.bool_) or is_present not in (0, 1):
+            raise QueryError(f"evidence for {name!r} must be True (present) or False (absent); got {is_present!r:.100}")
+        if presence.setdefault(column, bool(is_present)) != bool(is_present):
+            raise QueryError(f"contradictory evidence: {name!r} is stated as present and as absent; keep one of them")
+    return presence
+
+
 def _read(text: str, label_space: LabelSpace) -> tuple[int, bool]:
     in_quotes = _in_quotes(text)
     if in_quotes and (column := label_space.find(in_quotes[0])) is not None:

@@ -3,9 +3,12 @@
 import base64
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 import cv2
+import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 
 from rayprob.data.building.jpeg import measure
 from rayprob.data.manifest.dataset import Manifest
@@ -41,13 +44,19 @@ def thumbnails(files: RunFiles, rows: Iterable[int]) -> tuple[dict[int, str], li
 
 def thumbnail(jpeg: bytes) -> str:
     """Return a JPEG as a data URI of a JPEG of at most LONG_SIDE_PX. Raises SampleError or ValueError for no image."""
-    size = measure(jpeg)
-    image_HW3 = simplejpeg.decode_jpeg(jpeg)
-    scale = LONG_SIDE_PX / max(size.height_px, size.width_px)
+    measure(jpeg)
+    return shrunk(simplejpeg.decode_jpeg(jpeg))
+
+
+def shrunk(image_HW3: NDArray[np.uint8]) -> str:
+    """Return an RGB image as a data URI of a JPEG of at most LONG_SIDE_PX."""
+    height_px, width_px, _ = image_HW3.shape
+    scale = LONG_SIDE_PX / max(height_px, width_px)
+    small_HW3: Any = image_HW3
     if scale < 1:
-        shape = max(round(size.width_px * scale), 1), max(round(size.height_px * scale), 1)
-        image_HW3 = cv2.resize(image_HW3, shape, interpolation=cv2.INTER_AREA)
-    small: bytes = simplejpeg.encode_jpeg(image_HW3, quality=QUALITY, colorsubsampling="420")
+        shape = max(round(width_px * scale), 1), max(round(height_px * scale), 1)
+        small_HW3 = cv2.resize(image_HW3, shape, interpolation=cv2.INTER_AREA)
+    small: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(small_HW3), quality=QUALITY, colorsubsampling="420")
     return "data:image/jpeg;base64," + base64.b64encode(small).decode()
 
 

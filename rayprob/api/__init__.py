@@ -1,0 +1,1 @@
+"""What `import rayprob as rp` offers: `verbs.py` makes things, `model.py` and `answer.py` use them."""

@@ -1,0 +1,195 @@
+"""`Answer`: what a model says about one image, and what it says when asked more. L labels.
+
+Everything comes from the forecast of one forward pass: to ask more, and to state evidence, computes no image again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayprob.errors import QueryError
+from rayprob.predict.answering import Answering, set_lines
+from rayprob.predict.members import Forecast, Predictor
+from rayprob.predict.question import Question
+from rayprob.predict.reading import Loaded
+from rayprob.predict.record import Doubt, Record, Rejected, SetLine
+from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.probability.distributions.evidence import known_labels
+from rayprob.probability.queries.answer import parse
+from rayprob.probability.queries.explain import Why, explain
+from rayprob.text import printable
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Asked:
+    """One image, its forecast, and what was asked: all that an answer is computed from. `loaded` holds no pixels."""
+
+    predictor: Predictor
+    question: Question
+    loaded: Loaded
+    forecast: Forecast
+
+    def record(self) -> Record:
+        """Return the answer as `rayprob predict` has it. Raises QueryError where the evidence or rule cannot be applied."""
+        (outcome,) = Answering(self.predictor, self.question).outcomes([self.loaded], self.forecast)
+        return required(outcome)
+
+
+class Answer:
+    """What a model says about one image. `Model.predict` makes it; its `repr` is a table, in notebooks with bars.
+
+    Example::
+
+        answer = model.predict("photo.jpg")
+        answer.label_set                                   # ('person', 'bottle', 'dining table')
+        answer.marginals["fork"]                           # 0.113
+        answer.prob("P(fork | dining table, !person)")     # 0.274
+        answer.given({"dining table": True}).label_set     # the same image, once that is known
+    """
+
+    def __init__(self, asked: Asked, record: Record) -> None:
+        self._asked = asked
+        self._record = record
+
+    @property
+    def name(self) -> str:
+        """The path of the image; of images in memory, `image` or `images[place in the list]`."""
+        return self._record.image.name
+
+    @property
+    def label_set(self) -> tuple[str, ...]:
+        """The labels that `rule` chooses, in column order; evidence is always followed."""
+        return self._record.label_set
+
+    @property
+    def rule(self) -> str:
+        """The rule that chose `label_set`, such as `label_OF1`, `recall@0.1` or `0.5`."""
+        return self._record.rule
+
+    @property
+    def guarantee(self) -> str | None:
+        """What the rule promises, in words; None where it promises nothing, or not here: then `notes` gives the reason."""
+        return self._record.guarantee
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks, such as why a guarantee does not hold."""
+        return self._record.notes
+
+    @property
+    def marginals(self) -> dict[str, float]:
+        """P(label present | image, evidence) of every label by name, in column order."""
+        return dict(zip(self._names, self._record.marginals_L.tolist(), strict=True))
+
+    @property
+    def marginals_L(self) -> NDArray[np.float64]:
+        """The marginals as float64 [L], aligned with `Model.labels`."""
+        return self._record.marginals_L.copy()
+
+    @property
+    def evidence(self) -> dict[str, bool]:
+        """The evidence by label: whether it is present. It enters everything in this answer."""
+        return dict(self._record.evidence)
+
+    @property
+    def answers(self) -> dict[str, float | None]:
+        """The answers to the `queries` of `predict`, by their text; None where what a query takes as given is impossible."""
+        return {line.query: line.probability for line in self._record.answers}
+
+    @property
+    def entropy(self) -> float:
+        """The entropy of the distribution over label sets in nats: exact, or an estimate where a mixture has many labels."""
+        return self._record.entropy_nats
+
+    @property
+    def uncertainty(self) -> Doubt | None:
+        """Total, aleatoric and epistemic uncertainty in nats, summed over labels and per label; None without members.
+
+        A model has members where `load` was given several folders, or `mc_dropout`.
+        """
+        return self._record.uncertainty
+
+    @property
+    def distribution(self) -> LabelDistribution:
+        """The distribution over label sets given the evidence, of a batch of 1."""
+        return self._given_evidence(self._asked.forecast.distribution)
+
+    def prob(self, query: str) -> float:
+        """Return the exact answer to a query such as `P(fork | dining table, !person)` or `P(count >= 3)`.
+
+        The evidence of this answer enters it. Raises QueryError, with a caret under the place, for wrong syntax or an unknown
+        label, and where what is given has probability 0.
+        """
+        question = self._asked.question
+        (asked,) = replace(question, queries=(parse(query, question.label_space),)).given_evidence()
+        return float(self._asked.forecast.distribution.prob(asked)[0])
+
+    def top_sets(self, k: int = 5) -> list[SetLine]:
+        """Return the `k` most probable label sets, best first, each with `labels` and `probability`; 0 is left out.
+
+        Raises QueryError for k < 1, and where the sets cannot be found exactly.
+        """
+        if k < 1:
+            raise QueryError(f"k must be at least 1; got {k}")
+        return list(set_lines(self.distribution, k, self._names)[0])
+
+    def explain(self, label: str) -> Why:
+        """Return why a label is believed: its log-odds before and after the evidence, what each piece of evidence changed,
+        and the components of a mixture that are responsible.
+
+        Raises LabelError for an unknown label, QueryError for a label that is itself evidence.
+        """
+        question = self._asked.question
+        column = question.label_space.column(label)
+        return explain(self._asked.forecast.distribution, column, question.evidence, question.label_space)
+
+    def given(self, evidence: Mapping[str, bool]) -> "Answer":
+        """Return the answer for the same image with more evidence, such as `{"dining table": True, "person": False}`.
+
+        A label stated again takes its new value. Raises LabelError for an unknown label, and QueryError for evidence of
+        probability 0.
+        """
+        question = self._asked.question
+        known = {**question.evidence, **known_labels(evidence, question.label_space)}
+        asked = replace(self._asked, question=replace(question, evidence=known))
+        asked.question.given_evidence()
+        return Answer(asked, asked.record())
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data with the keys and digits of `rayprob predict --json`."""
+        return self._record.to_dict()
+
+    def __repr__(self) -> str:
+        record = self._record
+        lines = [f"{printable(self.name)}: {{{', '.join(self.label_set)}}} by {self.rule}"]
+        width = max(len(line.label) for line in record.labels)
+        for line in record.labels:
+            mark = "known" if line.label in record.evidence else "in the set" if line.label in record.label_set else ""
+            lines.append(f"  {line.label:<{width}}  {line.marginal:.3f}  {mark}".rstrip())
+        lines += [f"  {query} = {'no answer' if p is None else format(p, '.4g')}" for query, p in self.answers.items()]
+        lines += [f"  {note}" for note in ((self.guarantee,) if self.guarantee else ()) + self.notes]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the answer with bars and the image, for notebooks: one element, no script, no network."""
+        from rayprob.api.html import answer_html
+
+        return answer_html(self._record)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return self._asked.question.label_space.names
+
+    def _given_evidence(self, distribution: LabelDistribution) -> LabelDistribution:
+        evidence = self._asked.question.evidence
+        return distribution.condition(evidence) if evidence else distribution
+
+
+def required(outcome: Record | Rejected) -> Record:
+    """Return a record. Raises the error of an image that was rejected, with the image's name in its message."""
+    if isinstance(outcome, Record):
+        return outcome
+    is_sentence = isinstance(outcome.fault, QueryError)
+    raise type(outcome.fault)(f"{outcome.image.name}: {outcome.error}" if is_sentence else str(outcome)) from outcome.fault

@@ -1,0 +1,154 @@
+"""`load` and `Model`: from the folder of a run or a bundle, and images of any kind, to answers."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import overload
+
+from rayprob.api.answer import Answer, Asked, required
+from rayprob.api.inputs import Images, OneImage, images_of
+from rayprob.errors import SpecError
+from rayprob.predict.answering import Answering
+from rayprob.predict.images import Image
+from rayprob.predict.job import forecasts, load_predictor
+from rayprob.predict.members import Predictor
+from rayprob.predict.question import Question, guarantee_of
+from rayprob.predict.record import Rejected
+
+
+class Model:
+    """A trained classifier with its labels, its calibration and its rules, ready to predict. `load` makes it.
+
+    Example::
+
+        model = rp.load("demo/run")
+        model.predict("photo.jpg").label_set                       # one image: one answer
+        [a.label_set for a in model.predict(["a.jpg", "b.jpg"])]   # a list: a list of answers
+    """
+
+    def __init__(self, predictor: Predictor, folders: Sequence[str]) -> None:
+        self._predictor = predictor
+        self._folders = tuple(folders)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the labels in column order."""
+        return self._predictor.bundle.label_space.names
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules that choose label sets, besides any number from 0 to 1; `calibrate` fits most of them."""
+        return self._predictor.bundle.rules
+
+    @property
+    def guarantees(self) -> dict[str, str]:
+        """What rules promise, in words, by rule; empty before `calibrate`, and for an ensemble."""
+        if self._predictor.why_no_guarantee:
+            return {}
+        promised = {rule: guarantee_of(self._predictor.bundle, rule) for rule in self.rules}
+        return {rule: words for rule, words in promised.items() if words}
+
+    @overload
+    def predict(
+        self,
+        images: OneImage,
+        *,
+        evidence: Mapping[str, bool] | Sequence[str] = ...,
+        rule: str | None = ...,
+        queries: str | Sequence[str] = ...,
+        batch: int = ...,
+    ) -> Answer: ...
+
+    @overload
+    def predict(
+        self,
+        images: Images,
+        *,
+        evidence: Mapping[str, bool] | Sequence[str] = ...,
+        rule: str | None = ...,
+        queries: str | Sequence[str] = ...,
+        batch: int = ...,
+    ) -> list[Answer]: ...
+
+    def predict(
+        self,
+        images: OneImage | Images,
+        *,
+        evidence: Mapping[str, bool] | Sequence[str] = (),
+        rule: str | None = None,
+        queries: str | Sequence[str] = (),
+        batch: int = 16,
+    ) -> Answer | list[Answer]:
+        """Return what the model says about an image, or a list of answers for several images, in their order.
+
+        An image is one of:
+
+        - a path or URI of a JPEG or PNG file, as text or `Path`;
+        - the bytes of such a file;
+        - a PIL image, of which transparent parts become white;
+        - an array [H, W, 3] (RGB) or [H, W] (grey), uint8 or float from 0 to 1;
+        - a tensor [3, H, W] or [H, W], uint8 or float from 0 to 1, on any device.
+
+        Several images are a list or tuple, an array [B, H, W, 3] or a tensor [B, 3, H, W]; sizes in a list may differ. Do not
+        resize or normalize: the model does it as in training. Files get the numbers of `rayprob predict`, bit for bit; floats
+        are rounded to 256 steps.
+
+        `evidence` is what is known of all images, {label: is present}. `rule` chooses the label sets: one of `rules`, or a
+        threshold such as "0.5"; by default the best that the bundle has. `queries` are answered in `Answer.answers`. `batch`
+        images are computed at a time.
+
+        Raises SampleError for what is not an image, StorageError for a file that cannot be read, LabelError for an unknown
+        label, QueryError for a query, rule or evidence that cannot be used: always with the name of the image or label.
+
+        Example::
+
+            answer = model.predict("photo.jpg", evidence={"dining table": True}, queries="P(fork & knife)")
+            answer.answers                                             # {'P(fork & knife)': 0.214}
+        """
+        if batch < 1:
+            raise SpecError(f"batch must be at least 1; got {batch}")
+        question = Question.of(
+            self._predictor.bundle,
+            queries=[queries] if isinstance(queries, str) else queries,
+            evidence=[evidence] if isinstance(evidence, str) else evidence,
+            rule=rule,
+        )
+        found, is_single = images_of(images)
+        answers = list(self._answers(question, found, batch))
+        return answers[0] if is_single else answers
+
+    def __repr__(self) -> str:
+        bundle, shown = self._predictor.bundle, ", ".join(map(repr, self._folders))
+        members = f", {self._predictor.num_members} members" if self._predictor.num_members else ""
+        calibrated = f"calibrated by {bundle.calibrator.name}" if bundle.calibrator else "not calibrated"
+        parts = f"{bundle.model_spec.backbone} with head {bundle.model_spec.head.name}, {len(self.labels)} labels"
+        return f"Model({shown}: {parts}{members}, {calibrated})"
+
+    def _answers(self, question: Question, images: Sequence[Image], batch: int) -> Iterator[Answer]:
+        answering = Answering(self._predictor, question)
+        for loaded, forecast in forecasts(self._predictor, images, batch=batch):
+            for one in loaded:
+                if one.error is not None:
+                    required(Rejected(one.image, one.error))
+            assert forecast is not None
+            for place, outcome in enumerate(answering.outcomes(loaded, forecast)):
+                without_pixels = replace(loaded[place], squashed_S=())
+                yield Answer(Asked(self._predictor, question, without_pixels, forecast[[place]]), required(outcome))
+
+
+def load(folder: str | os.PathLike[str], *others: str | os.PathLike[str], mc_dropout: int = 0) -> Model:
+    """Return the model in a folder or at a URI, of a run or of its bundle; several folders make an ensemble of their models.
+
+    It computes on the GPU where there is one. The members of an ensemble give `Answer.uncertainty`, as do `mc_dropout` passes
+    of a single model whose head was trained with dropout. Nothing is unpickled.
+
+    Raises BundleError where there is no bundle, or it was changed or cut short; LabelError where the labels of an ensemble's
+    members differ; ModelError for dropout that the head does not have.
+
+    Example::
+
+        model = rp.load("demo/run")
+        ensemble = rp.load("runs/a", "runs/b", "s3://bucket/runs/c")
+    """
+    folders = [os.fspath(one) for one in (folder, *others)]
+    return Model(load_predictor(folders, mc_dropout=mc_dropout), folders)
