@@ -1,3 +1,85 @@
-"""rayprob: distributed training of multi-label image classifiers whose probabilities can be trusted."""
+"""rayprob: distributed training of multi-label image classifiers whose probabilities can be trusted.
+
+    import rayprob as rp
+
+    run = rp.Run.read("tune_configs/demo.yaml", ["optimizer.lr=0.1"])
+    rp.train(run)
+    rp.calibrate(run.run_folder)
+    answer = rp.load(run.run_folder).predict("photo.jpg", evidence={"dining table": True})
+    answer.label_set, answer.marginals, answer.prob("P(fork | !person)")
+
+The names in `__all__` are the public API; whatever lies below them may change. A name is imported when it is first used, so
+that `import rayprob` costs nothing. Every error that a user can correct is a `RayprobError`.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rayprob.api.answer import Answer
+    from rayprob.api.model import Model, load
+    from rayprob.api.verbs import calibrate, draw_scenes, evaluate, shard, train, tune
+    from rayprob.data.building.recipe import Recipe
+    from rayprob.data.manifest.dataset import Dataset
+    from rayprob.errors import RayprobError
+    from rayprob.metrics.ranking import mean_average_precision
+    from rayprob.runs.spec import Run
+    from rayprob.sweep.search import Sweep
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "Dataset",
+    "Model",
+    "RayprobError",
+    "Recipe",
+    "Run",
+    "Sweep",
+    "calibrate",
+    "draw_scenes",
+    "evaluate",
+    "load",
+    "mean_average_precision",
+    "shard",
+    "train",
+    "tune",
+]
+
+_MODULES = {
+    "rayprob.api.answer": ("Answer",),
+    "rayprob.api.model": ("Model", "load"),
+    "rayprob.api.verbs": ("calibrate", "draw_scenes", "evaluate", "shard", "train", "tune"),
+    "rayprob.data.building.recipe": ("Recipe",),
+    "rayprob.data.manifest.dataset": ("Dataset",),
+    "rayprob.errors": ("RayprobError",),
+    "rayprob.metrics.ranking": ("mean_average_precision",),
+    "rayprob.runs.spec": ("Run",),
+    "rayprob.sweep.search": ("Sweep",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rayprob' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Face(ModuleType):
+    """This module: `train` and `calibrate` stay the functions, although wings of the same names are imported below it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face

@@ -52,6 +52,18 @@ def cut_names(names: Iterable[str], cells: int) -> list[str]:
     return [shown[name] for name in names]
 
 
+def columns(rows: Iterable[Sequence[str]]) -> str:
+    """Return rows of texts as aligned columns: the first to the left, the others to the right. Rows are equally long."""
+    rows = list(rows)
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+
+    def cell(place: int, text: str) -> str:
+        blanks = " " * (widths[place] - cell_len(text))
+        return blanks + text if place else text + blanks
+
+    return "\n".join("  ".join(cell(place, text) for place, text in enumerate(row)).rstrip() for row in rows)
+
+
 def wrapped(text: str, cells: int, most_lines: int) -> list[str]:
     """Return `text` in lines of at most `cells` cells, broken at blanks where there are some; a last line too many is cut."""
     lines = [""]

@@ -22,16 +22,17 @@ from rayprob.probability.calibration.calibrators import FITS, MIN_SAMPLES
 from rayprob.probability.calibration.mixture import MIXTURE_FITS
 from rayprob.probability.calibration.prior import PriorCalibrator
 from rayprob.probability.decisions.conformal import RiskControl
-from rayprob.probability.decisions.rules import Rules
+from rayprob.probability.decisions.rules import RECALL, Rules
 from rayprob.probability.decisions.thresholds import Thresholds
 from rayprob.registry import unknown
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.finished import REPORTED, holdout_split, open_bundle, staleness
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
+from rayprob.text import columns, printable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CalibrationReport:
     """What was fitted and what it is worth: on holdout cross-fitted, and on val where there are predictions of it."""
 
@@ -57,6 +58,15 @@ class CalibrationReport:
             "notes": list(self.notes),
             "spec": self.spec.model_dump(mode="json"),
         }
+
+    def __repr__(self) -> str:
+        splits = [self.holdout, *([self.reported] if self.reported else [])]
+        rows = [("before -> after", *(f"{at.split} ({at.num_samples:,} images)" for at in splits))]
+        for title, name in (("ECE", "ECE"), ("Brier", "Brier"), ("NLL per image", "nll_nats")):
+            rows.append((title, *(f"{getattr(at.before, name):.4f} -> {getattr(at.after, name):.4f}" for at in splits)))
+        rules = ", ".join((*self.thresholds, *(f"{RECALL}{alpha}" for alpha in self.guarantees)))
+        notes = "".join(f"\nnote: {note}" for note in self.notes)
+        return f"{printable(self.run)}, calibrated by {self.reason}\n{columns(rows)}\nrules: {rules}{notes}"
 
 
 def calibrate(folder: str, spec: CalibrateSpec) -> CalibrationReport:

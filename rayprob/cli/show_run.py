@@ -12,13 +12,8 @@ from rich.progress import MofNCompleteColumn, TaskID, TimeElapsedColumn, TimeRem
 from rayprob.cli.progress import bar, progress
 from rayprob.cli.table import Table, show_table
 from rayprob.cli.terminal import show_line
-from rayprob.train.assess import PAPER, Assessment
+from rayprob.train.assess import NUMBERS, PAPER, Assessment
 from rayprob.train.other_labels import OtherLabels
-
-OTHER_LABELS_LEGEND = (
-    "given: so many of an image's present labels, drawn; the mean over images with more of them, and the gain's 95 % interval"
-)
-
 
 OTHER_LABELS_LEGEND = (
     "given: so many of an image's present labels, drawn; the mean over images with more of them, and the gain's 95 % interval"
@@ -173,7 +168,7 @@ def show_assessment(console: Console, assessment: Assessment) -> None:
         columns["tuned (per label)"] = assessment.tuned
     columns |= {"top 3": assessment.top_3, "the paper, at 0.5": PAPER}
     table.number(*columns)
-    for name in ("mAP", "OP", "OR", "OF1", "CP", "CR", "CF1"):
+    for name in NUMBERS:
         table.row(name, *(f"{getattr(column, name):.4f}" for column in columns.values()))
     show_table(console, table)
     show_line(console, "thresholds were chosen on holdout; the paper's row is COCO-2014 val, ResNet-101 at 448 px", "dim")

@@ -21,6 +21,7 @@ from rayprob.errors import RayprobError, RunError
 from rayprob.files import patience
 from rayprob.loader.decode import Decoded, Decoder, Located, Request
 from rayprob.loader.slots import Slots
+from rayprob.processes import without_main
 
 
 def decode_ahead(
@@ -99,7 +100,7 @@ def _taken(slots: Slots, result: _Done | RayprobError) -> Decoded:
 
 
 def _start(decoder: Decoder, slots: Slots, requests: Iterator[Located], loader_workers: int, prefetch: int) -> Any:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), without_main():
         # The run file says how many; a hint about the number of cores would come once for every evaluation and rank.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         data_loader = DataLoader(
@@ -122,7 +123,7 @@ def _context() -> BaseContext:
     The server imports torch once; each loader worker is then a fork of it, and shares its memory.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__])
+    context.set_forkserver_preload([__name__])
     with _own_modules_only():
         resource_tracker.ensure_running()  # by itself, because it unblocks signals when it is done
         _start_server()

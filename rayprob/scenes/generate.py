@@ -30,6 +30,7 @@ from rayprob.files import storage
 from rayprob.files.documents import Count, Shape, read_json
 from rayprob.files.uris import utf8_name
 from rayprob.labels import COCO_80
+from rayprob.processes import without_main
 from rayprob.scenes.drawing import MAX_SIDE_PX
 from rayprob.scenes.files import CHUNK, DrawJob, DrawnImage, annotations_of, draw_job, prepare_process
 from rayprob.scenes.labels import SceneLabels
@@ -201,7 +202,7 @@ def _run(jobs: list[DrawJob], num_processes: int) -> Generator[list[DrawnImage],
     # spawn: a fork would copy the threads of OpenCV and pyarrow in whatever state they are.
     pool = ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"), initializer=prepare_process)
     try:
-        with _interrupts_held():
+        with _interrupts_held(), without_main():
             pieces = pool.map(draw_job, jobs)  # starts the processes
         yield from pieces
     except BrokenProcessPool as error:

@@ -59,13 +59,18 @@ class _Known(Shape):
     val: _OnVal | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Swept:
     """How a sweep ended: whether it is over, and its summary, as summary.json has it."""
 
     folder: str
     is_finished: bool
     summary: dict[str, Any]
+
+    def __repr__(self) -> str:
+        trials, best = self.summary["trials"], self.summary["best"]
+        state = "finished" if self.is_finished else "stopped"
+        return f"{self.folder}: {state}, {len(trials):,} trials, {'no best yet' if best is None else f'best trial {best}'}"
 
 
 def run_sweep(sweep: Sweep, tell: Tell = lambda event: None, fresh: bool = False) -> Swept:

@@ -23,16 +23,18 @@ from rayprob.runs.folder import open_run
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 from rayprob.runs.spec import Run
+from rayprob.text import columns, printable
 from rayprob.train.compute import Compute
 from rayprob.train.evaluate import marginals, predict_split, ranking_scores
 from rayprob.train.other_labels import OtherLabels, compare_other_labels
 
 # Table III of the paper: ResNet-101 at 448 px with sigmoids and BCE, COCO-2014 val, label sets at 0.5.
 TUNED = "label_OF1"
+NUMBERS = ("mAP", "OP", "OR", "OF1", "CP", "CR", "CF1")
 PAPER = PaperMetrics(mAP=0.794, OP=0.9947, OR=0.310, OF1=0.473, CP=0.9927, CR=0.255, CF1=0.406)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Assessment:
     """The numbers of one split, all as fractions of one; `ap` holds the labels that have a positive."""
 
@@ -52,6 +54,13 @@ class Assessment:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
         return asdict(self)
+
+    def __repr__(self) -> str:
+        shown = {"at 0.5": self.at_half, f"at {self.threshold:.3f}": self.at_threshold, "prior, at 0.5": self.with_prior}
+        shown |= {"tuned (per label)": self.tuned, "top 3": self.top_3}
+        sets = {title: metrics for title, metrics in shown.items() if metrics}
+        rows = [(name, *(f"{getattr(metrics, name):.4f}" for metrics in sets.values())) for name in NUMBERS]
+        return f"{printable(self.run)} on {self.split}: {self.num_samples:,} images\n{columns([('', *sets), *rows])}"
 
 
 def assess(folder: str, split: str, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Assessment:

@@ -13,6 +13,7 @@ from rayprob.data.building.build import in_process
 from rayprob.errors import RunError
 from rayprob.loader.order import Place
 from rayprob.runs.spec import Run
+from rayprob.train import launch
 from rayprob.train.job import prepare
 from rayprob.train.loop import Outcome
 from tests.fuzz.world import World, make_world
@@ -29,8 +30,8 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Shards are written here, a run is only made ready, a sweep trains nothing, no address answers, and home is elsewhere."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("rayprob.data.building.build.on_ray", lambda: in_process)
-    monkeypatch.setattr("rayprob.train.launch.ray_cluster", _four_cpus)
-    monkeypatch.setattr("rayprob.train.launch._follow", _made_ready)
+    monkeypatch.setattr(launch, "ray_cluster", _four_cpus)
+    monkeypatch.setattr(launch, "_follow", _made_ready)
     monkeypatch.setattr("rayprob.sweep.tune.ray_cluster", _none)
     monkeypatch.setattr("socket.getaddrinfo", _no_host)
     monkeypatch.setattr("rayprob.cluster.ANSWER_S", 0.0)

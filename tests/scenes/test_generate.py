@@ -171,7 +171,7 @@ def test_a_stopped_run_leaves_whole_files_and_goes_on(folder: Path, tmp_path: Pa
 
 def test_ctrl_c_stops_all_processes_and_the_same_command_goes_on(tmp_path: Path) -> None:
     arguments = ["scenes", str(tmp_path / "s"), "--train", "160", "--val", "0", "--size", "64"]
-    gated = [sys.executable, "-m", "tests.data.gated_scenes", str(tmp_path / "gate"), *arguments, "--processes", "2"]
+    gated = [sys.executable, "-m", "tests.scenes.gated_scenes", str(tmp_path / "gate"), *arguments, "--processes", "2"]
     process = subprocess.Popen(gated, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=REPOSITORY)
     deadline_s = time.monotonic() + 240
     while len(list(tmp_path.glob("s/train2014/*.jpg"))) < 32 and time.monotonic() < deadline_s:

@@ -41,7 +41,7 @@ class BuildProgress:
     rejected: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """The facts of the dataset that was built, and how much of it this call wrote."""
 
@@ -52,6 +52,11 @@ class Summary:
     shards_continued: int = 0
     writing_s: float = 0.0  # without reading the source and starting Ray
     elapsed_s: float = 0.0
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{split} {count:,}" for split, count in self.facts["splits"].items())
+        done = "already built" if self.already_built else f"{self.images_written:,} images written in {self.elapsed_s:.1f} s"
+        return f"{self.root}: {splits}; {done}; fingerprint {self.facts['fingerprint']}"
 
 
 def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildProgress], None] = lambda _: None) -> Summary:

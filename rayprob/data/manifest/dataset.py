@@ -219,7 +219,7 @@ class Manifest:
         return column.slice(before, len(self))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """A built dataset: its facts (dataset.json), label space and shards, and the way to its samples."""
 
@@ -252,6 +252,10 @@ class Dataset:
         held = HeldRows(Parts.stated(root, shards, facts, len(label_space)))
         held.of(0)
         return cls(root, facts, label_space, shards, held)
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{split} {count:,}" for split, count in self.splits.items())
+        return f"Dataset({self.root!r}: {len(self.label_space):,} labels; {splits})"
 
     @property
     def name(self) -> str:

@@ -27,7 +27,7 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryAnswer:
     """A question to this image and its answer."""
 
     query: str
@@ -46,7 +46,7 @@ class Card:
     missed: tuple[str, ...]
     extra: tuple[str, ...]
     guesses: tuple[Guess, ...]
-    answers: tuple[Answer, ...]
+    answers: tuple[QueryAnswer, ...]
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,11 @@ def card(judged: Judged, row: int) -> Card:
     )
 
 
-def answers(judged: Judged, row: int) -> list[Answer]:
+def answers(judged: Judged, row: int) -> list[QueryAnswer]:
     """Return a few questions that suit an image, answered exactly."""
     queries = questions(judged, row)
     answers_Q1 = probabilities(queries, judged.best[[row]])
-    return [Answer(str(query), float(answer)) for query, answer in zip(queries, answers_Q1[:, 0], strict=True)]
+    return [QueryAnswer(str(query), float(answer)) for query, answer in zip(queries, answers_Q1[:, 0], strict=True)]
 
 
 def questions(judged: Judged, row: int) -> list[Query]:
