@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rayprob.api.answer import Answer
+    from rayprob.api.datasets import draw_scenes, shard
     from rayprob.api.model import Model, load
-    from rayprob.api.verbs import calibrate, draw_scenes, evaluate, shard, train, tune
+    from rayprob.api.verbs import calibrate, evaluate, train, tune
     from rayprob.data.building.recipe import Recipe
     from rayprob.data.manifest.dataset import Dataset
     from rayprob.errors import RayprobError
@@ -50,8 +51,9 @@ __all__ = [
 
 _MODULES = {
     "rayprob.api.answer": ("Answer",),
+    "rayprob.api.datasets": ("draw_scenes", "shard"),
     "rayprob.api.model": ("Model", "load"),
-    "rayprob.api.verbs": ("calibrate", "draw_scenes", "evaluate", "shard", "train", "tune"),
+    "rayprob.api.verbs": ("calibrate", "evaluate", "train", "tune"),
     "rayprob.data.building.recipe": ("Recipe",),
     "rayprob.data.manifest.dataset": ("Dataset",),
     "rayprob.errors": ("RayprobError",),

@@ -1,1 +1,1 @@
-"""What `import rayprob as rp` offers: `verbs.py` makes things, `model.py` and `answer.py` use them."""
+"""What `import rayprob as rp` offers: `datasets.py` and `verbs.py` make things, `model.py` and `answer.py` use them."""

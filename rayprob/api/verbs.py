@@ -1,4 +1,4 @@
-"""The verbs of the command line as functions: they return typed results, log, and never print.
+"""The verbs that train, as functions: they return typed results, log, and never print.
 
 Ctrl-C, or a notebook's interrupt, does what it does on the command line: `train` and `tune` save, then raise KeyboardInterrupt,
 whose message names where they stopped; the same call continues from there.
@@ -11,10 +11,7 @@ from typing import Any, Literal
 from rayprob.calibrate.crossfit import CalibrateSpec
 from rayprob.calibrate.fitting import CalibrationReport
 from rayprob.calibrate.fitting import calibrate as fit_on_holdout
-from rayprob.data.building.build import BuildProgress, Summary, build, in_process, on_ray
-from rayprob.data.building.recipe import Recipe
 from rayprob.runs.spec import Run
-from rayprob.scenes.generate import ScenesSpec, ScenesSummary, generate_scenes
 from rayprob.sweep.search import Sweep
 from rayprob.sweep.tune import Swept, run_sweep
 from rayprob.train.assess import Assessment, assess
@@ -23,56 +20,6 @@ from rayprob.train.loop import Outcome
 
 Folder = str | os.PathLike[str]
 Event = dict[str, Any]
-
-
-def draw_scenes(
-    folder: Folder,
-    *,
-    num_train: int = 4000,
-    num_val: int = 1000,
-    size_px: int = 160,
-    num_labels: int = 80,
-    seed: int = 0,
-    label_noise: float = 0.0,
-    num_processes: int = 1,
-    on_progress: Callable[[int], None] = lambda num_images: None,
-) -> ScenesSummary:
-    """Draw a dataset in the layout of COCO-2014, with COCO's labels in their real co-occurrence, as `rayprob scenes` does.
-
-    `folder` must be new or empty, or hold an unfinished call with the same arguments, which is continued. `size_px` is the long
-    side of the images; equal arguments give equal bytes, whatever `num_processes`. `on_progress` gets the number of images
-    drawn since it was last called.
-
-    Raises SpecError for a number out of range, SourceError for a folder with something else, StorageError for one that cannot
-    be written.
-
-    Example::
-
-        rp.draw_scenes("scenes", num_train=1000, num_val=200, size_px=128, num_labels=20)
-    """
-    asked = {"num_train": num_train, "num_val": num_val, "size_px": size_px, "num_labels": num_labels}
-    spec = ScenesSpec.parse({**asked, "seed": seed, "label_noise": label_noise}, where="scenes")
-    return generate_scenes(os.fspath(folder), spec, num_processes=num_processes, on_progress=on_progress)
-
-
-def shard(
-    recipe: Recipe, *, use_ray: bool = True, on_progress: Callable[[BuildProgress], None] = lambda progress: None
-) -> Summary:
-    """Build the dataset of a recipe as WebDataset shards in `recipe.root`, or continue a stopped build; as `rayprob shard`.
-
-    Shards are written by Ray tasks, on the cluster of RAY_ADDRESS or all cores of this machine; with `use_ray=False` one after
-    the other in this process, which is faster for a few thousand images. `on_progress` gets the shards and images done.
-
-    Raises SourceError for annotations or images that cannot be used, DatasetError for too many rejected images or a folder with
-    another dataset, StorageError, and RunError where the cluster does not answer.
-
-    Example::
-
-        recipe = rp.Recipe.read("shards/coco2014.yaml")
-        rp.shard(recipe)
-        rp.Dataset.open(recipe.root)
-    """
-    return build(recipe, run_tasks=on_ray() if use_ray else in_process, on_progress=on_progress)
 
 
 def train(run: Run, *, fresh: bool = False, on_event: Callable[[Event], None] = lambda event: None) -> Outcome:

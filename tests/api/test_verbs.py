@@ -29,7 +29,7 @@ def defaults(function: Any) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("function", "spec", "left_out"),
-    [(verbs.calibrate, CalibrateSpec, {"num_folds", "seed"}), (verbs.draw_scenes, ScenesSpec, set())],
+    [(rp.calibrate, CalibrateSpec, {"num_folds", "seed"}), (rp.draw_scenes, ScenesSpec, set())],
 )
 def test_keywords_have_the_names_and_defaults_of_the_spec(function: Any, spec: Any, left_out: set[str]) -> None:
     stated = {name: field.default for name, field in spec.model_fields.items()}
