@@ -38,7 +38,13 @@ class ImageFile:
 
     def read(self) -> bytes:
         """Return the bytes of the file. Raises StorageError, and SampleError for a file too large to be an image."""
-        if storage.size_bytes(self.name) > MAX_FILE_BYTES:
+        try:
+            size_bytes = storage.size_bytes(self.name)
+        except StorageError as error:
+            if storage.is_folder(self.name):
+                raise StorageError(f"{self.name} is a folder, not an image; give the files in it") from error
+            raise
+        if size_bytes > MAX_FILE_BYTES:
             raise SampleError(f"has more than {MAX_FILE_BYTES:,} bytes; shrink it")
         return storage.read_bytes(self.name)
 

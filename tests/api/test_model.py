@@ -105,7 +105,7 @@ def test_what_is_not_an_image_is_named(model: rp.Model, given: Any, error: type[
 
 
 def test_a_folder_is_not_an_image(model: rp.Model, photos: Path) -> None:
-    with pytest.raises(StorageError, match="photos"):
+    with pytest.raises(StorageError, match="photos is a folder, not an image; give the files in it"):
         model.predict(photos)
 
 

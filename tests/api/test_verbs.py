@@ -18,6 +18,7 @@ from rayprob.processes import without_main
 from rayprob.scenes.generate import ScenesSpec
 from rayprob.sweep.tune import Swept
 from rayprob.train.loop import Outcome
+from tests.train.conftest import MakeRun
 
 STOPPED = Outcome("stopped", 40, 100, None, None)
 
@@ -94,3 +95,28 @@ def test_a_script_without_a_main_guard_draws_on_two_processes(tmp_path: Path) ->
     environment = {**os.environ, "PYTHONPATH": str(Path(rp.__file__).parents[1])}
     said = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (said.stdout, said.returncode) == ("runs\n4\n", 0), said.stderr
+
+
+@pytest.mark.slow
+def test_a_script_without_a_main_guard_trains_stops_at_ctrl_c_and_evaluates(tmp_path: Path, make_run: MakeRun) -> None:
+    stream = {"global_batch": 16, "lanes": 4, "window_shards": 2, "loader_workers": 1}
+    for name, steps in (("endless", 100_000), ("short", 2)):
+        run = make_run(tmp_path / name, stream=stream, duration={"steps": steps}, evaluation={"every": {"steps": steps}})
+        (tmp_path / f"{name}.yaml").write_text(run.to_yaml())
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal\nimport rayprob as rp\nprint('begins')\nsent = []\n"
+        "def interrupt(event):\n"
+        "    if event['kind'] == 'start' and not sent:\n"
+        "        sent.append(os.kill(os.getpid(), signal.SIGINT))\n"
+        "try:\n    rp.train(rp.Run.read('endless.yaml'), on_event=interrupt)\n"
+        "except KeyboardInterrupt as stopped:\n    print(stopped)\n"
+        "print(rp.train(rp.Run.read('short.yaml')).ending, rp.evaluate('short').num_samples)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(rp.__file__).parents[1])}
+    said = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    begins, stopped, evaluated = said.stdout.splitlines() or [said.stderr] * 3
+    assert (begins, evaluated, said.returncode) == ("begins", "finished 40", 0), said.stderr
+    assert stopped.startswith("stopped at step ")
+    assert stopped.endswith(" of 100000, saved; the same call continues from there")
+    assert list((tmp_path / "endless" / "checkpoints").iterdir())
