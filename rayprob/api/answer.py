@@ -43,10 +43,10 @@ class Answer:
     Example::
 
         answer = model.predict("photo.jpg")
-        answer.label_set                                   # ('person', 'bottle', 'dining table')
-        answer.marginals["fork"]                           # 0.113
-        answer.prob("P(fork | dining table, !person)")     # 0.274
-        answer.given({"dining table": True}).label_set     # the same image, once that is known
+        answer.label_set                                   # ('person',)
+        answer.marginals["book"]                           # 0.141, of examples/quickstart.py
+        answer.prob("P(cup | dining table, !person)")      # exact
+        answer.given({"dining table": True}).label_set     # ('person', 'dining table', 'book')
     """
 
     def __init__(self, asked: Asked, record: Record) -> None:

@@ -102,8 +102,8 @@ class Model:
 
         Example::
 
-            answer = model.predict("photo.jpg", evidence={"dining table": True}, queries="P(fork & knife)")
-            answer.answers                                             # {'P(fork & knife)': 0.214}
+            answer = model.predict("photo.jpg", evidence={"dining table": True}, queries="P(person & book)")
+            answer.answers["P(person & book)"]                         # 0.176, of examples/quickstart.py
         """
         if batch < 1:
             raise SpecError(f"batch must be at least 1; got {batch}")

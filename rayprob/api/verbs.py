@@ -66,7 +66,7 @@ def evaluate(
 
     Example::
 
-        rp.evaluate("demo/run").at_half.mAP                 # 0.7048
+        rp.evaluate("demo/run").at_half.mAP                 # 0.7048, of `make demo`
     """
     return assess(os.fspath(run_folder), split, on_progress)
 
@@ -95,8 +95,8 @@ def calibrate(
 
     Example::
 
-        report = rp.calibrate("demo/run", precision=0.9)
-        report.holdout.after.ECE                            # 0.012
+        report = rp.calibrate("runs/quickstart")
+        report.holdout.after.ECE                            # 0.0245, of examples/quickstart.py
     """
     asked: dict[str, object] = {"method": method, "prior": prior, "objectives": list(objectives), "smoothing": smoothing}
     asked |= {"precision": precision, "alphas": list(alphas), "known_rate": known_rate}

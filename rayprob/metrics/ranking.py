@@ -27,7 +27,14 @@ class MeanAveragePrecision:
 def mean_average_precision(
     scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, variant: str = "exact"
 ) -> MeanAveragePrecision:
-    """Return the macro average of AP. Raises MetricError as `average_precision`, and where no label has a positive."""
+    """Return the macro average of AP, over the labels with a positive; arrays are [N, L], and all [N, L] are known by default.
+
+    Raises MetricError as `average_precision`, and where no label has a positive.
+
+    Example::
+
+        rp.mean_average_precision(scores_NL, targets_NL).value      # a fraction of one; `ap_L` has that of each label
+    """
     return mean_over_labels(average_precision(scores_NL, targets_NL, known_NL, variant=variant))
 
 

@@ -205,7 +205,14 @@ class PlacementSpec(Spec):
 
 
 class Run(Spec):
-    """One training run, whole."""
+    """One training run, whole; frozen. `read` and `parse` raise SpecError that lists every fault with its key.
+
+    Example::
+
+        run = rp.Run.read("tune_configs/demo.yaml", ["optimizer.lr=0.1", "duration.epochs=3"])
+        run.run_folder                                      # demo/run
+        print(run.to_yaml())                                # all keys, defaults included
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run: letters, digits, ., _ and -."""

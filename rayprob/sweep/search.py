@@ -131,7 +131,13 @@ class SearchSpec(Spec):
 
 
 class Sweep(Spec):
-    """A run, and the search that varies it; `description` is the first comment of the sweep file."""
+    """A run, and the search that varies it; `description` is the first comment of the sweep file.
+
+    Example::
+
+        sweep = rp.Sweep.read("tune_configs/demo-sweep.yaml", ["search.trials=4"])
+        rp.tune(sweep)
+    """
 
     run: Run
     """The run file that trials change."""

@@ -51,7 +51,15 @@ class Encoding(Spec):
 
 
 class Recipe(Spec):
-    """How a dataset is made: from what, into which shards, and what is allowed to be wrong."""
+    """How a dataset is made: from what, into which shards, and what is allowed to be wrong.
+
+    `read` and `parse` raise SpecError that lists every fault with its key.
+
+    Example::
+
+        recipe = rp.Recipe.read("shards/coco2014.yaml", ["target=s3://bucket/coco2014"])
+        recipe.root                                         # s3://bucket/coco2014
+    """
 
     name: str = Field(pattern=NAME)
     """Name of the dataset: lower-case letters, digits, - and _."""

@@ -221,7 +221,14 @@ class Manifest:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """A built dataset: its facts (dataset.json), label space and shards, and the way to its samples."""
+    """A built dataset: its facts (dataset.json), label space and shards, and the way to its samples.
+
+    Example::
+
+        dataset = rp.Dataset.open("shards")
+        dataset.splits                                      # {'train': 592, 'holdout': 158, 'val': 157}
+        dataset.split("val").targets()                      # bool [N, L], columns as dataset.label_space.names
+    """
 
     root: str
     facts: dict[str, Any]
