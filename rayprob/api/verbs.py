@@ -75,7 +75,7 @@ def calibrate(
     run_folder: Folder,
     *,
     method: str = "auto",
-    prior: str = "none",
+    prior: str = "auto",
     objectives: Sequence[Literal["OF1", "CF1", "mean_F1"]] = ("OF1", "CF1"),
     smoothing: float | None = None,
     precision: float | None = None,

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 import rayprob as rp
 from rayprob.errors import BundleError, LabelError, ModelError, QueryError, SampleError, SpecError, StorageError
 from rayprob.loader.augment import decode
-from rayprob.predict.job import Job
+from rayprob.predict.job import PredictJob
 from rayprob.predict.record import Record
 from tests.loader.tiny import photo
 from tests.predict.small import NAMES, make_bundle
@@ -30,7 +30,7 @@ def encoded(image: Pillow.Image) -> bytes:
 def test_files_get_the_numbers_of_predict_to_the_bit(model: rp.Model, bundle_path: str, photos: Path, num_images: int) -> None:
     paths = sorted(map(str, photos.iterdir()))[:num_images]
     asked = {"queries": ["P(fork & knife)"], "evidence": ["dining table=1"]}
-    asking, images = Job((bundle_path,), tuple(paths), asked).open()
+    asking, images = PredictJob((bundle_path,), tuple(paths), asked).open()
     records = [outcome for outcome in asking.outcomes(images) if isinstance(outcome, Record)]
     answers = model.predict(paths, queries="P(fork & knife)", evidence={"dining table": True})
     assert len(records) == len(answers) == num_images
