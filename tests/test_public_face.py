@@ -27,7 +27,7 @@ SIGNATURES = {
     "Recipe.read": "(path: str | pathlib.Path, overrides: collections.abc.Sequence[str] = ()) -> Self",
     "Run.read": "(path: str | pathlib.Path, overrides: collections.abc.Sequence[str] = ()) -> Self",
     "Sweep.read": "(path: str | pathlib.Path, overrides: collections.abc.Sequence[str] = ()) -> Self",
-    "calibrate": "(run_folder, *, method='auto', prior='none', objectives=('OF1', 'CF1'), smoothing=None, precision=None, "
+    "calibrate": "(run_folder, *, method='auto', prior='auto', objectives=('OF1', 'CF1'), smoothing=None, precision=None, "
     "alphas=(0.05, 0.1, 0.2), known_rate=None)",
     "draw_scenes": "(folder, *, num_train=4000, num_val=1000, size_px=160, num_labels=80, seed=0, label_noise=0.0, "
     "num_processes=1, on_progress)",
