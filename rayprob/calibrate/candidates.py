@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rayprob.calibrate.crossfit import CalibrateSpec, calibrated_by_parts, fit_named, folds_of
 from rayprob.errors import CalibrationError
 from rayprob.metrics.counting import top_k
-from rayprob.probability.calibration.calibrators import OutputsCalibrator
+from rayprob.probability.calibration.candidates import OutputsCalibrator
 from rayprob.probability.calibration.holdout import Bools, Floats, Rows
 from rayprob.probability.decisions.conformal import fit_risk_control
 from rayprob.probability.decisions.cuts import OBJECTIVES, Objective, Sweep, shared_curve
@@ -38,7 +38,7 @@ from rayprob.probability.decisions.thresholds import (
     smoothed_thresholds,
     sweep_of,
 )
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.runs.predictions import Predictions
 
 Counts = NDArray[np.int64]
@@ -60,7 +60,7 @@ class Fold:
     @property
     def distribution(self) -> LabelDistribution:
         """Distributions of the judged rows, by a calibrator that has not seen them."""
-        return from_outputs(self.judged.family, self.calibrator.apply_outputs(self.judged.outputs))
+        return self.calibrator.as_distribution(self.calibrator.apply_outputs(self.judged.outputs))
 
     @property
     def fit_checked(self) -> tuple[Floats, Bools, Bools]:

@@ -7,6 +7,7 @@ from rayprob.calibrate.crossfit import AUTO, NONE, Priors
 from rayprob.data.sources.label_sets import read_label_sets
 from rayprob.errors import CalibrationError, DataError, RayprobError
 from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.families import family_of
 from rayprob.probability.priors.file import SHIPPED, LabelPriorFile
 from rayprob.probability.priors.fit import fit_prior
 from rayprob.runs.bundle import Bundle
@@ -23,7 +24,7 @@ def find_priors(bundle: Bundle, asked: str) -> Priors:
     """
     if asked == NONE:
         return Priors()
-    if bundle.classifier.family != "bernoulli":
+    if family_of(bundle.classifier.family).candidates.with_priors is None:
         if asked == AUTO:
             return Priors()
         raise CalibrationError(

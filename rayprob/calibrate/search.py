@@ -26,9 +26,8 @@ from rayprob.calibrate.search_spec import SearchSpec, ThresholdSearch
 from rayprob.calibrate.winners import notes_on, references_of, winner_of
 from rayprob.errors import CalibrationError
 from rayprob.files import storage
-from rayprob.probability.calibration.calibrators import FITS, MIN_SAMPLES
-from rayprob.probability.calibration.mixture import MIXTURE_FITS
 from rayprob.probability.decisions.cuts import OBJECTIVES
+from rayprob.probability.families import family_of
 from rayprob.registry import choose
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.predictions import Predictions
@@ -67,12 +66,11 @@ def search_thresholds(
 
 def methods_of(spec: SearchSpec, holdout: Predictions) -> tuple[str, ...]:
     """Return the calibrators to try, the simplest first; by default those for which the holdout has the samples."""
-    fits = FITS if holdout.family == "bernoulli" else MIXTURE_FITS
+    candidates = family_of(holdout.family).candidates
     if spec.calibrators == AUTO:
-        num_stated = int(holdout.known_NL.any(axis=1).sum())
-        return tuple(name for name in fits if num_stated >= MIN_SAMPLES[name])
+        return candidates.enough(int(holdout.known_NL.any(axis=1).sum()))
     for name in spec.calibrators:
-        choose(fits, name, f"calibrator of a {holdout.family} distribution")
+        choose(candidates.fits, name, f"calibrator of a {holdout.family} distribution")
     return tuple(dict.fromkeys(spec.calibrators))
 
 

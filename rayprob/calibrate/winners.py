@@ -14,7 +14,6 @@ from rayprob.metrics.counting import top_k
 from rayprob.probability.calibration.holdout import Bools, Floats
 from rayprob.probability.decisions.rules import RECALL
 from rayprob.probability.decisions.thresholds import fit_global_threshold
-from rayprob.probability.distributions.distribution import from_outputs
 from rayprob.runs.predictions import Predictions
 
 HALF, OPTIMUM = "0.5", "global optimum"
@@ -32,7 +31,7 @@ def references_of(objective: str, holdout: Predictions, optimum: Family, val: Pr
 
 def raw_marginals(predictions: Predictions) -> Floats:
     """Return marginals as the network says them [N, L]."""
-    return from_outputs(predictions.family, predictions.outputs).marginals()
+    return predictions.distribution().marginals()
 
 
 def winner_of(
@@ -96,7 +95,7 @@ def _with(objective: str) -> tuple[str, ...]:
 def decide(holdout: Predictions, spec: CalibrateSpec, rule: str | None, judged: Predictions, *, size: float) -> Bools:
     """Return the label sets of a bundle that is calibrated by `spec`; without a rule, the `size` most probable labels."""
     calibrator, behind = fit_named(holdout, spec.method, spec)
-    distribution = from_outputs(judged.family, calibrator.apply_outputs(judged.outputs))
+    distribution = calibrator.as_distribution(calibrator.apply_outputs(judged.outputs))
     if rule is None:
         return top_k(distribution.ranking_scores(), int(size))
     return rules_behind(holdout, behind, spec).rules.label_sets(distribution, rule)

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
 from torch.export import Dim
 
 from rayprob.errors import ModelError, one_line
-from rayprob.export.graph import OUTPUTS, Graph
+from rayprob.export.network import Graph
 from rayprob.files import storage
 from rayprob.loader.augment import resize
+from rayprob.probability.families import family_of
 from rayprob.runs.bundle import Bundle
 from rayprob.seeds import derive
 
@@ -69,7 +69,7 @@ def export_onnx(bundle: Bundle, path: str, *, fingerprint: str = "") -> Exported
             "this model cannot be exported faithfully with these versions of torch, onnxscript and onnxruntime"
         )
     storage.write_bytes(path, content)
-    return Exported(path, OUTPUTS[bundle.classifier.family], len(content), difference, CHECKED_BATCHES)
+    return Exported(path, output_names(bundle), len(content), difference, CHECKED_BATCHES)
 
 
 def largest_difference(bundle: Bundle, content: bytes) -> float:
@@ -82,7 +82,7 @@ def largest_difference(bundle: Bundle, content: bytes) -> float:
     differences = []
     for batch in CHECKED_BATCHES:
         images_NHWC = _drawn(batch)
-        found = dict(zip(OUTPUTS[bundle.classifier.family], session.run(None, {INPUT: images_NHWC}), strict=True))
+        found = dict(zip(output_names(bundle), session.run(None, {INPUT: images_NHWC}), strict=True))
         wanted = expected(bundle, images_NHWC)
         differences += [float(np.abs(found[name] - wanted[name]).max()) for name in wanted]
     return max(differences)
@@ -94,11 +94,12 @@ def expected(bundle: Bundle, images_NHWC: Pixels) -> dict[str, NDArray[Any]]:
     with torch.inference_mode():
         outputs = bundle.classifier(torch.from_numpy(squashed).permute(0, 3, 1, 2))
     distribution = bundle.distribution(outputs)
-    wanted: dict[str, NDArray[Any]] = {"marginals": distribution.marginals()}
-    if distribution.family == "mixture":
-        wanted["mixing_weights"] = np.exp(distribution.log_mixing_BK)
-        wanted["component_probabilities"] = expit(distribution.component_logits_BKL)
-    return wanted
+    return {name: of(distribution) for name, of in family_of(bundle.classifier.family).exported.items()}
+
+
+def output_names(bundle: Bundle) -> tuple[str, ...]:
+    """Return the names of what the graph of a bundle gives, in their order."""
+    return tuple(family_of(bundle.classifier.family).exported)
 
 
 def _exported(bundle: Bundle) -> Any:
@@ -113,7 +114,7 @@ def _exported(bundle: Bundle) -> Any:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=list(OUTPUTS[bundle.classifier.family]),
+                output_names=list(output_names(bundle)),
                 dynamic_shapes=({0: batch, 1: height, 2: width},),
                 verbose=False,
             )

@@ -30,11 +30,13 @@ from rayprob.loader.augment import TransformSpec
 from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.classifier import Classifier
 from rayprob.models.weights import WEIGHTS_FILE, classifier_bytes, load_strictly
-from rayprob.probability.calibration.calibrators import OutputsCalibrator, calibrator_from_arrays
+from rayprob.probability.calibration.calibrators import calibrator_from_arrays
+from rayprob.probability.calibration.candidates import OutputsCalibrator
 from rayprob.probability.decisions.conformal import RiskControl
 from rayprob.probability.decisions.rules import Rules
 from rayprob.probability.decisions.thresholds import Thresholds
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.probability.families import from_outputs
 
 VERSION = 1
 DESCRIPTION_FILE, CALIBRATOR_FILE = "bundle.json", "calibrator.safetensors"

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from rayprob.cli.app import app
 from rayprob.errors import ModelError
 from rayprob.export import onnx_file
-from rayprob.export.graph import Graph
+from rayprob.export.network import Graph
 from rayprob.export.onnx_file import expected, export_onnx
 from rayprob.export.squash import Squash
 from rayprob.loader.augment import resize
@@ -25,7 +25,8 @@ from rayprob.models.build import ModelSpec
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import build_head
 from rayprob.models.pooling import build_pooling
-from rayprob.probability.calibration.calibrators import AffineCalibrator, fit_calibrator
+from rayprob.probability.calibration.affine import AffineCalibrator
+from rayprob.probability.calibration.calibrators import fit_calibrator
 from rayprob.runs.bundle import Bundle
 from tests.predict.small import LABELS, make_bundle
 

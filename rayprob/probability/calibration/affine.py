@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability.calibration.holdout import Floats, require_outputs
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.distribution import BernoulliDistribution, LabelDistribution
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class AffineCalibrator:
     name: str
     scale_L: Floats
     shift_L: Floats
+    family: ClassVar[str] = "bernoulli"
 
     def apply(self, logits_NL: ArrayLike) -> Floats:
         """Return calibrated logits [N, L]; each label's ranking stays as it is."""
@@ -37,7 +38,7 @@ class AffineCalibrator:
 
     def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> LabelDistribution:
         """Return the distributions that calibrated outputs state."""
-        return from_outputs("bernoulli", outputs)
+        return BernoulliDistribution.of_outputs(outputs)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return plain arrays, for safetensors."""

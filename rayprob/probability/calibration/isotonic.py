@@ -9,7 +9,7 @@ and Elkan, KDD 2002.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,7 @@ from scipy.special import logit
 from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability.calibration import platt
 from rayprob.probability.calibration.holdout import Bools, Floats, require_outputs
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.distribution import BernoulliDistribution, LabelDistribution
 
 PRIOR_POSITIVES = 400.0  # of 20, 100, 400 and all pooled, the least held-out NLL on simulated 500 and 4,100 samples
 
@@ -46,6 +46,7 @@ class IsotonicCalibrator:
     curves: Curves
     weight_L: Floats
     name: str = "isotonic"
+    family: ClassVar[str] = "bernoulli"
 
     def apply(self, logits_NL: ArrayLike) -> Floats:
         """Return calibrated logits [N, L], finite and rising with the logits given."""
@@ -70,7 +71,7 @@ class IsotonicCalibrator:
 
     def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> LabelDistribution:
         """Return the distributions that calibrated outputs state."""
-        return from_outputs("bernoulli", outputs)
+        return BernoulliDistribution.of_outputs(outputs)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return plain arrays, for safetensors."""

@@ -1,7 +1,6 @@
-"""A bundle as one module of plain tensor operations: images of any size -> calibrated probabilities. N images, K, L as ever."""
+"""Outputs -> calibrated probabilities, as modules of plain tensor operations for export. N images, K components, L labels."""
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,34 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rayprob.errors import ModelError
-from rayprob.export.squash import Squash
-from rayprob.models.classifier import Classifier
 from rayprob.probability.calibration.affine import AffineCalibrator
+from rayprob.probability.calibration.candidates import OutputsCalibrator
 from rayprob.probability.calibration.isotonic import IsotonicCalibrator
 from rayprob.probability.calibration.mixture import MixtureCalibrator
-from rayprob.registry import choose
-from rayprob.runs.bundle import Bundle
-
-OUTPUTS = {"bernoulli": ("marginals",), "mixture": ("marginals", "mixing_weights", "component_probabilities")}
-
-
-class Graph(nn.Module):
-    """Images uint8 [N, H, W, 3], RGB -> the outputs that OUTPUTS names for the family of the bundle, in float32.
-
-    marginals [N, L]; of a mixture also mixing_weights [N, K] and component_probabilities [N, K, L], which determine the joint
-    distribution: sum_k mixing_weights_k prod_l Bernoulli(component_probabilities_kl).
-    """
-
-    def __init__(self, bundle: Bundle) -> None:
-        """Raise ModelError for a calibrator that has no graph."""
-        super().__init__()
-        self.squash = Squash(bundle.transform_spec.size_px)
-        self.classifier: Classifier = bundle.classifier
-        self.probabilities = choose(PROBABILITIES, bundle.classifier.family, "family", ModelError)(bundle)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs in the order of OUTPUTS."""
-        return cast(tuple[Tensor, ...], self.probabilities(self.classifier(self.squash(images))))
 
 
 class BernoulliProbabilities(nn.Module):
@@ -106,8 +81,8 @@ class MixtureProbabilities(nn.Module):
         return marginals_NL.float(), mixing_NK.float(), component_NKL.float()
 
 
-def _bernoulli(bundle: Bundle) -> nn.Module:
-    calibrator = bundle.calibrator
+def independent_labels(calibrator: OutputsCalibrator | None) -> nn.Module:
+    """Return the module from "logits" to the marginals. Raises ModelError for a calibrator without one."""
     if isinstance(calibrator, IsotonicCalibrator):
         return IsotonicProbabilities(calibrator)
     if isinstance(calibrator, AffineCalibrator):
@@ -116,8 +91,11 @@ def _bernoulli(bundle: Bundle) -> nn.Module:
     return BernoulliProbabilities(np.ones(1), np.zeros(1))
 
 
-def _mixture(bundle: Bundle) -> nn.Module:
-    calibrator = bundle.calibrator
+def mixture(calibrator: OutputsCalibrator | None) -> nn.Module:
+    """Return the module from "mixing_logits" and "component_logits" to marginals, mixing weights and component probabilities.
+
+    Raises ModelError for a calibrator without one.
+    """
     if isinstance(calibrator, MixtureCalibrator):
         return MixtureProbabilities(calibrator.mixing_scale, calibrator.scale_L, calibrator.shift_L)
     _require_none(calibrator)
@@ -138,6 +116,3 @@ def _constant(values: NDArray[Any]) -> nn.Buffer:
 def _padded(knots: NDArray[Any], values: NDArray[Any], longest: int) -> tuple[NDArray[Any], NDArray[Any]]:
     beyond = knots[-1] + np.arange(1.0, longest - len(knots) + 1)
     return np.concatenate([knots, beyond]), np.concatenate([values, np.full(len(beyond), values[-1])])
-
-
-PROBABILITIES: dict[str, Callable[[Bundle], nn.Module]] = {"bernoulli": _bernoulli, "mixture": _mixture}
