@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rayprob"
 
 # DESIGN.md section 2; a name is a wing, or a file at the root of the package.
 FLOORS = (
-    ("errors", "labels", "registry", "seeds", "text", "figures", "cluster", "config", "files"),
+    ("errors", "labels", "registry", "plugins", "seeds", "text", "figures", "cluster", "config", "files"),
     ("data", "scenes"),
     ("loader", "probability", "metrics"),
     ("models",),

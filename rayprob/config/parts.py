@@ -21,15 +21,13 @@ from typing import Any, ClassVar, Self
 from pydantic import (
     ModelWrapValidatorHandler,
     SerializerFunctionWrapHandler,
-    ValidationError,
     model_serializer,
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rayprob.config.field_values import fitted
-from rayprob.config.spec import Spec
+from rayprob.config.spec import Spec, fault_at
 from rayprob.config.strict_yaml import plain
 from rayprob.errors import SpecError
 from rayprob.registry import unknown
@@ -80,7 +78,7 @@ class PartSpec(Spec):
             return handler(value)
         name = cls._name_in(value)
         if isinstance(name, str) and name not in cls.table():
-            raise _fault_at("name", unknown(name, cls.table(), cls.kind), name)
+            raise fault_at("name", unknown(name, cls.table(), cls.kind), name)
         part = cls.of(name)
         if part is not cls:
             return part.model_validate(value)  # where it raises, pydantic puts this part's place before each fault's
@@ -137,8 +135,3 @@ def spec_of(part: Callable[..., Any], kind: type[PartSpec]) -> type[Any]:
 
 def _is(found: Any, default: Any) -> bool:
     return bool(found == (list(default) if isinstance(default, tuple) else default))
-
-
-def _fault_at(key: str, message: str, found: Any) -> ValidationError:
-    kind = PydanticCustomError("unknown_part", "{message}", {"message": message})
-    return ValidationError.from_exception_data("part", [InitErrorDetails(type=kind, loc=(key,), input=found)])

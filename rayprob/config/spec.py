@@ -11,13 +11,17 @@ from typing import Any, ClassVar, Self
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_serializer,
+    model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from rayprob import plugins
 from rayprob.config import strict_yaml
 from rayprob.config.faults import as_yaml, faults_of
 from rayprob.config.field_values import fitted
@@ -80,6 +84,31 @@ class Spec(BaseModel):
         return fingerprint(self.model_dump(mode="json"))
 
 
+class PluginSpec(Spec):
+    """A description that names plugins, whose parts its other keys may use. They are loaded when it is read."""
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"plugins"})
+
+    plugins: tuple[str, ...] = Field(default=(), description="modules whose parts join ours by name")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plugins_first(cls, value: Any) -> Any:
+        names = value.get("plugins") if isinstance(value, dict) else None
+        if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+            try:
+                plugins.load(names)
+            except SpecError as error:
+                raise fault_at("plugins", str(error), names) from error
+        return value
+
+
+def fault_at(key: str, message: str, found: Any) -> ValidationError:
+    """Return the fault of one key, for a validator of the whole to raise; `message` says what was found already."""
+    kind = PydanticCustomError("said_whole", "{message}", {"message": message})
+    return ValidationError.from_exception_data("spec", [InitErrorDetails(type=kind, loc=(key,), input=found)])
+
+
 def fingerprint(value: Any) -> str:
     """Return 16 hex digits of plain data, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
@@ -91,9 +120,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises SpecError where a file is missing, broken or no mapping, and where files extend each other in a circle.
     """
     value: dict[str, Any] = {}
-    for mapping in read_chain(path).values():
+    chain = read_chain(path)
+    for mapping in chain.values():
         value = merged(mapping, value)
     value.pop("extends", None)
+    if "plugins" in value:
+        plugins.look_in(file.parent for file in chain)
     return value
 
 

@@ -38,15 +38,15 @@ def _no_numbers(outputs: Outputs) -> dict[str, float]:
 class Family:
     """A kind of distribution over label sets.
 
-    `outputs` has the shape of each output of the head in letters: "NL" is a value per image and label; one without N, such as
-    "KL", is the same for all images. `distribution` makes of them, in that order or another, one distribution per image.
+    `outputs` has the shape of each output of the head in letters: "NL" is a value per image and label. `distribution` makes of
+    them one distribution per image.
     """
 
     name: str
     outputs: Mapping[str, str]
     distribution: Callable[[Outputs], LabelDistribution]
-    loss: str = field(metadata={"help": "the loss that a head of this family is trained with by default"})
-    describe: Callable[[Mapping[str, Any]], str] = field(metadata={"help": "the head's options -> words for the report"})
+    loss: str  # with which a head of this family is trained by default
+    describe: Callable[[Mapping[str, Any]], str]  # the head's options -> what it is, for the report
     is_joint: bool = True  # labels may depend on each other, so that evidence about one says something of another
     has_scenes: bool = False  # its components are shared by the images, so that each can be named and shown
     own_candidates: Candidates | None = None  # without them, the only calibrator leaves outputs as they are
@@ -64,11 +64,6 @@ class Family:
     def per_label(self) -> frozenset[str]:
         """The outputs whose last axis is that of the labels."""
         return frozenset(name for name, shape in self.outputs.items() if shape.endswith("L"))
-
-    @property
-    def shared(self) -> frozenset[str]:
-        """The outputs that are the same for all images."""
-        return frozenset(name for name, shape in self.outputs.items() if "N" not in shape)
 
     @cached_property
     def candidates(self) -> Candidates:

@@ -20,7 +20,9 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
+from rayprob import plugins
 from rayprob.config.spec import fingerprint
 from rayprob.errors import BundleError, RayprobError
 from rayprob.files import storage
@@ -53,6 +55,7 @@ class _Description(Shape):
     guarantees: dict[str, Any]
     facts: dict[str, Any]
     files: dict[str, str]
+    plugins: dict[str, str] = Field(default={})
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,7 @@ class Bundle:
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
     guarantees: Mapping[str, RiskControl] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()  # modules that its parts come from, which have to be where it is loaded
 
     def distribution(self, outputs: Mapping[str, Any]) -> LabelDistribution:
         """Return the distributions that the classifier's raw outputs state, calibrated where there is a calibrator.
@@ -116,9 +120,12 @@ class Bundle:
     def load(cls, folder: str) -> "Bundle":
         """Read a bundle; its classifier is in evaluation mode, on the CPU.
 
-        Raises BundleError for no bundle, another version, a missing or changed file, and weights that do not fit.
+        Its plugins are imported by name. Raises BundleError for no bundle, another version, a missing or changed file, a
+        missing plugin, and weights that do not fit.
         """
         described = _read_description(folder)
+        for name, file in described.get("plugins", {}).items():
+            plugins.load([name], BundleError, f" of the bundle at {folder} (where it was written, it was {file})")
         files = {name: _read_checked(folder, name, sha256) for name, sha256 in described["files"].items()}
         try:
             bundle = _rebuild(described, files)
@@ -143,6 +150,7 @@ class Bundle:
             "guarantees": {alpha: control.to_dict() for alpha, control in self.guarantees.items()},
             "facts": dict(self.facts),
             "files": sums,
+            **({"plugins": {name: str(plugins.file_of(name)) for name in self.plugins}} if self.plugins else {}),
         }
 
 
@@ -176,6 +184,7 @@ def _rebuild(described: dict[str, Any], files: dict[str, bytes]) -> Bundle:
         thresholds={name: _thresholds(name, value, len(label_space)) for name, value in described["thresholds"].items()},
         guarantees={alpha: RiskControl.from_dict(value) for alpha, value in described["guarantees"].items()},
         facts=described["facts"],
+        plugins=tuple(described.get("plugins", {})),
     )
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from rayprob import __version__
+from rayprob import __version__, plugins
 from rayprob.config.spec import differing_keys
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import RayprobError, RunError
@@ -62,6 +62,8 @@ def claim(run: Run, dataset: Dataset) -> Claim:
     """Make `run.run_folder` this run's, or confirm that it is. Raises RunError where it belongs to another run."""
     folder = run.run_folder
     facts = {"identity": identity(run), "dataset_fingerprint": dataset.fingerprint, "rayprob": __version__}
+    if run.plugins:
+        facts["plugins"] = {name: str(plugins.file_of(name)) for name in run.plugins}
     is_new = not is_claimed(folder)
     if not is_new:
         _require_same(folder, _read_facts(folder), facts)
@@ -115,7 +117,17 @@ def open_run(folder: str) -> Run:
     uri = storage.join(folder, "run.yaml")
     if not storage.exists(uri):
         raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
+    for name, file in _plugins_of(folder).items():
+        plugins.load([name], RunError, f" of the run in {folder} (where it was trained, it was {file})")
     return Run.read_text(storage.read_bytes(uri), where=uri).model_copy(update={"folder": folder})
+
+
+def _plugins_of(folder: str) -> dict[str, str]:
+    """Return the modules that a run needs, and where they were when it was started."""
+    if not is_claimed(folder):
+        return {}
+    named = _read_facts(folder).get("plugins", {})
+    return named if isinstance(named, dict) else {}
 
 
 def ask_to_stop(folder: str) -> None:

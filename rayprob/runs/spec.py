@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SerializeAsAny, field_validator, model_validator
 
-from rayprob.config.spec import Spec
+from rayprob.config.spec import PluginSpec, Spec
 from rayprob.files import storage, uris
 from rayprob.loader.augment import TransformSpec
 from rayprob.loader.streams import StreamSpec
@@ -142,7 +142,7 @@ class PlacementSpec(Spec):
         return self.num_workers[1] if isinstance(self.num_workers, tuple) else self.num_workers
 
 
-class Run(Spec):
+class Run(PluginSpec):
     """One training run, whole."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

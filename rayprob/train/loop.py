@@ -244,6 +244,7 @@ def bundle_of(job: Job) -> Bundle:
         label_space=job.dataset.label_space,
         transform_spec=job.run.transforms.evaluate,
         facts=job.facts,
+        plugins=job.run.plugins,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
-from rayprob.config.spec import Spec
+from rayprob.config.spec import PluginSpec
 from rayprob.errors import RunError, SpecError
 from rayprob.files import storage
 from rayprob.models.classifier import Classifier
@@ -34,7 +34,7 @@ from rayprob.train.fitting import Fitting, predictions_of
 from rayprob.train.job import label_mixture, label_sets, prevalence
 
 
-class RefitSpec(Spec):
+class RefitSpec(PluginSpec):
     """How a new head learns. Its loss is by default that of the head's family: bce for bernoulli, mixture for mixture.
 
     The evaluation with the lowest holdout NLL is kept, the start included; `patience` stops after so many epochs without a
@@ -123,6 +123,7 @@ def refit_run(source: Source, spec: RefitSpec, *, name: str | None, folder: str 
     lanes = math.gcd(old.stream.lanes, spec.global_batch)
     frozen = {"weights": storage.join(old.run_folder, "bundle"), "weights_part": "features", "frozen": "backbone"}
     changes = {
+        "plugins": tuple(dict.fromkeys((*old.plugins, *spec.plugins))),
         "name": name,
         "folder": folder or posixpath.join(posixpath.dirname(old.run_folder.rstrip("/")), name),
         "seed": spec.seed,
@@ -173,7 +174,9 @@ def write(source: Source, fitting: Fitting) -> None:
     split = run.evaluation.split
     predictions = predictions_of(classifier, fitting.holdout, source.bundle.label_space, {**facts, "split": split})
     predictions.write(storage.join(run.run_folder, "predictions", f"{split}.parquet"))
-    bundle = Bundle(classifier, run.model, source.bundle.label_space, source.bundle.transform_spec, facts=facts)
+    bundle = Bundle(
+        classifier, run.model, source.bundle.label_space, source.bundle.transform_spec, facts=facts, plugins=run.plugins
+    )
     bundle.save(storage.join(run.run_folder, "bundle"))
 
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rayprob.config.spec import Spec
+from rayprob.config.spec import PluginSpec, Spec
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
@@ -40,7 +40,7 @@ class Encoding(Spec):
     chroma: Literal["444", "422", "420"] = "420"
 
 
-class Recipe(Spec):
+class Recipe(PluginSpec):
     """How a dataset is made: from what, into which shards, and what is allowed to be wrong."""
 
     name: str = Field(pattern=NAME)
