@@ -34,15 +34,16 @@ def folders() -> list[str]:
     return list(_folders)
 
 
-def load(names: Sequence[str], error: type[RayprobError] = SpecError, hint: str = "") -> None:
+def load(names: Sequence[str], error: type[RayprobError] = SpecError, *, of: str = "", was: str = "") -> None:
     """Import the modules `names` and let their parts join ours, once; tables that open later are joined by the next call.
 
-    Raises `error` for a module that is missing, where `hint` says whose it is, or that fails; SpecError for a clash of names.
+    Raises `error` for a module that is missing or that fails, SpecError for a clash of names. Messages name whose plugins they
+    are, `of`, and where one of them `was` before.
     """
     if names:
         look_in([os.getcwd()])
     for name in names:
-        module = _imported(name, error, hint)
+        module = _imported(name, error, of, was)
         found = {table: getattr(module, table) for table in TABLES if hasattr(module, table)}
         if not found:
             raise error(f"the plugin {name} has none of the tables {', '.join(TABLES)}; add one at its foot")
@@ -56,13 +57,13 @@ def file_of(name: str) -> Path:
     """Return where a plugin lies: the file of its module, or the folder of its outermost package. Raises SpecError."""
     spec = importlib.util.find_spec(name.partition(".")[0])
     if spec is None:
-        raise SpecError(_absence(name, ""))
+        raise SpecError(_absence(name, "", ""))
     if spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations)))
     return Path(spec.origin or "")
 
 
-def _imported(name: str, error: type[RayprobError], hint: str) -> ModuleType:
+def _imported(name: str, error: type[RayprobError], of: str, was: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise error(f"plugins takes names of modules, such as my_parts for my_parts.py beside the file; found {name!r:.200}")
     try:
@@ -70,16 +71,19 @@ def _imported(name: str, error: type[RayprobError], hint: str) -> ModuleType:
     except ModuleNotFoundError as missing:
         if missing.name is None or not f"{name}.".startswith(f"{missing.name}."):
             raise error(_failure(name, missing)) from None  # the plugin is there, but not what it imports
-        raise error(_absence(name, hint)) from None
+        raise error(_absence(name, of, was)) from None
     except (Exception, SystemExit) as failure:
         raise error(_failure(name, failure)) from None
 
 
-def _absence(name: str, hint: str) -> str:
+def _absence(name: str, of: str, was: str) -> str:
     top = name.partition(".")[0]
+    missing = f"there is no module {name}, a plugin{f' of {of}' if of else ''}"
+    if was:
+        return f"{missing}; it was {was}: export PYTHONPATH={os.path.dirname(was)}, or install its package, or copy it here"
     return (
-        f"there is no module {name}, a plugin{hint}; put {top}.py beside the file that names it or into the working folder, "
-        "install its package, or add its folder to Python's path: export PYTHONPATH=FOLDER"
+        f"{missing}; put {top}.py beside the file that names it or into the working folder, install its package, "
+        "or add its folder to Python's path: export PYTHONPATH=FOLDER"
     )
 
 
@@ -107,4 +111,4 @@ def _require_own(name: str, table: str, parts: Any) -> None:
             f'the plugin {name} imports {table} from rayprob; give it a table of its own: {table} = {{"name": part}}'
         )
     if not isinstance(parts, dict):
-        raise SpecError(f"{table} of the plugin {name} is {type(parts).__name__}; make it a dict of parts by name")
+        raise SpecError(f"the table {table} of the plugin {name} is a {type(parts).__name__}; make it a dict of parts by name")

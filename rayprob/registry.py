@@ -34,7 +34,7 @@ class Table(dict[str, T]):
         for name, part in parts.items():
             taken = self.origin.setdefault(name, origin)
             if taken != origin:
-                raise SpecError(f"{self.name} of {origin} and of {taken} both have a part named {name!r}; rename one of them")
+                raise SpecError(f"two parts are named {name!r}: in {self.name} of {origin} and of {taken}; rename one of them")
             self[name] = part
 
 

@@ -24,6 +24,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic._internal._model_construction import ModelMetaclass  # type(BaseModel), which mypy must know by its name
 from pydantic.fields import FieldInfo
 
 from rayprob.config.field_values import fitted
@@ -33,7 +34,15 @@ from rayprob.errors import SpecError
 from rayprob.registry import unknown
 
 
-class PartSpec(Spec):
+class _PartType(ModelMetaclass):
+    """Calling a kind makes one of the part that `name` chooses; pydantic makes instances without a call."""
+
+    def __call__(cls, **values: Any) -> Any:
+        part = cls.of(values.get("name", cls.model_fields["name"].default))
+        return super(_PartType, part).__call__(**values)
+
+
+class PartSpec(Spec, metaclass=_PartType):
     """The options of a part. A kind of part (`HeadSpec`) has a `table`; its parts have specs that derive from it.
 
     Making one of the kind makes one of the part, as `pathlib.Path` makes a `PosixPath`: HeadSpec(name="mixture", components=4)
@@ -67,9 +76,6 @@ class PartSpec(Spec):
         """Return the fields of this kind and of all of its parts."""
         parts = [cls.of(name) for name in cls.table()] if "table" in vars(cls) else []
         return {name: field for part in (*parts, cls) for name, field in part.model_fields.items()}
-
-    def __new__(cls, **values: Any) -> Self:
-        return super().__new__(cls.of(values.get("name", cls.model_fields["name"].default)))
 
     @model_validator(mode="wrap")
     @classmethod

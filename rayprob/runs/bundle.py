@@ -125,7 +125,7 @@ class Bundle:
         """
         described = _read_description(folder)
         for name, file in described.get("plugins", {}).items():
-            plugins.load([name], BundleError, f" of the bundle at {folder} (where it was written, it was {file})")
+            plugins.load([name], BundleError, of=f"the bundle at {folder}", was=file)
         files = {name: _read_checked(folder, name, sha256) for name, sha256 in described["files"].items()}
         try:
             bundle = _rebuild(described, files)

@@ -118,7 +118,7 @@ def open_run(folder: str) -> Run:
     if not storage.exists(uri):
         raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
     for name, file in _plugins_of(folder).items():
-        plugins.load([name], RunError, f" of the run in {folder} (where it was trained, it was {file})")
+        plugins.load([name], RunError, of=f"the run in {folder}", was=file)
     return Run.read_text(storage.read_bytes(uri), where=uri).model_copy(update={"folder": folder})
 
 
