@@ -16,7 +16,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from pydantic import (
     ModelWrapValidatorHandler,
@@ -37,9 +37,10 @@ from rayprob.registry import unknown
 class _PartType(ModelMetaclass):
     """Calling a kind makes one of the part that `name` chooses; pydantic makes instances without a call."""
 
-    def __call__(cls, **values: Any) -> Any:
-        part = cls.of(values.get("name", cls.model_fields["name"].default))
-        return super(_PartType, part).__call__(**values)
+    def __call__(self, **values: Any) -> Any:
+        kind = cast("type[PartSpec]", self)
+        part = kind.of(values.get("name", kind.model_fields["name"].default))
+        return ModelMetaclass.__call__(part, **values)
 
 
 class PartSpec(Spec, metaclass=_PartType):
@@ -48,6 +49,10 @@ class PartSpec(Spec, metaclass=_PartType):
     Making one of the kind makes one of the part, as `pathlib.Path` makes a `PosixPath`: HeadSpec(name="mixture", components=4)
     is a MixtureSpec. An option that only other parts have is an error, unless it stands at its default, where it says nothing.
     """
+
+    if TYPE_CHECKING:  # which options there are depends on the name
+
+        def __init__(self, **values: Any) -> None: ...
 
     name: str
     kind: ClassVar[str]  # in messages: "head"
