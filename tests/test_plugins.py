@@ -20,6 +20,7 @@ from rayprob.runs.bundle import Bundle
 from rayprob.runs.folder import claim, open_run
 from rayprob.runs.spec import Run, identity
 from rayprob.submit.job import Job
+from rayprob.sweep.search import Sweep
 from tests.apart import apart
 from tests.end_to_end.verbs import RECIPE, RUN
 from tests.predict.small import make_bundle
@@ -198,3 +199,20 @@ def test_no_choice_that_a_plugin_may_extend_is_closed_by_a_type() -> None:
     for kind, spec in open_to_all.items():
         assert type(spec).model_fields["name"].annotation is str, kind
     assert type(run.model).model_fields["pooling"].annotation is str
+
+
+def test_a_sweep_moves_between_parts_and_searches_an_option_that_only_one_has(tmp_path: Path) -> None:
+    space: dict[str, Any] = {
+        "model.head.name": {"choice": ["bernoulli", "wide"]},
+        "model.head.width": {"choice": [2, 8], "when": {"model.head.name": "wide"}},
+        "loss.name": {"choice": ["bce", "plain"]},
+    }
+    sweep = Sweep.read(write_run(tmp_path, search={"metric": "mAP", "trials": 2, "space": space}))
+    trial = sweep.trial_run(1, {"model.head.name": "wide", "model.head.width": 8, "loss.name": "plain"})
+    assert trial.model.head.model_dump() == {"name": "wide", "dropout": 0.0, "width": 8}
+    assert trial.loss.model_dump() == {"name": "plain"}
+    with pytest.raises(SpecError, match=r"search.space.loss.name: trial 0 .*\n  loss: gamma is an option of focal, not of the"):
+        Sweep.read(tmp_path / "run.yaml", ["loss={name: focal, gamma: 3}"])
+    space["model.head.width"].pop("when")
+    with pytest.raises(SpecError, match=r"search.space.model.head.width: unknown key under model.head: 'width'"):
+        Sweep.read(write_run(tmp_path, search={"metric": "mAP", "trials": 2, "space": space}))

@@ -52,7 +52,7 @@ def _check(outputs: Mapping[str, ArrayLike], targets: ArrayLike, known: ArrayLik
 
 
 def _nll(calibrator: OutputsCalibrator, outputs: Outputs, targets_NL: Bools, known_NL: Bools) -> Floats:
-    if calibrator.family != "bernoulli":
+    if calibrator.family != AffineCalibrator.family:  # a label prior makes the labels depend on each other
         return joint_nll(calibrator, outputs, targets_NL, known_NL)
     calibrated_NL = calibrator.apply_outputs(outputs)["logits"]
     return np.asarray((platt.binary_nll(calibrated_NL, targets_NL) * known_NL).sum(axis=1))
