@@ -56,7 +56,7 @@ class PartSpec(Spec, metaclass=_PartType):
 
     name: str
     kind: ClassVar[str]  # in messages: "head"
-    # What 0.1 wrote for every part of the kind, other parts' options included: written still, so that fingerprints stay.
+    # What 0.1 wrote for every part of the kind, in its order and with other parts' options: so that files stay as they were.
     as_written: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @classmethod

@@ -33,6 +33,10 @@ class OptimizerSpec(PartSpec):
 class TorchOptimizerSpec(OptimizerSpec):
     """PyTorch's own, each of which leaves the options of the others aside."""
 
+    as_written: ClassVar[Mapping[str, Any]] = dict.fromkeys(
+        ("name", "lr", "backbone_lr_factor", "weight_decay", "momentum", "betas", "clip_norm", "fused")
+    )
+
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd, with Nesterov's correction where it is above 0")
     betas: tuple[Beta, Beta] = (0.9, 0.999)
 
