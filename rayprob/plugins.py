@@ -1,7 +1,7 @@
 """Plugins: modules outside this package whose parts join ours by name.
 
 A run file names them, `plugins: [my_parts]`, and a module has tables of its own at its foot: HEADS = {"wide": WideHead}. They
-are imported by name, from Python's path, from the folder of the file that names them, or from the working directory.
+are imported by name, from Python's path, from the folder of the file that names them, or from the working folder.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 from rayprob.errors import RayprobError, SpecError, one_line
@@ -96,13 +96,10 @@ def _failure(name: str, failure: BaseException) -> str:
 def _place(failure: BaseException) -> str:
     if isinstance(failure, SyntaxError) and failure.filename:
         return f" ({failure.filename}, line {failure.lineno})"
-    frames = [frame for frame in _frames(failure.__traceback__) if not frame.filename.startswith("<frozen importlib")]
-    own = [frame for frame in frames if frame.filename not in (__file__, importlib.__file__)]
+    frames = traceback.extract_tb(failure.__traceback__)
+    not_own = (__file__, importlib.__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+    own = [frame for frame in frames if frame.filename not in not_own]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-
-
-def _frames(found: TracebackType | None) -> list[traceback.FrameSummary]:
-    return list(traceback.extract_tb(found))
 
 
 def _require_own(name: str, table: str, parts: Any) -> None:

@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from rayprob import plugins
 from rayprob.config.spec import Spec
 from rayprob.data.building.recipe import Recipe
 from rayprob.errors import BundleError, RunError, SpecError
+from rayprob.loader.augment import build_transform
 from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.heads import HEADS, HeadSpec
 from rayprob.models.losses import LossSpec
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.folder import claim, open_run
+from rayprob.runs.schedules import lr_factor
 from rayprob.runs.spec import Run, identity
 from rayprob.submit.job import Job
 from rayprob.sweep.search import Sweep
+from rayprob.train.optimizer import build_optimizer
 from tests.apart import apart
 from tests.end_to_end.verbs import RECIPE, RUN
 from tests.predict.small import make_bundle
@@ -147,6 +151,15 @@ def test_an_option_of_a_wrong_type_of_spec_is_refused(tmp_path: Path) -> None:
         Run.read(write_run(tmp_path, wrong, "odd_parts"), ["loss.name=odd"])
 
 
+def test_a_head_of_an_unknown_family_is_refused_when_the_file_is_read(tmp_path: Path) -> None:
+    parts = PARTS.replace("class WideSpec(HeadSpec):", "class WideSpec(HeadSpec):\n    family = 'bernouli'\n")
+    path = write_run(tmp_path, parts, model={"backbone": "resnet18", "head": {"name": "wide"}})
+    with pytest.raises(
+        SpecError, match=r"model.head: unknown family of the head wide: 'bernouli'; nearest: bernoulli; allowed"
+    ):
+        Run.read(path)
+
+
 def test_a_bundle_says_which_plugin_is_missing_elsewhere(tmp_path: Path) -> None:
     write_run(tmp_path)
     plugins.look_in([tmp_path])
@@ -216,3 +229,48 @@ def test_a_sweep_moves_between_parts_and_searches_an_option_that_only_one_has(tm
     space["model.head.width"].pop("when")
     with pytest.raises(SpecError, match=r"search.space.model.head.width: unknown key under model.head: 'width'"):
         Sweep.read(write_run(tmp_path, search={"metric": "mAP", "trials": 2, "space": space}))
+
+
+OTHERS = """
+import torch
+from rayprob.loader.augment import Resize, TransformSpec
+from rayprob.runs.optimizers import OptimizerSpec
+from rayprob.runs.schedules import ScheduleSpec
+
+
+class RpropSpec(OptimizerSpec):
+    step_up: float = 1.2
+
+
+class HalvingSpec(ScheduleSpec):
+    every: int = 10
+
+
+def rprop(groups, spec: RpropSpec, fused):
+    return torch.optim.Rprop(groups, lr=spec.lr, etas=(0.5, spec.step_up))
+
+
+def halving(spec: HalvingSpec, step, total_steps):
+    return 0.5 ** (step // spec.every)
+
+
+def doubled(spec: TransformSpec):
+    return Resize(2 * spec.size_px)
+
+
+OPTIMIZERS = {"rprop": rprop}
+SCHEDULES = {"halving": halving}
+TRANSFORMS = {"doubled": doubled}
+"""
+
+
+def test_optimizers_schedules_and_transforms_join_too(tmp_path: Path) -> None:
+    changes = {"optimizer": {"name": "rprop", "step_up": 1.5}, "schedule": {"name": "halving", "every": 4}}
+    run = Run.read(write_run(tmp_path, OTHERS, "others", **changes), ["transforms.train={name: doubled, size_px: 24}"])
+    classifier = build_classifier(run.model, 3)
+    optimizer = build_optimizer(classifier, run.optimizer, torch.device("cpu"))
+    assert (type(optimizer).__name__, optimizer.defaults["etas"]) == ("Rprop", (0.5, 1.5))
+    assert [lr_factor(run.schedule, step, 20) for step in (0, 3, 4, 9)] == [1, 1, 0.5, 0.25]
+    assert build_transform(run.transforms.train).size_px == 48
+    with pytest.raises(SpecError, match="optimizer: momentum is an option of sgd or adam or adamw, not of the optimizer rprop"):
+        Run.read(tmp_path / "run.yaml", ["optimizer.momentum=0.5"])

@@ -15,6 +15,7 @@ from rayprob.models.classifier import Classifier, Frozen, Norm
 from rayprob.models.heads import HeadSpec, Start, build_head
 from rayprob.models.pooling import POOLINGS, build_pooling
 from rayprob.models.weights import Part, is_file, load_file
+from rayprob.probability.families import FAMILIES
 from rayprob.registry import choose
 
 Channels = tuple[float, float, float]
@@ -67,6 +68,15 @@ class ModelSpec(Spec):
         except SpecError as error:
             raise ValueError(str(error)) from error
         return name
+
+    @field_validator("head")
+    @classmethod
+    def _family_exists(cls, head: HeadSpec) -> HeadSpec:
+        try:
+            choose(FAMILIES, head.family, f"family of the head {head.name}:")
+        except SpecError as error:
+            raise ValueError(f"{error}; a plugin has its own in its table FAMILIES") from error
+        return head
 
     @model_validator(mode="after")
     def _part_of_something(self) -> "ModelSpec":
