@@ -155,7 +155,7 @@ def test_a_head_of_an_unknown_family_is_refused_when_the_file_is_read(tmp_path: 
     parts = PARTS.replace("class WideSpec(HeadSpec):", "class WideSpec(HeadSpec):\n    family = 'bernouli'\n")
     path = write_run(tmp_path, parts, model={"backbone": "resnet18", "head": {"name": "wide"}})
     with pytest.raises(
-        SpecError, match=r"model.head: unknown family of the head wide: 'bernouli'; nearest: bernoulli; allowed"
+        SpecError, match=r"model.head: unknown family of the head wide: 'bernouli'; nearest: bernoulli"
     ):
         Run.read(path)
 
