@@ -154,9 +154,7 @@ def test_an_option_of_a_wrong_type_of_spec_is_refused(tmp_path: Path) -> None:
 def test_a_head_of_an_unknown_family_is_refused_when_the_file_is_read(tmp_path: Path) -> None:
     parts = PARTS.replace("class WideSpec(HeadSpec):", "class WideSpec(HeadSpec):\n    family = 'bernouli'\n")
     path = write_run(tmp_path, parts, model={"backbone": "resnet18", "head": {"name": "wide"}})
-    with pytest.raises(
-        SpecError, match=r"model.head: unknown family of the head wide: 'bernouli'; nearest: bernoulli"
-    ):
+    with pytest.raises(SpecError, match=r"model.head: unknown family of the head wide: 'bernouli'; nearest: bernoulli"):
         Run.read(path)
 
 

@@ -11,7 +11,7 @@ from rayprob.runs.bundle import Bundle
 
 
 class Graph(nn.Module):
-    """Images uint8 [N, H, W, 3], RGB -> the outputs that the family of the bundle exports, in float32.
+    """Images uint8 [N, H, W, 3], RGB -> the outputs that the family of its distributions exports, in float32.
 
     marginals [N, L]; of a mixture also mixing_weights [N, K] and component_probabilities [N, K, L], which determine the joint
     distribution: sum_k mixing_weights_k prod_l Bernoulli(component_probabilities_kl).

@@ -94,12 +94,12 @@ def expected(bundle: Bundle, images_NHWC: Pixels) -> dict[str, NDArray[Any]]:
     with torch.inference_mode():
         outputs = bundle.classifier(torch.from_numpy(squashed).permute(0, 3, 1, 2))
     distribution = bundle.distribution(outputs)
-    return {name: of(distribution) for name, of in family_of(bundle.classifier.family).exported.items()}
+    return {name: of(distribution) for name, of in family_of(bundle.family).exported.items()}
 
 
 def output_names(bundle: Bundle) -> tuple[str, ...]:
     """Return the names of what the graph of a bundle gives, in their order."""
-    return tuple(family_of(bundle.classifier.family).exported)
+    return tuple(family_of(bundle.family).exported)
 
 
 def _exported(bundle: Bundle) -> Any:

@@ -50,7 +50,8 @@ class Family:
     is_joint: bool = True  # labels may depend on each other, so that evidence about one says something of another
     has_scenes: bool = False  # its components are shared by the images, so that each can be named and shown
     own_candidates: Candidates | None = None  # without them, the only calibrator leaves outputs as they are
-    # The calibrator (or None) -> a module from the head's outputs to those of `exported`, in that order; None: no ONNX.
+    # The calibrator (or None) -> a module from the head's outputs to what `exported` names, in that order; None: no ONNX. Of a
+    # calibrator that makes another family, it is that one's `exported`.
     graph: Callable[[OutputsCalibrator | None], nn.Module] | None = None
     exported: Exported = field(default_factory=lambda: {"marginals": _marginals})
     numbers: Callable[[Outputs], dict[str, float]] = _no_numbers  # more of what an evaluation records

@@ -87,6 +87,11 @@ class Bundle:
         return self.calibrator.as_distribution(self.calibrator.apply_outputs(arrays))
 
     @property
+    def family(self) -> str:
+        """The family of its distributions: the calibrator's where there is one, which may make another kind than the head."""
+        return self.calibrator.family if self.calibrator else self.classifier.family
+
+    @property
     def rules(self) -> tuple[str, ...]:
         """The rules that `label_sets` knows, besides any number from 0 to 1."""
         return Rules(self.thresholds, self.guarantees).names

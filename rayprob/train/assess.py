@@ -110,7 +110,7 @@ def assessment(run: Run, bundle: Bundle, predictions: Predictions, areas_NL: NDA
 
     threshold, calibrated = tuned_threshold(run), bundle.distribution(predictions.outputs)
     # A calibrator that makes another kind of distribution, as a label prior does, ranks labels anew.
-    has_prior = bundle.calibrator is not None and bundle.calibrator.family != bundle.classifier.family
+    has_prior = bundle.family != bundle.classifier.family
     calibrated_NL = calibrated.ranking_scores() if has_prior else scores_NL
     tuned = numbers(bundle.label_sets(calibrated, TUNED), calibrated_NL) if TUNED in bundle.thresholds else None
     by_size = mean_average_precision_by_size(scores_NL, targets_NL, areas_NL, known_NL)
