@@ -231,11 +231,11 @@ def refit(
     """Train a new head, by default a mixture of 16 components, on the frozen features of a run: a new run, in minutes."""
     from rayprob.cli.show_run import RunView
     from rayprob.config.spec import override
-    from rayprob.runs.folder import open_run
+    from rayprob.runs.folder import load_plugins
     from rayprob.train.refit import RefitSpec
     from rayprob.train.refit import refit as train_head
 
-    open_run(run_folder)  # first, for its plugins may bring the head that is asked for
+    load_plugins(run_folder)  # which may bring the head that is asked for
     spec = RefitSpec.parse(override({}, overrides or ()), where="refit")
     with RunView(out) as view:
         refitted = train_head(run_folder, spec, name=name, folder=folder, tell=view.tell)

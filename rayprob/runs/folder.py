@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import Field
+
 from rayprob import __version__, plugins
 from rayprob.config.spec import differing_keys
 from rayprob.data.manifest.dataset import Dataset
@@ -32,6 +34,7 @@ class _Facts(Shape):
 
     identity: dict[str, Any]
     dataset_fingerprint: str
+    plugins: dict[str, str] = Field(default={})  # modules, and where they were when the run was started
 
 
 class _Failure(Shape):
@@ -117,17 +120,15 @@ def open_run(folder: str) -> Run:
     uri = storage.join(folder, "run.yaml")
     if not storage.exists(uri):
         raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
-    for name, file in _plugins_of(folder).items():
-        plugins.load([name], RunError, of=f"the run in {folder}", was=file)
+    load_plugins(folder)
     return Run.read_text(storage.read_bytes(uri), where=uri).model_copy(update={"folder": folder})
 
 
-def _plugins_of(folder: str) -> dict[str, str]:
-    """Return the modules that a run needs, and where they were when it was started."""
-    if not is_claimed(folder):
-        return {}
-    named = _read_facts(folder).get("plugins", {})
-    return named if isinstance(named, dict) else {}
+def load_plugins(folder: str) -> None:
+    """Load the plugins of the run in a folder, where there is a run. Raises RunError that says where a missing one was."""
+    named = _read_facts(folder).get("plugins", {}) if is_claimed(folder) else {}
+    for name, file in named.items():
+        plugins.load([name], RunError, of=f"the run in {folder}", was=file)
 
 
 def ask_to_stop(folder: str) -> None:
