@@ -131,7 +131,7 @@ def test_each_kind_of_part_by_the_command_line(make_run: MakeRun, tmp_path: Path
     (files / "run.yaml").write_text(yaml.safe_dump(value))
     shutil.copy(EXAMPLE / "my_parts.py", files)
     photo = sorted(Path(value["data"]["root"]).parent.glob("val/*.jpg"))[0]
-    say(files, "train", "run.yaml")
+    say(tmp_path, "train", "files/run.yaml")  # the module lies beside the run file, and elsewhere than where the command runs
     for verb in (
         ["evaluate", "run", "--split", "val"],
         ["calibrate", "run"],
