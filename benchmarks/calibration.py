@@ -21,7 +21,7 @@ from rayprob.calibrate.comparison import Comparison
 from rayprob.calibrate.crossfit import CalibrateSpec, fit_part
 from rayprob.calibrate.fitting import CalibrationReport, fit_run
 from rayprob.files import storage
-from rayprob.probability.distributions.distribution import from_outputs
+from rayprob.probability.families import from_outputs
 from rayprob.runs.finished import REPORTED
 from rayprob.runs.predictions import Predictions
 

@@ -31,7 +31,7 @@ from scipy.special import expit, logit
 
 from rayprob.probability.calibration.calibrators import fit_calibrator
 from rayprob.probability.decisions.conformal import RiskControl, fit_risk_control, mean_missed_share
-from rayprob.probability.distributions.distribution import from_outputs
+from rayprob.probability.families import from_outputs
 from rayprob.runs.predictions import Predictions
 
 Floats = NDArray[np.float64]

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from rayprob.config.spec import override
 from rayprob.labels import LabelSpace
 from rayprob.metrics.ranking import average_precision
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.evidence import Evidence
+from rayprob.probability.families import from_outputs
 from rayprob.probability.queries.answer import parse, probabilities
 from rayprob.runs.finished import open_bundle
 from rayprob.runs.folder import open_run

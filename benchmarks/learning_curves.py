@@ -49,7 +49,8 @@ from numpy.typing import NDArray
 
 from rayprob.metrics.ranking import average_precision
 from rayprob.models.heads import BernoulliHead
-from rayprob.probability.calibration.calibrators import OutputsCalibrator, choose_calibrator
+from rayprob.probability.calibration.calibrators import choose_calibrator
+from rayprob.probability.calibration.candidates import OutputsCalibrator
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.evidence import Evidence
 from rayprob.probability.priors.file import LabelPriorFile

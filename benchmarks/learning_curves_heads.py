@@ -14,10 +14,9 @@ from rayprob.models.head_prior import prior_mixture
 from rayprob.models.heads import BernoulliHead, HeadSpec, MixtureHead, Start, build_head
 from rayprob.models.losses import LossSpec, build_loss
 from rayprob.probability.distributions.mixture import fit_label_mixture
-from rayprob.runs.spec import ScheduleSpec
+from rayprob.runs.schedules import ScheduleSpec, lr_factor
 from rayprob.seeds import derive
 from rayprob.train.features import Features
-from rayprob.train.optimizer import lr_factor
 
 BATCH, EPOCHS, LEAST_STEPS, MOST_STEPS, EVALUATIONS = 64, 20, 300, 1000, 20
 ITERATIONS = 60  # of L-BFGS

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from rayprob.labels import COCO_80
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.probability.families import from_outputs
 from rayprob.probability.queries.answer import Query, answers, parse
 
 NUM_LABELS = len(COCO_80)

@@ -22,7 +22,8 @@ from rayprob.loader.batch import Batch
 from rayprob.loader.order import Cursor, Place
 from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.losses import LossSpec, build_loss
-from rayprob.runs.spec import OptimizerSpec, PrecisionSpec, Run
+from rayprob.runs.optimizers import OptimizerSpec
+from rayprob.runs.spec import PrecisionSpec, Run
 from rayprob.train.compute import Compute
 from rayprob.train.job import RankJob
 from rayprob.train.meter import Meter

@@ -1,4 +1,4 @@
-"""The one registry lookup: a part by its name, and the one error for a name that does not exist."""
+"""Tables of parts by name, open to plugins; the one lookup in them, and the one error for a name that does not exist."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -9,6 +9,33 @@ from rayprob.text import first_of
 
 T = TypeVar("T")
 LONGEST = 200
+HERE = "rayprob"
+# The names that a module of parts may give its tables (`plugins.py`).
+TABLES = ("BACKBONES", "POOLINGS", "HEADS", "LOSSES", "FAMILIES", "OPTIMIZERS", "SCHEDULES", "TRANSFORMS")
+OPEN: dict[str, "PartTable[object]"] = {}
+
+
+class PartTable(dict[str, T]):
+    """An open table of parts by name, at the foot of the module that defines them. Plugins add theirs to it.
+
+    `origin` has the module that each part comes from.
+    """
+
+    def __init__(self, name: str, parts: Mapping[str, T]) -> None:
+        """`name` is one of TABLES; the process has one table of that name."""
+        assert name in TABLES, name
+        super().__init__(parts)
+        self.name = name
+        self.origin = dict.fromkeys(parts, HERE)
+        OPEN[name] = self  # type: ignore[assignment]  # a table of any parts
+
+    def join(self, parts: Mapping[str, T], origin: str) -> None:
+        """Add the parts of a module, once. Raises SpecError for a name that another module has given to a part already."""
+        for name, part in parts.items():
+            taken = self.origin.setdefault(name, origin)
+            if taken != origin:
+                raise SpecError(f"two parts are named {name!r}: in {self.name} of {origin} and of {taken}; rename one of them")
+            self[name] = part
 
 
 def choose(table: Mapping[str, T], name: str, what: str, error: type[RayprobError] = SpecError) -> T:

@@ -12,7 +12,20 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rayprob"
 
 # DESIGN.md section 2; a name is a wing, or a file at the root of the package.
 FLOORS = (
-    ("arrays", "errors", "labels", "registry", "seeds", "text", "figures", "cluster", "processes", "config", "files"),
+    (
+        "arrays",
+        "errors",
+        "labels",
+        "registry",
+        "plugins",
+        "seeds",
+        "text",
+        "figures",
+        "cluster",
+        "processes",
+        "config",
+        "files",
+    ),
     ("data", "scenes"),
     ("loader", "probability", "metrics"),
     ("models",),

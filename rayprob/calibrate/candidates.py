@@ -1,4 +1,4 @@
-"""Candidates for label sets, each judged by cross-validation. N samples, L labels, C candidates, F folds, T cuts.
+"""RuleCandidates for label sets, each judged by cross-validation. N samples, L labels, C candidates, F folds, T cuts.
 
 A candidate is one calibrator, one policy and one value of its parameter:
 
@@ -27,7 +27,7 @@ from rayprob.calibrate.crossfit import CalibrateSpec, calibrated_by_parts, fit_n
 from rayprob.calibrate.search_spec import ThresholdSearchSpec
 from rayprob.errors import CalibrationError
 from rayprob.metrics.counting import top_k
-from rayprob.probability.calibration.calibrators import OutputsCalibrator
+from rayprob.probability.calibration.candidates import OutputsCalibrator
 from rayprob.probability.decisions.conformal import fit_risk_control
 from rayprob.probability.decisions.cuts import OBJECTIVES, Cuts, Objective, shared_curve
 from rayprob.probability.decisions.rules import JOINT_RULES
@@ -38,7 +38,7 @@ from rayprob.probability.decisions.thresholds import (
     precise_thresholds,
     smoothed_thresholds,
 )
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.runs.predictions import Predictions
 
 GLOBAL, BEST_F1 = "global", "best_F1"
@@ -56,7 +56,7 @@ class Fold:
     @cached_property
     def distribution(self) -> LabelDistribution:
         """Distributions of the judged rows, by a calibrator that has not seen them."""
-        return from_outputs(self.judged.family, self.calibrator.apply_outputs(self.judged.outputs))
+        return self.calibrator.as_distribution(self.calibrator.apply_outputs(self.judged.outputs))
 
     @cached_property
     def marginals_NL(self) -> Floats:
@@ -74,7 +74,7 @@ Policy = Callable[[Fold], Iterator[Bools | CalibrationError]]
 
 
 @dataclass(frozen=True)
-class Candidates:
+class RuleCandidates:
     """The candidates of one calibrator and policy: parameters and cross-validated values [C], and the nested values.
 
     Where no candidate is left there are no values.
@@ -103,7 +103,7 @@ def fold_up(holdout: Predictions, method: str, spec: CalibrateSpec) -> list[Fold
     return found
 
 
-def candidates_of(holdout: Predictions, method: str, spec: ThresholdSearchSpec) -> Iterator[Candidates]:
+def candidates_of(holdout: Predictions, method: str, spec: ThresholdSearchSpec) -> Iterator[RuleCandidates]:
     """Yield the candidates of every policy under a calibrator."""
     folds = fold_up(holdout, method, folding(spec))
     if GLOBAL in spec.policies:
@@ -117,7 +117,7 @@ def folding(spec: ThresholdSearchSpec) -> CalibrateSpec:
     return CalibrateSpec(num_folds=spec.folds, seed=spec.seed)
 
 
-def global_candidates(holdout: Predictions, folds: Sequence[Fold]) -> Candidates:
+def global_candidates(holdout: Predictions, folds: Sequence[Fold]) -> RuleCandidates:
     """Return the family of every threshold for all labels, on marginals by calibrators that have not seen them."""
     crossed = calibrated_by_parts(holdout, [(fold.calibrator, fold.judged_rows) for fold in folds])
     rows = crossed.marginals(), holdout.targets_NL & holdout.known_NL, holdout.known_NL
@@ -125,7 +125,7 @@ def global_candidates(holdout: Predictions, folds: Sequence[Fold]) -> Candidates
     curves = {name: shared_curve(cuts, aim) for name, aim in OBJECTIVES.items()}
     thresholds_T = next(iter(curves.values()))[0]
     nested = {name: _nested_threshold(rows, folds, name) for name in OBJECTIVES}
-    return Candidates(
+    return RuleCandidates(
         folds[0].calibrator.name, GLOBAL, thresholds_T, {name: curve[1] for name, curve in curves.items()}, nested
     )
 
@@ -139,7 +139,7 @@ def _nested_threshold(rows: tuple[Floats, Bools, Bools], folds: Sequence[Fold], 
     return OBJECTIVES[objective].value(*counts_3L)
 
 
-def fitted_candidates(name: str, parameters: Sequence[float], policy: Policy, folds: Sequence[Fold]) -> Candidates:
+def fitted_candidates(name: str, parameters: Sequence[float], policy: Policy, folds: Sequence[Fold]) -> RuleCandidates:
     """Return the family of a policy; candidates that some fold cannot carry are left out, with the reason."""
     faults: dict[int, str] = {}
     counts_FC3L = np.zeros((len(folds), len(parameters), 3, len(folds[0].judged.label_space)), dtype=np.int64)
@@ -154,7 +154,7 @@ def fitted_candidates(name: str, parameters: Sequence[float], policy: Policy, fo
     values = {objective: _values(counts_FC3L.sum(axis=0), aim) for objective, aim in OBJECTIVES.items()}
     nested = {objective: _nested(counts_FC3L, aim) for objective, aim in OBJECTIVES.items()} if kept else {}
     parameters_C = np.asarray(parameters, dtype=np.float64)[kept]
-    return Candidates(folds[0].calibrator.name, name, parameters_C, values, nested, tuple(faults.values()))
+    return RuleCandidates(folds[0].calibrator.name, name, parameters_C, values, nested, tuple(faults.values()))
 
 
 def counted(sets_NL: Bools, truth: Predictions) -> Ints:

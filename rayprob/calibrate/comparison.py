@@ -9,7 +9,7 @@ from rayprob.metrics.reliability import Honesty, honesty
 from rayprob.probability.decisions.conformal import mean_missed_share
 from rayprob.probability.decisions.rules import JOINT_RULES, Rules
 from rayprob.probability.decisions.thresholds import fit_global_threshold, fit_label_thresholds
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.runs.predictions import Predictions
 
 
@@ -48,7 +48,7 @@ def compare(predictions: Predictions, after: LabelDistribution, sets: Mapping[st
 
     The rules that read the distribution itself are added to `sets`.
     """
-    before = from_outputs(predictions.family, predictions.outputs)
+    before = predictions.distribution()
     marginals_NL, joint = after.marginals(), {rule: decide(after) for rule, decide in JOINT_RULES.items()}
     return Comparison(
         split=str(predictions.facts.get("split", "unnamed")),

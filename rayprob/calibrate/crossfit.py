@@ -16,11 +16,13 @@ from rayprob.arrays import Bools, Rows
 from rayprob.config.spec import Spec
 from rayprob.errors import CalibrationError
 from rayprob.probability.calibration import prior as prior_calibration
-from rayprob.probability.calibration.calibrators import Choice, OutputsCalibrator, choose_calibrator
+from rayprob.probability.calibration.calibrators import Choice, choose_calibrator
+from rayprob.probability.calibration.candidates import WITH, OutputsCalibrator, map_of
 from rayprob.probability.calibration.holdout import folds
 from rayprob.probability.decisions.rules import RECALL, FittedRules, fit_rules
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.families import family_of
 from rayprob.runs.predictions import Predictions
 
 MIN_HOLDOUT = 10
@@ -66,11 +68,11 @@ class Priors:
 
     def candidates(self, method: str) -> tuple[str, ...] | None:
         """Return the calibrators to choose from, by name; None for all. `method` may name a prior already."""
-        if prior_calibration.WITH in method:
+        if WITH in method:
             return (method,)
         maps = tuple(prior_calibration.FITS) if method == AUTO else (method,)
         fits = prior_calibration.fits_with(self.mixtures)
-        with_prior = tuple(name for name in fits if name.partition(prior_calibration.WITH)[0] in maps)
+        with_prior = tuple(name for name in fits if map_of(name) in maps)
         if self.is_asked:
             return with_prior
         return None if method == AUTO else (method, *with_prior)
@@ -178,7 +180,7 @@ def calibrated_behind(
 
 def keeps_order(rows: Predictions, calibrator: OutputsCalibrator) -> bool:
     """Return whether a calibrator keeps the order of all marginals of an image."""
-    return rows.family == "bernoulli" and calibrator.name in ("identity", "temperature", "shared_platt")
+    return calibrator.name in family_of(rows.family).candidates.keep_order
 
 
 def calibrated_by_parts(rows: Predictions, calibrators: Iterable[tuple[OutputsCalibrator, Rows]]) -> LabelDistribution:

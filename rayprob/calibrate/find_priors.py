@@ -11,6 +11,7 @@ from rayprob.calibrate.crossfit import AUTO, NONE, Priors
 from rayprob.data.sources.label_sets import LabelSets, read_label_sets
 from rayprob.errors import CalibrationError, DataError, RayprobError
 from rayprob.labels import LabelSpace
+from rayprob.probability.families import family_of
 from rayprob.probability.priors.file import SHIPPED, LabelPriorFile
 from rayprob.probability.priors.fit import fit_prior
 from rayprob.runs.bundle import Bundle
@@ -30,7 +31,7 @@ def find_priors(bundle: Bundle, asked: str) -> Priors:
     """
     if asked == NONE:
         return Priors()
-    if bundle.classifier.family != "bernoulli":
+    if family_of(bundle.classifier.family).candidates.with_priors is None:
         if asked == AUTO:
             return Priors()
         raise CalibrationError(

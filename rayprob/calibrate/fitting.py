@@ -18,12 +18,11 @@ from rayprob.calibrate.prior_notes import prior_notes
 from rayprob.calibrate.screen import worth_trying
 from rayprob.errors import CalibrationError, RunError, SpecError
 from rayprob.files import storage
-from rayprob.probability.calibration.calibrators import FITS, MIN_SAMPLES
-from rayprob.probability.calibration.mixture import MIXTURE_FITS
 from rayprob.probability.calibration.prior import PriorCalibrator
 from rayprob.probability.decisions.conformal import RiskControl
 from rayprob.probability.decisions.rules import RECALL, Rules
 from rayprob.probability.decisions.thresholds import Thresholds
+from rayprob.probability.families import FAMILIES, family_of
 from rayprob.registry import unknown
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.finished import REPORTED, holdout_split, open_bundle, staleness
@@ -86,8 +85,8 @@ def fit_run(folder: str, spec: CalibrateSpec) -> tuple[Bundle, CalibrationReport
     Raises RunError for a folder without a bundle or predictions of it, CalibrationError for samples that cannot carry the fit,
     SpecError for an unknown method.
     """
+    bundle = open_bundle(folder)  # first, for its plugins may bring methods of their own
     check_method(spec)
-    bundle = open_bundle(folder)
     holdout = open_holdout(folder, bundle)
     priors = worth_trying(holdout, spec, find_priors(bundle, spec.prior))
     fit = cross_fit(holdout, spec, priors)
@@ -97,7 +96,7 @@ def fit_run(folder: str, spec: CalibrateSpec) -> tuple[Bundle, CalibrationReport
 
 def check_method(spec: CalibrateSpec) -> None:
     """Raise SpecError for a method that no family has."""
-    methods = (AUTO, *FITS)
+    methods = (AUTO, *dict.fromkeys(name for family in FAMILIES.values() for name in family.candidates.fits))
     if spec.method not in methods:
         raise SpecError(unknown(spec.method, methods, "calibration method"))
 
@@ -189,8 +188,9 @@ def open_reported(folder: str, bundle: Bundle, *, then: str) -> tuple[Prediction
 def notes_on(fit: CrossFit, holdout: Predictions, spec: CalibrateSpec) -> list[str]:
     """Return what a person should know of the fit, with labels by name."""
     num_stated = int(holdout.known_NL.any(axis=1).sum())
-    methods = FITS if holdout.family == "bernoulli" else MIXTURE_FITS
-    untried = [f"{name} ({MIN_SAMPLES[name]:,})" for name in methods if num_stated < MIN_SAMPLES[name]]
+    candidates = family_of(holdout.family).candidates
+    tried = candidates.enough(num_stated)
+    untried = [f"{name} ({candidates.min_samples[name]:,})" for name in candidates.fits if name not in tried]
     notes = [f"{num_stated:,} samples are too few to try {', '.join(untried)}"] if untried and spec.method == AUTO else []
     if fit.fitted.rules.guarantees and not keeps_order(holdout, fit.choice.calibrator):
         notes.append("guarantees stand on cross-fitted marginals: within alpha to the precision of the calibrator's own fit")

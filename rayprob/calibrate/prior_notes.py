@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from rayprob.calibrate.crossfit import Priors
 from rayprob.calibrate.screen import NO_STRENGTH
 from rayprob.probability.calibration.calibrators import Choice
-from rayprob.probability.calibration.prior import WITH, PriorCalibrator
+from rayprob.probability.calibration.candidates import WITH
+from rayprob.probability.calibration.prior import PriorCalibrator
 
 
 def prior_notes(choice: Choice, priors: Priors) -> list[str]:

@@ -18,16 +18,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayprob.calibrate.candidates import Candidates, candidates_of, fold_up, folding, global_candidates
+from rayprob.calibrate.candidates import RuleCandidates, candidates_of, fold_up, folding, global_candidates
 from rayprob.calibrate.crossfit import AUTO
 from rayprob.calibrate.fitting import open_holdout, open_reported
 from rayprob.calibrate.search_spec import ThresholdSearch, ThresholdSearchSpec
 from rayprob.calibrate.winners import Reference, Winner, notes_on, references_of, winner_of
 from rayprob.errors import CalibrationError
 from rayprob.files import storage
-from rayprob.probability.calibration.calibrators import FITS, MIN_SAMPLES
-from rayprob.probability.calibration.mixture import MIXTURE_FITS
 from rayprob.probability.decisions.cuts import OBJECTIVES
+from rayprob.probability.families import family_of
 from rayprob.registry import choose
 from rayprob.runs.finished import open_bundle
 from rayprob.runs.paths import RunFolder
@@ -107,9 +106,9 @@ def search_thresholds(
 
 def search(
     spec: ThresholdSearchSpec, holdout: Predictions, on_progress: Callable[[int, int], None] = lambda done, total: None
-) -> list[Candidates]:
+) -> list[RuleCandidates]:
     """Judge every candidate by cross-validation on holdout alone. Raises CalibrationError where none is left."""
-    families: list[Candidates] = []
+    families: list[RuleCandidates] = []
     methods = methods_of(spec, holdout)
     for place, method in enumerate(methods):
         families += candidates_of(holdout, method, spec)
@@ -122,16 +121,15 @@ def search(
 
 def methods_of(spec: ThresholdSearchSpec, holdout: Predictions) -> tuple[str, ...]:
     """Return the calibrators to try, the simplest first; by default those for which the holdout has the samples."""
-    fits = FITS if holdout.family == "bernoulli" else MIXTURE_FITS
+    candidates = family_of(holdout.family).candidates
     if spec.calibrators == AUTO:
-        num_stated = int(holdout.known_NL.any(axis=1).sum())
-        return tuple(name for name in fits if num_stated >= MIN_SAMPLES[name])
+        return candidates.enough(int(holdout.known_NL.any(axis=1).sum()))
     for name in spec.calibrators:
-        choose(fits, name, f"calibrator of a {holdout.family} distribution")
+        choose(candidates.fits, name, f"calibrator of a {holdout.family} distribution")
     return tuple(dict.fromkeys(spec.calibrators))
 
 
-def write(folder: str, families: Sequence[Candidates], report: SearchReport) -> None:
+def write(folder: str, families: Sequence[RuleCandidates], report: SearchReport) -> None:
     """Write every candidate as a row of `threshold_search.parquet`, and the report as `threshold_search.json`.
 
     A row has calibrator, policy, parameter (null for a policy without one) and cross-validated values.

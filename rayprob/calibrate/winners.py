@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from rayprob.arrays import Bools, Floats
-from rayprob.calibrate.candidates import BEST_F1, GLOBAL, Candidates
+from rayprob.calibrate.candidates import BEST_F1, GLOBAL, RuleCandidates
 from rayprob.calibrate.crossfit import NONE, CalibrateSpec, fit_named, rules_behind
 from rayprob.calibrate.gains import Gain, gains, set_values
 from rayprob.calibrate.search_spec import ThresholdSearchSpec
 from rayprob.metrics.counting import top_k
 from rayprob.probability.decisions.rules import RECALL
 from rayprob.probability.decisions.thresholds import fit_global_threshold
-from rayprob.probability.distributions.distribution import from_outputs
 from rayprob.runs.predictions import Predictions
 
 
@@ -45,7 +44,9 @@ class Reference:
     val: dict[str, float] | None
 
 
-def references_of(objective: str, holdout: Predictions, optimum: Candidates, val: Predictions | None) -> Iterator[Reference]:
+def references_of(
+    objective: str, holdout: Predictions, optimum: RuleCandidates, val: Predictions | None
+) -> Iterator[Reference]:
     """Yield 0.5 and the global optimum."""
     marginals_NL = raw_marginals(holdout)
     fitted = fit_global_threshold(marginals_NL, holdout.targets_NL, holdout.known_NL, objective=objective)
@@ -60,14 +61,14 @@ def references_of(objective: str, holdout: Predictions, optimum: Candidates, val
 
 def raw_marginals(predictions: Predictions) -> Floats:
     """Return marginals as the network states them [N, L]."""
-    return from_outputs(predictions.family, predictions.outputs).marginals()
+    return predictions.distribution().marginals()
 
 
 def winner_of(
     spec: ThresholdSearchSpec,
     objective: str,
     holdout: Predictions,
-    families: Sequence[Candidates],
+    families: Sequence[RuleCandidates],
     val: Predictions | None,
     references: Sequence[Reference],
 ) -> Winner:
@@ -97,7 +98,7 @@ def winner_of(
     )
 
 
-def as_calibrated(family: Candidates, parameter: float, objective: str) -> tuple[CalibrateSpec, str | None]:
+def as_calibrated(family: RuleCandidates, parameter: float, objective: str) -> tuple[CalibrateSpec, str | None]:
     """Return how `rayprob calibrate` makes a candidate, and the name of its rule in a bundle; None where it has none.
 
     The threshold for all is fitted again, to the same objective on all of holdout: it is the best cut of its family but for
@@ -125,7 +126,7 @@ def as_calibrated(family: Candidates, parameter: float, objective: str) -> tuple
 def decide(holdout: Predictions, spec: CalibrateSpec, rule: str | None, judged: Predictions, *, size: float) -> Bools:
     """Return the label sets of a bundle that is calibrated by `spec`; without a rule, the `size` most probable labels."""
     calibrator, behind = fit_named(holdout, spec.method, spec)
-    distribution = from_outputs(judged.family, calibrator.apply_outputs(judged.outputs))
+    distribution = calibrator.as_distribution(calibrator.apply_outputs(judged.outputs))
     if rule is None:
         return top_k(distribution.ranking_scores(), int(size))
     return rules_behind(holdout, behind, spec).rules.label_sets(distribution, rule)
@@ -151,7 +152,7 @@ def command(folder: str, spec: CalibrateSpec) -> str:
 
 
 def notes_on(
-    spec: ThresholdSearchSpec, holdout: Predictions, families: Sequence[Candidates], winners: Sequence[Winner]
+    spec: ThresholdSearchSpec, holdout: Predictions, families: Sequence[RuleCandidates], winners: Sequence[Winner]
 ) -> Iterator[str]:
     """Yield what a person should know of the search: what lost and why, what could not be tried, what proves nothing."""
     for objective in spec.objectives:
@@ -163,7 +164,7 @@ def notes_on(
         yield from _unclear(winner)
 
 
-def _labels_against_global(objective: str, holdout: Predictions, families: Sequence[Candidates]) -> Iterator[str]:
+def _labels_against_global(objective: str, holdout: Predictions, families: Sequence[RuleCandidates]) -> Iterator[str]:
     by_label = max((one.nested[objective] for one in families if one.policy.startswith("label_")), default=None)
     for_all = max((one.nested[objective] for one in families if one.policy == GLOBAL), default=None)
     if by_label is not None and for_all is not None and by_label <= for_all:

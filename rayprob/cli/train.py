@@ -104,9 +104,11 @@ def refit(
     """
     from rayprob.cli.show_run import RunView
     from rayprob.config.spec import override
+    from rayprob.runs.folder import load_plugins
     from rayprob.train.refit import RefitSpec
     from rayprob.train.refit import refit as train_head
 
+    load_plugins(run_folder)  # which may bring the head that is asked for
     spec = RefitSpec.parse(override({}, overrides or ()), where="refit")
     with RunView(out) as view:
         refitted = train_head(run_folder, spec, name=name, folder=folder, tell=view.tell)

@@ -52,7 +52,8 @@ def items_of(kind: Any) -> list[Any]:
 def fields_of(kind: Any) -> dict[str, Any]:
     """Return the types of the fields of a model or dataclass, none of any other type."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {name: field.annotation for name, field in kind.model_fields.items()}
+        fields = kind.every_field() if hasattr(kind, "every_field") else kind.model_fields
+        return {name: field.annotation for name, field in fields.items()}
     return typing.get_type_hints(kind) if isinstance(kind, type) and is_dataclass(kind) else {}
 
 

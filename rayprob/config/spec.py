@@ -6,10 +6,22 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from rayprob import plugins
 from rayprob.config import strict_yaml
 from rayprob.config.faults import as_yaml, faults_of
 from rayprob.config.field_values import fitted
@@ -22,11 +34,22 @@ class Spec(BaseModel):
     """A frozen description: unknown keys are errors that name the nearest known key, and numbers are finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Keys newer than 0.1, written only where they differ from their default: files without them keep their fingerprint.
+    later_keys: ClassVar[frozenset[str]] = frozenset()
 
     @field_validator("*", mode="before")
     @classmethod
     def _as_its_type_reads_it(cls, value: Any, info: ValidationInfo) -> Any:
         return fitted(value, cls.model_fields[str(info.field_name)].annotation)
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return self._without_unused_keys(handler(self))
+
+    def _without_unused_keys(self, value: dict[str, Any]) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unused = [key for key in self.later_keys if getattr(self, key) == fields[key].get_default(call_default_factory=True)]
+        return {key: part for key, part in value.items() if key not in unused}
 
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
@@ -61,6 +84,31 @@ class Spec(BaseModel):
         return fingerprint(self.model_dump(mode="json"))
 
 
+class PluginSpec(Spec):
+    """A description that names plugins, whose parts its other keys may use. They are loaded when it is read."""
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"plugins"})
+
+    plugins: tuple[str, ...] = Field(default=(), description="modules whose parts join ours by name")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plugins_first(cls, value: Any) -> Any:
+        names = value.get("plugins") if isinstance(value, dict) else None
+        if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+            try:
+                plugins.load(names)
+            except SpecError as error:
+                raise fault_at("plugins", str(error), names) from error
+        return value
+
+
+def fault_at(key: str, message: str, found: Any) -> ValidationError:
+    """Return the fault of one key, for a validator of the whole to raise; `message` says what was found already."""
+    kind = PydanticCustomError("said_whole", "{message}", {"message": message})
+    return ValidationError.from_exception_data("spec", [InitErrorDetails(type=kind, loc=(key,), input=found)])
+
+
 def fingerprint(value: Any) -> str:
     """Return 16 hex digits of plain data, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
@@ -72,9 +120,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises SpecError where a file is missing, broken or no mapping, and where files extend each other in a circle.
     """
     value: dict[str, Any] = {}
-    for mapping in read_chain(path).values():
+    chain = read_chain(path)
+    for mapping in chain.values():
         value = merged(mapping, value)
     value.pop("extends", None)
+    if "plugins" in value:
+        plugins.look_in(file.parent for file in chain)
     return value
 
 

@@ -18,9 +18,11 @@ from torch.export import Dim
 
 from rayprob.arrays import Pixels
 from rayprob.errors import ModelError, one_line
-from rayprob.export.graph import Graph, graph_of
+from rayprob.export.network import Graph
 from rayprob.files import storage
 from rayprob.loader.augment import resize
+from rayprob.probability.families import family_of
+from rayprob.probability.graphs.probabilities import Probabilities
 from rayprob.runs.bundle import Bundle
 from rayprob.seeds import derive
 
@@ -68,7 +70,7 @@ def export_onnx(bundle: Bundle, path: str, *, fingerprint: str = "") -> Exported
             "this model cannot be exported faithfully with these versions of torch, onnxscript and onnxruntime"
         )
     storage.write_bytes(path, content)
-    return Exported(path, graph_of(bundle).names, len(content), difference, CHECKED_BATCHES)
+    return Exported(path, _probabilities(bundle).names, len(content), difference, CHECKED_BATCHES)
 
 
 def largest_difference(bundle: Bundle, content: bytes) -> float:
@@ -81,7 +83,7 @@ def largest_difference(bundle: Bundle, content: bytes) -> float:
     differences = []
     for batch in CHECKED_BATCHES:
         images_NHWC = _drawn(batch)
-        found = dict(zip(graph_of(bundle).names, session.run(None, {INPUT: images_NHWC}), strict=True))
+        found = dict(zip(_probabilities(bundle).names, session.run(None, {INPUT: images_NHWC}), strict=True))
         wanted = expected(bundle, images_NHWC)
         differences += [float(np.abs(found[name] - wanted[name]).max()) for name in wanted]
     return max(differences)
@@ -92,7 +94,11 @@ def expected(bundle: Bundle, images_NHWC: Pixels) -> dict[str, NDArray[Any]]:
     squashed = np.stack([resize(image_HWC, bundle.transform_spec.size_px) for image_HWC in images_NHWC])
     with torch.inference_mode():
         outputs = bundle.classifier(torch.from_numpy(squashed).permute(0, 3, 1, 2))
-    return graph_of(bundle).expected(bundle.distribution(outputs))
+    return _probabilities(bundle).expected(bundle.distribution(outputs))
+
+
+def _probabilities(bundle: Bundle) -> Probabilities:
+    return family_of(bundle.classifier.family).build_graph(bundle.calibrator)
 
 
 def _exported(bundle: Bundle) -> Any:
@@ -107,7 +113,7 @@ def _exported(bundle: Bundle) -> Any:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=list(graph_of(bundle).names),
+                output_names=list(_probabilities(bundle).names),
                 dynamic_shapes=({0: batch, 1: height, 2: width},),
                 verbose=False,
             )

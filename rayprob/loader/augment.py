@@ -4,9 +4,9 @@ Every random choice comes from the seed alone, never from a global generator.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self, cast
+from typing import ClassVar, Protocol, Self, cast
 
 import cv2
 import numpy as np
@@ -15,10 +15,11 @@ import torch
 from pydantic import Field, model_validator
 
 from rayprob.arrays import Pixels
+from rayprob.config.parts import PartSpec
 from rayprob.config.spec import Spec
 from rayprob.data.building.jpeg import measure, undecodable
 from rayprob.loader.randaugment import randaugment
-from rayprob.registry import choose
+from rayprob.registry import PartTable, choose
 
 
 class StrongSpec(Spec):
@@ -38,13 +39,24 @@ class StrongSpec(Spec):
     """Probability of a cutout."""
 
 
-class TransformSpec(Spec):
+class TransformSpec(PartSpec):
     """How an image becomes an input: `resize` for evaluation, `paper` and `strong` for training."""
 
-    name: Literal["resize", "paper", "strong"] = "resize"
-    """resize for evaluation; paper or strong for training."""
+    kind: ClassVar[str] = "transform"
+
+    name: str = "resize"
+    """resize for evaluation; paper or strong for training; or a plugin's."""
     size_px: int = Field(default=448, gt=0, le=16_384)
     """Height and width of the input, in pixels."""
+
+    @classmethod
+    def table(cls) -> "Mapping[str, Callable[..., Transform]]":
+        return TRANSFORMS
+
+
+class OwnTransformSpec(TransformSpec):
+    """Those of this module, all of which have the options of `strong` written down."""
+
     strong: StrongSpec = StrongSpec()
     """Settings of `strong`."""
 
@@ -171,8 +183,18 @@ def _flipped(image: Pixels, chance: random.Random, into: Pixels | None = None) -
     return cast(Pixels, cv2.flip(image, 1, dst=into)) if chance.random() < 0.5 else image
 
 
-TRANSFORMS: dict[str, Callable[[TransformSpec], Transform]] = {
-    "resize": lambda spec: Resize(spec.size_px),
-    "paper": lambda spec: Paper(spec.size_px),
-    "strong": lambda spec: Strong(spec.size_px, spec.strong),
-}
+def _resize(spec: OwnTransformSpec) -> Transform:
+    return Resize(spec.size_px)
+
+
+def _paper(spec: OwnTransformSpec) -> Transform:
+    return Paper(spec.size_px)
+
+
+def _strong(spec: OwnTransformSpec) -> Transform:
+    return Strong(spec.size_px, spec.strong)
+
+
+TRANSFORMS: PartTable[Callable[..., Transform]] = PartTable(
+    "TRANSFORMS", {"resize": _resize, "paper": _paper, "strong": _strong}
+)

@@ -1,11 +1,12 @@
 """Streams of batches: the same for any number of loader workers and ranks, and from any cursor. B samples, L labels."""
 
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
 
 from rayprob.data.manifest.dataset import Manifest
+from rayprob.data.manifest.facts import read_facts
 from rayprob.errors import RunError
 from rayprob.loader import order
 from rayprob.loader.augment import Transform
@@ -19,7 +20,11 @@ __all__ = ["Batch", "Cursor", "EvalStream", "Place", "StreamSpec", "TrainStream"
 
 
 class TrainStream(Stream):
-    """The endless training stream of one rank: every sample of the split at most once an epoch."""
+    """The endless training stream of one rank: every sample of the split at most once an epoch.
+
+    rayprob's own loop asks for batches by their cursor (`iterate`). Any other trainer iterates over the stream, and keeps its
+    place by `state_dict` and `load_state_dict`, as PyTorch's Stateful protocol has them.
+    """
 
     def __init__(
         self,
@@ -44,8 +49,53 @@ class TrainStream(Stream):
         self.micro_batches_per_share = spec.global_batch // shares // micro_batch
         self.micro_batches_per_step = self.micro_batches_per_share * len(self.shares)
         self.batches_per_epoch = len(manifest) // spec.global_batch
+        self._cursor = Cursor(0, 0)
         lanes = -(-shares // place.world_size) * (spec.lanes // shares) * place.local_world_size
         self._check_cache(lanes * spec.window_shards, f"{lanes} lanes x window_shards {spec.window_shards}")
+
+    def __iter__(self) -> Generator[Batch, None, None]:
+        """Yield micro batches without end, from where the stream is. Closing the generator ends the loader workers."""
+        first = self._cursor
+        for number, batch in enumerate(self.iterate(first), start=1):
+            if number % self.micro_batches_per_step == 0:  # before the yield: whoever has this batch may ask for the state
+                self._cursor = self.next(batch.cursor)
+            yield batch
+
+    def state_dict(self) -> dict[str, int | str]:
+        """Return plain values that say which global batch comes next, and of which stream.
+
+        It is the same on every rank, and moves on with the last micro batch of a step: a step left half done comes again.
+        """
+        return {"epoch": self._cursor.epoch, "batch": self._cursor.batch, **self._order_facts()}
+
+    def load_state_dict(self, state: Mapping[str, int | str]) -> None:
+        """Continue at the state of a stream over the same dataset in the same order; the number of ranks may differ.
+
+        The next iteration begins there. Raises RunError that names what differs, or is missing.
+        """
+        missing = [name for name in self.state_dict() if name not in state]
+        if missing:
+            raise RunError(f"a stream's state lacks {', '.join(missing)}; load what state_dict() returned")
+        own = self._order_facts()
+        differing = [f"{name} is {own[name]}, in the state {state[name]}" for name in own if own[name] != state[name]]
+        if differing:
+            raise RunError(f"the state is that of another stream: {'; '.join(differing)}; make this stream as that one was")
+        cursor = Cursor(int(state["epoch"]), int(state["batch"]))
+        self._require_inside(cursor)
+        self._cursor = cursor
+
+    def _order_facts(self) -> dict[str, int | str]:
+        spec = self.spec
+        order_of = {"lanes": spec.lanes, "window_shards": spec.window_shards, "global_batch": spec.global_batch}
+        dataset = str(read_facts(self.manifest.root)["fingerprint"])
+        return {"dataset": dataset, "split": self.manifest.split, "seed": self._seed, **order_of}
+
+    def _require_inside(self, cursor: Cursor) -> None:
+        if cursor.epoch < 0 or not 0 <= cursor.batch < self.batches_per_epoch:
+            raise RunError(
+                f"{cursor} lies outside an epoch of {self.batches_per_epoch} global batches; "
+                f"it comes from a run with another dataset or global_batch"
+            )
 
     def next(self, cursor: Cursor) -> Cursor:
         """Return the position after the global batch at `cursor`."""
@@ -58,11 +108,7 @@ class TrainStream(Stream):
         Closing the generator ends the loader workers. Raises RunError for a cursor that is not in an epoch, DatasetError
         and StorageError where shards cannot be read, SampleError for a bad sample with on_bad_sample: fail.
         """
-        if not 0 <= cursor.batch < self.batches_per_epoch:
-            raise RunError(
-                f"{cursor} lies outside an epoch of {self.batches_per_epoch} global batches; "
-                f"it comes from a run with another dataset or global_batch"
-            )
+        self._require_inside(cursor)
         last = self.batches_per_epoch - 1
         return self._batches(lambda: self._requests(cursor), lambda reached: reached.batch == last)
 

@@ -1,4 +1,4 @@
-"""Backbones by name: images_BCHW -> maps_BFhw. torchvision's classifiers without their heads, and timm's as `timm/<name>`."""
+"""Backbones by name: images_BCHW -> maps_BFhw. torchvision's classifiers without heads, timm's as `timm/<name>`, others."""
 
 import math
 import re
@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 
 from rayprob.errors import ModelError
 from rayprob.models.vision import torchvision
-from rayprob.registry import unknown
+from rayprob.registry import PartTable, unknown
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TIMM = "timm/"
@@ -93,6 +93,8 @@ def build_backbone(name: str, weights: str | None = None, *, image_size_px: int 
     and those timm models that take `img_size`. Raises ModelError for an unknown name, and for weights that cannot be had.
     """
     require_backbone(name)
+    if name in BACKBONES:
+        return Backbone(BACKBONES[name](weights, image_size_px, load))
     if name.startswith(TIMM):
         return Backbone(_cut_timm(name.removeprefix(TIMM), weights, image_size_px, load))
     return Backbone(_cut_torchvision(name, weights, image_size_px, load))
@@ -100,12 +102,15 @@ def build_backbone(name: str, weights: str | None = None, *, image_size_px: int 
 
 def require_backbone(name: str) -> None:
     """Raise ModelError unless `name` is a backbone that can be built here."""
+    if name in BACKBONES:
+        return
     if name.startswith(TIMM):
         model = name.removeprefix(TIMM)
         if not import_timm().is_model(model):
             raise ModelError(unknown(model.split(".")[0], import_timm().list_models(), "timm backbone"))
     elif name not in torchvision_names():
-        raise ModelError(unknown(name, torchvision_names(), "backbone") + "; or timm/<name> with the timm extra")
+        known = (*BACKBONES, *torchvision_names())
+        raise ModelError(unknown(name, known, "backbone") + "; or timm/<name> with the timm extra")
 
 
 @cache
@@ -277,3 +282,5 @@ CUTS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "MaxVit": _maxvit,
     "VisionTransformer": _PatchTokens,
 }
+# Backbones of no library, by name: (weights, image_size_px, load) -> Cut. torchvision and timm have their own tables.
+BACKBONES: PartTable[Callable[[str | None, int | None, bool], Cut]] = PartTable("BACKBONES", {})

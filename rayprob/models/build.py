@@ -1,19 +1,22 @@
 """Which classifier a run trains: `ModelSpec`, and the classifier it describes."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, field_validator, model_validator
 from torch import nn
 
 from rayprob.config.spec import Spec
-from rayprob.errors import ModelError
+from rayprob.errors import ModelError, SpecError
 from rayprob.labels import LabelSpace
 from rayprob.models.backbones import build_backbone, require_backbone
 from rayprob.models.classifier import Classifier, Frozen, Norm
 from rayprob.models.heads import HeadSpec, Start, build_head
-from rayprob.models.pooling import build_pooling
+from rayprob.models.pooling import POOLINGS, build_pooling
 from rayprob.models.weights import Part, is_file, load_file
+from rayprob.probability.families import FAMILIES
+from rayprob.registry import choose
 
 Channels = tuple[float, float, float]
 
@@ -43,8 +46,8 @@ class ModelSpec(Spec):
     image_size_px: int | None = Field(default=None, ge=1)
     mean: Channels | None = None
     std: Annotated[Channels, AfterValidator(_above_zero)] | None = None
-    pooling: Literal["gap", "gmp", "gem", "places"] = "gap"
-    head: HeadSpec = HeadSpec()
+    pooling: str = "gap"
+    head: SerializeAsAny[HeadSpec] = HeadSpec()
     frozen: Frozen = "none"
     norm: Norm = "train"
 
@@ -57,6 +60,24 @@ class ModelSpec(Spec):
             raise ValueError(str(error)) from error
         return name
 
+    @field_validator("pooling")
+    @classmethod
+    def _pooling_exists(cls, name: str) -> str:
+        try:
+            choose(POOLINGS, name, "pooling")
+        except SpecError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+    @field_validator("head")
+    @classmethod
+    def _family_exists(cls, head: HeadSpec) -> HeadSpec:
+        try:
+            choose(FAMILIES, head.family, f"family of the head {head.name}:")
+        except SpecError as error:
+            raise ValueError(f"{error}; a plugin has its own in its table FAMILIES") from error
+        return head
+
     @model_validator(mode="after")
     def _part_of_something(self) -> "ModelSpec":
         if self.weights_part != "all" and not (self.weights and is_file(self.weights)):
@@ -67,10 +88,10 @@ class ModelSpec(Spec):
 
     @model_validator(mode="after")
     def _attention_sees_places(self) -> "ModelSpec":
-        if self.head.attention and self.pooling != "places":
+        if self.head.why_places and not POOLINGS[self.pooling].keeps_places:
+            option = self.head.why_places.partition(" ")[0]
             raise ValueError(
-                f"head.attention {self.head.attention} looks at every place, but pooling {self.pooling} leaves none; "
-                "set pooling: places, or attention: 0"
+                f"head.{self.head.why_places}, but pooling {self.pooling} leaves none; set pooling: places, or {option}: 0"
             )
         return self
 
@@ -81,18 +102,21 @@ def build_classifier(
     *,
     prevalence_L: NDArray[Any] | None = None,
     mixture: tuple[NDArray[Any], NDArray[Any]] | None = None,
+    label_sets: Callable[[], tuple[NDArray[Any], NDArray[Any]]] | None = None,
     label_space: LabelSpace | None = None,
     load: bool = True,
 ) -> Classifier:
     """Return the classifier that `spec` describes, in training mode, with its starting weights unless `load` is false.
 
-    A fresh head starts from `prevalence_L`, or from `mixture`: (mixing_weights_K, probabilities_KL). Weights of a bundle
-    must have the labels of `label_space`. Raises ModelError, LabelError or StorageError for weights that cannot be used.
+    A fresh head starts from `prevalence_L`, from `mixture`, (mixing_weights_K, probabilities_KL), or from what it makes of
+    `label_sets` (see `Start`). Weights of a bundle must have the labels of `label_space`. Raises ModelError, LabelError or
+    StorageError for weights that cannot be used.
     """
     weights = spec.weights if spec.weights and not is_file(spec.weights) else None
     backbone = build_backbone(spec.backbone, weights, image_size_px=spec.image_size_px, load=load)
     backbone.normalise_by(spec.mean, spec.std)
-    start = Start(prevalence_L, *(mixture or ()))
+    weights_K, p_KL = mixture or (None, None)
+    start = Start(prevalence_L, weights_K, p_KL, label_sets)
     head = build_head(spec.head, backbone.num_features, num_labels, start)
     classifier = Classifier(backbone, build_pooling(spec.pooling), head, frozen=spec.frozen, norm=spec.norm)
     if load and spec.weights and is_file(spec.weights):

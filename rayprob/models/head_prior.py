@@ -2,7 +2,7 @@
 
 from rayprob.errors import SpecError
 from rayprob.labels import LabelSpace
-from rayprob.models.heads import HeadSpec
+from rayprob.models.heads import HeadSpec, MixtureSpec
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.priors.file import LabelPriorFile
 
@@ -13,7 +13,7 @@ def prior_mixture(head: HeadSpec, label_space: LabelSpace) -> LabelMixture | Non
     Raises ModelError or StorageError for a prior that cannot be read, LabelError for one that knows fewer than two of the
     labels, SpecError for one of another number of components than the head.
     """
-    if head.prior is None:
+    if not isinstance(head, MixtureSpec) or head.prior is None:
         return None
     mixture = LabelPriorFile.load(head.prior).over(label_space)
     found = len(mixture.mixing_weights_K)

@@ -1,44 +1,110 @@
 """Heads: features_BF, or features_BFP of P places -> the parameters of a label distribution. K components, L labels, rank R."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from rayprob.config.spec import Spec
+from rayprob.config.parts import PartSpec
 from rayprob.errors import ModelError, RayprobError, StorageError
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.priors.file import LabelPriorFile
 from rayprob.probability.priors.prior import LabelPrior
-from rayprob.registry import choose
+from rayprob.registry import PartTable, choose
 
 WEIGHT_STD = 0.01  # so small that a fresh head answers with the prevalences (Lin et al., ICCV 2017, section 4.1)
 RAREST = 1e-6  # a label never seen in training is improbable, not impossible
 
 
-class HeadSpec(Spec):
-    """The head; `components`, `rank` and `prior` belong to the mixture. Rank 0: components differ by their offsets only.
+class HeadSpec(PartSpec):
+    """A head and its options. Every head drops features in training; `family` is the kind of distribution it makes."""
 
-    `prior` is a label prior, `coco` or the path of a file that `rayprob prior` wrote, from whose components the mixture starts;
-    it brings their number, and `strength` is the exponent with which it starts (`TiltedHead`).
-    `attention` adds so many times a label's score at its best place to its score on average over all places: class-specific
-    residual attention (Zhu and Wu, ICCV 2021) with one head and infinite temperature. It needs `pooling: places`.
+    kind: ClassVar[str] = "head"
+    family: ClassVar[str] = "bernoulli"
+
+    name: str = "bernoulli"
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="share of the features that training drops")
+
+    @classmethod
+    def table(cls) -> "Mapping[str, Callable[..., Head]]":
+        return HEADS
+
+    @property
+    def title(self) -> str:
+        """The head in the name of a run."""
+        return self.name
+
+    @property
+    def start_components(self) -> int:
+        """How many components the mixture of training label sets has from which a fresh head starts; 0 for no mixture."""
+        return 0
+
+    @property
+    def prior_file(self) -> str | None:
+        """The label prior that the head starts from, by name or path; None where it starts from none."""
+        return None
+
+    @property
+    def loss_options(self) -> dict[str, Any]:
+        """Options of the default loss, where the head needs others than its family's."""
+        return {}
+
+    @property
+    def why_places(self) -> str:
+        """Why the head needs the places of an image apart, beginning with the option that makes it so; "" where it does not."""
+        return ""
+
+    def after(self, old: "HeadSpec") -> "HeadSpec":
+        """Return this head as the successor of `old` on the same features."""
+        return self
+
+
+class AttentiveSpec(HeadSpec):
+    """A linear head. `attention` adds so many times a label's score at its best place to its average over all places.
+
+    That is class-specific residual attention (Zhu and Wu, ICCV 2021) with one head and infinite temperature. It needs
+    `pooling: places`.
     """
 
-    name: Literal["bernoulli", "mixture"] = "bernoulli"
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    components: int = Field(default=1, ge=1)
-    rank: int = Field(default=0, ge=0)
+    as_written: ClassVar[Mapping[str, Any]] = {"name": "", "dropout": 0.0, "components": 1, "rank": 0, "attention": 0.0}
+
     attention: float = Field(default=0.0, ge=0)
+
+    @property
+    def why_places(self) -> str:
+        return f"attention {self.attention} looks at every place" if self.attention else ""
+
+    def after(self, old: HeadSpec) -> HeadSpec:
+        """Take over the attention of the head before, unless this one has its own."""
+        before = old.attention if isinstance(old, AttentiveSpec) else 0.0
+        return self.model_copy(update={"attention": self.attention or before})
+
+
+class MixtureSpec(AttentiveSpec):
+    """A mixture of `components`, which differ by more than their offsets where `rank` is not 0.
+
+    With `prior`, it starts from the components of a label prior, which brings their number.
+    """
+
+    family: ClassVar[str] = "mixture"
+    later_keys: ClassVar[frozenset[str]] = frozenset({"prior", "strength"})
+
+    name: str = "mixture"
+    components: int = Field(default=1, ge=1)
+    """Number of components; with a prior, the prior's."""
+    rank: int = Field(default=0, ge=0)
+    """Rank of what components differ by besides their offsets; 0: by their offsets only."""
     prior: str | None = None
+    """Label prior to start from: coco, or the path of a file that `rayprob prior` wrote."""
     strength: float = Field(default=1.0, ge=0)
+    """Exponent with which the prior starts (`TiltedHead`)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -55,37 +121,55 @@ class HeadSpec(Spec):
         return {**value, "components": len(prior.mixture.mixing_weights_K)}
 
     @model_validator(mode="after")
-    def _only_own_parameters(self) -> "HeadSpec":
-        if self.name == "bernoulli" and self.prior is not None:
-            raise ValueError("a prior is laid over the labels by a mixture; set name: mixture or leave out prior")
-        if self.name == "bernoulli" and (self.components, self.rank) != (1, 0):
-            raise ValueError("components and rank are the mixture's; set name: mixture or leave them out")
+    def _strength_of_a_prior(self) -> "MixtureSpec":
         if self.prior is None and self.strength != 1:
             raise ValueError(f"strength {self.strength:g} is that of a prior; set prior or leave out strength")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_absent_prior(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what belongs to a prior where there is none: runs written before there were priors stay the same runs."""
-        value: dict[str, Any] = handler(self)
-        return value if self.prior is not None else {key: value[key] for key in value if key not in ("prior", "strength")}
+    @property
+    def prior_file(self) -> str | None:
+        return self.prior
+
+    @property
+    def loss_options(self) -> dict[str, Any]:
+        """With a prior, no pressure to use all components: those that are rare among label sets are rightly rare."""
+        return {} if self.prior is None else {"usage_weight": 0.0}
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}{self.components}{'-prior' * (self.prior is not None)}"
+
+    @property
+    def start_components(self) -> int:
+        return self.components
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a fresh head knows of the training labels: prevalences [L], or a fitted mixture (weights [K], P [K, L])."""
+    """What a fresh head knows of the training labels: prevalences [L], or a fitted mixture (weights [K], P [K, L]).
+
+    `label_sets` returns targets and known [N, L] of (some of) the training split, for a head that asks for more than that.
+    """
 
     prevalence_L: NDArray[Any] | None = None
     mixing_weights_K: NDArray[Any] | None = None
     probabilities_KL: NDArray[Any] | None = None
+    label_sets: Callable[[], tuple[NDArray[np.bool_], NDArray[np.bool_]]] | None = None
 
 
-class BernoulliHead(nn.Module):
+class Head(nn.Module):
+    """Turns features [B, F], or [B, F, P] of P places, into the named outputs of its family."""
+
+    family: str  # as its spec has it
+
+    def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
+        """Take over what a trained Bernoulli head knows; a head that cannot stays as it started."""
+
+
+class BernoulliHead(Head):
     """Independent labels: one logit each, the paper's head."""
 
-    family = "bernoulli"
-
-    def __init__(self, num_features: int, num_labels: int, spec: HeadSpec, start: Start) -> None:
+    def __init__(self, num_features: int, num_labels: int, spec: AttentiveSpec, start: Start) -> None:
         super().__init__()
         self.dropout, self.attention = FeatureDropout(spec.dropout), spec.attention
         self.linear = nn.Linear(num_features, num_labels)
@@ -98,17 +182,20 @@ class BernoulliHead(nn.Module):
         features = self.dropout(features)
         return {"logits": self.linear(average(features)) + best_place(features, self.linear.weight, self.attention)}
 
+    def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
+        """Take over the weights of a trained Bernoulli head. Raises ModelError where the shapes differ."""
+        _set(self.linear.weight, weight_LF.numpy(), "the weight of the Bernoulli head")
+        _set(self.linear.bias, bias_L.numpy(), "the bias of the Bernoulli head")
 
-class MixtureHead(nn.Module):
+
+class MixtureHead(Head):
     """Conditional Bernoulli mixture (Li, Wang, Pavlu, Aslam, ICML 2016) with shared label logits and component offsets.
 
     Component k's logits are `W f + offsets_k + (U_k f) V`, with the last part only where the rank is not 0. So its size
     is F*(L + K + K*R) + K*L + R*L, and one component is the Bernoulli head whose bias is the offset.
     """
 
-    family = "mixture"
-
-    def __init__(self, num_features: int, num_labels: int, spec: HeadSpec, start: Start) -> None:
+    def __init__(self, num_features: int, num_labels: int, spec: MixtureSpec, start: Start) -> None:
         super().__init__()
         self.num_components, self.rank, self.strength = spec.components, spec.rank, spec.strength
         self.dropout, self.attention = FeatureDropout(spec.dropout), spec.attention
@@ -181,7 +268,7 @@ class TiltedHead(MixtureHead):
     head has it where the training split has the prior's prevalences, that is the label mixture itself.
     """
 
-    def __init__(self, num_features: int, num_labels: int, spec: HeadSpec, start: Start) -> None:
+    def __init__(self, num_features: int, num_labels: int, spec: MixtureSpec, start: Start) -> None:
         super().__init__(num_features, num_labels, spec, start)
         nn.init.zeros_(self.mixing.weight)
 
@@ -231,18 +318,14 @@ def best_place(features: Tensor, weight_LF: Tensor, attention: float) -> Tensor 
     return attention * (weight_LF @ features).amax(dim=2)
 
 
-def build_head(spec: HeadSpec, num_features: int, num_labels: int, start: Start | None = None) -> nn.Module:
+def build_head(spec: HeadSpec, num_features: int, num_labels: int, start: Start | None = None) -> Head:
     """Return the head that `spec` names, started from what is known of the training labels.
 
     Raises ModelError where the shapes of `start` do not fit.
     """
-    return choose(HEADS, spec.name, "head", ModelError)(num_features, num_labels, spec, start or Start())
-
-
-def components_in_use(mixing_logits_BK: Tensor) -> Tensor:
-    """Return exp(entropy) of the mean mixing weights, a scalar in 1..K: how many components these images share out."""
-    log_usage_K = torch.log_softmax(mixing_logits_BK.double(), dim=1).logsumexp(dim=0) - math.log(len(mixing_logits_BK))
-    return (-(log_usage_K.exp() * log_usage_K).sum()).exp()
+    head = choose(HEADS, spec.name, "head", ModelError)(num_features, num_labels, spec, start or Start())
+    head.family = spec.family
+    return head
 
 
 def _logit(probabilities: NDArray[Any]) -> NDArray[Any]:
@@ -258,9 +341,9 @@ def _set(parameter: Tensor, values: NDArray[Any], what: str, shape: tuple[int, .
         parameter.copy_(torch.from_numpy(np.array(values)).reshape(parameter.shape))
 
 
-def _mixture(num_features: int, num_labels: int, spec: HeadSpec, start: Start) -> MixtureHead:
+def _mixture(num_features: int, num_labels: int, spec: MixtureSpec, start: Start) -> MixtureHead:
     kind = MixtureHead if spec.prior is None else TiltedHead
     return kind(num_features, num_labels, spec, start)
 
 
-HEADS: dict[str, Callable[[int, int, HeadSpec, Start], nn.Module]] = {"bernoulli": BernoulliHead, "mixture": _mixture}
+HEADS: PartTable[Callable[..., Head]] = PartTable("HEADS", {"bernoulli": BernoulliHead, "mixture": _mixture})

@@ -6,47 +6,71 @@ loss does not depend on its batch, and the learning rate does not depend on the 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from rayprob.config.spec import Spec
+from rayprob.config.parts import PartSpec
 from rayprob.errors import ModelError
 from rayprob.models.precision import at_least_float32, full_precision
-from rayprob.registry import choose
+from rayprob.probability.families import family_of
+from rayprob.registry import PartTable, choose
 
 Loss = Callable[[dict[str, Tensor], Tensor, Tensor], Tensor]
 
 
-class LossSpec(Spec):
-    """A loss and its parameters; a parameter of another loss must stay at its default."""
+class LossSpec(PartSpec):
+    """A loss and its options. `family` is the kind of distribution whose outputs it reads."""
 
-    name: Literal["bce", "focal", "asymmetric", "mixture"] = "bce"
+    kind: ClassVar[str] = "loss"
+    family: ClassVar[str] = "bernoulli"
+
+    name: str = "bce"
+
+    @classmethod
+    def table(cls) -> Mapping[str, Callable[..., Tensor]]:
+        return LOSSES
+
+
+class _LossOf01(LossSpec):
+    """A loss that 0.1 had, which wrote the options of all of them."""
+
+    as_written: ClassVar[Mapping[str, Any]] = {
+        "name": "",
+        "label_smoothing": 0.0,
+        "alpha": None,
+        "gamma": 2.0,
+        "gamma_pos": 0.0,
+        "gamma_neg": 4.0,
+        "clip": 0.05,
+        "usage_weight": 0.01,
+    }
+
+
+class BceSpec(_LossOf01):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+class FocalSpec(_LossOf01):
     alpha: float | None = Field(default=None, gt=0, lt=1)
     gamma: float = Field(default=2.0, ge=0)
+
+
+class AsymmetricSpec(_LossOf01):
     gamma_pos: float = Field(default=0.0, ge=0)
     gamma_neg: float = Field(default=4.0, ge=0)
     clip: float = Field(default=0.05, ge=0, lt=1)
+
+
+class MixtureLossSpec(_LossOf01):
+    family: ClassVar[str] = "mixture"
+
     usage_weight: float = Field(default=0.01, ge=0)
-
-    @model_validator(mode="after")
-    def _only_own_parameters(self) -> "LossSpec":
-        own = OWN[self.name]
-        for key, field in type(self).model_fields.items():
-            if key != "name" and key not in own and getattr(self, key) != field.default:
-                raise ValueError(f"{key} is no parameter of the loss {self.name}, which takes {', '.join(own)}")
-        return self
-
-    @property
-    def family(self) -> str:
-        """The family of outputs that this loss reads: bernoulli or mixture."""
-        return "mixture" if self.name == "mixture" else "bernoulli"
 
 
 def build_loss(spec: LossSpec) -> Loss:
@@ -55,7 +79,7 @@ def build_loss(spec: LossSpec) -> Loss:
     It raises ModelError where the head gives outputs of another family.
     """
     term = partial(choose(LOSSES, spec.name, "loss", ModelError), spec)
-    needed = NEEDED[spec.family]
+    needed = family_of(spec.family).names
 
     def loss(outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
         missing = [name for name in needed if name not in outputs]
@@ -72,13 +96,13 @@ def build_loss(spec: LossSpec) -> Loss:
     return loss
 
 
-def bce(spec: LossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
+def bce(spec: BceSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
     """Return binary cross-entropy; smoothing e moves targets to 1 - e/2 and e/2."""
     smooth_BL = targets_BL * (1 - spec.label_smoothing) + spec.label_smoothing / 2
     return binary_cross_entropy_with_logits(outputs["logits"], smooth_BL, known_BL, reduction="none").sum(1)
 
 
-def focal(spec: LossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
+def focal(spec: FocalSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
     """Return the focal loss -(1 - p_t)^gamma log p_t, weighted by alpha and 1 - alpha if given (Lin et al., ICCV 2017)."""
     signed_BL = outputs["logits"] * (2 * targets_BL - 1)
     # A power of sigmoid would have a nan gradient where sigmoid is 0 and gamma below 1.
@@ -88,7 +112,7 @@ def focal(spec: LossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_
     return (loss_BL * known_BL).sum(1)
 
 
-def asymmetric(spec: LossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
+def asymmetric(spec: AsymmetricSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
     """Return the asymmetric loss, negatives shifted by `clip` (Ridnik et al., ICCV 2021, equations 4 to 7).
 
     No gradient flows through the focusing weights, as in the authors' training runs.
@@ -104,7 +128,7 @@ def asymmetric(spec: LossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, k
     return -((positive_BL + (1 - targets_BL) * negative_weight_BL * negative_BL) * known_BL).sum(1)
 
 
-def mixture(spec: LossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
+def mixture(spec: MixtureLossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
     """Return -log sum_k pi_k prod_l Bernoulli(y_l; p_kl) (Li et al., ICML 2016), plus the guard against collapse.
 
     The guard is usage_weight * KL(uniform || pi), the symmetric Dirichlet prior on mixing weights up to a constant: it is 0
@@ -120,16 +144,6 @@ def mixture(spec: LossSpec, outputs: dict[str, Tensor], targets_BL: Tensor, know
     return nll_B + spec.usage_weight * disuse_B
 
 
-NEEDED = {"bernoulli": ("logits",), "mixture": ("mixing_logits", "component_logits")}
-OWN = {
-    "bce": ("label_smoothing",),
-    "focal": ("alpha", "gamma"),
-    "asymmetric": ("gamma_pos", "gamma_neg", "clip"),
-    "mixture": ("usage_weight",),
-}
-LOSSES: dict[str, Callable[[LossSpec, dict[str, Tensor], Tensor, Tensor], Tensor]] = {
-    "bce": bce,
-    "focal": focal,
-    "asymmetric": asymmetric,
-    "mixture": mixture,
-}
+LOSSES: PartTable[Callable[..., Tensor]] = PartTable(
+    "LOSSES", {"bce": bce, "focal": focal, "asymmetric": asymmetric, "mixture": mixture}
+)

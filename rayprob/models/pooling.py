@@ -3,17 +3,21 @@
 `places` keeps the P = h * w places apart, as features_BFP, for a head that looks at each of them.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from rayprob.errors import ModelError
 from rayprob.models.precision import at_least_float32, full_precision
-from rayprob.registry import choose
+from rayprob.registry import PartTable, choose
 
 
-class GlobalAverage(nn.Module):
+class Pooling(nn.Module):
+    """Turns maps [B, F, h, w] into features; `keeps_places` says that they are [B, F, P] of P places, not [B, F]."""
+
+    keeps_places = False
+
+
+class GlobalAverage(Pooling):
     """The mean over all positions."""
 
     def forward(self, maps_BFhw: Tensor) -> Tensor:
@@ -21,7 +25,7 @@ class GlobalAverage(nn.Module):
         return at_least_float32(maps_BFhw).mean(dim=(2, 3))
 
 
-class GlobalMax(nn.Module):
+class GlobalMax(Pooling):
     """The largest value over all positions."""
 
     def forward(self, maps_BFhw: Tensor) -> Tensor:
@@ -29,7 +33,7 @@ class GlobalMax(nn.Module):
         return at_least_float32(maps_BFhw).amax(dim=(2, 3))
 
 
-class GeneralisedMean(nn.Module):
+class GeneralisedMean(Pooling):
     """(mean of maps^p)^(1/p) with a learnt p: 1 is the average, infinity the maximum (Radenovic et al., TPAMI 2019)."""
 
     def __init__(self, power: float = 3.0, floor: float = 1e-6) -> None:
@@ -44,22 +48,21 @@ class GeneralisedMean(nn.Module):
             return positive.pow(self.power).mean(dim=(2, 3)).pow(1 / self.power)
 
 
-class Places(nn.Module):
+class Places(Pooling):
     """No pooling: every place has its features, and the head pools scores."""
+
+    keeps_places = True
 
     def forward(self, maps_BFhw: Tensor) -> Tensor:
         """Return features [B, F, P]."""
         return at_least_float32(maps_BFhw).flatten(2)
 
 
-def build_pooling(name: str) -> nn.Module:
+def build_pooling(name: str) -> Pooling:
     """Return the pooling `name`. Raises ModelError for an unknown one."""
     return choose(POOLINGS, name, "pooling", ModelError)()
 
 
-POOLINGS: dict[str, Callable[[], nn.Module]] = {
-    "gap": GlobalAverage,
-    "gmp": GlobalMax,
-    "gem": GeneralisedMean,
-    "places": Places,
-}
+POOLINGS: PartTable[type[Pooling]] = PartTable(
+    "POOLINGS", {"gap": GlobalAverage, "gmp": GlobalMax, "gem": GeneralisedMean, "places": Places}
+)

@@ -13,7 +13,7 @@ from rayprob.errors import LabelError, ModelError
 from rayprob.files import storage
 from rayprob.labels import LabelSpace
 from rayprob.models.classifier import Classifier
-from rayprob.models.heads import MixtureHead
+from rayprob.models.heads import Head
 from rayprob.models.tensor_files import header_of, read_tensors
 from rayprob.models.weight_sets import choose_set, describe_contents, find_sets, flat, unnamed_averages
 from rayprob.text import first_of
@@ -174,14 +174,19 @@ def _require_labels(labels: LabelSpace, label_space: LabelSpace | None, uri: str
         raise LabelError(f"{error}, or {BACKBONE_ONLY}") from error
 
 
-def _as_head(head: nn.Module, tensors: dict[str, Tensor], uri: str) -> dict[str, Tensor]:
-    """Return `tensors` with the head's part as `head` has it: a Bernoulli head may start a mixture, not the reverse."""
-    found = "mixture" if "head.offsets" in tensors else "bernoulli"
-    if found == head.family:
+def _as_head(head: Head, tensors: dict[str, Tensor], uri: str) -> dict[str, Tensor]:
+    """Return `tensors` with the head's part as `head` has it: a Bernoulli head may start another, not the reverse."""
+    own = {f"head.{name}" for name in head.state_dict()}
+    found = {name for name in tensors if name.startswith("head.")}
+    if found & own == found or own & found == own:  # the same head, perhaps of other options, which the shapes will show
         return tensors
-    if not isinstance(head, MixtureHead):
-        raise ModelError(f"the weights at {uri} have a {found} head, not a {head.family} one; {BACKBONE_ONLY}")
-    head.start_from_bernoulli(tensors["head.linear.weight"], tensors["head.linear.bias"])
+    weight, bias = "head.linear.weight", "head.linear.bias"
+    if found != {weight, bias} or type(head).start_from_bernoulli is Head.start_from_bernoulli:
+        parameters = first_of(sorted(found), 4)
+        raise ModelError(
+            f"the weights at {uri} have another head (its parameters: {parameters}), not a {head.family} one; {BACKBONE_ONLY}"
+        )
+    head.start_from_bernoulli(tensors[weight], tensors[bias])
     body = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
     return body | {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
 

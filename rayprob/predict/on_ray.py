@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rayprob import plugins
 from rayprob.cluster import import_ray, is_running, require_cluster, start_ray, told_when_long
 from rayprob.errors import RayprobError, RunError, as_error
 from rayprob.files.uris import absolute
@@ -27,9 +28,11 @@ class TableJob:
     job: PredictJob
     path: str
     part_images: int
+    plugin_folders: tuple[str, ...] = ()
 
     def open(self) -> tuple[Asking, TablePlan]:
         """Return who is asked, and the plan of the table."""
+        plugins.look_in(self.plugin_folders)
         asking, images = self.job.open()
         return asking, TablePlan.of(self.path, asking, images, part_images=self.part_images)
 
@@ -64,7 +67,7 @@ def write_table_on_ray(job: PredictJob, path: str, on_progress: Progress, *, par
     Raises what an actor met, and RunError where Ray lost one.
     """
     require_cluster()
-    table = TableJob(job.absolute(), absolute(path), part_images)
+    table = TableJob(job.absolute(), absolute(path), part_images, tuple(plugins.folders()))
     _, plan = table.open()
     return write_parts(plan, lambda missing: _write_on_ray(table, missing), on_progress)
 

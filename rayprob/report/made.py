@@ -8,6 +8,7 @@ from typing import Any
 
 from rayprob import __version__
 from rayprob.config import strict_yaml
+from rayprob.probability.families import family_of
 from rayprob.report.run.files import RunFiles
 
 PACKAGES = ("torch", "torchvision", "ray", "numpy", "scipy", "matplotlib")
@@ -34,11 +35,7 @@ def sentence(files: RunFiles) -> str:
     model = files.run.get("model", {})
     head = model.get("head", {}) if isinstance(model, dict) else {}
     backbone = str(model.get("backbone", "a classifier")) if isinstance(model, dict) else "a classifier"
-    heads = {
-        "bernoulli": "an independent sigmoid for each label",
-        "mixture": f"a joint distribution over label sets, a mixture of {head.get('components', 'some')} components",
-    }
-    says = heads.get(files.predictions.family, files.predictions.family)
+    says = family_of(files.predictions.family).describe(head)
     starts = [row for row in files.history if row.get("kind") == "start"]
     trained = f"trained on {starts[-1]['train_samples']:,} images" if starts and "train_samples" in starts[-1] else "trained"
     data = f" of {files.dataset.name}" if files.dataset else ""

@@ -20,7 +20,9 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
+from rayprob import plugins
 from rayprob.config.spec import fingerprint
 from rayprob.errors import BundleError, RayprobError
 from rayprob.files import storage
@@ -30,11 +32,13 @@ from rayprob.loader.augment import TransformSpec
 from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.classifier import Classifier
 from rayprob.models.weights import WEIGHTS_FILE, classifier_bytes, load_strictly
-from rayprob.probability.calibration.calibrators import OutputsCalibrator, calibrator_from_arrays
+from rayprob.probability.calibration.calibrators import calibrator_from_arrays
+from rayprob.probability.calibration.candidates import OutputsCalibrator
 from rayprob.probability.decisions.conformal import RiskControl
 from rayprob.probability.decisions.rules import Rules
 from rayprob.probability.decisions.thresholds import Thresholds
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.probability.families import from_outputs
 from rayprob.runs.paths import DESCRIPTION_FILE
 
 VERSION = 1
@@ -52,6 +56,7 @@ class _Description(Shape):
     guarantees: dict[str, Any]
     facts: dict[str, Any]
     files: dict[str, str]
+    plugins: dict[str, str] = Field(default={})
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +75,7 @@ class Bundle:
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
     guarantees: Mapping[str, RiskControl] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()  # modules that its parts come from, which have to be where it is loaded
 
     def distribution(self, outputs: Mapping[str, Any]) -> LabelDistribution:
         """Return the distributions that the classifier's raw outputs state, calibrated where there is a calibrator.
@@ -80,6 +86,11 @@ class Bundle:
         if self.calibrator is None:
             return from_outputs(self.classifier.family, arrays)
         return self.calibrator.as_distribution(self.calibrator.apply_outputs(arrays))
+
+    @property
+    def family(self) -> str:
+        """The family of its distributions: the calibrator's where there is one, which may make another kind than the head."""
+        return self.calibrator.family if self.calibrator else self.classifier.family
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -115,9 +126,12 @@ class Bundle:
     def load(cls, folder: str) -> "Bundle":
         """Read a bundle; its classifier is in evaluation mode, on the CPU.
 
-        Raises BundleError for no bundle, another version, a missing or changed file, and weights that do not fit.
+        Its plugins are imported by name. Raises BundleError for no bundle, another version, a missing or changed file, a
+        missing plugin, and weights that do not fit.
         """
         described = _read_description(folder)
+        for name, file in described.get("plugins", {}).items():
+            plugins.load([name], BundleError, of=f"the bundle at {folder}", was=file)
         files = {name: _read_checked(folder, name, sha256) for name, sha256 in described["files"].items()}
         try:
             bundle = _rebuild(described, files)
@@ -142,6 +156,7 @@ class Bundle:
             "guarantees": {alpha: control.to_dict() for alpha, control in self.guarantees.items()},
             "facts": dict(self.facts),
             "files": sums,
+            **({"plugins": {name: str(plugins.file_of(name)) for name in self.plugins}} if self.plugins else {}),
         }
 
 
@@ -175,6 +190,7 @@ def _rebuild(described: dict[str, Any], files: dict[str, bytes]) -> Bundle:
         thresholds={name: _thresholds(name, value, len(label_space)) for name, value in described["thresholds"].items()},
         guarantees={alpha: RiskControl.from_dict(value) for alpha, value in described["guarantees"].items()},
         facts=described["facts"],
+        plugins=tuple(described.get("plugins", {})),
     )
 
 

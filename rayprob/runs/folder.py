@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from rayprob import __version__
+from pydantic import Field
+
+from rayprob import __version__, plugins
 from rayprob.config.spec import differing_keys
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import RayprobError, RunError
@@ -25,6 +27,7 @@ class _Facts(Shape):
 
     identity: dict[str, Any]
     dataset_fingerprint: str
+    plugins: dict[str, str] = Field(default={})  # modules, and where they were when the run was started
 
 
 class _Failure(Shape):
@@ -55,6 +58,8 @@ def claim(run: Run, dataset: Dataset) -> Claim:
     """Make `run.run_folder` this run's, or confirm that it is. Raises RunError where it belongs to another run."""
     folder = run.run_folder
     facts = {"identity": identity(run), "dataset_fingerprint": dataset.fingerprint, "rayprob": __version__}
+    if run.plugins:
+        facts["plugins"] = {name: str(plugins.file_of(name)) for name in run.plugins}
     is_new = not is_claimed(folder)
     if not is_new:
         _require_same(folder, _read_facts(folder), facts)
@@ -109,7 +114,15 @@ def open_run(folder: str) -> Run:
     uri = RunFolder(folder).run_file
     if not storage.exists(uri):
         raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
+    load_plugins(folder)
     return Run.read_text(storage.read_bytes(uri), where=uri).model_copy(update={"folder": folder})
+
+
+def load_plugins(folder: str) -> None:
+    """Load the plugins of the run in a folder, where there is a run. Raises RunError that says where a missing one was."""
+    named = _read_facts(folder).get("plugins", {}) if is_claimed(folder) else {}
+    for name, file in named.items():
+        plugins.load([name], RunError, of=f"the run in {folder}", was=file)
 
 
 def ask_to_stop(folder: str) -> None:

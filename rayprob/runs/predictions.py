@@ -21,13 +21,14 @@ from rayprob.files import storage
 from rayprob.files.documents import Shape, parse_json, require_shape
 from rayprob.files.tables import parse_table, require_schema
 from rayprob.labels import LabelSpace
+from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.probability.families import FAMILIES, from_outputs
 
 FORMAT_VERSION = 1
 ROW_GROUP_BYTES = 64 * 2**20
 REMEDY = "write it again with `rayprob evaluate` or `rayprob predict`"
 _KEY = b"rayprob"
 _LISTS = ("labels", "unknown_labels")
-_PER_LABEL = ("logits", "component_logits")  # outputs whose last axis is that of the labels
 _SCHEMA = pa.schema([("sample_id", pa.int64()), *((name, pa.list_(pa.int32())) for name in _LISTS)])
 
 
@@ -50,6 +51,7 @@ class Predictions:
                 raise MetricError(
                     f"{name} is {table_NL.dtype} {list(table_NL.shape)}; give bool {list(shape)}: samples x labels"
                 )
+        per_label = FAMILIES[self.family].per_label if self.family in FAMILIES else ()
         for name, values in self.outputs.items():
             if name in ("sample_id", *_LISTS):
                 raise MetricError(f"output {name!r} has the name of a column that every table has; rename the output")
@@ -57,7 +59,7 @@ class Predictions:
                 raise MetricError(
                     f"output {name!r} is {values.dtype} {list(values.shape)}; give float32 with {shape[0]:,} rows"
                 )
-            if name in _PER_LABEL and values.shape[-1] != shape[1]:
+            if name in per_label and values.shape[-1] != shape[1]:
                 raise MetricError(f"output {name!r} is of {values.shape[-1]} labels, the label space has {shape[1]}")
         ids, times = np.unique(self.sample_ids_N, return_counts=True)
         if len(ids) < shape[0]:
@@ -65,6 +67,10 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.sample_ids_N)
+
+    def distribution(self) -> LabelDistribution:
+        """Return the distributions that the outputs state, uncalibrated. Raises ModelError for a family that is not here."""
+        return from_outputs(self.family, self.outputs)
 
     def write(self, uri: str) -> None:
         """Write the table to a path or URI; it appears whole or not at all. Raises StorageError."""

@@ -2,12 +2,14 @@
 
 import math
 
+from rayprob.config.parts import PartSpec
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import SpecError
 from rayprob.loader.batch_rules import Sizes
 from rayprob.models.head_prior import prior_mixture
-from rayprob.models.heads import HeadSpec
+from rayprob.models.heads import HEADS, HeadSpec
 from rayprob.models.losses import LossSpec
+from rayprob.probability.families import family_of
 from rayprob.runs.shapes import check_shapes
 from rayprob.runs.spec import Run
 
@@ -28,18 +30,23 @@ def check(run: Run, dataset: Dataset, world_size: int) -> None:
 
 def _check_loss(run: Run) -> None:
     head, loss = run.model.head, run.loss
-    if loss.family != head.name:
-        own = "mixture" if head.name == "mixture" else "bce"
+    if loss.family != head.family:
+        other = _renamed("model.head", HeadSpec, head, heads_of(loss.family)[0])
+        own = _renamed("loss", LossSpec, loss, family_of(head.family).loss)
         raise SpecError(
-            f"loss.name {loss.name} needs a {loss.family} head, but model.head.name is {head.name}; "
-            f"set {_renamed('model.head', head, loss.family)} or {_renamed('loss', loss, own)}"
+            f"loss.name {loss.name} needs a {loss.family} head, but model.head.name is {head.name}; set {other} or {own}"
         )
 
 
-def _renamed(key: str, part: HeadSpec | LossSpec, name: str) -> str:
+def heads_of(family: str) -> list[str]:
+    """Return the heads of a family."""
+    return [name for name in HEADS if HeadSpec.of(name).family == family] or [f"a head of the family {family}"]
+
+
+def _renamed(key: str, kind: type[PartSpec], part: PartSpec, name: str) -> str:
     """Return how to change the name of a part: with its other keys where these go with the name, or else without them."""
     try:
-        type(part).parse({**part.model_dump(), "name": name})
+        kind.parse({**part.model_dump(), "name": name})
     except SpecError:
         return f"{key} to {{name: {name}}}"
     return f"{key}.name to {name}"

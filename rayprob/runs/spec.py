@@ -1,20 +1,19 @@
-"""A run file as frozen specs; rules between its parts are in `run_rules.py`."""
+"""A run file as frozen specs; rules between its parts are in `rules.py`."""
 
 import math
-from itertools import pairwise
-from typing import Annotated, Literal, Self, TypeGuard
+from typing import Literal, Self, TypeGuard
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SerializeAsAny, field_validator, model_validator
 
-from rayprob.config.spec import Spec
+from rayprob.config.spec import PluginSpec, Spec
 from rayprob.files import storage, uris
 from rayprob.loader.augment import TransformSpec
 from rayprob.loader.streams import StreamSpec
 from rayprob.models.build import ModelSpec
 from rayprob.models.losses import LossSpec
 from rayprob.probability.priors.file import SHIPPED
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
+from rayprob.runs.optimizers import OptimizerSpec
+from rayprob.runs.schedules import ScheduleSpec
 
 
 class Duration(Spec):
@@ -58,48 +57,10 @@ class DataSpec(Spec):
 class TransformsSpec(Spec):
     """The training transform and the evaluation transform; the second one goes into the bundle."""
 
-    train: TransformSpec
+    train: SerializeAsAny[TransformSpec]
     """The transform of training images."""
-    evaluate: TransformSpec
+    evaluate: SerializeAsAny[TransformSpec]
     """The transform of evaluation images; prediction uses it as well."""
-
-
-class OptimizerSpec(Spec):
-    """Which optimizer; `lr` is the peak learning rate of the head, the backbone's is `backbone_lr_factor` times it."""
-
-    name: Literal["sgd", "adam", "adamw"] = "adamw"
-    lr: PositiveFloat = 1e-4
-    backbone_lr_factor: NonNegativeFloat = 1.0
-    weight_decay: NonNegativeFloat = 1e-4
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd, with Nesterov's correction where it is above 0")
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    clip_norm: PositiveFloat | None = None
-    fused: bool | Literal["auto"] = "auto"
-
-
-class ScheduleSpec(Spec):
-    """How the learning rate moves over the run, as a factor of its peak.
-
-    `one_cycle` rises by half a cosine from `start_factor` during `warmup` (a share of the run) and anneals by half a
-    cosine to `end_factor` (Smith and Topin, 2018, without the momentum cycle); `cosine` rises in a straight line;
-    `multi_step` multiplies by `decay` at each of `milestones` (shares of the run); `constant` stays after its warm-up.
-    `exponential` has no warm-up: each step multiplies by the same factor, from `start_factor` at the first to 1 at the last,
-    as a learning-rate range test does.
-    """
-
-    name: Literal["one_cycle", "cosine", "multi_step", "constant", "exponential"] = "one_cycle"
-    warmup: float = Field(default=0.1, ge=0, lt=1)
-    start_factor: float = Field(default=0.04, gt=0, le=1)
-    end_factor: float = Field(default=1e-4, ge=0, le=1)
-    milestones: tuple[float, ...] = (0.6, 0.85)
-    decay: float = Field(default=0.1, gt=0, lt=1)
-
-    @model_validator(mode="after")
-    def _milestones_ascend(self) -> Self:
-        inside = all(0 < milestone < 1 for milestone in self.milestones)
-        if not inside or any(left >= right for left, right in pairwise(self.milestones)):
-            raise ValueError(f"milestones are shares of the run: ascending, between 0 and 1; found {self.milestones}")
-        return self
 
 
 class EvaluationSpec(Spec):
@@ -204,7 +165,7 @@ class PlacementSpec(Spec):
         return self.num_workers[1] if isinstance(self.num_workers, tuple) else self.num_workers
 
 
-class Run(Spec):
+class Run(PluginSpec):
     """One training run, whole; frozen. `read` and `parse` raise SpecError that lists every fault with its key.
 
     Example::
@@ -228,11 +189,11 @@ class Run(Spec):
     """How images become inputs."""
     model: ModelSpec
     """The classifier."""
-    loss: LossSpec = LossSpec()
+    loss: SerializeAsAny[LossSpec] = LossSpec()
     """The loss."""
-    optimizer: OptimizerSpec = OptimizerSpec()
+    optimizer: SerializeAsAny[OptimizerSpec] = OptimizerSpec()
     """The optimizer."""
-    schedule: ScheduleSpec = ScheduleSpec()
+    schedule: SerializeAsAny[ScheduleSpec] = ScheduleSpec()
     """The learning-rate schedule."""
     duration: Duration
     """How long to train."""
@@ -291,8 +252,9 @@ def absolute(run: Run) -> Run:
         "data": run.data.model_copy(update={"root": uris.absolute(run.data.root)}),
     }
     model, head = run.model, run.model.head
-    if head.prior not in SHIPPED and _is_local_file(head.prior):
-        model = model.model_copy(update={"head": head.model_copy(update={"prior": uris.absolute(head.prior)})})
+    prior = head.prior_file
+    if prior not in SHIPPED and _is_local_file(prior):
+        model = model.model_copy(update={"head": head.model_copy(update={"prior": uris.absolute(prior)})})
     if _is_local_file(model.weights):
         model = model.model_copy(update={"weights": uris.absolute(model.weights)})
     return run.model_copy(update={**paths, "model": model})

@@ -1,4 +1,4 @@
-"""What is submitted: the command that the cluster runs, and the folder that it runs in: the package and the run's files."""
+"""What is submitted: a command, and the folder that it runs in, with the package, the run's files and its plugins."""
 
 import os
 import shlex
@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 import rayprob
-from rayprob.config.spec import read_chain
+from rayprob import plugins
+from rayprob.config.spec import override, read_chain, read_yaml
 from rayprob.errors import RunError, SpecError
 from rayprob.files import storage
 from rayprob.files.uris import file_uri
@@ -18,6 +19,7 @@ from rayprob.runs.spec import Run
 from rayprob.train.launch import require_absolute_folder
 
 PACKAGE = Path(rayprob.__file__).parent
+NO_BYTECODE = shutil.ignore_patterns("__pycache__", "*.pyc")
 COPY = "a job runs in a copy of the package and its run files alone"
 
 
@@ -30,6 +32,7 @@ class Job:
     files: tuple[Path, ...]
     base: Path
     overrides: tuple[str, ...]
+    plugins: tuple[Path, ...] = ()  # modules and packages, which lie beside the package in the job
 
     @classmethod
     def of(cls, verb: str, file: str, overrides: Sequence[str]) -> "Job":
@@ -42,7 +45,9 @@ class Job:
                     f"to {path}"
                 )
         files = tuple(Path(os.path.abspath(path)) for path in chain)
-        return cls(verb, files[0], files, _base(files), tuple(overrides))
+        named = override(read_yaml(file), overrides).get("plugins") or ()
+        modules = tuple(dict.fromkeys(plugins.file_of(str(name)) for name in named))
+        return cls(verb, files[0], files, _base(files), tuple(overrides), modules)
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -56,12 +61,17 @@ class Job:
         return shlex.join(self.command)
 
     def pack(self, folder: Path) -> None:
-        """Copy the package and the run's files into an empty folder, and nothing else: no data, no weights, no runs."""
-        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        """Copy the package, the run's files and its plugins into an empty folder: no data, no weights, no runs."""
+        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=NO_BYTECODE)
         for path in self.files:
             target = folder / path.relative_to(self.base)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+        for path in self.plugins:
+            if path.is_dir():
+                shutil.copytree(path, folder / path.name, ignore=NO_BYTECODE)
+            else:
+                shutil.copyfile(path, folder / path.name)
 
 
 def _base(files: Sequence[Path]) -> Path:
@@ -78,7 +88,7 @@ def check_run(run: Run) -> None:
     """Refuse a run whose folder, dataset, weights or label prior the cluster will not find. Raises RunError."""
     require_absolute_folder(run)
     require_absolute("data.root", run.data.root, "/mnt/shared/coco2014")
-    files = {"model.weights": run.model.weights, "model.head.prior": run.model.head.prior}
+    files = {"model.weights": run.model.weights, "model.head.prior": run.model.head.prior_file}
     for key, uri in files.items():
         if uri is not None and is_file(uri):
             _check_file(run, key, uri)

@@ -199,9 +199,10 @@ class Sweep(Spec):
             parts = [part for value in parameter.values or () if (part := parameter.part(value)) is not None]
             if taken := SEARCHED_ELSEWHERE & {key, *(inner for part in parts for inner in part)}:
                 raise SpecError(f"{where}: {min(taken)} says where a trial lies and cannot be searched; leave it out")
-            if not parts:
-                _require_key(base, key, where)
             self._check_when(key, parameter, base)
+            if not parts:
+                met = self._met(parameter)
+                _require_key(self.trial_run(0, met, where=f"{where}: ").model_dump(mode="json") if met else base, key, where)
             for value in parameter.examples:
                 self._try(key, value, where)
 
@@ -223,11 +224,11 @@ class Sweep(Spec):
 
     def _try(self, key: str, value: Any, where: str) -> None:
         """Build the run that one value makes, together with first values of what its `when` needs."""
-        params: dict[str, Any] = {}
-        for other, wanted in self.search.space[key].when.items():
-            if other in self.search.space:
-                params[other] = as_list(wanted)[0]
-        self.trial_run(0, {**params, key: value}, where=f"{where}: ")
+        self.trial_run(0, {**self._met(self.search.space[key]), key: value}, where=f"{where}: ")
+
+    def _met(self, parameter: Parameter) -> dict[str, Any]:
+        """Return first values of the searched parameters that a parameter's `when` asks for, which may bring its key along."""
+        return {other: as_list(wanted)[0] for other, wanted in parameter.when.items() if other in self.search.space}
 
     def defaults(self) -> dict[str, Any]:
         """Return what the run file itself has for the searched keys: of named parts the name of the one that it has."""

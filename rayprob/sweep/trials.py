@@ -17,6 +17,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
+from rayprob import plugins
 from rayprob.cluster import told_when_long
 from rayprob.errors import RayprobError, RunError
 from rayprob.files import storage
@@ -181,7 +182,10 @@ class TrialsThread(threading.Thread):
             os.environ.setdefault(name, value)
         metrics = self._metrics
 
+        plugin_folders = plugins.folders()
+
         def trial(config: dict[str, Any]) -> None:
+            plugins.look_in(plugin_folders)
             work(config, metrics)
 
         return tune.Tuner(

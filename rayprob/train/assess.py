@@ -15,8 +15,8 @@ from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream
 from rayprob.metrics.counting import PaperMetrics, best_single_threshold, label_sets, paper_metrics, top_k
 from rayprob.metrics.ranking import average_precision, mean_average_precision_by_size
-from rayprob.probability.calibration.prior import PriorCalibrator
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.probability.families import from_outputs
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.finished import open_bundle
 from rayprob.runs.folder import open_run
@@ -106,7 +106,8 @@ def assessment(run: Run, bundle: Bundle, predictions: Predictions, areas_NL: NDA
         return paper_metrics(ranked_NL, predicted_NL, targets_NL, known_NL)
 
     threshold, calibrated = tuned_threshold(run), bundle.distribution(predictions.outputs)
-    has_prior = isinstance(bundle.calibrator, PriorCalibrator)  # the one calibrator that ranks labels anew
+    # A calibrator that makes another kind of distribution, as a label prior does, ranks labels anew.
+    has_prior = bundle.family != bundle.classifier.family
     calibrated_NL = calibrated.ranking_scores() if has_prior else scores_NL
     tuned = numbers(bundle.label_sets(calibrated, TUNED), calibrated_NL) if TUNED in bundle.thresholds else None
     by_size = mean_average_precision_by_size(scores_NL, targets_NL, areas_NL, known_NL)

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from rayprob import plugins
 from rayprob.errors import RayprobError
 from rayprob.files import storage
 from rayprob.loader.order import Place
@@ -41,6 +42,7 @@ def main() -> None:
 
 def train(job: dict[str, Any]) -> dict[str, Any]:
     """Return the `outcome`, the `failure` that is an error of ours, or the `fault` that is another exception."""
+    plugins.look_in(job["plugin_folders"])
     run = Run.model_validate(job["run"])
     try:
         return {"outcome": asdict(fit(run, Place(), _device(job["workers"])))}

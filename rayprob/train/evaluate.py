@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rayprob.data.manifest.dataset import Manifest
@@ -13,8 +12,7 @@ from rayprob.metrics.counting import best_single_threshold, paper_metrics
 from rayprob.metrics.gather import gather_rows
 from rayprob.metrics.ranking import average_precision
 from rayprob.models.classifier import Classifier
-from rayprob.models.heads import components_in_use
-from rayprob.probability.distributions.distribution import from_outputs
+from rayprob.probability.families import family_of
 from rayprob.runs.predictions import Predictions
 from rayprob.train.compute import Compute, evaluating
 
@@ -71,33 +69,31 @@ def _predict_part(
 
 def marginals(predictions: Predictions) -> NDArray[np.float64]:
     """Return P(label present given image) [N, L]."""
-    return from_outputs(predictions.family, predictions.outputs).marginals()
+    return predictions.distribution().marginals()
 
 
 def ranking_scores(predictions: Predictions) -> NDArray[Any]:
     """Return scores [N, L] that rank as the marginals do and never saturate."""
-    return from_outputs(predictions.family, predictions.outputs).ranking_scores()
+    return predictions.distribution().ranking_scores()
 
 
 def evaluation_numbers(predictions: Predictions) -> dict[str, Any]:
     """Return what a run records at an evaluation: mAP, the paper's six at 0.5, best OF1, NLL per image, AP per label.
 
-    A mixture's also say how many of its components are in use, which falls where the mixture collapses.
+    A family may add numbers of its own, as the mixture does: how many of its components are in use.
     """
     targets_NL, known_NL = predictions.targets_NL, predictions.known_NL
     marginals_NL, scores_NL = marginals(predictions), ranking_scores(predictions)
     ap_L = average_precision(scores_NL, targets_NL, known_NL)
     at_half = paper_metrics(scores_NL, marginals_NL >= 0.5, targets_NL, known_NL)
     best = best_single_threshold(marginals_NL, targets_NL, known_NL, objective="OF1")
-    log_prob_N = from_outputs(predictions.family, predictions.outputs).log_prob(targets_NL, known_NL)
+    log_prob_N = predictions.distribution().log_prob(targets_NL, known_NL)
     names = predictions.label_space.names
-    mixing_NK = predictions.outputs.get("mixing_logits")
-    in_use = {} if mixing_NK is None else {"components_in_use": float(components_in_use(torch.from_numpy(mixing_NK)))}
     return {
         **at_half.to_dict(),
         "best_OF1": best.value,
         "best_threshold": best.threshold,
         "nll_nats": float(-np.mean(log_prob_N)),
-        **in_use,
+        **family_of(predictions.family).numbers(predictions.outputs),
         "ap": {name: float(ap) for name, ap in zip(names, ap_L, strict=True) if np.isfinite(ap)},
     }

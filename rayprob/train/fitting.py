@@ -22,13 +22,14 @@ from rayprob.models.losses import Loss, build_loss
 from rayprob.runs.checkpoints import Progress
 from rayprob.runs.history import History
 from rayprob.runs.predictions import Predictions
+from rayprob.runs.schedules import lr_factor
 from rayprob.runs.spec import Run
 from rayprob.seeds import derive
 from rayprob.train.evaluate import evaluation_numbers
 from rayprob.train.features import Features
 from rayprob.train.finite import gradient_fault, require_finite_loss
 from rayprob.train.loop import judged
-from rayprob.train.optimizer import build_optimizer, clip_gradients, lr_factor, set_lr
+from rayprob.train.optimizer import build_optimizer, clip_gradients, set_lr
 from rayprob.train.training import Tell
 
 ROWS_AT_ONCE = 4096

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
+from rayprob import plugins
 from rayprob.errors import RunError, as_error
 from rayprob.files import storage
 from rayprob.runs.paths import RunFolder
@@ -59,7 +60,14 @@ class TrainingHere(Training):
             worker.end()
             return {"died": -signal.SIGKILL, "said": ""}
         try:
-            worker.give({"run": self._run.model_dump(mode="json"), "workers": asdict(self.workers), "log": self.log})
+            worker.give(
+                {
+                    "run": self._run.model_dump(mode="json"),
+                    "plugin_folders": plugins.folders(),
+                    "workers": asdict(self.workers),
+                    "log": self.log,
+                }
+            )
             return worker.wait()
         finally:
             worker.end()

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,8 @@ def build_state(run: Run, dataset: Dataset, compute: Compute, *, is_fresh: bool)
         run.model,
         len(dataset.label_space),
         prevalence_L=prevalence(train_split),
-        mixture=label_mixture(run, train_split) if is_fresh and run.model.head.name == "mixture" else None,
+        mixture=label_mixture(run, train_split) if is_fresh else None,
+        label_sets=partial(label_sets, train_split) if is_fresh else None,
         label_space=dataset.label_space,
         load=is_fresh,
     )
@@ -151,14 +153,22 @@ def prevalence(manifest: Manifest) -> NDArray[np.float64]:
     return np.asarray(present_L / np.maximum(1, known_L), dtype=np.float64)
 
 
-def label_mixture(run: Run, manifest: Manifest) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mixture from which a mixture head starts: its prior, or one fitted to (some) label sets of the training split.
+def label_mixture(run: Run, manifest: Manifest) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return the mixture from which the head starts: its prior, or one fitted to label sets of the training split.
 
-    Raises as `prior_mixture`.
+    None where the head needs none. Raises as `prior_mixture`.
     """
     head = run.model.head
+    if not head.start_components:
+        return None
     mixture = prior_mixture(head, manifest.label_space)
     if mixture is None:
-        rows, seed = manifest.spread(MIXTURE_SAMPLES), derive(run.seed, "label mixture")
-        mixture = fit_label_mixture(manifest.targets(rows), manifest.known(rows), num_components=head.components, seed=seed)
+        seed = derive(run.seed, "label mixture")
+        mixture = fit_label_mixture(*label_sets(manifest), num_components=head.start_components, seed=seed)
     return mixture.mixing_weights_K, mixture.probabilities_KL
+
+
+def label_sets(manifest: Manifest) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return targets and known [N, L] of the samples of a split, of some of them where there are very many."""
+    rows = manifest.spread(MIXTURE_SAMPLES)
+    return manifest.targets(rows), manifest.known(rows)

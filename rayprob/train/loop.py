@@ -245,6 +245,7 @@ def bundle_of(job: RankJob) -> Bundle:
         label_space=job.dataset.label_space,
         transform_spec=job.run.transforms.evaluate,
         facts=job.facts,
+        plugins=job.run.plugins,
     )
 
 

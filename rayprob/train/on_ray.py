@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
+from rayprob import plugins
 from rayprob.cluster import cluster_address, import_ray, is_running, start_ray
 from rayprob.errors import RunError, as_error
 from rayprob.files.uris import canonical
@@ -96,7 +97,7 @@ def _trainer(run: Run, workers: Workers) -> Any:
     placement = run.placement
     return TorchTrainer(
         work,
-        train_loop_config={"run": run.model_dump(mode="json")},
+        train_loop_config={"run": run.model_dump(mode="json"), "plugin_folders": plugins.folders()},
         torch_config=TorchConfig(timeout_s=placement.collective_timeout_s),
         scaling_config=ScalingConfig(
             num_workers=workers.num_workers if workers.least is None else (workers.least, workers.num_workers),

@@ -7,33 +7,36 @@ run's own Bernoulli head; plain training on the features; and a new run folder t
 import math
 import posixpath
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import torch
-from pydantic import PositiveFloat, PositiveInt, model_validator
-from torch import nn
+from pydantic import PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
-from rayprob.config.spec import Spec
+from rayprob.config.spec import PluginSpec
 from rayprob.errors import RunError, SpecError
 from rayprob.models.classifier import Classifier
-from rayprob.models.heads import BernoulliHead, HeadSpec, MixtureHead, Start, build_head
+from rayprob.models.heads import BernoulliHead, HeadSpec, MixtureSpec, Start, build_head
 from rayprob.models.losses import LossSpec
+from rayprob.probability.families import family_of
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.finished import open_bundle
 from rayprob.runs.folder import claim, open_run
 from rayprob.runs.history_rows import read_history
+from rayprob.runs.optimizers import OptimizerSpec
 from rayprob.runs.paths import RunFolder
-from rayprob.runs.rules import check
-from rayprob.runs.spec import Duration, OptimizerSpec, Run, ScheduleSpec
+from rayprob.runs.rules import check, heads_of
+from rayprob.runs.schedules import ScheduleSpec
+from rayprob.runs.spec import Duration, Run
 from rayprob.seeds import derive
 from rayprob.train.features import FeatureSource, split_features
 from rayprob.train.fitting import Fitting, predictions_of
-from rayprob.train.job import label_mixture, prevalence
+from rayprob.train.job import label_mixture, label_sets, prevalence
 from rayprob.train.training import Tell
 
 
-class RefitSpec(Spec):
-    """How a new head learns. Its loss is the head's own by default: bce for bernoulli, mixture for mixture.
+class RefitSpec(PluginSpec):
+    """How a new head learns. Its loss is by default that of the head's family: bce for bernoulli, mixture for mixture.
 
     With a prior, it is without `usage_weight`: components that are rare among label sets are so rightly.
 
@@ -41,13 +44,13 @@ class RefitSpec(Spec):
     lower one. A head without attention takes over that of the source.
     """
 
-    head: HeadSpec = HeadSpec(name="mixture", components=16)
+    head: SerializeAsAny[HeadSpec] = MixtureSpec(components=16)
     """The new head."""
-    loss: LossSpec | None = None
+    loss: SerializeAsAny[LossSpec] | None = None
     """The loss; by default the head's own."""
-    optimizer: OptimizerSpec = OptimizerSpec(lr=3e-3, weight_decay=1e-2)
+    optimizer: SerializeAsAny[OptimizerSpec] = OptimizerSpec(lr=3e-3, weight_decay=1e-2)
     """The optimizer."""
-    schedule: ScheduleSpec = ScheduleSpec()
+    schedule: SerializeAsAny[ScheduleSpec] = ScheduleSpec()
     """The learning-rate schedule."""
     epochs: PositiveFloat = 20.0
     """Passes over the features of the training split."""
@@ -60,18 +63,17 @@ class RefitSpec(Spec):
 
     @model_validator(mode="after")
     def _loss_fits_head(self) -> Self:
-        if self.loss and self.loss.family != self.head.name:
+        if self.loss and self.loss.family != self.head.family:
             raise ValueError(
                 f"loss.name {self.loss.name} needs a {self.loss.family} head, but head.name is {self.head.name}; "
-                f"set head.name to {self.loss.family}, or leave out loss"
+                f"set head.name to {' or '.join(heads_of(self.loss.family))}, or leave out loss"
             )
         return self
 
     @property
     def loss_of_head(self) -> LossSpec:
-        """The loss, by default the negative log-likelihood of the head's family."""
-        usage = {"usage_weight": 0.0} if self.head.prior is not None else {}
-        return self.loss or LossSpec(name="mixture" if self.head.name == "mixture" else "bce", **usage)
+        """The loss, by default that of the head's family."""
+        return self.loss or LossSpec(name=family_of(self.head.family).loss, **self.head.loss_options)
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,8 @@ def refit(
 def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folder: str | None) -> Run:
     """Return the refit as a run: the source's bundle as a frozen backbone, and on it the head of `spec`."""
     old = source.run
-    head = spec.head.model_copy(update={"attention": spec.head.attention or old.model.head.attention})
-    components = spec.head.components if spec.head.name == "mixture" else ""
-    name = name or f"{old.name}-{spec.head.name}{components}{'-prior' * (spec.head.prior is not None)}"
+    head = spec.head.after(old.model.head)
+    name = name or f"{old.name}-{head.title}"
     num_samples = source.dataset.splits[old.data.train_split]
     if spec.global_batch > num_samples:
         raise SpecError(
@@ -133,6 +134,7 @@ def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folde
     lanes = math.gcd(old.stream.lanes, spec.global_batch)
     frozen = {"weights": RunFolder(old.run_folder).bundle, "weights_part": "features", "frozen": "backbone"}
     changes = {
+        "plugins": tuple(dict.fromkeys((*old.plugins, *spec.plugins))),
         "name": name,
         "folder": folder or posixpath.join(posixpath.dirname(old.run_folder.rstrip("/")), name),
         "seed": spec.seed,
@@ -162,11 +164,11 @@ def fresh_classifier(run: Run, source: FeatureSource, num_features: int) -> Clas
     """
     torch.manual_seed(derive(run.seed, "weights"))
     train_split, old = source.dataset.split(run.data.train_split), source.bundle.classifier
-    fitted = label_mixture(run, train_split) if run.model.head.name == "mixture" else ()
-    start = Start(prevalence(train_split), *fitted)
+    weights_K, p_KL = label_mixture(run, train_split) or (None, None)
+    start = Start(prevalence(train_split), weights_K, p_KL, partial(label_sets, train_split))
     head = build_head(run.model.head, num_features, len(source.bundle.label_space), start)
     if isinstance(old.head, BernoulliHead):
-        _take_over(head, old.head)
+        head.start_from_bernoulli(old.head.linear.weight.detach(), old.head.linear.bias.detach())
     return Classifier(old.backbone, old.pooling, head, frozen=run.model.frozen, norm=run.model.norm)
 
 
@@ -183,16 +185,10 @@ def write(source: FeatureSource, fitting: Fitting) -> None:
     split = run.evaluation.split
     predictions = predictions_of(classifier, fitting.holdout, source.bundle.label_space, {**facts, "split": split})
     predictions.write(RunFolder(run.run_folder).predictions(split))
-    bundle = Bundle(classifier, run.model, source.bundle.label_space, source.bundle.transform_spec, facts=facts)
+    bundle = Bundle(
+        classifier, run.model, source.bundle.label_space, source.bundle.transform_spec, facts=facts, plugins=run.plugins
+    )
     bundle.save(RunFolder(run.run_folder).bundle)
-
-
-def _take_over(head: nn.Module, old: BernoulliHead) -> None:
-    weight_LF, bias_L = old.linear.weight.detach(), old.linear.bias.detach()
-    if isinstance(head, MixtureHead):
-        head.start_from_bernoulli(weight_LF, bias_L)
-    else:
-        head.load_state_dict(old.state_dict())
 
 
 def _require_same_source(run: Run, source: FeatureSource) -> None:

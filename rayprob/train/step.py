@@ -8,12 +8,13 @@ import torch
 from rayprob.files import storage
 from rayprob.loader.streams import Batch
 from rayprob.runs.folder import stop_is_asked
+from rayprob.runs.schedules import lr_factor
 from rayprob.seeds import derive
 from rayprob.train.compute import accumulating, sum_over_ranks
 from rayprob.train.finite import Reading, gradient_fault, require_finite_loss, skip_step_unless
 from rayprob.train.job import RankJob
 from rayprob.train.meter import StepResult
-from rayprob.train.optimizer import clip_gradients, lr_factor, set_lr
+from rayprob.train.optimizer import clip_gradients, set_lr
 
 HEED_EVERY_S = 5.0
 

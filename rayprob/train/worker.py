@@ -8,6 +8,7 @@ from typing import Any
 import ray.train
 import ray.train.torch
 
+from rayprob import plugins
 from rayprob.errors import RayprobError, RunError
 from rayprob.files import patience
 from rayprob.loader.order import Place
@@ -24,6 +25,7 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     finds the note and returns it instead of failing again. Another exception leaves it when it comes for the second time.
     Anything else (a lost node, a killed process) leaves no note, and the new group resumes from the last checkpoint.
     """
+    plugins.look_in(config["plugin_folders"])
     run = Run.model_validate(config["run"])
     with patience.patient(run.placement.storage_patience_s):
         return _work(run)

@@ -14,7 +14,7 @@ from scipy.special import expit
 from sklearn.metrics import f1_score
 from typer.testing import CliRunner
 
-from rayprob.calibrate.candidates import Candidates, candidates_of
+from rayprob.calibrate.candidates import RuleCandidates, candidates_of
 from rayprob.calibrate.crossfit import CalibrateSpec
 from rayprob.calibrate.fitting import calibrate
 from rayprob.calibrate.gains import gains, set_values
@@ -44,7 +44,7 @@ def search(folder: str, **changes: Any) -> SearchReport:
     return search_thresholds(ThresholdSearch.parse({"thresholds": {"run": folder, **QUICK, **changes}}))
 
 
-def families(holdout: Predictions, method: str, *names: str) -> dict[str, Candidates]:
+def families(holdout: Predictions, method: str, *names: str) -> dict[str, RuleCandidates]:
     spec = ThresholdSearch.parse({"thresholds": {"run": "", **QUICK, "policies": ["global", *names], "top_k": [1, 2, 3]}})
     return {family.policy: family for family in candidates_of(holdout, method, spec.thresholds)}
 

@@ -222,7 +222,7 @@ def test_a_table_of_answers_is_found_there_and_is_written_again_the_same(place: 
 
 @pytest.mark.parametrize(("run", "options"), [("run", PLATT), ("mixture", ())])
 def test_calibrate_fits_again_what_it_fitted(place: Place, unpacked: Path, run: str, options: tuple[str, ...]) -> None:
-    place.rayprob("calibrate", run, *options)
+    place.rayprob("calibrate", run, "--prior", "none", *options)  # 0.1's default
     for file in (f"{run}/calibration.json", f"{run}/bundle/bundle.json"):
         found, recorded = (json.loads((root / file).read_text()) for root in (place.folder, unpacked))
         require_same(lasting(found, *SUMS), lasting(recorded, *SUMS), within=1e-4)
@@ -246,7 +246,8 @@ def test_prior_learns_the_same_from_the_same_labels(place: Place) -> None:
 def test_a_search_of_thresholds_finds_the_same_winners(place: Place, unpacked: Path) -> None:
     place.rayprob("tune", "thresholds.yaml")
     found, recorded = place.json("run/threshold_search.json"), json.loads((unpacked / "run/threshold_search.json").read_text())
-    require_same(lasting(found), lasting(recorded), within=1e-4)
+    other = ("num_cuts", "num_fitted", "cuts_elapsed_s", "fitted_per_s", "command")  # not written today, or with --prior none
+    require_same(lasting(found, *other), lasting(recorded, *other), within=1e-4)
 
 
 @pytest.mark.parametrize("folder", ["run", "mixture", "sweep"])

@@ -18,18 +18,19 @@ from typer.testing import CliRunner
 from rayprob.cli.app import app
 from rayprob.errors import ModelError
 from rayprob.export import onnx_file
-from rayprob.export.graph import Graph
+from rayprob.export.network import Graph
 from rayprob.export.onnx_file import expected, export_onnx
-from rayprob.export.prior import PriorProbabilities
 from rayprob.export.squash import Squash
 from rayprob.loader.augment import resize
 from rayprob.models.build import ModelSpec
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import build_head
 from rayprob.models.pooling import build_pooling
-from rayprob.probability.calibration.calibrators import AffineCalibrator, fit_calibrator
+from rayprob.probability.calibration.affine import AffineCalibrator
+from rayprob.probability.calibration.calibrators import fit_calibrator
 from rayprob.probability.calibration.prior import PriorCalibrator
 from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.graphs.prior import PriorProbabilities
 from rayprob.runs.bundle import Bundle
 from tests.predict.small import LABELS, make_bundle
 

@@ -155,7 +155,7 @@ def test_a_flat_image_survives_every_operation() -> None:
 
 
 def test_faults_of_a_transform_spec_name_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"name: input should be 'resize', 'paper' or 'strong' \(found 'stong'\)"):
+    with pytest.raises(SpecError, match=r"name: unknown transform 'stong'; nearest: strong; allowed: resize, paper, strong"):
         TransformSpec.parse({"name": "stong"})
     with pytest.raises(SpecError, match="the part `strong` is set, but the transform is 'paper'; use name: strong"):
         TransformSpec.parse({"name": "paper", "strong": {"cutout": 0.1}})

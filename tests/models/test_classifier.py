@@ -145,7 +145,7 @@ def test_compiling_has_no_graph_break_under_autocast() -> None:
 def test_model_files_are_checked_when_they_are_read() -> None:
     for keys, message in (
         ({"backbone": "resnet110"}, "backbone: unknown backbone 'resnet110'; nearest: resnet101"),
-        ({"pooling": "gep"}, "pooling: input should be 'gap', 'gmp', 'gem' or 'places'"),
+        ({"pooling": "gep"}, "pooling: unknown pooling 'gep'; nearest: gmp, gem, gap"),
         (
             {"head": {"attention": 0.3}},
             "head.attention 0.3 looks at every place, but pooling gap leaves none; set pooling: places",

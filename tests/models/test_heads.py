@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from rayprob.errors import ModelError, SpecError
-from rayprob.models.heads import HeadSpec, MixtureHead, Start, build_head, components_in_use
+from rayprob.models.heads import HeadSpec, MixtureHead, Start, build_head
 from rayprob.models.losses import LossSpec, build_loss
+from rayprob.probability.families import components_in_use
 
 F, L = 7, 4
 PREVALENCE = np.array([0.5, 0.1, 0.02, 0.9])
@@ -183,5 +184,7 @@ def test_starts_of_another_shape_are_refused() -> None:
 
 
 def test_parameters_of_the_mixture_are_refused_elsewhere() -> None:
-    with pytest.raises(SpecError, match="components and rank are the mixture's; set name: mixture"):
+    with pytest.raises(
+        SpecError, match=r"components is an option of mixture, not of the head bernoulli, .*; set name: mixture, or leave out"
+    ):
         HeadSpec.parse({"components": 8})

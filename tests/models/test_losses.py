@@ -179,7 +179,10 @@ def test_a_loss_and_a_head_of_different_families_do_not_go_together() -> None:
 
 
 def test_parameters_of_another_loss_are_refused() -> None:
-    with pytest.raises(SpecError, match="gamma_neg is no parameter of the loss bce, which takes label_smoothing"):
+    with pytest.raises(
+        SpecError,
+        match="gamma_neg is an option of asymmetric, not of the loss bce, which takes label_smoothing; set name: asymm",
+    ):
         LossSpec.parse({"name": "bce", "gamma_neg": 2.0})
     spec = LossSpec(name="focal", gamma=1.0)
     assert LossSpec.parse(spec.model_dump()) == spec

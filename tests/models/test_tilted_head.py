@@ -13,8 +13,8 @@ from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.head_prior import prior_mixture
 from rayprob.models.heads import HeadSpec, MixtureHead, Start, TiltedHead, build_head
 from rayprob.models.losses import LossSpec, build_loss
-from rayprob.probability.distributions.distribution import from_outputs
 from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.families import from_outputs
 from rayprob.probability.priors.file import LabelPriorFile
 from tests.probability.brute_force import all_sets
 
@@ -114,7 +114,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         HeadSpec.parse({"name": "mixture", "prior": "cocoo"})
     with pytest.raises(SpecError, match=r"missing\.safetensors.*set components to its number"):
         HeadSpec.parse({"name": "mixture", "prior": str(tmp_path / "missing.safetensors")})
-    with pytest.raises(SpecError, match="a prior is laid over the labels by a mixture; set name: mixture or leave out prior"):
+    with pytest.raises(SpecError, match="prior is an option of mixture, not of the head bernoulli"):
         HeadSpec.parse({"prior": "coco"})
     with pytest.raises(SpecError, match=r"strength 0\.5 is that of a prior; set prior or leave out strength"):
         HeadSpec.parse({"name": "mixture", "components": 3, "strength": 0.5})

@@ -6,7 +6,8 @@ import torch
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.build import ModelSpec, build_classifier
-from rayprob.probability.calibration.calibrators import AffineCalibrator, OutputsCalibrator
+from rayprob.probability.calibration.affine import AffineCalibrator
+from rayprob.probability.calibration.candidates import OutputsCalibrator
 from rayprob.probability.calibration.mixture import MixtureCalibrator
 from rayprob.probability.decisions.conformal import RiskControl
 from rayprob.probability.decisions.thresholds import Thresholds

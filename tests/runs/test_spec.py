@@ -275,7 +275,11 @@ def test_an_unknown_key_in_a_run_file_names_the_nearest(tmp_path: Path) -> None:
             {"model": {"head": {"name": "mixture", "components": 4}}},
         ),
         ({"model": {"weights_part": "features"}}, "weights is null", {"model": {"weights_part": "all"}}),
-        ({"loss": {"gamma": 3.0}}, "gamma is no parameter of the loss bce", {"loss": {"name": "focal", "gamma": 3.0}}),
+        (
+            {"loss": {"gamma": 3.0}},
+            "gamma is an option of focal, not of the loss bce",
+            {"loss": {"name": "focal", "gamma": 3.0}},
+        ),
         ({"duration": {}}, "exactly one of epochs, steps, samples, the others null; found none", {"duration": {"samples": 3}}),
         (
             {"placement": {"num_workers": [3, 1]}},

@@ -5,7 +5,7 @@ import numpy as np
 from rayprob.labels import LabelSpace
 from rayprob.metrics.counting import top_k
 from rayprob.metrics.protocols import published_metrics
-from rayprob.probability.distributions.distribution import from_outputs
+from rayprob.probability.families import from_outputs
 from rayprob.runs.predictions import Predictions
 from rayprob.train.evaluate import evaluation_numbers, marginals, ranking_scores
 

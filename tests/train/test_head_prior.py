@@ -12,9 +12,9 @@ from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import LabelError, SpecError
 from rayprob.loader.order import Place
 from rayprob.models.heads import HeadSpec, TiltedHead
-from rayprob.probability.distributions.distribution import from_outputs
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.distributions.tilted import TiltedDistribution
+from rayprob.probability.families import from_outputs
 from rayprob.probability.priors.file import LabelPriorFile
 from rayprob.probability.priors.prior import LabelPrior
 from rayprob.runs import folder

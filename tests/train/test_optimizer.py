@@ -8,8 +8,9 @@ import torch
 
 from rayprob.errors import SpecError
 from rayprob.models.build import ModelSpec, build_classifier
-from rayprob.runs.spec import OptimizerSpec, ScheduleSpec
-from rayprob.train.optimizer import build_optimizer, clip_gradients, lr_factor, set_lr
+from rayprob.runs.optimizers import OptimizerSpec
+from rayprob.runs.schedules import ScheduleSpec, lr_factor
+from rayprob.train.optimizer import build_optimizer, clip_gradients, set_lr
 
 CPU = torch.device("cpu")
 

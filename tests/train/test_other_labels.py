@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import label_ranking_average_precision_score
 
-from rayprob.probability.distributions.distribution import BernoulliDistribution, MixtureDistribution, from_outputs
+from rayprob.probability.distributions.distribution import BernoulliDistribution, MixtureDistribution
+from rayprob.probability.families import from_outputs
 from rayprob.train.assess import other_labels
 from rayprob.train.other_labels import ap_of_others, compare_other_labels
 from tests.calibrate.calibrated_run import mixture_predictions

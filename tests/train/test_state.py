@@ -25,7 +25,7 @@ from rayprob.runs.checkpoints import (
     prune,
     save_checkpoint,
 )
-from rayprob.runs.spec import OptimizerSpec
+from rayprob.runs.optimizers import OptimizerSpec
 from rayprob.train.optimizer import build_optimizer
 from rayprob.train.state import Ema, TrainState
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rayprob.config.spec import Spec
+from rayprob.config.spec import PluginSpec, Spec
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
@@ -50,7 +50,7 @@ class Encoding(Spec):
     """Chroma subsampling: 444 keeps full colour resolution, 420 is the smallest."""
 
 
-class Recipe(Spec):
+class Recipe(PluginSpec):
     """How a dataset is made: from what, into which shards, and what is allowed to be wrong.
 
     `read` and `parse` raise SpecError that lists every fault with its key.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +19,7 @@ class AffineCalibrator(OfLogits):
     name: str
     scale_L: Floats
     shift_L: Floats
+    family: ClassVar[str] = "bernoulli"
 
     def apply(self, logits_NL: ArrayLike) -> Floats:
         """Return calibrated logits [N, L]; each label's ranking stays as it is."""

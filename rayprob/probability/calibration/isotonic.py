@@ -9,7 +9,7 @@ and Elkan, KDD 2002.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,6 +46,7 @@ class IsotonicCalibrator(OfLogits):
     curves: Curves
     weight_L: Floats
     name: str = "isotonic"
+    family: ClassVar[str] = "bernoulli"
 
     def apply(self, logits_NL: ArrayLike) -> Floats:
         """Return calibrated logits [N, L], finite and rising with the logits given."""

@@ -11,7 +11,7 @@ mixture; the labels' (log scale, shift) have the prior that `platt.fit_labels` f
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy  # which loads scipy.optimize at its first use: every training process imports this module
@@ -21,8 +21,9 @@ from scipy.special import log_expit, log_softmax, logsumexp
 from rayprob.arrays import Bools, Floats
 from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability.calibration import platt
+from rayprob.probability.calibration.candidates import Candidates, Fit, Outputs, OutputsCalibrator
 from rayprob.probability.calibration.holdout import checked_logits, require_outputs
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.distribution import LabelDistribution, MixtureDistribution
 from rayprob.registry import choose
 
 CHUNK_VALUES = 250_000  # component logits worked on at a time: 2 MB an array, which stays in cache
@@ -36,6 +37,7 @@ class MixtureCalibrator:
     mixing_scale: float
     scale_L: Floats
     shift_L: Floats
+    family: ClassVar[str] = "mixture"
 
     def apply_outputs(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return calibrated "mixing_logits" [..., K] and "component_logits" [..., K, L] in the type they came in."""
@@ -52,7 +54,7 @@ class MixtureCalibrator:
 
     def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> LabelDistribution:
         """Return the distributions that calibrated outputs state."""
-        return from_outputs("mixture", outputs)
+        return MixtureDistribution.of_outputs(outputs)
 
     def to_arrays(self) -> dict[str, Floats]:
         """Return plain arrays, for safetensors."""
@@ -214,3 +216,34 @@ MIXTURE_FITS: dict[str, Callable[[Floats, Floats, Bools, Bools], MixtureCalibrat
     "shared_platt": _shared_platt,
     "platt": _platt,
 }
+
+
+def _checked_outputs(outputs: Mapping[str, ArrayLike], targets: ArrayLike, known: ArrayLike) -> tuple[Outputs, Bools, Bools]:
+    mixing_NK, component_NKL, targets_NL, known_NL = checked_mixture(outputs, targets, known)
+    return {"mixing_logits": mixing_NK, "component_logits": component_NKL}, targets_NL, known_NL
+
+
+def _of_outputs(name: str) -> Fit:
+    def fit(outputs: Outputs, targets_NL: Bools, known_NL: Bools) -> OutputsCalibrator:
+        return MIXTURE_FITS[name](outputs["mixing_logits"], outputs["component_logits"], targets_NL, known_NL)
+
+    return fit
+
+
+def _nll(calibrator: OutputsCalibrator, outputs: Outputs, targets_NL: Bools, known_NL: Bools) -> Floats:
+    calibrated = calibrator.apply_outputs(outputs)
+    return joint_nll(calibrated["mixing_logits"], calibrated["component_logits"], targets_NL, known_NL)
+
+
+def _rebuild(name: str, arrays: Outputs) -> OutputsCalibrator:
+    choose(MIXTURE_FITS, name, "mixture calibrator", BundleError)
+    return MixtureCalibrator.from_arrays(name, arrays)
+
+
+CANDIDATES: Candidates = Candidates(
+    fits={name: _of_outputs(name) for name in MIXTURE_FITS},
+    check=_checked_outputs,
+    nll=_nll,
+    rebuild=_rebuild,
+    min_samples={"identity": 0, "temperature": 10, "shared_platt": 10, "platt": 50},  # those of independent labels
+)

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rayprob.arrays import Floats
 from rayprob.probability.calibration.holdout import require_outputs
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.distribution import BernoulliDistribution, LabelDistribution
 
 
 class OfLogits(ABC):
@@ -25,4 +25,4 @@ class OfLogits(ABC):
 
     def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> LabelDistribution:
         """Return the distributions that calibrated outputs state."""
-        return from_outputs("bernoulli", outputs)
+        return BernoulliDistribution.of_outputs(outputs)

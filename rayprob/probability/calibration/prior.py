@@ -10,7 +10,7 @@ finds.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy  # which loads scipy.optimize at its first use: every training process imports this module
@@ -20,6 +20,7 @@ from rayprob.arrays import Bools, Floats
 from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability.calibration import platt
 from rayprob.probability.calibration.affine import AffineCalibrator
+from rayprob.probability.calibration.candidates import WITH
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.distributions.tilted import TiltedDistribution
 from rayprob.probability.priors.prior import LabelPrior
@@ -27,7 +28,6 @@ from rayprob.probability.priors.prior import LabelPrior
 STRENGTH_SD = 0.5
 MOST_STRENGTH = 2.0
 START = 0.3
-WITH = " + "  # between the map of logits and the prior, in the name of a calibrator
 Energy = Callable[[Floats], tuple[float, Floats]]
 
 
@@ -39,6 +39,7 @@ class PriorCalibrator:
     strength: float
     prior_name: str
     mixture: LabelMixture  # over the classifier's labels, in their order
+    family: ClassVar[str] = "mixture"
 
     @property
     def name(self) -> str:

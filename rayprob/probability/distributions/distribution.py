@@ -21,7 +21,6 @@ from rayprob.probability.distributions.bernoulli import entropy_of_logits, prese
 from rayprob.probability.distributions.components import Components
 from rayprob.probability.distributions.evidence import Evidence
 from rayprob.probability.queries import answer
-from rayprob.registry import choose
 
 LABELS_MULTIPLIED = 32  # factors of at least 1e-8, before a logarithm is taken
 CHUNK_BYTES = 16 * 2**20  # arrays above 32 MiB would be mapped afresh each time, which costs more than to compute them
@@ -262,6 +261,11 @@ class BernoulliDistribution(LabelDistribution):
     def __init__(self, logits_BL: ArrayLike) -> None:
         self.logits_BL = _finite_or_certain(logits_BL, 2, "logits [B, L]")
 
+    @classmethod
+    def of_outputs(cls, outputs: Mapping[str, Any]) -> "BernoulliDistribution":
+        """Return the distributions that a head's outputs state. Raises ModelError where one is missing, misshapen or nan."""
+        return cls(*outputs_named(("logits",), outputs, cls.family))
+
     @property
     def log_mixing_BK(self) -> Floats:
         return np.zeros((len(self.logits_BL), 1))
@@ -305,6 +309,11 @@ class MixtureDistribution(LabelDistribution):
             )
         self._log_mixing_BK = np.asarray(log_softmax(mixing_BK.astype(np.float64), axis=1))
 
+    @classmethod
+    def of_outputs(cls, outputs: Mapping[str, Any]) -> "MixtureDistribution":
+        """Return the distributions that a head's outputs state. Raises ModelError where one is missing, misshapen or nan."""
+        return cls(*outputs_named(("mixing_logits", "component_logits"), outputs, cls.family))
+
     @property
     def log_mixing_BK(self) -> Floats:
         return self._log_mixing_BK
@@ -317,22 +326,12 @@ class MixtureDistribution(LabelDistribution):
         return MixtureDistribution(log_mixing_BK, component_logits_BKL)
 
 
-def from_outputs(family: str, outputs: Mapping[str, Any]) -> LabelDistribution:
-    """Return the distributions that a head's outputs state; tensors of any device and precision, or arrays.
-
-    Raises ModelError for an unknown family, and where an output is missing, misshapen or nan.
-    """
-    build, names = choose(FAMILIES, family, "family", ModelError)
+def outputs_named(names: Sequence[str], outputs: Mapping[str, Any], family: str) -> list[NDArray[Any]]:
+    """Return the outputs `names` as arrays; tensors may be of any device. Raises ModelError where one is missing."""
     missing = [name for name in names if name not in outputs]
     if missing:
         raise ModelError(f"family {family!r} needs outputs {', '.join(names)}; found {', '.join(outputs) or 'none'}")
-    return build(*(_to_array(outputs[name]) for name in names))
-
-
-FAMILIES: dict[str, tuple[Callable[..., LabelDistribution], tuple[str, ...]]] = {
-    "bernoulli": (BernoulliDistribution, ("logits",)),
-    "mixture": (MixtureDistribution, ("mixing_logits", "component_logits")),
-}
+    return [_to_array(outputs[name]) for name in names]
 
 
 def _to_array(value: Any) -> NDArray[Any]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from rayprob.arrays import Bools, Floats
 from rayprob.metrics.counting import best_single_threshold
 from rayprob.probability.decisions.rules import Rules
-from rayprob.probability.distributions.distribution import LabelDistribution, from_outputs
+from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.probability.families import Family, family_of
 from rayprob.report.run.files import RunFiles
 from rayprob.runs.predictions import Predictions
 
@@ -39,7 +40,12 @@ class Judged:
             threshold = float(bundle.thresholds["global_OF1"].values_L[0])
         else:
             threshold = _best_threshold(bundle.distribution(source.outputs) if after and bundle else None, source)
-        return cls(predictions, from_outputs(predictions.family, predictions.outputs), after, rules, threshold, tuned_on)
+        return cls(predictions, predictions.distribution(), after, rules, threshold, tuned_on)
+
+    @property
+    def family(self) -> Family:
+        """The kind of distribution that the head makes."""
+        return family_of(self.predictions.family)
 
     @property
     def best(self) -> LabelDistribution:
@@ -110,7 +116,7 @@ class Judged:
 
 
 def _best_threshold(distribution: LabelDistribution | None, source: Predictions) -> float:
-    distribution = from_outputs(source.family, source.outputs) if distribution is None else distribution
+    distribution = source.distribution() if distribution is None else distribution
     if not (source.targets_NL & source.known_NL).any():
         return 0.5
     best = best_single_threshold(distribution.marginals(), source.targets_NL, source.known_NL, objective="OF1")

@@ -15,7 +15,7 @@ def render(facts: Facts) -> str:
     values = {
         "facts": facts,
         "says": takeaways,
-        "family": facts.judged.predictions.family,
+        "family": facts.judged.family,
         **_performance(facts),
         **_trust(facts),
         **_together(facts.co_occurrence),

@@ -1,5 +1,6 @@
 """One sentence over each chart: what it shows, said from its numbers."""
 
+from rayprob.probability.families import Family
 from rayprob.report.run.curves import ThresholdChart, TrainingCurves
 from rayprob.report.run.headline import Headline
 from rayprob.report.run.images import Images
@@ -55,10 +56,10 @@ def on_thresholds(chart: ThresholdChart) -> str:
     )
 
 
-def on_co_occurrence(pairs: CoOccurrence, family: str) -> str:
+def on_co_occurrence(pairs: CoOccurrence, family: Family) -> str:
     """Where the model's idea of co-occurrence is furthest from the truth."""
     row, column, true, expected = pairs.worst
-    kind = "joint model" if family == "mixture" else "independent model"
+    kind = "joint model" if family.is_joint else "independent model"
     return (
         f"The {kind} expects pairs to within {pairs.mean_gap * 100:.1f} points on average; furthest off is "
         f"P({column} | {row}), expected {expected:.2f}, annotated {true:.2f}."

@@ -97,8 +97,8 @@ def expected_pairs(distribution: LabelDistribution, rows: np.ndarray, columns: l
 
 
 def scenes(judged: Judged) -> Scenes | None:
-    """Return the mixture's components as scenes, None for another family."""
-    if judged.predictions.family != "mixture":
+    """Return the components as scenes, None for a family without any that images share."""
+    if not judged.family.has_scenes:
         return None
     mixing_NK = np.exp(judged.best.log_mixing_BK)
     weight_K = mixing_NK.mean(axis=0)

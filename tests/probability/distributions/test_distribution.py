@@ -12,9 +12,9 @@ from rayprob.probability.distributions.distribution import (
     BernoulliDistribution,
     LabelDistribution,
     MixtureDistribution,
-    from_outputs,
 )
 from rayprob.probability.distributions.evidence import Evidence
+from rayprob.probability.families import from_outputs
 from tests.probability.brute_force import Floats, all_sets, both_families, random_bernoulli, random_mixture, set_probabilities
 
 EXACT = {"rtol": 0, "atol": 1e-10}

@@ -238,3 +238,10 @@ def test_calibration_notes_are_shown(mixture_run: str) -> None:
     notes = json.loads((Path(mixture_run) / "calibration.json").read_text())["notes"]
     text = Page((Path(mixture_run) / "report.html").read_text()).text
     assert all(" ".join(note.split()) in text for note in notes)
+
+
+def test_only_a_joint_distribution_has_its_suspects_judged_by_the_other_annotations(
+    mixture_page: str, sigmoid_run: str
+) -> None:
+    assert "given the other annotations" in mixture_page
+    assert "given the other annotations" not in Path(report(sigmoid_run, None).path).read_text()

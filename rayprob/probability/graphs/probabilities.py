@@ -12,19 +12,18 @@ from rayprob.probability.distributions.distribution import LabelDistribution
 
 
 class Probabilities(nn.Module, ABC):
-    """A calibrator in a graph; built from the calibrator, computes in float64, returns float32."""
+    """A calibrator in a graph. It computes in float64 and returns float32: by default the marginals alone."""
 
-    family: ClassVar[str]  # of the head that it reads
-    names: ClassVar[tuple[str, ...]]  # of the outputs, in order
+    names: ClassVar[tuple[str, ...]] = ("marginals",)  # of the outputs, in order
 
     @abstractmethod
     def forward(self, outputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Return the outputs that `names` names."""
+        """Return what `names` lists, from the head's outputs."""
 
     @staticmethod
-    @abstractmethod
     def expected(distribution: LabelDistribution) -> dict[str, NDArray[Any]]:
-        """Return the same, by name, from the bundle's own distributions of the same images."""
+        """Return the same, by name, from the bundle's own distributions of the same images; export compares the two."""
+        return {"marginals": distribution.marginals()}
 
 
 def constant(values: NDArray[Any]) -> nn.Buffer:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rayprob.export.independent import AffineProbabilities
-from rayprob.export.probabilities import Probabilities, constant
 from rayprob.probability.calibration.prior import PriorCalibrator
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.tilted import TiltedDistribution
+from rayprob.probability.graphs.independent import AffineProbabilities
+from rayprob.probability.graphs.probabilities import Probabilities, constant
 from rayprob.probability.priors.label_groups import GROUP, PRESENT_TJ, STEEPEST, LabelGroups
 
 
@@ -27,7 +27,7 @@ class PriorProbabilities(Probabilities):
     +-100 count as +-100.
     """
 
-    family, names = "bernoulli", ("marginals", "logits", "mixing_weights", "component_offsets")
+    names = ("marginals", "logits", "mixing_weights", "component_offsets")
 
     def __init__(self, calibrator: PriorCalibrator) -> None:
         super().__init__()

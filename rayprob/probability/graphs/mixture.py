@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from rayprob.export.probabilities import Probabilities, constant
 from rayprob.probability.calibration.mixture import MixtureCalibrator
 from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.probability.graphs.probabilities import Probabilities, constant
 
 
 class MixtureProbabilities(Probabilities):
@@ -20,7 +20,7 @@ class MixtureProbabilities(Probabilities):
     sum_k mixing_weights_k prod_l Bernoulli(component_probabilities_kl).
     """
 
-    family, names = "mixture", ("marginals", "mixing_weights", "component_probabilities")
+    names = ("marginals", "mixing_weights", "component_probabilities")
 
     def __init__(self, calibrator: MixtureCalibrator) -> None:
         super().__init__()

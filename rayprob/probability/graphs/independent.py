@@ -7,16 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rayprob.export.probabilities import Probabilities, constant
 from rayprob.probability.calibration.affine import AffineCalibrator
 from rayprob.probability.calibration.isotonic import IsotonicCalibrator
-from rayprob.probability.distributions.distribution import LabelDistribution
+from rayprob.probability.graphs.probabilities import Probabilities, constant
 
 
 class AffineProbabilities(Probabilities):
     """Logits, calibrated by a scale and a shift, through the sigmoid."""
-
-    family, names = "bernoulli", ("marginals",)
 
     def __init__(self, calibrator: AffineCalibrator) -> None:
         super().__init__()
@@ -30,16 +27,9 @@ class AffineProbabilities(Probabilities):
         """Return the marginals."""
         return (torch.sigmoid(self.logits(outputs)).float(),)
 
-    @staticmethod
-    def expected(distribution: LabelDistribution) -> dict[str, NDArray[Any]]:
-        """Return the marginals."""
-        return {"marginals": distribution.marginals()}
-
 
 class IsotonicProbabilities(Probabilities):
     """Logits through two rising curves, the label's own and the pooled one, as `IsotonicCalibrator` has them."""
-
-    family, names = "bernoulli", ("marginals",)
 
     def __init__(self, calibrator: IsotonicCalibrator) -> None:
         super().__init__()
@@ -54,11 +44,6 @@ class IsotonicProbabilities(Probabilities):
         """Return the marginals."""
         scaled_NL = outputs["logits"].double() * self.scale_L + self.shift_L
         return ((self.weight_L * self.own(scaled_NL) + (1 - self.weight_L) * self.pooled(scaled_NL)).float(),)
-
-    @staticmethod
-    def expected(distribution: LabelDistribution) -> dict[str, NDArray[Any]]:
-        """Return the marginals."""
-        return {"marginals": distribution.marginals()}
 
 
 class PiecewiseLinear(nn.Module):

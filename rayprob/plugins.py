@@ -1,0 +1,111 @@
+"""Plugins: modules outside this package whose parts join ours by name.
+
+A run file names them, `plugins: [my_parts]`, and a module has tables of its own at its foot: HEADS = {"wide": WideHead}. They
+are imported by name, from Python's path, from the folder of the file that names them, or from the working folder.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rayprob.errors import RayprobError, SpecError, one_line
+from rayprob.registry import OPEN, TABLES
+
+_folders: list[str] = []
+
+
+def look_in(folders: Iterable[str | Path]) -> None:
+    """Look for plugins in these folders too, after all that is on Python's path. Processes started later get them with it."""
+    for folder in map(os.path.abspath, folders):
+        if folder not in _folders:
+            _folders.append(folder)
+        if folder not in sys.path:
+            sys.path.append(folder)
+
+
+def folders() -> list[str]:
+    """Return where this process looks for plugins besides Python's own path, for `look_in` in another process."""
+    return list(_folders)
+
+
+def load(names: Sequence[str], error: type[RayprobError] = SpecError, *, of: str = "", was: str = "") -> None:
+    """Import the modules `names` and let their parts join ours, once; tables that open later are joined by the next call.
+
+    Raises `error` for a module that is missing or that fails, SpecError for a clash of names. Messages name whose plugins they
+    are, `of`, and where one of them `was` before.
+    """
+    if names:
+        look_in([os.getcwd()])
+    for name in names:
+        module = _imported(name, error, of, was)
+        found = {table: getattr(module, table) for table in TABLES if hasattr(module, table)}
+        if not found:
+            raise error(f"the plugin {name} has none of the tables {', '.join(TABLES)}; add one at its foot")
+        for table, parts in found.items():
+            if table in OPEN:
+                _require_own(name, table, parts)
+                OPEN[table].join(parts, name)
+
+
+def file_of(name: str) -> Path:
+    """Return where a plugin lies: the file of its module, or the folder of its outermost package. Raises SpecError."""
+    spec = importlib.util.find_spec(name.partition(".")[0])
+    if spec is None:
+        raise SpecError(_absence(name, "", ""))
+    if spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    return Path(spec.origin or "")
+
+
+def _imported(name: str, error: type[RayprobError], of: str, was: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise error(f"plugins takes names of modules, such as my_parts for my_parts.py beside the file; found {name!r:.200}")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        if missing.name is None or not f"{name}.".startswith(f"{missing.name}."):
+            raise error(_failure(name, missing)) from None  # the plugin is there, but not what it imports
+        raise error(_absence(name, of, was)) from None
+    except (Exception, SystemExit) as failure:
+        raise error(_failure(name, failure)) from None
+
+
+def _absence(name: str, of: str, was: str) -> str:
+    top = name.partition(".")[0]
+    missing = f"there is no module {name}, a plugin{f' of {of}' if of else ''}"
+    if was:
+        return f"{missing}; it was {was}: export PYTHONPATH={os.path.dirname(was)}, or install its package, or copy it here"
+    return (
+        f"{missing}; put {top}.py beside the file that names it or into the working folder, install its package, "
+        "or add its folder to Python's path: export PYTHONPATH=FOLDER"
+    )
+
+
+def _failure(name: str, failure: BaseException) -> str:
+    """Return what a module raised when it was imported, and in which of its lines."""
+    where = _place(failure)
+    return f"the plugin {name} fails when it is imported: {type(failure).__name__}: {one_line(failure)}{where}; mend it there"
+
+
+def _place(failure: BaseException) -> str:
+    if isinstance(failure, SyntaxError) and failure.filename:
+        return f" ({failure.filename}, line {failure.lineno})"
+    frames = traceback.extract_tb(failure.__traceback__)
+    not_own = (__file__, importlib.__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+    own = [frame for frame in frames if frame.filename not in not_own]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
+def _require_own(name: str, table: str, parts: Any) -> None:
+    if parts is OPEN[table]:
+        raise SpecError(
+            f'the plugin {name} imports {table} from rayprob; give it a table of its own: {table} = {{"name": part}}'
+        )
+    if not isinstance(parts, dict):
+        raise SpecError(f"the table {table} of the plugin {name} is a {type(parts).__name__}; make it a dict of parts by name")

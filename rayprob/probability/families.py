@@ -1,0 +1,120 @@
+"""Families: kinds of distribution over label sets, each with all that differs between them. N images, K components, L labels.
+
+A head names its family, and everything after the head asks the family: which outputs there are, which distributions they state,
+how they are calibrated, exported, counted and named.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rayprob.errors import ModelError
+from rayprob.probability.calibration import independent, mixture
+from rayprob.probability.calibration.candidates import Candidates, Outputs, OutputsCalibrator
+from rayprob.probability.distributions.distribution import BernoulliDistribution, LabelDistribution, MixtureDistribution
+from rayprob.probability.graphs import choice
+from rayprob.probability.graphs.probabilities import Probabilities
+from rayprob.registry import PartTable, choose
+
+
+def _no_numbers(outputs: Outputs) -> dict[str, float]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of distribution over label sets.
+
+    `outputs` has the shape of each output of the head in letters: "NL" is a value per image and label. `distribution` makes of
+    them one distribution per image.
+    """
+
+    name: str
+    outputs: Mapping[str, str]
+    distribution: Callable[[Outputs], LabelDistribution]
+    loss: str  # with which a head of this family is trained by default
+    describe: Callable[[Mapping[str, Any]], str]  # the head's options -> what it is, for the report
+    is_joint: bool = True  # labels may depend on each other, so that evidence about one says something of another
+    has_scenes: bool = False  # its components are shared by the images, so that each can be named and shown
+    own_candidates: Candidates | None = None  # without them, the only calibrator leaves outputs as they are
+    # The calibrator (or None) -> the module that exports its probabilities; without it, there is no ONNX.
+    graph: Callable[[OutputsCalibrator | None], Probabilities] | None = None
+    numbers: Callable[[Outputs], dict[str, float]] = _no_numbers  # more of what an evaluation records
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the head's outputs."""
+        return tuple(self.outputs)
+
+    @property
+    def per_label(self) -> frozenset[str]:
+        """The outputs whose last axis is that of the labels."""
+        return frozenset(name for name, shape in self.outputs.items() if shape.endswith("L"))
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        """The calibrators to choose from."""
+        return self.own_candidates or Candidates.of(self.name, self.distribution)
+
+    def build_graph(self, calibrator: OutputsCalibrator | None) -> Probabilities:
+        """Return the module from the head's outputs to the exported ones. Raises ModelError where there is none."""
+        if self.graph is None:
+            raise ModelError(f"heads of the family {self.name} cannot be exported: it states no graph; use another head")
+        return self.graph(calibrator)
+
+
+def family_of(name: str) -> Family:
+    """Return the family `name`. Raises ModelError for an unknown one."""
+    return choose(FAMILIES, name, "family", ModelError)
+
+
+def from_outputs(family: str, outputs: Mapping[str, Any]) -> LabelDistribution:
+    """Return the distributions that a head's outputs state; tensors of any device and precision, or arrays.
+
+    Raises ModelError for an unknown family, and where an output is missing, misshapen or nan.
+    """
+    return family_of(family).distribution(outputs)
+
+
+def components_in_use(mixing_logits_BK: Tensor) -> Tensor:
+    """Return exp(entropy) of the mean mixing weights, a scalar in 1..K: how many components these images share out."""
+    log_usage_K = torch.log_softmax(mixing_logits_BK.double(), dim=1).logsumexp(dim=0) - math.log(len(mixing_logits_BK))
+    return (-(log_usage_K.exp() * log_usage_K).sum()).exp()
+
+
+def _usage(outputs: Outputs) -> dict[str, float]:
+    """Return how many components are in use, which falls where the mixture collapses."""
+    return {"components_in_use": float(components_in_use(torch.from_numpy(outputs["mixing_logits"])))}
+
+
+def _describe_mixture(options: Mapping[str, Any]) -> str:
+    return f"a joint distribution over label sets, a mixture of {options.get('components', 'some')} components"
+
+
+BERNOULLI = Family(
+    name="bernoulli",
+    outputs={"logits": "NL"},
+    distribution=BernoulliDistribution.of_outputs,
+    loss="bce",
+    describe=lambda options: "an independent sigmoid for each label",
+    is_joint=False,
+    own_candidates=independent.CANDIDATES,
+    graph=choice.independent_labels,
+)
+MIXTURE = Family(
+    name="mixture",
+    outputs={"mixing_logits": "NK", "component_logits": "NKL"},
+    distribution=MixtureDistribution.of_outputs,
+    loss="mixture",
+    describe=_describe_mixture,
+    has_scenes=True,
+    own_candidates=mixture.CANDIDATES,
+    graph=choice.mixtures,
+    numbers=_usage,
+)
+FAMILIES: PartTable[Family] = PartTable("FAMILIES", {family.name: family for family in (BERNOULLI, MIXTURE)})
