@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from rayprob.config.parts import PartSpec
 from rayprob.config.spec import Spec
 
 LIMITS = (
@@ -47,16 +48,26 @@ def sections(spec: type[Spec], under: str = "") -> Iterator[list[str]]:
     """Yield the Markdown of a spec: its own sentence, a table of its keys, and the same for every spec among them."""
     yield [f"**`{under[:-1]}`**. {inspect.getdoc(spec)}", ""] if under else []
     yield ["| key | type | default | meaning |", "|---|---|---|---|"]
-    yield [*(row(spec, under, name) for name in spec.model_fields), ""]
+    yield [*(row(spec, under, name) for name in spec.model_fields), *options(spec, under), ""]
     for name, field in spec.model_fields.items():
         for inner in inner_specs(field.annotation):
             yield from sections(inner, f"{under}{name}.")
 
 
-def row(spec: type[Spec], under: str, name: str) -> str:
+def options(spec: type[Spec], under: str) -> Iterator[str]:
+    """Yield the keys that only some parts of a kind take, such as those of one head, with the names of these parts."""
+    if not (issubclass(spec, PartSpec) and "table" in vars(spec)):
+        return
+    parts = {name: spec.of(name) for name in spec.table()}
+    for key in dict.fromkeys(key for part in parts.values() for key in part.options() if key not in spec.model_fields):
+        takers = [name for name, part in parts.items() if key in part.model_fields]
+        yield row(parts[takers[0]], under, key, f" For {', '.join(takers)}." if len(takers) < len(parts) else "")
+
+
+def row(spec: type[Spec], under: str, name: str, also: str = "") -> str:
     """Return one line of the table."""
     field = spec.model_fields[name]
-    cells = (f"`{under}{name}`", type_name(field), default_of(field), " ".join(meanings(spec)[name].split()))
+    cells = (f"`{under}{name}`", type_name(field), default_of(field), " ".join(meanings(spec)[name].split()) + also)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
@@ -71,7 +82,7 @@ def meanings(spec: type[Spec]) -> Mapping[str, str]:
             found[line.target.id] = below.value.value  # type: ignore[attr-defined]
     for base in spec.__mro__[1:]:
         if issubclass(base, Spec) and base is not Spec:
-            found = {**meanings(base), **{name: text for name, text in found.items() if text}}
+            found |= {name: text for name, text in meanings(base).items() if not found.get(name)}
     return found
 
 

@@ -41,15 +41,25 @@ class ModelSpec(Spec):
     """
 
     backbone: str = "resnet101"
+    """A name of torchvision (resnet101), timm/NAME, or one of a plugin."""
     weights: str | None = None
+    """null (from scratch), a name of the library such as DEFAULT, or the path or URI of a file or bundle."""
     weights_part: Part = "all"
+    """How much of a bundle to take (all, features, backbone), or which weights of a file that holds both: ema or model."""
     image_size_px: int | None = Field(default=None, ge=1)
+    """Image size, for backbones built for one size."""
     mean: Channels | None = None
+    """Mean of the normalisation, three values; null is what the library states."""
     std: Annotated[Channels, AfterValidator(_above_zero)] | None = None
+    """Standard deviation of the normalisation, three values."""
     pooling: str = "gap"
+    """gap, gmp, gem, places, or one of a plugin. places keeps the places of an image apart."""
     head: SerializeAsAny[HeadSpec] = HeadSpec()
+    """The head."""
     frozen: Frozen = "none"
+    """backbone trains pooling and head only."""
     norm: Norm = "train"
+    """Batch norm in training: statistics of each rank (train), the stored ones (frozen), or those of all ranks (sync, GPUs)."""
 
     @field_validator("backbone")
     @classmethod

@@ -30,7 +30,9 @@ class HeadSpec(PartSpec):
     family: ClassVar[str] = "bernoulli"
 
     name: str = "bernoulli"
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="share of the features that training drops")
+    """bernoulli, mixture, or one of a plugin."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the features that training drops."""
 
     @classmethod
     def table(cls) -> "Mapping[str, Callable[..., Head]]":
@@ -76,6 +78,7 @@ class AttentiveSpec(HeadSpec):
     as_written: ClassVar[Mapping[str, Any]] = {"name": "", "dropout": 0.0, "components": 1, "rank": 0, "attention": 0.0}
 
     attention: float = Field(default=0.0, ge=0)
+    """How much the best place of an image counts beside the average; needs pooling: places."""
 
     @property
     def why_places(self) -> str:

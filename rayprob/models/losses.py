@@ -31,6 +31,7 @@ class LossSpec(PartSpec):
     family: ClassVar[str] = "bernoulli"
 
     name: str = "bce"
+    """bce, focal, asymmetric, mixture, or one of a plugin."""
 
     @classmethod
     def table(cls) -> Mapping[str, Callable[..., Tensor]]:
@@ -54,23 +55,30 @@ class _LossOf01(LossSpec):
 
 class BceSpec(_LossOf01):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Move targets by half of this towards each other."""
 
 
 class FocalSpec(_LossOf01):
     alpha: float | None = Field(default=None, gt=0, lt=1)
+    """Weight of positives; negatives weigh 1 - alpha. null weighs both by 1."""
     gamma: float = Field(default=2.0, ge=0)
+    """Exponent that plays down labels that are already right."""
 
 
 class AsymmetricSpec(_LossOf01):
     gamma_pos: float = Field(default=0.0, ge=0)
+    """Exponent for positives."""
     gamma_neg: float = Field(default=4.0, ge=0)
+    """Exponent for negatives."""
     clip: float = Field(default=0.05, ge=0, lt=1)
+    """Ignore negatives whose probability is below this."""
 
 
 class MixtureLossSpec(_LossOf01):
     family: ClassVar[str] = "mixture"
 
     usage_weight: float = Field(default=0.01, ge=0)
+    """Weight of the term that keeps all components in use."""
 
 
 def build_loss(spec: LossSpec) -> Loss:

@@ -19,11 +19,17 @@ class OptimizerSpec(PartSpec):
     kind: ClassVar[str] = "optimizer"
 
     name: str = "adamw"
+    """sgd, adam, adamw, or one of a plugin."""
     lr: PositiveFloat = 1e-4
+    """Peak learning rate of the head."""
     backbone_lr_factor: NonNegativeFloat = 1.0
+    """The backbone's peak learning rate, as a factor of lr."""
     weight_decay: NonNegativeFloat = 1e-4
+    """Weight decay, on matrices only."""
     clip_norm: PositiveFloat | None = None
+    """Clip the norm of the gradient to this; null does not clip."""
     fused: bool | Literal["auto"] = "auto"
+    """Use PyTorch's fused kernels; auto does on GPUs."""
 
     @classmethod
     def table(cls) -> "Mapping[str, Callable[..., torch.optim.Optimizer]]":
@@ -37,8 +43,10 @@ class TorchOptimizerSpec(OptimizerSpec):
         ("name", "lr", "backbone_lr_factor", "weight_decay", "momentum", "betas", "clip_norm", "fused")
     )
 
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd, with Nesterov's correction where it is above 0")
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of sgd, with Nesterov's correction where it is above 0."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Decay rates of the moments, for adam and adamw."""
 
 
 def _sgd(groups: Groups, spec: TorchOptimizerSpec, fused: bool) -> torch.optim.Optimizer:

@@ -17,6 +17,7 @@ class ScheduleSpec(PartSpec):
     kind: ClassVar[str] = "schedule"
 
     name: str = "one_cycle"
+    """one_cycle, cosine, multi_step, constant, exponential, or one of a plugin."""
 
     @classmethod
     def table(cls) -> "Mapping[str, Callable[..., float]]":
@@ -34,10 +35,15 @@ class ShapeSpec(ScheduleSpec):
     """
 
     warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the run in which the learning rate rises."""
     start_factor: float = Field(default=0.04, gt=0, le=1)
+    """Where the rise starts, as a factor of the peak."""
     end_factor: float = Field(default=1e-4, ge=0, le=1)
+    """Where one_cycle and cosine end, as a factor of the peak."""
     milestones: tuple[float, ...] = (0.6, 0.85)
+    """Shares of the run at which multi_step drops."""
     decay: float = Field(default=0.1, gt=0, lt=1)
+    """Factor of each drop."""
 
     @model_validator(mode="after")
     def _milestones_ascend(self) -> Self:

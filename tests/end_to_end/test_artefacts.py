@@ -246,7 +246,14 @@ def test_prior_learns_the_same_from_the_same_labels(place: Place) -> None:
 def test_a_search_of_thresholds_finds_the_same_winners(place: Place, unpacked: Path) -> None:
     place.rayprob("tune", "thresholds.yaml")
     found, recorded = place.json("run/threshold_search.json"), json.loads((unpacked / "run/threshold_search.json").read_text())
-    other = ("num_cuts", "num_fitted", "cuts_elapsed_s", "fitted_per_s", "command")  # not written today, or with --prior none
+    other = (
+        "num_cuts",
+        "num_fitted",
+        "cuts_elapsed_s",
+        "fitted_per_s",
+        "command",
+        "notes",
+    )  # other words, or no longer written
     require_same(lasting(found, *other), lasting(recorded, *other), within=1e-4)
 
 
