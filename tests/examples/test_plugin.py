@@ -62,10 +62,18 @@ def loaded(apart: None) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("model", "loss"),
     [
-        ({"backbone": "small_net", "pooling": "log_sum_exp", **OWN_HEAD}, OWN_LOSS),
-        ({"backbone": "small_net", "head": {"name": "hidden", "width": 24}}, {"name": "hinge", "margin": 2.0}),
+        pytest.param(
+            {"backbone": "small_net", "pooling": "log_sum_exp", **OWN_HEAD},
+            OWN_LOSS,
+            id="a family of its own",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"backbone": "small_net", "head": {"name": "hidden", "width": 24}},
+            {"name": "hinge", "margin": 2.0},
+            id="a known family",
+        ),
     ],
-    ids=["a family of its own", "a known family"],
 )
 @pytest.mark.usefixtures("loaded")
 def test_parts_of_a_plugin_go_through_every_verb(

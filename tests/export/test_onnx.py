@@ -123,6 +123,7 @@ def test_every_calibrator_of_independent_labels_is_in_the_graph(calibrator: str 
     np.testing.assert_allclose(marginals, expected(bundle, images)["marginals"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_isotonic_calibrator_survives_export(tmp_path: Path) -> None:
     bundle = replace(small(make_bundle(3, {"name": "bernoulli"})), calibrator=fitted("isotonic"))
     exported = export_onnx(bundle, str(tmp_path / "b.onnx"))
@@ -155,6 +156,7 @@ def test_a_label_prior_is_in_the_graph(name: str, strength: float) -> None:
     assert (np.abs(wanted["marginals"] - expit(wanted["logits"])).max() > 0.01) == (strength > 0)
 
 
+@pytest.mark.slow
 def test_a_label_prior_survives_export(tmp_path: Path) -> None:
     bundle = replace(small(make_bundle(3, {"name": "bernoulli"})), calibrator=under_a_prior("platt", 0.6))
     exported = export_onnx(bundle, str(tmp_path / "b.onnx"))

@@ -37,6 +37,7 @@ def test_a_table_on_ray_is_that_of_one_process_and_goes_on_with_its_parts(
     np.testing.assert_allclose(*(table["P(cat | dog)"].drop_null().to_numpy() for table in (ours, theirs)), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_here")
 def test_what_stops_an_actor_is_said(bundle_path: str, tmp_path: Path) -> None:

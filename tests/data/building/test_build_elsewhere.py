@@ -95,6 +95,7 @@ except KeyboardInterrupt as stopped:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ctrl_c_stops_a_build_on_a_ray_of_its_own(source: Source) -> None:
     process = run_script(STOPPED, source)
