@@ -19,7 +19,7 @@ MESSAGES = {
     "finite_number": "expected a finite number",
     "missing": "required, but missing",
 }
-NOT_SHOWN = ("missing", "too_short")
+NOT_SHOWN = ("missing", "too_short", "unknown_part")
 
 
 def faults_of(

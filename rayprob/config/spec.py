@@ -6,9 +6,17 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from rayprob.config import strict_yaml
 from rayprob.config.faults import as_yaml, faults_of
@@ -22,11 +30,22 @@ class Spec(BaseModel):
     """A frozen description: unknown keys are errors that name the nearest known key, and numbers are finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Keys newer than 0.1, written only where they differ from their default: files without them keep their fingerprint.
+    later_keys: ClassVar[frozenset[str]] = frozenset()
 
     @field_validator("*", mode="before")
     @classmethod
     def _as_its_type_reads_it(cls, value: Any, info: ValidationInfo) -> Any:
         return fitted(value, cls.model_fields[str(info.field_name)].annotation)
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return self._without_unused_keys(handler(self))
+
+    def _without_unused_keys(self, value: dict[str, Any]) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unused = [key for key in self.later_keys if getattr(self, key) == fields[key].get_default(call_default_factory=True)]
+        return {key: part for key, part in value.items() if key not in unused}
 
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:

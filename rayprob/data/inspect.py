@@ -114,7 +114,7 @@ def _split_facts(manifest: Manifest) -> SplitFacts:
         shards=len(manifest.shards),
         size_bytes=int(manifest.size_bytes_N.sum()),
         labels=len(manifest.labels.values),
-        unknown_labels=len(manifest.unknown_labels.values),
+        unknown_labels=manifest.num_unknown(),
         short_side_px=tuple(short),
         long_side_px=tuple(long),
     )

@@ -38,7 +38,10 @@ def test_target_moves_the_dataset() -> None:
     ("changes", "message"),
     [
         ({"shard_byts": 1}, r"unknown key 'shard_byts'; nearest: shard_bytes"),
-        ({"splits": {"train": {"imags": "a"}}}, r"unknown key under splits.train: 'imags'; nearest: images; allowed: images"),
+        (
+            {"splits": {"train": {"imags": "a"}}},
+            r"splits.train: unknown key of format coco: 'imags'; nearest: images; allowed: images",
+        ),
         ({"splits": {}}, r"splits: dictionary should have at least 1 item"),
         (
             {"splits": {"Tr ain": {"images": "a", "annotations": "b"}}},
