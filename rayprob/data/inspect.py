@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.data.manifest.dataset import Dataset, Manifest
+from rayprob.data.manifest.label_fingerprint import label_fingerprint
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -51,6 +52,7 @@ class Inspection:
 
     root: str
     fingerprint: str
+    label_fingerprint: str  # of the labels alone, whatever format and shards they come from
     splits: list[SplitFacts]
     labels: list[LabelFacts]
     set_sizes: dict[int, int]
@@ -77,6 +79,7 @@ def inspect(root: str, *, top: int = 10) -> Inspection:
     return Inspection(
         root=root,
         fingerprint=dataset.fingerprint,
+        label_fingerprint=label_fingerprint(dataset),
         splits=[_split_facts(manifest) for manifest in manifests],
         labels=_label_facts(manifests, names),
         set_sizes=dict(sorted(Counter(present_NL.sum(axis=1).tolist()).items())),
