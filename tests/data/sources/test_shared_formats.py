@@ -186,7 +186,8 @@ def test_lvis_leaves_unknown_what_was_not_looked_for(formats: Path) -> None:
     space = stated.label_space
     id_of = dict(zip(space.names, space.category_ids, strict=True))
     found = {
-        key: ({id_of[name] for name in l.present}, {id_of[name] for name in l.absent}) for key, l in labels_of(stated).items()
+        key: tuple({id_of[name] for name in some} for some in (labels.present, labels.absent))
+        for key, labels in labels_of(stated).items()
     }
     assert found == LVIS
 
