@@ -6,7 +6,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from rayprob.data.sources.coco_check import REQUIRED
 from rayprob.data.sources.coco_variants import names_in_url
+from rayprob.data.sources.huggingface import METADATA
 from rayprob.data.sources.json_file import read_json
 from rayprob.data.sources.place import Place, by_split, split_in
 from rayprob.data.sources.recognise_table import table
@@ -20,7 +22,7 @@ Splits = dict[str, dict[str, Any]]
 MOST_JSON = 12  # more JSON files than splits mean another format, such as one file per image
 # COCO's other files beside instances_*.json label captions, key points and regions, not images.
 NOT_INSTANCES = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+NAME_LISTS = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
 
 
 def coco(place: Place) -> Splits | None:
@@ -37,9 +39,7 @@ def coco(place: Place) -> Splits | None:
 def _coco_images(uri: str) -> list[tuple[str, ...]]:
     """Return the names of some images that a file of COCO's layout lists; none for another layout."""
     content = read_json(uri, "COCO JSON", dict)
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
-    ):
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in REQUIRED):
         return []
     images = [image for image in content["images"][:200] if isinstance(image, dict)]
     return [(str(image.get("file_name", "")), *names_in_url(image)) for image in images]
@@ -125,7 +125,7 @@ def huggingface(place: Place) -> Splits | None:
     files = [name for name in place.named(".parquet") if _has_images(place.uri(name))]
     groups: dict[str, list[str]] = {}
     for name in files:
-        groups.setdefault(split_in(posixpath.basename(name)) or "train", []).append(name)
+        groups.setdefault(split_in(name) or "train", []).append(name)
     return {s: {"format": "huggingface", "images": place.uri(_parquet(some))} for s, some in groups.items()} or None
 
 

@@ -1,4 +1,4 @@
-"""Guesses which columns of a table have images and labels. What it guesses is written into the recipe, for a person to check."""
+"""Guesses which columns of a table have images and labels. The guess is written into the recipe, for a person to check."""
 
 import posixpath
 import re
@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 from rayprob.data.sources.cells import as_text
+from rayprob.data.sources.huggingface import METADATA
 from rayprob.data.sources.image_files import SUFFIXES
 from rayprob.data.sources.place import SPLITS, Place, by_split, split_in
 from rayprob.data.sources.table_file import TableFile, open_table
@@ -25,16 +26,18 @@ Cells = list[list[Any]]
 
 def table(place: Place) -> dict[str, dict[str, Any]] | None:
     """Tables: a column per label, a column of lists, or a row per image and label."""
-    guesses = {name: found for name in place.named(*SUFFIXES_OF_TABLES) if (found := _guess(place, name))}
+    names = [name for name in place.named(*SUFFIXES_OF_TABLES) if posixpath.basename(name) not in METADATA]
+    guesses = {name: found for name in names if (found := _guess(place, name))}
     if not guesses:
         return None
     splits = by_split(guesses, "tables")
     if len(splits) > 1:
         return {split: guesses[name][0] | _images(place, split, name, guesses[name][1]) for split, name in splits.items()}
-    ((name, (keys, images, values)),) = ((name, guesses[name]) for name in splits.values())
+    name = splits["train"]
+    keys, images, values = guesses[name]
     keys |= _images(place, "", name, images)
     of_split = {split_in(value): value for value in values[1]} if values else {}
-    if "train" not in of_split:
+    if values is None or "train" not in of_split:
         return {"train": keys}
     return {split: {**keys, "where": {values[0]: of_split[split]}} for split in SPLITS if split in of_split}
 
@@ -43,7 +46,7 @@ Guess = tuple[dict[str, Any], list[str], tuple[str, set[str]] | None]
 
 
 def _guess(place: Place, name: str) -> Guess | None:
-    """Return the keys of a recipe for a table, names of images in it, and its column of splits; None where it is no such table."""
+    """Return the keys of a recipe for a table, names of images in it, and its column of splits; None for another table."""
     try:
         file = open_table(place.uri(name), delimiter=None, has_header=not name.lower().endswith(".txt"))
         cells = _first_rows(file)
@@ -69,7 +72,7 @@ def _first_rows(file: TableFile) -> Cells:
 
 
 def _image_column(place: Place, file: TableFile, cells: Cells) -> int | None:
-    """Return the first column whose cells end as images do, or else one named so whose cells are images without their suffix."""
+    """Return the first column whose cells end as images do, or else one whose cells are images without their suffix."""
     for at, column in enumerate(cells):
         texts = [cell for cell in column if isinstance(cell, str)]
         if texts and sum(text.lower().endswith(SUFFIXES) for text in texts) > len(column) / 2:
@@ -138,10 +141,14 @@ def _reference(file: TableFile, at: int) -> str | int:
 
 def _images(place: Place, split: str, name: str, images: list[str]) -> dict[str, Any]:
     folder = place.folder_of(images, split, name)
+    parent, root = posixpath.split(place.root.rstrip("/"))
+    below = [image.removeprefix(f"{root}/") for image in images if image.startswith(f"{root}/")]
+    if folder is None and root and place.folder_of(below) == "":  # names that begin with the folder's own, as CheXpert's do
+        return {"images": parent or ".", **_names(place, name)}
     if folder is None:
         raise SourceError(
-            f"none of the images of {place.uri(name)} lies below {place.root}, such as {images[0]}; give a folder that holds both "
-            "images and labels"
+            f"none of the images of {place.uri(name)} lies below {place.root}, such as {images[0]}; give a folder that holds "
+            "both images and labels"
         )
     return {"images": place.uri(folder), **_names(place, name)}
 

@@ -48,8 +48,9 @@ def read(source: YoloSource) -> Stated:
 
 def labels_folder(images: str) -> str:
     """Return the folder of text files that belongs to a folder of images, as Ultralytics finds it."""
-    head, found, tail = f"{images.rstrip('/')}/".rpartition("/images/")
-    return posixpath.join(head, "labels", tail).rstrip("/") if found else images
+    parts = images.rstrip("/").split("/")
+    last = max((place for place, part in enumerate(parts) if part == "images"), default=None)
+    return images if last is None else "/".join([*parts[:last], "labels", *parts[last + 1 :]])
 
 
 def _images(source: YoloSource) -> list[str]:

@@ -107,7 +107,8 @@ def as_yolo(folder: Path, pictures: Pictures) -> dict[str, Any]:
     for name, (_, labels) in pictures.items():
         lines = [f"{NAMES.index(label)} 0.5 0.5 1 1\n" for label in labels]
         (folder / f"labels/{name}.txt").write_text("".join(lines))
-    return {"format": "yolo", "images": str(folder / "images"), "names": NAMES}
+    (folder / "classes.txt").write_text("\n".join(NAMES))
+    return {"format": "yolo", "images": str(folder / "images"), "names": str(folder / "classes.txt")}
 
 
 def as_webdataset(folder: Path, pictures: Pictures) -> dict[str, Any]:
