@@ -114,18 +114,24 @@ def as_yolo(folder: Path, pictures: Pictures) -> dict[str, Any]:
 def as_webdataset(folder: Path, pictures: Pictures) -> dict[str, Any]:
     folder.mkdir(parents=True)
     for part, names in enumerate((list(pictures)[:5], list(pictures)[5:])):
-        with tarfile.open(folder / f"{part:03d}.tar", "w") as tar:
-            for name in names:
-                jpeg, labels = pictures[name]
-                add(tar, f"{name}.jpg", jpeg)
-                add(tar, f"{name}.json", json.dumps({"labels": labels}).encode())
+        of_part = {name: pictures[name] for name in names}
+        write_tar(
+            folder / f"{part:03d}.tar",
+            [
+                member
+                for name, (jpeg, labels) in of_part.items()
+                for member in ((f"{name}.jpg", jpeg), (f"{name}.json", json.dumps({"labels": labels}).encode()))
+            ],
+        )
     return {"format": "webdataset", "images": str(folder / "{000..001}.tar")}
 
 
-def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
 WRITERS: dict[str, Callable[[Path, Pictures], dict[str, Any]]] = {
