@@ -109,6 +109,8 @@ def _check_annotations(fail: Faults, content: dict[str, Any]) -> None:
 def _bad_lists(content: dict[str, Any], key: str) -> list[str]:
     category_ids = {entry["id"] for entry in content["categories"]}
     asked = {entry["id"]: entry[key] for entry in content["images"] if entry.get(key) is not None}
+    if not asked:
+        return []
     for image, ids in asked.items():
         if not isinstance(ids, list) or not all(type(category) in (int, str) for category in ids):
             return [f"image {image}: {short(ids)} is not a list of ids"]

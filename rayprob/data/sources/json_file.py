@@ -24,7 +24,9 @@ SHOWN = 60
 
 
 def read_json(uri: str, wanted: str, hook: Callable[[Pairs], Any]) -> Any:
-    """Return the value in a JSON file in UTF-8, 16 or 32, gzipped or not, each mapping built by `hook`. `wanted` names the format in errors.
+    """Return the value in a JSON file in UTF-8, 16 or 32, gzipped or not, each mapping built by `hook`.
+
+    `wanted` names the format in errors.
 
     Raises SourceError that says what the file holds instead, and what to do.
     """
@@ -77,8 +79,8 @@ def _what_it_is(text: str, error: json.JSONDecodeError, wanted: str) -> str:
         return f"looks like {looks}, not {wanted}: it begins {first_line[:SHOWN]!r}; say format: table in the recipe"
     if error.msg == "Extra data":
         return (
-            f"holds more than one JSON value (the second starts at line {error.lineno}), not {wanted}; say format: table in the "
-            "recipe for JSON lines, or write one mapping"
+            f"holds more than one JSON value (the second starts at line {error.lineno}), not {wanted}; say format: table in "
+            "the recipe for JSON lines, or write one mapping"
         )
     if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
         return f"is cut short: it ends in the middle of a value ({error}); {AGAIN}"

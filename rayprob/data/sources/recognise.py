@@ -59,7 +59,7 @@ def recognise(path: str, name: str = "mine") -> Recognised:
 
 def _fits(place: Place) -> tuple[dict[str, Splits], list[str]]:
     fits: dict[str, Splits] = {}
-    faults = []
+    faults: list[str] = []
     for name, layout in LAYOUTS.items():
         # Folders of images are what remains where nothing states labels.
         if name == "folders" and (fits or faults):

@@ -67,7 +67,7 @@ def _guess(place: Place, name: str) -> Guess | None:
 
 
 def _first_rows(file: TableFile) -> Cells:
-    batch = next(iter(file.read(list(range(len(file.names))))), [[] for _ in file.names])
+    batch: Cells = next(iter(file.read(list(range(len(file.names))))), [[] for _ in file.names])
     return [list(islice(column, PROBED_ROWS)) for column in batch]
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from itertools import islice
+from itertools import islice, pairwise
 from operator import attrgetter
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
-from rayprob.data.manifest.columns import to_array
+from rayprob.data.manifest.columns import numbers, to_array
 from rayprob.labels import LabelSpace
 
 Rest = Literal["absent", "unknown"]
@@ -79,8 +79,16 @@ def rows_of(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRow]:
     """Yield the rows in batches of ROWS, the inverse of `batches_of`."""
     names = [field.name for field in fields(ImageRow)]
     for batch in batches:
-        for values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-            yield ImageRow(*(tuple(value) if isinstance(value, list) else value for value in values))  # type: ignore[arg-type]
+        yield from map(ImageRow, *(_values(batch.column(name)) for name in names))
+
+
+def _values(column: pa.Array) -> Iterable[Any]:
+    """Return the values of a column, lists as tuples, for which `to_pylist` is slow."""
+    if not pa.types.is_list(column.type):
+        return column.to_pylist() if column.type in (pa.string(), pa.binary()) else numbers(column).tolist()  # type: ignore[no-any-return]
+    flat = list(_values(column.flatten()))
+    starts = numbers(column.offsets).tolist()
+    return [tuple(flat[start - starts[0] : end - starts[0]]) for start, end in pairwise(starts)] if flat else [()] * len(column)
 
 
 def _column(rows: list[ImageRow], field: pa.Field) -> pa.Array:
