@@ -1,6 +1,7 @@
 """Tables in files: CSV and its kin, text between blanks, JSON lines, Parquet; read in batches, columns as lists of cells."""
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
 from rayprob.data.sources.faults import short
-from rayprob.data.sources.text_file import read_text
+from rayprob.data.sources.text_file import read_head, read_text
 from rayprob.errors import SourceError, one_line
 from rayprob.files import storage
 from rayprob.files.tables import DAMAGE
@@ -80,17 +81,18 @@ def open_table(uri: str, *, delimiter: str | None, has_header: bool) -> TableFil
 
 
 def _delimited(uri: str, sign: str, has_header: bool) -> TableFile:
-    encoding = "utf-16" if storage.read_bytes(uri)[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
-    header, lines = _first_record(uri, sign)
+    head, encoding = read_head(uri)
+    header, lines = _first_record(uri, head, sign)
+    columns = [f"f{place}" for place in range(len(header))]  # names may be empty, or given twice
     read = arrow_csv.ReadOptions(
-        skip_rows=lines if has_header else 0, autogenerate_column_names=True, use_threads=False, encoding=encoding
+        skip_rows=lines if has_header else 0, column_names=columns, use_threads=False, encoding=encoding.removesuffix("-sig")
     )
     parse = arrow_csv.ParseOptions(delimiter=sign, newlines_in_values=True)
-    types = {f"f{place}": pa.string() for place in range(len(header))}
+    types = dict.fromkeys(columns, pa.string())
 
     def cells(places: list[int]) -> Iterator[list[Cells]]:
         convert = arrow_csv.ConvertOptions(
-            column_types=types, strings_can_be_null=False, include_columns=[f"f{place}" for place in places]
+            column_types=types, strings_can_be_null=False, include_columns=[columns[place] for place in places]
         )
         try:
             with (
@@ -110,11 +112,11 @@ def _delimited(uri: str, sign: str, has_header: bool) -> TableFile:
     return TableFile(uri, names, cells)
 
 
-def _first_record(uri: str, sign: str) -> tuple[list[str], int]:
+def _first_record(uri: str, head: str, sign: str) -> tuple[list[str], int]:
     """Return the first row with a cell in it, and how many lines lead up to its end."""
     if len(sign) != 1 or not sign.isascii():
         raise SourceError(f"delimiter is {sign!r:.20}; it must be one ASCII character, or {BLANKS}")
-    reader = csv.reader(read_text(uri).splitlines(keepends=True), delimiter=sign)
+    reader = csv.reader(io.StringIO(head, newline=""), delimiter=sign)
     try:
         for row in reader:
             if row:

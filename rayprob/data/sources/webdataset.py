@@ -128,7 +128,8 @@ def _content(opened: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _is_packed(tar: str) -> bool:
-    return storage.read_bytes(tar)[:2] in (b"\x1f\x8b", b"BZ", b"\xfd7")
+    with storage.open_input(tar) as file:
+        return file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7")
 
 
 def _codes(source: WebdatasetSource, sample: dict[str, Any], where: str) -> list[str] | None:
