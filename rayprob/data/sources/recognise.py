@@ -7,7 +7,7 @@ from typing import Any
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.sources import formats
 from rayprob.data.sources.join_labels import ColumnMap, joined_space
-from rayprob.data.sources.place import Place
+from rayprob.data.sources.location import Location
 from rayprob.data.sources.recognise_layouts import LAYOUTS, Splits
 from rayprob.data.sources.rows import ImageRow, Rest, rows_of
 from rayprob.errors import SourceError, StorageError, one_line
@@ -39,7 +39,7 @@ def recognise(path: str, name: str = "mine") -> Recognised:
 
     Raises SourceError where no format fits, or several do, and where the labels have a fault.
     """
-    place = Place.at(path)
+    place = Location.at(path)
     fits, faults = _fits(place)
     if len(fits) > 1:
         raise SourceError(
@@ -57,7 +57,7 @@ def recognise(path: str, name: str = "mine") -> Recognised:
     return _described(found, recipe)
 
 
-def _fits(place: Place) -> tuple[dict[str, Splits], list[str]]:
+def _fits(place: Location) -> tuple[dict[str, Splits], list[str]]:
     fits: dict[str, Splits] = {}
     faults: list[str] = []
     for name, layout in LAYOUTS.items():

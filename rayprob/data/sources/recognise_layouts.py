@@ -10,7 +10,7 @@ from rayprob.data.sources.coco_check import REQUIRED
 from rayprob.data.sources.coco_variants import names_in_url
 from rayprob.data.sources.huggingface import METADATA
 from rayprob.data.sources.json_file import read_json
-from rayprob.data.sources.place import Place, by_split, split_in
+from rayprob.data.sources.location import Location, by_split, split_in
 from rayprob.data.sources.recognise_table import table
 from rayprob.data.sources.text_file import read_lines
 from rayprob.data.sources.xml_file import read_xml
@@ -25,7 +25,7 @@ NOT_INSTANCES = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image
 NAME_LISTS = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
 
 
-def coco(place: Place) -> Splits | None:
+def coco(place: Location) -> Splits | None:
     """COCO's JSON: a file for each split, and images wherever they lie."""
     files = [name for name in place.named(".json", ".json.gz") if not posixpath.basename(name).startswith(NOT_INSTANCES)]
     files = [name for name in files if posixpath.basename(name).startswith("instances_")] or files
@@ -45,13 +45,13 @@ def _coco_images(uri: str) -> list[tuple[str, ...]]:
     return [(str(image.get("file_name", "")), *names_in_url(image)) for image in images]
 
 
-def _coco_split(place: Place, split: str, name: str, images: list[tuple[str, ...]]) -> dict[str, Any]:
+def _coco_split(place: Location, split: str, name: str, images: list[tuple[str, ...]]) -> dict[str, Any]:
     folders = (place.folder_of([names[at] for names in images if len(names) > at], split, name) for at in range(3))
     folder = next((found for found in folders if found is not None), posixpath.dirname(name))
     return {"images": place.uri(folder), "annotations": place.uri(name)}
 
 
-def voc(place: Place) -> Splits | None:
+def voc(place: Location) -> Splits | None:
     """Pascal VOC: XML files in Annotations with lists in ImageSets/Main, or beside the images."""
     files = place.named(".xml")
     if not files or read_xml(place.uri(files[0])).tag != "annotation":
@@ -71,7 +71,7 @@ def voc(place: Place) -> Splits | None:
     }
 
 
-def yolo(place: Place) -> Splits | None:
+def yolo(place: Location) -> Splits | None:
     """YOLO: folders of text files beside folders of images, with data.yaml or classes.txt."""
     lists = [
         name for name in place.files if posixpath.basename(name) in ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
@@ -93,12 +93,12 @@ def _text_of(image: str) -> str:
     return posixpath.join(labels_folder(folder) if "images" in folder.split("/") else folder, posixpath.splitext(name)[0])
 
 
-def _is_yolo(place: Place, image: str) -> bool:
+def _is_yolo(place: Location, image: str) -> bool:
     lines = read_lines(place.uri(f"{_text_of(image)}.txt"))
     return all(len(cells := line.split()) >= 5 and cells[0].isdecimal() for line in lines[:3])
 
 
-def webdataset(place: Place) -> Splits | None:
+def webdataset(place: Location) -> Splits | None:
     """Tars of samples."""
     tars = place.named(".tar")
     if not tars:
@@ -117,7 +117,7 @@ def _pattern(names: list[str]) -> str:
     return f"{posixpath.commonprefix(names)}*.tar" if len(names) > 1 else names[0]
 
 
-def huggingface(place: Place) -> Splits | None:
+def huggingface(place: Location) -> Splits | None:
     """Parquet files with images in them, or images with metadata.csv."""
     folders = [posixpath.dirname(name) for name in place.asked if posixpath.basename(name) in METADATA]
     if folders:
@@ -142,7 +142,7 @@ def _has_images(uri: str) -> bool:
     return "image" in schema.names and str(schema.field("image").type).startswith(("struct<bytes", "struct<path", "binary"))
 
 
-def folders(place: Place) -> Splits | None:
+def folders(place: Location) -> Splits | None:
     """A folder per label, in a folder per split or not."""
     tops = {name.partition("/")[0] for name in place.images if "/" in name}
     if len(place.asked) == 1 or len(tops) < 2:
@@ -155,7 +155,7 @@ def folders(place: Place) -> Splits | None:
     return {"train": {"format": "folders", "images": place.root}}
 
 
-LAYOUTS: dict[str, Callable[[Place], Splits | None]] = {
+LAYOUTS: dict[str, Callable[[Location], Splits | None]] = {
     "coco": coco,
     "voc": voc,
     "yolo": yolo,

@@ -8,7 +8,7 @@ from typing import Any
 from rayprob.data.sources.cells import as_text
 from rayprob.data.sources.huggingface import METADATA
 from rayprob.data.sources.image_files import SUFFIXES
-from rayprob.data.sources.place import SPLITS, Place, by_split, split_in
+from rayprob.data.sources.location import SPLITS, Location, by_split, split_in
 from rayprob.data.sources.table_file import TableFile, open_table
 from rayprob.errors import SourceError
 
@@ -24,7 +24,7 @@ PROBED_ROWS = 500
 Cells = list[list[Any]]
 
 
-def table(place: Place) -> dict[str, dict[str, Any]] | None:
+def table(place: Location) -> dict[str, dict[str, Any]] | None:
     """Tables: a column per label, a column of lists, or a row per image and label."""
     names = [name for name in place.named(*SUFFIXES_OF_TABLES) if posixpath.basename(name) not in METADATA]
     guesses = {name: found for name in names if (found := _guess(place, name))}
@@ -45,7 +45,7 @@ def table(place: Place) -> dict[str, dict[str, Any]] | None:
 Guess = tuple[dict[str, Any], list[str], tuple[str, set[str]] | None]
 
 
-def _guess(place: Place, name: str) -> Guess | None:
+def _guess(place: Location, name: str) -> Guess | None:
     """Return the keys of a recipe for a table, names of images in it, and its column of splits; None for another table."""
     try:
         file = open_table(place.uri(name), delimiter=None, has_header=not name.lower().endswith(".txt"))
@@ -71,7 +71,7 @@ def _first_rows(file: TableFile) -> Cells:
     return [list(islice(column, PROBED_ROWS)) for column in batch]
 
 
-def _image_column(place: Place, file: TableFile, cells: Cells) -> int | None:
+def _image_column(place: Location, file: TableFile, cells: Cells) -> int | None:
     """Return the first column whose cells end as images do, or else one whose cells are images without their suffix."""
     for at, column in enumerate(cells):
         texts = [cell for cell in column if isinstance(cell, str)]
@@ -139,7 +139,7 @@ def _reference(file: TableFile, at: int) -> str | int:
     return file.names[at] if file.names[at] and file.names.count(file.names[at]) == 1 else at + 1
 
 
-def _images(place: Place, split: str, name: str, images: list[str]) -> dict[str, Any]:
+def _images(place: Location, split: str, name: str, images: list[str]) -> dict[str, Any]:
     folder = place.folder_of(images, split, name)
     parent, root = posixpath.split(place.root.rstrip("/"))
     below = [image.removeprefix(f"{root}/") for image in images if image.startswith(f"{root}/")]
@@ -153,6 +153,6 @@ def _images(place: Place, split: str, name: str, images: list[str]) -> dict[str,
     return {"images": place.uri(folder), **_names(place, name)}
 
 
-def _names(place: Place, name: str) -> dict[str, Any]:
+def _names(place: Location, name: str) -> dict[str, Any]:
     beside = [one for one in place.files if "class-descriptions" in posixpath.basename(one) and one != name]
     return {"names": place.uri(beside[0])} if beside else {}

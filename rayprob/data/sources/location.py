@@ -19,7 +19,7 @@ PROBED = 200
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """The folder `root`, and of the files in it and below those to look at: all, or the one that was pointed at."""
 
     root: str
@@ -27,7 +27,7 @@ class Place:
     asked: tuple[str, ...]  # of them, where labels may be
 
     @classmethod
-    def at(cls, path: str) -> "Place":
+    def at(cls, path: str) -> "Location":
         """Look at a folder, or at a file with the folder that it is in. Raises SourceError where nothing is there."""
         if storage.is_folder(path):
             files = tuple(name for name in storage.list_below(path).size_of if not is_clutter(name))
