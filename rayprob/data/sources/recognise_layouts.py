@@ -22,7 +22,6 @@ Splits = dict[str, dict[str, Any]]
 MOST_JSON = 12  # more JSON files than splits mean another format, such as one file per image
 # COCO's other files beside instances_*.json label captions, key points and regions, not images.
 NOT_INSTANCES = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
-NAME_LISTS = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
 
 
 def coco(place: Location) -> Splits | None:

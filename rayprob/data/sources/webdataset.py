@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rayprob.data.sources.cells import as_list
-from rayprob.data.sources.faults import label_space, short
+from rayprob.data.sources.faults import label_space, normalised, short
 from rayprob.data.sources.files_of import files_of
 from rayprob.data.sources.image_files import SUFFIXES
 from rayprob.data.sources.label_list import distinct, read_names
@@ -82,7 +82,7 @@ def _rows(samples: list[_Sample], column_of: dict[str, int]) -> Iterator[ImageRo
         codes = sample.codes
         yield ImageRow(
             key=sample.key if is_unique else f"{stem}/{sample.key}",
-            file_name=f"{posixpath.basename(sample.tar)}/{sample.name}",
+            file_name=normalised(f"{posixpath.basename(sample.tar)}/{sample.name}"),
             labels=tuple(sorted({column_of[code] for code in codes or ()})),
             unknown_labels=tuple(range(len(column_of))) if codes is None else (),
             container=sample.tar,

@@ -12,14 +12,16 @@ from rayprob.data.sources.text_file import read_lines
 from rayprob.errors import SourceError
 from rayprob.files import storage
 
+NAME_LISTS = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
+
 
 class YoloSource(Source):
     """Labels in YOLO's text files. `images` is the folder of one split, such as data/train/images."""
 
     annotations: str | None = None
     """The folder of text files; null takes images' own with `labels` in place of its last `images`, or else the same folder."""
-    names: str | list[str] | dict[str, str]
-    """The label names: a data.yaml, a classes.txt with a name per line, a list, or a mapping from number to name."""
+    names: str | list[str] | dict[str, str] | None = None
+    """The label names: data.yaml, classes.txt with a name per line, a list or a mapping; null finds the file above images."""
 
     @property
     def described(self) -> str:
@@ -32,7 +34,7 @@ def read(source: YoloSource) -> Stated:
 
     Boxes, polygons and rotated boxes count alike. Raises SourceError.
     """
-    names = distinct(source.described, read_names(source.names))
+    names = distinct(source.described, read_names(source.names or _names_above(source.images)))
     order = sorted(names, key=lambda code: int(code) if code.isdecimal() else -1)
     if wrong := [code for code in names if not code.isdecimal()]:
         raise SourceError(f"names: {wrong[0]!r:.80} is not the number of a label; YOLO numbers labels from 0")
@@ -44,6 +46,17 @@ def read(source: YoloSource) -> Stated:
         images=source.images,
         dropped={},
     )
+
+
+def _names_above(images: str) -> str:
+    """Return the file of names in the folder of images or one of the three above it. Raises SourceError where there is none."""
+    folder = images.rstrip("/")
+    for _ in range(4):
+        for name in NAME_LISTS:
+            if storage.exists(uri := storage.join(folder or ".", name)):
+                return uri
+        folder = posixpath.dirname(folder)
+    raise SourceError(f"no {' or '.join(NAME_LISTS)} lies in {images} or above it; give the label names as `names`")
 
 
 def labels_folder(images: str) -> str:

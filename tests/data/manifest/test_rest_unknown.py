@@ -1,5 +1,6 @@
 """A dataset whose images state few of many labels: the manifest keeps what is known, and costs what that costs."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
+from rayprob.cli.show_data import show_summary
 from rayprob.data.building import commit
-from rayprob.data.building.build import build, in_process
+from rayprob.data.building.build import Summary, build, in_process
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.inspect import inspect
 from rayprob.data.manifest.dataset import Dataset
@@ -105,6 +108,14 @@ def test_splits_may_differ_in_what_is_not_listed(tmp_path: Path) -> None:
     assert dataset.facts["rest"] == {"train": "unknown", "val": "absent"}
     assert dataset.split("val").known().all()
     assert dataset.split("train").known().sum() == IMAGES * 3 - 2
+
+
+def test_the_summary_tells_what_is_not_listed_and_what_was_left_out(dataset: Dataset) -> None:
+    out = Console(file=io.StringIO(), width=200)
+    show_summary(out, Summary(dataset.root, dataset.facts))
+    said = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "labels not listed for an image: unknown in train, holdout\n" in said
+    assert "train: left out 1 x no label is stated, present or absent\n" in said
 
 
 def test_rest_may_be_said_by_the_recipe(tmp_path: Path) -> None:

@@ -225,6 +225,14 @@ def test_a_number_that_no_name_of_yolo_has_is_named(tmp_path: Path) -> None:
     assert "a.txt, line 2: '5' is not the number of a label; allowed: 0 to 0" in message(**source)
 
 
+def test_the_names_of_yolo_are_found_above_its_images(tmp_path: Path) -> None:
+    (tmp_path / "train/images").mkdir(parents=True)
+    source = {"format": "yolo", "images": str(tmp_path / "train/images")}
+    assert "no data.yaml or dataset.yaml or classes.txt or obj.names lies in " in message(**source)
+    (tmp_path / "data.yaml").write_text("names: {0: cat, 1: dog}")
+    assert read(**source).label_space.names == ("cat", "dog")
+
+
 def test_files_of_one_name_are_one_image_only_where_their_bytes_are_the_same(tmp_path: Path) -> None:
     for label, name, content in (
         ("cat", "1.jpg", b"x"),
