@@ -17,6 +17,7 @@ from rayprob.data.sources.label_list import distinct, read_names
 from rayprob.data.sources.rows import ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
 from rayprob.data.sources.table import TableSource
+from rayprob.data.sources.table_file import open_table
 from rayprob.errors import SourceError, one_line
 from rayprob.files import storage
 from rayprob.files.tables import DAMAGE
@@ -38,7 +39,7 @@ class HuggingfaceSource(Source):
     key: str | None = None
     """The column that names each image; null takes the image's path where paths differ, else its row."""
     separator: str | None = None
-    """What stands between the labels of one cell of metadata.csv."""
+    """What stands between the labels of one cell of metadata.csv; null for a single label."""
     names: str | list[str] | dict[str, str] | None = None
     """Names for labels that are numbers; null takes those in the file's own description (ClassLabel)."""
 
@@ -53,8 +54,10 @@ def read(source: HuggingfaceSource) -> Stated:
 
 
 def _as_table(source: HuggingfaceSource, uri: str) -> TableSource:
+    columns = open_table(uri, delimiter=None, has_header=True).names
+    label = source.label or next((name for name in LABEL_COLUMNS if name in columns), LABEL_COLUMNS[0])
     keys = {key: getattr(source, key) for key in ("images", "names", "rest", "separator")}
-    return TableSource(format="table", annotations=uri, image="file_name", lists=source.label or "label", **keys)
+    return TableSource(format="table", annotations=uri, image="file_name", lists=label, **keys)
 
 
 class _Parquet:

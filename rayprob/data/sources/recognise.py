@@ -6,6 +6,7 @@ from typing import Any
 
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.sources import formats
+from rayprob.data.sources.image_files import ImageFiles
 from rayprob.data.sources.join_labels import ColumnMap, joined_space
 from rayprob.data.sources.location import Location
 from rayprob.data.sources.recognise_layouts import LAYOUTS, Splits
@@ -17,7 +18,8 @@ from rayprob.errors import SourceError, StorageError, one_line
 class RecognisedSplit:
     """What one split of a source holds."""
 
-    num_images: int
+    num_images: int  # that the labels list
+    num_missing: int  # of them, those whose file is not there
     num_labelled: int  # with at least one label present
     num_unknown: int  # labels of images that are unknown
     rest: Rest  # what labels are that an image does not list
@@ -80,11 +82,18 @@ def _described(found: str, recipe: dict[str, Any]) -> Recognised:
     splits = {}
     for split, one in stated.items():
         columns = ColumnMap(one, space)
-        splits[split] = _counted([columns.of(row) for row in rows_of(one.batches)], one.rest, space.names)
+        rows = [columns.of(row) for row in rows_of(one.batches)]
+        splits[split] = _counted(rows, one.rest, space.names, _num_missing(rows, one.images))
     return Recognised(found, recipe, splits, space.names)
 
 
-def _counted(rows: list[ImageRow], rest: Rest, names: tuple[str, ...]) -> RecognisedSplit:
+def _num_missing(rows: list[ImageRow], folder: str) -> int:
+    outside = [row for row in rows if not (row.content or row.container)]
+    files = ImageFiles(folder) if outside else None
+    return sum(files is not None and files.find(row.file_name, row.other_names) is None for row in outside)
+
+
+def _counted(rows: list[ImageRow], rest: Rest, names: tuple[str, ...], num_missing: int) -> RecognisedSplit:
     present, absent, unknown = (
         Counter(column for row in rows for column in getattr(row, lists))
         for lists in ("labels", "absent_labels", "unknown_labels")
@@ -95,6 +104,7 @@ def _counted(rows: list[ImageRow], rest: Rest, names: tuple[str, ...]) -> Recogn
     }
     return RecognisedSplit(
         num_images=len(rows),
+        num_missing=num_missing,
         num_labelled=sum(bool(row.labels) for row in rows),
         num_unknown=len(rows) * len(names) - sum(known.values()),
         rest=rest,

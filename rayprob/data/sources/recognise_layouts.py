@@ -11,7 +11,7 @@ from rayprob.data.sources.coco_variants import names_in_url
 from rayprob.data.sources.huggingface import METADATA
 from rayprob.data.sources.json_file import read_json
 from rayprob.data.sources.location import Location, by_split, split_in
-from rayprob.data.sources.recognise_table import table
+from rayprob.data.sources.recognise_table import guess, table
 from rayprob.data.sources.text_file import read_lines
 from rayprob.data.sources.xml_file import read_xml
 from rayprob.data.sources.yolo import labels_folder
@@ -26,7 +26,9 @@ NOT_INSTANCES = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image
 
 def coco(place: Location) -> Splits | None:
     """COCO's JSON: a file for each split, and images wherever they lie."""
-    files = [name for name in place.named(".json", ".json.gz") if not posixpath.basename(name).startswith(NOT_INSTANCES)]
+    files = place.named(".json", ".json.gz")
+    if len(files) > 1:
+        files = [name for name in files if not posixpath.basename(name).startswith(NOT_INSTANCES)]
     files = [name for name in files if posixpath.basename(name).startswith("instances_")] or files
     contents = {name: found for name in files if len(files) <= MOST_JSON and (found := _coco_images(place.uri(name)))}
     if not contents:
@@ -118,14 +120,24 @@ def _pattern(names: list[str]) -> str:
 
 def huggingface(place: Location) -> Splits | None:
     """Parquet files with images in them, or images with metadata.csv."""
-    folders = [posixpath.dirname(name) for name in place.asked if posixpath.basename(name) in METADATA]
+    folders = {posixpath.dirname(name): name for name in place.asked if posixpath.basename(name) in METADATA}
     if folders:
-        return {s: {"format": "huggingface", "images": place.uri(f)} for s, f in by_split(folders, "metadata files").items()}
+        return {
+            split: {"format": "huggingface", "images": place.uri(folder), **_metadata(place, folders[folder])}
+            for split, folder in by_split(folders, "metadata files").items()
+        }
     files = [name for name in place.named(".parquet") if _has_images(place.uri(name))]
     groups: dict[str, list[str]] = {}
     for name in files:
         groups.setdefault(split_in(name) or "train", []).append(name)
     return {s: {"format": "huggingface", "images": place.uri(_parquet(some))} for s, some in groups.items()} or None
+
+
+def _metadata(place: Location, name: str) -> dict[str, Any]:
+    """Return the keys for a metadata file: its column of labels and what stands between them, as they are guessed."""
+    found = guess(place, name)
+    keys = found[0] if found else {}
+    return {key: keys[form] for key, form in (("label", "lists"), ("separator", "separator")) if form in keys}
 
 
 def _parquet(names: list[str]) -> str:

@@ -27,7 +27,7 @@ Cells = list[list[Any]]
 def table(place: Location) -> dict[str, dict[str, Any]] | None:
     """Tables: a column per label, a column of lists, or a row per image and label."""
     names = [name for name in place.named(*SUFFIXES_OF_TABLES) if posixpath.basename(name) not in METADATA]
-    guesses = {name: found for name in names if (found := _guess(place, name))}
+    guesses = {name: found for name in names if (found := guess(place, name))}
     if not guesses:
         return None
     splits = by_split(guesses, "tables")
@@ -45,7 +45,7 @@ def table(place: Location) -> dict[str, dict[str, Any]] | None:
 Guess = tuple[dict[str, Any], list[str], tuple[str, set[str]] | None]
 
 
-def _guess(place: Location, name: str) -> Guess | None:
+def guess(place: Location, name: str) -> Guess | None:
     """Return the keys of a recipe for a table, names of images in it, and its column of splits; None for another table."""
     try:
         file = open_table(place.uri(name), delimiter=None, has_header=not name.lower().endswith(".txt"))

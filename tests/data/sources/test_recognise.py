@@ -9,6 +9,7 @@ import pytest
 from rayprob.data.sources.recognise import recognise
 from rayprob.errors import SourceError
 from tests.data.small_source import draw_jpeg
+from tests.data.sources.layouts import metadata
 from tests.data.sources.stated_labels import present_in
 from tests.data.sources.test_same_labels import NAMES, WRITERS, Pictures, as_coco, write_images
 
@@ -35,7 +36,8 @@ def test_each_format_is_recognised_and_read(tmp_path: Path, name: str) -> None:
     assert labels(found.recipe) == {"train": present_in(**source)}
     assert set(found.labels) == set(NAMES)
     split = found.splits["train"]
-    assert (split.num_images, split.num_labelled, split.num_unknown, split.rest) == (12, 12, 0, "absent")
+    assert (split.num_images, split.num_missing, split.num_labelled, split.num_unknown) == (12, 0, 12, 0)
+    assert split.rest == "absent"
     cats = sum("cat" in some for _, some in PICTURES.values())
     assert split.prevalence["cat"] == pytest.approx(cats / 12)
 
@@ -86,6 +88,21 @@ def test_names_that_begin_with_the_folder_itself_count_from_its_parent(tmp_path:
     source = recognise(str(tmp_path / "Xpert-small")).recipe["splits"]["train"]
     assert source["images"] == str(tmp_path)
     assert (source["one_hot"], source["values"]) == ("Edema..Fracture", {"-1": "unknown"})
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_a_metadata_file_is_one_of_hugging_face(tmp_path: Path, name: str) -> None:
+    metadata(name)(tmp_path / "data", PICTURES)
+    found = recognise(str(tmp_path / "data"))
+    assert found.format == "huggingface"
+    assert labels(found.recipe) == {"train": {key: set(some) for key, (_, some) in PICTURES.items()}}
+
+
+def test_images_that_are_not_there_are_counted(tmp_path: Path) -> None:
+    as_coco(tmp_path, PICTURES)
+    (tmp_path / "images/003.jpg").unlink()
+    split = recognise(str(tmp_path)).splits["train"]
+    assert (split.num_images, split.num_missing) == (12, 1)
 
 
 def test_a_file_may_be_pointed_at(tmp_path: Path) -> None:
