@@ -116,10 +116,8 @@ def _show_rotated(console: Console, num_rotated: int | None) -> None:
 
 def show_inspection(console: Console, found: Inspection) -> None:
     """Print counts, prevalence per label, label-set sizes, frequent label sets and strong pairs."""
-    show_line(
-        console,
-        f"{found.root} (fingerprint {found.fingerprint}), {len(found.labels):,} labels (fingerprint {found.label_fingerprint})",
-    )
+    show_line(console, f"{found.root} (fingerprint {found.fingerprint}), {len(found.labels):,} labels")
+    show_line(console, f"  fingerprint of ids and labels alone: {found.label_fingerprint}")
     _show_rotated(console, found.exif_rotated)
     show_table(console, _splits_table(found.splits))
     show_table(console, _labels_table(found.labels, [split.split for split in found.splits]))

@@ -52,7 +52,6 @@ class Inspection:
 
     root: str
     fingerprint: str
-    label_fingerprint: str  # of the labels alone, whatever format and shards they come from
     splits: list[SplitFacts]
     labels: list[LabelFacts]
     set_sizes: dict[int, int]
@@ -60,6 +59,7 @@ class Inspection:
     top_sets: list[tuple[list[str], int]]
     pairs: list[Pair]
     exif_rotated: int | None  # images that EXIF turns and training reads as they are stored; None: not counted by the build
+    label_fingerprint: str = ""  # of ids and labels alone, whatever format and shards they come from
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""

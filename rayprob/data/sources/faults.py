@@ -1,5 +1,6 @@
 """Faults that any source may have: names of labels and files that cannot be used. Each is counted, named, and has a remedy."""
 
+import re
 import reprlib
 import unicodedata
 from collections import Counter
@@ -13,6 +14,7 @@ from rayprob.files.uris import is_utf8
 from rayprob.labels import LabelSpace, composed
 from rayprob.text import first_of
 
+NEVER_IN_NAMES = re.compile(r"[\\\0\n\r]")
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 80
 
@@ -79,8 +81,9 @@ def label_space(where: str, names: Sequence[str], ids: Sequence[int] | None = No
 
 def is_safe(file_name: str) -> bool:
     """Return whether a file name stays below the folder it is joined to."""
-    path = PurePosixPath(file_name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not set(file_name) & set("\\\0\n\r")
+    parts = file_name.split("/")
+    is_relative = parts[0] != "" and any(part not in ("", ".") for part in parts)
+    return is_relative and ".." not in parts and not NEVER_IN_NAMES.search(file_name)
 
 
 def normalised(file_name: str) -> str:
