@@ -101,6 +101,35 @@ def test_ids_that_contradict_one_another_are_numbered_anew(tmp_path: Path) -> No
     assert (space.names, space.category_ids) == (("cat", "dog", "elk"), (0, 1, 2))
 
 
+def test_labels_that_occur_must_be_among_those_that_another_split_lists(tmp_path: Path) -> None:
+    train = coco(tmp_path, "train", {1: "cat", 2: "dog"}, {1: [1, 2]})
+    val = table(tmp_path, "image,tag\n2,dog\n3,elk\n", label="tag")
+    for name in (2, 3):
+        (tmp_path / f"{name}.jpg").write_bytes(JPEG)
+    recipe = {"name": "x", "splits": {"train": train, "val": val}, "holdout": None, "target": str(tmp_path / "built")}
+    with pytest.raises(
+        SourceError, match=r"labels.csv has the label 'elk', which .*train.json does not list; set labels: union"
+    ):
+        read_source(Recipe.parse(recipe))
+    data = read_source(Recipe.parse({**recipe, "labels": "union"}))
+    assert data.label_space.names == ("cat", "dog", "elk")
+    assert [(image.labels, image.unknown_labels) for image in data.images["val"]] == [((1,), ()), ((2,), ())]
+
+
+def test_an_image_is_found_by_its_url_where_its_file_name_is_another(tmp_path: Path) -> None:
+    source = coco(tmp_path, "train", {1: "cat"}, {7: [1]})
+    (tmp_path / "val2017").mkdir()
+    (tmp_path / "7.jpg").rename(tmp_path / "val2017/000000000007.jpg")
+    content = json.loads((tmp_path / "train.json").read_text())
+    content["images"][0] |= {"file_name": "COCO_val2014_7.jpg", "coco_url": "http://a.org/val2017/000000000007.jpg"}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    for folder in (tmp_path, tmp_path / "val2017"):
+        split = {**source, "images": str(folder)}
+        recipe = {"name": "x", "splits": {"train": split}, "holdout": None, "target": str(tmp_path / "built")}
+        (image,) = read_source(Recipe.parse(recipe)).images["train"]
+        assert (folder / image.file_name).is_file()
+
+
 def test_a_list_of_labels_chooses_and_orders_them(tmp_path: Path) -> None:
     data = joined(tmp_path, ["elk", "dog"])
     assert [(image.labels, image.unknown_labels) for image in data.images["train"]] == [((1,), (0,)), ((1,), (0,))]

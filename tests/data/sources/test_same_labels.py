@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -18,9 +18,11 @@ import torch
 
 from rayprob.data.building.build import build, in_process
 from rayprob.data.building.recipe import Recipe
+from rayprob.data.building.shard import BuiltShard, ShardJob
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.data.manifest.label_fingerprint import label_fingerprint
 from rayprob.data.verify import verify
+from rayprob.errors import StorageError
 from rayprob.loader.augment import StrongSpec, TransformSpec, build_transform
 from rayprob.loader.order import Cursor, Place
 from rayprob.loader.streams import Batch, EvalStream, StreamSpec, TrainStream
@@ -180,3 +182,32 @@ def test_a_format_gives_the_labels_and_batches_of_coco(
     for batch, other in zip(ours, theirs, strict=True):
         for tensor in ("images_BCHW", "targets_BL", "known_BL", "sample_ids_B"):
             assert torch.equal(getattr(batch, tensor), getattr(other, tensor))
+
+
+def test_a_stopped_build_of_parquet_is_finished_to_the_same_bytes(tmp_path: Path, pictures: dict[str, Pictures]) -> None:
+    whole = built(tmp_path / "whole", as_parquet, pictures)
+
+    def stop_after_two(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
+        yield from map(write, jobs[:2])
+        raise KeyboardInterrupt
+
+    splits = {split: as_parquet(tmp_path / split, some) for split, some in pictures.items()}
+    recipe = Recipe.parse({**whole.facts["recipe"], "splits": splits, "target": str(tmp_path / "stopped")})
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe, run_tasks=stop_after_two)
+    summary = build(recipe, run_tasks=in_process)
+    assert summary.shards_continued == 2
+    assert summary.facts["fingerprint"] == whole.fingerprint
+    assert not (tmp_path / "stopped/.build").exists()
+
+
+def test_a_container_that_is_gone_is_named(tmp_path: Path, pictures: dict[str, Pictures]) -> None:
+    source = as_webdataset(tmp_path / "train", pictures["train"])
+    recipe = Recipe.parse({"name": "x", "splits": {"train": source}, "holdout": None, "target": str(tmp_path / "built")})
+
+    def too_late(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
+        (tmp_path / "train/001.tar").unlink()
+        return map(write, jobs)
+
+    with pytest.raises(StorageError, match=r"train/001.tar was there when the build began and cannot be read now"):
+        build(recipe, run_tasks=too_late)
