@@ -13,7 +13,7 @@ from rayprob.data.sources.cells import as_list, as_text, stem
 from rayprob.data.sources.faults import label_space, short
 from rayprob.data.sources.files_of import files_of
 from rayprob.data.sources.image_files import SUFFIXES
-from rayprob.data.sources.label_list import distinct, read_names
+from rayprob.data.sources.label_list import by_number, distinct, read_names
 from rayprob.data.sources.rows import ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
 from rayprob.data.sources.table import TableSource
@@ -108,10 +108,9 @@ class _Parquet:
 
     def _occurring(self) -> dict[str, str]:
         """Return the labels that occur, numbers in their order."""
-        found = {
-            code for cells in self._batches([self.label]) for cell in cells[self.label] for code in self._codes(cell) or ()
-        }
-        return {code: code for code in sorted(found, key=lambda code: (int(code), "") if code.isdecimal() else (-1, code))}
+        batches = self._batches([self.label.partition(".")[0]])
+        found = {code for (cells,) in batches for cell in cells for code in self._codes(cell) or ()}
+        return {code: code for code in sorted(found, key=by_number)}
 
     def _codes(self, cell: Any) -> list[str] | None:
         for part in self.label.split(".")[1:]:
@@ -122,15 +121,14 @@ class _Parquet:
         return None if cell is None else as_list(cell, self.source.separator, f"{self.source.images}, {self.label}")
 
     def _rows(self, column_of: dict[str, int]) -> Iterator[ImageRow]:
-        columns = [self.source.image, self.label, *([self.source.key] if self.source.key else [])]
-        keys = self._keys()
+        columns = [self.source.image, self.label.partition(".")[0], *([self.source.key] if self.source.key else [])]
+        keys = self._keys() if self.source.key is None else None
         for cells in self._batches(columns):
-            for place, (image, label) in enumerate(zip(cells[self.source.image], cells[self.label], strict=True)):
-                given = cells[self.source.key][place] if self.source.key else None
-                yield self._row(next(keys), given, image, self._codes(label), column_of)
+            for image, label, *given in zip(*cells, strict=True):
+                key = next(keys) if keys else as_text(given[0])
+                yield self._row(key, image, self._codes(label), column_of)
 
-    def _row(self, key: str, given: Any, image: Any, codes: list[str] | None, column_of: dict[str, int]) -> ImageRow:
-        key = as_text(given) or key
+    def _row(self, key: str, image: Any, codes: list[str] | None, column_of: dict[str, int]) -> ImageRow:
         content = image.get("bytes") if isinstance(image, dict) else image
         if not isinstance(content, bytes) or not content:
             raise SourceError(
@@ -147,34 +145,27 @@ class _Parquet:
 
     def _keys(self) -> Iterator[str]:
         """Yield a key for each row: the path of its image without the suffix where all paths differ, else file and row."""
-        paths = [path for cells in self._batches([self.source.image], only_paths=True) for path in cells[self.source.image]]
-        named = [stem(posixpath.basename(path), SUFFIXES) if isinstance(path, str) else "" for path in paths]
-        if all(named) and len({*named}) == len(named):
+        paths = [image["path"] for (images,) in self._batches([f"{self.source.image}.path"]) for image in images if image]
+        named = [stem(posixpath.basename(path), SUFFIXES) for path in paths if isinstance(path, str)]
+        counts = [self._count(file) for file in self.files]
+        if all(named) and len({*named}) == sum(counts):
             return iter(named)
-        return (
-            f"{stem(posixpath.basename(file), ('.parquet',))}/{row}" for file in self.files for row in range(self._count(file))
-        )
+        parts = zip((stem(posixpath.basename(file), (".parquet",)) for file in self.files), counts, strict=True)
+        return (f"{name}/{row}" for name, count in parts for row in range(count))
 
     def _count(self, file: str) -> int:
         with storage.open_input_file(file) as opened:
             return int(pq.ParquetFile(opened).metadata.num_rows)
 
-    def _batches(self, columns: list[str], *, only_paths: bool = False) -> Iterator[dict[str, list[Any]]]:
-        """Yield the cells of columns, by name; of images only their paths where nothing else is asked for."""
-        tops = list(dict.fromkeys(column.partition(".")[0] for column in columns))
-        leaves = [f"{self.source.image}.path"] if only_paths else tops
+    def _batches(self, columns: list[str]) -> Iterator[list[list[Any]]]:
+        """Yield the cells of columns, or of leaves such as image.path, batch by batch; nothing for a leaf that is not there."""
         for uri in self.files:
             try:
                 with storage.open_input_file(uri) as file:
-                    for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=leaves, use_threads=False):
+                    for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
                         batch.validate(full=True)
-                        yield self._cells(batch, columns)
+                        names = [column for column in columns if column in batch.schema.names] or batch.schema.names
+                        if names:
+                            yield [batch.column(name).to_pylist() for name in names]
             except (*DAMAGE, KeyError) as error:
                 raise SourceError(f"{uri} cannot be read as Parquet ({one_line(error)}); {REMEDY}") from error
-
-    def _cells(self, batch: pa.RecordBatch, columns: list[str]) -> dict[str, list[Any]]:
-        found = {column: batch.column(column.partition(".")[0]).to_pylist() for column in columns if batch.num_columns}
-        image = self.source.image
-        if image in found and columns == [image]:
-            return {image: [cell.get("path") if isinstance(cell, dict) else None for cell in found[image]]}
-        return found

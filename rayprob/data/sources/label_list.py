@@ -38,6 +38,11 @@ def distinct(where: str, names: Names) -> dict[str, str]:
     return {code: name if times[name] == 1 else f"{name} ({code})" for code, name in names.items()}
 
 
+def by_number(code: str) -> tuple[int, str]:
+    """Return what sorts codes that are numbers by their value, after those that are none."""
+    return (int(code), "") if code.isdecimal() else (-1, code)
+
+
 def _of_file(uri: str) -> dict[str, str]:
     suffix = uri.lower().rpartition(".")[2]
     if suffix == "csv":

@@ -12,7 +12,7 @@ from rayprob.data.sources.cells import as_list
 from rayprob.data.sources.faults import label_space, normalised, short
 from rayprob.data.sources.files_of import files_of
 from rayprob.data.sources.image_files import SUFFIXES
-from rayprob.data.sources.label_list import distinct, read_names
+from rayprob.data.sources.label_list import by_number, distinct, read_names
 from rayprob.data.sources.rows import ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
 from rayprob.errors import SourceError, one_line
@@ -55,10 +55,7 @@ def read(source: WebdatasetSource) -> Stated:
         raise SourceError(
             f"{source.images} holds no sample with an image; members of one sample share a key, as in 0.jpg and 0.json"
         )
-    codes = sorted(
-        {code for sample in samples for code in sample.codes or ()},
-        key=lambda code: (int(code), "") if code.isdecimal() else (-1, code),
-    )
+    codes = sorted({code for sample in samples for code in sample.codes or ()}, key=by_number)
     names = distinct(source.images, read_names(source.names)) if source.names is not None else {code: code for code in codes}
     if wrong := [code for code in codes if code not in names]:
         raise SourceError(f"{source.images} has the label {wrong[0]!r:.80}, which `names` does not name; add it there")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rayprob.data.sources.faults import label_space, short
 from rayprob.data.sources.image_files import ImageFiles
-from rayprob.data.sources.label_list import distinct, read_names
+from rayprob.data.sources.label_list import by_number, distinct, read_names
 from rayprob.data.sources.rows import ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
 from rayprob.data.sources.text_file import read_lines
@@ -35,7 +35,7 @@ def read(source: YoloSource) -> Stated:
     Boxes, polygons and rotated boxes count alike. Raises SourceError.
     """
     names = distinct(source.described, read_names(source.names or _names_above(source.images)))
-    order = sorted(names, key=lambda code: int(code) if code.isdecimal() else -1)
+    order = sorted(names, key=by_number)
     if wrong := [code for code in names if not code.isdecimal()]:
         raise SourceError(f"names: {wrong[0]!r:.80} is not the number of a label; YOLO numbers labels from 0")
     images = _images(source)

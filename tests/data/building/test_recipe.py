@@ -13,7 +13,13 @@ RECIPES = Path(__file__).resolve().parents[3] / "shards"
 
 
 @pytest.mark.parametrize(
-    ("name", "root"), [("coco2014", "shards/coco2014"), ("coco-sample", "shards/coco-sample"), ("scenes", "demo/shards")]
+    ("name", "root"),
+    [
+        ("coco2014", "shards/coco2014"),
+        ("coco-sample", "shards/coco-sample"),
+        ("voc-sample", "shards/voc-sample"),
+        ("scenes", "demo/shards"),
+    ],
 )
 def test_shipped_recipe_reads_and_is_named_like_its_file(name: str, root: str) -> None:
     recipe = Recipe.read(RECIPES / f"{name}.yaml")

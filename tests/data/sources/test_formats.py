@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rayprob.data.building.recipe import Recipe
@@ -107,9 +109,7 @@ def test_labels_that_occur_must_be_among_those_that_another_split_lists(tmp_path
     for name in (2, 3):
         (tmp_path / f"{name}.jpg").write_bytes(JPEG)
     recipe = {"name": "x", "splits": {"train": train, "val": val}, "holdout": None, "target": str(tmp_path / "built")}
-    with pytest.raises(
-        SourceError, match=r"labels.csv has the label 'elk', which .*train.json does not list; set labels: union"
-    ):
+    with pytest.raises(SourceError, match=r"labels.csv has the label 'elk', which .*train.json does not list; set"):
         read_source(Recipe.parse(recipe))
     data = read_source(Recipe.parse({**recipe, "labels": "union"}))
     assert data.label_space.names == ("cat", "dog", "elk")
@@ -297,3 +297,29 @@ def test_the_root_category_of_roboflow_is_left_out_and_counted(tmp_path: Path) -
     assert stated.label_space.names == ("cat", "dog")
     assert stated.dropped == {"category 'animals', above all others and without annotations": 1}
     assert present_in(**source) == {"1": {"cat"}}
+
+
+def parquet(folder: Path, **columns: list[Any]) -> dict[str, Any]:
+    pq.write_table(pa.table(columns), folder / "train.parquet")
+    return {"format": "huggingface", "images": str(folder / "train.parquet")}
+
+
+def test_images_of_parquet_may_be_plain_bytes_and_labels_lie_in_a_struct(tmp_path: Path) -> None:
+    objects = [{"category": ["cat", "dog"]}, {"category": []}, {"category": None}]
+    source = parquet(tmp_path, image=[JPEG, JPEG, JPEG], objects=objects)
+    assert labels_of(read(**source, label="objects.category")) == {
+        "train/0": Labels({"cat", "dog"}, set(), set()),
+        "train/1": Labels(set(), set(), set()),
+        "train/2": Labels(set(), set(), {"cat", "dog"}),
+    }
+    assert "unknown column 'labels'; allowed: image, objects; set `image` or `label`" in message(**source)
+
+
+def test_paths_that_repeat_do_not_name_images(tmp_path: Path) -> None:
+    images = [{"bytes": JPEG, "path": "image.jpg"}, {"bytes": JPEG, "path": "image.jpg"}]
+    assert present_in(**parquet(tmp_path, image=images, label=["cat", "dog"])) == {"train/0": {"cat"}, "train/1": {"dog"}}
+
+
+def test_an_image_without_bytes_is_named(tmp_path: Path) -> None:
+    source = parquet(tmp_path, image=[{"bytes": None, "path": "a.jpg"}], label=["cat"])
+    assert "the image a has no bytes in the file (found None); write the dataset with embedded images" in message(**source)
