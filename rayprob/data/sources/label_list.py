@@ -40,7 +40,12 @@ def distinct(where: str, names: Names) -> dict[str, str]:
 
 def by_number(code: str) -> tuple[int, str]:
     """Return what sorts codes that are numbers by their value, after those that are none."""
-    return (int(code), "") if code.isdecimal() else (-1, code)
+    return (int(code), "") if is_number(code) else (-1, code)
+
+
+def is_number(code: str) -> bool:
+    """Return whether a code is an integer from 0 that 64 bits hold."""
+    return code.isascii() and code.isdecimal() and len(code) < 19
 
 
 def _of_file(uri: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
 from rayprob.data.sources.faults import short
+from rayprob.data.sources.label_list import is_number
 from rayprob.data.sources.text_file import read_head, read_text
 from rayprob.errors import SourceError, one_line
 from rayprob.files import storage
@@ -44,7 +45,7 @@ class TableFile:
                 return found[0]
             if len(found) > 1:
                 raise SourceError(f"{self.uri} has {len(found)} columns {column!r:.80}; give the number of one, from 1")
-        number = int(column) if str(column).isdecimal() else 0
+        number = int(column) if is_number(str(column)) else 0
         if not 1 <= number <= len(self.names):
             raise SourceError(
                 f"{self.uri}: {unknown(str(column), self.names, 'column')}, or a number from 1 to {len(self.names)}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rayprob.data.sources.faults import label_space, short
 from rayprob.data.sources.image_files import ImageFiles
-from rayprob.data.sources.label_list import by_number, distinct, read_names
+from rayprob.data.sources.label_list import by_number, distinct, is_number, read_names
 from rayprob.data.sources.rows import ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
 from rayprob.data.sources.text_file import read_lines
@@ -36,7 +36,7 @@ def read(source: YoloSource) -> Stated:
     """
     names = distinct(source.described, read_names(source.names or _names_above(source.images)))
     order = sorted(names, key=by_number)
-    if wrong := [code for code in names if not code.isdecimal()]:
+    if wrong := [code for code in names if not is_number(code)]:
         raise SourceError(f"names: {wrong[0]!r:.80} is not the number of a label; YOLO numbers labels from 0")
     images = _images(source)
     return Stated(
@@ -91,7 +91,7 @@ def _labels(uri: str, column_of: dict[int, int]) -> set[int]:
     found = set()
     for place, line in enumerate(read_lines(uri), start=1):
         number = line.split()[0].removesuffix(".0")
-        if not number.isdecimal() or int(number) not in column_of:
+        if not is_number(number) or int(number) not in column_of:
             raise SourceError(
                 f"{uri}, line {place}: {short(number)} is not the number of a label; allowed: 0 to {max(column_of)}, as "
                 "`names` has them"
