@@ -85,10 +85,6 @@ def _row(entry: dict[str, Any], boxes: list[dict[str, Any]], column_of: dict[Any
         column = column_of[box["category_id"]]
         area_of[column] = max(area_of.get(column, 0.0), _area_px2(box))
     labels = sorted(area_of)
-    unknown, absent = (
-        tuple(sorted({column_of[category] for category in entry.get(key) or () if category in column_of}))
-        for key in ("unknown_category_ids", "neg_category_ids")
-    )
     return ImageRow(
         key=str(entry["id"]),
         file_name=normalised(entry["file_name"]),
@@ -97,9 +93,13 @@ def _row(entry: dict[str, Any], boxes: list[dict[str, Any]], column_of: dict[Any
         width_px=_pixels(entry.get("width")),
         labels=tuple(labels),
         label_areas_px2=tuple(area_of[column] for column in labels),
-        unknown_labels=unknown,
-        absent_labels=absent,
+        unknown_labels=_columns(entry.get("unknown_category_ids"), column_of),
+        absent_labels=_columns(entry.get("neg_category_ids"), column_of),
     )
+
+
+def _columns(categories: list[Any] | None, column_of: dict[Any, int]) -> tuple[int, ...]:
+    return tuple(sorted({column_of[one] for one in categories if one in column_of})) if categories else ()
 
 
 def _area_px2(box: dict[str, Any]) -> float:

@@ -31,9 +31,11 @@ class ImageFiles:
 
         A name without the suffix of an image is that of the one image that has it before its suffix.
         """
-        for candidate in (name, *map(normalised, other_names)):
-            if (size_bytes := self._size_of(candidate)) is not None:
-                return candidate, size_bytes
+        if (size_bytes := self._size_of(name)) is not None:
+            return name, size_bytes
+        for other in map(normalised, other_names):
+            if (size_bytes := self._size_of(other)) is not None:
+                return other, size_bytes
         alike = self._of_stem.get(name, ()) if not name.lower().endswith(SUFFIXES) else ()
         return (alike[0], self._listing.size_of[alike[0]]) if len(alike) == 1 else None
 

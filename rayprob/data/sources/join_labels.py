@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from rayprob.data.sources.faults import label_space
 from rayprob.data.sources.rows import ImageRow, Stated
@@ -79,13 +78,12 @@ class ColumnMap:
         """Return a row with the dataset's columns."""
         unknown = () if self._is_federated else row.unknown_labels
         if self._is_same:
-            return row if unknown == row.unknown_labels else replace(row, unknown_labels=unknown)
+            return row if unknown == row.unknown_labels else row._replace(unknown_labels=unknown)
         self._left_out.update(self._names[column] for column in row.labels if self._columns[column] is None)
         areas = row.label_areas_px2 or (0.0,) * len(row.labels)
         area_of = {self._columns[column]: area for column, area in zip(row.labels, areas, strict=True)}
         labels = self._moved(row.labels)
-        return replace(
-            row,
+        return row._replace(
             labels=labels,
             label_areas_px2=tuple(area_of[column] for column in labels) if row.label_areas_px2 else (),
             absent_labels=self._moved(row.absent_labels),

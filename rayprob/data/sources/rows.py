@@ -1,10 +1,9 @@
 """What every format gives: its labels, and Arrow batches of rows that say where each image lies and what is known of it."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice, pairwise
-from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -33,8 +32,7 @@ ROWS = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRow:
+class ImageRow(NamedTuple):
     """One image as a source states it. Labels are columns of the source's label space, ascending."""
 
     key: str  # what the source calls the image; keys that are all integers become sample ids
@@ -72,14 +70,14 @@ def batches_of(rows: Iterable[ImageRow]) -> Iterator[pa.RecordBatch]:
     """Yield rows as batches of ROWS."""
     waiting = iter(rows)
     while some := list(islice(waiting, BATCH_ROWS)):
-        yield pa.RecordBatch.from_arrays([_column(some, field) for field in ROWS], schema=ROWS)
+        columns = dict(zip(ImageRow._fields, zip(*some, strict=True), strict=True))
+        yield pa.RecordBatch.from_arrays([to_array(columns[field.name], field.type) for field in ROWS], schema=ROWS)
 
 
 def rows_of(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRow]:
     """Yield the rows in batches of ROWS, the inverse of `batches_of`."""
-    names = [field.name for field in fields(ImageRow)]
     for batch in batches:
-        yield from map(ImageRow, *(_values(batch.column(name)) for name in names))
+        yield from map(ImageRow, *(_values(batch.column(name)) for name in ImageRow._fields))
 
 
 def _values(column: pa.Array) -> Iterable[Any]:
@@ -89,7 +87,3 @@ def _values(column: pa.Array) -> Iterable[Any]:
     flat = list(_values(column.flatten()))
     starts = numbers(column.offsets).tolist()
     return [tuple(flat[start - starts[0] : end - starts[0]]) for start, end in pairwise(starts)] if flat else [()] * len(column)
-
-
-def _column(rows: list[ImageRow], field: pa.Field) -> pa.Array:
-    return to_array(list(map(attrgetter(field.name), rows)), field.type)

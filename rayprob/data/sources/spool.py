@@ -1,7 +1,6 @@
 """Images that a source holds in files of its own, such as Parquet, laid out one after the other so that shards can read any."""
 
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import IO
 
 from rayprob.data.sources.rows import ImageRow
@@ -26,7 +25,7 @@ class Spool:
         self._file.write(row.content)
         offset_bytes, size_bytes = self._size_bytes, len(row.content)
         self._size_bytes += size_bytes
-        return replace(row, content=b"", container=uris.absolute(self._uri), offset_bytes=offset_bytes, size_bytes=size_bytes)
+        return row._replace(content=b"", container=uris.absolute(self._uri), offset_bytes=offset_bytes, size_bytes=size_bytes)
 
     def __enter__(self) -> "Spool":
         return self
