@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from rayprob.data.sources.faults import short
@@ -31,20 +32,20 @@ class Values:
     present_from: float | None = None
     absent_to: float | None = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_states", {**STATES, **{as_text(value): state for value, state in self.states.items()}})
+    @cached_property
+    def _all(self) -> dict[str, State]:
+        return {**STATES, **{as_text(value): state for value, state in self.states.items()}}
 
     def of(self, cell: Any, where: str) -> State:
         """Return what a cell states. Raises SourceError for a value without meaning."""
         text = as_text(cell).lower()
-        states: dict[str, State] = self._states  # type: ignore[attr-defined]
-        if text in states:
-            return states[text]
+        if text in self._all:
+            return self._all[text]
         if (self.present_from is not None or self.absent_to is not None) and (number := _number(text)) is not None:
             return self._of_number(number)
         raise SourceError(
             f"{where} is {short(cell)}, and `values` does not say what that means; it has "
-            f"{', '.join(f'{value!r}: {state}' for value, state in states.items())}"
+            f"{', '.join(f'{value!r}: {state}' for value, state in self._all.items())}"
         )
 
     def _of_number(self, number: float) -> State:

@@ -39,7 +39,7 @@ def distinct(where: str, names: Names) -> dict[str, str]:
 
 
 def by_number(code: str) -> tuple[int, str]:
-    """Return what sorts codes that are numbers by their value, after those that are none."""
+    """Return what sorts codes that are numbers by their value, after all others."""
     return (int(code), "") if is_number(code) else (-1, code)
 
 

@@ -55,8 +55,8 @@ def recognise(path: str, name: str = "mine") -> Recognised:
             f"{', '.join(LAYOUTS)}: see docs/how-to/label-formats.md"
         )
     ((found, splits),) = fits.items()
-    recipe: dict[str, Any] = {"name": name, "splits": splits}
-    return _described(found, recipe)
+    holdout = {} if "train" in splits else {"holdout": None}
+    return _described(found, {"name": name, "splits": splits, **holdout})
 
 
 def _fits(place: Location) -> tuple[dict[str, Splits], list[str]]:
@@ -75,7 +75,7 @@ def _fits(place: Location) -> tuple[dict[str, Splits], list[str]]:
 
 
 def _described(found: str, recipe: dict[str, Any]) -> Recognised:
-    parsed = Recipe.parse(recipe if "train" in recipe["splits"] else {**recipe, "holdout": None})
+    parsed = Recipe.parse(recipe)
     stated = {split: formats.read(source) for split, source in parsed.splits.items()}
     described = {split: source.described for split, source in parsed.splits.items()}
     space = joined_space(stated, described, None)

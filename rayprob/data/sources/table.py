@@ -50,7 +50,7 @@ class TableSource(Source):
     """Words that stand for the empty set, such as No Finding."""
     names: str | list[str] | dict[str, str] | None = None
     """Names for the codes or numbers that stand for labels, and their order: a file, a list or a mapping."""
-    where: dict[str, str | list[str]] = Field(default={})
+    where: dict[str, str | int | list[str | int]] = Field(default={})
     """Only rows that have one of these values in a column, such as {split: train}."""
     header: bool = True
     """Whether the first row of CSV or text has the names of the columns."""
@@ -176,10 +176,7 @@ class _Reader:
     def _lines(self, file: TableFile, places: list[int]) -> Iterator[tuple[int, str, Cells]]:
         """Yield the number, image name and chosen cells of each row that `where` takes."""
         image = file.place(self.source.image)
-        filters = [
-            (file.place(column), {allowed} if isinstance(allowed, str) else {*allowed})
-            for column, allowed in self.source.where.items()
-        ]
+        filters = [(file.place(column), _texts(allowed)) for column, allowed in self.source.where.items()]
         line = int(self.source.header)
         for columns in file.read([image, *(place for place, _ in filters), *places]):
             for image_cell, *cells in zip(*columns, strict=True):
@@ -194,6 +191,10 @@ class _Reader:
 
     def _drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+
+def _texts(allowed: str | int | list[str | int]) -> set[str]:
+    return {*map(as_text, allowed if isinstance(allowed, list) else [allowed])}
 
 
 def _row(name: str, labels: Mapping[str, State], column_of: Mapping[str, int]) -> ImageRow:

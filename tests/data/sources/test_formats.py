@@ -158,6 +158,12 @@ def test_rows_of_an_image_need_not_be_adjacent_and_a_contradiction_is_unknown(tm
     assert stated.dropped == {"a statement that another row contradicts, which makes the label unknown": 1}
 
 
+def test_only_some_rows_are_taken(tmp_path: Path) -> None:
+    text = "image,fold,tag\na,0,cat\nb,1,dog\nc,2,elk\nd,1.0,cat\n"
+    assert present_in(**table(tmp_path, text, label="tag", where={"fold": 1})) == {"b": {"dog"}, "d": {"cat"}}
+    assert set(present_in(**table(tmp_path, text, label="tag", where={"fold": [0, "2"], "tag": "elk"}))) == {"c"}
+
+
 def test_scores_become_labels_by_two_cuts(tmp_path: Path) -> None:
     text = "image,cat,dog,elk\na,0.9,0.4,0.05\n"
     stated = read(**table(tmp_path, text, one_hot="2..", present_from=0.7, absent_to=0.1))
