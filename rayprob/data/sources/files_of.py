@@ -1,13 +1,12 @@
 """The files that a path stands for: itself, those of a folder, or those that fit its wildcards."""
 
-import posixpath
 from fnmatch import fnmatchcase
 
 import braceexpand
 
 from rayprob.data.images import is_clutter
 from rayprob.errors import SourceError
-from rayprob.files import storage
+from rayprob.files import storage, uris
 
 WILDCARDS = frozenset("*?[{")
 
@@ -37,7 +36,7 @@ def _files(one: str, suffixes: tuple[str, ...]) -> list[str]:
     if storage.is_folder(one):
         names = [name for name in storage.list_below(one).size_of if not is_clutter(name) and name.lower().endswith(suffixes)]
         return [storage.join(one, name) for name in names]
-    folder, name = posixpath.split(one)
+    folder, name = uris.split(one)
     if not WILDCARDS & set(name) or storage.exists(one):
         return [one] if storage.exists(one) else []
     return [storage.join(folder or ".", found) for found in storage.list_names(folder or ".") if fnmatchcase(found, name)]

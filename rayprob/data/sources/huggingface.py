@@ -19,7 +19,7 @@ from rayprob.data.sources.spec import Source
 from rayprob.data.sources.table import TableSource
 from rayprob.data.sources.table_file import open_table
 from rayprob.errors import SourceError, one_line
-from rayprob.files import storage
+from rayprob.files import storage, uris
 from rayprob.files.tables import DAMAGE
 from rayprob.registry import unknown
 
@@ -150,7 +150,7 @@ class _Parquet:
         counts = [self._count(file) for file in self.files]
         if all(named) and len({*named}) == sum(counts):
             return iter(named)
-        parts = zip((stem(posixpath.basename(file), (".parquet",)) for file in self.files), counts, strict=True)
+        parts = zip((stem(uris.split(file)[1], (".parquet",)) for file in self.files), counts, strict=True)
         return (f"{name}/{row}" for name, count in parts for row in range(count))
 
     def _count(self, file: str) -> int:

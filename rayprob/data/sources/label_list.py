@@ -10,6 +10,7 @@ from rayprob.config import strict_yaml
 from rayprob.data.sources.faults import short
 from rayprob.data.sources.text_file import read_lines, read_text
 from rayprob.errors import SourceError, SpecError
+from rayprob.files import uris
 
 REMEDY = (
     "give a list of names, a mapping from code to name, or a file: .txt with a name per line, .csv with code and name, .yaml"
@@ -49,7 +50,7 @@ def is_number(code: str) -> bool:
 
 
 def _of_file(uri: str) -> dict[str, str]:
-    suffix = uri.lower().rpartition(".")[2]
+    suffix = uris.split(uri)[1].lower().rpartition(".")[2]
     if suffix == "csv":
         return _of_csv(uri)
     if suffix in ("yaml", "yml", "json"):

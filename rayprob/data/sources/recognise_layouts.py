@@ -14,7 +14,7 @@ from rayprob.data.sources.location import Location, by_split, split_in
 from rayprob.data.sources.recognise_table import guess, table
 from rayprob.data.sources.text_file import read_lines
 from rayprob.data.sources.xml_file import read_xml
-from rayprob.data.sources.yolo import labels_folder
+from rayprob.data.sources.yolo import NAME_LISTS, labels_folder
 from rayprob.files import storage
 from rayprob.files.tables import DAMAGE
 
@@ -74,9 +74,7 @@ def voc(place: Location) -> Splits | None:
 
 def yolo(place: Location) -> Splits | None:
     """YOLO: folders of text files beside folders of images, with data.yaml or classes.txt."""
-    lists = [
-        name for name in place.files if posixpath.basename(name) in ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
-    ]
+    lists = [name for name in place.files if posixpath.basename(name) in NAME_LISTS]
     texts = {name.removesuffix(".txt") for name in place.files if name.endswith(".txt")} - {
         name.removesuffix(".txt") for name in lists
     }

@@ -16,7 +16,7 @@ from rayprob.data.sources.faults import short
 from rayprob.data.sources.label_list import is_number
 from rayprob.data.sources.text_file import read_head, read_text
 from rayprob.errors import SourceError, one_line
-from rayprob.files import storage
+from rayprob.files import storage, uris
 from rayprob.files.tables import DAMAGE
 from rayprob.registry import unknown
 
@@ -70,7 +70,7 @@ class TableFile:
 
 def open_table(uri: str, *, delimiter: str | None, has_header: bool) -> TableFile:
     """Open a table by the suffix of its file. Raises SourceError where it cannot be read, also while it is read."""
-    suffix = "." + uri.lower().rpartition(".")[2]
+    suffix = "." + uris.split(uri)[1].lower().rpartition(".")[2]
     if suffix == ".parquet":
         return _parquet(uri)
     if suffix in JSON_LINES:

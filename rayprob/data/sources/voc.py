@@ -47,7 +47,7 @@ def read(source: VocSource) -> Stated:
     objects are no labels. Raises SourceError.
     """
     root, files = source.images, _xml_files(source)
-    annotations = [_annotation(storage.join(root, file), _images_beside(file)) for file in files]
+    annotations = [_annotation(root, file) for file in files]
     names = sorted({one.label for annotation in annotations for one in annotation.objects})
     column_of = {name: column for column, name in enumerate(names)}
     return Stated(
@@ -90,11 +90,12 @@ def _images_beside(file: str) -> str:
     return folder
 
 
-def _annotation(uri: str, folder: str) -> _Annotation:
+def _annotation(images: str, file: str) -> _Annotation:
+    uri, folder = storage.join(images, file), _images_beside(file)
     root = read_xml(uri)
     if root.tag != "annotation":
         raise SourceError(f"{uri} holds <{root.tag:.80}>, not <annotation>; give VOC's XML")
-    stem = posixpath.splitext(posixpath.basename(uri))[0]
+    stem = posixpath.splitext(posixpath.basename(file))[0]
     named = text_of(root, "filename")
     # What <filename> says in exports is often a path of another machine, or lacks its suffix.
     suffix = posixpath.splitext(named)[1] if named else ""

@@ -1,7 +1,6 @@
 """Tars that others wrote for WebDataset: members of one key are a sample, as the package itself groups them."""
 
 import json
-import posixpath
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from rayprob.data.sources.label_list import by_number, distinct, read_names
 from rayprob.data.sources.rows import ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
 from rayprob.errors import SourceError, one_line
-from rayprob.files import storage
+from rayprob.files import storage, uris
 
 IMAGES = tuple(suffix[1:] for suffix in SUFFIXES)
 JSON_KEYS = ("labels", "label", "tags", "classes")
@@ -75,11 +74,11 @@ def _rows(samples: list[_Sample], column_of: dict[str, int]) -> Iterator[ImageRo
     times = Counter(sample.key for sample in samples)
     is_unique = len(times) == len(samples)
     for sample in samples:
-        stem = posixpath.basename(sample.tar).removesuffix(".tar")
+        tar = uris.split(sample.tar)[1]
         codes = sample.codes
         yield ImageRow(
-            key=sample.key if is_unique else f"{stem}/{sample.key}",
-            file_name=normalised(f"{posixpath.basename(sample.tar)}/{sample.name}"),
+            key=sample.key if is_unique else f"{tar.removesuffix('.tar')}/{sample.key}",
+            file_name=normalised(f"{tar}/{sample.name}"),
             labels=tuple(sorted({column_of[code] for code in codes or ()})),
             unknown_labels=tuple(range(len(column_of))) if codes is None else (),
             container=sample.tar,

@@ -10,7 +10,7 @@ from rayprob.data.sources.rows import ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
 from rayprob.data.sources.text_file import read_lines
 from rayprob.errors import SourceError
-from rayprob.files import storage
+from rayprob.files import storage, uris
 
 NAME_LISTS = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
 
@@ -55,15 +55,18 @@ def _names_above(images: str) -> str:
         for name in NAME_LISTS:
             if storage.exists(uri := storage.join(folder or ".", name)):
                 return uri
-        folder = posixpath.dirname(folder)
+        folder, _ = uris.split(folder)
     raise SourceError(f"no {' or '.join(NAME_LISTS)} lies in {images} or above it; give the label names as `names`")
 
 
 def labels_folder(images: str) -> str:
     """Return the folder of text files that belongs to a folder of images, as Ultralytics finds it."""
-    parts = images.rstrip("/").split("/")
-    last = max((place for place, part in enumerate(parts) if part == "images"), default=None)
-    return images if last is None else "/".join([*parts[:last], "labels", *parts[last + 1 :]])
+    parent, name = uris.split(images)
+    below: list[str] = []
+    while name and name != "images":
+        below.insert(0, name)
+        parent, name = uris.split(parent)
+    return storage.join(parent, "labels", *below) if name else images
 
 
 def _images(source: YoloSource) -> list[str]:
