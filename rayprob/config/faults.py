@@ -19,7 +19,7 @@ MESSAGES = {
     "finite_number": "expected a finite number",
     "missing": "required, but missing",
 }
-NOT_SHOWN = ("missing", "too_short", "unknown_part")
+NOT_SHOWN = ("missing", "too_short", "said_whole")
 
 
 def faults_of(

@@ -47,7 +47,7 @@ def _as_its_format(value: Any, handler: ValidatorFunctionWrapHandler) -> Source:
 
 
 def _fault_at(place: tuple[str, ...], message: str, found: Any) -> ValidationError:
-    kind = PydanticCustomError("unknown_part", "{message}", {"message": message})
+    kind = PydanticCustomError("said_whole", "{message}", {"message": message})
     return ValidationError.from_exception_data("source", [InitErrorDetails(type=kind, loc=place, input=found)])
 
 
