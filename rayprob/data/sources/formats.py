@@ -18,7 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from rayprob.data.sources import coco, folder_labels, huggingface, table, voc, webdataset, yolo
 from rayprob.data.sources.rows import Stated
 from rayprob.data.sources.spec import DEFAULT, Source
-from rayprob.registry import unknown
+from rayprob.registry import PartTable, unknown
 
 
 def read(source: Source) -> Stated:
@@ -53,12 +53,15 @@ def _fault_at(place: tuple[str, ...], message: str, found: Any) -> ValidationErr
 
 AnySource = Annotated[SerializeAsAny[Source], WrapValidator(_as_its_format)]
 
-SOURCES: dict[str, Callable[..., Stated]] = {
-    "coco": coco.read,
-    "table": table.read,
-    "voc": voc.read,
-    "yolo": yolo.read,
-    "folders": folder_labels.read,
-    "huggingface": huggingface.read,
-    "webdataset": webdataset.read,
-}
+SOURCES: PartTable[Callable[..., Stated]] = PartTable(
+    "SOURCES",
+    {
+        "coco": coco.read,
+        "table": table.read,
+        "voc": voc.read,
+        "yolo": yolo.read,
+        "folders": folder_labels.read,
+        "huggingface": huggingface.read,
+        "webdataset": webdataset.read,
+    },
+)
