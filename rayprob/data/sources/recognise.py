@@ -24,6 +24,7 @@ class RecognisedSplit:
     num_unknown: int  # labels of images that are unknown
     rest: Rest  # what labels are that an image does not list
     prevalence: dict[str, float]  # of each label among the images that state it
+    short_sides_px: tuple[int, ...]  # of the images with a label whose size the source states
 
 
 @dataclass(frozen=True)
@@ -109,4 +110,5 @@ def _counted(rows: list[ImageRow], rest: Rest, names: tuple[str, ...], num_missi
         num_unknown=len(rows) * len(names) - sum(known.values()),
         rest=rest,
         prevalence={name: present[column] / max(known[column], 1) for column, name in enumerate(names)},
+        short_sides_px=tuple(side for row in rows if row.labels and (side := min(row.height_px, row.width_px)) > 0),
     )
