@@ -1,12 +1,15 @@
 """Which layouts of labels can be sharded: each is written small, built and read back, or refused with its message.
 
-python -m benchmarks.label_layouts        # a table in Markdown: layout, split of the recipe, labels or message
+python benchmarks/label_layouts.py      # a table in Markdown: layout, split of the recipe, labels or message
 """
 
 import logging
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rayprob.data.building.build import build, in_process
 from rayprob.data.building.recipe import Recipe
