@@ -78,6 +78,7 @@ COCO_SAMPLE = ("--images", str(SAMPLE / "train2014"), "--annotations", str(SAMPL
 BENCHMARKS = (
     Benchmark("exact_map.py"),
     Benchmark("training_step.py"),
+    Benchmark("label_layouts.py"),
     Benchmark("label_mixture.py", missing=needs_label_sets),
     Benchmark("startup.py"),
     Benchmark("queries_speed.py"),

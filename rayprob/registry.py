@@ -11,7 +11,7 @@ T = TypeVar("T")
 LONGEST = 200
 HERE = "rayprob"
 # The names that a module of parts may give its tables (`plugins.py`).
-TABLES = ("BACKBONES", "POOLINGS", "HEADS", "LOSSES", "FAMILIES", "OPTIMIZERS", "SCHEDULES", "TRANSFORMS")
+TABLES = ("BACKBONES", "POOLINGS", "HEADS", "LOSSES", "FAMILIES", "OPTIMIZERS", "SCHEDULES", "TRANSFORMS", "SOURCES")
 OPEN: dict[str, "PartTable[object]"] = {}
 
 

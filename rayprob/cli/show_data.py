@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import DownloadColumn as BytesColumn
@@ -86,12 +87,25 @@ def show_summary(console: Console, summary: build.Summary) -> None:
         gone_on = f"; {summary.shards_continued:,} shards were done before" if summary.shards_continued else ""
         written = f"  wrote {summary.images_written:,} images in {summary.writing_s:.1f} s, {speed:,.0f} images/s"
         show_line(console, f"{written} ({summary.elapsed_s:.1f} s with reading annotations and starting Ray){gone_on}")
+    show_line(console, f"  {_rest(facts)}")
+    for split, counts in facts.get("dropped", {}).items():
+        for reason, count in counts.items():
+            show_line(console, f"  {split}: left out {count:,} x {reason}")
     if num_rejected := facts.get("rejected", 0):
         show_line(console, f"  rejected {num_rejected:,} images, listed in {summary.root.rstrip('/')}/rejected.jsonl")
     if num_corrected := facts.get("sizes_corrected", 0):
         show_line(console, f"  {num_corrected:,} images have another size than declared; the manifest holds the real one")
     _show_rotated(console, facts.get("exif_rotated"))
     show_line(console, f"next: rayprob inspect {summary.root}    rayprob verify {summary.root}    rayprob train RUN.yaml")
+
+
+def _rest(facts: dict[str, Any]) -> str:
+    """Return what labels are that the source does not list for an image."""
+    rest = facts.get("rest", {})
+    unknown = [split for split, one in rest.items() if one == "unknown"]
+    absent = [split for split in facts["splits"] if split not in unknown]
+    parts = [f"{state} in {', '.join(splits)}" for state, splits in (("absent", absent), ("unknown", unknown)) if splits]
+    return f"labels not listed for an image: {'; '.join(parts)}"
 
 
 def _show_rotated(console: Console, num_rotated: int | None) -> None:
@@ -103,6 +117,7 @@ def _show_rotated(console: Console, num_rotated: int | None) -> None:
 def show_inspection(console: Console, found: Inspection) -> None:
     """Print counts, prevalence per label, label-set sizes, frequent label sets and strong pairs."""
     show_line(console, f"{found.root} (fingerprint {found.fingerprint}), {len(found.labels):,} labels")
+    show_line(console, f"  fingerprint of ids and labels alone: {found.label_fingerprint}")
     _show_rotated(console, found.exif_rotated)
     show_table(console, _splits_table(found.splits))
     show_table(console, _labels_table(found.labels, [split.split for split in found.splits]))

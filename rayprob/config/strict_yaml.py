@@ -70,9 +70,10 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
         return f"{CORE}{'plain' if implicit[0] else 'str'}"
 
 
-def load(content: bytes | str, where: str, *, comments: bool = True) -> Any:
+def load(content: bytes | str, where: str, *, comments: bool = True, number_keys: bool = False) -> Any:
     """Return the value of a YAML document; `where` names its origin in errors. Without `comments`, one is an error: on a
-    command line it is a value cut short. Raises SpecError, one line, with the place.
+    command line it is a value cut short. With `number_keys`, a key may be an integer, which becomes text: files of other
+    programs have such keys. Raises SpecError, one line, with the place.
     """
     text = content.removeprefix("\ufeff") if isinstance(content, str) else decoded(content, where)
     try:
@@ -82,6 +83,8 @@ def load(content: bytes | str, where: str, *, comments: bool = True) -> Any:
         if root is None:
             return None
         _measure(root, {}, frozenset())
+        if number_keys:
+            _read_numbers_as_text(root)
         return _value(root)
     except yaml.MarkedYAMLError as error:
         said = ": ".join(part for part in (error.context, error.problem) if part)
@@ -178,6 +181,15 @@ def _measure(node: Node, known: dict[int, tuple[int, int]], above: frozenset[int
             raise _fault(node, f"aliases written out give more than {MOST_VALUES:,} values or {DEEPEST} levels of nesting")
         known[id(node)] = size + 1, depth + 1
     return known[id(node)]
+
+
+def _read_numbers_as_text(node: Node) -> None:
+    """Tag the integers among the keys of all mappings as text."""
+    for key, _ in node.value if isinstance(node, MappingNode) else ():
+        if isinstance(key, ScalarNode) and INTEGER.fullmatch(key.value):
+            key.tag = f"{CORE}str"
+    for child in _children(node):
+        _read_numbers_as_text(child)
 
 
 def _children(node: Node) -> list[Node]:

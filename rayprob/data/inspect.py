@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.data.manifest.dataset import Dataset, Manifest
+from rayprob.data.manifest.label_fingerprint import label_fingerprint
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -58,6 +59,7 @@ class Inspection:
     top_sets: list[tuple[list[str], int]]
     pairs: list[Pair]
     exif_rotated: int | None  # images that EXIF turns and training reads as they are stored; None: not counted by the build
+    label_fingerprint: str = ""  # of ids and labels alone, whatever format and shards they come from
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -77,6 +79,7 @@ def inspect(root: str, *, top: int = 10) -> Inspection:
     return Inspection(
         root=root,
         fingerprint=dataset.fingerprint,
+        label_fingerprint=label_fingerprint(dataset),
         splits=[_split_facts(manifest) for manifest in manifests],
         labels=_label_facts(manifests, names),
         set_sizes=dict(sorted(Counter(present_NL.sum(axis=1).tolist()).items())),
@@ -114,7 +117,7 @@ def _split_facts(manifest: Manifest) -> SplitFacts:
         shards=len(manifest.shards),
         size_bytes=int(manifest.size_bytes_N.sum()),
         labels=len(manifest.labels.values),
-        unknown_labels=len(manifest.unknown_labels.values),
+        unknown_labels=manifest.num_unknown(),
         short_side_px=tuple(short),
         long_side_px=tuple(long),
     )

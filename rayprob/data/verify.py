@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from rayprob.data.building.commit import data_fingerprint, label_counts
 from rayprob.data.building.tar import RECORD_BYTES
-from rayprob.data.manifest.columns import SCHEMA
 from rayprob.data.manifest.facts import read_facts, read_label_space
 from rayprob.data.manifest.parts import Parts
 from rayprob.data.manifest.shard_list import REMEDY, Shards
@@ -24,6 +23,8 @@ from rayprob.files import storage
 from rayprob.files.documents import Shape, parse_json, require_shape
 from rayprob.files.tables import parse_table, require_schema
 from rayprob.labels import LabelSpace
+
+LISTS = ("labels", "unknown_labels", "absent_labels")
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,9 @@ def _part(parts: Parts, part: int) -> tuple[pa.Table | None, list[Fault]]:
     try:
         content = storage.read_bytes(storage.join(parts.root, file))
         table = parse_table(content, file, error=DatasetError, remedy=REMEDY)
-        if not table.schema.equals(SCHEMA):
-            return None, [Fault(file, f"has columns {table.schema.names}, not {SCHEMA.names}")]
-        require_schema(table, SCHEMA, file, error=DatasetError, remedy=REMEDY)
+        if not table.schema.equals(parts.schema):
+            return None, [Fault(file, f"has columns {table.schema.names}, not {parts.schema.names}")]
+        require_schema(table, parts.schema, file, error=DatasetError, remedy=REMEDY)
     except (StorageError, DatasetError) as error:
         return None, [Fault(file, f"cannot be read: {error}")]
     return table, [Fault(file, what) for what in _part_faults(content, table, parts, part)]
@@ -140,13 +141,15 @@ def _content_faults(facts: dict[str, Any], label_space: LabelSpace, parts: Parts
     """Return what is wrong with facts that stand for all samples together."""
 
     def tables() -> Iterator[pa.Table]:
-        return (parts.read(part, SCHEMA.names) for part in range(len(parts)))
+        return (parts.read(part, parts.schema.names) for part in range(len(parts)))
 
     faults = []
     found = data_fingerprint(label_space.fingerprint, map(parts.shards.sha256, range(len(parts.shards))), tables())
     if found != facts["fingerprint"]:
         faults.append(f"states fingerprint {facts['fingerprint']}, the data has {found}")
-    if "label_counts" in facts and facts["label_counts"] != label_counts(parts.shards, tables(), len(label_space)):
+    if "label_counts" in facts and facts["label_counts"] != label_counts(
+        parts.shards, tables(), len(label_space), facts.get("rest", {})
+    ):
         faults.append("states other label_counts than the samples have")
     return [Fault("dataset.json", what) for what in faults]
 
@@ -241,9 +244,12 @@ def _beside_faults(content: bytes, beside: Member | None, row: dict[str, Any], l
         return
     stated = {key: row[key] for key in ("sample_id", "height_px", "width_px")}
     if label_space:
-        stated |= {key: _names(row[key], label_space) for key in ("labels", "unknown_labels")}
+        listed = [key for key in LISTS if key in row and (row[key] or key in found)]
+        stated |= {key: _names(row[key], label_space) for key in listed}
     yield from (
-        f"has {key} {found[key]} in its json, {value} in the manifest" for key, value in stated.items() if found[key] != value
+        f"has {key} {found.get(key)} in its json, {value} in the manifest"
+        for key, value in stated.items()
+        if found.get(key) != value
     )
 
 

@@ -96,6 +96,13 @@ def open_input(uri: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
+def open_input_file(uri: str) -> Iterator[IO[bytes]]:
+    """Open the file at `uri` for reading anywhere in it. Raises StorageError."""
+    with _tried(uri, "read", lambda filesystem, path: filesystem.open_input_file(path)) as source:
+        yield cast(IO[bytes], source)
+
+
+@contextmanager
 def atomic_writer(uri: str) -> Iterator[IO[bytes]]:
     """Open `uri` for writing; it appears whole when the block ends, and not at all when the block raises.
 

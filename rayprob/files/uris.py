@@ -67,6 +67,13 @@ def beside(uri: str, ending: str) -> str:
     return place.rstrip("/") + ending + mark + options
 
 
+def split(uri: str) -> tuple[str, str]:
+    """Return the URI of the folder that `uri` lies in, with its store's options, and the last part of its path."""
+    place, mark, options = (uri, "", "") if is_local(uri) else uri.partition("?")
+    folder, name = posixpath.split(place.rstrip("/"))
+    return folder + mark + options, name
+
+
 def scheme_of(uri: str) -> str:
     """Return the scheme of a remote URI in lower case."""
     match = REMOTE.match(uri)

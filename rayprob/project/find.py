@@ -1,32 +1,38 @@
-"""Finds out what a folder of labelled images holds. A format that recipes can read has one function here, in `FORMATS`."""
+"""Finds out what a folder of labelled images holds: COCO's layout by its own rules, every other format as it is recognised."""
 
-from collections.abc import Callable
-
+from rayprob.data.sources.recognise import recognise
 from rayprob.errors import LabelError, SourceError, StorageError
 from rayprob.files import storage
 from rayprob.files.folders import Listing
-from rayprob.project.find_coco import find_coco, what_lies_there
-from rayprob.project.found import Found
-
-# Folder and what lies in it -> what it holds, or None where it is of another format. The first that answers counts.
-FORMATS: dict[str, Callable[[str, Listing], Found | None]] = {"COCO": find_coco}
+from rayprob.project.find_coco import find_coco
+from rayprob.project.found import Found, FoundSplit
 
 
 def find(folder: str) -> Found:
-    """Return what a folder of images and annotations holds, with absolute paths. Raises SourceError."""
+    """Return what a folder of images and annotations, or a file in it, holds, with absolute paths. Raises SourceError."""
     where = str(storage.local_path(folder).resolve()) if storage.is_local(folder) else folder
-    listing = _list(where)
-    for recognise in FORMATS.values():
-        try:
-            found = recognise(where, listing)
-        except LabelError as error:
-            raise SourceError(str(error)) from error
-        if found:
-            return found
-    raise SourceError(
-        f"{folder} holds no annotations that rayprob reads; found {what_lies_there(listing)}. It reads {', '.join(FORMATS)}: a "
-        "JSON file with images, annotations and categories, such as annotations/instances_train.json, for each split"
-    )
+    if storage.exists(where) and not storage.is_folder(where):
+        return _as_found(where)
+    try:
+        return find_coco(where, _list(where)) or _as_found(where)
+    except LabelError as error:
+        raise SourceError(str(error)) from error
+
+
+def _as_found(where: str) -> Found:
+    recognised = recognise(where)
+    splits = {
+        name: FoundSplit(
+            keys=recognised.recipe["splits"][name],
+            num_labelled=split.num_labelled,
+            num_unlabelled=split.num_images - split.num_labelled,
+            short_sides_px=split.short_sides_px,
+        )
+        for name, split in recognised.splits.items()
+    }
+    if "train" not in splits:
+        raise SourceError(f"{where} has {', '.join(splits)} but no train; give the folder that has both")
+    return Found(where, splits, recognised.labels)
 
 
 def _list(folder: str) -> Listing:

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from itertools import islice
 
 from rayprob.data.sources import coco
-from rayprob.data.sources.coco import SourceImage
+from rayprob.data.sources.coco import CocoSource
+from rayprob.data.sources.rows import ImageRow, rows_of
 from rayprob.errors import SourceError
 from rayprob.files import storage
 from rayprob.files.folders import Listing
 from rayprob.labels import LabelSpace
 from rayprob.project.found import Found, FoundSplit
-from rayprob.text import first_of
 
 # In a path, whole words: instances_train2014.json, valid/_annotations.coco.json.
 SPLITS = {
@@ -44,8 +44,10 @@ def find_coco(folder: str, listing: Listing) -> Found | None:
     spaces: dict[str, LabelSpace] = {}
     for split, name in _file_of_split(folder, files).items():
         annotations = storage.join(folder, name)
-        spaces[split], stated = coco.read(annotations)
-        spaces["train"].require_same(spaces[split], splits["train"].annotations if splits else annotations, annotations)
+        source = coco.read(CocoSource(images=folder, annotations=annotations))
+        spaces[split], stated = source.label_space, list(rows_of(source.batches))
+        first = splits["train"].keys["annotations"] if splits else annotations
+        spaces["train"].require_same(spaces[split], first, annotations)
         splits[split] = _split(annotations, _images_folder(folder, listing, name, split, stated), stated)
     return Found(folder, splits, spaces["train"].names)
 
@@ -79,7 +81,7 @@ def split_in(path: str) -> str | None:
     return None
 
 
-def _images_folder(folder: str, listing: Listing, annotations: str, split: str, stated: list[SourceImage]) -> str:
+def _images_folder(folder: str, listing: Listing, annotations: str, split: str, stated: list[ImageRow]) -> str:
     """Return the folder below which the images of a split lie by the names that their annotations give."""
     names = [image.file_name for image in islice(stated, PROBED_IMAGES)]
     votes = Counter(_prefixes(listing.size_of, names))
@@ -112,17 +114,12 @@ def _require_jpeg(uri: str) -> None:
         raise SourceError(f"{uri} is not a JPEG file ({kind}); rayprob shards JPEG images, so convert the others first")
 
 
-def _split(annotations: str, images: str, stated: list[SourceImage]) -> FoundSplit:
+def _split(annotations: str, images: str, stated: list[ImageRow]) -> FoundSplit:
     labelled = [image for image in stated if image.labels]
     if not labelled:
         raise SourceError(
             f"{annotations} lists {len(stated):,} images, none with a label; annotate some, or give another folder"
         )
     sides = tuple(min(image.height_px, image.width_px) for image in labelled if min(image.height_px, image.width_px) > 0)
-    return FoundSplit(images, annotations, len(labelled), len(stated) - len(labelled), sides)
-
-
-def what_lies_there(listing: Listing) -> str:
-    """Return the kinds of files in a folder and how many there are of each, for an error."""
-    kinds = Counter(posixpath.splitext(name)[1].lower() or "no suffix" for name in listing.size_of)
-    return first_of([f"{count:,} {kind}" for kind, count in kinds.most_common()], 5) or "no files"
+    keys = {"images": images, "annotations": annotations}
+    return FoundSplit(keys, len(labelled), len(stated) - len(labelled), sides)

@@ -2,17 +2,22 @@
 
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 
 @dataclass(frozen=True)
 class FoundSplit:
     """One split of a source, as a recipe names it."""
 
-    images: str
-    annotations: str
+    keys: dict[str, Any]  # those of the recipe
     num_labelled: int
     num_unlabelled: int
     short_sides_px: tuple[int, ...]  # of the images whose size the source states
+
+    @property
+    def images(self) -> str:
+        """The folder or files that hold the images."""
+        return str(self.keys["images"])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import rayprob
 from rayprob.config.spec import read_chain, read_yaml
-from rayprob.data.building.recipe import Recipe
 from rayprob.errors import SpecError
 from rayprob.registry import unknown
 
@@ -39,4 +38,6 @@ def starter_files(name: str) -> dict[str, str]:
 
 
 def _root_of(recipe: Path) -> str:
+    from rayprob.data.building.recipe import Recipe  # with the readers of all formats, which the names of starters do not need
+
     return Recipe.parse(read_yaml(recipe), str(recipe)).root

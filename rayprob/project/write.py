@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -95,6 +96,7 @@ def files_for(name: str, found: Found, fit: Fit, network: Network) -> dict[str, 
     return {path: environment.get_template(template).render(facts) for path, template in templates.items()}
 
 
-def _quoted(text: str) -> str:
-    """Return a text as YAML, in quotes only where it needs them."""
-    return text if re.fullmatch(r"[A-Za-z_/.][\w/. -]*[\w/.]", text) else json.dumps(text, ensure_ascii=False)
+def _quoted(value: Any) -> str:
+    """Return a value as YAML in one line, text in quotes only where it needs them."""
+    text = value if isinstance(value, str) else ""
+    return text if re.fullmatch(r"[A-Za-z_/.][\w/. -]*[\w/.]", text) else json.dumps(value, ensure_ascii=False)

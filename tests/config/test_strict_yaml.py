@@ -138,3 +138,10 @@ def test_any_text_is_a_value_or_one_fault(text: str | bytes) -> None:
     except SpecError as error:
         fault = str(error)
     assert "\n" not in fault
+
+
+def test_integers_may_be_keys_where_a_file_is_of_another_program() -> None:
+    text = "names: {0: cat, 1: dog}\nlist: [{2: elk}]"
+    assert load(text, "data.yaml", number_keys=True) == {"names": {"0": "cat", "1": "dog"}, "list": [{"2": "elk"}]}
+    with pytest.raises(SpecError, match="the key '0' is not text"):
+        load(text, "data.yaml")

@@ -14,6 +14,10 @@ import simplejpeg
 
 from rayprob.data.building.build import Summary, build, in_process
 from rayprob.data.building.recipe import Recipe
+from rayprob.data.sources import coco
+from rayprob.data.sources.coco import CocoSource
+from rayprob.data.sources.rows import ImageRow, rows_of
+from rayprob.labels import LabelSpace
 
 CATEGORIES = [{"id": 7, "name": "tram"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 90, "name": "tree"}]
 FIRST_ID = {"train": 100, "val": 900}
@@ -98,6 +102,12 @@ def _box(random: np.random.Generator, sample_id: int) -> dict[str, Any]:
         "iscrowd": int(random.random() < 0.2),
         "segmentation": [[0, 0, 1, 1, 2, 2]],
     }
+
+
+def read_coco(annotations: Path) -> tuple[LabelSpace, list[ImageRow]]:
+    """Return the label space and the rows of an annotations file."""
+    stated = coco.read(CocoSource(images=".", annotations=str(annotations)))
+    return stated.label_space, list(rows_of(stated.batches))
 
 
 def run_script(body: str, source: Source) -> subprocess.Popen[str]:

@@ -148,3 +148,17 @@ def test_any_text_is_a_place_or_a_storage_error(text: str) -> None:
     except StorageError:
         return
     assert posixpath.isabs(path) or "://" in path
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts"),
+    [
+        ("a/b/c.tar", ("a/b", "c.tar")),
+        ("c.tar", ("", "c.tar")),
+        ("a/b/", ("a", "b")),
+        (f"s3://bucket/a/b.tar{OPTIONS}", (f"s3://bucket/a{OPTIONS}", "b.tar")),
+        ("s3://bucket/a#1/b?x=/y/z", ("s3://bucket/a#1?x=/y/z", "b")),
+    ],
+)
+def test_a_uri_is_split_into_folder_and_name(uri: str, parts: tuple[str, str]) -> None:
+    assert uris.split(uri) == parts

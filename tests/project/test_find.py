@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from rayprob.data.building.recipe import Recipe
+from rayprob.data.sources.spec import Expected
+from rayprob.data.sources.table import TableSource
 from rayprob.errors import SourceError
 from rayprob.project.find import find
 from rayprob.project.find_coco import split_in
+from rayprob.project.new import new_from
 
 JPEG = b"\xff\xd8\xff\xe0"
 LABELS = ("cat", "dog")
@@ -88,8 +92,8 @@ def test_each_mistake_has_a_plain_error(tmp_path: Path) -> None:
 
     assert "no such folder; give the folder that holds images and annotations" in said("nothing")
     images(tmp_path / "only-images", "1.jpg", "2.jpg")
-    assert "found 2 .jpg. It reads COCO" in said("only-images")
-    assert "it is a file" in said("only-images/1.jpg")
+    assert "found 2 .jpg; it knows coco, voc, yolo" in said("only-images")
+    assert "has no layout of images and labels" in said("only-images/1.jpg")
     annotate(tmp_path / "only-labels" / "train.json", ["1.jpg", "2.jpg"])
     assert "none of the images" in said("only-labels")
     annotate(tmp_path / "png" / "train.json", images(tmp_path / "png", "1.png", "2.png", content=b"\x89PNG"))
@@ -111,3 +115,23 @@ def test_each_mistake_has_a_plain_error(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "train.json").write_text('{"images": [')
     assert "cut short" in said("broken")
+
+
+def test_labels_in_other_formats_become_a_recipe_that_reads_them(tmp_path: Path) -> None:
+    images(tmp_path / "data/pictures", "1.jpg", "2.jpg", "3.jpg")
+    (tmp_path / "data/labels.csv").write_text("file,cat,dog\n1.jpg,1,0\n2.jpg,1,1\n3.jpg,0,0\n")
+    for given in ("data", "data/labels.csv"):
+        found = find(str(tmp_path / given))
+        assert found.labels == LABELS
+        assert (found.splits["train"].num_labelled, found.splits["train"].num_unlabelled) == (2, 1)
+    written, _, _ = new_from(str(tmp_path / "project"), str(tmp_path / "data"))
+    recipe = Recipe.read(written.folder / "shards/project.yaml")
+    assert recipe.splits["train"].model_dump() == {
+        **TableSource(images="", annotations="", one_hot="").model_dump(),
+        "format": "table",
+        "images": str(tmp_path / "data/pictures"),
+        "annotations": str(tmp_path / "data/labels.csv"),
+        "image": "file",
+        "one_hot": "cat..dog",
+        "expect": Expected(labelled=2, unlabelled=1).model_dump(),
+    }

@@ -24,7 +24,7 @@ from tests.commands import fault_of, rayprob_commands
 
 def found_of(num_train: int, *, side_px: int | None = 480, splits: tuple[str, ...] = ("train", "val")) -> Found:
     sides = (side_px,) if side_px else ()
-    split = FoundSplit("/data/it's: here", "/data/a #1.json", num_train, 0, sides)
+    split = FoundSplit({"images": "/data/it's: here", "annotations": "/data/a #1.json"}, num_train, 0, sides)
     return Found("/data", dict.fromkeys(splits, split), ("cat", "dog"))
 
 

@@ -19,13 +19,13 @@ from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
 from rayprob.cli.app import app
-from rayprob.data.sources.coco import read
 from rayprob.errors import RunError, SourceError, SpecError, StorageError
 from rayprob.labels import COCO_80
 from rayprob.scenes import files as scene_files
 from rayprob.scenes import generate
 from rayprob.scenes.files import encode
 from rayprob.scenes.generate import ScenesSpec, generate_scenes
+from tests.data.small_source import read_coco
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = ScenesSpec(num_train=40, num_val=8, size_px=64, num_labels=80, seed=3)
@@ -90,7 +90,7 @@ def test_annotated_label_sets_are_exactly_the_drawn_ones(folder: Path, capsys: p
 
 
 def test_the_reader_of_recipes_reads_them(folder: Path) -> None:
-    label_space, images = read(str(folder / "annotations" / "instances_train2014.json"))
+    label_space, images = read_coco(folder / "annotations" / "instances_train2014.json")
     assert label_space == COCO_80
     assert len(images) == 40
 

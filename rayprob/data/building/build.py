@@ -158,10 +158,11 @@ def _jobs(recipe: Recipe, source: SourceData) -> list[ShardJob]:
         ShardJob(
             plan=shard,
             root=root,
-            images=uris.absolute(recipe.splits[shard.source].images),
+            images=uris.absolute(source.folders[shard.source]),
             label_space=source.label_space,
             check=recipe.check,
             encode=recipe.encode,
+            rest=source.rest[shard.source],
         )
         for shard in plan(source.images, recipe)
     ]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -13,8 +13,8 @@ import pyarrow as pa
 from rayprob.config.spec import fingerprint
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, ShardJob, disk_full_explained, read_report
-from rayprob.data.manifest.columns import Ragged, count_labels
-from rayprob.data.manifest.facts import FORMAT_IN_PARTS, FORMAT_VERSION
+from rayprob.data.manifest.columns import Ragged, count_labels, with_absent
+from rayprob.data.manifest.facts import FORMAT_IN_PARTS, FORMAT_VERSION, FORMAT_WITH_ABSENT
 from rayprob.data.manifest.parts import ONE_FILE, ONE_FILE_ROWS, PART_ROWS, part_ends, part_file, write_part
 from rayprob.data.manifest.shard_list import SHARDS_FILE, Shards
 from rayprob.data.sources.source import Reject, SourceData
@@ -35,16 +35,22 @@ def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob]) -> dict
     _write_rejects(recipe, rejected)
     shards = _without_empty(recipe, shards)
     tables = [table for table in tables if table.num_rows]
+    rest = _rest_of_splits(source, jobs)
+    if rest:
+        tables = [*map(with_absent, tables)]
     with disk_full_explained():
-        manifest = write_manifest(recipe.root, shards, tables, len(source.label_space))
+        manifest = write_manifest(recipe.root, shards, tables, len(source.label_space), rest)
+    in_parts = FORMAT_IN_PARTS if "manifest" in manifest else FORMAT_VERSION
     facts = {
-        "format_version": FORMAT_IN_PARTS if "manifest" in manifest else FORMAT_VERSION,
+        "format_version": FORMAT_WITH_ABSENT if rest else in_parts,
         "name": recipe.name,
         "recipe": recipe.model_dump(mode="json"),
         "fingerprint": data_fingerprint(source.label_space.fingerprint, [shard.sha256 for shard in shards], tables),
         "label_space_fingerprint": source.label_space.fingerprint,
         "splits": dict(sum((Counter({shard.split: shard.samples}) for shard in shards), Counter())),
         **manifest,
+        **({"rest": rest} if rest else {}),
+        "dropped": {split: counts for split, counts in source.dropped.items() if counts},
         "versions": {package: version(package) for package in PACKAGES},
         "rejected": len(rejected),
         "sizes_corrected": sum(shard.sizes_corrected for shard in shards),
@@ -69,7 +75,9 @@ def check_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
     )
 
 
-def write_manifest(root: str, shards: Sequence[BuiltShard], tables: Sequence[pa.Table], num_labels: int) -> dict[str, Any]:
+def write_manifest(
+    root: str, shards: Sequence[BuiltShard], tables: Sequence[pa.Table], num_labels: int, rest: Mapping[str, str]
+) -> dict[str, Any]:
     """Write the manifest of shards with at least a row each; return what dataset.json says of shards and manifest.
 
     Of few rows it is one file. Of more it is parts, and the shards are listed in a file of their own: a process then reads what
@@ -88,19 +96,24 @@ def write_manifest(root: str, shards: Sequence[BuiltShard], tables: Sequence[pa.
     return {
         "shards_sha256": write_part(root, SHARDS_FILE, listed.to_table()),
         "manifest": {"shards": [end - first for first, end in zip(firsts, ends, strict=True)], "sha256": parts},
-        "label_counts": label_counts(listed, tables, num_labels),
+        "label_counts": label_counts(listed, tables, num_labels, rest),
     }
 
 
-def label_counts(shards: Shards, tables: Iterable[pa.Table], num_labels: int) -> dict[str, dict[str, list[int]]]:
+def label_counts(
+    shards: Shards, tables: Iterable[pa.Table], num_labels: int, rest: Mapping[str, str]
+) -> dict[str, dict[str, list[int]]]:
     """Return in how many samples of each split each label is present and known, and in how many it is known.
 
     The tables hold the rows of all shards in order; none has rows of two splits.
     """
     counts = {split: np.zeros((2, num_labels), dtype=np.int64) for split in shards.splits}
     for table in tables:
-        labels, unknown_labels = (Ragged.from_column(table[name]) for name in ("labels", "unknown_labels"))
-        counts[table["split"][0].as_py()] += count_labels(labels, unknown_labels, num_labels)
+        split = table["split"][0].as_py()
+        of_split = rest.get(split, "absent")
+        listed = ("labels", "absent_labels" if of_split == "unknown" else "unknown_labels")
+        labels, others = (Ragged.from_column(table[name]) for name in listed)
+        counts[split] += count_labels(labels, others, num_labels, of_split)
     return {split: {"present": present_L.tolist(), "known": known_L.tolist()} for split, (present_L, known_L) in counts.items()}
 
 
@@ -143,6 +156,12 @@ def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard]) -> list[BuiltSh
         if not shard.samples:
             storage.remove(storage.join(recipe.root, shard.name))
     return kept
+
+
+def _rest_of_splits(source: SourceData, jobs: Sequence[ShardJob]) -> dict[str, str]:
+    """Return what holds in each split for labels that a sample lists nowhere; nothing where it is absent in all of them."""
+    rest = {job.plan.split: str(source.rest[job.plan.source]) for job in jobs}
+    return rest if "unknown" in rest.values() else {}
 
 
 def _shard_entry(shard: BuiltShard) -> dict[str, Any]:

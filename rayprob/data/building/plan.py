@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import ceil
 
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.sources.coco import SourceImage
+from rayprob.data.sources.image import SourceImage
 from rayprob.errors import SourceError
 from rayprob.seeds import derive
 

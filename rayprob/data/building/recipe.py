@@ -1,33 +1,14 @@
 """A recipe: the YAML file that says how a dataset is made. Relative paths count from the folder where the command runs."""
 
 import re
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from rayprob.config.spec import PluginSpec, Spec
+from rayprob.data.sources.formats import AnySource
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
-
-
-class Expected(Spec):
-    """How many images the annotations of a split must state, so that a partial download is found before it is sharded."""
-
-    labelled: int = Field(ge=0)
-    """Images with at least one label."""
-    unlabelled: int = Field(ge=0)
-    """Images without any label."""
-
-
-class Source(Spec):
-    """One split in COCO layout: a folder of JPEG images and an annotations file; paths or URIs."""
-
-    images: str
-    """The folder or URI that holds the images."""
-    annotations: str
-    """The annotations file, in COCO-instances JSON."""
-    expect: Expected | None = None
-    """How many images the annotations must state; the build fails otherwise."""
 
 
 class Holdout(Spec):
@@ -61,16 +42,20 @@ class Recipe(PluginSpec):
         recipe.root                                         # s3://bucket/coco2014
     """
 
+    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"labels"}
+
     name: str = Field(pattern=NAME)
     """Name of the dataset: lower-case letters, digits, - and _."""
-    splits: dict[str, Source] = Field(min_length=1)
+    splits: dict[str, AnySource] = Field(min_length=1)
     """The splits by name, each with its source."""
+    labels: list[str] | Literal["union"] | None = None
+    """Labels in the order of columns; others are dropped. union joins those of splits that differ; null takes the source's."""
     target: str | None = None
     """Folder or URI to build in; by default shards/NAME."""
     holdout: Holdout | None = Holdout()
     """The split cut out of another one; null for no such split."""
     keep_unlabelled: bool = False
-    """Keep images without any label, as samples where every label is absent."""
+    """Keep images of which the source states no label, present or absent; without unknown labels, all are then absent."""
     shard_bytes: int = Field(default=64 * 2**20, ge=1)
     """Start a new shard once one has this many bytes."""
     max_shard_samples: int = Field(default=1000, ge=1)

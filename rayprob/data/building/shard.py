@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import islice
-from operator import attrgetter
 from typing import IO, Any, cast
 
 import pyarrow as pa
@@ -25,8 +24,9 @@ from rayprob.data.building.jpeg_header import UPRIGHT, orientation
 from rayprob.data.building.plan import ShardPlan
 from rayprob.data.building.recipe import Encoding
 from rayprob.data.building.tar import TarWriter
-from rayprob.data.manifest.columns import SCHEMA, to_table
-from rayprob.data.sources.coco import SourceImage
+from rayprob.data.manifest.columns import SCHEMA, SCHEMA_WITH_ABSENT, to_table
+from rayprob.data.sources.image import SourceImage
+from rayprob.data.sources.rows import Rest
 from rayprob.data.sources.source import Reject
 from rayprob.errors import SampleError, StorageError
 from rayprob.files import storage
@@ -37,7 +37,6 @@ from rayprob.labels import LabelSpace
 READ_AHEAD = 16  # images under way from an object store, where reading is mostly waiting
 FACTS = b"rayprob"
 COMPACT = json.JSONEncoder(separators=(",", ":"))
-IMAGE_VALUES = attrgetter(*(field.name for field in fields(SourceImage)))
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,15 @@ class ShardJob:
     label_space: LabelSpace
     check: str
     encode: Encoding | None
+    rest: Rest = "absent"  # what holds for the labels that an image lists nowhere
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change with anything that changes the shard's content."""
-        samples = [IMAGE_VALUES(image) for image in self.plan.samples]
+        samples = [image.values for image in self.plan.samples]
         encode = self.encode.model_dump() if self.encode else None
         place = [self.plan.name, self.plan.split, self.images, self.label_space.fingerprint]
-        return fingerprint([place, samples, self.check, encode])
+        return fingerprint([place, samples, self.check, encode, *([self.rest] if self.rest != "absent" else [])])
 
     @property
     def report(self) -> str:
@@ -106,7 +106,7 @@ def write_shard(job: ShardJob) -> BuiltShard:
         rejected=rejected,
         exif_rotated=exif_rotated,
     )
-    _write_report(job.report, facts, rows)
+    _write_report(job.report, facts, rows, job.rest)
     return facts
 
 
@@ -114,7 +114,8 @@ def read_report(uri: str) -> tuple[BuiltShard, pa.Table]:
     """Return the facts and manifest rows that `write_shard` left. Raises StorageError."""
     remedy = "remove it and build again"
     table = parse_table(storage.read_bytes(uri), uri, error=StorageError, remedy=remedy)
-    require_schema(table, SCHEMA, uri, error=StorageError, remedy=remedy)
+    schema = SCHEMA_WITH_ABSENT if "absent_labels" in table.column_names else SCHEMA
+    require_schema(table, schema, uri, error=StorageError, remedy=remedy)
     facts = parse_json((table.schema.metadata or {}).get(FACTS, b"null"), uri, StorageError, remedy)
     try:
         return TypeAdapter(BuiltShard).validate_python(facts), table.replace_schema_metadata(None)
@@ -158,7 +159,7 @@ def _add(tar: TarWriter, job: ShardJob, image: SourceImage, sample: _Sample) -> 
     key = f"{image.sample_id:012d}"
     offset_bytes = tar.add(f"{key}.jpg", sample.content)
     names = job.label_space.names
-    beside = {
+    beside: dict[str, Any] = {
         "sample_id": image.sample_id,
         "labels": [names[column] for column in image.labels],
         "unknown_labels": [names[column] for column in image.unknown_labels],
@@ -166,6 +167,8 @@ def _add(tar: TarWriter, job: ShardJob, image: SourceImage, sample: _Sample) -> 
         "width_px": sample.size.width_px,
         "file_name": image.file_name,
     }
+    if job.rest == "unknown":
+        beside |= {"absent_labels": [names[column] for column in image.absent_labels], "rest": job.rest}
     tar.add(f"{key}.json", COMPACT.encode(beside).encode())
     return {
         "sample_id": image.sample_id,
@@ -178,13 +181,15 @@ def _add(tar: TarWriter, job: ShardJob, image: SourceImage, sample: _Sample) -> 
         "width_px": sample.size.width_px,
         "labels": image.labels,
         "unknown_labels": image.unknown_labels,
+        "absent_labels": image.absent_labels,
         "label_areas_px2": image.label_areas_px2,
         "crc32": zlib.crc32(sample.content),
     }
 
 
-def _write_report(uri: str, facts: BuiltShard, rows: list[dict[str, Any]]) -> None:
-    table = to_table(rows).replace_schema_metadata({FACTS: json.dumps(asdict(facts))})
+def _write_report(uri: str, facts: BuiltShard, rows: list[dict[str, Any]], rest: Rest) -> None:
+    schema = SCHEMA_WITH_ABSENT if rest == "unknown" else SCHEMA
+    table = to_table(rows, schema).replace_schema_metadata({FACTS: json.dumps(asdict(facts))})
     with disk_full_explained(), storage.atomic_writer(uri) as file:
         pq.write_table(table, file)
 
@@ -194,17 +199,20 @@ def _read_images(job: ShardJob) -> Iterator[tuple[SourceImage, bytes]]:
 
     def read(image: SourceImage) -> bytes:
         try:
+            if image.container:
+                return storage.read_bytes(image.container, image.offset_bytes, min(image.size_bytes, jpeg.MAX_FILE_BYTES + 1))
             with open_file(image.file_name) as file:
                 # One byte more than allowed is enough to be refused.
                 return file.read(min(image.size_bytes, jpeg.MAX_FILE_BYTES) + 1)
-        except OSError as error:
+        except (OSError, StorageError) as error:
             raise StorageError(
-                f"{storage.join(job.images, image.file_name)} was there when the build began and cannot be read now: {error}; "
-                "where several machines build, give a folder that all of them share, or a URI"
+                f"{image.container or storage.join(job.images, image.file_name)} was there when the build began and cannot be "
+                f"read now: {error}; where several machines build, give a folder that all of them share, or a URI"
             ) from error
 
     images = job.plan.samples
-    contents = map(read, images) if storage.is_local(job.images) else read_ahead(read, images, READ_AHEAD)
+    are_local = all(storage.is_local(image.container or job.images) for image in images)
+    contents = map(read, images) if are_local else read_ahead(read, images, READ_AHEAD)
     return zip(images, contents, strict=True)
 
 

@@ -26,20 +26,31 @@ SCHEMA = pa.schema(
     ]
 )
 
+# Of a dataset with a split whose labels are unknown where they are listed nowhere: rows of such a split list the absent ones,
+# rows of the others the unknown ones.
+SCHEMA_WITH_ABSENT = SCHEMA.append(pa.field("absent_labels", pa.list_(pa.int32())))
 
-def to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return the rows of a manifest as a table of SCHEMA."""
-    return pa.Table.from_arrays([to_array([row[field.name] for row in rows], field.type) for field in SCHEMA], schema=SCHEMA)
+
+def to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """Return the rows of a manifest as a table of the schema."""
+    return pa.Table.from_arrays([to_array([row[field.name] for row in rows], field.type) for field in schema], schema=schema)
+
+
+def with_absent(table: pa.Table) -> pa.Table:
+    """Return a table of SCHEMA_WITH_ABSENT, where it lists no absent labels with empty lists."""
+    if "absent_labels" in table.column_names:
+        return table
+    return table.append_column(SCHEMA_WITH_ABSENT.field("absent_labels"), to_array([()] * len(table), pa.list_(pa.int32())))
 
 
 def to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return lists, strings or numbers as an array of that type."""
+    """Return lists, strings, bytes or numbers as an array of that type."""
     # pa.array would do, but imports pandas: half a second in each process that writes shards.
     if pa.types.is_list(kind):
         return pa.ListArray.from_arrays(_starts(values), to_array(list(chain.from_iterable(values)), kind.value_type))
-    if pa.types.is_string(kind):
-        encoded = [value.encode() for value in values]
-        return pa.StringArray.from_buffers(len(values), _starts(encoded).buffers()[1], pa.py_buffer(b"".join(encoded)))
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        encoded = [value.encode() if isinstance(value, str) else value for value in values]
+        return pa.Array.from_buffers(kind, len(values), [None, _starts(encoded).buffers()[1], pa.py_buffer(b"".join(encoded))])
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.array(values, dtype=kind.to_pandas_dtype()))])
 
 
@@ -117,8 +128,16 @@ class Ragged:
         return dense
 
 
-def count_labels(labels: Ragged, unknown_labels: Ragged, num_labels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return in how many rows each label is present and known, and in how many it is known [L], [L]."""
+def count_labels(
+    labels: Ragged, others: Ragged, num_labels: int, rest: str = "absent"
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return in how many rows each label is present and known, and in how many it is known [L], [L].
+
+    `rest` holds for labels that a row lists nowhere; `others` are the unknown labels where that is absent, else the absent.
+    """
+    if rest == "unknown":  # without a mask of rows and labels, of which there may be thousands
+        present_L, absent_L = (np.bincount(some.values, minlength=num_labels) for some in (labels, others))
+        return present_L, present_L + absent_L
     rows = np.arange(len(labels))
-    known_NL = ~unknown_labels.to_bool(rows, num_labels)
+    known_NL = ~others.to_bool(rows, num_labels)
     return (labels.to_bool(rows, num_labels) & known_NL).sum(axis=0), known_NL.sum(axis=0)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayprob.arrays import Rows
-from rayprob.data.manifest.columns import SCHEMA, Ragged, count_labels, numbers
+from rayprob.data.manifest.columns import Ragged, count_labels, numbers
 from rayprob.data.manifest.facts import read_facts, read_label_space
 from rayprob.data.manifest.parts import Parts
 from rayprob.data.manifest.row_cache import HeldRows, ShardRows
@@ -48,6 +48,7 @@ class Manifest:
     first_shard: int  # of this split, among those of the dataset
     held: HeldRows
     stated_counts: Mapping[str, Any] | None = None  # see label_counts
+    rest: str = "absent"  # or unknown: what holds for the labels that a sample lists nowhere
 
     def __len__(self) -> int:
         return int(self._ends_S[-1])
@@ -91,10 +92,13 @@ class Manifest:
     def known(self, rows: Rows | None = None) -> NDArray[np.bool_]:
         """Return which labels the source states [rows, L] of the given rows, by default of all."""
         rows = self._rows(rows)
-        known = np.ones((len(rows), len(self.label_space)), dtype=bool)
+        known = np.full((len(rows), len(self.label_space)), self.rest == "absent")
         for places, _, within, held in self._by_shard(rows):
-            if len(held.unknown_labels.values):
-                known[places] = ~held.unknown_labels.to_bool(within, known.shape[1])
+            others = _others(held, self.rest)
+            if self.rest == "unknown":
+                known[places] = held.labels.to_bool(within, known.shape[1]) | others.to_bool(within, known.shape[1])
+            elif len(others.values):
+                known[places] = ~others.to_bool(within, known.shape[1])
         return known
 
     def label_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -107,7 +111,8 @@ class Manifest:
             return present_L, known_L
         present_L = known_L = np.zeros(len(self.label_space), dtype=np.int64)
         for shard in range(len(self.shards)):
-            present, known = count_labels(*self._labels_of(shard), len(self.label_space))
+            held = self.held.of(self.first_shard + shard)
+            present, known = count_labels(held.labels, _others(held, self.rest), len(self.label_space), self.rest)
             present_L, known_L = present_L + present, known_L + known
         return present_L, known_L
 
@@ -176,8 +181,13 @@ class Manifest:
 
     @cached_property
     def unknown_labels(self) -> Ragged:
-        """The columns of the labels that the source does not state, of every row."""
+        """The labels that every row lists as unknown; where `rest` is unknown, those that it lists nowhere are, too."""
         return Ragged.from_column(self._column("unknown_labels"))
+
+    def num_unknown(self) -> int:
+        """Return how many labels of samples are unknown, over all samples."""
+        _, known_L = self.label_counts()
+        return len(self) * len(self.label_space) - int(known_L.sum())
 
     @cached_property
     def label_areas_px2(self) -> Ragged:
@@ -200,14 +210,10 @@ class Manifest:
             first = int(self._ends_S[shard] - self.shards.samples_S[shard])
             yield places.tolist(), shard, rows[places] - first, self.held.of(self.first_shard + shard)
 
-    def _labels_of(self, shard: int) -> tuple[Ragged, Ragged]:
-        held = self.held.of(self.first_shard + shard)
-        return held.labels, held.unknown_labels
-
     @cached_property
     def _one_file(self) -> pa.Table:
         """All columns of a manifest in one file."""
-        return self.held.parts.read(0, SCHEMA.names)
+        return self.held.parts.read(0, self.held.parts.schema.names)
 
     def _column(self, name: str) -> pa.ChunkedArray:
         """Return a column of all rows, from the parts that hold them; a manifest in one file is read once for all columns."""
@@ -293,7 +299,16 @@ class Dataset:
             first_shard=shards.start,
             held=self.held,
             stated_counts=self.facts.get("label_counts", {}).get(name),
+            rest=self.facts.get("rest", {}).get(name, "absent"),
         )
+
+
+def _others(held: ShardRows, rest: str) -> Ragged:
+    """Return the labels that rows list beside those present: unknown ones, or where the rest is unknown, absent ones."""
+    if rest == "absent":
+        return held.unknown_labels
+    assert held.absent_labels is not None  # the dataset's `rest` adds the column
+    return held.absent_labels
 
 
 def _fit(counts: Mapping[str, Any], label_space: LabelSpace) -> bool:

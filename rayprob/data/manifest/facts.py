@@ -1,6 +1,6 @@
 """dataset.json and labels.json: what a dataset states of itself, held against its shape where it is read."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ from rayprob.labels import LabelSpace
 
 FORMAT_VERSION = 1
 FORMAT_IN_PARTS = 2  # manifest/000000.parquet, ... and shards.parquet
+FORMAT_WITH_ABSENT = 3  # either, with a column of absent labels, and `rest` by split
+FORMATS = (FORMAT_VERSION, FORMAT_IN_PARTS, FORMAT_WITH_ABSENT)
 
 
 class _Counts(Shape):
@@ -41,6 +43,8 @@ class DatasetFacts(Shape):
     manifest: _ManifestParts | None = None
     manifest_sha256: str | None = None
     label_counts: dict[str, _Counts] = Field(default={})
+    rest: dict[str, Literal["absent", "unknown"]] = Field(default={})
+    dropped: dict[str, dict[str, Count]] = Field(default={})
     rejected: Count = 0
     sizes_corrected: Count = 0
     exif_rotated: Count | None = None
@@ -50,10 +54,10 @@ def read_facts(root: str) -> dict[str, Any]:
     """Return dataset.json. Raises DatasetError where the dataset was not built, not finished, or by another version."""
     remedy = "run `rayprob shard RECIPE` to build it, or to finish a stopped build"
     facts = _read_json(root, "dataset.json", remedy)
-    if facts.get("format_version") not in (FORMAT_VERSION, FORMAT_IN_PARTS):
+    if facts.get("format_version") not in FORMATS:
         raise DatasetError(
-            f"{root} has dataset format {facts.get('format_version')!r}, this version reads {FORMAT_VERSION} and "
-            f"{FORMAT_IN_PARTS}; rebuild it"
+            f"{root} has dataset format {facts.get('format_version')!r}, this version reads {', '.join(map(str, FORMATS))}; "
+            "rebuild it"
         )
     return require_shape(facts, DatasetFacts, f"{root}/dataset.json", error=DatasetError, remedy=remedy)
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rayprob.data.manifest.columns import SCHEMA, Ragged, numbers, whole
+from rayprob.data.manifest.columns import SCHEMA, SCHEMA_WITH_ABSENT, Ragged, numbers, whole
 from rayprob.data.manifest.shard_list import REMEDY, Shards, read_file
 from rayprob.errors import DatasetError, StorageError
 from rayprob.files import storage
@@ -37,15 +37,18 @@ class Parts:
     sha256: Sequence[str | None]
     is_one_file: bool
     num_labels: int | None = None  # None: not known, so label columns are not held against it
+    schema: pa.Schema = SCHEMA
 
     @classmethod
     def stated(cls, root: str, shards: Shards, facts: Mapping[str, Any], num_labels: int | None = None) -> "Parts":
         """Return the parts that the facts of a dataset (dataset.json) state. Raises DatasetError where they do not fit."""
+        schema = SCHEMA_WITH_ABSENT if facts.get("rest") else SCHEMA
         if facts.get("manifest") is None:
             sha256 = [facts.get("manifest_sha256")]
-            return cls(root, shards, np.array([len(shards)]), sha256, is_one_file=True, num_labels=num_labels)
+            return cls(root, shards, np.array([len(shards)]), sha256, is_one_file=True, num_labels=num_labels, schema=schema)
         ends_P = np.cumsum(facts["manifest"]["shards"], dtype=np.int64)
-        parts = cls(root, shards, ends_P, facts["manifest"]["sha256"], is_one_file=False, num_labels=num_labels)
+        sha256 = facts["manifest"]["sha256"]
+        parts = cls(root, shards, ends_P, sha256, is_one_file=False, num_labels=num_labels, schema=schema)
         stated = int(ends_P[-1]) if len(ends_P) else 0
         if len(parts.sha256) != len(ends_P) or stated != len(shards):
             raise DatasetError(
@@ -96,7 +99,7 @@ class Parts:
             error=DatasetError,
             remedy=REMEDY,
         )
-        stated = pa.schema([SCHEMA.field(name) for name in dict.fromkeys([*columns, "shard"])])
+        stated = pa.schema([self.schema.field(name) for name in dict.fromkeys([*columns, "shard"])])
         require_schema(table, stated, what, error=DatasetError, remedy=REMEDY)
         num_samples = int(self.shards.samples_S[shards.start : shards.stop].sum())
         if table.num_rows != num_samples:
@@ -128,7 +131,9 @@ class Parts:
 
     def _check_ranges(self, table: pa.Table, what: str) -> None:
         """Raise DatasetError for a column of no label, and for bytes that no file has."""
-        for name in {"labels", "unknown_labels"} & set(table.column_names) if self.num_labels is not None else ():
+        for name in (
+            {"labels", "unknown_labels", "absent_labels"} & set(table.column_names) if self.num_labels is not None else ()
+        ):
             columns = Ragged.from_column(table[name]).values
             if len(columns) and not 0 <= columns.min() <= columns.max() < (self.num_labels or 0):
                 raise DatasetError(
@@ -158,7 +163,7 @@ def part_ends(shards: Shards, *, part_rows: int) -> NDArray[np.int64]:
 
 
 def write_part(root: str, file: str, table: pa.Table) -> str:
-    """Write a table of SCHEMA as a file of the manifest; return its sha256. Raises StorageError."""
+    """Write a table of rows, or of shards, as a file of the manifest; return its sha256. Raises StorageError."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     storage.write_bytes(storage.join(root, file), buffer.getvalue())

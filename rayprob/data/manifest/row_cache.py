@@ -30,6 +30,7 @@ class ShardRows:
     crc32_n: NDArray[np.uint32]
     labels: Ragged
     unknown_labels: Ragged
+    absent_labels: Ragged | None = None  # None: no row of the dataset lists absent labels
 
     def __len__(self) -> int:
         return len(self.sample_ids_n)
@@ -44,6 +45,7 @@ class ShardRows:
             self.crc32_n[first:end].copy(),
             self.labels.copy_of(first, end),
             self.unknown_labels.copy_of(first, end),
+            self.absent_labels.copy_of(first, end) if self.absent_labels else None,
         )
 
 
@@ -141,7 +143,8 @@ class HeldRows:
 
 def read_rows(parts: Parts, part: int) -> dict[int, ShardRows]:
     """Return the rows of every shard of a part. Raises DatasetError."""
-    table = parts.read(part, COLUMNS)
+    absent = ("absent_labels",) * ("absent_labels" in parts.schema.names)
+    table = parts.read(part, (*COLUMNS, *absent))
     rows = ShardRows(
         sample_ids_n=numbers(table["sample_id"]),
         keys=Ragged.from_strings(table["key"]),
@@ -150,6 +153,7 @@ def read_rows(parts: Parts, part: int) -> dict[int, ShardRows]:
         crc32_n=numbers(table["crc32"]),
         labels=Ragged.from_column(table["labels"]),
         unknown_labels=Ragged.from_column(table["unknown_labels"]),
+        absent_labels=Ragged.from_column(table["absent_labels"]) if absent else None,
     )
     shards = parts.shards_of(part)
     ends = np.cumsum(parts.shards.samples_S[shards.start : shards.stop]).tolist()

@@ -1,48 +1,57 @@
-"""COCO annotations -> one SourceImage per image, in the order of the file; read with pycocotools, checked before."""
+"""COCO annotations -> one row per image, in the order of the file; indexed by pycocotools, checked before."""
 
 import contextlib
 import io
 import math
-from dataclasses import dataclass
-from operator import itemgetter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 
-from rayprob.data.sources.coco_check import check, normalised
+from rayprob.data.sources.coco_check import check_shape, check_values
+from rayprob.data.sources.coco_variants import as_instances, names_in_url, numbered, with_one_kind_of_id, without_unused_root
+from rayprob.data.sources.faults import label_space, normalised
 from rayprob.data.sources.json_file import Pairs, read_json
-from rayprob.errors import LabelError, SourceError
-from rayprob.labels import LabelSpace
+from rayprob.data.sources.rows import ImageRow, Stated, batches_of
+from rayprob.data.sources.spec import Source
+from rayprob.errors import SourceError
 
 LARGEST = float(np.finfo(np.float32).max)  # areas are stored in 32 bits
+LARGEST_PX = 2**31
 
 
-@dataclass(frozen=True, slots=True)
-class SourceImage:
-    """One image of the source: where it lies and what its annotations state. Labels are columns, ascending."""
+class CocoSource(Source):
+    """Labels in COCO JSON: instances, panoptic, LVIS, or annotations without boxes; .json or .json.gz."""
 
-    sample_id: int
-    file_name: str
-    height_px: int  # as declared; 0 where the source does not say
-    width_px: int
-    labels: tuple[int, ...]
-    label_areas_px2: tuple[float, ...]  # beside `labels`: the area of the largest object with that label
-    unknown_labels: tuple[int, ...]
-    size_bytes: int = 0  # of the file, once it was found
+    annotations: str
+    """The annotations file, in COCO JSON."""
 
 
-def read(annotations: str) -> tuple[LabelSpace, list[SourceImage]]:
-    """Return the label space and the images of a COCO annotations file; `iscrowd` boxes count as present.
+def read(source: CocoSource) -> Stated:
+    """Return what a COCO annotations file states; `iscrowd` boxes count as present.
 
-    An image entry may carry `unknown_category_ids`: labels that its annotators did not look for. Segmentations are
-    dropped while the file is parsed, so that memory stays a small multiple of the file. Raises SourceError.
+    An image entry may list `unknown_category_ids`: labels that its annotators did not look for. Where image entries list
+    `neg_category_ids`, as LVIS does, labels that are neither annotated nor listed there are unknown. Segmentations are dropped
+    while the file is parsed, so that memory stays a small multiple of the file. Raises SourceError.
     """
-    content = read_json(annotations, "COCO JSON", lambda pairs: _without_segmentation(annotations, pairs))
-    check(annotations, content)
-    label_space = _label_space(annotations, content["categories"])
-    boxes_of = _index(content).imgToAnns
-    return label_space, [_image(entry, boxes_of.get(entry["id"], []), label_space) for entry in content["images"]]
+    where = source.annotations
+    content = as_instances(read_json(where, "COCO JSON", lambda pairs: _without_segmentation(where, pairs)))
+    check_shape(where, content)
+    content = with_one_kind_of_id(content)
+    check_values(where, content)
+    categories, root = without_unused_root(content)
+    number_of = numbered(categories)
+    categories = sorted(categories, key=lambda category: number_of[category["id"]])
+    space = label_space(where, [c["name"] for c in categories], [number_of[c["id"]] for c in categories])
+    is_federated = any(entry.get("neg_category_ids") is not None for entry in content["images"])
+    return Stated(
+        label_space=space,
+        rest=source.rest or ("unknown" if is_federated else "absent"),
+        batches=batches_of(_rows(content, {c["id"]: column for column, c in enumerate(categories)})),
+        images=source.images,
+        dropped={f"category {root!r}, above all others and without annotations": 1} if root else {},
+    )
 
 
 def _without_segmentation(annotations: str, pairs: Pairs) -> dict[str, Any]:
@@ -54,39 +63,43 @@ def _without_segmentation(annotations: str, pairs: Pairs) -> dict[str, Any]:
     return node
 
 
-def _label_space(annotations: str, categories: list[dict[str, Any]]) -> LabelSpace:
-    ordered = sorted(categories, key=itemgetter("id"))
-    try:
-        return LabelSpace(tuple(c["name"] for c in ordered), tuple(c["id"] for c in ordered))
-    except LabelError as error:
-        raise SourceError(f"{annotations}: {error}") from error
+def _rows(content: dict[str, Any], column_of: dict[Any, int]) -> Iterator[ImageRow]:
+    boxes_of = _index(content).imgToAnns
+    return (_row(entry, boxes_of.get(entry["id"], []), column_of) for entry in content["images"])
 
 
 def _index(content: dict[str, Any]) -> COCO:
     coco = COCO()
     coco.dataset = content
+    for place, box in enumerate(content["annotations"]):
+        box["id"] = place  # ids of annotations may be missing or repeated, and are not used
     # pycocotools prints its progress.
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
 
 
-def _image(entry: dict[str, Any], boxes: list[dict[str, Any]], label_space: LabelSpace) -> SourceImage:
+def _row(entry: dict[str, Any], boxes: list[dict[str, Any]], column_of: dict[Any, int]) -> ImageRow:
     area_of: dict[int, float] = {}
     for box in boxes:
-        column = label_space.column_of_category[box["category_id"]]
+        column = column_of[box["category_id"]]
         area_of[column] = max(area_of.get(column, 0.0), _area_px2(box))
     labels = sorted(area_of)
-    unknown = sorted(label_space.column_of_category[category] for category in entry.get("unknown_category_ids") or ())
-    return SourceImage(
-        sample_id=entry["id"],
+    return ImageRow(
+        key=str(entry["id"]),
         file_name=normalised(entry["file_name"]),
-        height_px=int(_number(entry.get("height")) or 0),
-        width_px=int(_number(entry.get("width")) or 0),
+        other_names=names_in_url(entry),
+        height_px=_pixels(entry.get("height")),
+        width_px=_pixels(entry.get("width")),
         labels=tuple(labels),
         label_areas_px2=tuple(area_of[column] for column in labels),
-        unknown_labels=tuple(unknown),
+        unknown_labels=_columns(entry.get("unknown_category_ids"), column_of),
+        absent_labels=_columns(entry.get("neg_category_ids"), column_of),
     )
+
+
+def _columns(categories: list[Any] | None, column_of: dict[Any, int]) -> tuple[int, ...]:
+    return tuple(sorted({column_of[one] for one in categories if one in column_of})) if categories else ()
 
 
 def _area_px2(box: dict[str, Any]) -> float:
@@ -97,6 +110,11 @@ def _area_px2(box: dict[str, Any]) -> float:
     bbox = box.get("bbox")
     sides = [_number(side) for side in bbox[2:]] if isinstance(bbox, list) and len(bbox) == 4 else [0.0]
     return _number(math.prod(sides)) or 0.0 if None not in sides else 0.0
+
+
+def _pixels(value: Any) -> int:
+    number = int(_number(value) or 0)
+    return number if number < LARGEST_PX else 0
 
 
 def _number(value: Any) -> float | None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rayprob.data.building.plan import in_holdout, plan
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.sources.coco import SourceImage
+from rayprob.data.sources.image import SourceImage
 from rayprob.errors import SourceError
 
 SPLITS = {"train": {"images": "a", "annotations": "b"}, "val": {"images": "a", "annotations": "b"}}

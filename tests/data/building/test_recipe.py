@@ -13,7 +13,13 @@ RECIPES = Path(__file__).resolve().parents[3] / "shards"
 
 
 @pytest.mark.parametrize(
-    ("name", "root"), [("coco2014", "shards/coco2014"), ("coco-sample", "shards/coco-sample"), ("scenes", "demo/shards")]
+    ("name", "root"),
+    [
+        ("coco2014", "shards/coco2014"),
+        ("coco-sample", "shards/coco-sample"),
+        ("voc-sample", "shards/voc-sample"),
+        ("scenes", "demo/shards"),
+    ],
 )
 def test_shipped_recipe_reads_and_is_named_like_its_file(name: str, root: str) -> None:
     recipe = Recipe.read(RECIPES / f"{name}.yaml")
@@ -38,7 +44,10 @@ def test_target_moves_the_dataset() -> None:
     ("changes", "message"),
     [
         ({"shard_byts": 1}, r"unknown key 'shard_byts'; nearest: shard_bytes"),
-        ({"splits": {"train": {"imags": "a"}}}, r"unknown key under splits.train: 'imags'; nearest: images; allowed: images"),
+        (
+            {"splits": {"train": {"imags": "a"}}},
+            r"splits.train: unknown key of format coco: 'imags'; nearest: images; allowed: images",
+        ),
         ({"splits": {}}, r"splits: dictionary should have at least 1 item"),
         (
             {"splits": {"Tr ain": {"images": "a", "annotations": "b"}}},

@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rayprob.data.manifest.columns import SCHEMA, to_array
-from rayprob.data.sources import coco
-from rayprob.data.sources.coco import SourceImage
+from rayprob.data.sources.rows import ImageRow
 from rayprob.errors import SourceError
 from rayprob.labels import LabelSpace
+from tests.data.small_source import read_coco
 
 VALID: dict[str, Any] = {
     "info": {"year": 2014},
@@ -83,7 +83,7 @@ def read_or_fault(folder: Path, content: bytes) -> None:
     path = folder / "train.json"
     path.write_bytes(content)
     try:
-        label_space, images = coco.read(str(path))
+        label_space, images = read_coco(path)
     except SourceError as error:
         message = str(error)
     else:
@@ -93,12 +93,12 @@ def read_or_fault(folder: Path, content: bytes) -> None:
     assert len(message.encode()) < 2000
 
 
-def check_rows(folder: Path, label_space: LabelSpace, images: list[SourceImage]) -> None:
+def check_rows(folder: Path, label_space: LabelSpace, images: list[ImageRow]) -> None:
     """Assert that a dataset can be made of the rows."""
     assert len(label_space) >= 1
     assert all(column < len(label_space) for image in images for column in image.labels + image.unknown_labels)
     json.dumps(label_space.to_dict()).encode()
-    for name in ("sample_id", "labels", "unknown_labels", "label_areas_px2"):
+    for name in ("labels", "unknown_labels", "label_areas_px2"):
         to_array([getattr(image, name) for image in images], SCHEMA.field(name).type)
     for image in images:
         assert (folder / image.file_name).parts[: len(folder.parts)] == folder.parts
@@ -114,7 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_unchanged_file_is_read(folder: Path) -> None:
     read_or_fault(folder, json.dumps(VALID).encode())
-    assert len(coco.read(str(folder / "train.json"))[1]) == 2
+    assert len(read_coco(folder / "train.json")[1]) == 2
 
 
 @settings(max_examples=150, deadline=None)

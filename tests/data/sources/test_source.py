@@ -123,15 +123,34 @@ def test_splits_with_other_labels_are_refused(source: Source) -> None:
         read_source(source.recipe())
 
 
-def test_an_image_id_in_two_splits_is_refused(source: Source) -> None:
+def reuse_id(source: Source) -> None:
     def reuse(content: dict[str, Any]) -> None:
         content["images"][4]["id"] = 105
         for box in content["annotations"]:
             box["image_id"] = 105 if box["image_id"] == 904 else box["image_id"]
 
     source.change("val", reuse)
-    with pytest.raises(SourceError, match=r"1 image ids are in two splits: 105 \(train, val\); .*drop it from one"):
-        read_source(source.recipe())
+
+
+def test_ids_that_restart_in_each_split_are_made_unique(source: Source, caplog: pytest.LogCaptureFixture) -> None:
+    reuse_id(source)
+    images = read_source(source.recipe()).images
+    ids = [image.sample_id for members in images.values() for image in members]
+    assert len(set(ids)) == len(ids) == 50
+    assert ids == [image.sample_id for members in read_source(source.recipe()).images.values() for image in members]
+    assert "1 image ids are in two splits, such as 105 (train and val), of different files" in caplog.messages[0]
+
+
+def test_a_file_in_two_splits_is_refused(source: Source) -> None:
+    recipe = source.recipe()
+    annotations = source.annotations("val")
+    annotations["images"][4]["file_name"] = os.path.relpath(source.image(105), source.folder)
+    for place, image in enumerate(annotations["images"]):
+        image["file_name"] = image["file_name"] if place == 4 else f"val2014/{image['file_name']}"
+    source.annotations_file("val").write_text(json.dumps(annotations))
+    val = recipe.splits["val"].model_copy(update={"images": str(source.folder)})
+    with pytest.raises(SourceError, match=r"1 images are in two splits: .*105\.jpg \(train, val\); .*drop each from one"):
+        read_source(recipe.model_copy(update={"splits": {**recipe.splits, "val": val}}))
 
 
 def pretend_coco_2014(path: Path, labelled: int, unlabelled: int) -> None:

@@ -1,0 +1,114 @@
+"""Finds out in which layout somebody keeps images and labels, and writes the recipe that reads it. L labels."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from rayprob.data.building.recipe import Recipe
+from rayprob.data.sources import formats
+from rayprob.data.sources.image_files import ImageFiles
+from rayprob.data.sources.join_labels import ColumnMap, joined_space
+from rayprob.data.sources.location import Location
+from rayprob.data.sources.recognise_layouts import LAYOUTS, Splits
+from rayprob.data.sources.rows import ImageRow, Rest, rows_of
+from rayprob.errors import SourceError, StorageError, one_line
+
+
+@dataclass(frozen=True)
+class RecognisedSplit:
+    """What one split of a source holds."""
+
+    num_images: int  # that the labels list
+    num_missing: int  # of them, those whose file is not there
+    num_labelled: int  # with at least one label present
+    num_unknown: int  # labels of images that are unknown
+    rest: Rest  # what labels are that an image does not list
+    prevalence: dict[str, float]  # of each label among the images that state it
+    short_sides_px: tuple[int, ...]  # of the images with a label whose size the source states
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A layout that was recognised: its format, a recipe that reads it as plain data, its splits and its labels."""
+
+    format: str
+    recipe: dict[str, Any]
+    splits: dict[str, RecognisedSplit]
+    labels: tuple[str, ...]
+
+
+def recognise(path: str, name: str = "mine") -> Recognised:
+    """Return the recipe for the folder or file at `path`, and what it would read.
+
+    Raises SourceError where no format fits, or several do, and where the labels have a fault.
+    """
+    place = Location.at(path)
+    fits, faults = _fits(place)
+    if len(fits) > 1:
+        raise SourceError(
+            f"{path} could be {' or '.join(fits)}; point at the file with the labels, or write the recipe with format: "
+            f"{next(iter(fits))}"
+        )
+    if not fits:
+        seen = f"; looked at as {'; '.join(faults)}" if faults else ""
+        raise SourceError(
+            f"{path} has no layout of images and labels that rayprob knows; found {place.what_lies_there()}{seen}; it knows "
+            f"{', '.join(LAYOUTS)}: see docs/how-to/label-formats.md"
+        )
+    ((found, splits),) = fits.items()
+    holdout = {} if "train" in splits else {"holdout": None}
+    return _described(found, {"name": name, "splits": splits, **holdout})
+
+
+def _fits(place: Location) -> tuple[dict[str, Splits], list[str]]:
+    fits: dict[str, Splits] = {}
+    faults: list[str] = []
+    for name, layout in LAYOUTS.items():
+        # Folders of images are what remains where nothing states labels.
+        if name == "folders" and (fits or faults):
+            break
+        try:
+            if splits := layout(place):
+                fits[name] = splits
+        except (SourceError, StorageError) as error:
+            faults.append(f"{name}: {one_line(error)}")
+    return fits, faults
+
+
+def _described(found: str, recipe: dict[str, Any]) -> Recognised:
+    parsed = Recipe.parse(recipe)
+    stated = {split: formats.read(source) for split, source in parsed.splits.items()}
+    described = {split: source.described for split, source in parsed.splits.items()}
+    space = joined_space(stated, described, None)
+    splits = {}
+    for split, one in stated.items():
+        columns = ColumnMap(one, space)
+        rows = [columns.of(row) for row in rows_of(one.batches)]
+        splits[split] = _counted(rows, one.rest, space.names, _num_missing(rows, one.images))
+    return Recognised(found, recipe, splits, space.names)
+
+
+def _num_missing(rows: list[ImageRow], folder: str) -> int:
+    outside = [row for row in rows if not (row.content or row.container)]
+    files = ImageFiles(folder) if outside else None
+    return sum(files is not None and files.find(row.file_name, row.other_names) is None for row in outside)
+
+
+def _counted(rows: list[ImageRow], rest: Rest, names: tuple[str, ...], num_missing: int) -> RecognisedSplit:
+    present, absent, unknown = (
+        Counter(column for row in rows for column in getattr(row, lists))
+        for lists in ("labels", "absent_labels", "unknown_labels")
+    )
+    known = {
+        column: present[column] + absent[column] if rest == "unknown" else len(rows) - unknown[column]
+        for column in range(len(names))
+    }
+    return RecognisedSplit(
+        num_images=len(rows),
+        num_missing=num_missing,
+        num_labelled=sum(bool(row.labels) for row in rows),
+        num_unknown=len(rows) * len(names) - sum(known.values()),
+        rest=rest,
+        prevalence={name: present[column] / max(known[column], 1) for column, name in enumerate(names)},
+        short_sides_px=tuple(side for row in rows if row.labels and (side := min(row.height_px, row.width_px)) > 0),
+    )

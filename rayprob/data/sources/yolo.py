@@ -1,0 +1,103 @@
+"""YOLO: beside images/X.jpg a file labels/X.txt with a line per object, whose first number is the label."""
+
+import posixpath
+from collections.abc import Iterator
+
+from rayprob.data.sources.faults import label_space, short
+from rayprob.data.sources.image_files import ImageFiles
+from rayprob.data.sources.label_list import by_number, distinct, is_number, read_names
+from rayprob.data.sources.rows import ImageRow, Stated, batches_of
+from rayprob.data.sources.spec import Source
+from rayprob.data.sources.text_file import read_lines
+from rayprob.errors import SourceError
+from rayprob.files import storage, uris
+
+NAME_LISTS = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
+
+
+class YoloSource(Source):
+    """Labels in YOLO's text files. `images` is the folder of one split, such as data/train/images."""
+
+    annotations: str | None = None
+    """The folder of text files; null takes images' own with `labels` in place of its last `images`, or else the same folder."""
+    names: str | list[str] | dict[str, str] | None = None
+    """The label names: data.yaml, classes.txt with a name per line, a list or a mapping; null finds the file above images."""
+
+    @property
+    def described(self) -> str:
+        """Where the labels come from, for messages."""
+        return self.annotations or labels_folder(self.images)
+
+
+def read(source: YoloSource) -> Stated:
+    """Return the labels of all images of a folder; an image without a text file, or with an empty one, has none.
+
+    Boxes, polygons and rotated boxes count alike. Raises SourceError.
+    """
+    names = distinct(source.described, read_names(source.names or _names_above(source.images)))
+    order = sorted(names, key=by_number)
+    if wrong := [code for code in names if not is_number(code)]:
+        raise SourceError(f"names: {wrong[0]!r:.80} is not the number of a label; YOLO numbers labels from 0")
+    images = _images(source)
+    return Stated(
+        label_space=label_space(f"names of {source.images}", [names[code] for code in order], [int(code) for code in order]),
+        rest=source.rest or "absent",
+        batches=batches_of(_rows(source, images, {int(code): column for column, code in enumerate(order)})),
+        images=source.images,
+        dropped={},
+    )
+
+
+def _names_above(images: str) -> str:
+    """Return the file of names in the folder of images or one of the three above it. Raises SourceError where there is none."""
+    folder = images.rstrip("/")
+    for _ in range(4):
+        for name in NAME_LISTS:
+            if storage.exists(uri := storage.join(folder or ".", name)):
+                return uri
+        folder, _ = uris.split(folder)
+    raise SourceError(f"no {' or '.join(NAME_LISTS)} lies in {images} or above it; give the label names as `names`")
+
+
+def labels_folder(images: str) -> str:
+    """Return the folder of text files that belongs to a folder of images, as Ultralytics finds it."""
+    parent, name = uris.split(images)
+    below: list[str] = []
+    while name and name != "images":
+        below.insert(0, name)
+        parent, name = uris.split(parent)
+    return storage.join(parent, "labels", *below) if name else images
+
+
+def _images(source: YoloSource) -> list[str]:
+    images = ImageFiles(source.images).images()
+    texts = {name.removesuffix(".txt") for name in storage.list_below(source.described).size_of if name.endswith(".txt")}
+    stems = {posixpath.splitext(name)[0] for name in images}
+    if images and not texts & stems:
+        raise SourceError(
+            f"{source.described} has no text file that belongs to an image of {source.images}; give the folder of text files "
+            "as `annotations`"
+        )
+    return images
+
+
+def _rows(source: YoloSource, images: list[str], column_of: dict[int, int]) -> Iterator[ImageRow]:
+    below = set(storage.list_below(source.described).size_of)
+    for name in images:
+        stem = posixpath.splitext(name)[0]
+        text = f"{stem}.txt"
+        labels = _labels(storage.join(source.described, text), column_of) if text in below else set()
+        yield ImageRow(key=stem, file_name=name, labels=tuple(sorted(labels)))
+
+
+def _labels(uri: str, column_of: dict[int, int]) -> set[int]:
+    found = set()
+    for place, line in enumerate(read_lines(uri), start=1):
+        number = line.split()[0].removesuffix(".0")
+        if not is_number(number) or int(number) not in column_of:
+            raise SourceError(
+                f"{uri}, line {place}: {short(number)} is not the number of a label; allowed: 0 to {max(column_of)}, as "
+                "`names` has them"
+            )
+        found.add(column_of[int(number)])
+    return found
