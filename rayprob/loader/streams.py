@@ -19,7 +19,7 @@ __all__ = ["Batch", "Cursor", "EvalStream", "Place", "StreamSpec", "TrainStream"
 
 
 class TrainStream(Stream):
-    """The endless training stream of one rank: every sample of the split at most once an epoch."""
+    """The endless training stream of one rank: every sample of the split at most once per epoch."""
 
     def __init__(
         self,
@@ -32,9 +32,9 @@ class TrainStream(Stream):
         micro_batch: int,
         shares: int | None = None,
     ) -> None:
-        """Deal out a global batch in so many `shares`, by default one a rank; micro batches are equal for any world size.
+        """Divide a global batch into `shares`, by default one per rank; micro batches are equal for any world size.
 
-        Raises SpecError where batch sizes, lanes and shares do not fit each other or the split.
+        Raises SpecError if batch sizes, lanes and shares do not fit each other or the split.
         """
         super().__init__(manifest, spec, transform, seed=seed, place=place, micro_batch=micro_batch)
         shares = shares or place.world_size
@@ -53,14 +53,14 @@ class TrainStream(Stream):
         return Cursor(cursor.epoch + 1, 0) if last else Cursor(cursor.epoch, cursor.batch + 1)
 
     def iterate(self, cursor: Cursor) -> Generator[Batch, None, None]:
-        """Yield micro batches from `cursor` on, over epochs, without end; `micro_batches_per_step` of them share a cursor.
+        """Yield micro batches from `cursor` on, over epochs, endlessly; `micro_batches_per_step` of them share a cursor.
 
         Closing the generator ends the loader workers. Raises RunError for a cursor that is not in an epoch, DatasetError
-        and StorageError where shards cannot be read, SampleError for a bad sample with on_bad_sample: fail.
+        and StorageError if shards cannot be read, SampleError for a bad sample with on_bad_sample: fail.
         """
         if not 0 <= cursor.batch < self.batches_per_epoch:
             raise RunError(
-                f"{cursor} lies outside an epoch of {self.batches_per_epoch} global batches; "
+                f"{cursor} is outside an epoch of {self.batches_per_epoch} global batches; "
                 f"it comes from a run with another dataset or global_batch"
             )
         last = self.batches_per_epoch - 1
