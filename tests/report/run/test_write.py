@@ -207,7 +207,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not valid YAML: line 1, column 6"):
         report(str(tmp_path))
     (tmp_path / "run.yaml").write_text("- 1")
-    with pytest.raises(RunError, match="holds list, not a mapping"):
+    with pytest.raises(RunError, match="contains list, not a mapping"):
         report(str(tmp_path))
 
 

@@ -190,8 +190,8 @@ def test_numbers_that_are_none_count_as_not_reached(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"metrics": []}, "metrics: found none, one or two are needed"),
-        ({"best": 99}, "there is no trial 99, which best, default or pareto names"),
+        ({"metrics": []}, "metrics is empty; one or two are needed"),
+        ({"best": 99}, "trial 99, which best, default or pareto names, does not exist"),
         ({"name": None}, r"name: expected text \(found null\)"),
         (
             {"metrics": [{"name": "mAP", "mode": "most"}]},
@@ -213,5 +213,5 @@ def test_what_is_no_summary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"summary\.json is not JSON"):
         sweep_report(str(tmp_path))
     (tmp_path / "summary.json").write_text("[]")
-    with pytest.raises(RunError, match="holds list, not a mapping"):
+    with pytest.raises(RunError, match="contains list, not a mapping"):
         sweep_report(str(tmp_path))
