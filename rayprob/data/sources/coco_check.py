@@ -27,7 +27,7 @@ SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 80
 def check(annotations: str, content: Any) -> None:
     """Raise SourceError for the first kind of fault in the parsed content of the file `annotations`."""
     if not isinstance(content, dict):
-        raise SourceError(f"{annotations} contains {type(content).__name__}, not a mapping with {', '.join(REQUIRED)}")
+        raise SourceError(f"{annotations} holds {type(content).__name__}, not a mapping with {', '.join(REQUIRED)}")
     for part, keys in REQUIRED.items():
         _check_keys(annotations, part, content.get(part), keys)
     fail = _Faults(annotations)

@@ -209,7 +209,7 @@ NOT_COCO: dict[str, tuple[bytes, str]] = {
     "Latin-1": (b'{"images": "caf\xe9"}', "is not text in UTF-8: .* at byte 15; save it as UTF-8"),
     "deep": (b"[" * 3000, "is not JSON that can be read: it is nested too deeply; export it again"),
     "long number": (b"1" * 5000, "is not JSON that can be read: Exceeds the limit .*; export it again"),
-    "a list": (b"[1]", "contains list, not a mapping with categories, images, annotations"),
+    "a list": (b"[1]", "holds list, not a mapping with categories, images, annotations"),
     "a key twice": (b'{"images": [], "images": []}', "the key 'images' is given twice in one mapping; keep one"),
 }
 
