@@ -18,7 +18,7 @@ nothing (rayprob 0.1); the one fitted on samples with a label stated present, wh
 told R, whose promise is about all labels.
 
 Without --predictions: 5,000 images of 80 labels, drawn. An image shows one of 12 scenes; label l has the logit
-b_l + s_kl + e with b_l = logit(10^U(-3.7, -1.5)), s_kl ~ Normal(0, 2^2) and e ~ Normal(0, 1.5^2); the model says
+b_l + s_kl + e with b_l = logit(10^U(-3.7, -1.5)), s_kl ~ Normal(0, 2^2) and e ~ Normal(0, 1.5^2); the model predicts
 1.4 * logit + 1 + Normal(0, 1), so it is overconfident.
 """
 

@@ -105,7 +105,9 @@ def node_lost(here: Rehearsal, name: str) -> str:
     here.start_again(name, num_starts)
     on_s = time.monotonic() - began_s
     here.cluster.finish(job)
-    return f"noticed after {noticed_s:.0f} s, when the network came back; training again after {on_s:.0f} s; {resumed(here, name, at)}"
+    return (
+        f"noticed after {noticed_s:.0f} s, when the network came back; training after {on_s:.0f} s; {resumed(here, name, at)}"
+    )
 
 
 def head_restarted(here: Rehearsal, name: str) -> str:
@@ -121,7 +123,7 @@ def head_restarted(here: Rehearsal, name: str) -> str:
     here.start_again(name, num_starts)
     on_s = time.monotonic() - began_s
     here.cluster.finish(job)
-    return f"`ray up` again took {up_s:.0f} s, with the submit it training again after {on_s:.0f} s; {resumed(here, name, at)}"
+    return f"`ray up` again took {up_s:.0f} s, with the submit it training after {on_s:.0f} s; {resumed(here, name, at)}"
 
 
 def store_ill(here: Rehearsal, name: str) -> str:

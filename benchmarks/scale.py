@@ -89,7 +89,7 @@ def training_heading(indent: str) -> None:
 def training_row(scenario: Scenario, indent: str) -> None:
     """Simulate some windows and print them next to the closed forms; stop if an exact one is missed.
 
-    Where the windows span epochs, caches fill in them, which no bound describes; it says how full they are at the end. A wait
+    If the windows span epochs, caches fill up, which no bound describes; the row shows how full they are at the end. A wait
     that such a row shows is one of filling them: of 64 steps of 512 GPUs on 100,000 images, none after the 39th waited.
     """
     window = scenario.steps_per_window

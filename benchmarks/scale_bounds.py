@@ -36,7 +36,7 @@ def binding(scenario: Scenario, hit_share: float) -> tuple[str, float]:
 
 
 def is_exact(scenario: Scenario) -> bool:
-    """Return whether the bound of a first epoch is reached: one resource alone is scarce, and no matter of chance or order."""
+    """Return whether the bound of a first epoch is reached: exactly one resource is scarce, independent of chance and order."""
     least, second = sorted(supplies(scenario, 0.0).values())[:2]
     name, _ = binding(scenario, 0.0)
     return name != "cache budget" and second > 1.2 * least and scenario.failure_share < 0.01

@@ -118,7 +118,7 @@ class Rank:
         self._queue: deque[str] = deque()
         self._free_threads = THREADS
         self._held: dict[str, bool] = {}  # whether it is in hand yet
-        self._unwanted: set[str] = set()  # let go while it was fetched
+        self._unwanted: set[str] = set()  # released while it was fetched
         self._requests: dict[int, list[str]] = {}
         self._asked = self.taken = 0
         self._backlogs: list[deque[int]] = [deque() for _ in range(scenario.loader_workers)]

@@ -5,7 +5,7 @@
 
 The grid is 3 learning rates x 2 poolings x 2 batch sizes on generated scenes, the same seeds for all. It prints, for each
 scheduler, the best holdout mAP, the epochs trained and their share of the full grid's, wall seconds, and the overhead of a
-trial besides training and evaluating (from its start in the ledger to its end: process, imports, building, checkpoints, reports).
+trial besides training and evaluating (from its start in the ledger to its end: process, imports, building, saving, reports).
 """
 
 import argparse

@@ -15,7 +15,7 @@ if ! command -v rayprob > /dev/null; then
   chmod 755 "$shim"
 fi
 
-# Whoever can read the token can run any code on the cluster.
+# Anyone who can read the token can run any code on the cluster.
 install -d -m 700 ~/.ray
 install -m 600 "$here/../rayprob-token/auth_token" ~/.ray/auth_token
 grep -qs 'RAY_AUTH_MODE=token' ~/.bashrc || echo 'export RAY_AUTH_MODE=token' >> ~/.bashrc

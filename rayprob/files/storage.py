@@ -99,7 +99,7 @@ def open_input(uri: str) -> Iterator[IO[bytes]]:
 def atomic_writer(uri: str) -> Iterator[IO[bytes]]:
     """Open `uri` for writing; the file appears complete when the block ends, and not at all if the block raises.
 
-    A local file is written under a temporary name beside its target, synced and renamed. An object store shows an object
+    A local file is written under a temporary name next to its target, synced and renamed. An object store shows an object
     only when its upload is complete, so there the temporary object is moved into place.
     """
     filesystem, path = resolve(uri)

@@ -51,7 +51,7 @@ class Compared:
 
 
 def sweep_report(folder: str, out: str | None = None) -> WrittenSweep:
-    """Write the page of a sweep's folder from its summary alone, by default to report.html in it.
+    """Write the page of a sweep's folder from only its summary, by default to report.html in it.
 
     Raises RunError if the summary is missing or invalid.
     """
