@@ -1,6 +1,6 @@
 # make demo    scenes -> shards -> train -> evaluate -> calibrate -> report on this machine, in ./demo
 # make test    all tests          make lint    ruff and mypy          make repeat-tests    all tests, ten times
-# make test-slow    what takes minutes: every verb by the command line on tiny data, a step of the paper's network
+# make test-slow    the slow tests (minutes): every verb on the command line with tiny data, a step of the paper's network
 # make docs    the documentation, docs/_build/html/index.html
 # make bench   every benchmark that this machine can run, with a summary
 PYTHON ?= python3
@@ -24,30 +24,30 @@ demo: $(VENV)/.installed
 	$(BIN)/rayprob calibrate demo/run
 	$(BIN)/rayprob report demo/run
 	@echo
-	@echo "what lies where   demo/run/report.html   the page: open it in a browser"
+	@echo "results           demo/run/report.html   the report: open it in a browser"
 	@echo "                  demo/run/bundle        the trained classifier, ready to predict"
 	@echo "                  demo/shards            the dataset; demo/scenes: its images"
-	@echo "what to try next  . $(BIN)/activate"
+	@echo "try next          . $(BIN)/activate"
 	@echo "                  rayprob predict demo/run demo/scenes/val2014/*0000040*.jpg --query 'P(chair | dining table)'"
 	@echo "                  rayprob train tune_configs/demo.yaml --set name=wider --set folder=demo/wider --set duration.epochs=10"
 	@echo "                  rayprob inspect demo/shards;  tensorboard --logdir demo"
 
-# What this machine lacks the data, rights or time for is skipped with its reason; LONG=--long runs what takes hours.
+# Benchmarks that need missing data, rights or more time are skipped with the reason; LONG=--long also runs those that take hours.
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/every.py $(LONG)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
-# Every verb by the command line, one after the other; a step of the paper's network.
+# Every verb on the command line, one after the other; a step of the paper's network.
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
 
-# Ten runs of the suite, the first five beside two busy loops; every one must pass.
+# Ten runs of the suite, the first five with two busy loops in parallel; every one must pass.
 repeat-tests: $(VENV)/.installed
 	$(BIN)/python tests/repeat.py --times 10 --busy 5
 
-# Any warning, such as a link to a page that is not there, fails.
+# Any warning, such as a broken link, fails the build.
 docs: $(VENV)/.installed
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"

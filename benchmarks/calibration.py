@@ -1,14 +1,14 @@
-"""What calibration is worth to a run: ECE before and after, F1 at 0.5, tuned and the oracle's, and whether guarantees hold.
+"""The effect of calibration on a run: ECE before and after, F1 at 0.5, tuned and the oracle's, and whether guarantees hold.
 
     python benchmarks/calibration.py RUN [--splits 200] [--crossed-splits 40]
 
-RUN is the folder of a trained run with predictions of val (`rayprob evaluate RUN`); nothing in it is changed. All that is
-fitted is fitted on holdout. Numbers of holdout are cross-fitted, those of val are only reported; the oracle's thresholds are
-fitted on val itself, so no honest ones can do better.
+RUN is the folder of a trained run with predictions of val (`rayprob evaluate RUN`); the folder is not changed. Everything is
+fitted on holdout. Numbers of holdout are cross-fitted, those of val are only reported; the oracle's thresholds are
+fitted on val itself, so they are an upper bound.
 
 Then the guarantees: the run's val predictions are split at random into calibration and test samples, and each alpha's mean
-missed share on the test samples is shown beside it, as `conformal_risk.py` explains. Its rows say what else the calibration
-samples were used for; "platt, cross-fitted" is what `rayprob calibrate` does where it chooses a scale and shift a label.
+missed share on the test samples is next to it, as `conformal_risk.py` explains. Its rows name other uses of the calibration
+samples; "platt, cross-fitted" is what `rayprob calibrate` does if it chooses one scale and shift per label.
 """
 
 import argparse
@@ -31,7 +31,7 @@ CROSS_FITTED = "platt, cross-fitted"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a run's folder with a bundle and predictions of holdout and val")
-    parser.add_argument("--calibration", type=int, help="calibration samples of a split; by default half of val, 500 at most")
+    parser.add_argument("--calibration", type=int, help="calibration samples per split; default: half of val, at most 500")
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--crossed-splits", type=int, default=40, help="splits of the slowest row")
     options = parser.parse_args()

@@ -1,15 +1,15 @@
-"""Does conformal risk control keep its word? Mean missed share of labels over random splits, against the guarantee.
+"""Does conformal risk control hold? Mean missed share of labels over random splits, compared with the guarantee.
 
     python benchmarks/conformal_risk.py [--predictions predictions.parquet] [--calibration 500] [--splits 200] [--known 0.3]
 
 Predictions are split at random into calibration and test samples, 200 times. On the first a threshold is fitted for each
 alpha; on the second the share of an image's labels that its set misses is measured. The guarantee is on the mean over
 splits: at most alpha, and at least alpha - 2 / (n + 1) where marginals are not tied. All splits are of one table, so the
-standard error says how exactly they show that mean. `false` is the share of a set's labels that are absent, `size` the
+standard error is the precision of that mean. `false` is the share of a set's labels that are absent, `size` the
 number of its labels; the last row has the same for the labels with a marginal of 0.5 or more.
 
-`also used for` says what else the calibration samples were used for: nothing; one scale and shift for all labels, which
-leaves the sets as they are; a scale and shift a label, which voids the guarantee; or that, on one half of them, the other
+`also used for` names the other uses of the calibration samples: nothing; one scale and shift for all labels, which
+leaves the sets unchanged; one scale and shift per label, which voids the guarantee; or that, on one half of them, the other
 half alone being used for the threshold.
 
 With --known R each label of the calibration samples, present or absent, is stated with probability R at random, and the risk
@@ -18,8 +18,8 @@ nothing (rayprob 0.1); the one fitted on samples with a label stated present, wh
 told R, whose promise is about all labels.
 
 Without --predictions: 5,000 images of 80 labels, drawn. An image shows one of 12 scenes; label l has the logit
-b_l + s_kl + e with b_l = logit(10^U(-3.7, -1.5)), s_kl ~ Normal(0, 2^2) and e ~ Normal(0, 1.5^2); the model says
-1.4 * logit + 1 + Normal(0, 1), and so is too sure of itself.
+b_l + s_kl + e with b_l = logit(10^U(-3.7, -1.5)), s_kl ~ Normal(0, 2^2) and e ~ Normal(0, 1.5^2); the model predicts
+1.4 * logit + 1 + Normal(0, 1), so it is overconfident.
 """
 
 import argparse
@@ -41,11 +41,11 @@ Table = tuple[Floats, Bools, Bools]  # logits of the marginals, targets, known [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--predictions", help="a table written by `rayprob evaluate`; drawn where left out")
-    parser.add_argument("--calibration", type=int, help="calibration samples of a split; by default a tenth, but 40 or more")
+    parser.add_argument("--predictions", help="a table written by `rayprob evaluate`; default: drawn predictions")
+    parser.add_argument("--calibration", type=int, help="calibration samples per split; default: a tenth, at least 40")
     parser.add_argument("--alphas", type=float, nargs="+", default=[0.05, 0.1, 0.2])
     parser.add_argument("--splits", type=int, default=200)
-    parser.add_argument("--known", type=float, help="share of the calibration samples' labels that is stated, at random")
+    parser.add_argument("--known", type=float, help="share of the calibration samples' labels that is annotated, at random")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     table = read(options.predictions) if options.predictions else drawn(options.seed)
@@ -133,7 +133,7 @@ def counting_unstated_as_missing_nothing(stated: Table, alpha: float, known: flo
 FITS_ON_STATED: dict[str, FitOnStated] = {
     "counting 0 where none stated": counting_unstated_as_missing_nothing,
     "on labels stated": lambda stated, alpha, known: fit_risk_control(*stated, alpha),
-    "for all labels, told the rate": lambda stated, alpha, known: fit_risk_control(*stated, alpha, known_rate=known),
+    "for all labels, with the rate": lambda stated, alpha, known: fit_risk_control(*stated, alpha, known_rate=known),
 }
 
 

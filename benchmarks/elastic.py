@@ -1,10 +1,10 @@
-"""An elastic run of 4 Ray workers loses a node with two of them, goes on with 2, and grows to 4 again when a node comes back.
+"""An elastic run of 4 Ray workers loses a node with two of them, continues with 2, and grows to 4 again when a node comes back.
 
     make demo
     python benchmarks/elastic.py
 
-Two Ray nodes of two CPUs each are started on this machine. The run is compared with one that nothing disturbs: the samples of
-every global batch and of every micro batch, as the workers met them, and the loss of every step.
+Two Ray nodes of two CPUs each are started on this machine. The run is compared with an undisturbed one: the samples of
+every global batch and of every micro batch, as seen by the workers, and the loss of every step.
 """
 
 import argparse
@@ -35,7 +35,7 @@ LIMIT_S = 300
 
 
 def note_samples() -> None:
-    """Let a worker write down which samples each of its micro batches has."""
+    """Make a worker record the samples of each of its micro batches."""
     from rayprob.train import loop
 
     take_step = loop.take_step
@@ -95,24 +95,24 @@ def new_run(folder: Path, arguments: argparse.Namespace) -> Run:
 
 
 def disturb(run: Run, cluster: Cluster, second: Any) -> None:
-    """Train while a node goes and another one comes, both from the main thread, as Ray wants it."""
+    """Train while a node is removed and another one added, both from the main thread, as Ray requires."""
     training = threading.Thread(target=launch, args=(run,))
     training.start()
     wait_for(run, 4, at_least=60)
     began_s = time.monotonic()
     cluster.remove_node(second, allow_graceful=False)
     wait_for(run, 2)
-    print(f"4 -> 2 workers: trained on {time.monotonic() - began_s:.0f} s after the node was killed", flush=True)
+    print(f"4 -> 2 workers: training again {time.monotonic() - began_s:.0f} s after the node was killed", flush=True)
     wait_for(run, 2, at_least=last_start(run)["step"] + 60)
     began_s = time.monotonic()
     cluster.add_node(**NODE)
     wait_for(run, 4)
-    print(f"2 -> 4 workers: trained on {time.monotonic() - began_s:.0f} s after a node was added", flush=True)
+    print(f"2 -> 4 workers: training again {time.monotonic() - began_s:.0f} s after a node was added", flush=True)
     training.join()
 
 
 def wait_for(run: Run, world_size: int, at_least: int = 0) -> None:
-    """Wait until the newest start has so many workers, and a step is reached. Raises RuntimeError after five minutes."""
+    """Wait until the newest start has `world_size` workers and a step is reached. Raises RuntimeError after five minutes."""
     until_s = time.monotonic() + LIMIT_S
     while True:
         rows = read_history(run.run_folder)
@@ -129,13 +129,13 @@ def last_start(run: Run) -> dict[str, Any]:
 
 
 def compare(constant: Run, elastic: Run) -> None:
-    """Print what is equal and what differs."""
+    """Print the comparison."""
     sizes = [(row["step"], row["world_size"]) for row in read_history(elastic.run_folder) if row["kind"] == "start"]
     print("starts (step, workers):", ", ".join(map(str, sizes)))
     left, right = samples_of(constant), samples_of(elastic)
     of_steps = [{step: sorted(itertools.chain(*batches)) for step, batches in run.items()} for run in (left, right)]
     print(f"global batches: {len(left)} steps, equal by sample_id: {of_steps[0] == of_steps[1]}")
-    print(f"micro batches:  equal by sample_id, {len(next(iter(left.values())))} a step: {left == right}")
+    print(f"micro batches:  equal by sample_id, {len(next(iter(left.values())))} per step: {left == right}")
     losses = [[row["loss"] for row in read_history(run.run_folder) if row["kind"] == "step"] for run in (constant, elastic)]
     differences, change = np.abs(np.subtract(*losses)) / np.array(losses[0]), sizes[1][0]
     spans = {"before the first change": slice(0, change), "50 steps after it": slice(change, change + 50), "all": slice(None)}

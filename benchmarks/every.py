@@ -1,4 +1,4 @@
-"""Runs every benchmark that this machine can, one after the other, and prints what each took, or why it was skipped.
+"""Runs every benchmark that this machine can, one after the other, and prints the time of each, or why it was skipped.
 
     python benchmarks/every.py [--long] [--only NAME...]
 
@@ -37,18 +37,18 @@ def needs_weights() -> str | None:
 
 
 def needs_demo() -> str | None:
-    """Return what is missing of a demo, if something is."""
+    """Return what is missing for the demo's run, if anything."""
     return None if (ROOT / "demo" / "run" / "predictions" / "val.parquet").is_file() else "needs the run of `make demo`"
 
 
 def needs_sample_run() -> str | None:
-    """Return what is missing of the run on real images, if something is."""
+    """Return what is missing for the run on real images, if anything."""
     run = ROOT / "runs" / "coco-sample" / "bundle"
     return None if run.is_dir() else "needs `rayprob train tune_configs/coco-sample.yaml`"
 
 
 def needs_hosts() -> str | None:
-    """Return why test hosts cannot be made of namespaces, if they cannot."""
+    """Return why test hosts cannot be created from namespaces, if they cannot."""
     if sys.platform != "linux" or os.geteuid():
         return "needs root on Linux"
     missing = [tool for tool in ("ip", "sshd", "rsync", "ufw", "unshare") if not shutil.which(tool)]
@@ -56,7 +56,7 @@ def needs_hosts() -> str | None:
 
 
 def nothing() -> str | None:
-    """Return None: there is nothing that a machine may lack."""
+    """Return None: the benchmark has no requirements."""
     return None
 
 
@@ -70,7 +70,7 @@ class Benchmark:
     is_long: bool = False
 
     def reason_to_skip(self, *, long: bool) -> str | None:
-        """Return why it does not run here, or None."""
+        """Return why it cannot run here, or None."""
         return "takes long; run with --long" if self.is_long and not long else self.missing()
 
 
@@ -100,7 +100,7 @@ BENCHMARKS = (
     Benchmark("elastic.py", missing=needs_demo, is_long=True),
     Benchmark("rehearsal.py", missing=needs_hosts, is_long=True),
 )
-# These make files, and measure nothing.
+# These create files and do not measure anything.
 NOT_MEASURING = ("fit_scene_labels.py", "voc_sample.py", "every.py")
 
 
@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def outcome(benchmark: Benchmark, *, long: bool) -> tuple[str, str]:
-    """Run a benchmark that can run here; return how it ended, and what it took or why it did not run."""
+    """Run a benchmark that can run here; return how it ended, and its time or why it did not run."""
     reason = benchmark.reason_to_skip(long=long)
     if reason:
         return "skipped", reason

@@ -1,10 +1,10 @@
-"""Exact mAP at the size of COCO val2014 (40,137 x 80): rayprob beside scikit-learn, and the other metrics' times.
+"""Exact mAP at the size of COCO val2014 (40,137 x 80): rayprob compared with scikit-learn, and the other metrics' times.
 
     python benchmarks/exact_map.py [--repeats 7]
 
-Scores are drawn, prevalences are those of COCO train2014 where ../shared has them. The two run in turn in one process, so
-that they share whatever else the machine does; medians, their ratio and the largest difference of any AP are printed,
-with scores as float32 has them and rounded to two decimals (many ties).
+Scores are drawn, prevalences are those of COCO train2014 if ../shared has them. The two alternate in one process, so
+that other work on the machine affects both; medians, their ratio and the largest difference of any AP are printed,
+with float32 scores and with scores rounded to two decimals (many ties).
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     targets_NL = targets()
     marginals_NL = marginals(targets_NL)
-    print(f"{NUM_SAMPLES:,} x {NUM_LABELS}, {targets_NL.sum(axis=1).mean():.2f} labels a sample, medians of {repeats}, in ms")
+    print(f"{NUM_SAMPLES:,} x {NUM_LABELS}, {targets_NL.sum(axis=1).mean():.2f} labels per sample, medians of {repeats}, in ms")
     for name, scores_NL in (("float32", marginals_NL), ("two decimals", np.round(marginals_NL, 2))):
         beside_sklearn(name, scores_NL, targets_NL, repeats)
     for name, metric in others(marginals_NL, targets_NL).items():

@@ -1,4 +1,4 @@
-"""What faults cost a run: noticed after, trained on after, steps lost, and whether the end is the same bit for bit.
+"""The cost of faults: time until noticed and until training again, steps lost, and whether the result is bit for bit the same.
 
     make demo
     python benchmarks/faults.py
@@ -7,7 +7,7 @@
 A run of two Ray workers on generated scenes is disturbed in its middle, and compared with an undisturbed one: the loss of every
 logged step, every evaluation, and all tensors of the last checkpoint. Checkpoints are written every 5 steps. Seconds are from
 the fault to the start of new workers ("noticed and restarted") and to the step at which it came ("made up").
-A fault of the driver is mended by the same command once more, which is part of the time.
+After a fault of the driver the same command is run again, which is part of the time.
 """
 
 import argparse
@@ -41,7 +41,7 @@ ENVIRONMENT = {
 
 @dataclass
 class Disturbed:
-    """A run under way: its folder, its settings, and the process of its driver."""
+    """A running run: its folder, its settings, and the process of its driver."""
 
     folder: Path
     settings: list[str]
@@ -67,7 +67,7 @@ class Disturbed:
         return [row for row in self.rows if row["kind"] == "start"]
 
     def wait_until(self, is_so: Callable[[], bool]) -> None:
-        """Wait while the driver lives. Raises RuntimeError with its log where it ends or nothing happens."""
+        """Wait while the driver is alive. Raises RuntimeError with its log if it ends or nothing happens."""
         assert self.child is not None
         until_s = time.monotonic() + LIMIT_S
         while not is_so():
@@ -76,7 +76,7 @@ class Disturbed:
             time.sleep(0.05)
 
     def finish(self) -> None:
-        """Wait for the end of the run. Raises RuntimeError where it is not a good one."""
+        """Wait for the end of the run. Raises RuntimeError if it failed."""
         assert self.child is not None
         if self.child.wait(timeout=LIMIT_S):
             raise RuntimeError(self.folder.with_suffix(".log").read_text()[-2000:])
@@ -142,9 +142,7 @@ def main() -> None:
     parser.add_argument("--data", default="demo/shards")
     parser.add_argument("--faults", nargs="*", default=list(FAULTS), choices=list(FAULTS))
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument(
-        "--random-kills", type=int, default=0, help="kill a random one of rank 0 and the driver so often in one run"
-    )
+    parser.add_argument("--random-kills", type=int, default=0, help="number of random kills of rank 0 or the driver in one run")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
@@ -161,7 +159,7 @@ def main() -> None:
 
 
 def new_run(base: Path, name: str, arguments: argparse.Namespace) -> Disturbed:
-    """Return a run of the demo's network in a folder of its own."""
+    """Return a run of the demo's network in its own folder."""
     values = {
         "name": "faults",
         "folder": base / name,
@@ -178,20 +176,20 @@ def new_run(base: Path, name: str, arguments: argparse.Namespace) -> Disturbed:
 
 
 def line_of(run: Disturbed, inject: Callable[[Disturbed], None], undisturbed: Disturbed) -> str:
-    """Disturb a run in its middle; return what it cost."""
+    """Disturb a run in its middle; return the cost."""
     run.start()
     run.wait_until(lambda: run.step >= 33)
     step, num_starts = run.step, len(run.starts)
     began_s = time.monotonic()
     inject(run)
-    # A worker that starts again first drops the rows after its checkpoint, then writes its start.
+    # A restarted worker first drops the rows after its checkpoint, then writes its start.
     run.wait_until(lambda: len(run.starts) > num_starts)
     noticed_s = time.monotonic() - began_s
     resumed = run.starts[-1]["step"]
     run.wait_until(lambda: run.step >= step)
     made_up_s = time.monotonic() - began_s
     run.finish()
-    repeated = max(0, step - resumed)  # workers may go on for a while after their driver
+    repeated = max(0, step - resumed)  # workers may continue for a while after their driver
     return (
         f"noticed and restarted after {noticed_s:5.1f} s, made up after {made_up_s:5.1f} s, {repeated} step(s) repeated, "
         f"{verdict(str(run.folder), str(undisturbed.folder))}"
@@ -199,7 +197,7 @@ def line_of(run: Disturbed, inject: Callable[[Disturbed], None], undisturbed: Di
 
 
 def kill_at_random(run: Disturbed, num_kills: int, undisturbed: Disturbed) -> str:
-    """Kill rank 0 or the driver a few steps after each start, as often as asked; return what is left of the run."""
+    """Kill rank 0 or the driver a few steps after each start, `num_kills` times; return the outcome."""
     draw = random.Random(0)
     kills = dict.fromkeys(("worker killed", "driver killed"), 0)
     run.start()
@@ -225,7 +223,7 @@ def verdict(left: str, right: str) -> str:
 
 
 def story(folder: str) -> list[str]:
-    """Return losses and evaluations in their order, without what is measured by the clock."""
+    """Return losses and evaluations in order, without timings."""
     timed = ("images_per_s", "data_wait", "elapsed_s")
     rows = [row for row in read_history(folder) if row["kind"] not in ("start", "notice")]
     return [json.dumps({key: value for key, value in row.items() if key not in timed}) for row in rows]

@@ -2,8 +2,8 @@
 
     python benchmarks/fit_scene_labels.py LABELS.parquet
 
-LABELS.parquet has a row per image of train2014 with at least one label and a column `labels`, lists of label columns. The 702
-images without any are added as empty label sets. Prints the negative log-likelihood on 17,081 held-out rows (65,000 to fit),
+LABELS.parquet has one row per image of train2014 with at least one label and a column `labels`, lists of label columns. The 702
+images without labels are added as empty label sets. Prints the negative log-likelihood on 17,081 held-out rows (65,000 to fit),
 then fits all rows and writes the file.
 """
 
@@ -43,13 +43,13 @@ def report_held_out(present_NL: np.ndarray, fit: dict[str, int]) -> None:
     shuffled_NL = present_NL[np.random.default_rng(0).permutation(len(present_NL))]
     mixture = fit_label_mixture(shuffled_NL[:NUM_TO_FIT], **fit)
     held_out_NL = shuffled_NL[NUM_TO_FIT:]
-    print(f"held out: {-mixture.log_prob(held_out_NL).mean():.3f} nats an image over {len(held_out_NL):,} images")
+    print(f"held out: {-mixture.log_prob(held_out_NL).mean():.3f} nats per image over {len(held_out_NL):,} images")
 
 
 def report(labels: SceneLabels, present_NL: np.ndarray) -> None:
     error = np.abs(labels.marginals_L - present_NL.mean(axis=0)).max()
     print(f"wrote {SHIPPED.name}: {SHIPPED.stat().st_size:,} bytes; largest error of a prevalence {error:.1e}")
-    print(f"labels an image {labels.marginals_L.sum():.3f}, COCO {present_NL.sum(axis=1).mean():.3f}")
+    print(f"labels per image {labels.marginals_L.sum():.3f}, COCO {present_NL.sum(axis=1).mean():.3f}")
     print(f"empty label sets {labels.probability_of_empty:.2%}, COCO {(~present_NL.any(axis=1)).mean():.2%}")
 
 

@@ -1,7 +1,7 @@
 """Test hosts on one Linux machine, for root: sets of namespaces (network, processes, mounts, name), each with an sshd.
 
-The hosts are 198.51.100.1 and up, on one bridge; this machine is 192.0.2.254 beside them, in no host's own network. Both are
-the address ranges that documentation uses, and that no network has. Needs iproute2, util-linux, openssh-server, rsync and ufw.
+The hosts are 198.51.100.1 and up, on one bridge; this machine is 192.0.2.254, outside the hosts' own network. Both ranges
+are reserved for documentation, so they are not in real networks. Needs iproute2, util-linux, openssh-server, rsync and ufw.
 """
 
 import os
@@ -30,7 +30,7 @@ PidFile none
 MaxStartups 100
 MaxSessions 100
 """
-# What every host has for itself: its home, Ray's folder, its firewall's rules and shared memory. The rest is this machine's.
+# Every host has its own home, Ray folder, firewall rules and shared memory. Everything else is this machine's.
 INIT = """\
 set -e
 hostname {name}
@@ -45,7 +45,7 @@ exec {sshd} -D -e -f {folder}/sshd_config
 
 @dataclass(frozen=True)
 class Hosts:
-    """The hosts' folder, which also holds the key that opens them."""
+    """The hosts' folder, which also contains their SSH key."""
 
     folder: Path
     count: int
@@ -58,7 +58,7 @@ class Hosts:
         return f"{NETWORK}.{number + 1}"
 
     def run(self, number: int, command: str) -> str:
-        """Return what a command prints on a host, over SSH. Raises CalledProcessError."""
+        """Return the output of a command on a host, over SSH. Raises CalledProcessError."""
         options = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
         done = subprocess.run(
             ["ssh", "-i", str(self.key), *options, f"root@{self.address(number)}", command],
@@ -70,21 +70,21 @@ class Hosts:
         return done.stdout
 
     def cut(self, number: int) -> None:
-        """Take a host off the network."""
+        """Disconnect a host from the network."""
         _ip("link", "set", _link(number), "down")
 
     def mend(self, number: int) -> None:
-        """Put a host on the network again."""
+        """Reconnect a host to the network."""
         _ip("link", "set", _link(number), "up")
 
 
 @contextmanager
 def namespaces(count: int, folder: Path) -> Iterator[Hosts]:
-    """Make hosts, and leave nothing of them. Raises SystemExit that says what is missing."""
+    """Create hosts, and remove them afterwards. Raises SystemExit that names what is missing."""
     _check()
     hosts = Hosts(folder, count)
     children: list[subprocess.Popen[bytes]] = []
-    _ip("link", "add", BRIDGE, "type", "bridge")  # fails where other test hosts are up
+    _ip("link", "add", BRIDGE, "type", "bridge")  # fails if other test hosts are up
     try:
         _network()
         for name in ("key", "host_key"):
@@ -98,7 +98,7 @@ def namespaces(count: int, folder: Path) -> Iterator[Hosts]:
     finally:
         for child in children:
             with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)  # with its first process, all of a host's end
+                os.killpg(child.pid, signal.SIGKILL)  # all processes of a host end with its first one
             child.wait()
         for number in range(count):
             _ip("netns", "del", _name(number), is_needed=False)
@@ -108,7 +108,7 @@ def namespaces(count: int, folder: Path) -> Iterator[Hosts]:
 
 def _check() -> None:
     if sys.platform != "linux" or os.geteuid():
-        raise SystemExit("test hosts are Linux namespaces, which root alone can make; run it as root on Linux")
+        raise SystemExit("test hosts are Linux namespaces, which only root can create; run it as root on Linux")
     missing = [name for name in PROGRAMS if not _which(name)]
     if missing:
         raise SystemExit(
@@ -135,7 +135,7 @@ def _start(hosts: Hosts, number: int) -> subprocess.Popen[bytes]:
     _ip("-n", name, "link", "set", "eth0", "up")
     _ip("-n", name, "link", "set", "lo", "up")
     _ip("-n", name, "route", "add", f"{HERE}/32", "dev", "eth0")
-    _ip("-n", name, "route", "add", "default", "via", HERE)  # Ray knows a host by the address of its way to the internet
+    _ip("-n", name, "route", "add", "default", "via", HERE)  # Ray identifies a host by the address of its default route
     home = folder / "home"
     for path in (home / ".ssh", folder / "ray"):
         path.mkdir(parents=True)

@@ -1,17 +1,17 @@
-"""What the joint head is worth: a mixture against independent labels, both refitted alike on the same frozen features.
+"""The gain of the joint head: a mixture against independent labels, both refitted the same way on the same frozen features.
 
     python benchmarks/joint_model.py RUN... [--seeds 3] [--components 8 16 32] [--lrs 0.03 0.1] [--set KEY=VALUE]...
 
 For each run folder and seed, a Bernoulli head (the control) and mixtures are refitted on the run's training features and judged
-on val, which chooses nothing: mAP, NLL per image in nats, and what evidence does. Each head has the learning rate of `--lrs`
-with the lowest holdout NLL (of seed 0), for a control that has not converged would flatter the mixture. A mixture also has
+on val, which chooses nothing: mAP, NLL per image in nats, and effects of evidence. Each head has the learning rate of `--lrs`
+with the lowest holdout NLL (of seed 0), because a control that has not converged would favour the mixture. A mixture also has
 better marginals, being no longer linear in the features; so a second control is the product of its own marginals, whose mAP is
-exactly the mixture's: what the mixture gains on that is what it knows of labels going together.
+exactly the mixture's: the mixture's gain over it comes from label co-occurrence.
 
 Evidence is the truth about 1, 2, 3 labels of each image, the same for all heads: `half` reveals present labels and absent ones
 in equal parts as far as an image has them, `present` only present ones. Judged are all other labels: mean AP and NLL per image.
-Last comes the reliability of answers: P(a & b) on all images, and P(a | b) on the images where b holds, against how often it is
-so, for the last seed. All other tables give the mean over seeds +- the standard deviation between them.
+Last comes the reliability of answers: P(a & b) on all images, and P(a | b) on the images where b holds, against the observed
+frequency, for the last seed. All other tables give the mean over seeds +- the standard deviation between them.
 """
 
 import argparse
@@ -100,7 +100,9 @@ def chosen_lr(folder: str, head: dict[str, Any], lrs: list[float], overrides: li
             spec = RefitSpec.parse(override({"head": head}, [*overrides, f"optimizer.lr={lr}"]))
             nll[lr] = refit(folder, spec, folder=f"{scratch}/run").best["nll_nats"]
     best = min(nll, key=lambda lr: nll[lr])
-    print(f"\n{head}: holdout NLL " + ", ".join(f"{value:.4f} at lr {lr}" for lr, value in nll.items()) + f"; lr {best} it is")
+    print(
+        f"\n{head}: holdout NLL " + ", ".join(f"{value:.4f} at lr {lr}" for lr, value in nll.items()) + f"; chosen: lr {best}"
+    )
     return best
 
 
@@ -155,7 +157,7 @@ def with_evidence(distribution: LabelDistribution, val: Features, seed: int) -> 
 
 
 def reveal(targets_NL: Bools, num_known: int, present_share: float, random: np.random.Generator) -> Bools:
-    """Return which labels are revealed [N, L]: so many at most, of them this share present, odd ones by a coin."""
+    """Return which labels are revealed [N, L]: at most `num_known`, `present_share` of them present, randomly rounded."""
     wanted = num_known * present_share
     num_present_N = np.floor(wanted) + (random.random(len(targets_NL)) < wanted % 1)
     places_NL = random.random(targets_NL.shape)
@@ -185,7 +187,7 @@ def draw_pairs(targets_NL: Bools) -> list[tuple[int, int]]:
 def asked(
     distribution: LabelDistribution, pairs: list[tuple[int, int]], val: Features, labels: LabelSpace
 ) -> dict[str, Answers]:
-    """Return (answers, whether it is so): of P(a & b) on all images, and of P(a | b) on those where b holds."""
+    """Return (answers, outcomes): of P(a & b) on all images, and of P(a | b) on those where b holds."""
     first_NQ, second_NQ = (truth(val)[:, list(columns)] for columns in zip(*pairs, strict=True))
     names = [(labels.names[a], labels.names[b]) for a, b in pairs]
     both = probabilities([parse(f"P({a} & {b})", labels) for a, b in names], distribution).T
@@ -230,7 +232,7 @@ def _lines(keys: list[str]) -> Iterator[list[str]]:
 
 
 def show_reliability(kind: str, answers: dict[str, Answers]) -> None:
-    """Print mean answer and observed frequency a bin (of the last seed), with ECE over the bins and log loss."""
+    """Print mean answer and observed frequency per bin (of the last seed), with ECE over the bins and log loss."""
     print(f"\nreliability of {kind}, {NUM_PAIRS} pairs of labels: mean answer -> observed frequency (answers in the bin)")
     columns = {name: reliability(*of_head) for name, of_head in answers.items()}
     print(f"{'bin':>12}" + "".join(f"{name:>30}" for name in columns))

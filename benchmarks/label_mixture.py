@@ -5,12 +5,12 @@
 The 82,081 label sets of train2014 (../shared/labels) are permuted by the split seed; 65,000 are fitted, 17,081 tested. Rows:
 independent labels, the Chow-Liu tree (the best tree of pairwise dependences), mixtures.
 
-Then the same where labels are missing, always tested on the full label sets:
-  labels_40      lists about 40 % of the positives (in truth floor(n / 5) + 1 of an image's n); nothing says what is absent.
-                 absent       what is not listed counts as absent
-                 unknown      what is not listed although present is unknown, the rest is known to be absent
+Then the same with missing labels, always tested on the full label sets:
+  labels_40      lists about 40 % of the positives (in truth floor(n / 5) + 1 of an image's n); absent labels are not marked.
+                 absent       unlisted labels count as absent
+                 unknown      present but unlisted labels are unknown, the others are known to be absent
                  retention    listed = present and kept with the probability `retention`, fitted through that noise
-  at random      each label of each image is known with probability 0.4, be it present or absent; absent, unknown as above
+  at random      each label of each image is known with probability 0.4, whether present or absent; absent, unknown as above
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
     full_NL, listed_NL = (from_label_lists(table[name].to_pylist(), 80)[order_N] for name in ("labels", "labels_40"))
     fit_NL, test_NL = full_NL[:NUM_TO_FIT], full_NL[NUM_TO_FIT:]
     print(f"{len(fit_NL):,} label sets to fit, {len(test_NL):,} to test; split seed {options.split_seed}")
-    print(f"{'nats an image':32} {'held out':>9} {'fitted':>9} {'wall s':>9} {'CPU s':>9} {'labels':>7}")
+    print(f"{'nats per image':32} {'held out':>9} {'fitted':>9} {'wall s':>9} {'CPU s':>9} {'labels':>7}")
     shown("independent", lambda: Independent(fit_NL), fit_NL, test_NL)
     shown("Chow-Liu tree", lambda: ChowLiuTree.fit(fit_NL), fit_NL, test_NL)
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def partial(fit_NL: Bools, listed_NL: Bools, components: list[int], mixtures: Callable[..., None]) -> None:
-    """Print the rows of the two ways in which labels are missing."""
+    """Print the rows for the two kinds of missing labels."""
     retention = float(listed_NL.sum() / fit_NL.sum())
     print(f"labels_40: {retention:.3f} of the positives are listed")
     mixtures("labels_40, absent", listed_NL, components=components)
@@ -72,7 +72,7 @@ def partial(fit_NL: Bools, listed_NL: Bools, components: list[int], mixtures: Ca
 
 
 def shown(name: str, fit: Callable[[], Any], fit_NL: Bools, test_NL: Bools) -> None:
-    """Fit, and print its held-out and fitted nats an image, wall and CPU seconds, and the labels that it expects an image."""
+    """Fit, and print held-out and fitted nats per image, wall and CPU seconds, and the expected number of labels per image."""
     started_cpu_s, started_at_s = time.process_time(), time.perf_counter()
     model = fit()
     cpu_s, wall_s = time.process_time() - started_cpu_s, time.perf_counter() - started_at_s

@@ -1,10 +1,10 @@
-"""What a label prior is worth to a finished run, with 95 % intervals over images, and what a wrong prior does.
+"""The gain of a label prior for a finished run, with 95 % intervals over images, and the effect of a wrong prior.
 
     python benchmarks/label_prior.py RUN [--priors coco auto] [--components 50 100 200] [--wrong] [--draws 1000]
 
-RUN has predictions of holdout and val (`rayprob evaluate RUN`); nothing in it is changed. Each prior is put into the bundle as
-`rayprob calibrate RUN --prior ...` does, which chooses the calibrator's scale and the strength on holdout alone; val is only
-judged. `independent` is --prior none. --components fits mixtures of that many components to the 82,081 label sets of COCO
+RUN has predictions of holdout and val (`rayprob evaluate RUN`); it is not changed. Each prior is added to the bundle as by
+`rayprob calibrate RUN --prior ...`, which chooses the calibrator's scale and the strength on holdout alone; val is only
+evaluated. `independent` is --prior none. --components fits mixtures of that many components to the 82,081 label sets of COCO
 train2014 (../shared/labels), without those of the run's own images. --wrong adds priors of other things by the right names:
 COCO's with the run's labels permuted, and that of 20 kinds of tableware and food under the names of the run's first 20 labels.
 
@@ -13,7 +13,7 @@ value, its interval, and the gain over the independent labels with the paired in
 Last the guarantees: the missed share on val under the bundle's own thresholds, which holdout's few images chose, and its mean
 over 200 random halves of val, the threshold being chosen on the other half; `size` is the number of labels in a set.
 
-The runs that README tells of: `tune_configs/coco-sample.yaml`; `make demo`; the VOC sample (`voc_sample.py`); and 80-label
+The runs in the documentation: `tune_configs/coco-sample.yaml`; `make demo`; the VOC sample (`voc_sample.py`); and 80-label
 scenes, by
 
     rayprob scenes scenes80 --train 3000 --val 1500 --labels 80 --seed 7
@@ -56,7 +56,7 @@ HALVES = 200
 
 @dataclass(frozen=True)
 class Variant:
-    """A calibrated bundle, and what it makes of val."""
+    """A calibrated bundle, and its answers on val."""
 
     name: str
     bundle: Bundle
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def variant_of(run: str, prior: str, val: Predictions) -> Variant:
-    """Calibrate as the command does, and print what it notes of the prior."""
+    """Calibrate like the command, and print its notes on the prior."""
     bundle, report = fit_run(run, CalibrateSpec(prior=prior))
     name = INDEPENDENT if prior == NONE else Path(prior).name.removesuffix(".safetensors")
     print(f"{name}: {report.method}", *(note for note in report.notes if "prior" in note), sep="\n  ", flush=True)

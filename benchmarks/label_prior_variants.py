@@ -1,14 +1,14 @@
-"""Other ways to lay a label prior over a classifier than one strength for all; fitted on holdout, judged on val.
+"""Alternatives to a single strength for applying a label prior to a classifier; fitted on holdout, evaluated on val.
 
     python benchmarks/label_prior_variants.py RUN [--prior coco] [--draws 1000]
 
-RUN has predictions of holdout and val. The classifier's logits stay as they are. N images, L labels, K components; with
+RUN has predictions of holdout and val. The classifier's logits are not changed. N images, L labels, K components; with
 S_NL the strength over an image and label, component k has the logits u_NL + S_NL odds_KL:
 
-    one strength        S = s, as `rayprob calibrate` has it; s ~ Normal(0, 0.5^2) here as there
+    one strength        S = s, as in `rayprob calibrate`; s ~ Normal(0, 0.5^2) in both
     by certainty        S = s exp(b z_n), z_n the standardised log entropy of the image's labels; b ~ Normal(0, 0.5^2)
     by prevalence       S = s exp(b z_l), z_l the standardised log odds of the label in the prior; b ~ Normal(0, 0.5^2)
-    a strength a label  S = s + d_l, d_l ~ Normal(0, tau^2)
+    per-label strength  S = s + d_l, d_l ~ Normal(0, tau^2)
     Chow-Liu tree       (tree / product of its marginals)^s for the prior's mixture, fitted to COCO's label sets
                         (../shared/labels): exact by message passing; for runs with COCO's 80 labels
 
@@ -90,7 +90,7 @@ def show(name: str, said: str, found: Resampling, one: Resampling) -> None:
 
 
 def variants(mixture: LabelMixture, holdout: Predictions, val: Predictions) -> dict[str, Callable[[], tuple[str, Judged]]]:
-    """Return for each variant what fits it and says its parameters, and judges val by it."""
+    """Return for each variant a function that fits it, describes its parameters and evaluates it on val."""
     z_N = [np.log(entropy_of_logits(logits(split)).sum(axis=1, keepdims=True) + 1e-3) for split in (holdout, val)]
     certainty = [torch.from_numpy((z - z_N[0].mean()) / z_N[0].std()) for z in z_N]
     odds_L = np.log(mixture.marginals_L) - np.log1p(-mixture.marginals_L)
@@ -105,7 +105,7 @@ def variants(mixture: LabelMixture, holdout: Predictions, val: Predictions) -> d
         "by certainty": fitted(lambda p, split: p[0] * torch.exp(p[1] * certainty[split]), [STRENGTH_SD, SLOPE_SD]),
         "by prevalence": fitted(lambda p, _: (p[0] * torch.exp(p[1] * prevalence))[None], [STRENGTH_SD, SLOPE_SD]),
         **{
-            f"a strength a label, {tau}": fitted(lambda p, _: (p[0] + p[1:])[None], [STRENGTH_SD] + [tau] * num_labels)
+            f"per-label strength, {tau}": fitted(lambda p, _: (p[0] + p[1:])[None], [STRENGTH_SD] + [tau] * num_labels)
             for tau in (0.1, 0.25)
         },
     }

@@ -1,10 +1,10 @@
-"""What a mixture costs where labels are many: one training step of head and loss at L = 9,600, against independent labels.
+"""The cost of a mixture with many labels: one training step of head and loss at L = 9,600, against independent labels.
 
     python benchmarks/large_label_space.py [--labels 9600] [--features 2048] [--batch 32] [--components 8 32] [--ranks 0 8]
 
 A step is the head's forward, the loss, backward, and AdamW, on given features; the backbone, which costs the same for every
-head, is left out. Each head runs in a process of its own, so that peak memory is its own. All heads take turns, in `--rounds`;
-the medians count. CPU seconds of the process depend less than wall seconds on who else computes.
+head, is left out. Each head runs in its own process, so that peak memory is its own. All heads take turns, in `--rounds`;
+medians are reported. CPU seconds of the process depend less than wall seconds on other work on the machine.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
                 measured[name].append(pool.apply(measure, (head, shape)))
     print(f"B = {shape[0]}, F = {shape[1]}, L = {shape[2]:,}; medians of {options.rounds} rounds of {STEPS} steps, one thread")
     headings = (
-        ("CPU ms a step", 14),
+        ("CPU ms/step", 14),
         ("wall ms", 9),
         ("ratio", 7),
         ("peak growth MiB", 17),

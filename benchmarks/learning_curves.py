@@ -1,4 +1,4 @@
-"""What a label prior is worth for few and for many training images: learning curves on drawn scenes with 80 labels.
+"""The gain of a label prior for few and many training images: learning curves on drawn scenes with 80 labels.
 
     python benchmarks/learning_curves.py FOLDER [--sizes 100 300 1000 3000 10000] [--seeds 3] [--figure FILE.png]
 
@@ -7,7 +7,7 @@ draws the training images and a holdout a quarter as large (25 to 500 images); t
 
     independent        a linear head
     trained mixture    the mixture head, which starts from a mixture fitted to the training images' label sets
-    prior afterwards   the independent head under a label prior, as `rayprob calibrate --prior` lays it over; no more training
+    prior afterwards   the independent head under a label prior, as with `rayprob calibrate --prior`; no further training
     prior as start     the mixture head with `head.prior`, which starts as that and is trained
 
 the last two with the prior of the training images' label sets (own) and of 82,081 label sets without images (all). Heads,
@@ -16,11 +16,11 @@ an L2 penalty, by L-BFGS; mixtures with the same penalty by Adam, batches of 64,
 NLL is kept, the start included, as `rayprob refit` does. Each system has four settings, of which holdout's NLL chooses one with
 seed 0: for independent labels the penalty; for mixtures 8 or 32 components or strengths of 0.5 or 1, a smaller learning rate,
 and a start from prevalences instead of the independent head. All are calibrated on holdout by a temperature, fitted together
-with the strength of a prior that is laid over afterwards.
+with the strength of a prior that is applied afterwards.
 
 Printed for each size: nats per image, mAP, and the mean AP of an image's other labels when 1, 2 or 3 of its present labels
 are known (drawn at random; images with more present labels than that); mean and standard deviation over seeds, and the
-gain over independent, least and most. What is done is kept in FOLDER: a stopped run continues. The network's weights are
+gain over independent, minimum and maximum. Results are stored in FOLDER: a stopped run continues. The network's weights are
 those in ../shared/weights.
 """
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300, 1000, 3000, 10_000])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--figure", help="by default FOLDER/learning_curves.png")
+    parser.add_argument("--figure", help="default: FOLDER/learning_curves.png")
     options = parser.parse_args()
     material = prepare(options.folder, tell)
     large = large_prior(options.folder, tell)
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 class Store:
-    """Numbers by size, seed and system, and the setting chosen by size and system, in a file that a stopped run reads again."""
+    """Numbers by size, seed and system, and the setting chosen by size and system, in a file that a continued run reads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -108,7 +108,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Case:
-    """What one size and seed have in common, and where their numbers are kept."""
+    """The data shared by all systems of one size and seed, and the store of their numbers."""
 
     material: Material
     train: Features
@@ -117,7 +117,7 @@ class Case:
     store: Store
 
     def keep(self, system: str, calibrator: OutputsCalibrator, outputs: dict[str, Any], more: Numbers) -> None:
-        """Judge a system's outputs for the test images and keep the numbers."""
+        """Evaluate a system's outputs for the test images and store the numbers."""
         distribution = calibrator.as_distribution(calibrator.apply_outputs(outputs))
         numbers = judged(distribution, truth(self.material.test)[0], self.seed) | more
         self.store.add({"size": len(self.train), "seed": self.seed, "system": system, "numbers": numbers})
@@ -126,7 +126,7 @@ class Case:
 
 
 def measure(folder: str, material: Material, size: int, seed: int, store: Store) -> None:
-    """Train and judge all systems for one size and seed, unless that is done."""
+    """Train and evaluate all systems for one size and seed, unless already done."""
     if (size, seed, LAST) in store.results:
         return
     train, holdout = material.drawn(size, seed)
@@ -160,7 +160,7 @@ def judge_head(system: str, settings: list[Setting], independent: BernoulliHead 
 
 
 def judge_afterwards(system: str, path: str, independent: BernoulliHead, case: Case) -> None:
-    """Lay a prior over the independent head, with the strength and temperature that holdout asks for, and judge that."""
+    """Apply a prior to the independent head, with the strength and temperature chosen on holdout, and evaluate that."""
     priors = {"prior": LabelPriorFile.load(path).over(case.material.label_space)}
     outputs = outputs_of(independent, case.holdout)
     choice = choose_calibrator("bernoulli", outputs, *truth(case.holdout), candidates=["temperature + prior"], priors=priors)
@@ -197,7 +197,7 @@ def show(size: int, results: Results) -> None:
     """Print the table of one size."""
     systems = dict.fromkeys(system for of_size, _, system in results if of_size == size)
     seeds = sorted(seed for of_size, seed, system in results if (of_size, system) == (size, LAST))
-    print(f"\n{size:,} training images, {len(seeds)} seeds: mean +- standard deviation; (gain over independent: least, most)")
+    print(f"\n{size:,} training images, {len(seeds)} seeds: mean +- standard deviation; (gain over independent: min, max)")
     for system in systems:
         cells = []
         for key in results[size, seeds[0], "independent"]:

@@ -1,4 +1,4 @@
-"""What the learning curves learn from: frozen features of drawn scenes, and label sets without images.
+"""The data of the learning curves: frozen features of drawn scenes, and label sets without images.
 
 FOLDER/scenes, shards, backbone    drawn scenes, their shards, and a run whose frozen backbone makes the features
 FOLDER/*.prior.safetensors         label priors
@@ -42,23 +42,23 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Images to learn from, in no order that means anything, and those to test on."""
+    """Training images, in random order, and test images."""
 
     label_space: LabelSpace
     pool: Features
     test: Features
 
     def drawn(self, num_images: int, seed: int) -> tuple[Features, Features]:
-        """Return so many images to train on, and a holdout a quarter as large (25 to 500 images), disjoint from them."""
+        """Return `num_images` training images, and a holdout a quarter as large (25 to 500 images), disjoint from them."""
         num_holdout = min(max(num_images // 4, LEAST_HOLDOUT), MOST_HOLDOUT)
         if num_images + num_holdout > len(self.pool):
-            raise SystemExit(f"--sizes {num_images}: only {len(self.pool) - MOST_HOLDOUT:,} images can be trained on")
+            raise SystemExit(f"--sizes {num_images}: only {len(self.pool) - MOST_HOLDOUT:,} images are available for training")
         order_N = torch.from_numpy(np.random.default_rng(derive(seed, "draw")).permutation(len(self.pool)))
         return _rows(self.pool, order_N[:num_images]), _rows(self.pool, order_N[len(order_N) - num_holdout :])
 
 
 def prepare(folder: str, tell: Tell) -> Material:
-    """Return the material in `folder`; what is missing there is drawn, sharded and computed first."""
+    """Return the material in `folder`; missing parts are drawn, sharded and computed first."""
     tell(f"drawing {SCENES.num_images:,} scenes")
     generate_scenes(f"{folder}/scenes", SCENES)
     tell("building shards")
@@ -123,7 +123,7 @@ def _run(folder: str) -> dict[str, Any]:
         "model": {
             "backbone": "timm/tf_efficientnet_lite0",
             "weights": str(WEIGHTS),
-            "mean": [0.498039] * 3,  # with which these weights were trained
+            "mean": [0.498039] * 3,  # the values these weights were trained with
             "std": [0.501961] * 3,
             "frozen": "backbone",
         },

@@ -39,7 +39,7 @@ def draw(results: Results) -> Figure:
         _frame(axes, name, sorted({size for size, _, _ in results}))
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9, labelcolor=INK, edgecolor="none")
-    figure.suptitle("What a label prior is worth: drawn scenes, 80 labels, frozen features", x=0.012, ha="left", color=INK)
+    figure.suptitle("The gain of a label prior: drawn scenes, 80 labels, frozen features", x=0.012, ha="left", color=INK)
     return figure
 
 

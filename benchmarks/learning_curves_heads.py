@@ -65,7 +65,7 @@ def prior_settings(l2: float, path: str) -> list[Setting]:
 
 @dataclass(frozen=True)
 class Learning:
-    """What all settings of a system learn from, and the trained independent head where there is one."""
+    """The training data of all settings of a system, and the trained independent head if there is one."""
 
     label_space: LabelSpace
     train: Features
@@ -98,7 +98,7 @@ def trained(setting: Setting, learning: Learning) -> nn.Module:
 
 
 def _to_optimum(head: BernoulliHead, setting: Setting, train: Features) -> None:
-    """Find the optimum, which is the only one: the energy is convex."""
+    """Find the optimum, which is unique because the energy is convex."""
     optimizer = torch.optim.LBFGS(head.parameters(), max_iter=ITERATIONS, line_search_fn="strong_wolfe", tolerance_change=1e-7)
     loss = build_loss(LossSpec())
 
@@ -113,7 +113,7 @@ def _to_optimum(head: BernoulliHead, setting: Setting, train: Features) -> None:
 
 
 def _descend(head: MixtureHead, setting: Setting, learning: Learning) -> None:
-    """Take Adam's steps; keep the weights with the lowest NLL on holdout, those of the start included."""
+    """Take Adam's steps; keep the weights with the lowest NLL on holdout, including the initial ones."""
     train, num_labels = learning.train, learning.train.targets_NL.shape[1]
     num_steps = min(max(EPOCHS * len(train) // BATCH, LEAST_STEPS), MOST_STEPS)
     optimizer = torch.optim.Adam(head.parameters(), lr=setting.lr, fused=True)
@@ -136,7 +136,7 @@ def _descend(head: MixtureHead, setting: Setting, learning: Learning) -> None:
 
 @torch.inference_mode()
 def outputs_of(head: nn.Module, split: Features) -> dict[str, NDArray[np.float32]]:
-    """Return what a head says of a split."""
+    """Return a head's outputs for a split."""
     parts = [head(features_BF) for features_BF in torch.split(split.features_NF, 512)]
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
@@ -146,7 +146,7 @@ def _sizes(learning: Learning) -> tuple[int, int]:
 
 
 def _start(head: HeadSpec, learning: Learning) -> Start:
-    """Return what is known of the training labels. Of 100 images many labels are never present: prevalences are smoothed."""
+    """Return the statistics of the training labels. With 100 images many labels never occur, so prevalences are smoothed."""
     targets_NL = learning.train.targets_NL.numpy()
     prevalence_L = (targets_NL.sum(axis=0) + 0.5) / (len(targets_NL) + 1)
     if head.name == "bernoulli":

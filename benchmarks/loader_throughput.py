@@ -1,4 +1,4 @@
-"""Images per second of the training stream at 448 px, beside what else one could do, measured in turns in one run.
+"""Images per second of the training stream at 448 px, compared with alternatives, measured in turns in one run.
 
     python benchmarks/loader_throughput.py DATASET [--images FOLDER --annotations FILE] [--rounds 5] [--images-per-run 1500]
 
@@ -8,9 +8,9 @@ DATASET is a built dataset with a `train` split. Contenders, each with two proce
     webdataset  WebDataset + Pillow + float tensors normalised on the CPU, in a DataLoader
     coco        torchvision's CocoDetection with the same Pillow transforms, in a DataLoader (needs FOLDER and FILE)
 
-Each run is a process of its own; the rounds interleave the contenders, so that a change in the machine's load meets all of
+Each run is a separate process; the rounds interleave the contenders, so that a change in the machine's load affects all of
 them. Printed: the median over the rounds of images/s and of the ratio to it within a round, images per CPU second of all
-its processes, their peak memory (PSS, shared pages counted once), and how memory develops over epochs of the stream.
+its processes, their peak memory (PSS, shared pages counted once), and the memory over epochs of the stream.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def line(name: str, rounds: list[dict[str, dict[str, float]]]) -> str:
 
 
 def run(name: str) -> dict[str, Any]:
-    """Run a contender in a process of its own and return what it measured, with the peak memory of its processes."""
+    """Run a contender in its own process and return its measurements, with the peak memory of its processes."""
     process = subprocess.Popen([sys.executable, *sys.argv, "--contender", name], stdout=subprocess.PIPE, text=True)
     peak_mib, ended = [0.0], threading.Event()
 
@@ -100,7 +100,7 @@ def run(name: str) -> dict[str, Any]:
 
 
 def measure(batches: Iterator[Any], num_images: int) -> dict[str, float]:
-    """Return images per second of wall time and of CPU time, after a start that fills the queues."""
+    """Return images per second of wall time and of CPU time, after a warm-up that fills the queues."""
     for _ in itertools.islice(batches, 8):
         pass
     cpu_s, started_at_s, count = tree_cpu_s(), time.perf_counter(), -(-num_images // BATCH)
@@ -217,7 +217,7 @@ def coco(options: argparse.Namespace) -> dict[str, float]:
 
 
 def pillow_transform() -> Callable[[Any], Any]:
-    """Return what `paper` does, as torchvision does it on Pillow images."""
+    """Return the equivalent of `paper` in torchvision on Pillow images."""
     from torchvision import transforms
 
     return transforms.Compose(

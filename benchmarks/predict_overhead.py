@@ -1,10 +1,10 @@
-"""What `rayprob predict` costs beyond the bare forward pass, in one run, for both families.
+"""The overhead of `rayprob predict` over the bare forward pass, in one run, for both families.
 
     python benchmarks/predict_overhead.py [--backbone resnet101] [--size 448] [--images 16] [--components 32]
 
 Images are random JPEGs of 480 x 640 px in a temporary folder, the weights random, the labels COCO's 80. Timed in turn,
-`--rounds` times each, medians compared: the bare forward pass on images that lie decoded in memory; by itself, all that is said
-of an image (marginals, label set by thresholds, top 5 sets, entropy, three queries); the same with label sets by best_F1, and
+`--rounds` times each, medians compared: the bare forward pass on decoded images in memory; separately, all answers
+for an image (marginals, label set by thresholds, top 5 sets, entropy, three queries); the same with label sets by best_F1, and
 with evidence and its explanation; and the whole of `predict` from the files, which reads and decodes while it computes.
 """
 
@@ -69,7 +69,7 @@ def measure(head: dict[str, object], folder: str, options: argparse.Namespace) -
 
     things: dict[str, Callable[[], object]] = {
         "the bare forward pass": lambda: [predictor.forecast([images_BCHW]) for images_BCHW in tensors],
-        "all that is said": lambda: say(plain),
+        "all answers": lambda: say(plain),
         "... with best_F1": lambda: say(best),
         "... with evidence": lambda: say(told),
         "predict, from files": lambda: list(predict(predictor, plain, images, batch=options.batch)),
@@ -79,11 +79,11 @@ def measure(head: dict[str, object], folder: str, options: argparse.Namespace) -
     print(f"\n{head['name']}, {options.backbone} at {options.size} px, {len(images)} images, batch {options.batch}, {device}")
     bare_s = medians["the bare forward pass"]
     for name, seconds in medians.items():
-        print(f"  {name:22} {1e3 * seconds / len(images):9.2f} ms an image, {seconds / bare_s:7.4f} of the forward pass")
+        print(f"  {name:22} {1e3 * seconds / len(images):9.2f} ms per image, {seconds / bare_s:7.4f} of the forward pass")
 
 
 def timed(things: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each, run in turn so that a busy moment hits all of them; the first round only warms up."""
+    """Return the median seconds of each, run in turn so that other load affects all of them; the first round only warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in things}
     for turn in range(rounds + 1):
         for name, run in things.items():
@@ -95,7 +95,7 @@ def timed(things: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
 
 
 def make_bundle(head: dict[str, object], options: argparse.Namespace) -> Bundle:
-    """Return a bundle that knows only how prevalent labels are: random features, far larger than trained ones, do not count."""
+    """Return a bundle that depends only on label prevalences, because random features are far larger than trained ones."""
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     spec = ModelSpec.parse({"backbone": options.backbone, "head": head})
@@ -107,7 +107,7 @@ def make_bundle(head: dict[str, object], options: argparse.Namespace) -> Bundle:
 
 
 def write_images(folder: Path, num_images: int) -> None:
-    """Write JPEGs with detail enough to have the size of photographs."""
+    """Write JPEGs with enough detail to have the file size of photographs."""
     random = np.random.default_rng(0)
     for place in range(num_images):
         coarse = random.integers(0, 256, (24, 32, 3), dtype=np.uint8)

@@ -1,12 +1,12 @@
-"""What answers under a label prior cost in time and memory: 40,137 images of 80 labels, and 10,000 labels.
+"""Time and memory of answers under a label prior: 40,137 images of 80 labels, and 10,000 labels.
 
     python benchmarks/prior_scale.py [--sizes 40137x80x200 100x10000x64] [--tasks marginals ...] [--separation 1.6]
 
 Sizes are images x labels x components. For up to 80 labels the prior is COCO's, its components repeated with a little noise;
 for more it is drawn. Label sets are drawn from the prior, and logits from a classifier that sees each label by itself: its log
 likelihood ratio is normal with a standard deviation of `--separation`, which by default leaves images about as unclear as those
-of the COCO sample (6 nats). Each task runs in a process of its own, so that its peak memory is its own. CPU seconds (all
-threads) depend less than wall seconds on who else computes. With OMP_NUM_THREADS=1 one core is used.
+of the COCO sample (6 nats). Each task runs in its own process, so that its peak memory is its own. CPU seconds (all
+threads) depend less than wall seconds on other work on the machine. With OMP_NUM_THREADS=1 one core is used.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def drawn(num_images: int, num_labels: int, num_components: int, separation: flo
 
 
 def coco(random: np.random.Generator, num_labels: int, num_components: int) -> LabelMixture:
-    """Return COCO's prior over its first labels, with so many components."""
+    """Return COCO's prior over its first labels, with `num_components` components."""
     mixture = LabelPriorFile.load("coco").mixture
     rows = np.arange(num_components) % len(mixture.mixing_weights_K)
     logits_KL = mixture.component_logits_KL[rows, :num_labels] + random.normal(0, 0.3, (num_components, num_labels))

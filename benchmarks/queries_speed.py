@@ -1,4 +1,4 @@
-"""Speed and memory of questions: 10,000 queries on 40,137 x 80 predictions, and the top 10 label sets of 1,000 images.
+"""Speed and memory of queries: 10,000 queries on 40,137 x 80 predictions, and the top 10 label sets of 1,000 images.
 
     python benchmarks/queries_speed.py [--queries 10000] [--images 40137] [--components 32] [--family bernoulli mixture]
 
@@ -6,7 +6,7 @@ Predictions are drawn: rare labels, an image's own ones raised, components that 
 label names in the shares given by MIX, and go through the parser. Answers are reduced chunk by chunk to the mean
 and the five most probable images of each query, so that memory is bounded; its growth is printed as the process reports it.
 Then each kind of query is timed by itself, and single questions, conditioning, top sets, expected-F1 sets and information.
-Wall seconds depend on who else computes; CPU seconds (all threads of the process) do so much less.
+Wall seconds depend on other work on the machine; CPU seconds (all threads of the process) much less.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def others(distribution: LabelDistribution) -> None:
-    """Print the times of what is not a query."""
+    """Print the times of operations other than queries."""
     one, thousand = distribution[:1], distribution[:1000]
     question = parse("P(fork & knife | dining table, !person)", COCO_80)
     show("one query on one image, 1,000 times", lambda: [one.prob(question) for _ in range(1000)])

@@ -1,12 +1,12 @@
-"""The way of cluster/onprem.yaml for real, as root on one Linux machine: up, firewall, doctor, training, faults, down.
+"""Runs the steps of cluster/onprem.yaml as root on one Linux machine: up, firewall, doctor, training, faults, down.
 
     python benchmarks/rehearsal.py                            # everything, half an hour on two cores
     python benchmarks/rehearsal.py --faults "node lost"       # one fault after the undisturbed run
 
-Three hosts are made of namespaces (see hosts.py): a head and two workers, each behind the firewall that the launcher file's
-header tells to raise; an S3 store (moto) on this machine holds shards and runs. Two hosts train the real sample together
+Three hosts are made of namespaces (see hosts.py): a head and two workers, each behind the firewall from the launcher file's
+header; an S3 store (moto) on this machine stores shards and runs. Two hosts train the real sample together
 (../shared/coco-sample), undisturbed, and then once for each fault. Losses, evaluations and tensors are compared with those of
-the undisturbed run. At the end nothing is left but what is printed.
+the undisturbed run. Everything except the output is removed at the end.
 """
 
 import argparse
@@ -50,9 +50,9 @@ SETTINGS = {
     "evaluation.every": "{epochs: 4}",
     "checkpoint.every_steps": EVERY_STEPS,
     "log_every_steps": 1,
-    "placement.cpus_per_worker": 2,  # all of a host's: one worker on each
+    "placement.cpus_per_worker": 2,  # all CPUs of a host, so one worker on each
 }
-# gloo would look a host's own name up, which leads nowhere here.
+# gloo would resolve the host's own name, which does not work here.
 VARIABLES = {"GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
 
 
@@ -84,7 +84,7 @@ class Rehearsal:
         return [(row["step"], row["world_size"]) for row in read_history(self.folder(name)) if row["kind"] == "start"]
 
     def start_again(self, name: str, num_starts: int) -> None:
-        """Wait until a run that had started so often starts once more, and has saved since."""
+        """Wait until a run with `num_starts` starts has started again and saved since then."""
         wait_for(lambda: len(self.starts(name)) > num_starts, f"another start of {name}", limit_s=600)
 
     def reach(self, name: str, step: int) -> float:
@@ -93,7 +93,7 @@ class Rehearsal:
 
 
 def node_lost(here: Rehearsal, name: str) -> str:
-    """A host's network is cut until Ray has given it up, and comes back after that."""
+    """A host's network is cut until Ray reports it lost, and restored after that."""
     job = here.train(name)
     here.reach(name, 40)
     lost, num_starts = here.cluster.hosts.address(2), len(here.starts(name))
@@ -106,7 +106,7 @@ def node_lost(here: Rehearsal, name: str) -> str:
     on_s = time.monotonic() - began_s
     here.cluster.finish(job)
     return (
-        f"noticed after {noticed_s:.0f} s, when the network came back; trained on after {on_s:.0f} s; {resumed(here, name, at)}"
+        f"noticed after {noticed_s:.0f} s, when the network came back; training after {on_s:.0f} s; {resumed(here, name, at)}"
     )
 
 
@@ -123,7 +123,7 @@ def head_restarted(here: Rehearsal, name: str) -> str:
     here.start_again(name, num_starts)
     on_s = time.monotonic() - began_s
     here.cluster.finish(job)
-    return f"`ray up` again took {up_s:.0f} s, with the submit it trained on after {on_s:.0f} s; {resumed(here, name, at)}"
+    return f"`ray up` again took {up_s:.0f} s, with the submit it training after {on_s:.0f} s; {resumed(here, name, at)}"
 
 
 def store_ill(here: Rehearsal, name: str) -> str:
@@ -137,7 +137,7 @@ def store_ill(here: Rehearsal, name: str) -> str:
     here.reach(name, at + EVERY_STEPS)
     on_s = time.monotonic() - began_s
     here.cluster.finish(job)
-    return f"trained on {on_s - 60:.0f} s after its end; {resumed(here, name, at)}"
+    return f"training again {on_s - 60:.0f} s after its end; {resumed(here, name, at)}"
 
 
 def node_preempted(here: Rehearsal, name: str) -> str:
@@ -162,11 +162,11 @@ def node_preempted(here: Rehearsal, name: str) -> str:
     here.start_again(name, num_starts)
     on_s = time.monotonic() - killed_s
     here.cluster.finish(job)
-    return f"saved {saved_s:.0f} s after the notice; trained on {on_s:.0f} s after the host was gone; {resumed(here, name, at)}"
+    return f"saved {saved_s:.0f} s after the notice; training {on_s:.0f} s after the host was gone; {resumed(here, name, at)}"
 
 
 def elastic(here: Rehearsal, name: str) -> str:
-    """A host's network is cut; the run goes on with one worker until it is back."""
+    """A host's network is cut; the run continues with one worker until it is back."""
     job = here.train(name, **{"placement.num_workers": "[1, 2]", "placement.resize_every_s": 15, "duration": "{epochs: 24}"})
     here.reach(name, 40)
     at, began_s = here.saved(name), time.monotonic()
@@ -179,7 +179,7 @@ def elastic(here: Rehearsal, name: str) -> str:
     grown_s = time.monotonic() - began_s
     here.cluster.finish(job)
     sizes = " -> ".join(str(size) for _, size in here.starts(name))
-    return f"{sizes} workers: trained on with one after {shrunk_s:.0f} s, with two {grown_s:.0f} s after the network came back"
+    return f"{sizes} workers: training with one after {shrunk_s:.0f} s, with two {grown_s:.0f} s after the network came back"
 
 
 FAULTS: dict[str, Callable[[Rehearsal, str], str]] = {
@@ -197,8 +197,8 @@ def main() -> None:
     parser.add_argument("--faults", nargs="*", default=list(FAULTS), choices=list(FAULTS))
     arguments = parser.parse_args()
     if not (SHARED / "coco-sample").is_dir():
-        raise SystemExit(f"needs the real sample at {SHARED / 'coco-sample'}, which is absent here")
-    for number in (signal.SIGINT, signal.SIGTERM):  # also in the background, where a shell lets SIGINT be ignored
+        raise SystemExit(f"needs the real sample at {SHARED / 'coco-sample'}, which is missing here")
+    for number in (signal.SIGINT, signal.SIGTERM):  # also in the background, where shells ignore SIGINT
         signal.signal(number, signal.default_int_handler)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with (
@@ -219,7 +219,7 @@ def rehearse(hosts: Hosts, proxy: Proxy, s3: dict[str, str], faults: list[str]) 
     try:
         with said("ray up cluster/onprem.yaml: a head and two workers"):
             cluster.up()
-        with said("who gets in"):
+        with said("open ports"):
             check_ports(cluster)
         with said("rayprob doctor --cluster"):
             cluster.submit("doctor", ["rayprob", "doctor", "--cluster", "--storage", BUCKET], {**s3, **VARIABLES})
@@ -236,7 +236,7 @@ def rehearse(hosts: Hosts, proxy: Proxy, s3: dict[str, str], faults: list[str]) 
 
 
 def resumed(here: Rehearsal, name: str, at: int) -> str:
-    """Return from where a run went on after a fault at which its newest checkpoint was that of step `at`, and its verdict."""
+    """Return where a run resumed after a fault when its newest checkpoint was of step `at`, and its verdict."""
     starts = here.starts(name)
     assert len(starts) < 2 or starts[-1][0] >= at, (starts, at)
     again = f"resumed at step {starts[-1][0]}, last saved at {at}" if len(starts) > 1 else "no restart"
@@ -244,12 +244,12 @@ def resumed(here: Rehearsal, name: str, at: int) -> str:
 
 
 def notices(here: Rehearsal, name: str) -> list[dict[str, Any]]:
-    """Return what a run was told of nodes that will go."""
+    """Return the notices a run received about nodes to be removed."""
     return [row for row in read_history(here.folder(name)) if row["kind"] == "notice"]
 
 
 def shard() -> None:
-    """Build the sample into the store, and put the starting weights beside it."""
+    """Build the sample into the store, and copy the initial weights next to it."""
     target = f"{BUCKET}/coco-sample"
     command = [sys.executable, "-m", "rayprob", "shard", "shards/coco-sample.yaml", "--set", f"target={target}"]
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -262,7 +262,7 @@ def shard() -> None:
 
 @contextmanager
 def store() -> Iterator[tuple[Proxy, dict[str, str]]]:
-    """Serve an S3 store beside the hosts; yield it, and the environment in which it is found."""
+    """Serve an S3 store for the hosts; yield it, and the environment variables that point to it."""
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     proxy = Proxy(moto.get_host_and_port(), HERE)

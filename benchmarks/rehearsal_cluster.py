@@ -35,7 +35,7 @@ class Cluster:
 
     @classmethod
     def prepare(cls, hosts: Hosts, job_environment: dict[str, str]) -> "Cluster":
-        """Edit the launcher file as its header says, make a token, and raise the firewalls of the header."""
+        """Edit the launcher file as its header describes, create a token, and set up the firewalls of the header."""
         folder = hosts.folder
         home = folder / "home"
         (home / ".ray" / "auth").mkdir(parents=True)
@@ -63,7 +63,7 @@ class Cluster:
         return cls(hosts, {**kept, **own, **job_environment, "PATH": path}, file, token, port)
 
     def ray(self, *arguments: str, timeout_s: float = 600) -> str:
-        """Run a `ray` command as the user would; return what it prints. Raises RuntimeError with it where it fails."""
+        """Run a `ray` command as the user would; return its output. Raises RuntimeError with the output if it fails."""
         done = subprocess.run(
             ["ray", *arguments],
             cwd=ROOT,
@@ -105,12 +105,12 @@ class Cluster:
             self.tunnel = None
 
     def down(self) -> None:
-        """`ray down`, which stops Ray on the head; on the workers it ends by itself."""
+        """`ray down`, which stops Ray on the head; on the workers it stops by itself."""
         self.close_tunnel()
         self.ray("down", "-y", str(self.file))
 
     def get(self, path: str, *, token: str | None = None, body: dict[str, Any] | None = None) -> tuple[int, Any]:
-        """Return status and JSON of a request to the dashboard through the tunnel; 0 where nothing answers."""
+        """Return status and JSON of a request to the dashboard through the tunnel; 0 if nothing answers."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode() if body else None)
         if token := self.token if token is None else token:
             request.add_header("Authorization", f"Bearer {token}")
@@ -133,7 +133,7 @@ class Cluster:
         return {node["node_ip"]: node["node_id"] for node in nodes if node["state"] == "ALIVE" and not node["is_head_node"]}
 
     def submit(self, name: str, command: list[str], variables: dict[str, str]) -> None:
-        """`ray job submit`, as the header has it."""
+        """`ray job submit`, as in the header."""
         address = f"http://127.0.0.1:{self.port}"
         environment = json.dumps({"env_vars": variables})
         head = ["job", "submit", "--address", address, "--working-dir", ".", "--submission-id", name, "--no-wait"]
@@ -145,12 +145,12 @@ class Cluster:
         return str(answer["status"]) if status == 200 else ""
 
     def log(self, name: str) -> str:
-        """Return what a job has printed."""
+        """Return the output of a job."""
         status, answer = self.get(f"/api/jobs/{name}/logs")
         return str(answer["logs"]) if status == 200 else ""
 
     def finish(self, name: str, limit_s: float = 900) -> str:
-        """Wait for a job's end; return its log. Raises RuntimeError with it where the job failed."""
+        """Wait for a job's end; return its log. Raises RuntimeError with it if the job failed."""
         wait_for(lambda: self.state(name) in ("SUCCEEDED", "FAILED", "STOPPED"), f"the end of {name}", limit_s=limit_s)
         log = self.log(name)
         if self.state(name) != "SUCCEEDED":
@@ -159,7 +159,7 @@ class Cluster:
 
 
 def wait_for(is_so: Callable[[], bool], what: str, *, limit_s: float) -> float:
-    """Wait; return for how many seconds. Raises RuntimeError after `limit_s`."""
+    """Wait; return the seconds waited. Raises RuntimeError after `limit_s`."""
     began_s = time.monotonic()
     while not is_so():
         if time.monotonic() - began_s > limit_s:
@@ -170,7 +170,7 @@ def wait_for(is_so: Callable[[], bool], what: str, *, limit_s: float) -> float:
 
 @contextmanager
 def said(what: str) -> Iterator[None]:
-    """Print what is done, and how long it took."""
+    """Print a step and how long it took."""
     print(f"{what} ...", flush=True)
     began_s = time.monotonic()
     yield

@@ -1,13 +1,13 @@
-"""How far the loader reaches: 1 to 512 GPUs and 100 k to 1 G images on simulated nodes, and what a rank holds, measured here.
+"""The scale of the loader: 1 to 512 GPUs and 100 k to 1 G images on simulated nodes, and measured time and memory of a rank.
 
     python benchmarks/scale.py [--quick] [--only training breaks cache loss measured whole]
 
-The simulation (scale_simulation.py) runs the loader's own order, prefetch plans and evictions against pretended links, requests
-and GPUs, so its seconds are those of the rates that a table names, not of any machine that was seen. Beside each simulated
-value stands its closed form (scale_bounds.py). `measured` is no simulation: processes of this machine build the order of up to
-10^9 samples, and open datasets of as many and train on them as rank 0 of 512 (scale_manifest.py), and say how long it took and
-by how much they grew. A manifest of 10^9 samples would take 56 GB: all files that grow with shards are whole, and of the parts
-those are on disk that the rank reads. `whole`, which runs only where it is asked for, writes all parts of 10^8 samples.
+The simulation (scale_simulation.py) runs the loader's own order, prefetch plans and evictions against simulated links, requests
+and GPUs, so its seconds follow from the rates in the table, not from a real machine. Next to each simulated
+value is its closed form (scale_bounds.py). `measured` is not a simulation: processes of this machine build the order of up to
+10^9 samples, and open datasets of as many and train on them as rank 0 of 512 (scale_manifest.py), and report their time and
+memory growth. A manifest of 10^9 samples would take 56 GB: all files that grow with shards are complete, and of the parts
+only those that the rank reads are on disk. `whole`, which runs only on request, writes all parts of 10^8 samples.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script's own folder is in the path, its parent is not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script's own folder is on the path, its parent is not
 
 from benchmarks import scale_bounds as bounds
 from benchmarks.scale_manifest import Size, first_batch, lookup_us, three_windows, write_dataset
@@ -29,15 +29,15 @@ from benchmarks.scale_network import Scenario
 from benchmarks.scale_simulation import Training, caches_after
 from rayprob.loader.order import Cursor, EpochOrder
 
-DETECTION_S, RESTART_S = 60.0, 30.0  # taken, not measured
+DETECTION_S, RESTART_S = 60.0, 30.0  # assumed, not measured
 CHECKPOINT_BYTES = 42.7e6 * 4 * 4  # ResNet-101 for 80 labels in float32: weights, two moments of AdamW, average
 CHECKPOINT_STEPS = 500
 TOLERANCE = 0.03
-COUNTED_IMAGES = 10**7  # up to so many, the shards of an epoch are counted
+COUNTED_IMAGES = 10**7  # up to this number, the shards of an epoch are counted
 
 
 def main() -> None:
-    """Print the tables that were asked for."""
+    """Print the requested tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="at most 64 GPUs, 10 M images and 10^8 samples")
     parser.add_argument("--only", nargs="+", choices=[*TABLES], default=[*TABLES][:-1])
@@ -57,20 +57,20 @@ def training(quick: bool) -> None:
 
 
 def breaks(quick: bool) -> None:
-    """Print what gives way first as one thing after the other gets scarce."""
+    """Print the first bottleneck as one resource after the other becomes scarce."""
     base = Scenario(gpus=16 if quick else 64, images=10**7)
     windows_bytes = base.gpus_of_a_node * base.window_shards * base.shard_bytes
     cases = {
         "as above": base,
         "node link 10 Gbit/s": replace(base, node_bytes_s=1.25e9),
         "node link 5 Gbit/s": replace(base, node_bytes_s=0.625e9),
-        "store of 5 GB/s in all": replace(base, store_bytes_s=5e9 * base.gpus / 64),
+        "store of 5 GB/s in total": replace(base, store_bytes_s=5e9 * base.gpus / 64),
         "GPUs of 3,000 images/s": replace(base, gpu_images_s=3000.0),
-        "cache of 1 window a lane": replace(base, cache_bytes=1.0 * windows_bytes),
-        "cache of 3 windows a lane": replace(base, cache_bytes=3.0 * windows_bytes),
+        "cache of 1 window per lane": replace(base, cache_bytes=1.0 * windows_bytes),
+        "cache of 3 windows per lane": replace(base, cache_bytes=3.0 * windows_bytes),
         "latency 1 s": replace(base, latency_s=1.0),
         "10 % of requests fail": replace(base, failure_share=0.1),
-        "10 MB/s a connection": replace(base, connection_bytes_s=10e6),
+        "10 MB/s per connection": replace(base, connection_bytes_s=10e6),
     }
     print(f"where it breaks, one change at a time: {base.gpus} GPUs, {base.images:,} images")
     training_heading(f"{'':27}")
@@ -87,9 +87,9 @@ def training_heading(indent: str) -> None:
 
 
 def training_row(scenario: Scenario, indent: str) -> None:
-    """Simulate some windows and print them beside the closed forms; stop where an exact one is missed.
+    """Simulate some windows and print them next to the closed forms; stop if an exact one is missed.
 
-    Where the windows span epochs, caches fill in them, which no bound describes; it says how full they are at the end. A wait
+    If the windows span epochs, caches fill up, which no bound describes; the row shows how full they are at the end. A wait
     that such a row shows is one of filling them: of 64 steps of 512 GPUs on 100,000 images, none after the 39th waited.
     """
     window = scenario.steps_per_window
@@ -123,7 +123,7 @@ def training_row(scenario: Scenario, indent: str) -> None:
 
 
 def cache(quick: bool) -> None:
-    """Print how much of a third epoch is found in the caches of the nodes, with links that never hold the prefetcher up."""
+    """Print the share of a third epoch that is in the caches of the nodes, with links that never delay the prefetcher."""
     base = Scenario(gpus=8, images=10**6, node_bytes_s=1e13, store_bytes_s=1e15, connection_bytes_s=1e12, latency_s=1e-4)
     dataset_bytes = base.num_shards * base.shard_bytes
     print(f"third epoch, caches left by two: {base.images:,} images ({dataset_bytes / 1e9:,.0f} GB), LRU by last use")
@@ -147,7 +147,7 @@ def cache_hits(scenario: Scenario, share: float) -> tuple[float, float]:
 
 
 def loss(quick: bool) -> None:
-    """Print how long a job stands still after it lost a node, whose place an empty one takes."""
+    """Print how long a job pauses after it lost a node, which an empty one replaces."""
     print(
         f"a node is lost {CHECKPOINT_STEPS // 2} steps after a checkpoint: {DETECTION_S:.0f} s until it is noticed, "
         f"{RESTART_S:.0f} s to start processes, {CHECKPOINT_BYTES / 1e6:.0f} MB of checkpoint, then the caches of the "
@@ -159,7 +159,7 @@ def loss(quick: bool) -> None:
         before = Training(scenario).run(scenario.steps_per_window, 0)
         caches = [{}, *before.caches[1:]]
         result = Training(scenario, caches=caches).run(0, 0)
-        # What is read again comes with nobody else at the links.
+        # Data is read again without other traffic on the links.
         least_s = bounds.first_batch_s(replace(scenario, store_bytes_s=scenario.store_bytes_s * scenario.nodes))
         assert result.first_batch_s >= 0.9 * least_s, (result, least_s)
         load_s = scenario.latency_s + CHECKPOINT_BYTES / scenario.connection_bytes_s
@@ -169,19 +169,19 @@ def loss(quick: bool) -> None:
 
 
 def rates(scenario: Scenario) -> str:
-    """Say what is the same in every row."""
+    """Return the settings shared by all rows."""
     return (
-        f"{scenario.gpu_images_s:,.0f} images/s a GPU ({scenario.decode_images_s:,.0f} decoded), {scenario.gpus_per_node} a "
-        f"node, {scenario.image_bytes / 1024:.0f} KiB an image,\nshards of {scenario.samples_per_shard}, windows of "
-        f"{scenario.window_shards}, micro batch {scenario.micro_batch}; {scenario.node_bytes_s / 1e9:.3f} GB/s a node, "
-        f"{scenario.store_bytes_s / 1e9:.0f} in all, {scenario.connection_bytes_s / 1e6:.0f} MB/s a connection, latency "
+        f"{scenario.gpu_images_s:,.0f} images/s per GPU ({scenario.decode_images_s:,.0f} decoded), {scenario.gpus_per_node} "
+        f"per node, {scenario.image_bytes / 1024:.0f} KiB per image,\nshards of {scenario.samples_per_shard}, windows of "
+        f"{scenario.window_shards}, micro batch {scenario.micro_batch}; {scenario.node_bytes_s / 1e9:.3f} GB/s per node, "
+        f"{scenario.store_bytes_s / 1e9:.0f} in total, {scenario.connection_bytes_s / 1e6:.0f} MB/s per connection, latency "
         f"{scenario.latency_s * 1e3:.0f} ms, {scenario.failure_share:.1%} of requests fail, {scenario.cache_bytes / 1e9:.0f} "
-        "GB of cache a node"
+        "GB of cache per node"
     )
 
 
 def measured(quick: bool) -> None:
-    """Print time and memory of the order, and of all that comes before a first micro batch, in processes of their own."""
+    """Print time and memory of the order, and of everything before a first micro batch, each in its own process."""
     print("measured on this machine; memory is the growth of a process at its peak\n")
     print(f"{'samples':>14} {'':51} {'seconds':>8} {'peak MiB':>9}")
     for samples in (10**6, 10**8) if quick else (10**6, 10**8, 10**9):
@@ -191,7 +191,7 @@ def measured(quick: bool) -> None:
         manifest(size, is_whole=False)
     if quick:
         return
-    print("\nthe same with parts of other sizes (16,384 rows are the rule)")
+    print("\nthe same with parts of other sizes (16,384 rows is the default)")
     for part_rows in (2**12, 2**14, 2**16, 2**18):
         manifest(Size(10**9, 1000, part_rows), is_whole=False)
 
@@ -219,7 +219,7 @@ def manifest(size: Size, *, is_whole: bool) -> None:
 
 
 def show(samples: int, what: str, work: Callable[..., object], argument: object) -> None:
-    """Do the work in a fresh process and print what it took."""
+    """Do the work in a new process and print its time and memory."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         seconds, grown_mib = pool.apply(measure, (work, argument))
     print(f"{samples:14,} {what:51} {seconds:8.2f} {grown_mib:9,.0f}", flush=True)
@@ -236,7 +236,7 @@ def measure(work: Callable[..., object], argument: object) -> tuple[float, float
 
 
 def memory_mib(field: str) -> float:
-    """Return a size that Linux keeps of this process; getrusage would also count the process that started it."""
+    """Return a memory size of this process from Linux; getrusage would also count its parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 

@@ -1,4 +1,4 @@
-"""What arithmetic says of a training job on many nodes, to be held against scale_simulation.py.
+"""Closed forms for a training job on many nodes, to compare with scale_simulation.py.
 
 Each bound is a line of algebra over a Scenario; all are for shards and images of equal size.
 """
@@ -15,7 +15,7 @@ from rayprob.loader.prefetch import THREADS
 
 
 def supplies(scenario: Scenario, hit_share: float) -> dict[str, float]:
-    """Return the images/s of one GPU that each resource allows, where a share of the shards is found in the cache."""
+    """Return the images/s of one GPU that each resource allows, if a share of the shards is in the cache."""
     missed_bytes = scenario.image_bytes * max(1 - hit_share, 1e-9)
     fetch_s = scenario.latency_s + scenario.shard_bytes / scenario.connection_bytes_s
     return {
@@ -29,14 +29,14 @@ def supplies(scenario: Scenario, hit_share: float) -> dict[str, float]:
 
 
 def binding(scenario: Scenario, hit_share: float) -> tuple[str, float]:
-    """Return the resource that allows least, and the images/s of one GPU that it allows."""
+    """Return the resource that allows the least, and the images/s of one GPU that it allows."""
     found = supplies(scenario, hit_share)
     name = min(found, key=found.__getitem__)
     return name, found[name]
 
 
 def is_exact(scenario: Scenario) -> bool:
-    """Return whether the bound of a first epoch is reached: one resource alone is scarce, and no matter of chance or order."""
+    """Return whether the bound of a first epoch is reached: exactly one resource is scarce, independent of chance and order."""
     least, second = sorted(supplies(scenario, 0.0).values())[:2]
     name, _ = binding(scenario, 0.0)
     return name != "cache budget" and second > 1.2 * least and scenario.failure_share < 0.01
@@ -50,7 +50,7 @@ def data_wait(scenario: Scenario, hit_share: float) -> float:
 def first_batch_s(scenario: Scenario, cursor: Cursor | None = None) -> float:
     """Return the least time to the first batch on empty caches: its shards through the links of the fullest node, and decoding.
 
-    Exact where the first micro batch touches all shards that are fetched before it is there.
+    Exact if the first micro batch needs all shards that are fetched before it is ready.
     """
     firsts = [set(next(needed_shards(scenario, rank, cursor or Cursor(0, 0)))) for rank in range(scenario.gpus)]
     per_node = scenario.gpus_per_node

@@ -1,8 +1,8 @@
-"""Datasets of many samples without images, and one of 512 ranks that trains on them: what a manifest costs a rank.
+"""Datasets of many samples without images, and one of 512 ranks that trains on them: the cost of a manifest for a rank.
 
-The manifest is real: its parts have the columns and row counts of those that `rayprob shard` writes, with values by chance.
-Shards are sparse files of zeros, whose crc the manifest states, so that the loader's own stream runs on them. Where a dataset
-is too large for a disk, only the parts and shards that rank 0 touches are written; dataset.json and shards.parquet are whole.
+The manifest is real: its parts have the columns and row counts of those that `rayprob shard` writes, with random values.
+Shards are sparse files of zeros, whose crc the manifest states, so that the loader's own stream runs on them. If a dataset
+is too large for a disk, only the parts and shards that rank 0 reads are written; dataset.json and shards.parquet are complete.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ def first_batch(root: str) -> object:
 
 
 def three_windows(root: str) -> object:
-    """Return what rank 0 holds after three windows of its lane."""
+    """Return rank 0's state after three windows of its lane."""
     stream, _ = batches(root, 0)
     per_window = SPEC.window_shards * int(stream.manifest.shards.samples_S.max()) // MICRO_BATCH
     return batches(root, 3 * per_window)
@@ -89,7 +89,7 @@ def lookup_us(root: str) -> float:
 
 
 def write_dataset(root: Path, size: Size, *, is_whole: bool) -> tuple[int, int]:
-    """Write a dataset, whole or as much as rank 0 touches of it; return the bytes and the number of the parts written."""
+    """Write a dataset, complete or only what rank 0 reads; return the bytes and the number of the parts written."""
     num_shards = size.samples // size.samples_per_shard
     shards = _shards(num_shards, size.samples_per_shard)
     ends = part_ends(shards, part_rows=size.part_rows)

@@ -1,4 +1,4 @@
-"""A cluster and its object store, pretended: sizes, the time, and links that are shared fairly."""
+"""A simulated cluster and its object store: sizes, time, and fairly shared links."""
 
 import heapq
 import itertools
@@ -11,7 +11,7 @@ from rayprob.loader.cache import pause_s
 
 @dataclass(frozen=True)
 class Scenario:
-    """A dataset, a cluster and a job. Rates are bytes or images a second."""
+    """A dataset, a cluster and a job. Rates are bytes or images per second."""
 
     gpus: int
     images: int
@@ -55,7 +55,7 @@ class Scenario:
 
     @property
     def global_batch(self) -> int:
-        """Images of a step."""
+        """Images per step."""
         return self.gpus * self.micro_batch
 
     @property
@@ -70,7 +70,7 @@ class Scenario:
 
 
 class Clock:
-    """What happens next."""
+    """A queue of future events."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -110,7 +110,7 @@ class Store:
         self.failures = 0
 
     def fetch(self, node: int, size_bytes: float, then: Callable[[], None], attempt: int = 0) -> None:
-        """Transfer bytes to a node after the latency; where the request fails, try again as the loader does."""
+        """Transfer bytes to a node after the latency; if the request fails, retry as the loader does."""
         is_failure = self._chance.random() < self._scenario.failure_share
         if not is_failure:
             self._clock.after(self._scenario.latency_s, lambda: self._begin(node, size_bytes, then))
@@ -133,7 +133,7 @@ class Store:
         link.since_s = self._clock.now_s
 
     def _share(self, changed: Link) -> None:
-        """Give each link its rate: what it can take, and less where all together want more than the store gives."""
+        """Give each link its rate: its own limit, or less if all links together exceed the store's rate."""
         wanted = [self._wanted(link) for link in self._links]
         was_crowded, self._is_crowded = self._is_crowded, sum(wanted) > self._scenario.store_bytes_s
         if not self._is_crowded and not was_crowded:
@@ -165,7 +165,7 @@ class Store:
 
 
 def fair_share(wanted: list[float], total: float) -> float:
-    """Return the most that anyone may take so that all who want less get what they want and `total` is used up."""
+    """Return the largest share such that smaller demands are met in full and `total` is used up."""
     left = total
     for count, rate in zip(range(len(wanted), 0, -1), sorted(wanted), strict=True):
         if rate * count >= left:

@@ -1,9 +1,9 @@
-"""A training job on many simulated nodes: the loader's own order, plans and evictions; pretended networks, disks and GPUs.
+"""A training job on many simulated nodes: the loader's own order, plans and evictions; simulated networks, disks and GPUs.
 
-What runs for true: `EpochOrder` (which shard a rank needs when), `Plan` (what it fetches ahead and lets go), `make_room`
-(what a node's cache evicts) and `pause_s` (waits between attempts). What is pretended: links that are shared fairly, requests
-with a latency that fail by chance, loader workers that decode at a fixed speed, and GPUs that all wait for the slowest one.
-Every image has the same size, so that the arithmetic of scale_bounds.py can be held against the result.
+Real code: `EpochOrder` (which shard a rank needs when), `PrefetchPlan` (what it fetches ahead and releases), `make_room`
+(what a node's cache evicts) and `pause_s` (waits between attempts). Simulated: fairly shared links, requests
+with latency and random failures, loader workers that decode at a fixed speed, and GPUs that all wait for the slowest one.
+Every image has the same size, so that the arithmetic of scale_bounds.py can be compared with the result.
 """
 
 import itertools
@@ -62,7 +62,7 @@ class Node:
         self.fetched_bytes = 0.0
 
     def open(self, shard: str, then: Then) -> None:
-        """Hold a shard, fetching it where it is absent; `then` learns whether it was there, or None where there is no room."""
+        """Hold a shard, fetching it if it is missing; `then` gets whether it was cached, or None if there is no space."""
         if shard in self.cache:
             self.cache[shard].holders += 1
             then(True)
@@ -79,7 +79,7 @@ class Node:
         self.cache[shard].holders -= 1
 
     def read_past(self, samples: float, then: Callable[[], None]) -> None:
-        """Read samples from the store one after the other, where the cache has no room."""
+        """Read samples from the store one after the other, if the cache has no space."""
         size_bytes = samples * self._scenario.image_bytes
         self.fetched_bytes += size_bytes
         self._clock.after(samples * self._scenario.latency_s, lambda: self._store.fetch(self._index, size_bytes, then))
@@ -118,7 +118,7 @@ class Rank:
         self._queue: deque[str] = deque()
         self._free_threads = THREADS
         self._held: dict[str, bool] = {}  # whether it is in hand yet
-        self._unwanted: set[str] = set()  # let go while it was fetched
+        self._unwanted: set[str] = set()  # released while it was fetched
         self._requests: dict[int, list[str]] = {}
         self._asked = self.taken = 0
         self._backlogs: list[deque[int]] = [deque() for _ in range(scenario.loader_workers)]
@@ -278,7 +278,7 @@ class Training:
 
 
 def caches_after(scenario: Scenario, epochs: int) -> list[dict[str, Cached]]:
-    """Return what the nodes' caches hold after some epochs, by the order's last uses: the shards used last, in budget."""
+    """Return the contents of the nodes' caches after some epochs: the most recently used shards within the budget."""
     room = int(scenario.cache_bytes) // scenario.shard_bytes
     last_used: list[dict[str, float]] = [{} for _ in range(scenario.nodes)]
     for epoch in range(epochs):

@@ -1,10 +1,10 @@
-"""Shard writing against `tar` of the same files, side by side: images/s, their ratio, peak memory.
+"""Shard writing compared with `tar` of the same files: images/s, their ratio, peak memory.
 
     python benchmarks/shard_writing.py [--source ../shared/coco-sample] [--repeat 8] [--rounds 3]
 
 Goal: half the speed of tar. tar copies; the builder also measures every image, hashes every byte twice, and writes labels
 and a manifest (`check: header`), and by default decodes every image too (`check: decode`). No writer that decodes can be
-faster than `decode alone`: the same files, read and decoded by as many processes as there are cores, and nothing else.
+faster than `decode alone`: the same files, read and decoded by as many processes as there are cores, without anything else.
 
 All run from the page cache, one after the other, and sync what they wrote. Reading annotations, committing, and the time
 in which Ray's workers import rayprob count; starting Python, Ray and the processes of `decode alone` do not.
@@ -134,12 +134,12 @@ def run_tar(scratch: str) -> Measured:
 
 
 def run_decode_alone(scratch: str) -> Measured:
-    """Time what a check of every image takes, with nothing written."""
+    """Time a check of every image, without writing anything."""
     return Measured(*run([sys.executable, "-c", DECODE], scratch))
 
 
 def run_build(scratch: str, check: str, *, ray: bool) -> Measured:
-    """Time the builder in a process of its own; with Ray, the peak is that of its largest worker or the driver."""
+    """Time the builder in its own process; with Ray, the peak is that of its largest worker or the driver."""
     elapsed_s, cpu_s, worker_mib, driver_mib = run([sys.executable, "-c", BUILD, check, str(ray)], scratch)
     shutil.rmtree(Path(scratch) / "built")
     return Measured(elapsed_s, cpu_s, max(worker_mib, driver_mib))
@@ -158,7 +158,7 @@ def run(command: list[str], folder: str) -> list[float]:
 
 def report(rounds: list[dict[str, Measured]], num_images: int) -> None:
     """Print the median speed of each writer, its ratios to tar and to bare decoding round by round, CPU time and memory."""
-    spread = f"{'of tar':>7} {'least':>6} {'greatest':>9} {'of decoding':>12}"
+    spread = f"{'of tar':>7} {'min':>6} {'max':>9} {'of decoding':>12}"
     print(f"{'':18} {'images/s':>9} {spread} {'CPU ms/image':>13} {'peak MiB':>9}")
     for name in rounds[0]:
         runs = [measured[name] for measured in rounds]

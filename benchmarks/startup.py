@@ -1,8 +1,8 @@
-"""How long the verbs take to start, each way beside the other in one run: medians of --repeats, in turn.
+"""Start-up time of the verbs, with the alternatives side by side in one run: medians of --repeats, in turn.
 
     python benchmarks/startup.py [--repeats 3]
 
-    first step       `rayprob train` with one worker until its first step: on Ray, in a process of its own
+    first step       `rayprob train` with one worker until its first step: on Ray, in its own process
     one image        `rayprob predict` of one image: with the tracer of torch.compile, which torchvision imports, and without
     imports          what predict imports: with the tracer, without
     --help           of the whole command
@@ -76,7 +76,7 @@ def make_data(folder: Path) -> None:
 
 
 def first_step(ray_address: str) -> Measure:
-    """Return the seconds from the command to the first step that it writes down; the run then ends."""
+    """Return the seconds from the command to its first logged step; the run then ends."""
 
     def measure(repeat: int) -> float:
         name = f"run-{0 if ray_address else 1}-{repeat}"
@@ -106,7 +106,7 @@ def command(code: str, *arguments: str) -> Measure:
 
 
 def side_by_side(repeats: int, *measures: Measure) -> tuple[float, ...]:
-    """Return the median seconds of each way, measured in turn so that other work slows all of them alike."""
+    """Return the median seconds of each way, measured in turn so that other work slows all of them equally."""
     rows = [[measure(repeat) for measure in measures] for repeat in range(repeats)]
     return tuple(statistics.median(column) for column in zip(*rows, strict=True))
 

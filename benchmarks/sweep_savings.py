@@ -1,11 +1,11 @@
-"""What early stopping saves and what Ray Tune costs: the same grid with ASHA, with Hyperband and without, side by side.
+"""The savings of early stopping and the overhead of Ray Tune: the same grid with ASHA, with Hyperband and without.
 
     make demo
     python benchmarks/sweep_savings.py [--data demo/shards --epochs 3 --grace 1 --reduction 2]
 
 The grid is 3 learning rates x 2 poolings x 2 batch sizes on generated scenes, the same seeds for all. It prints, for each
-scheduler, the best holdout mAP, the epochs trained and their share of the full grid's, wall seconds, and what a trial takes
-besides training and evaluating (from its start in the ledger to its end: process, imports, building, checkpoints, reports).
+scheduler, the best holdout mAP, the epochs trained and their share of the full grid's, wall seconds, and the overhead of a
+trial besides training and evaluating (from its start in the ledger to its end: process, imports, building, saving, reports).
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--data", default="demo/shards")
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--grace", type=float, default=1.0, help="epochs before the first trial is stopped")
-    parser.add_argument("--reduction", type=int, default=2, help="one in so many goes on")
+    parser.add_argument("--reduction", type=int, default=2, help="one of this many trials continues")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--schedulers", nargs="+", default=["none", "asha", "hyperband"])
     arguments = parser.parse_args()
@@ -71,7 +71,7 @@ def sweep_of(folder: str, scheduler: str, arguments: argparse.Namespace) -> Swee
 
 
 def line(name: str, swept: Swept, full_epochs: float, wall_s: float) -> str:
-    """Return what came of one sweep."""
+    """Return the result of one sweep."""
     summary = swept.summary
     best = next(row for row in summary["trials"] if row["number"] == summary["best"])
     besides_s = [row["lasted_s"] - row["elapsed_s"] for row in summary["trials"]]
@@ -80,7 +80,7 @@ def line(name: str, swept: Swept, full_epochs: float, wall_s: float) -> str:
     return (
         f"{name:>9}: best mAP {best['values']['mAP']:.4f} (trial {best['number']:03d})  {pruned} of {len(summary['trials'])} "
         f"stopped early  epochs {epochs:.1f} = {epochs / full_epochs:.2f} of the full grid  {wall_s:.0f} s"
-        f"  besides training {statistics.median(besides_s):.1f} s a trial (first {besides_s[0]:.1f} s)"
+        f"  besides training {statistics.median(besides_s):.1f} s per trial (first {besides_s[0]:.1f} s)"
     )
 
 

@@ -1,4 +1,4 @@
-"""A step of our loop beside a step of a bare PyTorch loop: same network, batch, optimizer and arithmetic, no data loading.
+"""A step of our loop compared with one of a bare PyTorch loop: same network, batch, optimizer and arithmetic, no data loading.
 
     python benchmarks/training_step.py [--backbone resnet18 --size 128 --batch 16 --rounds 15]
 
@@ -36,7 +36,7 @@ PEAK_FLOPS = {"NVIDIA H100": 989e12, "NVIDIA H200": 989e12, "NVIDIA A100": 312e1
 
 
 class OneBatch:
-    """Stands for the stream: the cursor moves, the batch does not."""
+    """Stands in for the stream: the cursor advances, the batch stays the same."""
 
     micro_batches_per_step = micro_batches_per_share = 1
     shares = (0,)
@@ -87,7 +87,7 @@ def ours(job: RankJob, batch: Batch) -> Callable[[], object]:
 
 
 def bare(job: RankJob, batch: Batch) -> Callable[[], object]:
-    """The loop that one writes by hand, with a network and optimizer of its own."""
+    """A hand-written loop with its own network and optimizer."""
     compute = job.compute
     classifier = build_classifier(job.run.model, NUM_LABELS)
     compute.place_weights(classifier)

@@ -3,14 +3,14 @@
     python benchmarks/uncertainty.py BUNDLE [BUNDLE...] --images FOLDER [--limit 48] [--mc-dropout 30]
 
 In domain are the images of FOLDER, which should be like the training images but not among them. Out of domain are those same
-images with 8 x 8 fields shuffled, or blurred until nothing can be told; pages of text; noise; and drawn scenes. Printed for
+images with 8 x 8 fields shuffled, or blurred beyond recognition; pages of text; noise; and drawn scenes. Printed for
 each kind: the mean over images of the entropy of all labels (total), the part that members agree on (aleatoric), the part on
-which they disagree (epistemic), in nats, and the share epistemic / total. In brackets the AUROC of telling this kind from
-in-domain images by that number: 0.5 is chance, above it the kind is the more uncertain one.
+which they disagree (epistemic), in nats, and the share epistemic / total. In brackets the AUROC of separating this kind from
+in-domain images by that number: 0.5 is chance; above it, this kind is more uncertain.
 
-Measured on 24 images a kind, heads trained on 200 images of COCO over ImageNet features: the share by dropout has AUROC 0.87
-to 1.00 for every kind, with a mixture head as with independent labels; total entropy, which mostly says how many labels there
-may be, has 0.06 to 0.67. Four such heads as an ensemble do worse (share 0.22 for text): one backbone, one view of the world.
+Measured on 24 images per kind, heads trained on 200 images of COCO over ImageNet features: the share by dropout has AUROC 0.87
+to 1.00 for every kind, with a mixture head as with independent labels; total entropy, which mostly reflects the number of
+possible labels, has 0.06 to 0.67. Four such heads as an ensemble do worse (share 0.22 for text): they share one backbone.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def write(path: Path, pixels: Pixels) -> None:
 
 
 def shuffled(place: int, image: Pixels) -> Pixels:
-    """The same colours and textures, no object whole."""
+    """The same colours and textures, without whole objects."""
     height_px, width_px = (side // FIELDS for side in image.shape[:2])
     fields = image[: height_px * FIELDS, : width_px * FIELDS].reshape(FIELDS, height_px, FIELDS, width_px, 3).swapaxes(1, 2)
     order = np.random.default_rng(derive(0, "shuffled", place)).permutation(FIELDS * FIELDS)

@@ -6,7 +6,7 @@
       --set evaluation.every.epochs=5
     rayprob evaluate runs/voc-sample
 
-A label of which an image has only objects marked `difficult` is unknown there, as in VOC's own class lists: 131 labels of the
+A label is unknown in an image that has only `difficult` objects of it, as in VOC's own class lists: 131 labels of the
 1,000 train images, 51 of the 400 val images. 16 % of train become holdout.
 """
 
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def annotations(keys: list[str], names: list[str]) -> dict[str, Any]:
-    """Return one split as COCO annotations; a category's id is its place in `names`, from 1."""
+    """Return one split as COCO annotations; a category's id is its position in `names`, from 1."""
     images, boxes = zip(*(image_of(key, names) for key in keys), strict=True)
     numbered = [{**box, "id": number} for number, box in enumerate((box for part in boxes for box in part), start=1)]
     categories = [{"id": place, "name": name} for place, name in enumerate(names, start=1)]

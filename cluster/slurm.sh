@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Slurm: a Ray cluster on the nodes of one job, one rayprob command on it, and all of it gone at the job's end.
+# Slurm: starts a Ray cluster on the nodes of one job, runs one rayprob command on it, and removes everything at the end.
 #
-# What it starts    Ray on every node of the job, the head on the first, which trains like the others; CPUs and GPUs as Slurm
-#                   allots them. Then `rayprob doctor --cluster`, and where it finds no fault, the command that you gave.
-# What it costs     What the #SBATCH lines below ask for, from the job's start to its end; Slurm counts GPU hours and priority.
-# What it needs     A folder that all nodes see, with this repository and its virtual environment in it, and the shards.
-# What is safe      A compute node is shared with its other users, and Ray listens on all of its addresses. Every request, but
-#                   for Ray's metrics, needs a token: made anew for each job, handed to the nodes over srun's own channel, kept
-#                   in a file that only you read (0600, in a folder of 0700 in each node's /tmp), never on a command line nor in
-#                   the log. The dashboard listens on 127.0.0.1 of the first node.
+# What it starts    Ray on every node of the job, the head on the first, which trains like the others; CPUs and GPUs as
+#                   allocated by Slurm. Then `rayprob doctor --cluster`, and if it finds no fault, your command.
+# What it costs     The resources in the #SBATCH lines below, from the job's start to its end; Slurm counts GPU hours and priority.
+# What it needs     A folder that all nodes see, with this repository, its virtual environment, and the shards.
+# Security          A compute node may have other users, and Ray listens on all of its addresses. Every request, except for
+#                   Ray's metrics, needs a token: created for each job, passed to the nodes over srun's own channel, and stored
+#                   in a file that only you can read (0600, in a folder of 0700 in each node's /tmp), never on a command line or
+#                   in the log. The dashboard listens on 127.0.0.1 of the first node.
 #
-# In the folder of the repository, on a login node; options before the file win over its #SBATCH lines:
+# In the folder of the repository, on a login node; options before the file override its #SBATCH lines:
 #
 #   . .venv/bin/activate
 #   rayprob shard shards/coco2014.yaml --set target=/shared/coco2014
@@ -24,18 +24,18 @@
 #   scancel --batch --signal=INT JOB
 #   scancel JOB
 #
-# The log begins with the variables that make `ray status` work in that shell, and with the tunnel to the dashboard.
-# Five minutes before the time limit (--signal), and where Slurm preempts jobs with PreemptParameters=send_user_signal, the run
-# saves, stops and is put into the queue again under the same number; it goes on from there. A lost node puts it there, too,
-# and the last checkpoint counts. `scancel --batch --signal=INT` saves and ends; plain `scancel` ends at once: the last
-# checkpoint counts. The same sbatch again goes on. A sweep: `tune` in place of `train`.
+# The log starts with the variables that make `ray status` work in that shell, and with the tunnel to the dashboard.
+# Five minutes before the time limit (--signal), or if Slurm preempts the job with PreemptParameters=send_user_signal, the run
+# saves, stops and is requeued under the same job number; it continues from there. After a lost node it is requeued as well,
+# and resumes from the last checkpoint. `scancel --batch --signal=INT` saves and ends; plain `scancel` ends at once, and the run
+# resumes from the last checkpoint. Submit the same sbatch again to continue. For a sweep, use `tune` instead of `train`.
 #
-# Ask for more than ten minutes: a job that has only the five before its limit saves at once and is queued again for ever.
+# Request more than ten minutes: a job with only the five before its limit saves at once and is requeued forever.
 #
-# Tested: shellcheck; order, token, signals and requeue among stand-ins for Slurm's and Ray's commands (tests/cluster); and, in
+# Tested: shellcheck; order, token, signals and requeue with stand-ins for Slurm's and Ray's commands (tests/cluster); and, in
 # November 2026, under Slurm 22.05 with two nodes on one machine, CPUs only: a run over both nodes with a time limit of three
-# minutes saved before it, was queued again and resumed, twice, to its end; both ways to cancel; the shell and `ray status` in
-# it. Nothing of Ray, no token and no folder were left.
+# minutes saved before the limit, was requeued and resumed, twice, until it finished; both ways to cancel; the shell and `ray
+# status` in it. No Ray process, token or folder remained.
 # Not run: GPUs, several machines.
 #SBATCH --job-name=rayprob
 #SBATCH --nodes=2
@@ -49,17 +49,17 @@
 #SBATCH --open-mode=append
 #SBATCH --output=rayprob-%j.log
 set -euo pipefail
-set -m # without job control, bash lets all that runs in the background ignore SIGINT
+set -m # without job control, background processes of bash ignore SIGINT
 
-start_s=300 # a network disk may be slow to give Python and torch to all nodes
+start_s=300 # loading Python and torch on all nodes from a network disk may be slow
 save_s=240  # of the 300 s that --signal leaves
-after=run   # what follows: run, and when that was stopped, end or requeue
+after=run   # what follows: run, and once that is stopped, end or requeue
 driver=     # the process of the command
-steps=()    # the processes of the sruns that hold Ray
+steps=()    # the processes of the sruns that run Ray
 timers=()
 
 main() {
-  (($#)) || fail "say what to run: sbatch cluster/slurm.sh train tune_configs/paper.yaml --set folder=/shared/runs/paper"
+  (($#)) || fail "no command given; for example: sbatch cluster/slurm.sh train tune_configs/paper.yaml --set folder=/shared/runs/paper"
   trap 'save_and requeue' USR1
   trap 'save_and end' INT TERM
   trap clean_up EXIT
@@ -69,7 +69,7 @@ main() {
   run "$@"
 }
 
-# The ports are the job's own, as far as a number can make them so, because nodes may be shared. Ray's workers use 10002-19999.
+# The ports are derived from the job number, because jobs may share nodes. Ray's workers use 10002-19999.
 name_places() {
   local nodes
   mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
@@ -77,10 +77,10 @@ name_places() {
   read -r address < <(getent ahostsv4 "$head" | awk '$1 !~ /^127\./ { print $1 }') || read -r address _ < <(hostname -I)
   port=$((20000 + SLURM_JOB_ID % 1000 * 10))
   cpus=${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}
-  folder=/tmp/rayprob-$SLURM_JOB_ID # on each node; short, for the paths of Ray's sockets may have 107 characters
+  folder=/tmp/rayprob-$SLURM_JOB_ID # on each node; short, because the paths of Ray's sockets are limited to 107 characters
   export RAY_ADDRESS=$address:$port RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$folder/auth_token
   export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
-  unset RAY_AUTH_TOKEN # which would win over the file
+  unset RAY_AUTH_TOKEN # it would override the file
   echo "on $head: export RAY_ADDRESS=$RAY_ADDRESS RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$RAY_AUTH_TOKEN_PATH"
   echo "the dashboard: ssh -N -L 8265:127.0.0.1:$((port + 1)) $head"
 }
@@ -100,7 +100,7 @@ start_ray() {
   wait_for_nodes
 }
 
-# on_nodes NUMBER [SRUN OPTION...] -- FUNCTION [ARGUMENT...]: becomes the srun of a function of this file.
+# on_nodes NUMBER [SRUN OPTION...] -- FUNCTION [ARGUMENT...]: runs a function of this file with srun.
 on_nodes() {
   local number=$1 options=()
   shift
@@ -113,19 +113,19 @@ on_nodes() {
     --cpus-per-task="$cpus" "${options[@]}" bash -c "set -euo pipefail; $(declare -f "$1"); \"\$@\"" bash "$@"
 }
 
-# On a node: keeps the token that comes on standard input where only this user can read it.
+# On a node: stores the token from standard input where only this user can read it.
 take_token() {
   umask 077
-  rm -rf "$1" # of this job before it was requeued
+  rm -rf "$1" # left from before a requeue of this job
   mkdir "$1"
   cat > "$1/auth_token"
 }
 
-# On a node: Ray, until clean_up says USR2 or scancel TERM.
+# On a node: runs Ray, until clean_up sends USR2 or scancel TERM.
 hold_ray() {
   local folder=$1 ray='' code=0 asked=no
   shift
-  trap 'asked=yes; kill $ray 2> /dev/null' TERM USR2 # a signal may come before Ray is there
+  trap 'asked=yes; kill $ray 2> /dev/null' TERM USR2 # a signal may arrive before Ray has started
   ulimit -n "$(ulimit -Hn)"
   ray start "$@" --block --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --object-store-memory=4000000000 --temp-dir="$folder" \
     > "$folder/start.log" 2>&1 &
@@ -140,7 +140,7 @@ hold_ray() {
 wait_for_head() {
   local deadline=$((SECONDS + start_s))
   until (: > "/dev/tcp/$address/$port") 2> /dev/null; do
-    kill -0 "${steps[0]}" 2> /dev/null || fail "Ray did not start on $head; its words are above"
+    kill -0 "${steps[0]}" 2> /dev/null || fail "Ray did not start on $head; see its output above"
     ((SECONDS < deadline)) || fail "Ray on $head did not answer at $RAY_ADDRESS within $start_s s"
     sleep 1
   done
@@ -160,27 +160,27 @@ while (alive := sum(node["Alive"] for node in ray.nodes())) < wanted:
 PYTHON
 }
 
-# Runs the command, and ends this script as the command ended, or by putting the job into the queue again.
+# Runs the command, and ends this script with its exit code, or requeues the job.
 run() {
   local code=130
   if [[ $after == run ]]; then
     rayprob "$@" &
     driver=$!
-    # A signal that is caught ends `wait`, not the command.
+    # A caught signal ends `wait`, not the command.
     while wait "$driver" && code=0 || code=$?; ((code > 128)) && kill -0 "$driver" 2> /dev/null; do :; done
     driver=
   fi
   if [[ $after == requeue ]] && ((code > 128)); then
     clean_up
-    echo "into the queue again, where the run goes on"
+    echo "requeued; the run continues from there"
     scontrol requeue "$SLURM_JOB_ID"
   fi
   exit "$code"
 }
 
-# rayprob saves at SIGINT. What has not saved in time counts from its last checkpoint.
+# rayprob saves at SIGINT. A run that does not save in time resumes from its last checkpoint.
 save_and() {
-  [[ $after == end ]] || after=$1 # who cancels a job does not want it back
+  [[ $after == end ]] || after=$1 # a cancelled job must not be requeued
   echo "asking the run to save and stop"
   [[ -n $driver ]] || return 0
   kill -INT "$driver"
@@ -191,12 +191,12 @@ clean_up() {
   trap - EXIT
   trap '' USR1 INT TERM
   if ((${#steps[@]})); then
-    kill -USR2 "${steps[@]}" 2> /dev/null || true # which srun hands on to the nodes
+    kill -USR2 "${steps[@]}" 2> /dev/null || true # srun forwards it to the nodes
     kill_later 30 -TERM "${steps[@]}"
     wait "${steps[@]}" || true
   fi
   for timer in "${timers[@]}"; do
-    kill -KILL -- "-$timer" 2> /dev/null || true # TERM it ignores, as this script does by now
+    kill -KILL -- "-$timer" 2> /dev/null || true # it ignores TERM, as this script does by now
   done
 }
 
@@ -204,7 +204,7 @@ clean_up() {
 kill_later() {
   (sleep "$1" && kill "${@:2}") 2> /dev/null &
   timers+=($!)
-  disown "$!" # says nothing when it is ended
+  disown "$!" # so that bash prints nothing when it is killed
 }
 
 fail() {

@@ -93,9 +93,9 @@ def test_spec_reads_overrides_and_writes_back(tmp_path: Path) -> None:
         ("optimizer: {}", [], r"steps: required, but missing"),
         ("steps: many", [], r"steps: expected an integer \(found 'many'\)"),
         ("steps: 1\noptimizer: {name: bgd}", [], r"optimizer.name: input should be 'sgd' or 'adam' \(found 'bgd'\)"),
-        ("- steps", [], "holds list, not a mapping"),
+        ("- steps", [], "contains list, not a mapping"),
         ("a: [", [], "is not valid YAML: line 1, column"),
-        ("steps: 1", ["steps"], "--set takes KEY=VALUE"),
+        ("steps: 1", ["steps"], "--set needs KEY=VALUE"),
         ("steps: 1", ["steps.x=1"], "'steps' is 1, which has no keys below it"),
         ("steps: 1", ["steps=["], "the value is not valid YAML"),
     ],
@@ -182,7 +182,7 @@ def test_storage_reads_ranges_and_reports_short_files(tmp_path: Path) -> None:
     storage.write_bytes(target, b"0123456789")
     assert storage.read_bytes(target, 2, 3) == b"234"
     assert storage.size_bytes(f"file://{target}") == 10
-    with pytest.raises(StorageError, match="wanted 5 bytes at 8, found 2"):
+    with pytest.raises(StorageError, match="expected 5 bytes at 8, found 2"):
         storage.read_bytes(target, 8, 5)
     with pytest.raises(StorageError, match="no file at"):
         storage.read_bytes(str(tmp_path / "nothing"))

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes a node fit to train: packages, the `rayprob` command, the token. cluster/*.yaml run it on every node they start.
+# Prepares a node for training: packages, the `rayprob` command, the token. cluster/*.yaml run it on every node they start.
 #
-# rayprob itself is not installed. Each job brings it in its working directory, so a job runs the code that it was submitted
-# with, and a changed line of code needs no `ray up` (which would restart Ray, and with it every running job).
+# rayprob itself is not installed. Each job includes it in its working directory, so a job runs the code it was submitted
+# with, and a code change does not require `ray up` (which would restart Ray and every running job).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -15,7 +15,7 @@ if ! command -v rayprob > /dev/null; then
   chmod 755 "$shim"
 fi
 
-# Whoever can read the token can run any code on the cluster.
+# Anyone who can read the token can run any code on the cluster.
 install -d -m 700 ~/.ray
 install -m 600 "$here/../rayprob-token/auth_token" ~/.ray/auth_token
 grep -qs 'RAY_AUTH_MODE=token' ~/.bashrc || echo 'export RAY_AUTH_MODE=token' >> ~/.bashrc

@@ -49,7 +49,7 @@ def parameters(verb: Callable[..., Any]) -> Iterator[tuple[str, str, bool]]:
         if isinstance(mark, ArgumentInfo):
             yield mark.metavar or name.upper(), mark.help or "", False
         elif mark and not mark.hidden:
-            # In Annotated, typer takes the first name for a default until it builds the command.
+            # In Annotated, typer treats the first name as a default until it builds the command.
             words = [word for word in (mark.default, *(mark.param_decls or ())) if isinstance(word, str)]
             given = [word for word in words if word.startswith("-")] or [f"--{name.replace('_', '-')}"]
             value = "" if kind is bool else f" {mark.metavar or name.upper()}"
@@ -57,12 +57,12 @@ def parameters(verb: Callable[..., Any]) -> Iterator[tuple[str, str, bool]]:
 
 
 def default(value: object) -> str:
-    """Return a default in brackets, where there is one worth a word."""
+    """Return a default in brackets, or "" if there is none worth mentioning."""
     return "" if value in (None, False, inspect.Parameter.empty) or value == [] else f" [default: {value}]"
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """Yield help text as Markdown; an indented block stays as it is typed."""
+    """Yield help text as Markdown; an indented block is kept verbatim."""
     for block in re.split(r"\n\s*\n", text.replace("\b", "")):
         lines = block.strip("\n").split("\n")
         is_code = all(line.startswith("  ") for line in lines)
@@ -70,7 +70,7 @@ def paragraphs(text: str) -> Iterator[str]:
 
 
 def cell(text: str) -> str:
-    """Return text that fits into one cell of a table."""
+    """Return text that fits into one table cell."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -1,6 +1,6 @@
 """A Sphinx directive, `{spec} rayprob.runs.spec.Run`: a table of all keys of a spec and of the specs inside it.
 
-Types, defaults and limits come from pydantic; what a key means is the string below its line in the source.
+Types, defaults and limits come from pydantic; the meaning of a key is the string below its line in the source.
 """
 
 import ast
@@ -92,7 +92,7 @@ def is_string(line: ast.stmt) -> bool:
 
 
 def inner_specs(annotation: object) -> Iterator[type[Spec]]:
-    """Yield the specs that a type holds."""
+    """Yield the specs inside a type."""
     if inspect.isclass(annotation) and issubclass(annotation, Spec):
         yield annotation
     for argument in typing.get_args(annotation):
@@ -100,14 +100,14 @@ def inner_specs(annotation: object) -> Iterator[type[Spec]]:
 
 
 def type_name(field: FieldInfo) -> str:
-    """Return a type as a person writes it, with its limits."""
+    """Return a type in readable form, with its limits."""
     marks = [(mark, key, sign) for mark in field.metadata for kind, key, sign in LIMITS if isinstance(mark, kind)]
     limits = [f"{sign} {getattr(mark, key):g}" for mark, key, sign in marks]
     return f"{written(field.annotation)}{', ' * bool(limits)}{', '.join(limits)}"
 
 
 def written(annotation: object) -> str:
-    """Return an annotation in the words of YAML."""
+    """Return an annotation in YAML's terms."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return written(arguments[0])
@@ -127,7 +127,7 @@ def written(annotation: object) -> str:
 
 
 def default_of(field: FieldInfo) -> str:
-    """Return a default as YAML has it; `required` without one."""
+    """Return a default as YAML; `required` without one."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)

@@ -1,4 +1,4 @@
-"""What `calibrate` shows a person."""
+"""The output of `calibrate`."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from rayprob.cli.terminal import show_line
 from rayprob.runs.paths import RunFolder
 
 LEGEND = (
-    "missed: of the labels stated present in an image, the share that its set lacks, over images with such a label; recall@A "
-    "keeps it to A on average; labels: in a set. "
-    "Numbers of holdout are cross-fitted, val is only reported, and the oracle's thresholds are fitted on the very split."
+    "missed: the share of an image's annotated labels that its set lacks, averaged over images with such a label; recall@A "
+    "keeps it at most A on average; labels: the mean set size. "
+    "Numbers on holdout are cross-fitted, val is only reported, and the oracle's thresholds are fitted on the split itself."
 )
 
 
 def show_calibration(console: Console, folder: str, report: CalibrationReport) -> None:
-    """Print before -> after on holdout and val, each rule's label sets, what to know, and what was written."""
+    """Print before -> after on holdout and val, each rule's label sets, notes, and the files written."""
     comparisons = [report.holdout, *([report.reported] if report.reported else [])]
     show_line(console, f"{report.run}, calibrated by {report.reason}")
     show_table(console, _honesty_table(comparisons))
@@ -33,7 +33,7 @@ def show_calibration(console: Console, folder: str, report: CalibrationReport) -
 
 def _honesty_table(comparisons: list[Comparison]) -> Table:
     table = plain_table("marginals, before -> after", [f"{at.split} ({at.num_samples:,} images)" for at in comparisons])
-    for heading, name in (("ECE", "ECE"), ("adaptive ECE", "adaptive_ECE"), ("Brier", "Brier"), ("NLL an image", "nll_nats")):
+    for heading, name in (("ECE", "ECE"), ("adaptive ECE", "adaptive_ECE"), ("Brier", "Brier"), ("NLL per image", "nll_nats")):
         numbers = ((getattr(at.before, name), getattr(at.after, name)) for at in comparisons)
         table.row(heading, *(f"{before:.4f} -> {after:.4f}" for before, after in numbers))
     return table
@@ -60,7 +60,7 @@ def _add(table: Table, rule: str, numbers: list[SetNumbers | None], style: str =
 
 
 def plain_table(title: str, headings: Sequence[str | tuple[str, ...]]) -> Table:
-    """Return a table whose first column has no heading and holds names, and whose others hold numbers."""
+    """Return a table whose first column contains names and has no heading, and whose other columns contain numbers."""
     table = Table(title, padding=1)
     table.name()
     table.number(*headings)

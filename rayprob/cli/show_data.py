@@ -1,4 +1,4 @@
-"""What `scenes`, `shard`, `verify` and `inspect` show a person."""
+"""The output of `scenes`, `shard`, `verify` and `inspect`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ BAR_COLUMNS = 20
 
 @contextmanager
 def scenes_progress(console: Console, num_images: int) -> Iterator[Callable[[int], None]]:
-    """Yield a callback (images done since the last call) that moves a bar."""
+    """Yield a callback (images done since the last call) that moves a progress bar."""
     columns = ("drawing", bar(), MofNCompleteColumn(), "images", TimeElapsedColumn(), TimeRemainingColumn())
     with progress(console, *columns) as shown:
         task = shown.add_task("drawing", total=num_images)
@@ -29,22 +29,22 @@ def scenes_progress(console: Console, num_images: int) -> Iterator[Callable[[int
 
 
 def show_scenes(console: Console, folder: str, summary: ScenesSummary) -> None:
-    """Print what a folder of drawn scenes holds and what to do next."""
+    """Print the contents of a folder of drawn scenes and the next command."""
     show_line(console, f"{'scenes:' if summary.drawn_images else 'already drawn:'} {folder}")
     show_line(
         console,
-        f"  {summary.images:,} images, {summary.objects:,} objects, {summary.labels_per_image:.2f} labels an image, "
-        f"{summary.empty_images:,} images without any",
+        f"  {summary.images:,} images, {summary.objects:,} objects, {summary.labels_per_image:.2f} labels per image, "
+        f"{summary.empty_images:,} images without labels",
     )
     if summary.drawn_images:
         speed = summary.drawn_images / max(summary.elapsed_s, 1e-9)
         show_line(console, f"  drew {summary.drawn_images:,} images in {summary.elapsed_s:.1f} s: {speed:,.0f} images/s")
-    show_line(console, f"next: rayprob shard shards/scenes.yaml    (its paths must lead to {folder})")
+    show_line(console, f"next: rayprob shard shards/scenes.yaml    (its paths must point to {folder})")
 
 
 @contextmanager
 def shard_progress(console: Console) -> Iterator[Callable[[build.BuildProgress], None]]:
-    """Yield the callback of a build that moves a bar of images and counts shards and rejects beside it."""
+    """Yield the callback of a build that moves a progress bar of images and shows the number of shards and rejects."""
     columns = (
         "sharding",
         bar(),
@@ -66,14 +66,14 @@ def shard_progress(console: Console) -> Iterator[Callable[[build.BuildProgress],
 
 @contextmanager
 def bytes_progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback (bytes done, their number) that moves a bar."""
+    """Yield a callback (bytes done, total) that moves a progress bar."""
     with progress(console, "{task.description}", bar(), BytesColumn(), TimeRemainingColumn()) as shown:
         task = shown.add_task(what, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 def show_summary(console: Console, summary: build.Summary) -> None:
-    """Print what a build made, where it lies, and what to do next."""
+    """Print what a build wrote, where, and the next command."""
     facts = summary.facts
     samples, shards = sum(facts["splits"].values()), Shards.read(summary.root, facts)
     size_bytes = int(shards.size_bytes_S.sum())
@@ -84,9 +84,9 @@ def show_summary(console: Console, summary: build.Summary) -> None:
     show_line(console, f"  {samples:,} images ({splits}) in {len(shards):,} shards, {_bytes(size_bytes)}")
     if not summary.already_built:
         speed = summary.images_written / max(summary.writing_s, 1e-9)
-        gone_on = f"; {summary.shards_continued:,} shards were done before" if summary.shards_continued else ""
+        gone_on = f"; {summary.shards_continued:,} shards were already done" if summary.shards_continued else ""
         written = f"  wrote {summary.images_written:,} images in {summary.writing_s:.1f} s, {speed:,.0f} images/s"
-        show_line(console, f"{written} ({summary.elapsed_s:.1f} s with reading annotations and starting Ray){gone_on}")
+        show_line(console, f"{written} ({summary.elapsed_s:.1f} s including reading annotations and starting Ray){gone_on}")
     show_line(console, f"  {_rest(facts)}")
     for split, counts in facts.get("dropped", {}).items():
         for reason, count in counts.items():
@@ -94,7 +94,7 @@ def show_summary(console: Console, summary: build.Summary) -> None:
     if num_rejected := facts.get("rejected", 0):
         show_line(console, f"  rejected {num_rejected:,} images, listed in {summary.root.rstrip('/')}/rejected.jsonl")
     if num_corrected := facts.get("sizes_corrected", 0):
-        show_line(console, f"  {num_corrected:,} images have another size than declared; the manifest holds the real one")
+        show_line(console, f"  {num_corrected:,} images have a different size than declared; the manifest has the real size")
     _show_rotated(console, facts.get("exif_rotated"))
     show_line(console, f"next: rayprob inspect {summary.root}    rayprob verify {summary.root}    rayprob train RUN.yaml")
 
@@ -109,7 +109,7 @@ def _rest(facts: dict[str, Any]) -> str:
 
 
 def _show_rotated(console: Console, num_rotated: int | None) -> None:
-    """Say that EXIF is not followed, where that matters; datasets built by 0.1 do not say for how many images it does."""
+    """Print how many images have an EXIF rotation, which is ignored; datasets built by 0.1 do not record the number."""
     if num_rotated:
         show_line(console, f"  {num_rotated:,} images are rotated by EXIF; training reads them as stored")
 
@@ -127,7 +127,7 @@ def show_inspection(console: Console, found: Inspection) -> None:
 
 
 def _splits_table(splits: list[SplitFacts]) -> Table:
-    table = Table("splits", caption="short side: least..median..greatest; unknown: labels not stated")
+    table = Table("splits", caption="short side: least..median..greatest; unknown: labels not annotated")
     table.name()
     table.number("images", "shards", "size", "labels/image", "unknown", "short side px")
     for split in splits:
@@ -153,7 +153,7 @@ def _labels_table(labels: list[LabelFacts], splits: list[str]) -> Table:
 
 
 def _set_sizes_table(found: Inspection) -> Table:
-    table = Table("labels in an image")
+    table = Table("labels per image")
     table.number("labels", "images")
     table.bars(BAR_COLUMNS)
     greatest = max(found.set_sizes.values(), default=1)

@@ -1,4 +1,4 @@
-"""What `rayprob doctor` shows a person: a table of findings, and whether the nodes are fit."""
+"""The output of `rayprob doctor`: a table of findings, and whether the nodes are ready."""
 
 from rich.console import Console
 from rich.text import Text
@@ -13,8 +13,8 @@ STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red"}
 
 
 def examine(console: Console, uris: tuple[str, ...], cache_folder: str, *, cluster: bool) -> ClusterFacts:
-    """Return the facts of this machine or of the cluster, saying meanwhile what is looked at."""
-    with status(console, "looking at this machine") as look_at:
+    """Return the facts of this machine or of the cluster, showing what is being checked."""
+    with status(console, "checking this machine") as look_at:
         if not cluster:
             return gather_here(uris, cache_folder)
         from rayprob.doctor.on_ray import gather_cluster
@@ -23,7 +23,7 @@ def examine(console: Console, uris: tuple[str, ...], cache_folder: str, *, clust
 
 
 def show_findings(console: Console, found: list[Finding]) -> None:
-    """Print a row for each finding, and below it what is wanted and what to do where something is to be done."""
+    """Print one row per finding; below a warning or fault, what is required and what to do."""
     table = Table()
     table.word()
     table.prose()
@@ -46,5 +46,5 @@ def _said(finding: Finding) -> Text:
 def verdict(found: list[Finding]) -> str:
     """Return the findings in one line."""
     counts = {level: sum(finding.level == level for finding in found) for level in STYLES}
-    said = f"{counts['fault']} fault(s), {counts['warning']} warning(s), {counts['ok']} ok"
-    return f"{said}: fit for a long job" if is_fit(found) else f"{said}: mend the faults before a long job"
+    found_counts = f"{counts['fault']} fault(s), {counts['warning']} warning(s), {counts['ok']} ok"
+    return f"{found_counts}: ready for a long job" if is_fit(found) else f"{found_counts}: fix the faults before a long job"

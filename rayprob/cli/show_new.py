@@ -1,4 +1,4 @@
-"""What `rayprob new` prints: what it found, what it wrote, and what to run next."""
+"""The output of `rayprob new`: what it found, what it wrote, and what to run next."""
 
 import shlex
 from pathlib import Path
@@ -15,20 +15,20 @@ SHOWN_LABELS = 8
 
 
 def show_found(console: Console, found: Found, network: Network) -> None:
-    """Print the splits and labels of a folder of images, and where the weights come from."""
+    """Print the splits and labels of a folder of images, and the source of the weights."""
     show_line(console, f"found in {found.folder}:")
     for name, split in found.splits.items():
-        dropped = f", {split.num_unlabelled:,} without, which are dropped" if split.num_unlabelled else ""
-        show_line(console, f"  {name}: {split.num_labelled:,} images with a label{dropped}")
+        dropped = f", {split.num_unlabelled:,} unlabelled ones are dropped" if split.num_unlabelled else ""
+        show_line(console, f"  {name}: {split.num_labelled:,} labelled images{dropped}")
     show_line(console, f"  {len(found.labels):,} labels: {first_of(found.labels, SHOWN_LABELS)}")
     if found.short_side_px:
         show_line(console, f"  median short side: {found.short_side_px:,} px")
     if "val" not in found.splits:
         show_line(
-            console, "  no val split: the run is evaluated on holdout, by which it was chosen, so its numbers are optimistic"
+            console, "  no val split: the run is evaluated on holdout, on which it was chosen, so its numbers are optimistic"
         )
     if not network.is_at_hand:
-        show_line(console, f"weights: {network.weights} of {network.backbone}, fetched from the internet when training starts")
+        show_line(console, f"weights: {network.weights} of {network.backbone}, downloaded when training starts")
 
 
 def show_written(console: Console, written: Written) -> None:

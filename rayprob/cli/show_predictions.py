@@ -1,4 +1,4 @@
-"""What `predict` shows a person: one image as a table, several as a few lines each; and where it writes figures and tables."""
+"""The output of `predict`: one image as a table, several as a few lines each; figures and Parquet tables."""
 
 import json
 
@@ -18,11 +18,11 @@ from rayprob.probability.queries.explain import Why
 
 BAR_COLUMNS = 24
 MOST_NAMED = 20
-FEWEST_SHARE = 0.05  # of P(label): components below are not named
+FEWEST_SHARE = 0.05  # of P(label): components below this share are not listed
 
 
 def show_outcomes(out: Console, err: Console, job: PredictJob, *, as_json: bool, figures: str | None) -> tuple[int, int]:
-    """Print what is said of each image as it comes, and write figures if asked for; return the rejected and all images."""
+    """Print each prediction as it arrives and write figures if requested; return the numbers of rejected and of all images."""
     asking, images = job.open()
     show = _show_json if as_json else show_record if len(images) == 1 else show_lines
     num_rejected = 0
@@ -43,30 +43,30 @@ def show_outcomes(out: Console, err: Console, job: PredictJob, *, as_json: bool,
 
 
 def write_parquet(out: Console, err: Console, job: PredictJob, path: str, *, on_ray: bool) -> tuple[int, int]:
-    """Write a table and name the images that were rejected, at most MOST_NAMED; return the rejected and all images."""
+    """Write a table and list at most MOST_NAMED rejected images; return the numbers of rejected and of all images."""
     with sample_progress(err, "predicting") as on_progress:
         written = write_table_on_ray(job, path, on_progress) if on_ray else write_table_here(job, path, on_progress)
     for text in written.rejected[:MOST_NAMED]:
         show_line(err, text, style="red")
     if len(written.rejected) > MOST_NAMED:
-        show_line(err, f"... and {len(written.rejected) - MOST_NAMED:,} more; the column `error` has them all", style="red")
+        show_line(err, f"... and {len(written.rejected) - MOST_NAMED:,} more; the column `error` lists them all", style="red")
     show_line(out, f"{'already there: ' if written.was_there else ''}{path}: {written.num_images:,} rows")
     return len(written.rejected), written.num_images
 
 
 def finish(err: Console, num_rejected: int, num_images: int, *, skip_bad: bool) -> None:
-    """End with exit code 1 where images were rejected that must not be, or all of them were."""
+    """Exit with code 1 if all images were rejected, or any without `skip_bad`."""
     if not num_rejected:
         return
     is_fault = not skip_bad or num_rejected == num_images
-    remedy = "; --skip-bad makes that no fault" if not skip_bad and num_rejected < num_images else ""
+    remedy = "; --skip-bad ignores them" if not skip_bad and num_rejected < num_images else ""
     show_line(err, f"{num_rejected:,} of {num_images:,} images could not be read{remedy}", style="red" if is_fault else "")
     if is_fault:
         raise typer.Exit(1)
 
 
 def show_lines(console: Console, record: Record) -> None:
-    """Print what is said of one image of several, in a few lines."""
+    """Print the prediction for one of several images in a few lines."""
     show_line(console, record.image.name, style="bold")
     lines = [_marginal(line.label, line.marginal, line.without_evidence, record) for line in record.labels]
     show_line(console, f"  {'   '.join(lines)}")
@@ -74,7 +74,7 @@ def show_lines(console: Console, record: Record) -> None:
 
 
 def show_record(console: Console, record: Record) -> None:
-    """Print what is said of one image, its labels as bars."""
+    """Print the prediction for a single image, its labels as bars."""
     show_line(console, record.image.name, style="bold")
     table = Table()
     table.name()

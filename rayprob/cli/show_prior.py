@@ -1,4 +1,4 @@
-"""What `prior` shows a person."""
+"""The output of `prior`."""
 
 from rich.console import Console
 
@@ -10,7 +10,7 @@ MOST_SCENES = 10
 
 
 def show_prior(console: Console, made: MadePrior) -> None:
-    """Print what held-out label sets say of each number of components, the largest components, and what comes next."""
+    """Print the held-out likelihood of each number of components, the largest components, and the next command."""
     prior, fit = made.prior, made.fit
     show_line(console, f"{fit.num_samples:,} label sets of {len(prior.names):,} labels from {prior.source}")
     show_table(console, _nats_table(made))
@@ -21,7 +21,7 @@ def show_prior(console: Console, made: MadePrior) -> None:
 
 def _nats_table(made: MadePrior) -> Table:
     fit = made.fit
-    table = Table("held-out label sets", caption="nats: negative log-likelihood per label set; fewer are better")
+    table = Table("held-out label sets", caption="nats: negative log-likelihood per label set; lower is better")
     table.name()
     table.number("nats", "gain")
     rows = {"independent labels": fit.independent_nats}

@@ -1,4 +1,4 @@
-"""What the verbs show a person: the live line of a run, and the table beside the paper's."""
+"""The output of `train` and `evaluate`: the live line of a run, and the table with the paper's numbers."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,8 @@ from rayprob.train.assess import NUMBERS, PAPER, Assessment
 from rayprob.train.other_labels import OtherLabels
 
 OTHER_LABELS_LEGEND = (
-    "given: so many of an image's present labels, drawn; the mean over images with more of them, and the gain's 95 % interval"
+    "given: the number of an image's present labels that are revealed, drawn at random; mean over images with more labels than "
+    "that, and the gain's 95 % interval"
 )
 
 
@@ -47,7 +48,7 @@ class RunView:
         self._progress.stop()
 
     def tell(self, event: dict[str, Any]) -> None:
-        """Show one event; kinds without a line of their own are passed over."""
+        """Show one event; kinds without a line of their own are ignored."""
         show = {
             "launch": self._launch,
             "features": self._features,
@@ -68,11 +69,11 @@ class RunView:
         device = "GPU" if event["use_gpu"] else f"{event['cpus_per_worker']} CPU(s)"
         word = f"resuming from step {event['step']}" if event["step"] else "starting"
         least = f"{event['least']} to " if event.get("least") else ""
-        self._line(f"{word} with {least}{event['num_workers']} worker(s), {device} each; everything lies in {event['folder']}")
+        self._line(f"{word} with {least}{event['num_workers']} worker(s), {device} each; folder: {event['folder']}")
         self._line("Ctrl-C saves and stops; the same command continues the run", style="dim")
 
     def _features(self, event: dict[str, Any]) -> None:
-        """Show features being computed; the bar of a split goes when it is full."""
+        """Show features being computed; a split's bar disappears when it is full."""
         if self._features_task is None:
             self._features_task = self._progress.add_task("", total=event["total"], unit=f"features of {event['split']}")
         self._progress.update(self._features_task, completed=event["done"])
@@ -116,10 +117,10 @@ class RunView:
 
     def _restart(self, event: dict[str, Any]) -> None:
         limit = f" of {event['of']}" if event["of"] >= 0 else ""
-        self._line(f"{event['reason']}; starting again from the last checkpoint (restart {event['number']}{limit})")
+        self._line(f"{event['reason']}; restarting from the last checkpoint (restart {event['number']}{limit})")
 
     def _stopping(self, event: dict[str, Any]) -> None:
-        self._line("saving at the next step, then stopping; Ctrl-C again abandons the steps since the last checkpoint")
+        self._line("saving after the next step, then stopping; Ctrl-C again discards the steps since the last checkpoint")
 
     def _finished(self, event: dict[str, Any]) -> None:
         self._line(f"this run is already finished (step {event['step']}); --fresh starts over")
@@ -129,35 +130,35 @@ class RunView:
 
 
 def waiting_line(event: dict[str, Any]) -> str:
-    """Return what a run waits for that has taken no step yet."""
+    """Return what a run that has not taken a step yet is waiting for."""
     if "log" in event:
         return f"still waiting for the worker's first step; its log is {event['log']}; Ctrl-C stops"
     each = f"{event['cpus_per_worker']} CPU(s){' and 1 GPU' if event['use_gpu'] else ''}"
     has = event["resources"]
     return (
-        f"still waiting for {event['least'] or event['num_workers']} worker(s) with {each} each; the cluster has now "
-        f"{has.get('CPU', 0):.0f} CPU(s) and {has.get('GPU', 0):.0f} GPU(s). `ray status` says whether nodes are coming; "
+        f"still waiting for {event['least'] or event['num_workers']} worker(s) with {each} each; the cluster currently has "
+        f"{has.get('CPU', 0):.0f} CPU(s) and {has.get('GPU', 0):.0f} GPU(s). `ray status` shows whether nodes are starting; "
         "Ctrl-C stops"
     )
 
 
 def notice_line(event: dict[str, Any]) -> str:
-    """Return that nodes of a run will be taken away, and when."""
+    """Return the message that nodes of a run will be removed, and when."""
     left = f" in {event['seconds_left']:.0f} s" if event["seconds_left"] is not None else ""
     nodes = ", ".join(node[:8] for node in event["nodes"])
-    return f"step {event['step']:>6}  node {nodes} will be taken away{left}: saving now; training continues until then"
+    return f"step {event['step']:>6}  node {nodes} will be removed{left}: saving now; training continues until then"
 
 
 @contextmanager
 def sample_progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback (samples done, their number) that moves a progress bar."""
+    """Yield a callback (samples done, total) that moves a progress bar."""
     with progress(console, "{task.description}", bar(), MofNCompleteColumn(), TimeRemainingColumn()) as shown:
         task = shown.add_task(what, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 def show_assessment(console: Console, assessment: Assessment) -> None:
-    """Print the seven numbers beside the paper's, mAP by size, and the best and worst labels."""
+    """Print the seven numbers next to the paper's, mAP by object size, and the best and worst labels."""
     title = f"{assessment.run} on {assessment.split}: {assessment.num_samples:,} images"
     table = Table(title, title_style="italic", box=box.HEAVY_HEAD)
     table.word()

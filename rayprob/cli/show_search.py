@@ -1,4 +1,4 @@
-"""What a threshold search shows a person."""
+"""The output of a threshold search."""
 
 from rich.console import Console
 
@@ -9,16 +9,16 @@ from rayprob.cli.terminal import show_line
 from rayprob.runs.paths import RunFolder
 
 LEGEND = (
-    "holdout: cross-validated, calibrator and thresholds fitted on the other folds, the parameter chosen on them too; best: "
-    "the candidate's own cross-validated value, which flatters as the highest of many. val decided nothing; gains on it with "
-    "their 95 % interval over images. raw, identity: marginals as the network states them, which label sets do not mind and "
-    "probabilities may."
+    "holdout: cross-validated; calibrator and thresholds are fitted, and the parameter chosen, on the other folds; best: "
+    "the candidate's own cross-validated value, optimistic as the highest of many. val decides nothing; gains on it have "
+    "a 95 % interval over images. raw, identity: the network's uncalibrated marginals, which are fine for label sets but not "
+    "for probabilities."
 )
 SHORT = {"temperature": "temp.", "shared_platt": "shared", "identity": "raw"}
 
 
 def show_threshold_search(console: Console, report: SearchReport) -> None:
-    """Print how fast it went, the policies side by side, the winners with their gains on val, and how to use them."""
+    """Print the speed, the policies side by side, the winners with their gains on val, and how to use them."""
     show_line(
         console,
         f"{report.run}: {report.num_candidates:,} candidates on {report.num_samples:,} images of holdout and "
@@ -40,7 +40,7 @@ def show_threshold_search(console: Console, report: SearchReport) -> None:
 
 def _policies_table(report: SearchReport) -> Table:
     aims = [winner.objective for winner in report.winners]
-    table = plain_table("policies on holdout, with the calibrator that suits each best", aims)
+    table = plain_table("policies on holdout, each with its best calibrator", aims)
     for name in dict.fromkeys(one.name for one in report.references):
         found = {one.objective: one.holdout for one in report.references if one.name == name}
         table.row(f"{name}, raw", *(f"{found[aim]:.4f}" for aim in aims), style="dim")

@@ -1,4 +1,4 @@
-"""What `rayprob submit` does before a person's eyes: read the file, send it, follow the log, and ask before stopping."""
+"""The interactive part of `rayprob submit`: read the file, send it, follow the log, and ask before stopping."""
 
 import sys
 import tempfile
@@ -25,7 +25,7 @@ EXIT_CODES = {"SUCCEEDED": 0, "STOPPED": INTERRUPTED}
 
 
 def read_job(file: str, overrides: Sequence[str]) -> tuple[str, Job]:
-    """Return the name and the job of a run, sweep or search file, checked as the cluster will. Raises SpecError, RunError."""
+    """Return the name and the job of a run, sweep or search file, checked as on the cluster. Raises SpecError, RunError."""
     value = override(read_yaml(file), overrides)
     if "thresholds" in value:
         run = ThresholdSearch.read(file, overrides).thresholds.run
@@ -50,7 +50,7 @@ def parse_env(assignments: Sequence[str]) -> dict[str, str]:
 
 
 def submit(console: Console, jobs: Jobs, job: Job, job_id: str, env: Mapping[str, str]) -> None:
-    """Send a job and say what was sent and how to come back to it."""
+    """Send a job and print what was sent and how to return to it."""
     with tempfile.TemporaryDirectory(prefix="rayprob-submit-") as folder:
         job.pack(Path(folder))
         jobs.submit(job.entrypoint, folder, job_id, env)
@@ -59,22 +59,22 @@ def submit(console: Console, jobs: Jobs, job: Job, job_id: str, env: Mapping[str
 
 
 def job_id_of(name: str, given: str | None) -> str:
-    """Return the id that was given, or one made of the run's name and the time."""
+    """Return the given id, or one made of the run's name and the time."""
     return given or default_id(name, datetime.now())
 
 
 def watch(console: Console, jobs: Jobs, job_id: str) -> int:
-    """Print a job's log until it ends, and return the exit code. Ctrl-C leaves the job alone unless a person says otherwise."""
+    """Print a job's log until it ends and return the exit code. On Ctrl-C, ask whether to stop the job."""
     log, is_stopping = Log(_print_raw), False
     while True:
         try:
             return _ended(console, job_id, jobs.follow(job_id, log, lambda text: show_line(console, text)))
         except KeyboardInterrupt:
             if is_stopping or not wants_to_stop(job_id):
-                show_line(console, f"{job_id} goes on without this terminal. {ways_back(jobs, job_id)}")
+                show_line(console, f"{job_id} continues without this terminal. {ways_back(jobs, job_id)}")
                 return INTERRUPTED
         is_stopping = jobs.stop(job_id)
-        show_line(console, f"asked {job_id} to stop; it saves first. Ctrl-C leaves it to that")
+        show_line(console, f"asked {job_id} to stop; it saves first. Ctrl-C stops following it")
 
 
 def wants_to_stop(job_id: str) -> bool:
@@ -82,25 +82,25 @@ def wants_to_stop(job_id: str) -> bool:
     if not sys.stdin.isatty():
         return False
     try:
-        return typer.confirm(f"\nstop {printable(job_id)}? Otherwise it goes on", default=False, err=True)
+        return typer.confirm(f"\nstop {printable(job_id)}? Otherwise it continues", default=False, err=True)
     except (typer.Abort, KeyboardInterrupt):
         return False
 
 
 def ways_back(jobs: Jobs, job_id: str) -> str:
-    """Return the commands that follow the job again, and that stop it."""
+    """Return the commands that follow the job again and that stop it."""
     address = "" if jobs.address == DEFAULT_ADDRESS else f" --address {jobs.address}"
     return f"follow: rayprob submit --attach {job_id}{address}    stop: rayprob submit --stop {job_id}{address}"
 
 
 def stop(console: Console, jobs: Jobs, job_id: str) -> None:
-    """Ask a job to stop, and say so."""
+    """Ask a job to stop, and print the outcome."""
     said = "asked to stop; it saves first" if jobs.stop(job_id) else "is not running; nothing to stop"
     show_line(console, f"{job_id} {said}")
 
 
 def _ended(console: Console, job_id: str, end: End) -> int:
-    # Ray's message repeats the end of the log, which was shown.
+    # Ray's message repeats the end of the log, which was already printed.
     said = "" if end.status == "SUCCEEDED" else f": {end.message.partition(', last available logs')[0].strip()}"
     show_line(console, f"{job_id} {end.status.lower()}{said}")
     return EXIT_CODES.get(end.status, 1)

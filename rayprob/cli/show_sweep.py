@@ -1,4 +1,4 @@
-"""What `rayprob tune` shows a person: a live table of trials, one line for each that ends, and what came of the sweep."""
+"""The output of `rayprob tune`: a live table of trials, one line for each that ends, and the results."""
 
 import statistics
 from typing import Any
@@ -11,7 +11,7 @@ from rayprob.cli.show_run import notice_line, waiting_line
 from rayprob.cli.table import Cell, Table, show_table
 from rayprob.cli.terminal import show_line, styled
 from rayprob.runs.paths import SweepFolder
-from rayprob.sweep.search import described, short
+from rayprob.sweep.search import OWN_SETTINGS, described, short
 from rayprob.sweep.study import Study, Trial
 
 BEST_SHOWN = 5
@@ -20,7 +20,7 @@ STATES = {"running": "cyan", "finished": "green", "pruned": "yellow", "failed": 
 
 
 class SweepView:
-    """Shows a sweep from the events of `run_sweep`: the trials under way and the best so far, live; each end as a line."""
+    """Shows a sweep from the events of `run_sweep`: a live table of running and best trials, and a line for each that ends."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -46,7 +46,7 @@ class SweepView:
         elif kind in SAID:
             self._line(f"trial {event['trial'].number:03d}  {SAID[kind](event)}")
         elif kind == "stopping":
-            self._note = "saving and stopping; Ctrl-C again abandons what is not saved"
+            self._note = "saving and stopping; Ctrl-C again discards what is not saved"
             self._line(self._note)
         elif kind == "val":
             self._line(f"evaluating trial {event['trial'].number:03d}, the best, on val")
@@ -62,10 +62,10 @@ class SweepView:
         self._study = study
         done = sum(trial.state != "running" for trial in study.trials.values())
         kind = "GPU" if room.workers.use_gpu else f"{room.workers.cpus_per_worker} CPU(s)"
-        word = f"going on, {done} trial(s) are done and {len(study.trials) - done} under way" if study.trials else "starting"
+        word = f"continuing; {done} trial(s) are done and {len(study.trials) - done} unfinished" if study.trials else "starting"
         self._line(
             f"{word}: {study.num_expected} trials at most, {room.max_concurrent} at a time, each {room.workers.num_workers} "
-            f"worker(s) with {kind}; everything lies in {event['folder']}"
+            f"worker(s) with {kind}; folder: {event['folder']}"
         )
         self._line("Ctrl-C saves and stops; the same command continues the search", style="dim")
 
@@ -80,7 +80,7 @@ class SweepView:
             table.row(*_cells(trial, len(study.metrics)))
         counts = {state: sum(trial.state == state for trial in study.trials.values()) for state in STATES}
         counted = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        words = f"{counted} of {study.num_expected} at most; the best {BEST_SHOWN} and those under way"
+        words = f"{counted} of {study.num_expected} at most; the best {BEST_SHOWN} and those running"
         return Group(table, styled(words, "dim"))
 
     def _line(self, text: str, style: str = "") -> None:
@@ -101,7 +101,7 @@ def _cells(trial: Trial, num_metrics: int) -> list[Cell]:
 def _said(trial: Trial) -> str:
     if trial.what == "confirm":
         return f"trial {trial.of:03d} again, seed {trial.seed}"
-    return described(trial.params) or "the run file as it stands"
+    return described(trial.params) or OWN_SETTINGS
 
 
 def _ended(trial: Trial, metrics: tuple[str, ...]) -> str:
@@ -111,7 +111,7 @@ def _ended(trial: Trial, metrics: tuple[str, ...]) -> str:
 
 
 def show_sweep(console: Console, folder: str, summary: dict[str, Any], num_shown: int = 10) -> None:
-    """Print the best trials, the gain over the default, what mattered, and where to go on."""
+    """Print the best trials, the gain over the default, which parameters matter, and the next command."""
     metrics = [metric["name"] for metric in summary["metrics"]]
     title = f"{summary['name']}: {len(summary['trials'])} trials, by {', '.join(metrics)} on {summary['split']}"
     table = Table(title, title_style="italic", box=box.HEAVY_HEAD)
@@ -130,7 +130,7 @@ def show_sweep(console: Console, folder: str, summary: dict[str, Any], num_shown
 
 
 def _result_cells(row: dict[str, Any], metrics: list[str], *, is_best: bool) -> list[Cell]:
-    said = described(row["params"]) + ("  (the run file as it stands)" if row["kind"] == "default" else "")
+    said = described(row["params"]) + (f"  ({OWN_SETTINGS})" if row["kind"] == "default" else "")
     values = [f"{row['values'][name]:.4f}" for name in metrics]
     number = f"{row['number']:03d}"
     return [
@@ -144,7 +144,7 @@ def _result_cells(row: dict[str, Any], metrics: list[str], *, is_best: bool) -> 
 
 
 def conclusions(summary: dict[str, Any], folder: str) -> list[str]:
-    """Return what the sweep says, a sentence a line; what is unknown is left out."""
+    """Return the conclusions of the sweep, one sentence per line; what is unknown is left out."""
     lines = []
     failed = [row for row in summary["trials"] if row["state"] == "failed"]
     if failed:
@@ -158,11 +158,9 @@ def conclusions(summary: dict[str, Any], folder: str) -> list[str]:
         )
     spent = [row["lasted_s"] - row["elapsed_s"] for row in summary["trials"] if row["lasted_s"] and row["state"] != "failed"]
     if spent:
-        lines.append(f"a trial took {statistics.median(spent):.1f} s besides training and evaluating (median)")
+        lines.append(f"overhead per trial, besides training and evaluating: {statistics.median(spent):.1f} s (median)")
     if summary["importance"]:
-        lines.append(
-            "what mattered (fANOVA): " + ", ".join(f"{key} {share:.0%}" for key, share in summary["importance"].items())
-        )
+        lines.append("importance (fANOVA): " + ", ".join(f"{key} {share:.0%}" for key, share in summary["importance"].items()))
     lines += _on_noise(summary)
     if summary["val"]:
         best = summary["val"]["best"]
@@ -171,7 +169,7 @@ def conclusions(summary: dict[str, Any], folder: str) -> list[str]:
         lines.append(f"next: rayprob train {SweepFolder(folder).best_file}    rayprob report {folder}")
     else:
         lines.append(
-            "no trial has finished; see the reasons above, and `rayprob train` on a trial's run.yaml to look at one alone"
+            "no trial has finished; see the reasons above, or run `rayprob train` on a trial's run.yaml to debug it alone"
         )
     return lines
 
@@ -184,8 +182,8 @@ def _on_noise(summary: dict[str, Any]) -> list[str]:
     parts = [f"{which} {_spread(noise[which])}" for which in ("default", "best")]
     error = f" ± {noise['gain_se']:.4f}" if noise["gain_se"] is not None else ""
     is_noise = noise["gain_se"] is not None and abs(noise["gain"]) < 2 * noise["gain_se"]
-    verdict = ": no more than two standard errors, so it may be noise" if is_noise else ""
-    return [f"over fresh seeds, {name}: {', '.join(parts)}; gain {noise['gain']:+.4f}{error}{verdict}"]
+    verdict = ": at most two standard errors, so it may be noise" if is_noise else ""
+    return [f"over new seeds, {name}: {', '.join(parts)}; gain {noise['gain']:+.4f}{error}{verdict}"]
 
 
 def _spread(part: dict[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""The files that people write: YAML read strictly into typed specs, with errors that name the place."""
+"""Configuration files: YAML parsed strictly into typed specs, with errors that name the location."""

@@ -1,4 +1,4 @@
-"""pydantic's faults in a user's words: the key as the file has it, what is expected there, and what was found."""
+"""pydantic's errors in the user's terms: the key as in the file, what is expected there, and what was found."""
 
 import json
 import typing
@@ -25,16 +25,16 @@ NOT_SHOWN = ("missing", "too_short", "said_whole")
 def faults_of(
     model: type, error: ValidationError, under: str = "", options: Mapping[str, str] = MappingProxyType({})
 ) -> list[str]:
-    """Return one line for each key at fault, named by its option where it has one; `model` lies below the key `under`.
+    """Return one line per invalid key, named by its option if it has one; `model` is below the key `under`.
 
-    `model` is the model or dataclass that did not fit.
+    `model` is the model or dataclass that was validated.
     """
     details_of: dict[str, list[Any]] = {}
     for detail in error.errors():
         key, _ = _place(model, detail["loc"], under)
         key = options.get(key.partition("[")[0], key)
         details_of.setdefault(key, []).append(detail)
-    # pydantic counts a list's items without those at fault, and then may find it too short.
+    # pydantic counts only the valid items of a list, and may then report that it is too short.
     for key in [key for key, details in details_of.items() if any(detail["type"] == "too_short" for detail in details)]:
         if any(other.startswith(f"{key}[") for other in details_of):
             del details_of[key]
@@ -42,7 +42,7 @@ def faults_of(
 
 
 def as_yaml(value: Any) -> str:
-    """Return a value as a YAML file has it, cut where it is long."""
+    """Return a value as in a YAML file, shortened if it is long."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return f"{value!r:.80}"
@@ -55,7 +55,7 @@ def _line(model: type, key: str, details: list[Any], under: str) -> str:
         above, kinds = _place(model, parents, under)
         allowed = [key for kind in kinds for key in fields_of(kind)]
         return unknown(str(name), allowed, f"key under {above}:" if above else "key")
-    # Of a field with alternatives, pydantic says of each why it does not fit.
+    # For a field with alternatives, pydantic reports why each of them does not fit.
     messages = " or ".join(dict.fromkeys(_message(model, detail) for detail in details))
     hidden = isinstance(first["input"], dict) or first["type"] in NOT_SHOWN
     return f"{key or '(whole file)'}: {messages}" + ("" if hidden else f" (found {as_yaml(first['input'])})")
@@ -71,7 +71,7 @@ def _message(model: type, detail: Any) -> str:
 
 
 def _place(model: type, loc: Any, under: str) -> tuple[str, list[Any]]:
-    """Return the key that a place of pydantic's stands for, and the types of its value."""
+    """Return the key of a pydantic location, and the types of its value."""
     key, kinds = under, [model]
     for part in loc:
         step, kinds = _step(kinds, part)

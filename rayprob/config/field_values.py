@@ -1,4 +1,4 @@
-"""What the value of a key becomes by the type of its field: 1e4 is ten thousand for a count, and text for a name."""
+"""Converts the value of a key by the type of its field: 1e4 is ten thousand for a count, and text for a name."""
 
 import re
 import types
@@ -14,10 +14,10 @@ LARGEST = 2**63 - 1
 
 
 def fitted(value: Any, annotation: Any) -> Any:
-    """Return a value of a file as the field's type reads it; what does not fit is left to the validation of the type.
+    """Return a value from a file converted to the field's type; a value that does not fit is left to the type's validation.
 
-    Booleans are no numbers, numbers no booleans, and text is a number or boolean only where YAML's core schema reads it so.
-    Raises ValueError where the type's own validation would take such a value for another one.
+    Booleans are not numbers, numbers are not booleans, and text is a number or boolean only by YAML's core schema.
+    Raises ValueError where the type's own validation would silently convert such a value.
     """
     kinds = leaves(annotation)
     if Any in kinds or isinstance(value, dict):
@@ -43,14 +43,14 @@ def leaves(annotation: Any) -> list[Any]:
 
 
 def items_of(kind: Any) -> list[Any]:
-    """Return the types of the items of a list or tuple type, none of any other type."""
+    """Return the types of the items of a list or tuple type, and an empty list for any other type."""
     if typing.get_origin(kind) not in (list, tuple):
         return []
     return [argument for argument in typing.get_args(kind) if argument is not Ellipsis]
 
 
 def fields_of(kind: Any) -> dict[str, Any]:
-    """Return the types of the fields of a model or dataclass, none of any other type."""
+    """Return the types of the fields of a model or dataclass, and an empty dict for any other type."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         fields = kind.every_field() if hasattr(kind, "every_field") else kind.model_fields
         return {name: field.annotation for name, field in fields.items()}
@@ -58,7 +58,7 @@ def fields_of(kind: Any) -> dict[str, Any]:
 
 
 def expected(kinds: list[Any]) -> str:
-    """Return the alternatives of a type as a user writes them: `an integer, auto or a list`."""
+    """Return the alternatives of a type as text: `an integer, auto or a list`."""
     words = [
         text for kind, text in ((int, "an integer"), (float, "a number"), (bool, "true"), (bool, "false")) if kind in kinds
     ]
@@ -105,10 +105,10 @@ def _of_number(value: int | float, kinds: list[Any]) -> Any:
 
 
 def _remedy(text: str) -> str:
-    """Return what to write instead of a number that only YAML 1.1 knows, or nothing."""
+    """Return what to write instead of a number that only YAML 1.1 accepts, or ""."""
     if re.fullmatch("[-+]?0[0-9]+", text):
         octal = f", or {int(text, 8)} (0o{text.lstrip('+-0')}) for octal" if re.fullmatch("[-+]?[0-7]+", text) else ""
-        return f"; a leading zero has two readings in YAML: write {int(text)}{octal}"
+        return f"; a leading zero is ambiguous in YAML: write {int(text)}{octal}"
     if re.fullmatch(r"[-+]?[0-9][0-9_]*_[0-9_.]*", text):
         return f"; write it without underscores: {text.replace('_', '')}"
     return "; it must be finite" if re.fullmatch("[-+]?(inf|infinity|nan)", text.lower()) else ""

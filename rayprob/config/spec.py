@@ -31,7 +31,7 @@ NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 
 class Spec(BaseModel):
-    """A frozen description: unknown keys are errors that name the nearest known key, and numbers are finite."""
+    """A frozen specification: unknown keys raise errors that name the nearest known key, and numbers are finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     # Keys newer than 0.1, written only where they differ from their default: files without them keep their fingerprint.
@@ -63,9 +63,9 @@ class Spec(BaseModel):
 
     @classmethod
     def parse(cls, value: Any, where: str = "spec", under: str = "", options: Mapping[str, str] = NO_OPTIONS) -> Self:
-        """Validate plain data. Raises SpecError that lists every fault with its dotted key, `under` the key where it lies.
+        """Validate plain data. Raises SpecError that lists every fault with its dotted key, below the key `under`.
 
-        `options` name the command's options that give some of the keys, which then stand in their place.
+        `options` maps keys to the command-line options that set them, which errors then name instead of the keys.
         """
         try:
             return cls.model_validate(value)
@@ -75,7 +75,7 @@ class Spec(BaseModel):
         raise SpecError(f"{where} has {len(faults)} fault{'s' * (len(faults) != 1)}:\n{lines}")
 
     def to_yaml(self) -> str:
-        """Return the whole spec, defaults included, as YAML that `read` reads back to an equal spec."""
+        """Return the whole spec, including defaults, as YAML that `read` parses to an equal spec."""
         return strict_yaml.dump(self.model_dump(mode="json"))
 
     @property
@@ -115,9 +115,9 @@ def fingerprint(value: Any) -> str:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file, laid over the file beside it that its key `extends` names, where it has one.
+    """Return the mapping in a YAML file, merged over the file that its key `extends` names, if it has one.
 
-    Raises SpecError where a file is missing, broken or no mapping, and where files extend each other in a circle.
+    Raises SpecError if a file is missing, invalid or not a mapping, and if files extend each other in a circle.
     """
     value: dict[str, Any] = {}
     chain = read_chain(path)
@@ -135,17 +135,17 @@ def read_chain(path: str | Path) -> dict[Path, dict[str, Any]]:
     chain = {last: _read_mapping(path)}
     while (name := chain[last].get("extends")) is not None:
         if not isinstance(name, str) or not name or "\0" in name:
-            raise SpecError(f"{last}: extends takes the path of a YAML file, relative to this one (found {as_yaml(name)})")
+            raise SpecError(f"{last}: extends must be the path of a YAML file, relative to this one (found {as_yaml(name)})")
         base = last.parent / name
         if os.path.realpath(base) in [os.path.realpath(file) for file in chain]:
-            raise SpecError(f"{last} extends {name}, which extends it in turn; leave out one `extends`")
+            raise SpecError(f"{last} extends {name}, which extends it in turn; remove one `extends`")
         chain[base] = _read_mapping(base)
         last = base
     return chain
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return `below` with the keys of `above` laid over it, mapping by mapping."""
+    """Return `below` with the keys of `above` merged over it, recursively."""
     both = {key: merged(below[key], value) for key, value in above.items() if _are_mappings(below.get(key), value)}
     return {**below, **above, **both}
 
@@ -163,26 +163,26 @@ def _read_mapping(path: str | Path) -> dict[str, Any]:
     if value is None:
         raise SpecError(f"{path} is empty; write `key: value` lines")
     if not isinstance(value, dict):
-        raise SpecError(f"{path} holds {type(value).__name__}, not a mapping; write `key: value` lines")
+        raise SpecError(f"{path} contains {type(value).__name__}, not a mapping; write `key: value` lines")
     return value
 
 
 def override(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of `value` with `a.b=c` assignments applied in their order, so that of two of one key the last counts.
+    """Return a copy of `value` with `a.b=c` assignments applied in order, so the last assignment of a key wins.
 
-    The right-hand side is YAML, read as in a file: a number, true, null, [a, list], {a: mapping}, or else text.
+    The right-hand side is YAML, parsed as in a file: a number, true, null, [a, list], {a: mapping}, or else text.
     """
     for assignment in overrides:
         key, equals, text = assignment.partition("=")
         if not equals or not all(part.strip() for part in key.split(".")):
-            raise SpecError(f"--set takes KEY=VALUE, such as optimizer.lr=0.1; found {assignment!r:.200}")
+            raise SpecError(f"--set needs KEY=VALUE, such as optimizer.lr=0.1; found {assignment!r:.200}")
         where = f"--set {assignment:.200}"
         value = assigned(value, key.strip(), strict_yaml.load(text, f"{where}: the value", comments=False), where)
     return value
 
 
 def assigned(value: dict[str, Any], key: str, to: Any, where: str) -> dict[str, Any]:
-    """Return a copy of `value` whose dotted `key` is `to`; `where` says in an error who asked for it."""
+    """Return a copy of `value` whose dotted `key` is `to`; `where` names the origin of the assignment in errors."""
     parent, dot, rest = key.partition(".")
     if not dot:
         return {**value, key: to}

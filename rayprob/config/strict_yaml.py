@@ -1,8 +1,8 @@
-"""YAML as people mean it: the scalars of YAML 1.2's core schema, every key once, and every fault in one line with its place.
+"""YAML as users expect it: the scalars of YAML 1.2's core schema, unique keys, and each fault in one line with its location.
 
-true and false are the only booleans, and null and ~ the only words for nothing: yes, no, on, off, 2024-01-01 and 1:30 are text.
-Numbers are decimal, 0o17 (octal) or 0x1F. A decimal with a leading zero (064) is text, too: YAML 1.1 reads it as octal 52 and
-YAML 1.2 as 64, so a key that takes a number refuses it. A number remembers how it is written, for keys that take text.
+true and false are the only booleans, and null and ~ the only nulls: yes, no, on, off, 2024-01-01 and 1:30 are text.
+Numbers are decimal, 0o17 (octal) or 0x1F. A decimal with a leading zero (064) is text, too: YAML 1.1 parses it as octal 52 and
+YAML 1.2 as 64, so a numeric key rejects it. A number remembers how it is written, for keys that expect text.
 """
 
 import re
@@ -19,7 +19,7 @@ from yaml.scanner import Scanner
 from rayprob.errors import SpecError, one_line
 
 DEEPEST = 100  # levels of lists and mappings
-MOST_VALUES = 100_000  # with each alias counted as all that it stands for
+MOST_VALUES = 100_000  # each alias counts as all the values it expands to
 MOST_DIGITS = 1000
 CORE = "tag:yaml.org,2002:"
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -44,7 +44,7 @@ class WrittenFloat(float):
 
 
 class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
-    """Text to nodes; values are made of them below."""
+    """Parses text to nodes; the functions below build values from them."""
 
     def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
@@ -55,7 +55,7 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
         self.depth = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        """Compose as yaml does, unless the nesting is too deep for Python's stack."""
+        """Compose as in yaml, unless the nesting is too deep for Python's stack."""
         self.depth += 1
         if self.depth > DEEPEST:
             raise yaml.MarkedYAMLError(problem=f"more than {DEEPEST} levels of nesting", problem_mark=self.get_mark())
@@ -64,7 +64,7 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
         return node
 
     def resolve(self, kind: type[Node], value: Any, implicit: tuple[bool, bool]) -> str:
-        """Return the tag of a node that carries none."""
+        """Return the tag of a node without an explicit tag."""
         if kind is not ScalarNode:
             return f"{CORE}{'seq' if kind is SequenceNode else 'map'}"
         return f"{CORE}{'plain' if implicit[0] else 'str'}"
@@ -72,7 +72,7 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
 
 def load(content: bytes | str, where: str, *, comments: bool = True, number_keys: bool = False) -> Any:
     """Return the value of a YAML document; `where` names its origin in errors. Without `comments`, one is an error: on a
-    command line it is a value cut short. With `number_keys`, a key may be an integer, which becomes text: files of other
+    command line it truncates a value. With `number_keys`, a key may be an integer, which becomes text: files of other
     programs have such keys. Raises SpecError, one line, with the place.
     """
     text = content.removeprefix("\ufeff") if isinstance(content, str) else decoded(content, where)
@@ -91,27 +91,27 @@ def load(content: bytes | str, where: str, *, comments: bool = True, number_keys
         fault = _at(error.problem_mark or error.context_mark) + one_line(said, 200)
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        fault = f"line {line} holds the character {text[error.position]!a}, which YAML does not allow"
+        fault = f"line {line} contains the character {text[error.position]!a}, which YAML does not allow"
     except (ValueError, OverflowError) as error:
-        fault = f"an escape in a quoted text stands for no character ({one_line(error, 200)})"
+        fault = f"invalid escape in a quoted text ({one_line(error, 200)})"
     raise SpecError(f"{where} is not valid YAML: {fault}")
 
 
 def decoded(content: bytes, where: str) -> str:
-    """Return the text of a YAML file, in UTF-8 or with a mark of UTF-16. Raises SpecError that names the line."""
+    """Return the text of a YAML file, in UTF-8 or in UTF-16 with a byte order mark. Raises SpecError that names the line."""
     encoding = "utf-16" if content.startswith(UTF_16) else "utf-8-sig"
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SpecError(
-            f"{where} is not valid YAML: line {line} holds bytes that are not {encoding.upper().removesuffix('-SIG')}; "
+            f"{where} is not valid YAML: line {line} contains bytes that are not {encoding.upper().removesuffix('-SIG')}; "
             "save it as UTF-8"
         ) from None
 
 
 def as_core(text: str) -> Any:
-    """Return what unquoted text is by YAML 1.2's core schema: null, a boolean, a number, or the text itself."""
+    """Return the value of unquoted text by YAML 1.2's core schema: null, a boolean, a number, or the text itself."""
     if text in NOTHING:
         return None
     if text in WORDS:
@@ -128,7 +128,7 @@ def as_core(text: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return a value without the memory of how its numbers are written."""
+    """Return a value as plain Python numbers, without how they are written."""
     if isinstance(value, WrittenInt):
         return int(value)
     if isinstance(value, WrittenFloat):
@@ -139,16 +139,16 @@ def plain(value: Any) -> Any:
 
 
 def dump(value: Any) -> str:
-    """Return plain data as YAML, its keys in their order, that `load` and readers of YAML 1.1 both read back to it."""
+    """Return plain data as YAML with its keys in order, which both `load` and YAML 1.1 parsers read back to equal data."""
     return yaml.dump(plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either version of YAML would take for something else than text."""
+    """Quotes text that either version of YAML would parse as something else."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> ScalarNode:
-    # yaml folds single-quoted text at these line breaks, and reads a blank back.
+    # yaml folds single-quoted text at these line breaks, and parses them as a space.
     style = '"' if set(text) & set("\x85\u2028\u2029") else None
     return dumper.represent_scalar(f"{CORE}str", text, style)
 
@@ -165,11 +165,11 @@ def _remembering(number: WrittenInt | WrittenFloat, text: str) -> WrittenInt | W
 
 def _refuse_comment(root: Node | None, text: str) -> None:
     if text[root.end_mark.index if root else 0 :].lstrip().startswith("#"):
-        raise yaml.MarkedYAMLError(problem="a # after a blank begins a comment; put a value that has one in quotes")
+        raise yaml.MarkedYAMLError(problem="a # after a space starts a comment; put a value that contains it in quotes")
 
 
 def _measure(node: Node, known: dict[int, tuple[int, int]], above: frozenset[int]) -> tuple[int, int]:
-    """Return how many values a node stands for and how deep it is, its aliases written out. Raises MarkedYAMLError."""
+    """Return the number of values and the depth of a node with its aliases expanded. Raises MarkedYAMLError."""
     if id(node) in above:
         raise _fault(node, "an anchor's value contains its own alias")
     if id(node) not in known:
@@ -178,7 +178,7 @@ def _measure(node: Node, known: dict[int, tuple[int, int]], above: frozenset[int
             child_size, child_depth = _measure(child, known, above | {id(node)})
             size, depth = size + child_size, max(depth, child_depth)
         if size >= MOST_VALUES or depth >= DEEPEST:
-            raise _fault(node, f"aliases written out give more than {MOST_VALUES:,} values or {DEEPEST} levels of nesting")
+            raise _fault(node, f"expanding the aliases gives more than {MOST_VALUES:,} values or {DEEPEST} levels of nesting")
         known[id(node)] = size + 1, depth + 1
     return known[id(node)]
 
@@ -210,7 +210,7 @@ def _value(node: Node) -> Any:
 def _scalar(node: ScalarNode) -> Any:
     kind, text = node.tag.removeprefix(CORE), node.value
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise _fault(node, f"the text {text!a:.80} holds half of a surrogate pair, which is no character")
+        raise _fault(node, f"the text {text!a:.80} contains half of a surrogate pair, which is not a character")
     if kind == "str":
         return text
     if kind == "plain":
@@ -250,11 +250,11 @@ def _key(node: Node) -> str:
 
 
 def _merged(node: Node) -> dict[str, Any]:
-    """Return the value of a merge key `<<`: a mapping, or several of which the first that has a key gives its value."""
+    """Return the value of a merge key `<<`: a mapping, or several, of which the first that contains a key sets its value."""
     values = _value(node)
     mappings = values if isinstance(values, list) else [values]
     if not all(isinstance(mapping, dict) for mapping in mappings):
-        raise _fault(node, "the merge key << takes a mapping or a list of mappings")
+        raise _fault(node, "the merge key << needs a mapping or a list of mappings")
     return {key: value for mapping in reversed(mappings) for key, value in mapping.items()}
 
 
@@ -264,7 +264,7 @@ def _fault(node: Node, problem: str) -> yaml.MarkedYAMLError:
 
 def _unknown_tag(node: Node) -> yaml.MarkedYAMLError:
     tag = node.tag.replace(CORE, "!!")
-    return _fault(node, f"the tag {tag!r:.80} is not known here; leave it out")
+    return _fault(node, f"the tag {tag!r:.80} is not supported; remove it")
 
 
 def _at(mark: Any) -> str:

@@ -1,1 +1,1 @@
-"""What is looked at before a long job: facts of every node, and what to think of them."""
+"""Checks before a long job: facts of every node, and what is wrong with them."""

@@ -1,4 +1,4 @@
-"""One all-reduce over all nodes, as a training step makes it, checked and timed."""
+"""One all-reduce over all nodes, like that of a training step, checked and timed."""
 
 import socket
 import time
@@ -17,7 +17,7 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class AllReduce:
-    """What the ranks met: seconds of one all-reduce of `size_bytes`, and by rank what kept it from taking part."""
+    """The outcome: seconds of one all-reduce of `size_bytes`, and the error of each rank that could not take part."""
 
     backend: str
     ranks: tuple[str, ...]  # the node of each
@@ -28,7 +28,7 @@ class AllReduce:
 
     @property
     def bus_bytes_per_s(self) -> float:
-        """The bandwidth that each rank's link carried, 2 (n - 1) / n of the bytes a reduction; as nccl-tests counts it."""
+        """The bus bandwidth per rank, 2 (n - 1) / n of the bytes per reduction, as nccl-tests computes it."""
         num_ranks = len(self.ranks)
         return 2 * (num_ranks - 1) / num_ranks * self.size_bytes / self.elapsed_s if self.elapsed_s else 0.0
 
@@ -41,14 +41,14 @@ def free_address(host: str) -> str:
 
 
 def all_reduce(address: str, rank: int, world_size: int, backend: str) -> tuple[str, float]:
-    """Take part as one rank; return what went wrong, or "", and the seconds of one reduction, the median of some."""
+    """Take part as one rank; return the error, or "", and the median seconds of one reduction."""
     device = torch.device("cuda" if backend == "nccl" else "cpu")
     try:
         dist.init_process_group(
             backend, init_method=address, rank=rank, world_size=world_size, timeout=timedelta(seconds=TIMEOUT_S)
         )
         elapsed_s = sorted(_timed(rank, world_size, device, SIZE_BYTES[backend] // 4) for _ in range(1 + REPEATS))
-    except (RuntimeError, ValueError) as error:  # torch's DistError and its kin are RuntimeErrors
+    except (RuntimeError, ValueError) as error:  # torch's DistError and its subclasses are RuntimeErrors
         return one_line(error), 0.0
     finally:
         if dist.is_initialized():
@@ -64,5 +64,5 @@ def _timed(rank: int, world_size: int, device: torch.device, num_floats: int) ->
     elapsed_s = time.monotonic() - started_at_s
     wanted = world_size * (world_size + 1) / 2
     if total != wanted or float(tensor.min()) != wanted:
-        raise RuntimeError(f"the sum over {world_size} ranks is {total}, and should be {wanted}")
+        raise RuntimeError(f"the sum over {world_size} ranks is {total} instead of {wanted}")
     return elapsed_s

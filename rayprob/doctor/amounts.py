@@ -1,4 +1,4 @@
-"""Amounts that a node must have: memory, shared memory, open files, room and speed of the shard cache."""
+"""Resources that a node must have: memory, shared memory, open files, space and speed of the shard cache."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from rayprob.doctor.finding import Finding, Level, by_level, named
 
 @dataclass(frozen=True)
 class Amount:
-    """A number of each node, below which it is a warning, or a fault."""
+    """A quantity of each node, with limits below which it is a warning or a fault."""
 
     check: str
     value: Callable[[NodeFacts], float]
@@ -20,7 +20,7 @@ class Amount:
     remedy: str
 
     def findings(self, nodes: Mapping[str, NodeFacts]) -> list[Finding]:
-        """Return what there is to say of these nodes."""
+        """Return the findings for these nodes."""
         values = {node: self.value(facts) for node, facts in nodes.items()}
         levels = {node: self._level(value) for node, value in values.items()}
         wanted = f"at least {self.show(self.warning_below)}"
@@ -47,7 +47,7 @@ AMOUNTS = (
         1e9,
         4e9,
         _gb,
-        "stop what else runs there, or take larger machines; each loader worker is a process of its own",
+        "stop other programs there, or use larger machines; each loader worker is a separate process",
     ),
     Amount(
         "free /dev/shm",
@@ -55,7 +55,7 @@ AMOUNTS = (
         0.25e9,
         2e9,
         _gb,
-        "loader workers hand batches over there: docker run --shm-size=16g, an emptyDir of medium Memory on Kubernetes, or "
+        "loader workers pass batches through it: docker run --shm-size=16g, an emptyDir of medium Memory on Kubernetes, or "
         "a smaller `ray start --object-store-memory`",
     ),
     Amount(
@@ -69,12 +69,12 @@ AMOUNTS = (
 )
 CACHE_AMOUNTS = (
     Amount(
-        "shard cache, room",
+        "shard cache, space",
         lambda facts: facts.cache.free_bytes,
         2e9,
         20e9,
         _gb,
-        "for remote datasets: set stream.cache_dir to a larger disk of the node, or stream.cache_bytes to what there is",
+        "for remote datasets: set stream.cache_dir to a larger disk of the node, or stream.cache_bytes to what is free",
     ),
     Amount(
         "shard cache, writing",
@@ -82,21 +82,21 @@ CACHE_AMOUNTS = (
         5e6,
         50e6,
         lambda value: f"{_gb(value)}/s",
-        "for remote datasets: set stream.cache_dir to a local disk, NVMe where there is one; not to a network folder",
+        "for remote datasets: set stream.cache_dir to a local disk, NVMe if possible, not to a network folder",
     ),
 )
 
 
 def check_amounts(cluster: ClusterFacts) -> list[Finding]:
-    """Return findings of memory, shared memory and open files."""
+    """Return the findings on memory, shared memory and open files."""
     return [finding for amount in AMOUNTS for finding in amount.findings(cluster.nodes)]
 
 
 def check_cache(cluster: ClusterFacts) -> list[Finding]:
-    """Return findings of the disk that shards of remote datasets are fetched to."""
+    """Return the findings on the disk that caches the shards of remote datasets."""
     errors = {node: facts.cache for node, facts in cluster.nodes.items() if facts.cache.error}
     found = "; ".join(dict.fromkeys(f"{disk.folder}: {disk.error}" for disk in errors.values()))
-    wanted, remedy = "a folder that can be written", "set stream.cache_dir (here: --cache-dir) to a folder of the node's own"
+    wanted, remedy = "a writable folder", "set stream.cache_dir (here: --cache-dir) to a local folder of the node"
     findings = [Finding("shard cache", "fault", named(errors), found, wanted, remedy)] if errors else []
     written = {node: facts for node, facts in cluster.nodes.items() if node not in errors}
     return findings + [finding for amount in CACHE_AMOUNTS for finding in amount.findings(written)]

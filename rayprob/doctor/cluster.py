@@ -1,4 +1,4 @@
-"""The facts of all nodes in one value, and how they are had of this machine alone."""
+"""The facts of all nodes in one value, and how to gather them for this machine only."""
 
 import uuid
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,7 @@ from rayprob.doctor.storage_probe import UriFacts, read_probe, remove_probe, wri
 
 @dataclass(frozen=True)
 class ClockOffset:
-    """How far a node's clock is ahead of the asking one's, and how far this may be off: half the shortest round trip."""
+    """How far a node's clock is ahead of the driver's, and the error of that: half the shortest round trip."""
 
     ahead_s: float
     uncertainty_s: float
@@ -18,7 +18,7 @@ class ClockOffset:
 
 @dataclass(frozen=True)
 class ClusterFacts:
-    """Facts by the node's name; `silent` says of the others why nothing is known. `ray_gpus` and on: of a cluster only."""
+    """Facts by node name; `silent` gives the reason for nodes without facts. Fields from `ray_gpus` on: clusters only."""
 
     nodes: dict[str, NodeFacts]
     silent: dict[str, str] = field(default_factory=dict)
@@ -49,11 +49,11 @@ def _probe_here(uri: str, host: str) -> UriFacts:
 
 
 def new_probe() -> str:
-    """Return a name for one probe, so that two doctors do not meet."""
+    """Return a unique name for a probe, so that two doctors do not collide."""
     return uuid.uuid4().hex[:8]
 
 
 def clock_of(exchanges: list[tuple[float, float, float]]) -> ClockOffset:
-    """Return a clock from exchanges (asked at, its time, answered at), as NTP does: the shortest round trip is the best one."""
+    """Return a clock from exchanges (time asked, node's time, time answered) as in NTP, by the shortest round trip."""
     asked_at_s, its_time_s, answered_at_s = min(exchanges, key=lambda exchange: exchange[2] - exchange[0])
     return ClockOffset(its_time_s - (asked_at_s + answered_at_s) / 2, (answered_at_s - asked_at_s) / 2)

@@ -1,4 +1,4 @@
-"""What one node has: versions, GPUs, memory, limits, and the disk of its shard cache. Looks and changes nothing that stays."""
+"""The facts of one node: versions, GPUs, memory, limits, and the disk of its shard cache. Leaves nothing changed."""
 
 import csv
 import hashlib
@@ -31,7 +31,7 @@ CGROUPS = (
 
 @dataclass(frozen=True)
 class Versions:
-    """What must be the same everywhere; `code` is a fingerprint of the package's files, `cuda` what torch was built for."""
+    """Versions that must match on all nodes; `code` is a fingerprint of the package's files, `cuda` torch's CUDA version."""
 
     python: str
     ray: str
@@ -44,7 +44,7 @@ class Versions:
 
 @dataclass(frozen=True)
 class Disk:
-    """The disk that the shard cache lies on; `error` says why it could not be written, where it could not."""
+    """The disk of the shard cache; `error` is why it could not be written, or ""."""
 
     folder: str
     free_bytes: int = 0
@@ -54,7 +54,7 @@ class Disk:
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """One node: `gpus` are the names that the driver lists, `torch_gpus` how many of them torch can use."""
+    """One node: `gpus` are the names that the driver lists, `torch_gpus` the number that torch can use."""
 
     host: str
     versions: Versions
@@ -67,7 +67,7 @@ class NodeFacts:
 
 
 def gather(cache_folder: str) -> NodeFacts:
-    """Return the facts of the machine that this process runs on; `cache_folder` is where its shard cache would lie."""
+    """Return the facts of this machine; `cache_folder` is the location of its shard cache."""
     import torch
 
     driver, gpus = read_gpus()
@@ -92,7 +92,7 @@ def gather(cache_folder: str) -> NodeFacts:
 
 
 def read_gpus() -> tuple[str | None, tuple[str, ...]]:
-    """Return the version of NVIDIA's driver and the names of the GPUs that it lists; None where there is no driver."""
+    """Return the version of NVIDIA's driver and the names of the GPUs that it lists; None without a driver."""
     query = ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"]
     try:
         listed = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
@@ -103,7 +103,7 @@ def read_gpus() -> tuple[str | None, tuple[str, ...]]:
 
 
 def code_fingerprint(package: Path) -> str:
-    """Return 8 hex digits that change with any source file of a package: two checkouts of one version may differ."""
+    """Return 8 hex digits that change with any source file of a package, because two checkouts of one version may differ."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
@@ -111,7 +111,7 @@ def code_fingerprint(package: Path) -> str:
 
 
 def available_memory_bytes(meminfo: str = "/proc/meminfo", cgroups: tuple[tuple[str, str, str], ...] = CGROUPS) -> int:
-    """Return the bytes that new processes may take: the machine's, or what the container's limit leaves."""
+    """Return the bytes available to new processes: the machine's, or the rest of the container's limit."""
     kib = {name: int(rest.split()[0]) for name, _, rest in _split_lines(meminfo, ":")}
     return min(kib["MemAvailable"] * 1024, *(_left_in_cgroup(*paths) for paths in cgroups), 2**62)
 
@@ -130,7 +130,7 @@ def _split_lines(path: str, by: str) -> list[tuple[str, str, str]]:
 
 
 def measure_disk(folder: str, size_bytes: int) -> Disk:
-    """Write `size_bytes` into a folder, made where it is missing, down to the disk, and remove them again."""
+    """Write `size_bytes` to disk in a folder (created if missing), and remove them again."""
     path = storage.local_path(folder)
     probe = path / f".doctor-{uuid.uuid4().hex[:8]}"
     block = os.urandom(2**20)

@@ -1,4 +1,4 @@
-"""A finding, and how equal ones of several nodes become one."""
+"""A finding, and how equal findings of several nodes are merged."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found `where`; `wanted` and `remedy` say what would be better and how to get there."""
+    """What one check found `where`; `wanted` is what it requires and `remedy` how to get there."""
 
     check: str
     level: Level
@@ -26,21 +26,21 @@ class Finding:
 
 
 def named(nodes: Mapping[str, object] | list[str]) -> str:
-    """Return the nodes as words: at most SHOWN names, then how many more."""
+    """Return the nodes as text: at most SHOWN names, then the number of others."""
     names = list(nodes)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
 
 def everywhere(nodes: Mapping[str, object]) -> str:
-    """Return how all nodes are called together."""
+    """Return the text for all nodes together."""
     return f"all {len(nodes)} nodes" if len(nodes) > 1 else named(nodes)
 
 
 def by_level(
     check: str, levels: Mapping[str, Level], found: Callable[[list[str]], str], wanted: str, remedy: str
 ) -> list[Finding]:
-    """Return a finding for each level above ok that nodes have, or one ok where all are; `found` says what nodes have."""
+    """Return one finding per level above ok, or a single ok if all nodes are ok; `found` describes what nodes have."""
     findings = []
     for level in reversed(LEVELS[1:]):
         nodes = [node for node, its in levels.items() if its == level]

@@ -1,4 +1,4 @@
-"""From the facts of all nodes to findings: what was found, what is wanted, what to do. Pure."""
+"""From the facts of all nodes to findings: what was found, what is required, what to do. Pure."""
 
 from rayprob.doctor.amounts import check_amounts, check_cache
 from rayprob.doctor.cluster import ClusterFacts
@@ -19,7 +19,7 @@ CHECKS = (
 
 
 def findings(cluster: ClusterFacts) -> list[Finding]:
-    """Return what every check has to say."""
+    """Return the findings of all checks."""
     return [finding for check in CHECKS for finding in check(cluster)]
 
 

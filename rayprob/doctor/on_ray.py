@@ -1,6 +1,6 @@
-"""The facts of a cluster: one actor pinned to each node that is alive, one more on each GPU for the all-reduce.
+"""The facts of a cluster: one actor pinned to each live node, and one more per GPU for the all-reduce.
 
-The actors take no CPU, so that nodes that give none (a head) and nodes at work are looked at, too.
+The actors reserve no CPU, so that nodes without CPUs for Ray (a head node) and busy nodes are checked, too.
 """
 
 import time
@@ -15,14 +15,14 @@ from rayprob.doctor.facts import NodeFacts, gather
 from rayprob.doctor.storage_probe import UriFacts, read_probe, remove_probe, write_probe
 from rayprob.errors import RunError
 
-ANSWER_S = 180  # the first call starts a process and imports torch, from a network disk perhaps
+ANSWER_S = 180  # the first call starts a process and imports torch, possibly from a network disk
 FREE_GPU_S = 60
 NUM_EXCHANGES = 20
 Tell = Callable[[str], None]
 
 
 class Probe:
-    """An actor that looks at the node that it runs on."""
+    """An actor that checks the node it runs on."""
 
     def gather(self, cache_folder: str) -> NodeFacts:
         """Return the node's facts."""
@@ -37,7 +37,7 @@ class Probe:
         return read_probe(uri, probe, writers)
 
     def remove(self, uri: str, probe: str) -> None:
-        """Remove what this node sees of a probe."""
+        """Remove the files of a probe that this node sees."""
         remove_probe(uri, probe)
 
     def now_s(self) -> float:
@@ -45,7 +45,7 @@ class Probe:
         return time.time()
 
     def address(self) -> str:
-        """Return where ranks could meet on this node."""
+        """Return an address on this node where ranks can meet."""
         return free_address(import_ray().util.get_node_ip_address())
 
     def all_reduce(self, address: str, rank: int, world_size: int, backend: str) -> tuple[str, float]:
@@ -54,14 +54,14 @@ class Probe:
 
 
 def gather_cluster(uris: tuple[str, ...], cache_folder: str, tell: Tell = lambda what: None) -> ClusterFacts:
-    """Return the facts of every node of the cluster that RAY_ADDRESS or a submitted job names. Raises RunError for none."""
+    """Return the facts of every node of the cluster at RAY_ADDRESS or of a submitted job. Raises RunError without a cluster."""
     with _joined() as ray:
         nodes = _alive(ray)
-        tell(f"looking at {len(nodes)} node(s)")
+        tell(f"checking {len(nodes)} node(s)")
         probes = {name: _pinned(ray, node["NodeID"]) for name, node in nodes.items()}
         facts, silent = _ask(probes, lambda name: ("gather", cache_folder))
         probes = {name: probes[name] for name in facts}
-        tell("writing to storage and reading it")
+        tell("writing to storage and reading it back")
         stored = tuple(_probe_storage(uri, probes) for uri in uris)
         clocks = {name: _clock(ray, probe) for name, probe in probes.items()}
         gpus = {name: int(nodes[name]["Resources"].get("GPU", 0)) for name in nodes}
@@ -73,7 +73,7 @@ def gather_cluster(uris: tuple[str, ...], cache_folder: str, tell: Tell = lambda
 def _joined() -> Iterator[Any]:
     if cluster_address() is None:
         raise RunError(
-            "--cluster joins the cluster that RAY_ADDRESS names, and there is none: on a node of the cluster set "
+            "--cluster needs RAY_ADDRESS, but it names no cluster: on a node of the cluster set "
             "RAY_ADDRESS=auto; from outside: ray job submit --working-dir . -- rayprob doctor --cluster"
         )
     ray = import_ray()
@@ -84,8 +84,8 @@ def _joined() -> Iterator[Any]:
         yield ray
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise RunError(
-            f"lost the Ray cluster at RAY_ADDRESS={cluster_address()}: {' '.join(str(error).split())}; the same command "
-            "asks it again"
+            f"lost the Ray cluster at RAY_ADDRESS={cluster_address()}: {' '.join(str(error).split())}; run the same command "
+            "to try again"
         ) from error
     finally:
         if started_here:
@@ -93,7 +93,7 @@ def _joined() -> Iterator[Any]:
 
 
 def _alive(ray: Any) -> dict[str, dict[str, Any]]:
-    """Return Ray's own account of each node alive, by host name; by address too where two are called the same."""
+    """Return Ray's record of each live node by host name, with the address if two nodes have the same name."""
     alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeManagerHostname"])
     hosts = [node["NodeManagerHostname"] for node in alive]
     names = [
@@ -113,7 +113,7 @@ def _pinned(ray: Any, node_id: str, num_gpus: int = 0) -> Any:
 def _ask(
     probes: dict[str, Any], call: Callable[[str], tuple[Any, ...]], timeout_s: float = ANSWER_S
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Ask all probes at once for what `call` says of each: (method, arguments...). Return answers, and why there is none."""
+    """Call all probes in parallel: `call` gives (method, arguments...) for each. Return the answers, and errors by node."""
     ray = import_ray()
     calls = {name: call(name) for name in probes}
     asked = {name: getattr(probes[name], method).remote(*arguments) for name, (method, *arguments) in calls.items()}
@@ -130,7 +130,7 @@ def _ask(
 
 
 def _cause(error: Exception) -> str:
-    """Return what a Ray error boils down to: the last line of its remote traceback."""
+    """Return the cause of a Ray error: the last line of its remote traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     missing = [line for line in lines if "No module named" in line]
     return (missing or lines or [type(error).__name__])[-1][:300]
@@ -153,7 +153,7 @@ def _clock(ray: Any, probe: Any) -> ClockOffset:
 
 
 def _reduce(ray: Any, probes: dict[str, Any], gpus: dict[str, int], nodes: dict[str, Any]) -> AllReduce | None:
-    """Sum over a rank on each GPU with NCCL; with gloo over a rank on each node where the cluster has no GPU."""
+    """Sum over one rank per GPU with NCCL, or over one rank per node with gloo if the cluster has no GPUs."""
     backend = "nccl" if any(gpus[name] for name in probes) else "gloo"
     if backend == "nccl":
         where = {f"{name} GPU {place}": name for name in probes for place in range(gpus[name])}

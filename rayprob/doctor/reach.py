@@ -12,7 +12,7 @@ SLOW_STEP_S = 1.0
 
 
 def check_storage(cluster: ClusterFacts) -> list[Finding]:
-    """Return whether every node writes to each URI and reads what all wrote; of a cluster also that none was named."""
+    """Return whether every node can write to each URI and read what all wrote; on a cluster, warn if no URI is given."""
     if not cluster.storage and not cluster.ray_gpus:
         return []
     if not cluster.storage:
@@ -34,7 +34,7 @@ def _of_uri(facts: UriFacts) -> list[Finding]:
         Finding(check, "fault", named(nodes), said, "every node reads what each wrote", _read_remedy(facts.uri))
         for said, nodes in _grouped(unread).items()
     ]
-    fine = f"written and read by each; the slowest write took {facts.slowest_write_s:.2f} s"
+    fine = f"written and read by all; the slowest write took {facts.slowest_write_s:.2f} s"
     return findings or [Finding(check, "ok", everywhere(facts.writes), fine)]
 
 
@@ -56,18 +56,18 @@ def _masked(text: str) -> str:
 
 def _write_remedy(uri: str) -> str:
     if storage.is_local(uri):
-        return "make the folder, mount it on that node, and let the user that Ray runs as write there"
-    return "give that node credentials (an instance role, or environment variables at `ray start`) and a way to the store"
+        return "create the folder, mount it on that node, and give the user that Ray runs as write access"
+    return "give that node credentials (an instance role, or environment variables at `ray start`) and access to the store"
 
 
 def _read_remedy(uri: str) -> str:
     if storage.is_local(uri):
-        return "a folder of each node's own is not enough: mount one shared folder at this path on all nodes, or use a URI"
-    return "let every node's credentials read this folder; give all of them the same endpoint"
+        return "a local folder per node is not enough: mount one shared folder at this path on all nodes, or use a URI"
+    return "give every node's credentials read access to this folder, and set the same endpoint on all nodes"
 
 
 def check_clocks(cluster: ClusterFacts) -> list[Finding]:
-    """Return how far the nodes' clocks are apart, as far as round trips can tell."""
+    """Return how far apart the nodes' clocks are, within the error of the round trips."""
     if len(cluster.clocks) < 2:
         return []
     behind, ahead = (pick(cluster.clocks, key=lambda node: cluster.clocks[node].ahead_s) for pick in (min, max))
@@ -77,19 +77,19 @@ def check_clocks(cluster: ClusterFacts) -> list[Finding]:
     level: Level = "fault" if sure_s > SKEW_FAULT_S else "warning" if sure_s > SKEW_WARNING_S else "ok"
     if level == "ok":
         return [Finding("clocks", "ok", everywhere(cluster.clocks), f"within {apart_s + error_s:.3f} s of one another")]
-    found = f"{ahead} is {apart_s:.1f} s ahead of {behind} (give or take {error_s:.3f} s)"
+    found = f"{ahead} is {apart_s:.1f} s ahead of {behind} (+/- {error_s:.3f} s)"
     wanted = f"within {SKEW_WARNING_S:g} s; S3 refuses requests that are 15 minutes off"
     return [Finding("clocks", level, named([behind, ahead]), found, wanted, "run chrony or systemd-timesyncd on every node")]
 
 
 def check_all_reduce(cluster: ClusterFacts) -> list[Finding]:
-    """Return whether all ranks could sum a tensor, and how long the gradients of a ResNet-101 would take."""
+    """Return whether all ranks can sum a tensor, and how long the gradients of a ResNet-101 take."""
     facts = cluster.all_reduce
     if facts is None:
         return []
     where = everywhere(dict.fromkeys(facts.ranks))
     if facts.not_run:
-        remedy = "stop what holds the GPUs (`ray status`), or look again when they are free"
+        remedy = "stop what uses the GPUs (`ray status`), or run the check again when they are free"
         return [Finding("all-reduce", "warning", where, f"not run: {facts.not_run}", "a sum over all ranks", remedy)]
     if facts.errors:
         return [_broken(facts)]
@@ -100,8 +100,8 @@ def check_all_reduce(cluster: ClusterFacts) -> list[Finding]:
     )
     if step_s <= SLOW_STEP_S:
         return [Finding("all-reduce", "ok", where, found)]
-    remedy = "put the nodes into one zone and placement group; name the fast network: NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME"
-    return [Finding("all-reduce", "warning", where, found, f"{SLOW_STEP_S:g} s or less, each step waits for it", remedy)]
+    remedy = "put the nodes in one zone and placement group; select the fast network: NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME"
+    return [Finding("all-reduce", "warning", where, found, f"{SLOW_STEP_S:g} s or less, as each step waits for it", remedy)]
 
 
 def _broken(facts: AllReduce) -> Finding:
@@ -109,7 +109,7 @@ def _broken(facts: AllReduce) -> Finding:
     found = f"{facts.backend}, {len(facts.ranks)} ranks: {next(iter(said.values()))}"
     variable = "NCCL_SOCKET_IFNAME" if facts.backend == "nccl" else "GLOO_SOCKET_IFNAME"
     remedy = (
-        f"open all ports among the nodes; where hosts have several networks or their name leads to 127.0.1.1, set {variable} "
-        "to the interface that joins them, in the job's env_vars"
+        f"open all ports between the nodes; if hosts have several networks or their name resolves to 127.0.1.1, set {variable} "
+        "to the interface that connects them, in the job's env_vars"
     )
     return Finding("all-reduce", "fault", named(said), found, "a sum over all ranks", remedy)

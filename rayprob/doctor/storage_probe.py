@@ -1,4 +1,4 @@
-"""Whether every node can write to a URI and read what the others wrote: first all write, then all read, then all remove."""
+"""Whether every node can write to a URI and read what the others wrote: all nodes write, then all read, then all remove."""
 
 import time
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from rayprob.errors import StorageError
 from rayprob.files import storage
 
 PROBE_FOLDER = ".rayprob-doctor"
-PATIENCE_S = 5.0  # an NFS client may go on for some seconds believing that a new file is absent
+PATIENCE_S = 5.0  # an NFS client may not see a new file for some seconds
 
 
 @dataclass(frozen=True)
 class UriFacts:
-    """What the nodes could do at a URI. `writes`: by node, why not, or "". `reads`: by reader, then by writer, the same."""
+    """The result for a URI. `writes`: the error of each node, or "". `reads`: by reader, then by writer, the same."""
 
     uri: str
     writes: dict[str, str]
@@ -27,12 +27,12 @@ def probe_folder(uri: str, probe: str) -> str:
 
 
 def write_probe(uri: str, probe: str, node: str) -> tuple[str, float]:
-    """Write this node's file; return why it could not, or "", and the seconds that it took."""
+    """Write this node's file; return the error, or "", and the seconds it took."""
     started_at_s = time.monotonic()
     try:
-        # Making a folder that is missing would hide a mount that is missing.
+        # Creating a missing folder would hide a missing mount.
         if storage.is_local(uri) and not storage.is_folder(uri):
-            return f"there is no folder {uri}", 0.0
+            return f"the folder {uri} does not exist", 0.0
         storage.write_text(storage.join(probe_folder(uri, probe), node), _content(probe, node))
     except StorageError as error:
         return str(error), 0.0
@@ -40,7 +40,7 @@ def write_probe(uri: str, probe: str, node: str) -> tuple[str, float]:
 
 
 def read_probe(uri: str, probe: str, writers: Sequence[str], patience_s: float = PATIENCE_S) -> dict[str, str]:
-    """Read the files of the nodes `writers`; return by node why it could not be read, or ""."""
+    """Read the files of the nodes `writers`; return the error by node, or ""."""
     deadline_s = time.monotonic() + patience_s
     met = {node: _read(uri, probe, node) for node in writers}
     while any(met.values()) and time.monotonic() < deadline_s:
@@ -54,7 +54,7 @@ def remove_probe(uri: str, probe: str) -> None:
     try:
         storage.remove_folder(probe_folder(uri, probe))
     except StorageError:
-        return  # whoever may not remove could not write either, which is in the facts
+        return  # a node that cannot remove could not write either, which the facts record
 
 
 def _read(uri: str, probe: str, node: str) -> str:
@@ -62,7 +62,7 @@ def _read(uri: str, probe: str, node: str) -> str:
         found = storage.read_bytes(storage.join(probe_folder(uri, probe), node)).decode(errors="replace")
     except StorageError as error:
         return str(error)
-    return "" if found == _content(probe, node) else f"read {found[:40]!r} in place of what {node} wrote"
+    return "" if found == _content(probe, node) else f"read {found[:40]!r} instead of what {node} wrote"
 
 
 def _content(probe: str, node: str) -> str:

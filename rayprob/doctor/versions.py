@@ -1,4 +1,4 @@
-"""Whether all nodes have the same software, and the GPUs that Ray and torch believe them to have."""
+"""Whether all nodes have the same software, and the GPUs that Ray and torch expect."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -7,13 +7,13 @@ from rayprob.doctor.cluster import ClusterFacts
 from rayprob.doctor.facts import NodeFacts
 from rayprob.doctor.finding import SHOWN, Finding, Level, by_level, everywhere, named
 
-# The oldest driver that a CUDA of this major version runs on, by NVIDIA's table of minor version compatibility.
+# The oldest driver for each CUDA major version, from NVIDIA's table of minor version compatibility.
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 INSTALL = "install the same constraints.txt on every node (cluster/node/setup.sh does), then restart Ray there"
 
 
 def check_nodes(cluster: ClusterFacts) -> list[Finding]:
-    """Return which nodes answered, and why the others did not."""
+    """Return which nodes answered, and the errors of the others."""
     findings = [Finding("nodes", "ok", everywhere(cluster.nodes), f"{len(cluster.nodes)} answer")] if cluster.nodes else []
     reasons: dict[str, list[str]] = {}
     for node, reason in cluster.silent.items():
@@ -23,14 +23,14 @@ def check_nodes(cluster: ClusterFacts) -> list[Finding]:
 
 def _silent(nodes: list[str], reason: str) -> Finding:
     if "No module named" in reason:
-        remedy = "submit it, so that the job brings the package: ray job submit --working-dir . -- rayprob doctor --cluster"
+        remedy = "submit it as a job, which includes the package: ray job submit --working-dir . -- rayprob doctor --cluster"
     else:
         remedy = "see `ray status` and /tmp/ray/session_latest/logs on that node; restart Ray there"
     return Finding("nodes", "fault", named(nodes), reason, "an answer", remedy)
 
 
 def check_versions(cluster: ClusterFacts) -> list[Finding]:
-    """Return whether Python, Ray, torch, rayprob, CUDA and the driver are the same wherever they are."""
+    """Return whether Python, Ray, torch, rayprob, CUDA and the driver have the same version on all nodes."""
     nodes = cluster.nodes
     with_gpus = {node: facts for node, facts in nodes.items() if facts.gpus}
     findings = [
@@ -60,7 +60,7 @@ def _compare(
 
 
 def _python_level(values: list[str]) -> Level:
-    """Ray refuses another minor version, and only warns of another patch."""
+    """Ray refuses a different minor version, and only warns about a different patch version."""
     return "fault" if len({value.rpartition(".")[0] for value in values}) > 1 else "warning"
 
 
@@ -70,7 +70,7 @@ def _drivers(nodes: Mapping[str, NodeFacts]) -> list[Finding]:
         cuda, driver = facts.versions.cuda, facts.versions.driver
         oldest = OLDEST_DRIVER.get(int(cuda.split(".")[0])) if cuda else None
         if cuda and driver and oldest and int(driver.split(".")[0]) < oldest:
-            remedy = f"install driver {oldest} or newer, or a torch that was built for an older CUDA"
+            remedy = f"install driver {oldest} or newer, or a torch built for an older CUDA"
             findings.append(
                 Finding(
                     "driver and CUDA", "fault", node, f"driver {driver}, torch for CUDA {cuda}", f"{oldest} or newer", remedy
@@ -86,8 +86,8 @@ def check_gpus(cluster: ClusterFacts) -> list[Finding]:
     levels = {node: _gpu_level(facts, cluster.ray_gpus.get(node)) for node, facts in cluster.nodes.items()}
     wanted = "the same number for driver, torch and Ray"
     remedy = (
-        "nvidia-smi lists none: install the driver, and NVIDIA's container runtime for docker; torch sees none: install its "
-        "CUDA build, look at CUDA_VISIBLE_DEVICES; Ray counts another number: restart it there, without --num-gpus"
+        "if nvidia-smi lists none, install the driver, and NVIDIA's container runtime for docker; if torch sees none, install "
+        "its CUDA build and check CUDA_VISIBLE_DEVICES; if Ray's count differs, restart it there without --num-gpus"
     )
 
     def found(nodes: list[str]) -> str:

@@ -1,1 +1,1 @@
-"""Files and folders, here or in a bucket: paths and URIs, whole writes, checked JSON and tables."""
+"""Files and folders, local or remote: paths and URIs, atomic writes, validated JSON and tables."""

@@ -1,6 +1,6 @@
-"""JSON files and files of JSON lines, read as plain data and held against a shape, so that damage is found where it is read.
+"""JSON and JSON Lines files, read as plain data and validated against a shape, so that damage is found on reading.
 
-Their readers may rely on each key that the shape names. Keys that it does not name are kept as they are.
+Readers can rely on each key of the shape. Other keys are kept unchanged.
 """
 
 import json
@@ -13,14 +13,14 @@ from rayprob.config.faults import faults_of
 from rayprob.errors import RayprobError, RunError, one_line
 from rayprob.files import storage
 
-# One fault is enough to find the place; a damaged file has hundreds.
+# A few faults are enough to find the location; a damaged file has hundreds.
 MOST_FAULTS = 3
 
-Count = Annotated[int, Field(ge=0, lt=2**53)]  # which no array and no JSON of another program overflows
+Count = Annotated[int, Field(ge=0, lt=2**53)]  # safe in arrays and in other programs' JSON
 
 
 class Shape(BaseModel):
-    """The keys that a mapping must have, with their types. An integer may stand for a float, and nothing for another type."""
+    """The required keys of a mapping, with their types. An integer is accepted as a float; there are no other conversions."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -28,16 +28,16 @@ class Shape(BaseModel):
 def read_json(
     uri: str, shape: type[Shape] | None = None, *, error: type[RayprobError] = RunError, remedy: str
 ) -> dict[str, Any]:
-    """Return the mapping in the JSON file at `uri`. Raises `error` for anything else, StorageError where there is no file."""
+    """Return the mapping in the JSON file at `uri`. Raises `error` for anything else, StorageError if it does not exist."""
     return require_shape(parse_json(storage.read_bytes(uri), uri, error, remedy), shape, uri, error=error, remedy=remedy)
 
 
 def read_lines(
     uri: str, shapes: Mapping[str, type[Shape]], *, error: type[RayprobError] = RunError, remedy: str
 ) -> list[dict[str, Any]]:
-    """Return the rows of a file of JSON lines; `shapes` has the shape of each `kind` of row.
+    """Return the rows of a file of JSON lines; `shapes` maps each `kind` of row to its shape.
 
-    Raises `error` for a row of another kind or shape.
+    Raises `error` for a row of an unknown kind or a wrong shape.
     """
     return [row_of(line, shapes, f"{uri}, line {n}", error=error, remedy=remedy) for n, line in whole_lines(uri)]
 
@@ -45,7 +45,7 @@ def read_lines(
 def whole_lines(uri: str) -> Iterator[tuple[int, bytes]]:
     """Yield the number and content of each line that is not empty.
 
-    A last line without its newline was cut by a crash, and is left out.
+    A last line without a newline was cut short by a crash, and is left out.
     """
     for number, line in enumerate(storage.read_bytes(uri).split(b"\n")[:-1], start=1):
         if line:
@@ -55,7 +55,7 @@ def whole_lines(uri: str) -> Iterator[tuple[int, bytes]]:
 def row_of(
     line: bytes, shapes: Mapping[str, type[Shape]], where: str, *, error: type[RayprobError], remedy: str = ""
 ) -> dict[str, Any]:
-    """Return the row that a line of JSON holds. Raises `error` for a row of another kind or shape."""
+    """Return the row in a line of JSON. Raises `error` for a row of an unknown kind or a wrong shape."""
     row = require_shape(parse_json(line, where, error, remedy), None, where, error=error, remedy=remedy)
     kind = row.get("kind")
     if not isinstance(kind, str) or kind not in shapes:
@@ -64,10 +64,10 @@ def row_of(
 
 
 def parse_json(content: bytes | str, where: str, error: type[RayprobError], remedy: str) -> Any:
-    """Return what a JSON text holds. Raises `error` for a text that is not JSON, and for text in it that is not Unicode."""
+    """Return the value of a JSON text. Raises `error` if it is not JSON, or contains text that is not Unicode."""
     try:
         value = json.loads(content)
-        # An escape such as \ud800 is valid JSON, and a string with it can be neither printed nor written.
+        # An escape such as \ud800 is valid JSON, but a string with it cannot be printed or written.
         if (b"\\u" if isinstance(content, bytes) else "\\u") in content:  # type: ignore[operator]
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as reason:
@@ -78,9 +78,9 @@ def parse_json(content: bytes | str, where: str, error: type[RayprobError], reme
 def require_shape(
     value: Any, shape: type[Shape] | None, where: str, *, error: type[RayprobError] = RunError, remedy: str
 ) -> dict[str, Any]:
-    """Return `value`, which is a mapping of this shape. Raises `error` that names what is missing or of another type."""
+    """Return `value` if it is a mapping of this shape. Raises `error` that names missing keys and wrong types."""
     if not isinstance(value, dict):
-        raise error(f"{where} holds {type(value).__name__}, not a mapping; {remedy}")
+        raise error(f"{where} contains {type(value).__name__}, not a mapping; {remedy}")
     if shape is not None:
         try:
             shape.model_validate(value)

@@ -1,4 +1,4 @@
-"""What lies below a local folder: each real folder once, however many links lead to it, and in the same order everywhere."""
+"""The contents of a local folder: each real folder once, for any number of links to it, in the same order on all machines."""
 
 import os
 from collections import deque
@@ -12,18 +12,18 @@ NOT_UTF8 = "a name that is not UTF-8"
 
 @dataclass(frozen=True)
 class Listing:
-    """The files in a folder and below it, by their path from there, in sorted order."""
+    """The files in a folder and below it, by relative path, in sorted order."""
 
     size_of: dict[str, int] = field(default_factory=dict)  # in bytes
-    unusable: dict[str, str] = field(default_factory=dict)  # path, as it can be printed -> what prevents its use
+    unusable: dict[str, str] = field(default_factory=dict)  # printable path -> what prevents its use
     again: tuple[str, ...] = ()  # links to folders whose files are listed under another path
 
 
 def walk(folder: str) -> Listing:
-    """Return what lies in a folder and below it; links to files count as files. Raises OSError where it cannot be read.
+    """Return the contents of a folder, recursively; links to files count as files. Raises OSError if it cannot be read.
 
-    A folder that several paths lead to is listed under the one without links, if there is such a path. A name that is not
-    UTF-8, a link to nothing, and a folder below that cannot be read are `unusable`.
+    A folder with several paths is listed under the one without links, if there is one. A name that is not
+    UTF-8, a dangling link, and a subfolder that cannot be read are `unusable`.
     """
     found, again = Listing(), []
     seen = {_identity(folder)}
@@ -46,7 +46,7 @@ def walk(folder: str) -> Listing:
 
 
 def file_names(folder: str) -> list[str]:
-    """Return the sorted names of the files directly in a folder, as they can be printed; empty where it does not exist."""
+    """Return the sorted printable names of the files directly in a folder; empty if it does not exist."""
     try:
         with os.scandir(folder) as entries:
             return sorted(utf8_name(entry.name) for entry in entries if _is_file(entry))
@@ -55,7 +55,7 @@ def file_names(folder: str) -> list[str]:
 
 
 def _read_folder(folder: str, below: str, found: Listing, folders: deque[str], links: deque[str]) -> None:
-    """Note the files of one folder, and the folders and links to folders in it, in sorted order."""
+    """Record the files of one folder, and its subfolders and links to folders, in sorted order."""
     folders_here: list[str] = []
     links_here: list[str] = []
     before = f"{below}/" if below else ""
@@ -85,7 +85,7 @@ def _sort_in(entry: os.DirEntry[str], path: str, found: Listing, links: list[str
             links.append(path)
         elif entry.is_symlink() and not os.path.exists(entry.path):
             found.unusable[path] = DANGLING
-    except OSError:  # a link to itself, or a file that was removed meanwhile
+    except OSError:  # a link to itself, or a file that has been removed
         if entry.is_symlink():
             found.unusable[path] = DANGLING
 

@@ -1,4 +1,4 @@
-"""For how long a process waits for a remote store that is busy, ill or out of reach, instead of giving up at once."""
+"""How long a process retries remote storage that is busy, failing or unreachable."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Patience:
-    """For how long an outage is waited for, and since when there is one; all threads of a process share it."""
+    """How long to wait during an outage, and when it started; shared by all threads of a process."""
 
     seconds: float = 0.0
     ill_since_s: float | None = None
@@ -31,10 +31,10 @@ _patience = _Patience()
 
 @contextmanager
 def patient(seconds: float) -> Iterator[None]:
-    """Within, a remote store that is busy, ill or out of reach is asked again, with a warning each time.
+    """In this context, requests to remote storage that is busy, failing or unreachable are retried, with a warning each time.
 
-    `seconds` count from the first failure that no success follows, whatever is asked meanwhile. It holds for all threads of the
-    process. Outside, the few seconds that pyarrow itself tries are all: a mistyped endpoint should be known at once.
+    `seconds` count from the first failure since the last success of any request, for all threads of the process. Outside this
+    context only pyarrow's own retries of a few seconds apply, so that a mistyped endpoint is reported quickly.
     """
     before, _patience.seconds = _patience.seconds, seconds
     if not before:
@@ -46,17 +46,17 @@ def patient(seconds: float) -> Iterator[None]:
 
 
 def patience_s() -> float:
-    """Return for how long this process waits, so that another one can be told."""
+    """Return how long this process waits, to pass on to another process."""
     return _patience.seconds
 
 
 def wait_for_stores(seconds: float) -> None:
-    """Be patient from now on; for a process that is started to work for one that is."""
+    """Retry for `seconds` from now on, for a worker process whose parent does so."""
     _patience.seconds = seconds
 
 
 def tried(attempt: Callable[[], T], is_passing: Callable[[BaseException], bool]) -> T:
-    """Return what `attempt` gives, tried again as `patient` says while it raises an error that `is_passing`."""
+    """Return the result of `attempt`, retried within the limit of `patient` while it raises an error that `is_passing`."""
     if not _patience.seconds:
         return attempt()
     import tenacity
@@ -82,4 +82,4 @@ def tried(attempt: Callable[[], T], is_passing: Callable[[BaseException], bool])
 
 def _warn(state: "RetryCallState") -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.warning("%s; trying again, for %.0f s more", error, _patience.left_s())
+    log.warning("%s; retrying for another %.0f s", error, _patience.left_s())

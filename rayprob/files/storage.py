@@ -22,12 +22,12 @@ from rayprob.files.uris import local_path as local_path
 
 T = TypeVar("T")
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")
-# What another attempt would only meet again: something is not there, not allowed, or not understood.
+# Errors that a retry cannot fix: not found, not allowed, or not understood.
 LASTING = re.compile(r"ACCESS_DENIED|HTTP status 4(?!08|29)\d\d|not found|Forbidden|Unauthorized", re.IGNORECASE)
 
 
 def is_missing(error: BaseException) -> bool:
-    """Return whether a StorageError says that there is no such file, and not that the store does not answer."""
+    """Return whether a StorageError means that the file does not exist, rather than that the store does not answer."""
     return isinstance(error.__cause__, FileNotFoundError)
 
 
@@ -37,7 +37,7 @@ def exists(uri: str) -> bool:
 
 
 def size_bytes(uri: str) -> int:
-    """Return the size of the file at `uri`. Raises StorageError where there is none."""
+    """Return the size of the file at `uri`. Raises StorageError if there is none."""
     info = _info(uri)
     if info.type != fs.FileType.File:
         raise StorageError(f"no file at {uri}; check the path")
@@ -45,9 +45,9 @@ def size_bytes(uri: str) -> int:
 
 
 def list_names(uri: str) -> list[str]:
-    """Return the sorted names of the files directly in the folder `uri`; empty where there is no folder.
+    """Return the sorted names of the files directly in the folder `uri`; empty if the folder does not exist.
 
-    A local name that is not UTF-8 appears as it can be printed; no file can be opened by that.
+    A local name that is not UTF-8 is returned in a printable form that cannot be used to open the file.
     """
     if is_local(uri):
         with _reported(uri, "list"):
@@ -57,12 +57,12 @@ def list_names(uri: str) -> list[str]:
 
 
 def is_folder(uri: str) -> bool:
-    """Return whether a folder is at `uri`; an object store has one where objects lie below it."""
+    """Return whether a folder is at `uri`; in an object store, whether there are objects below it."""
     return bool(_info(uri).type == fs.FileType.Directory)
 
 
 def list_below(uri: str) -> Listing:
-    """Return what lies in the folder `uri` and below it, each real folder once; empty where there is no folder."""
+    """Return the contents of the folder `uri`, recursively, each real folder once; empty if it does not exist."""
     if is_local(uri):
         path = resolve(uri)[1]
         with _reported(uri, "list"):
@@ -84,7 +84,7 @@ def read_bytes(uri: str, offset_bytes: int = 0, length_bytes: int | None = None)
 
     found = _tried(uri, "read", read)
     if length_bytes is not None and len(found) != length_bytes:
-        raise StorageError(f"{uri}: wanted {length_bytes} bytes at {offset_bytes}, found {len(found)}; the file is cut short")
+        raise StorageError(f"{uri}: expected {length_bytes} bytes at {offset_bytes}, found {len(found)}; the file is truncated")
     return found
 
 
@@ -104,10 +104,10 @@ def open_input_file(uri: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def atomic_writer(uri: str) -> Iterator[IO[bytes]]:
-    """Open `uri` for writing; it appears whole when the block ends, and not at all when the block raises.
+    """Open `uri` for writing; the file appears complete when the block ends, and not at all if the block raises.
 
-    A local file is written under a temporary name beside its target, synced and renamed. An object store shows an object
-    only when its upload completes, so there the temporary object is moved into place.
+    A local file is written under a temporary name next to its target, synced and renamed. An object store shows an object
+    only when its upload is complete, so there the temporary object is moved into place.
     """
     filesystem, path = resolve(uri)
     temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
@@ -145,7 +145,7 @@ def write_text(uri: str, content: str) -> None:
 
 
 def remove(uri: str) -> None:
-    """Remove the file at `uri`; nothing happens where there is none."""
+    """Remove the file at `uri`, if it exists."""
 
     def delete(filesystem: fs.FileSystem, path: str) -> None:
         with suppress(FileNotFoundError):
@@ -155,9 +155,9 @@ def remove(uri: str) -> None:
 
 
 def remove_folder(uri: str) -> None:
-    """Remove the folder at `uri` and all that is in it; nothing happens where there is none.
+    """Remove the folder at `uri` and its contents, if it exists.
 
-    Where `uri` is a link to a folder, that folder is emptied and both stay: it may lie on another disk for a reason.
+    If `uri` is a link to a folder, that folder is emptied and both are kept, since it may be on another disk on purpose.
     """
     filesystem, path = resolve(uri)
     with _reported(uri, "remove"), suppress(FileNotFoundError):
@@ -185,19 +185,19 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
 
 def _require_utf8(path: str) -> None:
     if not is_utf8(path):
-        raise StorageError(f"the name {utf8_name(path)} is not UTF-8; rename the file, or the folder that it is in")
+        raise StorageError(f"the name {utf8_name(path)} is not UTF-8; rename the file or its folder")
 
 
 def _move(filesystem: fs.FileSystem, source: str, target: str) -> None:
     try:
         filesystem.move(source, target)
-    except NotImplementedError:  # Azure without a hierarchical namespace; a copied object appears whole, too
+    except NotImplementedError:  # Azure without a hierarchical namespace; a copied object also appears complete
         filesystem.copy_file(source, target)
         filesystem.delete_file(source)
 
 
 def _info(uri: str) -> fs.FileInfo:
-    return _tried(uri, "look at", lambda filesystem, path: filesystem.get_file_info(path))
+    return _tried(uri, "inspect", lambda filesystem, path: filesystem.get_file_info(path))
 
 
 def _entries(uri: str, *, recursive: bool) -> tuple[str, list[fs.FileInfo]]:
@@ -208,7 +208,7 @@ def _entries(uri: str, *, recursive: bool) -> tuple[str, list[fs.FileInfo]]:
 
 
 def _tried(uri: str, action: str, operation: Callable[[fs.FileSystem, str], T]) -> T:
-    """Return what an operation on a file system and a path gives, tried again while there is patience. Raises StorageError."""
+    """Return the result of an operation on a file system and a path, with retries. Raises StorageError."""
 
     def attempt() -> T:
         filesystem, path = resolve(uri)
@@ -228,7 +228,7 @@ def _is_passing(error: BaseException) -> bool:
 
 @contextmanager
 def _reported(uri: str, action: str) -> Iterator[None]:
-    """Turn what the world may break into a StorageError that names the URI; FileNotFoundError gets its own words."""
+    """Turn I/O errors into a StorageError that names the URI; FileNotFoundError has its own message."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Parquet files, read as tables whose every value can be relied on: damage that pyarrow finds is told in one way."""
+"""Parquet files, read as validated tables; all damage that pyarrow finds raises the same kind of error."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from rayprob.errors import RayprobError, one_line
 
-# A damaged page is an OSError of pyarrow, a damaged schema may be text that is not UTF-8.
+# A damaged page raises an OSError in pyarrow; a damaged schema may contain text that is not UTF-8.
 DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError)
 
 
@@ -21,9 +21,9 @@ def parse_table(
     error: type[RayprobError],
     remedy: str,
 ) -> pa.Table:
-    """Return the table in a Parquet file, or some `columns` of it. Raises `error` where it is damaged.
+    """Return the table in a Parquet file, or some `columns` of it. Raises `error` if it is damaged.
 
-    `what` names the file. A column that it does not have is left out, text in it is UTF-8, and lists end where the next begin.
+    `what` names the file. Missing columns are left out, text is valid UTF-8, and list offsets are consistent.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(dictionaries))
@@ -35,13 +35,13 @@ def parse_table(
 
 
 def require_schema(table: pa.Table, schema: pa.Schema, what: str, *, error: type[RayprobError], remedy: str) -> None:
-    """Raise `error` unless a table has the columns of a schema, with its types, and no value of them is missing."""
+    """Raise `error` unless a table has the columns of a schema, with its types, and no missing values."""
     for name in schema.names:
         if table.column_names.count(name) != 1:
-            raise error(f"{what} has no column {name}, but {', '.join(table.column_names)}; {remedy}")
+            raise error(f"{what} has no column {name}; its columns are {', '.join(table.column_names)}; {remedy}")
         column, stated = table[name], schema.field(name).type
         found = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if found != stated:
-            raise error(f"{what}: column {name} is of {found}, not of {stated}; {remedy}")
+            raise error(f"{what}: column {name} has type {found}, not {stated}; {remedy}")
         if column.null_count or (pa.types.is_list(stated) and any(chunk.flatten().null_count for chunk in column.chunks)):
-            raise error(f"{what}: column {name} lacks values; {remedy}")
+            raise error(f"{what}: column {name} has missing values; {remedy}")

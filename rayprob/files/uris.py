@@ -1,7 +1,7 @@
-"""What a string from outside names: a local path, a file: URI, or a URI of a remote store.
+"""How a location is written: a local path, a file: URI, or a URI of a remote store.
 
-A local path is taken letter by letter, but for a home at its start. In a URI, %20 stands for a blank (RFC 3986, RFC 8089) and
-every other character for itself: `#` anywhere, and `?` in file: URIs. In a remote URI, `?` starts the store's options, such as
+A local path is taken literally, except for a home folder at its start. In a URI, %20 is a space (RFC 3986, RFC 8089) and
+other characters are literal, also `#` anywhere and `?` in file: URIs. In a remote URI, `?` starts the store's options, such as
 `?endpoint_override=...`; a `?` in a key is written %3F.
 """
 
@@ -22,32 +22,32 @@ OPTIONS = re.compile(r"[^=&]+=[^&]*(&[^=&]+=[^&]*)*")
 
 
 def is_local(uri: str) -> bool:
-    """Return whether `uri` lies on this machine's file system."""
+    """Return whether `uri` is on this machine's file system."""
     return bool(FILE.match(uri)) or not REMOTE.match(uri)
 
 
 def local_path(uri: str) -> Path:
     """Return the local path of `uri`, with `~` and `~user` at its start replaced by that home.
 
-    `~name` is the file of that name where there is one, or where no user is called so; write ./~name to be sure. Raises
-    StorageError for a remote URI, and for one of another machine.
+    `~name` is the file of that name if it exists or if there is no user `name`; write ./~name to be sure. Raises
+    StorageError for a remote URI, and for a URI of another machine.
     """
     if not is_local(uri):
         raise StorageError(f"{uri} is remote; a local path is needed here")
     if "\0" in uri or (FILE.match(uri) and "%00" in uri):
-        raise StorageError(f"{uri!r} holds a NUL character, which no file name can have; check the path")
+        raise StorageError(f"{uri!r} contains a NUL character, which file names cannot contain; check the path")
     path = Path(_path_of_file_uri(uri) if FILE.match(uri) else _with_home(uri))
-    # Path drops the "./" that keeps a name from being read as a home, should it be read again.
+    # Path drops the "./" that keeps a name from being parsed as a home folder when it is parsed again.
     return path.absolute() if str(path).startswith("~") else path
 
 
 def file_uri(path: str | Path) -> str:
-    """Return the file: URI of an absolute local path, from which `local_path` gives that path."""
+    """Return the file: URI of an absolute local path; `local_path` is the inverse."""
     return "file://" + quote(os.fsencode(path))
 
 
 def join(uri: str, *parts: str) -> str:
-    """Return `uri` with the names `parts` below it. Raises StorageError for a part that would leave it."""
+    """Return `uri` with the names `parts` below it. Raises StorageError for a part that leads outside of it."""
     for part in parts:
         if part.startswith("/") or ".." in part.split("/"):
             raise StorageError(f"{part!r} is not a name below {uri}; use a relative path without '..'")
@@ -60,7 +60,7 @@ def join(uri: str, *parts: str) -> str:
 
 
 def beside(uri: str, ending: str) -> str:
-    """Return the URI of the file or folder that is named like that of `uri`, with `ending` after it."""
+    """Return the URI of the file or folder next to `uri` with `ending` appended to its name."""
     if is_local(uri):
         return uri.rstrip("/") + ending
     place, mark, options = uri.partition("?")
@@ -82,43 +82,43 @@ def scheme_of(uri: str) -> str:
 
 
 def for_arrow(uri: str) -> str:
-    """Return a remote URI as pyarrow reads it: with every character of its path that it would refuse or lose escaped.
+    """Return a remote URI for pyarrow, with every character of its path that pyarrow would reject or drop escaped.
 
-    Raises StorageError for a `?` that starts no options: pyarrow would drop it in silence.
+    Raises StorageError for a `?` that does not start options, because pyarrow would drop it silently.
     """
     match = REMOTE.match(uri)
     assert match, uri
     path, mark, options = uri[match.end() :].partition("?")
     if mark and not OPTIONS.fullmatch(options):
         raise StorageError(
-            f"{uri}: ? starts options such as ?endpoint_override=..., and {options!r} is not KEY=VALUE; "
+            f"{uri}: ? starts options such as ?endpoint_override=..., but {options!r} is not KEY=VALUE; "
             "write a ? that is part of the key as %3F"
         )
     return match[0] + quote(STRAY_PERCENT.sub("%25", path), safe="/%!$&'()*+,;=:@~") + mark + options.replace("#", "%23")
 
 
 def canonical(uri: str) -> str:
-    """Return the local path, or the escaped URI, by which other libraries find what `uri` names."""
+    """Return the local path, or the escaped URI, for other libraries."""
     return str(local_path(uri)) if is_local(uri) else for_arrow(uri)
 
 
 def absolute(uri: str) -> str:
-    """Return `uri` as a process with another working folder finds it: a local path absolute, a remote URI as it is."""
+    """Return `uri` independent of the working folder: an absolute local path, or the remote URI unchanged."""
     return str(local_path(uri).absolute()) if is_local(uri) else uri
 
 
 def utf8_name(name: str) -> str:
-    """Return a file name as it can be printed and stored: bytes that are not UTF-8 become \\xNN."""
+    """Return a printable file name: bytes that are not UTF-8 become \\xNN."""
     return os.fsencode(name).decode("utf-8", "backslashreplace") if not is_utf8(name) else name
 
 
 def caseless(name: str) -> str:
-    """Return what two names share that are one file on some disk: whatever the case, and how accents are written."""
+    """Return a key that is equal for names that are the same file on some disk: it ignores case and the encoding of accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def is_utf8(name: str) -> bool:
-    """Return whether a file name, as Python gives it, is UTF-8 on the disk."""
+    """Return whether a file name, as decoded by Python, is UTF-8 on disk."""
     if name.isascii():
         return True
     try:

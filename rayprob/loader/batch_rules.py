@@ -1,4 +1,4 @@
-"""Which batches, lanes and workers go together, and what to set where they do not. Every hint is one that was tried."""
+"""Which batches, lanes and workers fit together, and what to set if they do not. Every hint is checked before it is given."""
 
 import math
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the samples of a split are dealt out by; `workers` are the most there may be, of which `least` are enough.
+    """The sizes that divide a split into steps; `workers` is the maximum and `least` the minimum number of workers.
 
-    `micro_batch` None stands for auto: a worker's whole share of the global batch.
+    `micro_batch` None means auto: a worker's whole share of the global batch.
     """
 
     num_samples: int
@@ -31,11 +31,11 @@ class Sizes:
 
     @property
     def fits(self) -> bool:
-        """Whether every rule is kept."""
+        """Whether the sizes satisfy every rule."""
         return not any(self._broken("train"))
 
     def check(self, split: str) -> None:
-        """Raise SpecError for the first rule that is broken, with the nearest values that keep them all."""
+        """Raise SpecError for the first violated rule, with the nearest values that satisfy all rules."""
         broken = next(self._broken(split), None)
         if broken is None:
             return
@@ -62,13 +62,13 @@ class Sizes:
         return [self._difference(changed) for changed in alone or [self._together()]]
 
     def _nearest(self, name: str) -> "Sizes | None":
-        """Return the sizes with one of them changed, as little as can be, so that they fit; None where one is not enough."""
+        """Return sizes that fit with the smallest change to one of them; None if changing one is not enough."""
         now = getattr(self, name)
         candidates = sorted(self._candidates(name), key=lambda candidate: (abs(candidate - (now or 0)), -candidate))
         return next((changed for candidate in candidates if (changed := replace(self, **{name: candidate})).fits), None)
 
     def _candidates(self, name: str) -> list[int]:
-        if name == "workers":  # more than were found may not be there
+        if name == "workers":  # there may not be more than were found
             return [number for number in divisors(self.lanes) if number <= self.workers]
         if name == "lanes":
             return divisors(self.global_batch)
@@ -79,7 +79,7 @@ class Sizes:
         return [candidate for candidate in (near, near + unit) if candidate > 0]
 
     def _together(self) -> "Sizes":
-        """Return sizes that fit, lanes and global batch changed together; one worker and one lane where the split is tiny."""
+        """Return sizes that fit, with lanes and global batch changed together; one worker and one lane if the split is tiny."""
         lanes = max(self.workers, round(self.lanes / self.workers) * self.workers)
         several = replace(self, lanes=lanes)._nearest("global_batch") or replace(self, lanes=self.workers)._nearest(
             "global_batch"

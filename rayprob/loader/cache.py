@@ -1,7 +1,7 @@
-"""A folder on this node that holds remote shards: whole or not at all, within a byte budget, shared by processes.
+"""A folder on this node that caches remote shards: only whole shards, within a byte budget, shared by processes.
 
-Every promise rests on `flock`, which the system releases when a process dies: a `.lock` is held by who fetches the shard,
-a shared lock on the shard itself by who will need it, and the lock of the folder by who counts and evicts.
+Every promise relies on `flock`, which the system releases when a process dies. The process that fetches a shard holds its
+`.lock`, those that will need it hold a shared lock on the shard itself, and those that count and evict hold the folder's lock.
 """
 
 import fcntl
@@ -34,7 +34,7 @@ MAX_BACKOFF_S = 30.0
 
 @dataclass(frozen=True)
 class ShardCache:
-    """The shards of one remote dataset, by way of a cache folder; a ShardSource."""
+    """The shards of one remote dataset through a cache folder; a ShardSource."""
 
     root: str
     fingerprint: str
@@ -53,27 +53,27 @@ class ShardCache:
             ) from error
 
     def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
-        """Return bytes of a shard, fetching it whole where it is absent. Raises StorageError, DatasetError.
+        """Return bytes of a shard, fetching the whole shard if it is not cached. Raises StorageError, DatasetError.
 
-        Where all of the budget is in use, the bytes alone are read from the remote shard.
+        If the whole budget is in use, only these bytes are read from the remote shard.
         """
         descriptor = self.open(shard)
         if descriptor is None:
             uri = storage.join(self.root, shard)
             return self._retried(uri, lambda: storage.read_bytes(uri, offset_bytes, length_bytes))
         try:
-            os.utime(descriptor)  # the time of last use decides who is evicted
+            os.utime(descriptor)  # eviction is by time of last use
             return os.pread(descriptor, length_bytes, offset_bytes)
         finally:
             os.close(descriptor)
 
     def open(self, shard: str) -> int | None:
-        """Return a descriptor of the whole shard that protects it from eviction until closed; None where there is no room."""
+        """Return a descriptor of the whole shard that protects it from eviction until closed; None if there is no space."""
         descriptor = self._open_cached(shard)
         return self._fetch(shard) if descriptor is None else descriptor
 
     def forget(self, shard: str) -> bool:
-        """Remove a cached shard, also one in use: its readers keep what they have open. Return whether there was one."""
+        """Remove a cached shard, even one in use (its readers keep their open file). Return whether it was cached."""
         try:
             self.path(shard).unlink()
         except FileNotFoundError:
@@ -82,7 +82,7 @@ class ShardCache:
         return True
 
     def path(self, shard: str) -> Path:
-        """Return where the shard lies when it is cached."""
+        """Return the path of the shard when it is cached."""
         return self.folder / f"{self.fingerprint}-{shard}"
 
     def _open_cached(self, shard: str) -> int | None:
@@ -97,7 +97,7 @@ class ShardCache:
         return descriptor
 
     def _fetch(self, shard: str) -> int | None:
-        """Return a descriptor of the shard, fetched by this process or another; None where there is no room."""
+        """Return a descriptor of the shard, fetched by this process or another; None if there is no space."""
         part = self.path(shard).with_suffix(".part")
         with _locked(self.path(shard).with_suffix(".lock")):
             descriptor = self._open_cached(shard)
@@ -109,7 +109,7 @@ class ShardCache:
         uri = storage.join(self.root, shard)
         try:
             self._retried(uri, lambda: _download(uri, part, self.facts[shard]))
-            # Held before others can see it: nobody evicts it until it is read.
+            # Locked before others can see it, so that it is not evicted before it is read.
             descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             with self._counting():
@@ -121,7 +121,7 @@ class ShardCache:
         return descriptor
 
     def _reserve(self, part: Path, size_bytes: int) -> bool:
-        """Take `size_bytes` of the budget for the file `part`, evicting what was used longest ago; False if all is in use."""
+        """Reserve `size_bytes` of the budget for the file `part`, evicting the least recently used; False if all is in use."""
         with self._counting():
             if not _make_room_in(self.folder, self.budget_bytes - size_bytes):
                 return False
@@ -137,7 +137,7 @@ class ShardCache:
         return True
 
     def _counting(self) -> AbstractContextManager[None]:
-        """Return the lock under which files are counted, and come and go."""
+        """Return the lock for counting, adding and removing files."""
         return _locked(self.folder / "cache.lock")
 
     def _retried(self, uri: str, attempt: Callable[[], T]) -> T:
@@ -146,30 +146,30 @@ class ShardCache:
                 return attempt()
             except (StorageError, OSError, pa.ArrowException) as error:
                 if storage.is_missing(error):
-                    raise DatasetError(f"no shard at {uri}; run `rayprob verify {self.root}`") from error
+                    raise DatasetError(f"the shard {uri} does not exist; run `rayprob verify {self.root}`") from error
                 last = error
             if count < self.retries:
                 log.info("attempt %d to fetch %s failed: %s", count + 1, uri, last)
                 time.sleep(pause_s(count, self.backoff_s, random.SystemRandom()))
         raise StorageError(
-            f"cannot fetch {uri}: {self.retries + 1} attempts failed, the last with: {' '.join(str(last).split())}; "
+            f"cannot fetch {uri}: {self.retries + 1} attempts failed; the last error: {' '.join(str(last).split())}; "
             f"check network and credentials, or raise retries"
         ) from last
 
 
 def check_budget(cache: ShardCache, size_bytes_S: NDArray[np.int64], *, at_once: int, why: str) -> None:
-    """Raise SpecError where the budget cannot hold `at_once` shards of these together; `why` says what asks for them."""
+    """Raise SpecError if the budget cannot hold `at_once` of these shards at the same time; `why` explains the need."""
     needed_bytes = int(np.sort(size_bytes_S)[::-1][:at_once].sum())
     if cache.budget_bytes < needed_bytes:
         raise SpecError(
             f"cache_bytes {cache.budget_bytes:,} cannot hold the shards that this node needs at once ({why}); "
-            f"give at least {needed_bytes:,}, or lower lanes or window_shards"
+            f"set at least {needed_bytes:,}, or lower lanes or window_shards"
         )
 
 
 @dataclass(frozen=True)
 class Kept(Generic[K]):
-    """A shard that a cache keeps, or is fetching."""
+    """A shard that a cache holds or is fetching."""
 
     shard: K
     size_bytes: int
@@ -177,9 +177,9 @@ class Kept(Generic[K]):
 
 
 def make_room(kept: Sequence[Kept[K]], allowed_bytes: int, evict: Callable[[K], bool]) -> bool:
-    """Evict what was used longest ago until what is kept takes at most `allowed_bytes`; `evict` may refuse what is in use.
+    """Evict the least recently used until the rest takes at most `allowed_bytes`; `evict` may refuse shards in use.
 
-    Return False where all that remains is in use and takes more.
+    Return False if the rest is in use and takes more.
     """
     used_bytes = sum(one.size_bytes for one in kept)
     for one in sorted(kept, key=lambda one: one.last_used):
@@ -191,31 +191,31 @@ def make_room(kept: Sequence[Kept[K]], allowed_bytes: int, evict: Callable[[K], 
 
 
 def pause_s(failures: int, base_s: float, chance: random.Random) -> float:
-    """Return how long to wait after a failed download that `failures` others came before."""
-    # Jitter, so that ranks that failed together do not come back together.
+    """Return how long to wait after a failed download with `failures` earlier failures."""
+    # Jitter, so that ranks that failed together do not retry together.
     return min(MAX_BACKOFF_S, base_s * 2.0**failures) * chance.uniform(0.5, 1.0)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` alone, waiting for it."""
+    """Hold an exclusive lock on the file `path`, waiting for it."""
     with open(path, "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _download(uri: str, part: Path, facts: ShardFacts) -> None:
-    """Write a remote shard to `part`. Raises StorageError for a body of another length or sha256."""
+    """Write a remote shard to `part`. Raises StorageError if its length or sha256 differs."""
     digest, found_bytes = hashlib.sha256(), 0
-    # Without fsync: a copy that a crash of this machine spoils is found by the crc of its samples, and fetched again.
+    # No fsync: a copy damaged by a crash of this machine is detected by the crc of its samples, and fetched again.
     with storage.open_input(uri) as source, open(part, "r+b") as target:
         while chunk := source.read(CHUNK_BYTES):
             digest.update(chunk)
             found_bytes += target.write(chunk)
     if found_bytes != facts.size_bytes:
-        raise StorageError(f"its body has {found_bytes:,} bytes, dataset.json says {facts.size_bytes:,}")
+        raise StorageError(f"its body has {found_bytes:,} bytes, but {facts.size_bytes:,} in dataset.json")
     if digest.hexdigest() != facts.sha256:
-        raise StorageError(f"its body has sha256 {digest.hexdigest()[:16]}..., dataset.json says {facts.sha256[:16]}...")
+        raise StorageError(f"its body has sha256 {digest.hexdigest()[:16]}..., but {facts.sha256[:16]}... in dataset.json")
 
 
 def _make_room_in(folder: Path, allowed_bytes: int) -> bool:
@@ -230,14 +230,14 @@ def _make_room_in(folder: Path, allowed_bytes: int) -> bool:
 
 
 def _remove_stale(part: Path) -> None:
-    """Remove what a process left that died while fetching: then nobody holds its lock."""
+    """Remove what a process that died while fetching left: no process holds its lock."""
     with open(part.with_suffix(".lock"), "wb") as file, suppress(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         part.unlink(missing_ok=True)
 
 
 def _evict(path: Path) -> bool:
-    """Remove a shard unless somebody needs it; return whether it was removed."""
+    """Remove a shard unless it is in use; return whether it was removed."""
     with open(path, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

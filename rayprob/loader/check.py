@@ -1,4 +1,4 @@
-"""Whole local shards against dataset.json, beside the training; the crc of a sample covers its JPEG only."""
+"""Checks whole local shards against dataset.json during training; the crc of a sample covers only its JPEG."""
 
 import hashlib
 import os
@@ -9,13 +9,13 @@ from rayprob.errors import DatasetError
 from rayprob.files import storage
 from rayprob.loader.shards import ShardFacts
 
-Identity = tuple[str, int, int]  # path, size, time of the last change: hashed once while these stay
+Identity = tuple[str, int, int]  # path, size, time of the last change: hashed once unless these change
 
-_sound: set[Identity] = set()  # of this process, so that a second stream does not hash again
+_sound: set[Identity] = set()  # per process, so that a second stream does not hash again
 
 
 def check_sizes(root: str, shards: Iterable[str], facts: Mapping[str, ShardFacts]) -> None:
-    """Raise DatasetError unless each shard exists and has the size that dataset.json says."""
+    """Raise DatasetError unless each shard exists and has its size in dataset.json."""
     for shard in shards:
         _identity(root, shard, facts[shard])
 
@@ -24,7 +24,7 @@ class LocalCheck:
     """Compares the shards of decoded micro batches with their sha256, in one thread (about 1.4 GB/s); a ShardKeeper."""
 
     def __init__(self, root: str, facts: Mapping[str, ShardFacts], *, contents: bool) -> None:
-        """Without `contents`, compare nothing."""
+        """If `contents` is False, compare nothing."""
         self._root = root
         self._facts = facts
         self._contents = contents
@@ -42,7 +42,7 @@ class LocalCheck:
             self._running.remove(future)
 
     def close(self) -> None:
-        """End the thread; what it has not compared is left."""
+        """End the thread; shards not compared yet are skipped."""
         self._thread.shutdown(cancel_futures=True)
 
     def _compare(self, shard: str) -> None:
@@ -53,7 +53,7 @@ class LocalCheck:
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != wanted:
-            raise _changed(self._root, path, f"has sha256 {found[:16]}..., dataset.json says {wanted[:16]}...")
+            raise _changed(self._root, path, f"has sha256 {found[:16]}..., but {wanted[:16]}... in dataset.json")
         _sound.add(identity)
 
 
@@ -64,7 +64,7 @@ def _identity(root: str, shard: str, facts: ShardFacts) -> Identity:
     except OSError as error:
         raise DatasetError(f"cannot open shard {path}: {error.strerror}; run `rayprob verify {root}`") from error
     if found.st_size != facts.size_bytes:
-        raise _changed(root, path, f"has {found.st_size:,} bytes, dataset.json says {facts.size_bytes:,}")
+        raise _changed(root, path, f"has {found.st_size:,} bytes, but {facts.size_bytes:,} in dataset.json")
     return path, found.st_size, found.st_mtime_ns
 
 

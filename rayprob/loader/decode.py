@@ -25,7 +25,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Located:
-    """A request with where its samples lie: all that a loader worker needs of the manifest."""
+    """A request with the locations of its samples: everything that a loader worker needs from the manifest."""
 
     request: Request
     samples: list[Sample]
@@ -33,7 +33,7 @@ class Located:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The images of a request, uint8 [B, 3, size_px, size_px], and what was wrong with which of them."""
+    """The images of a request, uint8 [B, 3, size_px, size_px], and the errors of bad samples."""
 
     request: Request
     images_BCHW: Tensor
@@ -53,7 +53,7 @@ class Decoder:
         self._on_bad_sample = on_bad_sample
 
     def decode_into(self, pixels_BHWC: NDArray[np.uint8], located: Located) -> dict[int, str]:
-        """Write the images of a request; return what was wrong with which, whose pixels are then 0.
+        """Write the images of a request; return the errors of bad samples, whose pixels are then 0.
 
         Raises SampleError for a bad sample with on_bad_sample: fail, DatasetError and StorageError for a bad shard.
         """

@@ -36,9 +36,9 @@ class StreamSpec(Spec):
     global_batch: PositiveInt = 64
     """Samples per optimizer step, over all workers."""
     lanes: PositiveInt = 8
-    """Independent runs through the data; the number of workers (the largest, for an elastic run) must divide it."""
+    """Independent passes over parts of the data; a multiple of the number of workers (of the maximum, for an elastic run)."""
     window_shards: PositiveInt = 8
-    """Shards of a lane that are shuffled together."""
+    """Number of shards of a lane that are shuffled together."""
     loader_workers: NonNegativeInt = 2
     """Processes per rank that read and decode; 0 decodes in the training process."""
     prefetch: PositiveInt = 2
@@ -48,13 +48,13 @@ class StreamSpec(Spec):
     max_bad_samples: NonNegativeInt = 100
     """With on_bad_sample: skip, fail after more than this many."""
     check_shards: bool = True
-    """Compare whole local shards with their sha256 during the first epoch."""
+    """Check the sha256 of whole local shards during the first epoch."""
     cache_dir: str = "~/.cache/rayprob/shards"
     """Where shards of remote datasets are cached; the ranks of a node share it."""
     cache_bytes: PositiveInt = 64 * 2**30
     """Upper limit of that cache, in bytes."""
     retries: NonNegativeInt = 5
-    """How often a failed download is tried again."""
+    """Number of retries of a failed download."""
 
 
 class Stream:
@@ -66,7 +66,7 @@ class Stream:
         self.manifest = manifest
         self.spec = spec
         self.place = place
-        self.bad_samples: dict[int, str] = {}  # sample_id -> what was wrong; samples met with on_bad_sample: skip
+        self.bad_samples: dict[int, str] = {}  # sample_id -> error; samples skipped with on_bad_sample: skip
         self._seed = seed
         self._micro_batch = micro_batch
         self._facts = FactsByName(manifest.root, manifest.shards)
@@ -77,7 +77,7 @@ class Stream:
     def _batches(
         self, requests: Callable[[], Iterator[Request]], ends_pass: Callable[[Cursor], bool]
     ) -> Generator[Batch, None, None]:
-        """Yield the batches of `requests`; `ends_pass` says which of them end an epoch or evaluation."""
+        """Yield the batches of `requests`; `ends_pass` tells which of them end an epoch or evaluation."""
         keeper = self._keeper(requests)
         results = workers.decode_ahead(
             self._decoder,
@@ -95,7 +95,7 @@ class Stream:
             keeper.close()
 
     def _located(self, requests: Iterable[Request]) -> Iterator[Located]:
-        """Look the samples of each request up, having asked for the manifest's rows of those that come after it."""
+        """Look up the samples of each request, after requesting the manifest rows of later requests."""
         ahead: deque[Request] = deque()
         for request in requests:
             self.manifest.want(request.rows_B)
@@ -110,7 +110,7 @@ class Stream:
     def _open_source(self) -> LocalShards | ShardCache:
         root, spec = self.manifest.root, self.spec
         if storage.is_local(root):
-            # The ranks of a node look at some each, or many of them would ask a shared folder for a million each.
+            # The ranks of a node divide the shards, so that they do not all query a shared folder for a million shards.
             ranks = self.place.local_world_size
             mine = range(self.place.rank % ranks, len(self.manifest.shards), ranks)
             check_sizes(root, (self.manifest.shards[shard] for shard in mine), self._facts)
@@ -125,7 +125,7 @@ class Stream:
         )
 
     def _check_cache(self, at_once: int, why: str) -> None:
-        """Make room for `at_once` shards of this node's ranks together, now and ahead."""
+        """Make space for `at_once` shards, current and prefetched, over all ranks of this node."""
         self.manifest.keep(3 * at_once // self.place.local_world_size)
         if isinstance(self._source, ShardCache):
             check_budget(self._source, self.manifest.shards.size_bytes_S, at_once=at_once, why=why)
@@ -143,7 +143,7 @@ class Stream:
         rows_B = decoded.request.rows_B
         known_BL = self.manifest.known(rows_B)
         if decoded.faults:
-            # A skipped sample keeps its place, so that every rank still takes equal steps; with no known label it has no loss.
+            # A skipped sample keeps its place, so that all ranks take equal steps; without known labels its loss is 0.
             known_BL[list(decoded.faults)] = False
             self._count(decoded)
         return Batch(
@@ -163,6 +163,6 @@ class Stream:
             self.bad_samples[sample_id] = fault
         if len(self.bad_samples) > self.spec.max_bad_samples:
             raise DatasetError(
-                f"{len(self.bad_samples)} bad samples, max_bad_samples allows {self.spec.max_bad_samples}; "
+                f"{len(self.bad_samples)} bad samples, but max_bad_samples is {self.spec.max_bad_samples}; "
                 f"run `rayprob verify {self.manifest.root}`; the last: {list(self.bad_samples.values())[-1]}"
             )

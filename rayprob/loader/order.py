@@ -24,7 +24,7 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Place:
-    """Which training process this is, of how many, and how many of them share its node (and so its shard cache)."""
+    """The rank of this training process, the number of ranks, and how many of them share its node (and its shard cache)."""
 
     rank: int = 0
     world_size: int = 1
@@ -35,35 +35,35 @@ class Place:
 
 
 class EpochOrder:
-    """The order of one epoch: a pure function of its arguments, computed window by window where it is asked for.
+    """The order of one epoch: a pure function of its arguments, computed window by window on demand.
 
     Shards are permuted and their samples concatenated and cut into `lanes` equal runs; within a lane samples are shuffled
     inside windows of `window` shards; global batch k takes G / lanes samples from each lane. A row occurs at most once, and
-    fewer than G rows do not occur. It holds a few numbers a shard, and none a sample.
+    fewer than G rows do not occur. It stores a few numbers per shard, and nothing per sample.
     """
 
     def __init__(self, samples_per_shard_S: Rows, *, seed: int, epoch: int, lanes: int, window: int, global_batch: int) -> None:
-        """`global_batch` is a multiple of `lanes`, and the split has as many samples; `batch_rules.py` says so to users."""
+        """`global_batch` is a multiple of `lanes` and at most the size of the split; `batch_rules.py` checks that."""
         self.num_samples = int(samples_per_shard_S.sum())
         assert global_batch % lanes == 0 < global_batch <= self.num_samples, (self.num_samples, lanes, global_batch)
         self.num_batches, self.per_lane = self.num_samples // global_batch, global_batch // lanes
         self._seed = derive(seed, "order", epoch)
-        # Raw 64-bit words are the one stream that numpy promises to keep between versions; its permutations are not.
+        # Raw 64-bit words are the only stream that numpy keeps stable between versions; its permutations may change.
         shards_S = np.argsort(np.random.PCG64(self._seed).random_raw(len(samples_per_shard_S)), kind="stable")
         lengths_S = samples_per_shard_S[shards_S]
         self._ends_S = np.cumsum(lengths_S)
-        # A row is its place in the epoch plus the shift of its shard.
+        # A row is its position in the epoch plus the shift of its shard.
         self._shift_S = (np.cumsum(samples_per_shard_S) - samples_per_shard_S)[shards_S] - (self._ends_S - lengths_S)
         self._windows_W, self._first_window = _windows(self._ends_S, lanes, window)
 
     def batches(self, lanes: Sequence[int], first_batch: int = 0) -> Iterator[Rows]:
-        """Yield the rows that the given lanes give to global batch `first_batch` and to each after it, lane by lane."""
+        """Yield the rows of the given lanes in global batch `first_batch` and each later one, lane by lane."""
         runs = [self._run(lane, first_batch * self.per_lane) for lane in lanes]
         for _ in range(first_batch, self.num_batches):
             yield np.concatenate([next(run) for run in runs])
 
     def _run(self, lane: int, skipped: int) -> Iterator[Rows]:
-        """Yield `per_lane` rows at a time of a lane, after the first `skipped`, holding little more than a window of them."""
+        """Yield `per_lane` rows at a time of a lane, after the first `skipped`, with little more than one window in memory."""
         first = int(self._windows_W[self._first_window[lane]])
         window = int(np.searchsorted(self._windows_W, first + skipped, side="right")) - 1
         rows = self.window_rows(window)[first + skipped - int(self._windows_W[window]) :]
@@ -85,9 +85,9 @@ class EpochOrder:
     def _shuffled(self, words_N: NDArray[np.uint64]) -> Rows:
         """Return the places 0..N-1 of a window in the order of the upper bits of their random words."""
         place_bits = max(self.num_samples - 1, 1).bit_length()
-        # An epoch was once sorted as a whole, with its windows numbered in the upper bits: fewer random bits, the same order.
+        # Earlier versions sorted a whole epoch, with the window number in the upper bits: fewer random bits, the same order.
         random_bits = 64 - place_bits - (len(self._windows_W) - 2).bit_length()
-        # Random bits and place in one word: sorting it is 8 times faster than a lexsort, and no two words tie.
+        # Random bits and position in one word: sorting it is 8 times faster than a lexsort, and no two words tie.
         keys_N = words_N >> np.uint64(64 - random_bits) << np.uint64(place_bits)
         keys_N |= np.arange(len(words_N), dtype=np.uint64)
         keys_N.sort()
@@ -105,7 +105,7 @@ def epoch_order(
 def rank_shares(place: Place, shares: int) -> range:
     """Return which of the `shares` equal parts of a global batch a rank takes: r, r + world_size, ...
 
-    As many shares as ranks is the rule; with more, the same shares are dealt to any smaller number of ranks.
+    Usually there are as many shares as ranks; with more, the same shares are divided among any smaller number of ranks.
     """
     assert place.world_size <= shares, (place, shares)
     return range(place.rank, shares, place.world_size)

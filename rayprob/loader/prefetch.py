@@ -1,4 +1,4 @@
-"""Fetches the shards of coming micro batches into the cache, and keeps them there until they are past."""
+"""Fetches the shards of upcoming micro batches into the cache, and keeps them there until they are no longer needed."""
 
 import logging
 import os
@@ -13,14 +13,14 @@ log = logging.getLogger(__name__)
 
 THREADS = 4
 MAX_AHEAD = 4096  # micro batches
-ADMITTED_AT_ONCE = 16  # micro batches a call: bounds the time that a step spends on planning
+ADMITTED_AT_ONCE = 16  # micro batches per call: bounds the time that a step spends on planning
 
 
 class PrefetchPlan:
-    """Which shards to hold for the coming micro batches, within a budget: the decisions of a Prefetcher, without its work."""
+    """Which shards to hold for the upcoming micro batches within a budget: the decisions of a Prefetcher, without its I/O."""
 
     def __init__(self, shards_ahead: Iterator[list[str]], size_bytes: Callable[[str], int], budget_bytes: int) -> None:
-        """`shards_ahead` yields the shards of each coming micro batch, in order."""
+        """`shards_ahead` yields the shards of each upcoming micro batch, in order."""
         self._shards_ahead = shards_ahead
         self._size_bytes = size_bytes
         self._budget_bytes = budget_bytes
@@ -30,10 +30,10 @@ class PrefetchPlan:
         self._held_bytes = 0
 
     def admit(self) -> list[str]:
-        """Admit some of the coming micro batches; return the shards to take hold of for them, the first needed first."""
+        """Admit some of the upcoming micro batches; return the shards to hold for them, in the order they are needed."""
         wanted: list[str] = []
         for _ in range(ADMITTED_AT_ONCE):
-            # The micro batch in hand is always admitted; check_budget has seen to it that its window fits.
+            # The current micro batch is always admitted; check_budget ensures that its window fits.
             if self._next is None or len(self._admitted) >= MAX_AHEAD or (self._admitted and not self._fits(self._next)):
                 break
             new = self._new(self._next)
@@ -45,8 +45,8 @@ class PrefetchPlan:
         return wanted
 
     def past(self, shards: list[str]) -> list[str]:
-        """Note that the first admitted micro batch, from these shards, is past; return those that no other one needs."""
-        assert shards == self._admitted[0], "the prefetcher walks another order than the stream"
+        """Record that the first admitted micro batch, from these shards, is done; return the shards that no other one needs."""
+        assert shards == self._admitted[0], "the prefetcher's order differs from the stream's"
         self._uses.subtract(self._admitted.popleft())
         done = [shard for shard in shards if not self._uses[shard]]
         for shard in done:
@@ -62,10 +62,10 @@ class PrefetchPlan:
 
 
 class Prefetcher:
-    """Walks ahead of the stream within a share of the cache's budget; loader workers then find their shards. A ShardKeeper."""
+    """Runs ahead of the stream within a share of the cache's budget, so loader workers find their shards. A ShardKeeper."""
 
     def __init__(self, cache: ShardCache, shards_ahead: Iterator[list[str]], budget_bytes: int) -> None:
-        """`shards_ahead` yields the shards of each coming micro batch, in order."""
+        """`shards_ahead` yields the shards of each upcoming micro batch, in order."""
         self._cache = cache
         self._plan = PrefetchPlan(shards_ahead, lambda shard: cache.facts[shard].size_bytes, budget_bytes)
         self._held: dict[str, Future[int | None]] = {}
@@ -73,13 +73,13 @@ class Prefetcher:
         self._admit()
 
     def decoded(self, shards: list[str], *, ends_pass: bool) -> None:
-        """Let go of the shards that no coming micro batch needs, and admit more."""
+        """Release the shards that no upcoming micro batch needs, and admit more."""
         for shard in self._plan.past(shards):
             self._let_go(shard)
         self._admit()
 
     def close(self) -> None:
-        """Stop fetching and let go of all shards; they stay in the cache for later runs."""
+        """Stop fetching and release all shards; they stay in the cache for later runs."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for shard in list(self._held):
             self._let_go(shard)
@@ -92,7 +92,7 @@ class Prefetcher:
         try:
             return self._cache.open(shard)
         except RayprobError as error:
-            log.info("prefetch: %s", error)  # the loader worker that needs the shard will meet it and report it
+            log.info("prefetch: %s", error)  # the loader worker that needs the shard reports the error
             return None
 
     def _let_go(self, shard: str) -> None:

@@ -18,7 +18,7 @@ class SampleReader:
     def read(self, sample: Sample) -> bytes:
         """Return the JPEG bytes of a sample.
 
-        Raises SampleError where they are not those that were built, and DatasetError where the shard is missing or cut.
+        Raises SampleError if they differ from those that were built, and DatasetError if the shard is missing or truncated.
         """
         jpeg = self._read(sample)
         fault = self._fault(sample, jpeg)
@@ -30,7 +30,7 @@ class SampleReader:
         return jpeg
 
     def describe(self, sample: Sample) -> str:
-        """Return words that lead to a sample: its id, key and shard."""
+        """Return the id, key and shard of a sample as text."""
         return f"sample {sample.sample_id} ({sample.key!r} in {storage.join(self.root, sample.shard)})"
 
     def _read(self, sample: Sample) -> bytes:
@@ -44,7 +44,7 @@ class SampleReader:
             )
         if (found := zlib.crc32(jpeg)) != sample.crc32:
             return SampleError(
-                f"{self.describe(sample)}: its bytes have crc32 {found:#010x}, the manifest says {sample.crc32:#010x}; "
+                f"{self.describe(sample)}: its bytes have crc32 {found:#010x}, but {sample.crc32:#010x} in the manifest; "
                 f"{self._remedy()}"
             )
         return None

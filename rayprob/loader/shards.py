@@ -22,7 +22,7 @@ MAX_OPEN_SHARDS = 64
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What dataset.json says of a shard."""
+    """A shard's entry in dataset.json."""
 
     size_bytes: int
     sha256: str
@@ -32,11 +32,11 @@ class ShardSource(Protocol):
     """Where the bytes of shards come from; it can be pickled to another process."""
 
     def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
-        """Return bytes of a shard, fewer at its end. Raises DatasetError or StorageError where it cannot be read."""
+        """Return bytes of a shard, fewer at its end. Raises DatasetError or StorageError if it cannot be read."""
         ...
 
     def forget(self, shard: str) -> bool:
-        """Give up a copy that turned out damaged, so that it is fetched again; return whether there was one."""
+        """Discard a damaged copy, so that it is fetched again; return whether there was one."""
         ...
 
 
@@ -44,19 +44,19 @@ class ShardKeeper(Protocol):
     """Looks after shards while a stream runs."""
 
     def decoded(self, shards: list[str], *, ends_pass: bool) -> None:
-        """Note that a micro batch from these shards is decoded, and whether it is the last of an epoch or evaluation."""
+        """Record that a micro batch from these shards is decoded, and whether it is the last of an epoch or evaluation."""
         ...
 
     def close(self) -> None:
-        """Stop all work in the background."""
+        """Stop all background work."""
         ...
 
 
 class FactsByName(Mapping[str, ShardFacts]):
-    """The facts of the shards of a dataset by name: some bytes each, and none in another process before it asks for one."""
+    """The facts of a dataset's shards by name, in a few bytes each; another process loads them on first use."""
 
     def __init__(self, root: str, shards: Shards | None = None) -> None:
-        """Of these `shards`, by default of all of the dataset. Asking raises DatasetError where they cannot be read."""
+        """`shards` defaults to all shards of the dataset. A lookup raises DatasetError if they cannot be read."""
         self._root = root
         self._given = shards
 
@@ -89,19 +89,19 @@ class FactsByName(Mapping[str, ShardFacts]):
 
 
 class LocalShards:
-    """Shards on this machine's file system, read where they lie."""
+    """Shards on this machine's file system, read in place."""
 
     def __init__(self, root: str) -> None:
         self._root = root
         self._files: OrderedDict[str, int] = OrderedDict()
 
     def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
-        """Return bytes of a shard, fewer at its end. Raises DatasetError where there is no such file."""
+        """Return bytes of a shard, fewer at its end. Raises DatasetError if the file does not exist."""
         # pread carries its own offset, so processes that share a descriptor after a fork do not disturb each other.
         return os.pread(self._descriptor(shard), length_bytes, offset_bytes)
 
     def forget(self, shard: str) -> bool:
-        """Return False: these are the shards themselves."""
+        """Return False: these are the shards themselves, not copies."""
         return False
 
     def close(self) -> None:
@@ -127,17 +127,17 @@ class LocalShards:
 
 
 class RangeReads:
-    """Bytes of shards, local or remote, one range at a time. Keeps nothing open, so threads may share it."""
+    """Bytes of shards, local or remote, one range at a time. Keeps no file open, so threads may share it."""
 
     def __init__(self, root: str) -> None:
         self._root = root
 
     def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
-        """Return bytes of a shard. Raises StorageError, also where it ends before them."""
+        """Return bytes of a shard. Raises StorageError, also if the shard ends before them."""
         return storage.read_bytes(storage.join(self._root, shard), offset_bytes, length_bytes)
 
     def forget(self, shard: str) -> bool:
-        """Return that there is no other copy to read from."""
+        """Return False: there is no other copy to read from."""
         return False
 
 

@@ -20,7 +20,7 @@ __all__ = ["Batch", "Cursor", "EvalStream", "Place", "StreamSpec", "TrainStream"
 
 
 class TrainStream(Stream):
-    """The endless training stream of one rank: every sample of the split at most once an epoch.
+    """The endless training stream of one rank: every sample of the split at most once per epoch.
 
     rayprob's own loop asks for batches by their cursor (`iterate`). Any other trainer iterates over the stream, and keeps its
     place by `state_dict` and `load_state_dict`, as PyTorch's Stateful protocol has them.
@@ -37,9 +37,9 @@ class TrainStream(Stream):
         micro_batch: int,
         shares: int | None = None,
     ) -> None:
-        """Deal out a global batch in so many `shares`, by default one a rank; micro batches are equal for any world size.
+        """Divide a global batch into `shares`, by default one per rank; micro batches are equal for any world size.
 
-        Raises SpecError where batch sizes, lanes and shares do not fit each other or the split.
+        Raises SpecError if batch sizes, lanes and shares do not fit each other or the split.
         """
         super().__init__(manifest, spec, transform, seed=seed, place=place, micro_batch=micro_batch)
         shares = shares or place.world_size
@@ -103,10 +103,10 @@ class TrainStream(Stream):
         return Cursor(cursor.epoch + 1, 0) if last else Cursor(cursor.epoch, cursor.batch + 1)
 
     def iterate(self, cursor: Cursor) -> Generator[Batch, None, None]:
-        """Yield micro batches from `cursor` on, over epochs, without end; `micro_batches_per_step` of them share a cursor.
+        """Yield micro batches from `cursor` on, over epochs, endlessly; `micro_batches_per_step` of them share a cursor.
 
         Closing the generator ends the loader workers. Raises RunError for a cursor that is not in an epoch, DatasetError
-        and StorageError where shards cannot be read, SampleError for a bad sample with on_bad_sample: fail.
+        and StorageError if shards cannot be read, SampleError for a bad sample with on_bad_sample: fail.
         """
         self._require_inside(cursor)
         last = self.batches_per_epoch - 1

@@ -27,22 +27,22 @@ from rayprob.processes import without_main
 def decode_ahead(
     decoder: Decoder, requests: Iterator[Located], *, loader_workers: int, prefetch: int, max_samples: int
 ) -> Generator[Decoded, None, None]:
-    """Yield the images of each request, in the order of the requests, whatever the number of loader workers.
+    """Yield the images of each request, in the order of the requests, for any number of loader workers.
 
-    No request has more than `max_samples`. Closing the generator ends the loader workers. Raises what a loader worker met,
-    and RunError where one has died or shared memory is too small.
+    No request has more than `max_samples`. Closing the generator ends the loader workers. Raises the error of a loader worker,
+    and RunError if one dies or shared memory is too small.
     """
     if loader_workers == 0:
         yield from (_decoded_here(decoder, request) for request in requests)
         return
-    # DataLoader has loader_workers x prefetch requests under way, a result in hand, and the loop its last and next batch.
+    # DataLoader has loader_workers x prefetch requests in flight and one result, and the loop its last and next batch.
     slots = Slots(loader_workers * prefetch + 3, max_samples, decoder.size_px)
     results = _start(decoder, slots, requests, loader_workers, prefetch)
     try:
         with _worker_death_reported():
             yield from (_taken(slots, result) for result in results)
     finally:
-        # Left to the garbage collector, the processes would outlive an error for as long as its traceback is kept.
+        # If left to the garbage collector, the processes would outlive an error as long as its traceback is kept.
         results._shutdown_workers()
 
 
@@ -60,7 +60,7 @@ class _Done:
 
 
 class _IntoSlots(Dataset[_Done | RayprobError]):
-    """Does a task in a loader worker. An error is returned, not raised: DataLoader would wrap it in a wall of traceback."""
+    """Does a task in a loader worker. An error is returned, not raised, as DataLoader would wrap it in a long traceback."""
 
     def __init__(self, decoder: Decoder, slots_SBHWC: Tensor) -> None:
         self._decoder = decoder
@@ -75,7 +75,7 @@ class _IntoSlots(Dataset[_Done | RayprobError]):
 
 
 class _Tasks(Sampler[_Task]):
-    """Hands requests to DataLoader, each with a free slot."""
+    """Passes requests to DataLoader, each with a free slot."""
 
     def __init__(self, requests: Iterator[Located], slots: Slots) -> None:
         self._requests = requests
@@ -95,13 +95,13 @@ def _taken(slots: Slots, result: _Done | RayprobError) -> Decoded:
     if isinstance(result, RayprobError):
         raise result
     images_BHWC = slots.images(result.slot, len(result.request.rows_B))
-    # The bytes stay interleaved: [B, C, H, W] in channels_last order is a view, and what GPUs compute on.
+    # The bytes stay interleaved: [B, C, H, W] in channels_last order is a view, and the format GPUs prefer.
     return Decoded(result.request, images_BHWC.permute(0, 3, 1, 2), result.faults)
 
 
 def _start(decoder: Decoder, slots: Slots, requests: Iterator[Located], loader_workers: int, prefetch: int) -> Any:
     with warnings.catch_warnings(), without_main():
-        # The run file says how many; a hint about the number of cores would come once for every evaluation and rank.
+        # The run file sets the number; a hint about the number of cores would appear for every evaluation and rank.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         data_loader = DataLoader(
             _IntoSlots(decoder, slots.block_SBHWC),
@@ -118,20 +118,20 @@ def _start(decoder: Decoder, slots: Slots, requests: Iterator[Located], loader_w
 
 
 def _context() -> BaseContext:
-    """Return a way to start processes that is safe beside the threads of Ray, arrow and CUDA, as a plain fork is not.
+    """Return a start method that is safe with the threads of Ray, Arrow and CUDA, unlike a plain fork.
 
     The server imports torch once; each loader worker is then a fork of it, and shares its memory.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with _own_modules_only():
-        resource_tracker.ensure_running()  # by itself, because it unblocks signals when it is done
+        resource_tracker.ensure_running()  # separately, because it unblocks signals when it is done
         _start_server()
     return context
 
 
 def _start_server() -> None:
-    # Ctrl-C reaches the whole process group; the training process ends its step first, and needs its loader workers for it.
+    # Ctrl-C reaches the whole process group; the training process finishes its step first, which needs its loader workers.
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -141,7 +141,7 @@ def _start_server() -> None:
 
 @contextmanager
 def _own_modules_only() -> Iterator[None]:
-    """Let the processes started in the block find no module in the working folder, where a file may be called queue.py."""
+    """Keep processes started in the block from importing modules of the working folder, which may contain a queue.py."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
@@ -154,7 +154,7 @@ def _own_modules_only() -> Iterator[None]:
 
 
 def _start_worker(environment: dict[str, str], patience_s: float, _: int) -> None:
-    # The server keeps the environment that it was started with; credentials may have been set since.
+    # The server keeps the environment it was started with; credentials may have been set since then.
     os.environ.update(environment)
     patience.wait_for_stores(patience_s)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,8 +1,8 @@
-"""Intervals over images: a metric on images that are drawn again with replacement. N images, D draws.
+"""Intervals over images: a metric on images resampled with replacement. N images, D draws.
 
-A draw says how often each image is taken: a row of counts_DN, with the sum N. A statistic maps rows of counts to values [D];
-`drawn.py` makes them of metrics. Equal seeds take equal images, so the difference of two statistics of the same images is
-paired, which is what tells two models apart (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+A draw is a row of counts_DN with the sum N: how often each image is drawn. A statistic maps rows of counts to values [D];
+`drawn.py` builds statistics from metrics. Equal seeds draw equal images, so the difference of two statistics of the same
+images is paired, as a comparison of models needs (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
 """
 
 from collections.abc import Callable, Iterator
@@ -20,12 +20,12 @@ DrawnCounts = NDArray[np.int32]
 Statistic = Callable[[DrawnCounts], NDArray[Any]]
 
 DRAWS, CONFIDENCE = 1000, 0.95
-COUNTS_AT_ONCE = 2**21  # counts [D, N] held at a time: 8 MiB
+COUNTS_AT_ONCE = 2**21  # counts [D, N] in memory at a time: 8 MiB
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value of all images, and the interval that holds it when the images are drawn again."""
+    """The value on all images, and its bootstrap interval."""
 
     value: float
     low: float
@@ -33,13 +33,13 @@ class Interval:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """A statistic of all images and of each draw: value, drawn_D; `drawn_from` is the number of images and the seed."""
+    """A statistic on all images and on each draw: value, drawn_D; `drawn_from` is the number of images and the seed."""
 
     value: float
     drawn_D: Floats
@@ -48,8 +48,8 @@ class Resampled:
     def interval(self, confidence: float = CONFIDENCE) -> Interval:
         """Return the percentile interval. Draws in which the statistic is undefined (nan) are left out.
 
-        Images drawn twice raise mAP where labels have few positives, and ECE: intervals of their values then lie too high,
-        those of differences hardly do.
+        Images drawn twice raise ECE, and mAP if labels have few positives, so the intervals of these values are too high;
+        those of differences are hardly affected.
         """
         defined_D = self.drawn_D[~np.isnan(self.drawn_D)]
         if not len(defined_D):
@@ -58,7 +58,7 @@ class Resampled:
         return Interval(self.value, float(low), float(high))
 
     def __sub__(self, other: "Resampled") -> "Resampled":
-        """Return the paired difference, draw by draw. Raises MetricError where the draws took other images."""
+        """Return the paired difference, draw by draw. Raises MetricError if the draws differ."""
         if (self.drawn_from, len(self.drawn_D)) != (other.drawn_from, len(other.drawn_D)):
             raise MetricError(
                 f"a paired difference needs the same draws; found {len(self.drawn_D)} draws of (images, seed) "
@@ -68,14 +68,14 @@ class Resampled:
 
 
 def bootstrap(statistic: Statistic, num_samples: int, *, draws: int = DRAWS, seed: int = 0) -> Resampled:
-    """Return a statistic of all images, each taken once, and of `draws` draws. Raises MetricError without images or draws."""
+    """Return a statistic on all images and on `draws` draws. Raises MetricError without images or draws."""
     whole = float(statistic(np.ones((1, num_samples), dtype=np.int32))[0])
     values_D = [statistic(counts_DN) for counts_DN in drawn_counts(num_samples, draws=draws, seed=seed)]
     return Resampled(whole, np.concatenate(values_D).astype(np.float64), (num_samples, seed))
 
 
 def drawn_counts(num_samples: int, *, draws: int = DRAWS, seed: int = 0) -> Iterator[DrawnCounts]:
-    """Yield how often each image is taken, in blocks [D, N] of draws; a draw is the same in blocks of any size."""
+    """Yield how often each image is drawn, in blocks [D, N] of draws; the draws do not depend on the block size."""
     if num_samples < 1 or draws < 1:
         raise MetricError(f"a bootstrap needs at least 1 image and 1 draw; found {num_samples} and {draws}")
     random = np.random.default_rng(derive(seed, "bootstrap"))

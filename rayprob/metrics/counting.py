@@ -1,7 +1,7 @@
 """Precision, recall and F1 from counts. N samples, L labels, T thresholds; predicted_NL, targets_NL, known_NL bool.
 
 OP, OR, OF1 come from counts pooled over labels; CP, CR and CF1 are averages over labels with at least one known positive
-(the labels that mAP counts). A label is predicted where its score >= its threshold.
+(the labels that mAP counts). A label is predicted if its score >= its threshold.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from rayprob.metrics.inputs import check_scores, check_targets, label_columns
 from rayprob.metrics.ranking import Curve, mean_average_precision, pooled_curve
 from rayprob.registry import choose
 
-COUNTS_AT_ONCE = 2**22  # counts [T, L] held at a time, whatever L is
+COUNTS_AT_ONCE = 2**22  # counts [T, L] in memory at a time, for any L
 
 
 @dataclass(frozen=True)
 class Averaging:
-    """How published code differs: what CF1 is, and the precision of a label that is never predicted."""
+    """How published implementations differ: the definition of CF1, and the precision of a label that is never predicted."""
 
     cf1: str = "harmonic"  # of CP and CR; or "mean_of_f1": the mean over labels of each label's F1
     never_predicted: float | None = 0.0  # its precision; None leaves the label out of CP and of a mean of F1
@@ -73,7 +73,7 @@ def paper_metrics(
 
 @dataclass(frozen=True)
 class Counts:
-    """Per label, over its known targets: how many are predicted and present, predicted, present. [L], or [T, L]."""
+    """Per label, over its known targets: the number predicted and present, predicted, and present. [L], or [T, L]."""
 
     true_positives_L: NDArray[np.int64]
     predicted_L: NDArray[np.int64]
@@ -81,7 +81,7 @@ class Counts:
 
 
 def count(predicted_NL: Bools, targets_NL: Bools, known_NL: Bools | None = None) -> Counts:
-    """Return the counts of each label. Raises MetricError for shapes or types that do not fit."""
+    """Return the counts of each label. Raises MetricError for wrong shapes or types."""
     check_targets(targets_NL, known_NL)
     if predicted_NL.shape != targets_NL.shape or predicted_NL.dtype != np.bool_:
         raise MetricError(
@@ -98,25 +98,25 @@ def count(predicted_NL: Bools, targets_NL: Bools, known_NL: Bools | None = None)
 def count_metrics(
     predicted_NL: Bools, targets_NL: Bools, known_NL: Bools | None = None, *, averaging: Averaging = HOUSE
 ) -> CountMetrics:
-    """Return OP, OR, OF1, CP, CR, CF1. Raises MetricError as `count`, and where no label has a known positive."""
+    """Return OP, OR, OF1, CP, CR, CF1. Raises MetricError as `count`, and if no label has a known positive."""
     return metrics_from(count(predicted_NL, targets_NL, known_NL), averaging=averaging)
 
 
 def metrics_from(counts: Counts, *, averaging: Averaging = HOUSE) -> CountMetrics:
-    """Return the six numbers that counts [L] make. Raises MetricError where no label has a positive."""
+    """Return the six numbers from counts [L]. Raises MetricError if no label has a positive."""
     return CountMetrics(**{name: float(value) for name, value in _six(counts, averaging).items()})
 
 
 def label_sets(scores_NL: AnyFloats, thresholds: ArrayLike) -> Bools:
-    """Return scores >= thresholds, one for all or [L]; thresholds are first rounded to the type of the scores."""
+    """Return scores >= thresholds (a scalar or [L]); thresholds are first rounded to the dtype of the scores."""
     return np.asarray(scores_NL >= np.asarray(thresholds, dtype=scores_NL.dtype))
 
 
 def top_k(scores_NL: AnyFloats, k: int, *, at_least: float | None = None) -> Bools:
-    """Return the label sets of the k highest scores of each row; of equal scores the lower column comes first.
+    """Return the label sets of the k highest scores of each row; ties go to the lower column.
 
-    With `at_least`, labels with a lower score are left out again, as the top-3 figures of ML-GCN and CSRA do.
-    Raises MetricError for a k outside 1 to L.
+    With `at_least`, labels with a lower score are dropped, as in the top-3 numbers of ML-GCN and CSRA.
+    Raises MetricError unless 1 <= k <= L.
     """
     num_labels = scores_NL.shape[1]
     if not 1 <= k <= num_labels:
@@ -149,7 +149,7 @@ def threshold_curve(
     *,
     averaging: Averaging = HOUSE,
 ) -> ThresholdCurve:
-    """Return the six numbers with one threshold for all labels, at each of `thresholds_T`; one sort serves them all."""
+    """Return the six numbers with one threshold for all labels, at each of `thresholds_T`, from a single sort."""
     check_scores(scores_NL, targets_NL, known_NL)
     asked_T = np.asarray(thresholds_T, dtype=scores_NL.dtype)
     columns = [
@@ -177,16 +177,16 @@ def best_single_threshold(
     objective: str = "OF1",
     averaging: Averaging = HOUSE,
 ) -> BestThreshold:
-    """Return the threshold, one for all labels, that maximises OF1 or CF1; the highest of those that do.
+    """Return the threshold for all labels that maximises OF1 or CF1, the highest one if several do.
 
     Exact over all thresholds. Choose it on holdout, never on the split that is reported. Raises MetricError
-    for an unknown objective and where no label has a known positive.
+    for an unknown objective and if no label has a known positive.
     """
     values_at = choose(OBJECTIVES, objective, "objective", MetricError)
     curve = pooled_curve(scores_NL, targets_NL, known_NL)
     if not curve.positives:
         raise MetricError(NO_POSITIVE)
-    # Lowering a threshold from one positive's score to the next only adds negatives, so the best lies at a positive's.
+    # Lowering a threshold from one positive's score to the next only adds negatives, so the best is at a positive's score.
     values_P = values_at(curve, scores_NL, targets_NL, known_NL, averaging)
     best = int(np.argmax(values_P))
     return BestThreshold(float(curve.thresholds_P[best]), float(values_P[best]))
@@ -221,7 +221,7 @@ def _six(counts: Counts, averaging: Averaging) -> dict[str, NDArray[np.float64]]
     empty = np.nan if averaging.never_predicted is None else averaging.never_predicted
     precision_L = _ratio(hits_L, predicted_L, empty=empty)
     cp, cr = _mean(precision_L), (hits_L / positives_L).mean(axis=-1)
-    # nan, where there is one, marks a label that is left out.
+    # nan marks a label that is left out.
     f1_L = np.where(np.isnan(precision_L), np.nan, 2 * hits_L / (predicted_L + positives_L))
     return {
         "OP": _ratio(hits, predicted, empty=averaging.never_predicted or 0.0),
@@ -238,7 +238,7 @@ def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64], *, empty: float) -
 
 
 def _mean(values_L: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean over labels that are not nan; 0 where all are."""
+    """Return the mean over labels that are not nan; 0 if all are."""
     counted_L = ~np.isnan(values_L)
     total: NDArray[np.float64] = np.where(counted_L, values_L, 0).sum(axis=-1)
     return np.asarray(total / np.maximum(counted_L.sum(axis=-1), 1))

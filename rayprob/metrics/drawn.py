@@ -1,7 +1,7 @@
 """Metrics as statistics of drawn images, for `bootstrap.py`. D draws, N images, L labels, P positives, B bins.
 
-Each function returns a statistic: from counts_DN, how often a draw takes each image, to the metric's values [D] on the images
-drawn. They equal the metric on rows repeated as often, and are computed from sums or from one sort per label.
+Each function returns a statistic: it maps counts_DN, how often each image is drawn, to the metric's values [D] on the drawn
+images. They equal the metric on rows repeated that often, and are computed from sums or from one sort per label.
 """
 
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ def count_metric_of(name: str, predicted_NL: Bools, targets_NL: Bools, known_NL:
 def calibration_error_of(
     marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, bins: int = BINS
 ) -> Statistic:
-    """Return ECE with bins of equal width, as `expected_calibration_error`, whose checks it makes."""
+    """Return ECE with bins of equal width, as `expected_calibration_error`, with the same checks."""
     check_marginals(marginals_NL, targets_NL, known_NL)
     known_NL = np.ones_like(targets_NL) if known_NL is None else known_NL
     bin_NL = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], marginals_NL, side="left")
@@ -100,7 +100,7 @@ class _Ranked:
 
     def average_precision(self, counts_DN: DrawnCounts) -> NDArray[np.float64]:
         """Return the exact AP [D], nan where a draw has no positive."""
-        # The sums of a group are read from memory once; a running sum over all images takes twice as long.
+        # Summing by group reads memory once; a running sum over all images takes twice as long.
         gained_DP = np.add.reduceat(np.take(counts_DN, self.positives_M, axis=1), self.positive_starts_P, axis=1)
         group_DP = np.add.reduceat(np.take(counts_DN, self.rows_M, axis=1), self.starts_P, axis=1)
         hits_DP, predicted_DP = gained_DP.cumsum(axis=1), group_DP.cumsum(axis=1)

@@ -1,7 +1,7 @@
 """Rows of all ranks in one place, by sample_id, through torch.distributed; without a process group, the rows of this process.
 
-n samples on this rank, N on all ranks, L labels. Every rank must call, with its own rows; a fault on one rank is raised on
-all, so that none waits for ever. Nothing is pickled: a header and the ids travel first, then rows as bytes in bounded chunks.
+n samples on this rank, N on all ranks, L labels. Every rank must call, with its own rows; an error on one rank is raised on
+all, so that none waits forever. Nothing is pickled: a header and the ids are sent first, then rows as bytes in bounded chunks.
 """
 
 import json
@@ -35,7 +35,7 @@ def gather_rows(
     """Return each array with the rows of all ranks, ascending by sample_id, on every rank or on `destination` only.
 
     Ranks other than the destination get an empty dict. A rank without samples may leave out its arrays. Raises MetricError
-    on every rank where an id is double, is missing from or foreign to `expected_ids`, or where ranks bring other arrays.
+    on every rank if an id is duplicate, missing or not in `expected_ids`, or if ranks have different arrays.
     """
     plan = RowPlan.agree(sample_ids_n, arrays, expected_ids=expected_ids)
     gathered = {name: plan.gather(arrays.get(name), layout, destination) for name, layout in plan.layouts.items()}
@@ -53,8 +53,8 @@ def sharded_average_precision(
 ) -> NDArray[np.float64]:
     """Return `average_precision` over the rows of all ranks, on every rank, for label spaces too large to gather.
 
-    Blocks of labels go round the ranks: each gathers all rows of its block and computes, and only APs are gathered at the
-    end, so a rank holds N x LABELS_AT_ONCE scores beside its own. Raises MetricError on every rank.
+    Blocks of labels are assigned to ranks in turn: each rank gathers all rows of its block and computes its APs, and only APs
+    are gathered at the end, so a rank stores N x LABELS_AT_ONCE scores besides its own. Raises MetricError on every rank.
     """
     choose(VARIANTS, variant, "AP variant", MetricError)
     arrays: dict[str, NDArray[Any]] = {"scores": scores_nL, "targets": targets_nL}
@@ -64,7 +64,7 @@ def sharded_average_precision(
     ap_L = np.zeros(plan.layouts["scores"].row_shape)
     blocks = [slice(start, start + LABELS_AT_ONCE) for start in range(0, len(ap_L), LABELS_AT_ONCE)]
     for first in range(0, len(blocks), world_size()):
-        # Every owner of this round gets its block before anyone computes, so that they compute side by side.
+        # Every owner of this round gets its block before any rank computes, so that they compute in parallel.
         owned = blocks[first : first + world_size()]
         gathered = [[plan.gather_columns(v, labels, owner) for v in arrays.values()] for owner, labels in enumerate(owned)]
         if rank() < len(owned):
@@ -75,7 +75,7 @@ def sharded_average_precision(
 
 @dataclass(frozen=True)
 class Layout:
-    """What one row of an array is."""
+    """The dtype and shape of one row of an array."""
 
     dtype: np.dtype[Any]
     row_shape: tuple[int, ...]
@@ -91,7 +91,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class RowPlan:
-    """Where the rows of each rank belong: agreed once, and then any number of arrays follow it."""
+    """Where the rows of each rank belong: agreed once, then used for any number of arrays."""
 
     layouts: dict[str, Layout]
     places: tuple[NDArray[np.int64], ...]  # of each rank's rows among all rows in ascending order of sample_id
@@ -105,7 +105,7 @@ class RowPlan:
         expected_ids: ArrayLike | None = None,
         fault: str | None = None,
     ) -> "RowPlan":
-        """Exchange headers and ids. Raises MetricError on every rank for a `fault` of any, and as `gather_rows`."""
+        """Exchange headers and ids. Raises MetricError on every rank if any rank has a `fault`, and as `gather_rows`."""
         layouts = _agreed_layouts(_exchange(_header(sample_ids_n, arrays, fault)))
         ids_of_ranks = [np.frombuffer(ids, np.int64) for ids in _exchange(np.asarray(sample_ids_n, np.int64).tobytes())]
         sorted_N = np.sort(np.concatenate(ids_of_ranks))
@@ -139,7 +139,7 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Return which rank this is; 0 without a process group."""
+    """Return this process's rank; 0 without a process group."""
     return dist.get_rank() if _is_distributed() else 0
 
 
@@ -165,7 +165,7 @@ def _agreed_layouts(headers: list[bytes]) -> dict[str, Layout]:
     for number, layouts in zip(with_rows[1:], others, strict=True):
         if layouts != first:
             raise MetricError(
-                f"rank {with_rows[0]} brings {_described(first)}, rank {number} brings {_described(layouts)}; "
+                f"rank {with_rows[0]} has {_described(first)}, but rank {number} has {_described(layouts)}; "
                 "every rank must run the same classifier"
             )
     return first
@@ -181,7 +181,7 @@ def _require_each_once(
     double = np.unique(sorted_N[1:][sorted_N[1:] == sorted_N[:-1]])
     expected = sorted_N if expected_ids is None else np.asarray(expected_ids, np.int64)
     missing, foreign = np.setdiff1d(expected, sorted_N), np.setdiff1d(sorted_N, expected)
-    kinds = (("double", double), ("missing", missing), ("not of this split", foreign))
+    kinds = (("duplicate", double), ("missing", missing), ("not of this split", foreign))
     faults = [f"{len(ids):,} {kind} (sample_id {listed(ids)})" for kind, ids in kinds if len(ids)]
     if faults:
         counts = " + ".join(f"{len(ids):,}" for ids in ids_of_ranks)
@@ -216,7 +216,7 @@ def _exchange(content: bytes) -> list[bytes]:
 
 
 def _exchange_rows(own: NDArray[np.uint8], padded_to: int, destination: int | None = None) -> dict[int, NDArray[np.uint8]]:
-    """Return the rows of every rank, each filled up to `padded_to`; nothing on ranks other than the destination."""
+    """Return the rows of every rank, each padded to `padded_to`; nothing on ranks other than the destination."""
     if world_size() == 1:
         return {0: own}
     padded = np.zeros((padded_to, *own.shape[1:]), np.uint8)
@@ -239,7 +239,7 @@ def _sum_over_ranks(ap_L: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _device() -> torch.device:
-    """Return where the default group's backend wants its tensors."""
+    """Return the device that the default group's backend needs its tensors on."""
     if "cpu" in str(dist.get_backend_config()):
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())

@@ -1,7 +1,7 @@
-"""How published tables count: the named definitions behind the rows that our own numbers are laid beside.
+"""How published tables are computed: the named definitions behind the rows that a run is compared with.
 
-Read from the authors' evaluation code, which each entry names. `drops_unlabelled` says whether COCO val2014 is the 40,137
-images with a label or all 40,504. Left out, because it moves no printed digit: `>` for `>=`, an epsilon in a denominator,
+Taken from the authors' evaluation code, which each entry names. `drops_unlabelled` is whether COCO val2014 means the 40,137
+images with a label or all 40,504. Left out, because they change no printed digit: `>` for `>=`, an epsilon in a denominator,
 a label never predicted counted as one prediction in OP (ML-GCN, CSRA), ties broken by the order of rows.
 """
 
@@ -37,7 +37,7 @@ def published_metrics(
 ) -> PaperMetrics:
     """Return the seven numbers as the named protocol defines them, for label sets at its threshold or for the `top` labels.
 
-    Labels are ranked by `scores_NL` where given: scores in the order of the marginals that do not saturate at 1. Raises
+    Labels are ranked by `scores_NL` if given: scores in the order of the marginals that do not saturate at 1. Raises
     MetricError for an unknown protocol, and as `paper_metrics`.
     """
     rules = choose(PROTOCOLS, protocol, "protocol", MetricError)

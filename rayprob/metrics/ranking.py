@@ -17,7 +17,7 @@ SIZE_LIMITS_PX2 = (32**2, 96**2)  # COCO: small is below the first, large from t
 
 @dataclass(frozen=True)
 class MeanAveragePrecision:
-    """The mean over labels with at least one positive, and what it is the mean of."""
+    """The mean of AP over labels with at least one positive, and the AP of each label."""
 
     value: float
     ap_L: NDArray[np.float64]  # nan for a label without positives
@@ -29,7 +29,7 @@ def mean_average_precision(
 ) -> MeanAveragePrecision:
     """Return the macro average of AP, over the labels with a positive; arrays are [N, L], and all [N, L] are known by default.
 
-    Raises MetricError as `average_precision`, and where no label has a positive.
+    Raises MetricError as `average_precision`, and if no label has a positive.
 
     Example::
 
@@ -39,7 +39,7 @@ def mean_average_precision(
 
 
 def mean_over_labels(ap_L: NDArray[np.float64]) -> MeanAveragePrecision:
-    """Return the mean over the labels whose AP is not nan. Raises MetricError where there is none."""
+    """Return the mean over the labels whose AP is not nan. Raises MetricError if there is none."""
     counted_L = ~np.isnan(ap_L)
     if not counted_L.any():
         raise MetricError(f"none of the {len(ap_L)} labels has a known positive; mean AP needs at least one")
@@ -108,7 +108,7 @@ def pooled_curve(scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None
 def mean_average_precision_by_size(
     scores_NL: AnyFloats, targets_NL: Bools, areas_px2_NL: AnyFloats, known_NL: Bools | None = None
 ) -> dict[str, MeanAveragePrecision | None]:
-    """Return mAP for small, medium and large objects; None for a size that no positive has.
+    """Return mAP for small, medium and large objects; None for a size without positives.
 
     `areas_px2_NL` is the area of the largest object with that label in that image (read at positives only). Positives
     of a size are the pairs whose largest object has it; negatives are the images without the label; the other
@@ -135,7 +135,7 @@ def _sizes(areas_px2_NL: AnyFloats, targets_NL: Bools) -> NDArray[np.int64]:
 
 
 def _curve(scores_N: AnyFloats, targets_N: Bools) -> Curve:
-    # Only the few positives need their rank, and two sorts of plain values vectorise where an argsort does not.
+    # Only the few positives need their rank, and two sorts of plain values are vectorised while an argsort is not.
     thresholds_P, at_threshold_P = np.unique(scores_N[targets_N], return_counts=True)
     below_P = np.searchsorted(np.sort(scores_N), thresholds_P, side="left")
     return Curve(
@@ -151,12 +151,12 @@ def _exact(curve: Curve) -> float:
 
 
 def _voc2010(curve: Curve) -> float:
-    """Precision at a recall is the best one at that recall or beyond (PASCAL VOC 2010 development kit, `VOCap.m`)."""
+    """The precision at a recall is the best one at that recall or a higher one (PASCAL VOC 2010 development kit, `VOCap.m`)."""
     return _area(curve, np.maximum.accumulate(curve.precision_P[::-1])[::-1])
 
 
 def _voc2007(curve: Curve) -> float:
-    """Mean over recalls 0, 0.1 ... 1 of the best precision at that recall or beyond (PASCAL VOC 2007)."""
+    """Mean over recalls 0, 0.1 ... 1 of the best precision at that recall or a higher one (PASCAL VOC 2007)."""
     if not curve.positives:
         return float("nan")
     best_P = np.maximum.accumulate(curve.precision_P[::-1])[::-1]

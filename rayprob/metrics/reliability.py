@@ -1,7 +1,7 @@
-"""How far marginals can be trusted. N samples, L labels, B bins; marginals_NL in [0, 1], targets_NL, known_NL.
+"""Calibration of marginals. N samples, L labels, B bins; marginals_NL in [0, 1], targets_NL, known_NL.
 
 Each known (sample, label) pair is one forecast of one event: the label is present. Binned errors depend on the bins, so
-numbers compare only at the same binning and number of bins.
+compare numbers only with the same binning and number of bins.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ BINS = 15
 
 @dataclass(frozen=True)
 class ReliabilityCurve:
-    """Marginals against what is true, bin by bin; a bin without pairs has nan in both columns."""
+    """Mean marginal and observed share per bin; a bin without pairs has nan in both columns."""
 
     edges: NDArray[np.float64]  # B + 1; bin b holds edges[b] < marginal <= edges[b + 1], the first its lower edge too
     pairs_B: NDArray[np.int64]
@@ -87,19 +87,19 @@ class BrierScore:
     """Mean squared error of marginals = reliability - resolution + uncertainty + within_bins."""
 
     value: float
-    reliability: float  # squared distance of marginals from what is true, bin by bin; 0 is best
-    resolution: float  # squared distance of the bins' present shares from the overall share; more is better
+    reliability: float  # squared distance of marginals from the observed shares, per bin; 0 is best
+    resolution: float  # squared distance of the bins' present shares from the overall share; higher is better
     uncertainty: float  # variance of the event itself
-    within_bins: float  # what bins hide: variance of marginals in a bin less twice their covariance with the event
+    within_bins: float  # what binning hides: variance of marginals in a bin less twice their covariance with the event
 
 
 def brier_score(
     marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, binning: str = "equal_width", bins: int = BINS
 ) -> BrierScore:
-    """Return the Brier score over all known pairs with Murphy's three parts (1973) and the within-bin rest.
+    """Return the Brier score over all known pairs with Murphy's three components (1973) and the within-bin component.
 
-    The rest is that of Stephenson, Coelho and Jolliffe (2008), without which the parts do not add up for marginals that
-    differ inside a bin. Raises MetricError as `reliability_curve`, and where nothing is known.
+    The last one is that of Stephenson, Coelho and Jolliffe (2008), without which the components do not add up if marginals
+    differ within a bin. Raises MetricError as `reliability_curve`, and if nothing is known.
     """
     check_marginals(marginals_NL, targets_NL, known_NL)
     marginals_M, targets_M = pooled(marginals_NL, targets_NL, known_NL)
@@ -116,10 +116,10 @@ def brier_score(
 
 
 def negative_log_likelihood(marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None) -> float:
-    """Return the mean over samples of the sum over known labels of -log P(what is true), labels independent, in nats.
+    """Return the mean over samples of the sum over known labels of -log P(annotation), labels independent, in nats.
 
     Marginals are kept one float step of their type away from 0 and 1, as scikit-learn's `log_loss` does: a float32 marginal
-    of exactly 1 is a rounded one. Raises MetricError as `reliability_curve`, and where nothing is known.
+    of exactly 1 is a rounded one. Raises MetricError as `reliability_curve`, and if nothing is known.
     """
     check_marginals(marginals_NL, targets_NL, known_NL)
     marginals_M, targets_M = pooled(marginals_NL, targets_NL, known_NL)
@@ -132,7 +132,7 @@ def negative_log_likelihood(marginals_NL: AnyFloats, targets_NL: Bools, known_NL
 
 @dataclass(frozen=True)
 class Honesty:
-    """How far marginals and distributions can be trusted; 0 is best. The likelihood is that of an image's whole label set."""
+    """Calibration of marginals and likelihood of distributions; 0 is best. The NLL is that of an image's whole label set."""
 
     ECE: float
     adaptive_ECE: float
@@ -141,7 +141,7 @@ class Honesty:
 
 
 def honesty(marginals_NL: AnyFloats, log_prob_N: AnyFloats, targets_NL: Bools, known_NL: Bools) -> Honesty:
-    """Return calibration errors and Brier score of marginals, and the mean of -log_prob_N, which whole label sets had."""
+    """Return calibration errors and Brier score of marginals, and the mean of -log_prob_N of whole label sets."""
     rows = marginals_NL, targets_NL, known_NL
     return Honesty(
         ECE=expected_calibration_error(*rows),

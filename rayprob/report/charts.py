@@ -1,4 +1,4 @@
-"""The page's charts: plain values in, inline SVG out. Each has a description for those who do not see it."""
+"""The page's charts: plain values in, inline SVG out. Each has a text description for screen readers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from rayprob.text import cut, cut_names, printable
 SERIES = ("one", "two", "three", "four")
 NAMED_POINTS = 5
 SMOOTH_POINTS = 12
-MOST_LETTERS = 16  # of a name beside an axis
+MOST_LETTERS = 16  # of a name next to an axis
 COUNTS = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else "")  # matplotlib's own would write formulas
 
 
@@ -65,7 +65,7 @@ def precision_recall(lines: Sequence[Line], description: str) -> Markup:
 
 
 def ap_by_prevalence(rows: Sequence[LabelRow], description: str) -> Markup:
-    """Return AP against the number of positives, a point a label; the outliers are named."""
+    """Return AP against the number of positives, one point per label; outliers are named."""
     counted = [row for row in rows if row.ap is not None]
     x = [max(row.positives if row.train_positives is None else row.train_positives, 1) for row in counted]
     y = [float(row.ap or 0) for row in counted]
@@ -103,7 +103,7 @@ def reliability(before: ReliabilityCurve, after: ReliabilityCurve | None, descri
             points = curve.mean_marginal_B[filled], curve.present_share_B[filled]
             axes.plot(*points, color=INKS[ink], marker="o", markersize=4.5, label=name)
         _unit_square(axes)
-        axes.set_ylabel("share truly present")
+        axes.set_ylabel("share actually present")
         axes.legend(loc="upper left", labelcolor=INKS["muted"], handlelength=1.4)
         _, last, ink = shown[-1]
         width = np.diff(last.edges)
@@ -112,7 +112,7 @@ def reliability(before: ReliabilityCurve, after: ReliabilityCurve | None, descri
         below.yaxis.set_major_formatter(COUNTS)
         below.yaxis.set_minor_formatter(NullFormatter())
         below.set_ylabel("pairs")
-        below.set_xlabel("marginal: what the model says")
+        below.set_xlabel("marginal: the predicted probability")
         return to_svg(figure, "reliability", description)
 
 
@@ -140,7 +140,7 @@ def f1_against_threshold(chart: ThresholdChart, description: str) -> Markup:
 
 
 def heat_map(values_MM: Floats, names: Sequence[str], name: str, description: str, *, signed: bool = False) -> Markup:
-    """Return a square heat map whose ink is the share, or, signed, two inks for too much and too little."""
+    """Return a square heat map: darker means a larger share. With `signed`, one colour for too much and one for too little."""
     size = len(names)
     greatest = float(np.nanmax(np.abs(values_MM), initial=0)) if signed else 1.0
     greatest = max(greatest, 1e-9)
@@ -175,7 +175,7 @@ def heat_map(values_MM: Floats, names: Sequence[str], name: str, description: st
 
 
 def shortened(name: str, most: int = MOST_LETTERS) -> str:
-    """Return a name that fits beside an axis."""
+    """Return a name short enough to fit next to an axis."""
     return cut(name, most)
 
 
@@ -187,7 +187,7 @@ def _unit_square(axes: Axes) -> None:
 
 
 def _apart(places: Sequence[int], x: Sequence[float], y: Sequence[float]) -> list[int]:
-    """Return the places whose names do not fall upon one another, the first come first."""
+    """Return the places whose names do not overlap; earlier places take precedence."""
     width = max(max(x, default=0) - min(x, default=0), 1e-9)
     kept: list[int] = []
     for place in places:

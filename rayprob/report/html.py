@@ -1,6 +1,6 @@
 """From values to a page. Names of labels, files, runs and parameters are untrusted: everything is escaped (Jinja2 autoescape).
 
-The Content-Security-Policy allows no script, no network and no style but the one in the page, by its hash.
+The Content-Security-Policy allows no script, no network and no style except the page's own, by its hash.
 """
 
 import base64
@@ -32,12 +32,12 @@ def policy(style: str) -> str:
 
 
 def share(value: float | None, digits: int = 3) -> str:
-    """Return a fraction of one with fixed digits, so that columns align; a dash for none."""
+    """Return a fraction of one with fixed digits, so that columns align; a dash for None."""
     return NONE if value is None else f"{value:.{digits}f}"
 
 
 def percent(value: float | None) -> str:
-    """Return a probability as a percentage that is never rounded to a certainty it has not."""
+    """Return a probability as a percentage that is never rounded to 0 or 100 %."""
     if value is None:
         return NONE
     if 0 < value < 0.001:
@@ -48,5 +48,5 @@ def percent(value: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a count with thousands separated; a dash for none."""
+    """Return a count with thousands separated; a dash for None."""
     return NONE if value is None else f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""How the run was made: what, from what, on what, how long, with which versions."""
+"""How the run was made: data, training, hardware, duration and versions."""
 
 import platform
 import time
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "torchvision", "ray", "numpy", "scipy", "matplotlib")
 
 @dataclass(frozen=True)
 class Made:
-    """Facts by name, in the order in which they are told, and the run file."""
+    """Facts by name, in the order of the page, and the run file."""
 
     facts: tuple[tuple[str, str], ...]
     run_file: str
@@ -40,7 +40,7 @@ def sentence(files: RunFiles) -> str:
     trained = f"trained on {starts[-1]['train_samples']:,} images" if starts and "train_samples" in starts[-1] else "trained"
     data = f" of {files.dataset.name}" if files.dataset else ""
     labels, images = len(files.predictions.label_space), len(files.predictions)
-    judged = f"judged on the {images:,} images of its {files.split} split"
+    judged = f"evaluated on the {images:,} images of its {files.split} split"
     return f"{backbone} with {says}, {trained}{data} with {labels:,} labels, {judged}."
 
 
@@ -60,7 +60,7 @@ def _of_predictions(files: RunFiles) -> list[tuple[str, str]]:
 
 def _of_dataset(files: RunFiles) -> list[tuple[str, str]]:
     if files.dataset is None:
-        return [("dataset fingerprint", str(files.predictions.facts.get("dataset_fingerprint", "not stated")))]
+        return [("dataset fingerprint", str(files.predictions.facts.get("dataset_fingerprint", "not recorded")))]
     splits = ", ".join(f"{split} {samples:,}" for split, samples in files.dataset.splits.items())
     return [("dataset", f"{files.dataset.name} ({splits})"), ("dataset fingerprint", files.dataset.fingerprint)]
 

@@ -107,7 +107,7 @@ def _plain_style(style: str) -> Iterator[tuple[str, str]]:
     for part in filter(None, map(str.strip, style.split(";"))):
         key, value = (word.strip() for word in part.split(":", 1))
         if key == "font":
-            # The shorthand is no attribute; the family is the page's.
+            # The shorthand is not an attribute; the font family comes from the page.
             size = next(word for word in value.split() if word.endswith("px"))
             yield "font-size", size.removesuffix("px")
             if "bold" in value or "700" in value or "600" in value:

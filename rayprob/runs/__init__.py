@@ -1,1 +1,1 @@
-"""What a run is and what its folder holds."""
+"""What a run is and what its folder contains."""

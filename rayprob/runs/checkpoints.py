@@ -1,8 +1,8 @@
 """The checkpoints of a run on disk.
 
-A checkpoint is two files, `step-00000100.pt` (tensors) and `step-00000100.json` (progress). The second is written last:
-a checkpoint that can be seen is whole. The files are the run's own rather than Ray Train's, so a run resumes in the same
-way under Ray, under a process launcher and in a test, from any URI, and a report that Ray lost with its worker is no loss.
+A checkpoint is two files, `step-00000100.pt` (tensors) and `step-00000100.json` (progress). The second is written last,
+so a checkpoint that is listed is complete. The files are the run's own rather than Ray Train's, so a run resumes in the same
+way under Ray, under a process launcher and in a test, from any URI, even if Ray loses a report together with its worker.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ from rayprob.loader.order import Cursor
 from rayprob.models.tensor_files import read_tensors
 from rayprob.runs.paths import RunFolder
 
-VERSION = 1  # of the files' format; those of rayprob 0.1 do not have it written down
+VERSION = 1  # of the file format; rayprob 0.1 does not record it
 SKIPPED = "the checkpoint is skipped"
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: what is next in the stream, how many steps lie behind it, and its best evaluation so far."""
+    """The progress of a run: its position in the stream, the number of steps done, and its best evaluation so far."""
 
     step: int = 0
     cursor: Cursor = field(default_factory=lambda: Cursor(0, 0))
@@ -47,9 +47,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint on disk; `score` is its evaluation's mAP, None for one between evaluations.
+    """One checkpoint on disk; `score` is its evaluation's mAP, None for a checkpoint between evaluations.
 
-    `sha256` is that of its tensors' file; None in checkpoints of version 0.1 before they had one.
+    `sha256` is that of its tensor file; None in early checkpoints of rayprob 0.1.
     """
 
     folder: str
@@ -63,20 +63,20 @@ class Checkpoint:
         return f"step-{self.step:08d}"
 
     def load(self) -> dict[str, Any]:
-        """Return the saved tensors, on the CPU. Raises RunError where they are not there or not what was written, StorageError
-        where the store does not say.
+        """Return the saved tensors, on the CPU. Raises RunError if they are missing or damaged, StorageError if the store does
+        not answer.
         """
         uri = storage.join(RunFolder(self.folder).checkpoints, f"{self.name}.pt")
         content = storage.read_bytes(uri) if storage.exists(uri) else b""
         try:
             if self.sha256 and hashlib.sha256(content).hexdigest() != self.sha256:
-                raise ValueError(f"its {len(content):,} bytes have another sha256 than those that were written")
+                raise ValueError(f"the sha256 of its {len(content):,} bytes differs from what was written")
             tensors = read_tensors(content, uri)
             if not isinstance(tensors, dict):
-                raise ValueError(f"it holds {type(tensors).__name__}, not a state")
+                raise ValueError(f"it contains {type(tensors).__name__}, not a state")
         except (ModelError, ValueError) as error:
             raise RunError(
-                f"checkpoint {uri} cannot be read ({error}); remove its two files to go on from an older one"
+                f"checkpoint {uri} cannot be read ({error}); remove its two files to continue from an older one"
             ) from error
         return tensors
 
@@ -102,7 +102,7 @@ def save_checkpoint(folder: str, tensors: dict[str, Any], progress: Progress, sc
 
 
 def list_checkpoints(folder: str) -> list[Checkpoint]:
-    """Return the whole checkpoints below `folder`, oldest first."""
+    """Return the complete checkpoints below `folder`, oldest first."""
     base = RunFolder(folder).checkpoints
     names = [name for name in storage.list_names(base) if re.fullmatch(r"step-\d{8}\.json", name)]
     found = [_from_facts(folder, storage.join(base, name)) for name in names]
@@ -115,15 +115,15 @@ def latest(checkpoints: list[Checkpoint]) -> Checkpoint | None:
 
 
 def best_first(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-    """Return the checkpoints that have a score, best first; of equals the earlier one."""
+    """Return the checkpoints that have a score, best first; ties in order of step."""
     scored = [checkpoint for checkpoint in checkpoints if checkpoint.score is not None]
     return sorted(scored, key=lambda checkpoint: (-(checkpoint.score or 0.0), checkpoint.step))
 
 
 def load_first(checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, dict[str, Any]] | None:
-    """Return the first checkpoint that can be read, and its tensors; None of none. Those before it are warned of.
+    """Return the first checkpoint that can be read, and its tensors; None if there are none. Warns about those before it.
 
-    Raises RunError where there are some and none can be read.
+    Raises RunError if none of them can be read.
     """
     for place, checkpoint in enumerate(checkpoints):
         try:
@@ -131,7 +131,7 @@ def load_first(checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, dict[str,
         except RunError as error:
             if place + 1 == len(checkpoints):
                 raise
-            log.warning("%s; taking that of step %d instead", error, checkpoints[place + 1].step)
+            log.warning("%s; using the checkpoint of step %d instead", error, checkpoints[place + 1].step)
     return None
 
 
@@ -141,22 +141,22 @@ def newest_first(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
 
 
 def prune(folder: str, keep_best: int) -> None:
-    """Remove all checkpoints but the two newest, of which one may turn out to be damaged, and the `keep_best` best ones."""
+    """Remove all checkpoints except the two newest (in case one is damaged) and the `keep_best` best ones."""
     checkpoints = list_checkpoints(folder)
     kept = {checkpoint.step for checkpoint in [*best_first(checkpoints)[:keep_best], *newest_first(checkpoints)[:2]]}
     for checkpoint in checkpoints:
         if checkpoint.step not in kept:
-            # The .json goes first: half a removal must not look like a whole checkpoint.
+            # The .json is removed first, so that a partial removal does not look like a complete checkpoint.
             for ending in (".json", ".pt"):
                 storage.remove(storage.join(RunFolder(folder).checkpoints, checkpoint.name + ending))
 
 
 class _Damaged(RunError):
-    """The .json of a checkpoint is not what was written; another checkpoint may do."""
+    """The .json of a checkpoint is damaged; another checkpoint may be usable."""
 
 
 class _Facts(Shape):
-    """The .json of a checkpoint. The keys with a default are missing in some of version 0.1."""
+    """The .json of a checkpoint. Keys with a default are missing in some files of rayprob 0.1."""
 
     step: Count
     score: float | None
@@ -172,7 +172,7 @@ def _from_facts(folder: str, uri: str) -> Checkpoint | None:
     except StorageError:
         if storage.exists(uri):
             raise
-        return None  # a run that goes on has removed it since it was listed
+        return None  # a running run has removed it since it was listed
     except _Damaged as error:
         log.warning("%s", error)
         return None
@@ -181,15 +181,15 @@ def _from_facts(folder: str, uri: str) -> Checkpoint | None:
 def _require_known_version(version: object, uri: str) -> None:
     if isinstance(version, int) and version > VERSION:
         raise RunError(
-            f"checkpoint {uri} has format version {version}, and this rayprob reads {VERSION} at most; resume with the rayprob "
+            f"checkpoint {uri} has format version {version}, but this rayprob reads at most {VERSION}; resume with the rayprob "
             "that wrote it, or start over with --fresh"
         )
 
 
 def _checked(folder: str, facts: dict[str, Any], uri: str) -> Checkpoint:
-    """Return the checkpoint of these facts. Raises _Damaged where they are not those that were written."""
+    """Return the checkpoint of these facts. Raises _Damaged if they differ from what was written."""
     written = {name: value for name, value in facts.items() if name != "fingerprint"}
-    # Version 0.1 had none, and neither `open_losses` nor `sha256` at first.
+    # Early checkpoints of rayprob 0.1 have no version, `open_losses` or `sha256`.
     if facts.keys() & {"version", "fingerprint"} and facts.get("fingerprint") != fingerprint(written):
         raise _Damaged(f"{uri}: its fingerprint does not match its content; {SKIPPED}")
     require_shape(facts, _Facts, uri, error=_Damaged, remedy=SKIPPED)
@@ -199,7 +199,7 @@ def _checked(folder: str, facts: dict[str, Any], uri: str) -> Checkpoint:
         raise _Damaged(f"{uri}: {faults_of(Progress, error, 'progress')[0]}; {SKIPPED}") from error
     step, score = facts["step"], facts["score"]
     if not uri.endswith(f"step-{step:08d}.json") or progress.step != step:
-        raise _Damaged(f"{uri} holds step {step}, with the progress of step {progress.step}; {SKIPPED}")
+        raise _Damaged(f"{uri} is of step {step}, but its progress is of step {progress.step}; {SKIPPED}")
     return Checkpoint(folder, step, None if score is None else float(score), progress, facts.get("sha256"))
 
 

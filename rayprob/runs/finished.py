@@ -1,4 +1,4 @@
-"""Reading a finished run: its bundle, the predictions that belong to it, and the splits that it chose on and reports."""
+"""Reading a finished run: its bundle, the predictions that belong to it, the split it chose on and the split it reports."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,29 +8,29 @@ from rayprob.runs.bundle import Bundle
 from rayprob.runs.paths import RunFolder, is_bundle
 from rayprob.runs.predictions import Predictions
 
-REPORTED = "val"  # the split that no choice is made on
-ORIGIN = ("run_fingerprint", "step")  # facts that predictions and the bundle that made them share
+REPORTED = "val"  # the split on which nothing is chosen
+ORIGIN = ("run_fingerprint", "step")  # facts that predictions share with the bundle that made them
 
 
 def open_bundle(folder: str) -> Bundle:
     """Return the bundle of the run in `folder`. Raises RunError for an unfinished run and for the folder of a bundle."""
     if is_bundle(folder):
-        raise RunError(f"{folder} is a bundle; give the run's folder, in which its predictions lie as well")
+        raise RunError(f"{folder} is a bundle; give the run's folder, which also contains its predictions")
     if not RunFolder(folder).has_bundle:
-        raise RunError(f"{folder} has no bundle yet: the run is not finished; `rayprob train` with the same file goes on")
+        raise RunError(f"{folder} has no bundle yet: the run is not finished; continue with `rayprob train` and the same file")
     return Bundle.load(RunFolder(folder).bundle)
 
 
 def holdout_split(run: Any) -> str | None:
-    """Return the split on which a run was allowed to choose, from its run file as plain data; None where it does not say."""
+    """Return the split on which a run was allowed to choose, from its run file as plain data; None if it does not name one."""
     evaluation = run.get("evaluation") if isinstance(run, Mapping) else None
     return str(evaluation["split"]) if isinstance(evaluation, Mapping) and "split" in evaluation else None
 
 
 def staleness(predictions: Predictions, bundle: Bundle) -> str:
-    """Return how the origin of predictions differs from the bundle's, "" where it does not.
+    """Return how the origin of predictions differs from the bundle's, "" if it does not differ.
 
-    Raises LabelError where they are of other labels.
+    Raises LabelError if their labels differ.
     """
     bundle.label_space.require_same(predictions.label_space, "the bundle", "its predictions")
     keys = [key for key in ORIGIN if predictions.facts.get(key) != bundle.facts.get(key)]

@@ -1,6 +1,6 @@
-"""A run's folder: whose it is, whether the run may go on in it, and the notes that processes leave there.
+"""A run's folder: which run it belongs to, whether the run can continue in it, and the notes that processes leave there.
 
-What lies in it is in `paths.py`.
+`paths.py` lists its files.
 """
 
 import json
@@ -23,7 +23,7 @@ from rayprob.runs.spec import Run, identity
 
 
 class _Facts(Shape):
-    """run.json: whose folder it is."""
+    """run.json: which run the folder belongs to."""
 
     identity: dict[str, Any]
     dataset_fingerprint: str
@@ -31,7 +31,7 @@ class _Facts(Shape):
 
 
 class _Failure(Shape):
-    """failed.json: why the run cannot go on."""
+    """failed.json: why the run cannot continue."""
 
     kind: str
     message: str
@@ -46,7 +46,7 @@ class _Fault(Shape):
 
 @dataclass(frozen=True)
 class Claim:
-    """What a run finds in its folder: nothing (step 0), a checkpoint to go on from, or its own finished result."""
+    """What a run finds in its folder: nothing (step 0), a checkpoint to continue from, or its own finished result."""
 
     folder: str
     step: int
@@ -55,7 +55,7 @@ class Claim:
 
 
 def claim(run: Run, dataset: Dataset) -> Claim:
-    """Make `run.run_folder` this run's, or confirm that it is. Raises RunError where it belongs to another run."""
+    """Claim `run.run_folder` for this run, or confirm that it already is. Raises RunError if it belongs to another run."""
     folder = run.run_folder
     facts = {"identity": identity(run), "dataset_fingerprint": dataset.fingerprint, "rayprob": __version__}
     if run.plugins:
@@ -64,7 +64,7 @@ def claim(run: Run, dataset: Dataset) -> Claim:
     if not is_new:
         _require_same(folder, _read_facts(folder), facts)
     elif storage.list_names(folder):
-        raise RunError(f"{folder} is not empty and holds no run; set another folder, or empty this one")
+        raise RunError(f"{folder} is not empty and is not a run folder; set another folder, or empty this one")
     paths = RunFolder(folder)
     for note in (paths.stop, paths.failure, *paths.faults()):
         storage.remove(note)
@@ -75,7 +75,7 @@ def claim(run: Run, dataset: Dataset) -> Claim:
 
 
 def let_go(claim: Claim) -> None:
-    """Take back a claim to a folder in which the run cannot start, so that a changed run may have it."""
+    """Give up a claim to a folder in which the run cannot start, so that a changed run can claim it."""
     if claim.is_new:
         paths = RunFolder(claim.folder)
         for path in (paths.identity_file, paths.run_file):
@@ -84,7 +84,7 @@ def let_go(claim: Claim) -> None:
 
 @contextmanager
 def kept_once_started(claim: Claim) -> Iterator[None]:
-    """Take a claim back where the block, in which the run starts, is left by an error or by Ctrl-C."""
+    """Give up a claim if the block, in which the run starts, raises or is interrupted by Ctrl-C."""
     try:
         yield
     except BaseException:
@@ -98,22 +98,22 @@ def is_claimed(folder: str) -> bool:
 
 
 def clear(run: Run) -> None:
-    """Remove a run's folder, for a fresh start. Raises RunError where it holds something else than a run."""
+    """Remove a run's folder, for a fresh start. Raises RunError if it is not a run folder."""
     folder = run.run_folder
     if not storage.exists(folder):
         return
     if not storage.is_local(folder):
         raise RunError(f"--fresh removes local run folders only; remove {folder} yourself, or choose another name")
     if not is_claimed(folder) and storage.list_names(folder):
-        raise RunError(f"{folder} holds no run, so --fresh does not remove it; set another folder")
+        raise RunError(f"{folder} is not a run folder, so --fresh does not remove it; set another folder")
     storage.remove_folder(folder)
 
 
 def open_run(folder: str) -> Run:
-    """Return the run whose folder this is. Raises RunError where it is none."""
+    """Return the run of this folder. Raises RunError if it is not a run folder."""
     uri = RunFolder(folder).run_file
     if not storage.exists(uri):
-        raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
+        raise RunError(f"{folder} is not a run folder: it has no run.yaml; give the folder that `rayprob train` printed")
     load_plugins(folder)
     return Run.read_text(storage.read_bytes(uri), where=uri).model_copy(update={"folder": folder})
 
@@ -126,52 +126,52 @@ def load_plugins(folder: str) -> None:
 
 
 def ask_to_stop(folder: str) -> None:
-    """Ask all ranks to save and stop after the step they are at."""
+    """Ask all ranks to save and stop after their current step."""
     storage.write_text(RunFolder(folder).stop, "")
 
 
 def stop_is_asked(folder: str) -> bool:
-    """Return whether somebody asked this run to stop."""
+    """Return whether this run was asked to stop."""
     return storage.exists(RunFolder(folder).stop)
 
 
 def note_failure(folder: str, error: RayprobError) -> None:
-    """Write down an error that a restart would only meet again."""
+    """Record an error that would occur again after a restart."""
     storage.write_text(RunFolder(folder).failure, json.dumps({"kind": type(error).__name__, "message": str(error)}))
 
 
 def read_failure(folder: str) -> dict[str, str] | None:
-    """Return the noted failure, if there is one."""
+    """Return the recorded failure, if there is one."""
     uri = RunFolder(folder).failure
     if not storage.exists(uri):
         return None
     try:
         return read_json(uri, _Failure, remedy="start the run again")
     except RunError as error:
-        return {"kind": "RunError", "message": f"the run failed, and the file that says why is damaged: {error}"}
+        return {"kind": "RunError", "message": f"the run failed, but the file with the reason is damaged: {error}"}
 
 
 def _read_facts(folder: str) -> dict[str, Any]:
     remedy = (
-        "the file says whether the folder holds this run: restore it from a copy, set another name, or start over with --fresh "
+        "the file records whose folder this is: restore it from a copy, set another name, or start over with --fresh "
         "(which removes that run)"
     )
     return read_json(RunFolder(folder).identity_file, _Facts, remedy=remedy)
 
 
 def note_fault(folder: str, rank: int, attempt: str, fault: str) -> bool:
-    """Note what ended an attempt of a rank; return whether the same ended an attempt before it."""
+    """Record what ended an attempt of a rank; return whether the same fault ended an earlier attempt."""
     known = known_fault(folder, rank)
     storage.write_text(RunFolder(folder).fault(rank), json.dumps({"attempt": attempt, "fault": fault}))
     return known.get("fault") == fault and known.get("attempt") != attempt
 
 
 def known_fault(folder: str, rank: int) -> dict[str, str]:
-    """Return the `attempt` and `fault` that were noted last for a rank; empty where there is no note that can be read."""
+    """Return the `attempt` and `fault` that were last recorded for a rank; empty if there is no readable note."""
     uri = RunFolder(folder).fault(rank)
     try:
         return read_json(uri, _Fault, remedy="") if storage.exists(uri) else {}
-    except RunError:  # the error that is being noted matters more than this note
+    except RunError:  # the error being recorded matters more than this note
         return {}
 
 
@@ -182,6 +182,6 @@ def _require_same(folder: str, old: dict[str, Any], new: dict[str, Any]) -> None
     if changed:
         listed = "\n".join(f"  {line}" for line in changed)
         raise RunError(
-            f"{folder} holds a run that differs from this one in {len(changed)} key(s):\n{listed}\n"
+            f"{folder} contains a run that differs from this one in {len(changed)} key(s):\n{listed}\n"
             "set another name, undo the changes, or start over with --fresh (which removes that run)"
         )

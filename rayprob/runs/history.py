@@ -1,7 +1,7 @@
-"""What a run writes down as it goes: one line per event in `metrics.jsonl`, and the same as TensorBoard scalars.
+"""The log of a run: one line per event in `metrics.jsonl`, and the same numbers as TensorBoard scalars.
 
-Only rank 0 holds a History. Rows are dicts with `kind` ("start", "step", "evaluation" or "notice") and `step`. A resumed run
-first drops the rows after its checkpoint, since it will write them again.
+Only rank 0 has a History. Rows are dicts with `kind` ("start", "step", "evaluation" or "notice") and `step`. A resumed run
+first drops the rows after its checkpoint, because it writes them again.
 """
 
 import html
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class History:
-    """Append-only record of a run from `step` on; a remote folder gets its rows at each `flush`, for it has no append."""
+    """Append-only record of a run from `step` on; a remote folder, which cannot append, is written at each `flush`."""
 
     def __init__(self, folder: str, step: int) -> None:
         self._uri = RunFolder(folder).history
@@ -51,7 +51,7 @@ class History:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def show_images(self, step: int, images_BCHW: NDArray[np.uint8], captions: Sequence[str]) -> None:
-        """Put example images with their label names into TensorBoard."""
+        """Write example images with their label names to TensorBoard."""
         if self._board:
             self._board.add_images("examples/images", images_BCHW, step)
             self._board.add_text(
@@ -66,7 +66,7 @@ class History:
             self._board.flush()
 
     def close(self) -> None:
-        """Flush and let go of the files."""
+        """Flush and close the files."""
         self.flush()
         if self._board:
             self._board.close()
@@ -76,9 +76,9 @@ class History:
 
     def _open_board(self, folder: str, step: int) -> "SummaryWriter | None":
         if not self._is_local:
-            log.warning("no TensorBoard files: the run folder %s is remote; metrics.jsonl holds the same numbers", folder)
+            log.warning("no TensorBoard files: the run folder %s is remote; metrics.jsonl contains the same numbers", folder)
             return None
-        from torch.utils.tensorboard.writer import SummaryWriter  # its second of imports is for runs, not for readers
+        from torch.utils.tensorboard.writer import SummaryWriter  # it takes a second to import, which readers need not pay
 
         board = storage.local_path(RunFolder(folder).tensorboard)
         number_event_files(board)
@@ -86,7 +86,7 @@ class History:
 
 
 def number_event_files(board: Path) -> None:
-    """Rename the event files of earlier starts so that they sort before any new one, in the order in which they were written.
+    """Rename the event files of earlier starts so that they sort before any new one, in the order they were written.
 
     TensorBoard reads event files by name: second, host, process, count. Two starts in one second, or on hosts whose clocks
     differ, would be read in the wrong order, and the curves would show the steps that the resumed run replaced.
@@ -96,9 +96,9 @@ def number_event_files(board: Path) -> None:
 
 
 def scalars(values: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Return every finite number in `values` with its tag: its slashed name, nested mappings included, `_` for blanks.
+    """Return every finite number in `values` with its tag: its name, nested mappings joined by slashes, with `_` for spaces.
 
-    Names that would share a tag, such as the labels `hot dog` and `hot_dog`, keep their blanks instead.
+    Names that would share a tag, such as the labels `hot dog` and `hot_dog`, keep their spaces instead.
     """
     found = list(_numbers(values))
     shared = Counter(_underscored(name) for name, _ in found)
@@ -119,12 +119,12 @@ def _underscored(name: str) -> str:
 
 
 def as_markdown(text: str) -> str:
-    """Return text that TensorBoard, which reads texts as Markdown, shows as it is."""
+    """Return text escaped so that TensorBoard, which renders Markdown, shows it unchanged."""
     return re.sub(r"([\\`*_{}\[\]()#+\-.!>|])", r"\\\1", html.escape(printable(text), quote=False).replace("&gt;", ">"))
 
 
 class HistoryTail:
-    """Follows a run's history from another process: each new row once, also across restarts of its workers."""
+    """Follows a run's history from another process: yields each new row once, also across restarts of its workers."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -133,7 +133,7 @@ class HistoryTail:
         self._looked_at_s = time.monotonic()
 
     def new_rows(self) -> list[dict[str, Any]]:
-        """Return the rows that were added since the last call; a remote folder is looked at every few seconds only."""
+        """Return the rows added since the last call; a remote folder is polled only every few seconds."""
         now_s = time.monotonic()
         if not storage.is_local(self._folder) and now_s - self._looked_at_s < REMOTE_POLL_S:
             return []
@@ -143,7 +143,7 @@ class HistoryTail:
             return []
         rows, _ = read_rows(self._folder)
         if len(rows) < self._num_told:
-            # A restarted worker dropped the rows after its checkpoint; its news begins with its start row.
+            # A restarted worker drops the rows after its checkpoint; its new rows begin with its start row.
             self._num_told = max((n for n, row in enumerate(rows) if row["kind"] == "start"), default=0)
         new, self._num_told, self._size_bytes = rows[self._num_told :], len(rows), size_bytes
         return new

@@ -1,4 +1,4 @@
-"""The rows of a run's `metrics.jsonl` as their readers may rely on them, whatever happened to the file."""
+"""The validated rows of a run's `metrics.jsonl`, even if the file is damaged."""
 
 import logging
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Row(Shape):
-    """What every row has. Keys with a default, below, may be missing: other versions wrote other ones."""
+    """The keys of every row. Keys with a default, below, may be missing, because versions differ."""
 
     step: Count
 
@@ -49,7 +49,7 @@ KINDS: dict[str, type[Shape]] = {"start": StartRow, "step": StepRow, "evaluation
 def read_history(folder: str) -> list[dict[str, Any]]:
     """Return the rows of a run's `metrics.jsonl`.
 
-    A last line that was cut by a crash is left out; damaged lines before it are left out with a warning.
+    A last line cut short by a crash is left out; damaged lines before it are left out with a warning.
     """
     rows, damaged = read_rows(folder)
     if damaged:

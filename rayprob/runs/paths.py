@@ -1,25 +1,25 @@
-"""Every path of a run's folder and of a sweep's, each spelled here and nowhere else; a folder is a local path or a URI.
+"""Every path of a run's folder and of a sweep's, defined only here; a folder is a local path or a URI.
 
 runs/NAME/run.yaml            the resolved run file
           run.json            its identity, and the fingerprint of its dataset
-          metrics.jsonl       the history: a row per start, logged step and evaluation
+          metrics.jsonl       the history: one row per start, logged step and evaluation
           checkpoints/        step-00000100.pt and .json
           predictions/        SPLIT.parquet
-          bundle/             all that is needed to predict
-          calibration.json    what `rayprob calibrate` fitted, and what it is worth
+          bundle/             everything needed to predict
+          calibration.json    what `rayprob calibrate` fitted, and its evaluation
           threshold_search.*  what `rayprob calibrate --search` found
           features/           of the backbone, for `rayprob refit`
           tensorboard/        report.html
-          stop                somebody asks the run to save and stop
+          stop                asks the run to save and stop
           failed.json         why it cannot continue, so that a restarted worker does not try again
-          fault-RANK.json     what ended the last attempt of a rank on Ray, so that the same error is not retried for ever
+          fault-RANK.json     what ended the last attempt of a rank on Ray, so that the same error is not retried forever
           worker.log          what a worker on this machine prints
           ray/                Ray Train's own files
 
 runs/SWEEP/sweep.yaml         the resolved sweep file
            sweep.json         its identity
-           sweep.lock         held by the process that works in the folder
-           ledger.jsonl       what happened, in the order in which it happened
+           sweep.lock         locked by the process that uses the folder
+           ledger.jsonl       the events of the sweep, in order
            trials/NNN/        the folder of each trial, which is a run's
            summary.json       the whole sweep as plain data
            results.parquet    results.csv    best.yaml    tensorboard/    report.html
@@ -32,11 +32,11 @@ from typing import Any
 from rayprob.files import storage
 
 TABLE = ".parquet"
-DESCRIPTION_FILE = "bundle.json"  # a bundle writes it last: with it the bundle is whole
+DESCRIPTION_FILE = "bundle.json"  # written last, so a bundle with it is complete
 
 
 class PathIn:
-    """A name in a folder; as an attribute of the folder it is the path or URI of that entry, whether it exists or not."""
+    """A name in a folder; as an attribute of the folder it is the path or URI of that entry, which need not exist."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,7 +47,7 @@ class PathIn:
 
 @dataclass(frozen=True)
 class Folder:
-    """What the folders of a run and of a sweep have in common."""
+    """Base class of the folders of a run and of a sweep."""
 
     folder: str
 
@@ -78,16 +78,16 @@ class RunFolder(Folder):
         return storage.join(self.all_predictions, split + TABLE)
 
     def fault(self, rank: int) -> str:
-        """Return the path of the note on what ended a rank's last attempt."""
+        """Return the path of the file that records what ended a rank's last attempt."""
         return storage.join(self.folder, f"fault-{rank}.json")
 
     def faults(self) -> list[str]:
-        """Return the paths of the notes that ranks have left."""
+        """Return the paths of these files of all ranks."""
         return [storage.join(self.folder, name) for name in storage.list_names(self.folder) if name.startswith("fault-")]
 
     @property
     def has_bundle(self) -> bool:
-        """Whether the run has its bundle, which it writes last: it has finished."""
+        """Whether the run has its bundle, which it writes last, and so has finished."""
         return is_bundle(self.bundle)
 
 
@@ -110,12 +110,12 @@ class SweepFolder(Folder):
 
 
 def trial_name(number: int) -> str:
-    """Return the name of a trial's folder within that of its sweep."""
+    """Return the name of a trial's folder within the sweep's folder."""
     return f"trials/{number:03d}"
 
 
 def is_bundle(folder: str) -> bool:
-    """Return whether a folder holds a whole bundle."""
+    """Return whether a folder contains a complete bundle."""
     return storage.exists(storage.join(folder, DESCRIPTION_FILE))
 
 

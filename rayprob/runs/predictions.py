@@ -1,7 +1,7 @@
-"""The predictions table: the hand-over from GPU work to CPU work, as Parquet with one row per sample. N samples, L labels.
+"""The predictions table, which passes results from GPU to CPU work: Parquet with one row per sample. N samples, L labels.
 
 Columns: sample_id int64, labels and unknown_labels as lists of columns, and one fixed-size list of float32 per output of the
-head. What is not a row (label space, family, shapes, facts) is JSON in the schema metadata.
+head. Everything else (label space, family, shapes, facts) is JSON in the schema metadata.
 """
 
 import io
@@ -34,13 +34,13 @@ _SCHEMA = pa.schema([("sample_id", pa.int64()), *((name, pa.list_(pa.int32())) f
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier said about N samples, beside what is true of them."""
+    """A classifier's outputs for N samples, with their annotations."""
 
     label_space: LabelSpace
     sample_ids_N: NDArray[np.int64]
     targets_NL: NDArray[np.bool_]
     known_NL: NDArray[np.bool_]
-    family: str  # of distributions, which says what the outputs mean
+    family: str  # of distributions, which defines the meaning of the outputs
     outputs: dict[str, NDArray[np.float32]]  # as the head returns them, each [N, ...]
     facts: dict[str, Any]  # plain data: run and dataset fingerprint, split, step
 
@@ -54,16 +54,16 @@ class Predictions:
         per_label = FAMILIES[self.family].per_label if self.family in FAMILIES else ()
         for name, values in self.outputs.items():
             if name in ("sample_id", *_LISTS):
-                raise MetricError(f"output {name!r} has the name of a column that every table has; rename the output")
+                raise MetricError(f"output {name!r} has the name of a reserved column; rename the output")
             if len(values) != shape[0] or values.dtype != np.float32:
                 raise MetricError(
                     f"output {name!r} is {values.dtype} {list(values.shape)}; give float32 with {shape[0]:,} rows"
                 )
             if name in per_label and values.shape[-1] != shape[1]:
-                raise MetricError(f"output {name!r} is of {values.shape[-1]} labels, the label space has {shape[1]}")
+                raise MetricError(f"output {name!r} has {values.shape[-1]} labels, but the label space has {shape[1]}")
         ids, times = np.unique(self.sample_ids_N, return_counts=True)
         if len(ids) < shape[0]:
-            raise MetricError(f"sample_id {_some(ids[times > 1])} stands in more than one row; each sample is predicted once")
+            raise MetricError(f"sample_id {_some(ids[times > 1])} is in more than one row; each sample must be predicted once")
 
     def __len__(self) -> int:
         return len(self.sample_ids_N)
@@ -73,7 +73,7 @@ class Predictions:
         return from_outputs(self.family, self.outputs)
 
     def write(self, uri: str) -> None:
-        """Write the table to a path or URI; it appears whole or not at all. Raises StorageError."""
+        """Write the table to a path or URI; it appears complete or not at all. Raises StorageError."""
         row_bytes = sum(values[:1].nbytes for values in self.outputs.values()) + 64
         content = io.BytesIO()
         pq.write_table(
@@ -87,7 +87,7 @@ class Predictions:
 
     @classmethod
     def read(cls, uri: str) -> "Predictions":
-        """Read a table that `write` wrote, equal to the last bit. Raises StorageError or MetricError naming the file."""
+        """Read a table that `write` wrote, bit for bit. Raises StorageError or MetricError naming the file."""
         table = parse_table(storage.read_bytes(uri), uri, error=MetricError, remedy=REMEDY)
         header = _header(table.schema, uri)
         require_schema(table, _SCHEMA, uri, error=MetricError, remedy=REMEDY)
@@ -122,15 +122,15 @@ class Predictions:
         )
 
     def require_same_samples(self, other: "Predictions", ours: str, theirs: str) -> None:
-        """Raise unless both tables hold the same samples in the same order and the same labels; `ours`, `theirs` name them."""
+        """Raise unless both tables have the same samples in the same order and the same labels; `ours`, `theirs` name them."""
         self.label_space.require_same(other.label_space, ours, theirs)
         if np.array_equal(self.sample_ids_N, other.sample_ids_N):
             return
         only_ours, only_theirs = (np.setdiff1d(a.sample_ids_N, b.sample_ids_N) for a, b in ((self, other), (other, self)))
         if not len(only_ours) + len(only_theirs):
-            raise MetricError(f"{ours} and {theirs} hold the same samples in another order; sort both by sample_id")
+            raise MetricError(f"{ours} and {theirs} have the same samples in a different order; sort both by sample_id")
         raise MetricError(
-            f"{ours} and {theirs} hold different samples: {len(only_ours):,} only in {ours} ({_some(only_ours)}), "
+            f"{ours} and {theirs} have different samples: {len(only_ours):,} only in {ours} ({_some(only_ours)}), "
             f"{len(only_theirs):,} only in {theirs} ({_some(only_theirs)}); predict both on the same split"
         )
 
@@ -149,7 +149,7 @@ class Predictions:
 
 
 class _Header(Shape):
-    """What the schema's metadata say of the rows."""
+    """The schema metadata that describes the rows."""
 
     label_space: dict[str, Any]
     family: str
@@ -160,12 +160,12 @@ class _Header(Shape):
 def _header(schema: pa.Schema, uri: str) -> dict[str, Any]:
     text = (schema.metadata or {}).get(_KEY)
     if text is None:
-        raise MetricError(f"{uri} is Parquet but not a predictions table: it has columns {', '.join(schema.names)}; {REMEDY}")
+        raise MetricError(f"{uri} is Parquet but not a predictions table; its columns are {', '.join(schema.names)}; {REMEDY}")
     where = f"{uri} is a damaged predictions table: its header"
     header = require_shape(parse_json(text, where, MetricError, REMEDY), None, where, error=MetricError, remedy=REMEDY)
     if header.get("format_version") != FORMAT_VERSION:
         raise MetricError(
-            f"{uri} has predictions format {header.get('format_version')!r}, this version reads {FORMAT_VERSION}; {REMEDY}"
+            f"{uri} has predictions format {header.get('format_version')!r}, but this version reads {FORMAT_VERSION}; {REMEDY}"
         )
     return require_shape(header, _Header, where, error=MetricError, remedy=REMEDY)
 
@@ -181,7 +181,7 @@ def _dense(column: pa.ChunkedArray, shape: tuple[int, int]) -> NDArray[np.bool_]
     for chunk in column.chunks:
         lengths, columns = np.diff(np.asarray(chunk.offsets)), np.asarray(chunk.flatten())
         if len(columns) and not 0 <= columns.min() <= columns.max() < shape[1]:
-            raise MetricError(f"labels are columns from 0 to {shape[1] - 1}; found {columns.min()} to {columns.max()}")
+            raise MetricError(f"label columns must be from 0 to {shape[1] - 1}; found {columns.min()} to {columns.max()}")
         present_NL[row + np.repeat(np.arange(len(chunk)), lengths), columns] = True
         row += len(chunk)
     return present_NL

@@ -1,7 +1,7 @@
-"""Whether a run's images can pass through its model at all, found out without computing anything.
+"""Checks whether a run's images can pass through its model, without computing anything.
 
-PyTorch's meta device knows the shape of every tensor and the value of none, so that a forward takes milliseconds. What it
-refuses is refused on every machine, at every restart: images that shrink to nothing, batch norm with one value per channel.
+Tensors on PyTorch's meta device have shapes but no values, so a forward pass takes milliseconds. What fails there fails on
+every machine, at every restart: images that shrink to nothing, batch norm with one value per channel.
 """
 
 from typing import TYPE_CHECKING
@@ -14,14 +14,14 @@ from rayprob.models.build import ModelSpec, build_classifier
 if TYPE_CHECKING:
     from rayprob.runs.spec import Run
 
-ENOUGH = 2  # images: what one of them does not show, a whole micro batch does not either
+ENOUGH = 2  # images: a fault that two do not show, a whole micro batch does not show either
 
 
 def check_shapes(run: "Run", num_labels: int, world_size: int) -> None:
-    """Raise SpecError where a forward of training or of evaluation cannot be."""
+    """Raise SpecError if the forward pass of training or evaluation is impossible."""
     images = min(run.micro_batch(world_size), ENOUGH)
     model = run.model
-    if model.norm == "sync":  # meta knows no other ranks, which lend their images to each other's statistics
+    if model.norm == "sync":  # the meta device has no other ranks to share batch statistics with
         model, images = model.model_copy(update={"norm": "train"}), min(images * world_size, ENOUGH)
     train_px, evaluate_px = run.transforms.train.size_px, run.transforms.evaluate.size_px
     if fault := fault_of(model, num_labels, images, train_px, training=True):
@@ -37,10 +37,10 @@ def check_shapes(run: "Run", num_labels: int, world_size: int) -> None:
 
 
 def fault_of(model: ModelSpec, num_labels: int, images: int, size_px: int, *, training: bool) -> str:
-    """Return why a forward of so many images cannot be; empty where it can, or where only computing it would tell."""
+    """Return why a forward pass of this many images is impossible; empty if it is possible or only computing it would tell."""
     if not _refusal("meta", model, num_labels, images, size_px, training=training):
         return ""
-    # A model may be more than meta can follow; where the CPU can, all is well.
+    # The meta device may not support a model; if the CPU does, all is well.
     return _refusal("cpu", model, num_labels, images, size_px, training=training)
 
 
@@ -54,7 +54,7 @@ def _refusal(device: str, model: ModelSpec, num_labels: int, images: int, size_p
             if device == "cpu":
                 raise
             return str(error)
-        except Exception as error:  # whatever a layer raises that gets what it cannot take
+        except Exception as error:  # whatever a layer raises for a shape that it does not support
             return " ".join(str(error).split()) or type(error).__name__
     return ""
 
@@ -65,4 +65,4 @@ def _remedy(fault: str, transform: str) -> str:
             "batch norm needs several: raise placement.micro_batch (or stream.global_batch), raise transforms.train.size_px, "
             "or set model.norm: frozen"
         )
-    return f"raise transforms.{transform}.size_px, or take another model.backbone"
+    return f"raise transforms.{transform}.size_px, or use another model.backbone"

@@ -1,4 +1,4 @@
-"""What a sweep's summary.json holds, as frozen values: `rayprob tune` writes no other keys, and the page reads nothing else."""
+"""A sweep's summary.json as frozen values: `rayprob tune` writes no other keys, and the page reads nothing else."""
 
 import math
 from dataclasses import dataclass, field
@@ -18,20 +18,20 @@ WRITER = "`rayprob tune` on the same sweep file writes it again"
 
 @dataclass(frozen=True)
 class Metric:
-    """What the sweep looks for the best of."""
+    """A metric that the sweep optimises."""
 
     name: str
     mode: Literal["max", "min"] = "max"
 
     @property
     def sign(self) -> int:
-        """1 where more is better, -1 where less is."""
+        """1 if higher is better, -1 if lower is better."""
         return 1 if self.mode == "max" else -1
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where a parameter was searched: choices, or bounds."""
+    """The search range of a parameter: choices or bounds."""
 
     kind: str
     choices: tuple[Any, ...] | None = None
@@ -54,7 +54,7 @@ class TrialSummary:
     numbers: dict[str, Any] = field(default_factory=dict)
     epochs: float | None = None
     elapsed_s: float | None = None
-    lasted_s: float | None = None  # from its start to its end, its process and all
+    lasted_s: float | None = None  # from its start to its end, including process start-up
     images_per_s: float | None = None
     micro_batch: int | None = None
     reason: str = ""
@@ -62,22 +62,22 @@ class TrialSummary:
     curve: tuple[tuple[float, float | None], ...] = ()
 
     def value(self, metric: Metric) -> float | None:
-        """Return its value of a metric, None where it reached none or one that is no number."""
+        """Return its value of a metric, None if it has none or a value that is not a finite number."""
         return finite(self.values.get(metric.name))
 
     @property
     def speed(self) -> float | None:
-        """Images a second, None where it was not measured, which a summary may write as 0."""
+        """Images per second; None if it was not measured, which a summary may record as 0."""
         return finite(self.images_per_s) or None
 
     @property
     def time_s(self) -> float | None:
-        """How long it took, None where that is not known."""
+        """How long it took; None if unknown."""
         return finite(self.elapsed_s) or None
 
     @property
     def points(self) -> tuple[tuple[float, float], ...]:
-        """The (epoch, first metric) of its evaluations that gave a number, in order of time."""
+        """The (epoch, first metric) of its evaluations with a finite value, in order of time."""
         return tuple(sorted((epoch, value) for epoch, value in self.curve if finite(value) is not None and value is not None))
 
 
@@ -102,7 +102,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Reported:
-    """Numbers on val of the winner, and of the default where the sweep file asked for it."""
+    """Numbers on val of the winner, and of the default if the sweep file asks for it."""
 
     best: dict[str, float | None] | None = None
     default: dict[str, float | None] | None = None
@@ -110,7 +110,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """A sweep as its summary.json tells it; `best` and `default` are numbers of trials."""
+    """A sweep as in its summary.json; `best` and `default` are trial numbers."""
 
     name: str
     metrics: tuple[Metric, ...]
@@ -136,7 +136,7 @@ class SweepSummary:
 
     @property
     def metric(self) -> Metric:
-        """The metric that decides; the first where there are two."""
+        """The metric that decides: the first if there are two."""
         return self.metrics[0]
 
     @cached_property
@@ -146,12 +146,12 @@ class SweepSummary:
 
     @cached_property
     def default_trial(self) -> TrialSummary | None:
-        """The run file as it stands."""
+        """The trial with the run file's own settings."""
         return self._trial(self.default)
 
     @cached_property
     def settings(self) -> tuple[TrialSummary, ...]:
-        """One trial for each setting: all but those that repeat one with another seed."""
+        """One trial per setting: all except those that repeat a setting with another seed."""
         return tuple(trial for trial in self.trials if trial.kind != "confirm")
 
     @cached_property
@@ -161,7 +161,7 @@ class SweepSummary:
 
     @property
     def ranked(self) -> list[str]:
-        """The searched parameters, the most important first where that is known."""
+        """The searched parameters, the most important first if that is known."""
         importance = self.importance or {}
         return sorted(self.space, key=lambda name: -importance.get(name, 0.0))
 
@@ -180,7 +180,7 @@ def is_sweep(folder: str) -> bool:
 
 
 def open_sweep(folder: str) -> SweepSummary:
-    """Read a sweep's summary. Raises RunError where there is none, or one whose faults it names."""
+    """Read a sweep's summary. Raises RunError if it is missing or invalid, with its faults."""
     uri = SweepFolder(folder).summary
     if not storage.exists(uri):
         raise RunError(f"{folder} has no summary.json; give the folder of a sweep that `rayprob tune` has run")
@@ -198,18 +198,18 @@ def parse_summary(value: dict[str, Any], where: str) -> SweepSummary:
 
 
 def finite(value: float | None) -> float | None:
-    """Return a number as it is, and None for one that is infinite or not a number."""
+    """Return a finite number unchanged, and None for infinity and nan."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def _check(sweep: SweepSummary, uri: str) -> None:
     if not sweep.metrics:
-        raise RunError(f"{uri}: metrics: found none, one or two are needed; {WRITER}")
+        raise RunError(f"{uri}: metrics is empty; one or two are needed; {WRITER}")
     numbers = [trial.number for trial in sweep.trials]
     if len(set(numbers)) < len(numbers):
         double = next(number for number in numbers if numbers.count(number) > 1)
-        raise RunError(f"{uri}: trials: number {double} stands more than once; {WRITER}")
+        raise RunError(f"{uri}: trials: number {double} occurs more than once; {WRITER}")
     named = (sweep.best, sweep.default, *sweep.pareto)
     strangers = [number for number in named if number is not None and number not in numbers]
     if strangers:
-        raise RunError(f"{uri}: there is no trial {strangers[0]}, which best, default or pareto names; {WRITER}")
+        raise RunError(f"{uri}: trial {strangers[0]}, which best, default or pareto names, does not exist; {WRITER}")

@@ -1,1 +1,1 @@
-"""Generated scenes: images with known labels that go together as the labels of COCO do."""
+"""Generated scenes: images with known labels that co-occur like those of COCO."""

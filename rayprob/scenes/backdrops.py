@@ -1,6 +1,6 @@
-"""What lies behind the objects of a drawn scene: muted places full of things that belong to no label.
+"""Backgrounds of drawn scenes: muted places full of things without a label.
 
-Pictures are uint8 RGB [H, W, 3]. No backdrop depends on the labels: what a picture tells of its labels, its objects tell.
+Pictures are uint8 RGB [H, W, 3]. No backdrop depends on the labels, so only the objects of a picture reveal them.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ WOODS: tuple[Colour, ...] = ((168, 146, 124), (146, 128, 112), (190, 172, 150), 
 
 
 def backdrop(height_px: int, width_px: int, rng: Generator) -> Pixels:
-    """Return a place of a random kind in muted colours, with scraps scattered over it."""
+    """Return a random background in muted colours, with scraps scattered over it."""
     places = tuple(PLACES.values())
     picture_HW3 = places[rng.integers(len(places))](height_px, width_px, rng)
     _scatter(picture_HW3, rng)
@@ -95,7 +95,7 @@ def _indoors(height_px: int, width_px: int, rng: Generator) -> Pixels:
 
 
 def _tabletop(height_px: int, width_px: int, rng: Generator) -> Pixels:
-    """A table seen from above, planked or under a checked cloth, with rings that glasses have left."""
+    """A table seen from above, planked or under a checked cloth, with rings left by glasses."""
     wood, side_px = _pick(WOODS, rng), max(height_px, width_px)
     picture_HW3 = _gradient(height_px, width_px, _shaded(wood, 1.1), wood)
     step_px = max(5, int(side_px * rng.uniform(0.08, 0.2)))
@@ -118,7 +118,7 @@ def _tabletop(height_px: int, width_px: int, rng: Generator) -> Pixels:
 
 
 def _haze(height_px: int, width_px: int, rng: Generator) -> Pixels:
-    """Lights out of focus over two colours that run into each other."""
+    """Lights out of focus over two colours that blend into each other."""
     upper, lower = _pick(SKIES + WALLS, rng), _pick(GROUNDS + WOODS, rng)
     picture_HW3 = _gradient(height_px, width_px, upper, lower)
     layer_HW3 = picture_HW3.copy()
@@ -209,7 +209,7 @@ def _scatter(picture_HW3: Pixels, rng: Generator) -> None:
 
 
 def _uneven(picture_HW3: Pixels, rng: Generator) -> Pixels:
-    """Return the picture with broad and fine blotches, so that no surface is flat."""
+    """Return the picture with coarse and fine blotches, so that no surface is flat."""
     height_px, width_px, _ = picture_HW3.shape
     blotches_HW = np.full((height_px, width_px), 128, np.float32)
     for cells, strength in ((4, 12), (24, 9)):
@@ -230,7 +230,7 @@ def _over(picture_HW3: Pixels, layer_HW3: Pixels, opacity: float) -> Pixels:
 
 
 def _pick(colours: tuple[Colour, ...], rng: Generator) -> Colour:
-    """Return one of the colours, a little changed."""
+    """Return one of the colours, slightly varied."""
     red, green, blue = colours[rng.integers(len(colours))]
     shift = rng.uniform(-12, 12, 3).tolist()
     return (red + shift[0], green + shift[1], blue + shift[2])

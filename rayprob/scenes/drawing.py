@@ -1,6 +1,6 @@
 """How objects are painted: textured, with outline, shade and shadow; then the light and noise of the whole picture.
 
-Pictures are uint8 RGB [H, W, 3]; coverage is uint8 [H, W], 255 where an object hides all that lies behind it.
+Pictures are uint8 RGB [H, W, 3]; coverage is uint8 [H, W], 255 where an object hides everything behind it.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ MAX_SIDE_PX = 1024  # the side of the noise bank
 
 @dataclass(frozen=True)
 class Stamp:
-    """One object on the picture grid before anything hides it: its polygons in pixels, its coverage and where it lies."""
+    """One object on the picture grid before occlusion: its polygons in pixels, its coverage and its position."""
 
     label: str
     matrix_23: Floats32  # half extents -> pixels of the picture
@@ -38,7 +38,7 @@ class Stamp:
 
 
 def stamp(label: str, matrix_23: Floats32) -> Stamp:
-    """Return the object `label` placed by `matrix_23`, which may lie partly outside the picture."""
+    """Return the object `label` placed by `matrix_23`; it may be partly outside the picture."""
     points, ends = _outline(LOOK_OF_LABEL[label].shape)
     pixels_P2 = points @ matrix_23[:, :2].T + matrix_23[:, 2]
     margin_px = 3 + int(np.ptp(pixels_P2, axis=0).max()) // 16
@@ -54,7 +54,7 @@ def stamp(label: str, matrix_23: Floats32) -> Stamp:
 
 @cache
 def extent_per_size(label: str) -> float:
-    """Return the half extent that gives the shape of `label` an area of 1, so that thin things are drawn longer."""
+    """Return the half extent that gives the shape of `label` an area of 1, so that thin objects are drawn longer."""
     scale = 64.0
     area_px2 = (stamp(label, np.array([[scale, 0, 0], [0, scale, 0]], np.float32)).coverage_HW >= 128).sum()
     return float(scale / np.sqrt(area_px2))
@@ -72,7 +72,7 @@ def paint(picture_HW3: Pixels, item: Stamp, rng: Generator) -> None:
 
 
 def overlap(shape: tuple[int, ...], item: Stamp, shift_px: int = 0) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return the rows and columns of a picture of `shape` that the object's grid meets, and the same part of that grid."""
+    """Return the rows and columns of a picture of `shape` that the object's grid overlaps, and the same part of that grid."""
     ranges = [
         (max(start, 0), min(start + length, limit), start)
         for start, length, limit in (
@@ -86,7 +86,7 @@ def overlap(shape: tuple[int, ...], item: Stamp, shift_px: int = 0) -> tuple[tup
 
 
 def light(picture_HW3: Pixels, rng: Generator) -> Pixels:
-    """Return the picture under a random light: its brightness, colour, direction, and the camera's grain and softness."""
+    """Return the picture with random lighting (brightness, colour, direction), grain and blur."""
     height_px, width_px, _ = picture_HW3.shape
     slopes_2, gain, grain = rng.uniform(-0.22, 0.22, 2), rng.uniform(0.72, 1.15), rng.uniform(0.008, 0.045)
     grain_HW = np.float32(grain) * _noise(height_px, width_px, rng)
@@ -123,7 +123,7 @@ def _colours(item: Stamp, rng: Generator) -> Pixels:
 
 
 def _texture_on(item: Stamp, texture: str) -> Pixels:
-    """Return the weight of the trim colour [H, W]: the texture's tile turned and stretched with the object."""
+    """Return the weight of the trim colour [H, W]: the texture's tile rotated and stretched with the object."""
     height, width = item.coverage_HW.shape
     if texture == "plain":
         return np.zeros((height, width), np.uint8)

@@ -17,7 +17,7 @@ from rayprob.labels import COCO_80, LabelSpace
 from rayprob.scenes.layout import Scene, arrange, draw, random_box
 from rayprob.seeds import derive
 
-CHUNK = 16  # images that a process draws at a time, and finishes when it is stopped
+CHUNK = 16  # images that a process draws as a unit, which it completes when it is stopped
 JPEG_QUALITY = 92
 SUPERCATEGORIES = {
     "person": (1, 1), "vehicle": (2, 9), "outdoor": (10, 15), "animal": (16, 25), "accessory": (27, 33), "sports": (34, 43),
@@ -28,7 +28,7 @@ SUPERCATEGORIES = {
 
 @dataclass(frozen=True)
 class DrawJob:
-    """A run of images of one split: where they go, which labels they show and which of them are stated."""
+    """Consecutive images of one split: where to write them, their labels, and which of these are annotated."""
 
     folder: Path
     split: str
@@ -53,7 +53,7 @@ class Box:
 
 @dataclass(frozen=True)
 class DrawnImage:
-    """An image as its annotations tell it; `present` are the labels that are drawn, `stated` those that are annotated."""
+    """An image as annotated; `present` are the labels drawn, `stated` the labels annotated."""
 
     image_id: int
     file_name: str
@@ -68,13 +68,13 @@ class DrawnImage:
 
 
 def prepare_process() -> None:
-    """Set up a drawing process: one thread each, and Ctrl-C left to the process that waits for it."""
+    """Set up a drawing process: one thread, and Ctrl-C handled only by the parent process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
 
 
 def draw_job(job: DrawJob) -> list[DrawnImage]:
-    """Write the pictures of a job that are not there yet and return what all of them show. Raises StorageError."""
+    """Write the missing pictures of a job and return the annotations of all of them. Raises StorageError."""
     return [_draw_image(job, row) for row in range(len(job.present_NL))]
 
 
@@ -103,7 +103,7 @@ def _draw_image(job: DrawJob, row: int) -> DrawnImage:
 
 
 def _boxes(scene: Scene, names: Sequence[str], stated: Sequence[int], rng: np.random.Generator) -> list[Box]:
-    """Return the boxes of the stated labels: those of the objects, and a made-up one for a label that is not there."""
+    """Return the boxes of the stated labels: those of the objects, and a random box for a label that is not present."""
     column_of = {names[column]: column for column in stated}
     seen = [item for item in scene.objects if item.stamp.label in column_of]
     boxes = [Box(column_of[item.stamp.label], item.box_xywh, item.area_px2) for item in seen]
@@ -114,7 +114,7 @@ def _boxes(scene: Scene, names: Sequence[str], stated: Sequence[int], rng: np.ra
 
 
 def encode(picture_HW3: NDArray[np.uint8], is_grey: bool) -> bytes:
-    """Return the picture as JPEG, with one channel where it is grey."""
+    """Return the picture as JPEG, with one channel if it is grey."""
     if is_grey:
         grey_HW1 = np.ascontiguousarray(cv2.cvtColor(picture_HW3, cv2.COLOR_RGB2GRAY)[..., None])
         return bytes(simplejpeg.encode_jpeg(grey_HW1, quality=JPEG_QUALITY, colorspace="GRAY", colorsubsampling="Gray"))
@@ -122,7 +122,7 @@ def encode(picture_HW3: NDArray[np.uint8], is_grey: bool) -> bytes:
 
 
 def _is_whole(path: Path) -> bool:
-    """Return whether a JPEG with its end marker is at `path`."""
+    """Return whether `path` is a JPEG with an end marker."""
     try:
         with path.open("rb") as file:
             file.seek(-2, os.SEEK_END)
@@ -132,14 +132,14 @@ def _is_whole(path: Path) -> bool:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    # No fsync, unlike storage.atomic_writer: it would cost more than the drawing, and the seed brings any picture back.
+    # No fsync, unlike storage.atomic_writer: it would cost more than the drawing, and any picture can be redrawn from the seed.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror}; mend that and run the same command again") from error
+        raise StorageError(f"cannot write {path}: {error.strerror}; fix that and run the same command again") from error
 
 
 def annotations_of(

@@ -1,9 +1,9 @@
 """`rayprob scenes DIR`: a drawn dataset in the layout of COCO-2014 whose label sets follow a known distribution.
 
-    DIR/scenes.json                                what was asked for, and whether it is finished
+    DIR/scenes.json                                the options, and whether it is finished
     DIR/train2014/COCO_train2014_%012d.jpg         pictures; an image's bytes depend on seed, split, index and size only
-    DIR/annotations/instances_train2014.json       written when every picture is there
-    DIR/annotations/scene_truth.parquet            for each image its mixture component and its labels before label noise
+    DIR/annotations/instances_train2014.json       written after all pictures
+    DIR/annotations/scene_truth.parquet            the mixture component of each image, and its labels before label noise
 
 and the same for val2014. N images of a split, L labels.
 """
@@ -39,7 +39,7 @@ from rayprob.text import first_of
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1  # rises when the same seed gives other pictures
+FORMAT_VERSION = 1  # increases when the same seed gives different pictures
 STATE_FILE = "scenes.json"
 
 
@@ -57,7 +57,7 @@ class ScenesSpec(Spec):
     seed: int = Field(default=0, ge=0)
     """Seed of all images and labels."""
     label_noise: float = Field(default=0.0, ge=0, le=0.5)
-    """How many labels are wrong on purpose; see SceneLabels.noise_rates."""
+    """Fraction of labels that are deliberately wrong; see SceneLabels.noise_rates."""
 
     @property
     def num_images(self) -> int:
@@ -65,12 +65,12 @@ class ScenesSpec(Spec):
         return self.num_train + self.num_val
 
     def labels(self) -> SceneLabels:
-        """Return the distribution of the label sets that are drawn."""
+        """Return the distribution of the label sets."""
         return SceneLabels.load().restricted(self.num_labels)
 
 
 class ScenesSummary(Shape):
-    """What a finished dataset holds; `drawn_images` counts the pictures that this call made."""
+    """The contents of a finished dataset; `drawn_images` counts the pictures drawn by this call."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -83,7 +83,7 @@ class ScenesSummary(Shape):
 
 
 class _State(Shape):
-    """What scenes.json states: what was asked for, and what is there once it is finished."""
+    """The contents of scenes.json: the options, and the summary once it is finished."""
 
     format_version: int
     spec: dict[str, Any]
@@ -93,11 +93,11 @@ class _State(Shape):
 def generate_scenes(
     root: str | Path, spec: ScenesSpec, *, num_processes: int = 1, on_progress: Callable[[int], None] = lambda num_images: None
 ) -> ScenesSummary:
-    """Draw the dataset of `spec` into the local folder `root` and return what it holds.
+    """Draw the dataset of `spec` into the local folder `root` and return its summary.
 
-    A folder where the same dataset is finished is left as it is; one where it was begun is finished. Calls `on_progress` with
+    A finished folder of the same dataset is left unchanged; an unfinished one is completed. Calls `on_progress` with
     the number of images done since the last call. Raises SpecError, SourceError for a folder with anything else in it,
-    StorageError for a picture that cannot be written, RunError where a process was killed.
+    StorageError for a picture that cannot be written, RunError if a process is killed.
     """
     if num_processes < 1:
         raise SpecError(f"num_processes is {num_processes}; allowed: 1 or more")
@@ -115,20 +115,20 @@ def generate_scenes(
 
 
 def claim(folder: Path, spec: ScenesSpec) -> ScenesSummary | None:
-    """Take `folder` for `spec`; return the summary where this dataset is already finished there. Raises SourceError."""
+    """Claim `folder` for `spec`; return the summary if this dataset is already finished there. Raises SourceError."""
     state = _read_state(folder)
     if state is None:
         names = sorted(utf8_name(path.name) for path in folder.iterdir()) if folder.exists() else []
         if names:
             found = first_of(names, 5, in_all=True)
-            raise SourceError(f"{folder} is not empty and holds no {STATE_FILE}: {found}; give a new or empty folder")
+            raise SourceError(f"{folder} is not empty and has no {STATE_FILE}: {found}; give a new or empty folder")
     else:
         asked = {"format_version": FORMAT_VERSION, **spec.model_dump()}
         differences = differing_keys({"format_version": state["format_version"], **state["spec"]}, asked)
         if differences:
             raise SourceError(
-                f"{folder} holds scenes of other options ({'; '.join(differences)}); "
-                "give those options again, give another folder, or delete this one"
+                f"{folder} contains scenes with different options ({'; '.join(differences)}); "
+                "use the same options, use another folder, or delete this one"
             )
         if state["summary"] is not None and all(path.exists() for path in _last_files(folder)):
             return ScenesSummary.model_validate(state["summary"] | {"drawn_images": 0})
@@ -140,7 +140,7 @@ def claim(folder: Path, spec: ScenesSpec) -> ScenesSummary | None:
 
 def _read_state(folder: Path) -> dict[str, Any] | None:
     if folder.exists() and not folder.is_dir():
-        raise SourceError(f"{folder} is a file; give a new or empty folder")
+        raise SourceError(f"{folder} is a file; use a new or empty folder")
     path = folder / STATE_FILE
     if not path.exists():
         return None
@@ -159,7 +159,7 @@ def _write_state(folder: Path, spec: ScenesSpec, summary: ScenesSummary | None) 
 def _draw(
     folder: Path, spec: ScenesSpec, num_processes: int, on_progress: Callable[[int], None]
 ) -> dict[str, list[DrawnImage]]:
-    """Draw the pictures of both splits and return what they show, in the order of their ids."""
+    """Draw the pictures of both splits and return their annotations, in the order of their ids."""
     jobs = jobs_of(folder, spec, "train") + jobs_of(folder, spec, "val")
     splits: dict[str, list[DrawnImage]] = {"train": [], "val": []}
     for split in splits:
@@ -195,25 +195,25 @@ def jobs_of(folder: Path, spec: ScenesSpec, split: str) -> list[DrawJob]:
 
 
 def _run(jobs: list[DrawJob], num_processes: int) -> Generator[list[DrawnImage], None, None]:
-    """Yield the results in the order of the jobs. On closing, running jobs end and the others never begin."""
+    """Yield the results in the order of the jobs. On closing, running jobs complete and the others do not start."""
     if num_processes == 1:
         yield from map(draw_job, jobs)
         return
-    # spawn: a fork would copy the threads of OpenCV and pyarrow in whatever state they are.
+    # spawn: a fork would copy the locks of OpenCV's and pyarrow's threads in an arbitrary state.
     pool = ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"), initializer=prepare_process)
     try:
         with _interrupts_held(), without_main():
             pieces = pool.map(draw_job, jobs)  # starts the processes
         yield from pieces
     except BrokenProcessPool as error:
-        raise RunError("a drawing process was killed, perhaps for memory; run the same command again to go on") from error
+        raise RunError("a drawing process was killed, possibly out of memory; run the command again to continue") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Deliver Ctrl-C after the block. A process started in it never sees one, not even before `prepare_process`."""
+    """Deliver Ctrl-C after the block. A process started in it never receives one, not even before `prepare_process`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -224,7 +224,7 @@ def _interrupts_held() -> Iterator[None]:
 def _write_annotations(
     folder: Path, spec: ScenesSpec, splits: dict[str, list[DrawnImage]], started_at_s: float
 ) -> ScenesSummary:
-    """Write the annotations of both splits, and the truth behind them."""
+    """Write the annotations of both splits, and their ground truth."""
     label_space = spec.labels().label_space
     first_annotation_id = 1
     for split, images in splits.items():

@@ -1,4 +1,4 @@
-"""The label sets of drawn scenes: a Bernoulli mixture fitted to COCO train2014, so their joint distribution is exactly known.
+"""The label sets of drawn scenes: a Bernoulli mixture fitted to COCO train2014, so their joint distribution is known exactly.
 
 K components, L labels, N scenes: p(label set) = sum_k weights_K[k] * prod_l Bernoulli(label l; probabilities_KL[k, l]).
 """
@@ -45,7 +45,7 @@ class SceneLabels:
     def restricted(self, num_labels: int) -> "SceneLabels":
         """Return the distribution of the `num_labels` most prevalent labels; exact, as a mixture sums the others out.
 
-        Where fewer labels are looked at, more label sets are empty; `probability_of_empty` says how many. Raises SpecError.
+        With fewer labels, more label sets are empty, as in `probability_of_empty`. Raises SpecError.
         """
         if not 1 <= num_labels <= len(self.label_space):
             raise SpecError(f"num_labels is {num_labels}; allowed: 1 to {len(self.label_space)}")
@@ -55,22 +55,22 @@ class SceneLabels:
         return SceneLabels(space, self.weights_K, self.probabilities_KL[:, columns])
 
     def sample(self, seed: int, num_scenes: int) -> tuple[NDArray[np.int64], Bools]:
-        """Return components [N] and label sets [N, L]. More scenes of the same seed begin with the same ones."""
+        """Return components [N] and label sets [N, L]. A larger `num_scenes` with the same seed begins with the same scenes."""
         uniform_NL = np.random.default_rng(seed).random((num_scenes, 1 + len(self.label_space)))
         component_N = np.searchsorted(np.cumsum(self.weights_K)[:-1], uniform_NL[:, 0], side="right")
         return component_N, uniform_NL[:, 1:] < self.probabilities_KL[component_N]
 
     def noise_rates(self, label_noise: float) -> tuple[float, Floats]:
-        """Return P(a present label is dropped) and P(an absent label is added) [L], which leave each prevalence as it is.
+        """Return P(a present label is dropped) and P(an absent label is added) [L], which keep each prevalence unchanged.
 
-        Of the labels present a fraction `label_noise` is dropped, and of those stated the same fraction is false, so rare
-        labels do not drown in noise. Dropping and adding depend on nothing else.
+        A fraction `label_noise` of the present labels is dropped, and the same fraction of the annotated labels is false, so
+        rare labels are not dominated by noise. Each label is dropped or added independently.
         """
         odds_L = self.marginals_L / (1 - self.marginals_L)
         return label_noise, np.minimum(label_noise * odds_L, 1.0)
 
     def noisy(self, label_noise: float) -> "SceneLabels":
-        """Return the exact distribution of the label sets that are annotated under `label_noise`: again a mixture."""
+        """Return the exact distribution of the label sets as annotated under `label_noise`, which is also a mixture."""
         dropped, added_L = self.noise_rates(label_noise)
         probabilities_KL = self.probabilities_KL * (1 - dropped) + (1 - self.probabilities_KL) * added_L
         return SceneLabels(self.label_space, self.weights_K, probabilities_KL)

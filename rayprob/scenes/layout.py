@@ -1,4 +1,4 @@
-"""Where the objects of a scene stand and what of each can be seen. Pictures are [H, W]; boxes are COCO's x, y, w, h."""
+"""The positions of a scene's objects and the visible part of each. Pictures are [H, W]; boxes are COCO's x, y, w, h."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture before it is painted. Its objects stand front to back."""
+    """A picture before it is painted. Its objects are ordered front to back."""
 
     height_px: int
     width_px: int
@@ -40,8 +40,8 @@ class Scene:
 def arrange(labels: Sequence[str], size_px: int, seed: int, *, grey_fraction: float = 0.01) -> Scene:
     """Return a scene in which every label has at least one visible object and nothing else is visible.
 
-    Objects are placed front to back and kept where at least MIN_VISIBLE of them can be seen, so one that has been kept stays
-    visible. Where a label finds no room, the arrangement begins again with smaller objects.
+    Objects are placed front to back and kept if at least a fraction MIN_VISIBLE of them is visible, so a kept object stays
+    visible. If a label does not fit, the arrangement starts over with smaller objects.
     """
     rng = np.random.default_rng(seed)
     is_grey = bool(rng.random() < grey_fraction)
@@ -64,7 +64,7 @@ def draw(scene: Scene, seed: int) -> NDArray[np.uint8]:
 
 
 def picture_size(size_px: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Return height and width: `size_px` the longer, with the aspect ratios of COCO."""
+    """Return height and width: the longer is `size_px`, with the aspect ratios of COCO."""
     ratio = rng.choice(ASPECTS, p=ASPECT_WEIGHTS) if rng.random() < 0.85 else rng.uniform(0.5, 1)
     short_px = round(size_px * ratio)
     return (size_px, short_px) if rng.random() < 0.27 else (short_px, size_px)
@@ -73,7 +73,7 @@ def picture_size(size_px: int, rng: np.random.Generator) -> tuple[int, int]:
 def _try_to_arrange(
     labels: Sequence[str], height_px: int, width_px: int, shrink: float, rng: np.random.Generator
 ) -> list[SceneObject] | None:
-    """Return the objects front to back, or None where a label found no room."""
+    """Return the objects front to back, or None if a label does not fit."""
     repeats_L = np.minimum(rng.geometric(0.6, len(labels)), 4)
     num_objects = int(repeats_L.sum())
     size_L = {label: shrink * random_size(max(height_px, width_px), num_objects, rng) for label in labels}
@@ -90,14 +90,14 @@ def _try_to_arrange(
 
 
 def random_size(long_px: int, num_objects: int, rng: np.random.Generator) -> float:
-    """Return the square root of an object's area in pixels: log-uniform, and the smaller the more objects share a picture."""
+    """Return the square root of an object's area in pixels: log-uniform, and smaller if more objects share a picture."""
     largest_px = SIZES[1] * long_px / max(1.0, num_objects / 2.5) ** 0.5
     smallest_px = min(max(MIN_SIZE_PX, SIZES[0] * long_px), largest_px / 2)
     return float(smallest_px * (largest_px / smallest_px) ** rng.uniform() ** 0.7)
 
 
 def _place(label: str, size_px: float, hidden_HW: NDArray[np.bool_], rng: np.random.Generator) -> SceneObject | None:
-    """Return the object where enough of it can be seen, and mark in `hidden_HW` what it hides; None after TRIES places."""
+    """Return the object where enough of it is visible, and mark in `hidden_HW` what it hides; None after TRIES places."""
     for _ in range(TRIES):
         item = see(stamp(label, _random_matrix(label, size_px, hidden_HW.shape, rng)), hidden_HW)
         if item is not None:
@@ -109,7 +109,7 @@ def _place(label: str, size_px: float, hidden_HW: NDArray[np.bool_], rng: np.ran
 
 
 def see(item: Stamp, hidden_HW: NDArray[np.bool_]) -> SceneObject | None:
-    """Return the object with the box and area of what `hidden_HW` leaves visible, or None where that is too little."""
+    """Return the object with the box and area of what `hidden_HW` leaves visible, or None if that is too little."""
     target, source = overlap(hidden_HW.shape, item)
     visible_HW = (item.coverage_HW[source] >= 128) & ~hidden_HW[target]
     area_px2 = int(visible_HW.sum())
@@ -121,7 +121,7 @@ def see(item: Stamp, hidden_HW: NDArray[np.bool_]) -> SceneObject | None:
 
 
 def _random_matrix(label: str, size_px: float, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return the map from half extents to pixels: a random place, turn, flip, stretch and shear."""
+    """Return the map from half extents to pixels: a random position, rotation, flip, stretch and shear."""
     extent_px = size_px * extent_per_size(label)
     angle = rng.normal(0, 0.28)
     turn_22 = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -132,7 +132,7 @@ def _random_matrix(label: str, size_px: float, shape: tuple[int, ...], rng: np.r
 
 
 def random_box(scene: Scene, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Return a box that an object might have, x, y, w, h, inside the picture."""
+    """Return a plausible object box x, y, w, h inside the picture."""
     size_px = random_size(max(scene.height_px, scene.width_px), max(1, len(scene.objects)), rng)
     width, height = (round(size_px * stretch) for stretch in np.exp(rng.uniform(-0.4, 0.4, 2)))
     left, top = int(rng.uniform(0, 0.9) * scene.width_px), int(rng.uniform(0, 0.9) * scene.height_px)

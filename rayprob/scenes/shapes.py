@@ -252,14 +252,14 @@ class Appearance:
 
 
 def parse_looks(text: str) -> dict[str, Appearance]:
-    """Return the look of each label in `label: shape colour trim texture; ...`."""
+    """Return the appearance of each label in `label: shape colour trim texture; ...`."""
     entries = (entry.split(":") for entry in text.replace("\n", ";").split(";"))
     return {name.strip(): Appearance(*words.split()) for name, words in entries}
 
 
 @cache
 def shape_parts(shape: str) -> tuple[Part, ...]:
-    """Return the parts of a shape in the order in which they are drawn."""
+    """Return the parts of a shape in drawing order."""
     return tuple(parse_part(part) for part in choose(_SHAPE_TEXTS, shape, "shape").split("|"))
 
 
@@ -276,7 +276,7 @@ def _poly(values: Points) -> Points:
 
 def _blob(values: Points) -> Points:
     points_P2 = _poly(values)
-    for cut in (0.16, 0.25, 0.25):  # Chaikin's corner cutting, the first cut short so that boxes stay boxes
+    for cut in (0.16, 0.25, 0.25):  # Chaikin's corner cutting, with a small first cut so that boxes stay boxes
         ahead_P2 = np.roll(points_P2, -1, axis=0)
         points_P2 = np.stack([points_P2 + cut * (ahead_P2 - points_P2), ahead_P2 - cut * (ahead_P2 - points_P2)], axis=1)
         points_P2 = points_P2.reshape(-1, 2)

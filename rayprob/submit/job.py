@@ -20,12 +20,12 @@ from rayprob.train.launch import require_absolute_folder
 
 PACKAGE = Path(rayprob.__file__).parent
 NO_BYTECODE = shutil.ignore_patterns("__pycache__", "*.pyc")
-COPY = "a job runs in a copy of the package and its run files alone"
+COPY = "a job runs in a copy of only the package and its run files"
 
 
 @dataclass(frozen=True)
 class Job:
-    """`rayprob VERB file --set ...`; `base` is the folder that the files keep their places below."""
+    """`rayprob VERB file --set ...`; `base` is the folder that file paths are relative to."""
 
     verb: str
     file: Path
@@ -36,7 +36,7 @@ class Job:
 
     @classmethod
     def of(cls, verb: str, file: str, overrides: Sequence[str]) -> "Job":
-        """Return the job of a run file and of all that it extends. Raises SpecError."""
+        """Return the job of a run file and of all files that it extends. Raises SpecError."""
         chain = read_chain(file)
         for path, mapping in chain.items():
             if os.path.isabs(str(mapping.get("extends", ""))):
@@ -51,13 +51,13 @@ class Job:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What the cluster runs. `python -m` takes the package of the working folder, whatever is installed there."""
+        """What the cluster runs. `python -m` uses the package in the working folder, even if another one is installed."""
         sets = (part for text in self.overrides for part in ("--set", text))
         return ("python", "-m", "rayprob", self.verb, self.file.relative_to(self.base).as_posix(), *sets)
 
     @property
     def entrypoint(self) -> str:
-        """The command as Ray takes it, a line of shell."""
+        """The command as a line of shell, as Ray expects it."""
         return shlex.join(self.command)
 
     def pack(self, folder: Path) -> None:
@@ -80,7 +80,7 @@ def _base(files: Sequence[Path]) -> Path:
 
 
 def default_id(name: str, now: datetime) -> str:
-    """Return a name for a job that says which run it is, and that no other job has."""
+    """Return a unique job id that contains the run's name."""
     return f"{name}-{now:%Y%m%d-%H%M%S}"
 
 
@@ -99,20 +99,20 @@ def _check_file(run: Run, key: str, uri: str) -> None:
     require_absolute(key, uri, f"/mnt/shared/{key.rpartition('.')[2]}/" + uri.rstrip("/").rpartition("/")[2])
     if _is_of_this_machine(uri, beside=(run.run_folder, run.data.root)):
         raise RunError(
-            f"{key} {uri} is a path of this machine, not beside folder {run.run_folder} or data.root "
-            f"{run.data.root}, and {COPY}; copy the file to where every node sees it, or to a URI, and set {key} to "
-            f"that; where every node has it there, say so: --set {key}={file_uri(storage.local_path(uri))}"
+            f"{key} {uri} is a path on this machine, not next to folder {run.run_folder} or data.root "
+            f"{run.data.root}, and {COPY}; copy the file to a place that every node sees, or to a URI, and set {key} to "
+            f"that; if every node already has the file at this path: --set {key}={file_uri(storage.local_path(uri))}"
         )
 
 
 def require_absolute(key: str, uri: str, example: str) -> None:
-    """Refuse a relative path, which means another place in a job. Raises RunError."""
+    """Refuse a relative path, which means a different place in a job. Raises RunError."""
     if storage.is_local(uri) and not storage.local_path(uri).is_absolute():
         raise RunError(f"{key} {uri} is relative, and {COPY}; set a path that every node sees, or a URI: --set {key}={example}")
 
 
 def _is_of_this_machine(path: str, beside: Sequence[str]) -> bool:
-    """Return whether a path exists here and shares no top folder with what lies where every node sees it."""
+    """Return whether a path exists here and shares no top-level folder with the paths that every node sees."""
     if "://" in path or not storage.local_path(path).exists():
         return False
     tops = {storage.local_path(uri).parts[1:2] for uri in beside if storage.is_local(uri)}

@@ -1,17 +1,17 @@
-"""The log of a job as one text, although it may come in several readings, each from its beginning."""
+"""The log of a job as one text, although it may be read several times, each time from its beginning."""
 
 from collections.abc import Callable
 
 
 class Log:
-    """Writes every character once: a reading that begins anew is passed over as far as the last one came."""
+    """Writes every character once: a reading that starts over is skipped up to where the last one ended."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._written = self._read = 0
 
     def rewind(self) -> None:
-        """Expect the log from its beginning."""
+        """Expect the log from its beginning again."""
         self._read = 0
 
     def take(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The jobs of a cluster, over Ray's job API: submit, follow, stop. What Ray raises becomes a RunError that says what to do."""
+"""The jobs of a cluster, over Ray's job API: submit, follow, stop. Ray's errors become RunErrors with a remedy."""
 
 import asyncio
 import http.client
@@ -17,13 +17,13 @@ from rayprob.errors import RunError, one_line
 from rayprob.submit.log import Log
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-# Ray lets these win over an address that is given.
+# Ray prefers these to a given address.
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 PATIENCE_S = 600.0
 START_S = 60.0
 POLL_S = 1.0
 NO_AGENT = (
-    "no node of the cluster at {address} takes jobs: it has just started, or the job agent of its head has not "
+    "no node of the cluster at {address} accepts jobs: it has just started, or the job agent of its head node has not "
     "(/tmp/ray/session_latest/logs/dashboard_agent.log there; a second Ray on one machine needs another "
     "--dashboard-agent-listen-port); try again"
 )
@@ -32,7 +32,7 @@ NOISY = (
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-SEE_CLUSTER = "`ray dashboard cluster/FILE.yaml` in another terminal opens the way to a cluster's job server"
+SEE_CLUSTER = "`ray dashboard cluster/FILE.yaml` in another terminal connects to a cluster's job server"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Jobs:
             self._client = _client(self.address, is_given=address is not None)
 
     def submit(self, entrypoint: str, folder: str, job_id: str, env: Mapping[str, str]) -> None:
-        """Upload a folder and run a command in it. Raises RunError, also where the cluster had a job of this id."""
+        """Upload a folder and run a command in it. Raises RunError, also if the cluster already has a job with this id."""
         runtime_env = {"working_dir": folder, **({"env_vars": dict(env)} if env else {})}
         asked = {"entrypoint": entrypoint, "submission_id": job_id, "runtime_env": runtime_env}
         deadline_s = time.monotonic() + START_S
@@ -64,7 +64,7 @@ class Jobs:
                 time.sleep(POLL_S)
 
     def _is_taken(self, asked: Mapping[str, Any]) -> bool:
-        """Send a job; return False where the cluster is not ready for it, as after its start."""
+        """Send a job; return False if the cluster is not ready yet, as just after its start."""
         try:
             self._client.submit_job(**asked)
         except RuntimeError as error:
@@ -74,14 +74,14 @@ class Jobs:
                 raise
             job_id = asked["submission_id"]
             raise RunError(
-                f"the cluster had a job {job_id} already; give another --id, or follow that one: --attach {job_id}"
+                f"the cluster already has a job {job_id}; give another --id, or follow that one: --attach {job_id}"
             ) from error
         return True
 
     def follow(self, job_id: str, log: Log, tell: Callable[[str], None], patience_s: float = PATIENCE_S) -> End:
-        """Hand a job's log on until the job has ended, and return how. A broken connection is made again.
+        """Pass on a job's log until the job ends, and return how it ended. A broken connection is reopened.
 
-        Raises RunError where there is no such job, and where the cluster did not answer for `patience_s`; the job goes on.
+        Raises RunError if there is no such job, or if the cluster does not answer for `patience_s` (the job continues).
         """
         self._info(job_id)
         contact = _Contact()
@@ -96,15 +96,15 @@ class Jobs:
                 lost_for_s = contact.lost_for_s()
                 if lost_for_s > patience_s:
                     raise RunError(
-                        f"{self.address} has not answered for {lost_for_s:.0f} s ({error}); the job goes on without this "
+                        f"{self.address} has not answered for {lost_for_s:.0f} s ({error}); the job continues without this "
                         f"terminal; once the cluster answers: rayprob submit --attach {job_id}"
                     ) from error
                 if lost_for_s == 0:
-                    tell(f"lost contact with {self.address}; the job goes on, trying to reach it again")
+                    tell(f"lost contact with {self.address}; the job continues; reconnecting")
             time.sleep(POLL_S)
 
     def stop(self, job_id: str) -> bool:
-        """Ask a job to stop; it saves first. Return whether it was running. Raises RunError where there is no such job."""
+        """Ask a job to stop; it saves first. Return whether it was running. Raises RunError if there is no such job."""
         self._info(job_id)
         with self._reported():
             return bool(self._client.stop_job(job_id))
@@ -127,7 +127,7 @@ class Jobs:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Turn what a cluster may answer into a RunError."""
+        """Turn errors of the connection and of Ray into a RunError."""
         from ray.exceptions import AuthenticationError
 
         try:
@@ -135,24 +135,24 @@ class Jobs:
         except AuthenticationError as error:
             raise RunError(auth_message(self.address, str(error))) from error
         except ConnectionError as error:
-            raise RunError(f"no Ray cluster answers at {self.address}; {SEE_CLUSTER}; or give its --address") from error
+            raise RunError(f"no Ray cluster answers at {self.address}; {SEE_CLUSTER}, or set --address") from error
         except (RuntimeError, OSError, ValueError) as error:  # requests' own errors are OSErrors
             said = one_line(error, 400)
-            raise RunError(f"{self.address} does not do what a Ray job server does: {said}; {SEE_CLUSTER}") from error
+            raise RunError(f"{self.address} does not behave like a Ray job server: {said}; {SEE_CLUSTER}") from error
 
 
 class _Contact:
-    """For how long a cluster has not answered. A log that says nothing for hours is no lost contact."""
+    """For how long a cluster has not answered. A log without output for hours does not count as lost contact."""
 
     def __init__(self) -> None:
         self._lost_at_s: float | None = None
 
     def heard(self) -> None:
-        """Note an answer."""
+        """Record an answer."""
         self._lost_at_s = None
 
     def lost_for_s(self) -> float:
-        """Note that there is no answer; return the seconds since that began, 0 where it begins now."""
+        """Record that there is no answer; return the seconds since the first one was missed, 0 if this is the first."""
         now_s = time.monotonic()
         if self._lost_at_s is None:
             self._lost_at_s = now_s
@@ -160,14 +160,14 @@ class _Contact:
 
 
 def auth_message(address: str, said: str) -> str:
-    """Return what to do where a cluster wants a token, by what Ray said: 401 (required), 403 (failed), or none found here."""
+    """Return what to do if a cluster requires a token, from Ray's message: 401 (required), 403 (failed), or none found here."""
     if said.startswith("Authentication failed"):
         return (
             f"{address} refused this token (403); export RAY_AUTH_TOKEN_PATH=FILE, the token that the cluster was started "
-            "with, and unset RAY_AUTH_TOKEN, which comes before it"
+            "with, and unset RAY_AUTH_TOKEN, which takes precedence"
         )
     return (
-        f"{address} answers with its token only (401); export RAY_AUTH_MODE=token, and where the token is not in "
+        f"{address} requires a token (401); export RAY_AUTH_MODE=token, and if the token is not in "
         "~/.ray/auth_token, export RAY_AUTH_TOKEN_PATH=FILE too"
     )
 
@@ -176,7 +176,7 @@ def _client(address: str, *, is_given: bool) -> Any:
     _require_answer(address)
     from ray.job_submission import JobSubmissionClient
 
-    for name in NOISY:  # which set themselves to INFO when they are imported
+    for name in NOISY:  # these set themselves to INFO when they are imported
         logging.getLogger(name).setLevel(logging.WARNING)
     hidden = {name: os.environ.pop(name) for name in ADDRESS_VARIABLES if is_given and name in os.environ}
     try:
@@ -186,20 +186,20 @@ def _client(address: str, *, is_given: bool) -> Any:
 
 
 def _require_answer(address: str) -> None:
-    """Return once something answers at an address, for Ray would ask without end. Raises ConnectionError or RunError."""
+    """Check that something answers at an address, because Ray would retry forever. Raises ConnectionError or RunError."""
     if not address.startswith(("http://", "https://")):
         require_answer(address, address, SEE_CLUSTER)
         return
     try:
         urllib.request.urlopen(f"{address.rstrip('/')}/api/version", timeout=ANSWER_S).close()
     except urllib.error.HTTPError:
-        return  # it answers; what Ray makes of that is reported
+        return  # it answers; Ray's reaction is reported elsewhere
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise ConnectionError(str(error)) from error
 
 
 def _lost_contact() -> tuple[type[Exception], ...]:
-    """Return what a connection that breaks raises, in aiohttp, requests and Ray."""
+    """Return the errors of a broken connection in aiohttp, requests and Ray."""
     import aiohttp
 
     return aiohttp.ClientError, asyncio.TimeoutError, OSError, RuntimeError

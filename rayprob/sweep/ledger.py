@@ -1,10 +1,10 @@
-"""What has happened in a sweep, in the order in which it happened: `ledger.jsonl`, the one truth from which a sweep goes on.
+"""The events of a sweep in order: `ledger.jsonl`, the only record from which a sweep continues.
 
-Rows are appended and flushed before anything follows from them, so a killed driver loses no decision:
-  ask     {number, what, params, seed, of}      a trial is to be trained: what is default, search or confirm
-  result  {number, epoch, values, decision}     one evaluation of it, and whether it goes on or is pruned
-  end     {number, state, reason}               finished, pruned or failed; a trial without an end goes on next time
-and each has `at_s`, when that was, in seconds since 1970.
+Each row is appended and flushed before it is acted on, so a killed driver loses no decision:
+  ask     {number, what, params, seed, of}      a trial to train; `what` is default, search or confirm
+  result  {number, epoch, values, decision}     one of its evaluations, and whether it continues or is pruned
+  end     {number, state, reason}               finished, pruned or failed; a trial without an end continues next time
+Each row has `at_s`, its time in seconds since 1970.
 """
 
 import json
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 class AskRow(Shape):
-    """A trial is to be trained."""
+    """A trial to train."""
 
     number: Count
     what: Literal["default", "search", "confirm"]
@@ -44,7 +44,7 @@ class ResultRow(Shape):
 
 
 class EndRow(Shape):
-    """A trial is over."""
+    """The end of a trial."""
 
     number: Count
     state: Literal["finished", "pruned", "failed"]
@@ -56,16 +56,16 @@ KINDS: dict[str, type[Shape]] = {"ask": AskRow, "result": ResultRow, "end": EndR
 
 
 class Ledger:
-    """Append-only rows in a sweep's folder; a remote folder, which has no append, gets the whole file each time."""
+    """Append-only rows in a sweep's folder; remote storage cannot append, so the whole file is rewritten there."""
 
     def __init__(self, folder: str) -> None:
         self.uri = SweepFolder(folder).ledger
         self.rows = read_ledger(folder)
-        # A row that a crash has cut is dropped for good, or the next one would be written behind it.
+        # A row that a crash cut short is removed, or the next row would be appended to it.
         self._write_all()
 
     def append(self, row: Row) -> None:
-        """Add a row and the time; when this returns, it is on the disk."""
+        """Add a row with the time; it is on disk when this returns."""
         row = {**row, "at_s": time.time()}
         self.rows.append(row)
         if not storage.is_local(self.uri):
@@ -81,9 +81,9 @@ class Ledger:
 
 
 def read_ledger(folder: str) -> list[Row]:
-    """Return the rows of a sweep's ledger; a last row that was cut by a crash is left out.
+    """Return the rows of a sweep's ledger; a last row that a crash cut short is left out.
 
-    Raises RunError for a row that no sweep has written, and for one of a trial that was not asked for before.
+    Raises RunError for an invalid row, and for a row of a trial that has no earlier `ask` row.
     """
     uri = SweepFolder(folder).ledger
     rows = read_lines(uri, KINDS, error=RunError, remedy=REMEDY) if storage.exists(uri) else []

@@ -1,4 +1,4 @@
-"""What came of a sweep: one row a trial from its run folder, tables, `best.yaml`, TensorBoard's HParams and `summary.json`."""
+"""The results of a sweep: one row per trial from its run folder, tables, `best.yaml`, HParams and `summary.json`."""
 
 import csv
 import io
@@ -28,18 +28,18 @@ Row = dict[str, Any]
 
 
 def trial_row(sweep: Sweep, trial: Trial) -> Row:
-    """Return all that is known of a trial, the plain data of a `TrialSummary`.
+    """Return everything known about a trial, as the plain data of a `TrialSummary`.
 
-    Its numbers are those of the evaluation that its bundle holds.
+    Its numbers are those of the evaluation that its bundle is from.
     """
     folder = SweepFolder(sweep.folder).trial(trial.number)
     rows, damaged = read_rows(folder)
     if damaged:
         where = f"{RunFolder(folder).history}, line {damaged[0]}"
-        raise RunError(f"{where}: not a row of a run's history; start the sweep over with --fresh")
+        raise RunError(f"{where}: not a valid row of a run's history; start the sweep over with --fresh")
     evaluations = evaluations_of(rows)
     kept = _kept(rows, evaluations)
-    # Parameters that make no run have no run file, and no rows.
+    # A trial with invalid parameters has no run file and no rows.
     cost = costs(rows, open_run(folder).stream.global_batch if rows else 1)
     known = {**cost, **kept}
     starts = [row for row in rows if row["kind"] == "start"]
@@ -74,7 +74,7 @@ def _kept(rows: list[Row], evaluations: list[Row]) -> Row:
 
 
 def summarise(sweep: Sweep, study: Study, val: dict[str, Any] | None, elapsed_s: float) -> dict[str, Any]:
-    """Return the whole sweep as plain data: a `SweepSummary`, which `summary.json` holds and the page shows."""
+    """Return the whole sweep as plain data: a `SweepSummary`, which `summary.json` stores and the page shows."""
     dataset = Dataset.open(sweep.run.data.root)
     lasted_s = lasting(read_ledger(sweep.folder))
     rows = [{**trial_row(sweep, trial), "lasted_s": lasted_s.get(number)} for number, trial in study.trials.items()]
@@ -106,20 +106,20 @@ def summarise(sweep: Sweep, study: Study, val: dict[str, Any] | None, elapsed_s:
 
 
 def lasting(ledger: Sequence[Row]) -> dict[int, float]:
-    """Return how long each trial took from its start to its end, its process and all; stops of the sweep count, too."""
+    """Return the seconds from each trial's start to its end, including process start-up and any time the sweep was stopped."""
     asked = {row["number"]: row["at_s"] for row in ledger if row["kind"] == "ask"}
     return {row["number"]: row["at_s"] - asked[row["number"]] for row in ledger if row["kind"] == "end"}
 
 
 def _full_epochs(sweep: Sweep, rows: Sequence[Row]) -> float:
-    """Return the epochs that these trials would have taken, had none been stopped."""
+    """Return the epochs that these trials would have taken without early stopping."""
     full = max((row["epochs"] for row in rows if row["state"] == "finished"), default=0.0)
     stated = sweep.run.duration.epochs or full
     return float(sum(row["epochs"] if row["state"] == "finished" else max(stated, row["epochs"]) for row in rows))
 
 
 def pareto(rows: Sequence[Row], metrics: Sequence[str], modes: Sequence[str]) -> list[int]:
-    """Return the trials to which no other is better in one respect and at least equal in the other: metric, and images/s."""
+    """Return the trials that no other trial dominates (better in one of metric and images/s, at least equal in the other)."""
     if len(metrics) == 1:
         metrics, modes = (*metrics, "images_per_s"), (*modes, "max")
     points = [
@@ -140,9 +140,9 @@ def _signed(row: Row, name: str, mode: str) -> float:
 
 
 def noise(rows: Sequence[Row], best: int | None, metric: str) -> dict[str, Any] | None:
-    """Return the default and the best over fresh seeds, and the gain with its standard error; None without such trials.
+    """Return the default and the best over fresh seeds, and the gain with its standard error; None if there are no such trials.
 
-    The trial that was chosen for its value is not counted: the best of many is better than it is.
+    The trial that was chosen by its value is not counted, because the best of many is optimistic.
     """
     values = {
         name: [row["values"][metric] for row in rows if row["of"] == number and row["values"]]
@@ -153,7 +153,7 @@ def noise(rows: Sequence[Row], best: int | None, metric: str) -> dict[str, Any] 
         return None
     parts = {name: _spread(found) for name, found in values.items()}
     gain = parts["best"]["mean"] - parts["default"]["mean"]
-    # Welch: two groups, each with a variance of its own.
+    # Welch: two groups with unequal variances.
     error = sum((part["sd"] or 0.0) ** 2 / len(part["values"]) for part in parts.values()) ** 0.5
     has_error = all(part["sd"] is not None for part in parts.values())
     return {**parts, "gain": gain, "gain_se": error if has_error else None}
@@ -179,7 +179,7 @@ def write_results(sweep: Sweep, study: Study, summary: dict[str, Any]) -> None:
 
 
 def flat_row(row: Row, keys: Sequence[str]) -> Row:
-    """Return a trial as one row of a table: parameters as `set.KEY` in text where they are mixed, numbers as columns."""
+    """Return a trial as one row of a table: parameters as `set.KEY` (as text if their types differ), numbers as columns."""
     params = {f"set.{key}": row["params"].get(key) for key in keys}
     plain = {key: row[key] for key in ("number", "kind", "state", "of", "seed")}
     cost = {key: row[key] for key in ("epochs", "elapsed_s", "lasted_s", "images_per_s", "micro_batch", "reason", "folder")}
@@ -205,15 +205,15 @@ def _one_type(values: list[Any]) -> list[Any]:
 
 
 def best_yaml(sweep: Sweep, best: Trial, summary: dict[str, Any]) -> str:
-    """Return a complete run file that repeats the best trial, as it was trained, as a run of its own."""
+    """Return a complete run file that repeats the best trial as a run of its own."""
     trained = open_run(SweepFolder(sweep.folder).trial(best.number))
     run = trained.model_copy(update={"name": f"{sweep.run.name}-best", "folder": None})
     metric = sweep.search.metric[0]
     lines = [
         f"# The best of the {len(summary['trials'])} trials of the sweep {sweep.run.name}: trial {best.number}, "
         f"{metric} {best.best[0]:.4f} on {sweep.run.evaluation.split}.",
-        f"# It has {described(best.params) or 'the run file as it stands'}.",
-        "# On a CPU the same numbers come out again, bit by bit; what was chosen for its value is better than it is.",
+        f"# Its parameters: {described(best.params) or 'those of the run file'}.",
+        "# On a CPU it reproduces the same numbers bit by bit. The best of many trials is optimistic.",
         "#",
         f"#   rayprob train {SweepFolder(sweep.folder).best_file}",
     ]

@@ -16,7 +16,7 @@ from rayprob.runs.paths import SweepFolder
 from rayprob.runs.spec import Run
 from rayprob.sweep.space import RESOLUTION, Parameter, Params, applies, as_list, grid_cells, value_at, with_params
 
-# What a trial can be judged by, and in which direction: the numbers of its kept evaluation, and what it cost.
+# The metrics that trials can be ranked by, with their direction: numbers of the evaluation kept, and costs.
 METRICS: dict[str, Literal["max", "min"]] = {
     "mAP": "max",
     "OF1": "max",
@@ -27,53 +27,54 @@ METRICS: dict[str, Literal["max", "min"]] = {
     "elapsed_s": "min",
 }
 SEARCHED_ELSEWHERE = {"name", "folder", "search"}
+OWN_SETTINGS = "the run file's own settings"  # how a trial without parameters is described
 MOST_CELLS = 100_000
 
 
 class SchedulerSpec(Spec):
-    """How trials without prospects are stopped early.
+    """How unpromising trials are stopped early.
 
     `asha` is asynchronous successive halving (Li et al., MLSys 2020): at `grace_epochs`, and at each `reduction_factor` times
-    as many, the best 1 / reduction_factor of those that came so far go on. `hyperband` is its mixture of several graces. Both
-    are Optuna's pruners.
+    as many, the best 1 / reduction_factor of the trials seen so far continue. `hyperband` combines it over several values of
+    `grace_epochs`. Both are Optuna's pruners.
     """
 
     name: Literal["none", "asha", "hyperband"] = "none"
     """none, asha or hyperband."""
     grace_epochs: PositiveFloat = 1.0
-    """Epochs that every trial trains."""
+    """Epochs that every trial trains before it can be stopped."""
     reduction_factor: int = Field(default=3, ge=2)
-    """Of how many trials one continues at each rung."""
+    """One of this many trials continues at each rung."""
 
 
 class ConfirmSpec(Spec):
-    """The default and the best trained again with other seeds, to tell a gain from noise."""
+    """The default and the best trained again with other seeds, to distinguish a gain from noise."""
 
     seeds: int = Field(default=0, ge=0)
-    """How many fresh seeds to train the best trial and the default with; 0 for none."""
+    """Number of new seeds to train the best trial and the default with; 0 skips this."""
 
 
 class SearchSpec(Spec):
     """What is searched, how, and by which metric."""
 
     metric: tuple[str, ...]
-    """What trials are judged by; two metrics give a Pareto front."""
+    """The metric that trials are ranked by; two metrics give a Pareto front."""
     space: dict[str, Parameter]
     """The keys of the run file to search, each with its values."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """tpe, random or grid."""
     trials: PositiveInt | None = None
-    """Number of draws, per combination of the grid where there is one."""
+    """Number of draws (per grid combination, if there is a grid)."""
     scheduler: SchedulerSpec = SchedulerSpec()
-    """How trials without prospects are stopped early."""
+    """How unpromising trials are stopped early."""
     default: bool = True
-    """Train the run file as it stands, as trial 0."""
+    """Train the run file's own settings as trial 0."""
     confirm: ConfirmSpec = ConfirmSpec()
-    """Train the best trial and the default again with fresh seeds."""
+    """Train the best trial and the default again with new seeds."""
     split: str | None = None
-    """Judge trials on this split instead of the run file's evaluation.split."""
+    """Rank trials on this split instead of the run file's evaluation.split."""
     max_concurrent: PositiveInt | Literal["auto"] = "auto"
-    """Trials at a time; auto is as many as the cluster has room for."""
+    """Number of trials to run at the same time; auto runs as many as fit on the cluster."""
     seed: int = 0
     """Seed of the sampler."""
 
@@ -93,31 +94,29 @@ class SearchSpec(Spec):
         if not self.space:
             raise ValueError("space is empty; name at least one key of the run file with its values, such as optimizer.lr")
         if len(self.metric) > 1 and self.scheduler.name != "none":
-            raise ValueError(
-                f"scheduler {self.scheduler.name} stops trials by one metric, and two are asked for; leave one out"
-            )
+            raise ValueError(f"scheduler {self.scheduler.name} stops trials by one metric, but two are given; leave one out")
         if self.trials is None and not self.is_all_grid:
-            raise ValueError("trials is missing: say how many to draw, such as trials: 20; only an all-grid search has an end")
+            raise ValueError("trials is missing; set how many to draw, such as trials: 20 (only an all-grid search needs none)")
         if self.sampler == "grid" and (ranges := [key for key, p in self.space.items() if p.uniform or p.loguniform]):
             raise ValueError(
                 f"sampler grid needs listed values, but {', '.join(ranges)} is a range; use grid: [...] or quniform"
             )
         if self.num_cells > MOST_CELLS:
-            raise ValueError(f"space has {self.num_cells:,} combinations, each a trial; allowed: at most {MOST_CELLS:,}")
+            raise ValueError(f"space has {self.num_cells:,} combinations, one trial each; allowed: at most {MOST_CELLS:,}")
         return self
 
     @property
     def is_all_grid(self) -> bool:
-        """Whether every value is listed and every combination is to be tried."""
+        """Whether every combination of listed values is tried."""
         return self.sampler == "grid" or all(parameter.kind == "grid" for parameter in self.space.values())
 
     @property
     def num_cells(self) -> int:
-        """How many combinations the grid has."""
+        """The number of combinations of the grid."""
         return math.prod(parameter.num_listed for parameter in self.space.values() if parameter.kind in self._grid_kinds)
 
     def cells(self) -> list[dict[str, Any]]:
-        """Return the combinations of the grid, one empty one where there is no grid."""
+        """Return the combinations of the grid, or one empty combination if there is no grid."""
         return grid_cells(self.space, self._grid_kinds)
 
     @property
@@ -148,14 +147,14 @@ class Sweep(Spec):
 
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
-        """Read a sweep file. Raises SpecError for a file without search, and for a space that the run file does not take."""
+        """Read a sweep file. Raises SpecError if the file has no `search` part or the space does not fit the run file."""
         value = override(read_yaml(path), overrides)
         search = value.pop("search", None)
         if search is None:
             raise SpecError(f"{path} is a run file: it has no search part; use `rayprob train {path}`, or add `search:`")
         if isinstance(search, dict) and not search.get("metric"):
             raise SpecError(
-                f"{path}: search has no metric, so no trial is better than another; add search.metric, "
+                f"{path}: search has no metric, so trials cannot be ranked; add search.metric, "
                 f"one of {', '.join(METRICS)} (mAP on holdout is the usual one)"
             )
         spec = SearchSpec.parse(search, where=str(path), under="search")
@@ -170,7 +169,7 @@ class Sweep(Spec):
 
     @property
     def folder(self) -> str:
-        """The folder in which everything of the sweep lies."""
+        """The folder of the sweep."""
         return self.run.folder or f"sweeps/{self.run.name}"
 
     def base(self) -> dict[str, Any]:
@@ -178,8 +177,8 @@ class Sweep(Spec):
         return self.run.model_dump(mode="json")
 
     def trial_run(self, number: int, params: Params, seed: int | None = None, where: str = "") -> Run:
-        """Return the run of trial `number`. Raises SpecError naming, after `where`, the parameters that make no run."""
-        where += f"trial {number} ({described(params) or 'the run file as it stands'})"
+        """Return the run of trial `number`. Raises SpecError naming, after `where`, the parameters that are invalid."""
+        where += f"trial {number} ({described(params) or OWN_SETTINGS})"
         value = with_params(self.base(), params, self.search.space, where)
         name = f"{self.run.name}-{number:03d}"
         value |= {"name": name, "folder": SweepFolder(self.folder).trial(number)}
@@ -190,15 +189,15 @@ class Sweep(Spec):
         return run
 
     def check(self) -> None:
-        """Raise SpecError for a key that the run file does not have, and for any listed value that makes no run."""
+        """Raise SpecError for a key that the run file does not have, and for any listed value that is invalid."""
         base = self.base()
         if self.search.scheduler.name == "hyperband" and self.run.duration.epochs is None:
-            raise SpecError("scheduler hyperband shares out epochs: state duration.epochs instead of steps or samples")
+            raise SpecError("scheduler hyperband allocates epochs: set duration.epochs instead of steps or samples")
         for key, parameter in self.search.space.items():
             where = f"search.space.{key}"
             parts = [part for value in parameter.values or () if (part := parameter.part(value)) is not None]
             if taken := SEARCHED_ELSEWHERE & {key, *(inner for part in parts for inner in part)}:
-                raise SpecError(f"{where}: {min(taken)} says where a trial lies and cannot be searched; leave it out")
+                raise SpecError(f"{where}: {min(taken)} sets where a trial is stored and cannot be searched; leave it out")
             self._check_when(key, parameter, base)
             if not parts:
                 met = self._met(parameter)
@@ -207,7 +206,7 @@ class Sweep(Spec):
                 self._try(key, value, where)
 
     def _check_when(self, key: str, parameter: Parameter, base: dict[str, Any]) -> None:
-        """Raise SpecError for a condition that never holds: its parameter would never be searched."""
+        """Raise SpecError for a condition that never holds, because its parameter would never be searched."""
         for other, wanted in parameter.when.items():
             where = f"search.space.{key}.when.{other}"
             space = self.search.space
@@ -231,7 +230,7 @@ class Sweep(Spec):
         return {other: as_list(wanted)[0] for other, wanted in parameter.when.items() if other in self.search.space}
 
     def defaults(self) -> dict[str, Any]:
-        """Return what the run file itself has for the searched keys: of named parts the name of the one that it has."""
+        """Return the run file's own values of the searched keys; for named parts, the name of the part that it contains."""
         base = self.base()
         params: dict[str, Any] = {}
         for key, parameter in self.search.space.items():
@@ -242,12 +241,12 @@ class Sweep(Spec):
 
 
 def described(params: Params) -> str:
-    """Return parameters as one reads them: `optimizer.lr=0.003 loss.name=focal`."""
+    """Return parameters as readable text: `optimizer.lr=0.003 loss.name=focal`."""
     return " ".join(f"{key}={short(value)}" for key, value in params.items())
 
 
 def short(value: Any) -> str:
-    """Return a value with at most four digits that count."""
+    """Return a value with at most four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -269,7 +268,7 @@ def _require_key(base: dict[str, Any], key: str, where: str) -> None:
             raise SpecError(
                 f"{where}: "
                 + unknown(part, [*known, *([] if depth else [RESOLUTION])], under)
-                + "; a name of your own takes parts: {choice: {NAME: {loss.name: focal}, ...}}"
+                + "; a name of your own needs parts: {choice: {NAME: {loss.name: focal}, ...}}"
             )
         node = node[part]
 

@@ -1,4 +1,4 @@
-"""What a sweep searches: parameters, each with the values that it may take, and how parameters change a run file."""
+"""The search space of a sweep: parameters with their possible values, and how parameters change a run file."""
 
 import math
 import sys
@@ -22,13 +22,13 @@ class Parameter(Spec):
 
     `choice` and `grid` list values, or name parts of a run file: {focal: {loss.name: focal, loss.gamma: 2}, ...}. A choice is
     drawn; every value of a grid is combined with every other grid's. `uniform` and `loguniform` take [low, high], `quniform`
-    takes [low, high, step]. With `when`, the parameter exists only where others have the values that it names.
+    takes [low, high, step]. With `when`, the parameter exists only if others have the given values.
     """
 
     choice: list[Any] | dict[str, dict[str, Any]] | None = None
     """Values to draw from, or named parts of a run file."""
     grid: list[Any] | dict[str, dict[str, Any]] | None = None
-    """Values that are all tried, with every value of every other grid."""
+    """Values to try exhaustively, combined with every value of every other grid."""
     uniform: tuple[float, float] | None = None
     """[low, high], drawn uniformly."""
     loguniform: tuple[float, float] | None = None
@@ -36,7 +36,7 @@ class Parameter(Spec):
     quniform: tuple[float, float, float] | None = None
     """[low, high, step], drawn uniformly from the multiples."""
     when: dict[str, Any] = Field(default={})
-    """Search this parameter only where others have these values, such as {loss.name: focal} or {loss.name: [focal,
+    """Search this parameter only if others have these values, such as {loss.name: focal} or {loss.name: [focal,
     asymmetric]}.
     """
 
@@ -61,9 +61,7 @@ class Parameter(Spec):
             if not math.isfinite(high - low):
                 raise ValueError(f"{kinds[0]} from {low:g} to {high:g} is wider than the largest number; narrow it")
             if self.loguniform and low <= 0:
-                raise ValueError(
-                    f"loguniform from {low:g}: a logarithm needs ends above 0; use uniform, or a small positive end"
-                )
+                raise ValueError(f"loguniform from {low:g}: both ends must be above 0; use uniform, or a small positive end")
             if self.quniform and not 0 < self.quniform[2] <= high - low:
                 raise ValueError(f"quniform's step {self.quniform[2]:g} is not between 0 and {high - low:g}, its range")
             if self.num_listed > MOST_STEPS:
@@ -72,12 +70,12 @@ class Parameter(Spec):
 
     @property
     def kind(self) -> str:
-        """Which of the five kinds it is."""
+        """Which of the five kinds this is."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @property
     def values(self) -> list[Any] | None:
-        """The listed values, or the names of parts; None for a range."""
+        """The listed values or the names of the parts; None for a range."""
         listed = self.choice if self.choice is not None else self.grid
         return None if listed is None else list(listed)
 
@@ -109,19 +107,19 @@ class Parameter(Spec):
 
     @property
     def examples(self) -> list[Any]:
-        """Values that stand for all that may be drawn: each listed one, or of a range its ends and one or two inside it."""
+        """Values that represent the parameter: each listed value, or the ends of a range and one or two values inside it."""
         if self.values is not None:
             return self.values
         low, high = self.bounds
         return self.steps[:2] + [self.steps[-1]] if self.steps else [low, low + 0.37 * (high - low), high]
 
     def part(self, value: Any) -> dict[str, Any] | None:
-        """Return the part of a run file that a value stands for; None where values are plain."""
+        """Return the part of a run file that a value names; None for plain values."""
         named = self.choice if self.choice is not None else self.grid
         return named[value] if isinstance(named, dict) else None
 
     def found_in(self, base: Mapping[str, Any], key: str) -> Any:
-        """Return the value that a run file has here: of named parts the name of the first that it agrees with; else None."""
+        """Return the run file's value of this parameter; for named parts, the name of the first that matches it; else None."""
         named = self.choice if self.choice is not None else self.grid
         if isinstance(named, dict):
             return next((name for name, part in named.items() if all(value_at(base, k) == v for k, v in part.items())), None)
@@ -136,7 +134,7 @@ class Parameter(Spec):
 
 
 def applies(parameter: Parameter, params: Params, base: Mapping[str, Any]) -> bool:
-    """Return whether a parameter's `when` holds for the parameters chosen so far, or else for the run file's own values."""
+    """Return whether a parameter's `when` holds for the parameters chosen so far, or else for the run file's values."""
     for key, wanted in parameter.when.items():
         found = params[key] if key in params else value_at(base, key)
         if found not in as_list(wanted):
@@ -145,12 +143,12 @@ def applies(parameter: Parameter, params: Params, base: Mapping[str, Any]) -> bo
 
 
 def as_list(wanted: Any) -> list[Any]:
-    """Return the values that a condition of `when` lists, or its only one."""
+    """Return the values of a condition of `when` as a list."""
     return wanted if isinstance(wanted, list) else [wanted]
 
 
 def value_at(value: Mapping[str, Any], key: str) -> Any:
-    """Return the value of a dotted key, None where there is none."""
+    """Return the value of a dotted key, or None if it is missing."""
     node: Any = value
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
@@ -158,7 +156,7 @@ def value_at(value: Mapping[str, Any], key: str) -> Any:
 
 
 def with_params(base: dict[str, Any], params: Params, space: Mapping[str, Parameter], where: str) -> dict[str, Any]:
-    """Return the run file `base` after the parameters, as plain data; `where` names the trial in errors."""
+    """Return the run file `base` with the parameters applied, as plain data; `where` names the trial in errors."""
     for key, value in params.items():
         part = space[key].part(value) if key in space else None
         for inner, to in ({key: value} if part is None else part).items():
@@ -170,14 +168,14 @@ def _assigned(value: dict[str, Any], key: str, to: Any, where: str) -> dict[str,
     if key != RESOLUTION:
         return assigned(value, key, to, where)
     if isinstance(to, bool) or not isinstance(to, int | float) or not (isinstance(to, int) or to.is_integer()):
-        raise SpecError(f"{where}: {RESOLUTION} takes whole numbers of pixels (found {to!r:.80})")
+        raise SpecError(f"{where}: {RESOLUTION} must be a whole number of pixels (found {to!r:.80})")
     return at_resolution(value, int(to), where)
 
 
 def at_resolution(value: dict[str, Any], size_px: int, where: str) -> dict[str, Any]:
     """Return the run file trained at `size_px`, evaluated at the same multiple of it as before, in no more memory than before.
 
-    Memory goes with the number of pixels: micro batches that the file states shrink where images grow.
+    Memory is proportional to the number of pixels: micro batches set in the file shrink when images grow.
     """
     trained_px = value_at(value, "transforms.train.size_px")
     evaluated_px = value_at(value, "transforms.evaluate.size_px")
@@ -195,13 +193,13 @@ def at_resolution(value: dict[str, Any], size_px: int, where: str) -> dict[str, 
 
 
 def shrunk(micro_batch: int, growth: float) -> int:
-    """Return the largest divisor of `micro_batch` that fits into the same memory when a sample takes `growth` times as much."""
+    """Return the largest divisor of `micro_batch` that fits into the same memory if samples take `growth` times as much."""
     most = max(1, math.floor(micro_batch / growth))
     return max(divisor for divisor in range(1, most + 1) if micro_batch % divisor == 0)
 
 
 def _told_apart(value: Any) -> str:
-    """Return what is equal for values that make the same trial: 1 and 1.0, but not 1 and true."""
+    """Return a key that is equal for values that define the same trial: 1 and 1.0, but not 1 and true."""
     return repr(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 

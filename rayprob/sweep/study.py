@@ -1,7 +1,7 @@
-"""The brain of a sweep: which trial is next, and which has no prospects. Optuna decides; the ledger remembers.
+"""Decides which trial of a sweep runs next and which is stopped early. Optuna decides; the ledger records.
 
-Everything is an event: a study applies the rows of its ledger in their order, and new rows are written down before they are
-applied. So a sweep that was killed at any point stands, once its ledger is read, exactly where it stood. There is no Ray here.
+A study applies the rows of its ledger in order, and writes each new row before it applies it. So a sweep that was killed at
+any point is in exactly the same state once its ledger is read again. This module does not use Ray.
 """
 
 import warnings
@@ -20,14 +20,14 @@ from rayprob.sweep.space import Params, applies
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 TICKS = 1000  # of an epoch: Optuna counts resources in whole numbers
-MOST_REPEATS = 20  # draws of parameters that were drawn before, after which the space counts as used up
+MOST_REPEATS = 20  # consecutive draws of known parameters after which the space counts as exhausted
 DIRECTIONS = {"max": optuna.study.StudyDirection.MAXIMIZE, "min": optuna.study.StudyDirection.MINIMIZE}
 WAIT, DONE = "wait", "done"
 
 
 @dataclass
 class Trial:
-    """One trial as far as it has come; `values` are those of the metrics at its best evaluation by the first metric's."""
+    """The state of a trial; `values` are the metrics at its best evaluation by the first metric."""
 
     number: int
     what: str
@@ -43,7 +43,7 @@ class Trial:
 
 
 class Study:
-    """A sweep's trials and what is to be done next. Raises RunError where a row does not fit the sweep."""
+    """A sweep's trials and what to do next. Raises RunError if a row does not fit the sweep."""
 
     def __init__(self, sweep: Sweep, ledger: Ledger) -> None:
         self._sweep, self._ledger = sweep, ledger
@@ -59,14 +59,14 @@ class Study:
         for number, row in enumerate(ledger.rows, start=1):
             try:
                 self._apply(row)
-            except (KeyError, TypeError, ValueError) as error:  # parameters, or a metric, of another search
+            except (KeyError, TypeError, ValueError) as error:  # parameters or a metric of another search
                 raise RunError(f"row {number} of {ledger.uri} does not fit this sweep ({error!r}); {REMEDY}") from error
-        # What was under way when the driver ended is first in line.
+        # Trials that were running when the driver ended come first.
         self._to_go_on = [trial.number for trial in self.trials.values() if trial.state == "running"]
         self._is_used_up = False
 
     def next(self) -> Trial | str:
-        """Return the trial to start now, WAIT until others have ended, or DONE."""
+        """Return the trial to start now, WAIT if others must end first, or DONE."""
         if self._to_go_on:
             return self.trials[self._to_go_on.pop(0)]
         if self._search.default and not self.trials:
@@ -79,53 +79,53 @@ class Study:
         return self._next_confirmation()
 
     def is_open(self) -> bool:
-        """Return whether any trial is still to be trained; asking starts none."""
+        """Return whether any trial remains to be trained, without starting one."""
         if any(trial.state == "running" for trial in self.trials.values()) or (self._search.default and not self.trials):
             return True
         return self._num_drawn() < self.num_draws or bool(self._to_confirm())
 
     def result(self, number: int, epoch: float, values: Mapping[str, float]) -> bool:
-        """Note an evaluation; return whether the trial goes on. One that is known already changes nothing."""
+        """Record an evaluation and return whether the trial continues. A known evaluation changes nothing."""
         trial = self.trials[number]
         if trial.state == "running" and epoch > trial.epoch:
             self._write({"kind": "result", "number": number, "epoch": epoch, "values": dict(values)})
         return not trial.is_to_stop
 
     def end(self, number: int, state: str, reason: str = "") -> None:
-        """Note how a trial ended: finished, pruned or failed."""
+        """Record how a trial ended: finished, pruned or failed."""
         if self.trials[number].state == "running":
             self._write({"kind": "end", "number": number, "state": state, "reason": reason})
 
     @property
     def num_draws(self) -> int:
-        """How many trials the search draws, besides the default and confirmations."""
+        """The number of trials that the search draws, without the default and confirmations."""
         return len(self._cells) if self._search.is_all_grid else (self._search.trials or 1) * len(self._cells)
 
     @property
     def num_expected(self) -> int:
-        """How many trials there will be in all."""
+        """The total number of trials."""
         confirmed = self._search.confirm.seeds * (2 if self._search.default else 1)
         return self.num_draws + self._search.default + confirmed
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What trials are judged by."""
+        """The metrics that trials are ranked by."""
         return self._search.metric
 
     def ranked(self) -> list[Trial]:
-        """Return the finished trials of the search, the best by the first metric first, and of equals the earlier."""
+        """Return the finished trials of the search, best first by the first metric; ties in order of number."""
         sign = -1 if self._search.modes[0] == "max" else 1
         done = [trial for trial in self.trials.values() if trial.what != "confirm" and trial.state == "finished" and trial.best]
         return sorted(done, key=lambda trial: sign * trial.best[0])
 
     def best(self) -> Trial | None:
-        """Return the first of the ranked trials, None where no trial has finished."""
+        """Return the first of the ranked trials, or None if no trial has finished."""
         return next(iter(self.ranked()), None)
 
     def importance(self) -> dict[str, float] | None:
         """Return each parameter's share of the variance of the first metric (fANOVA: Hutter, Hoos, Leyton-Brown, ICML 2014).
 
-        None where fewer than four trials have ended with a value, or all values are equal.
+        None if fewer than four trials have a value, or all values are equal.
         """
         complete = [t for t in self._optuna.get_trials(deepcopy=False) if t.state == optuna.trial.TrialState.COMPLETE]
         if len(complete) < 4 or len({t.values[0] for t in complete}) < 2:
@@ -141,7 +141,7 @@ class Study:
         return sum(trial.what == "search" for trial in self.trials.values())
 
     def _drawn(self) -> dict[str, Any] | None:
-        """Return parameters that no trial has had, None where many draws have brought none."""
+        """Return parameters that no trial has had, or None if many draws found none."""
         cell = self._cells[self._num_drawn() % len(self._cells)]
         if self._search.is_all_grid:
             return cell
@@ -151,7 +151,7 @@ class Study:
             self._optuna.enqueue_trial(cell)
             asked = self._optuna.ask()
             params = self._suggested(asked)
-            # The row that is written next makes a trial of its own of these parameters.
+            # The row written next creates a separate trial with these parameters.
             self._optuna.tell(asked, state=optuna.trial.TrialState.FAIL)
             if params not in known:
                 return params
@@ -183,7 +183,7 @@ class Study:
         return DONE
 
     def _to_confirm(self) -> list[tuple[Trial, int]]:
-        """Return the default and the best where they lack confirmations, each with how many it has."""
+        """Return those of the default and the best that need more confirmations, each with its number of confirmations."""
         best = self.best()
         if best is None:
             return []
@@ -212,7 +212,7 @@ class Study:
         if trial.what != "search":
             return
         space, states = self._search.space, optuna.trial.TrialState
-        # Optuna's pruners go by its own numbers: draws that came to nothing are counted again when a ledger is read.
+        # Optuna's pruners use its own trial numbers, so unused draws are counted again when a ledger is read.
         most = (len(self.trials) + 1) * (MOST_REPEATS + 1)
         if row["draws"] > most:
             raise ValueError(f"{row['draws']} draws for {len(self.trials)} trials, {most} at most")
@@ -251,10 +251,10 @@ def _distinct(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _sampler(search: SearchSpec, seed: int) -> optuna.samplers.BaseSampler:
-    """Return a sampler whose next draw depends on the seed and on the trials alone, not on what it drew before."""
+    """Return a sampler whose next draw depends only on the seed and the trials, not on earlier draws."""
     if search.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    # constant_liar: trials under way count as bad, so that two at a time do not try the same.
+    # constant_liar: running trials count as bad, so that two trials at the same time do not try the same values.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)

@@ -1,7 +1,7 @@
-"""Ray Tune under a sweep: it places trials, runs them, restarts those whose process died, and carries their reports.
+"""Ray Tune places and runs the trials of a sweep, restarts those whose process died, and passes on their reports.
 
-What is tried and what is stopped is the study's to say. Tune's own searchers, schedulers and restore are left aside on purpose:
-they are pickled at intervals, so a killed driver forgets what came after; a ledger does not.
+The study decides what is tried and what is stopped. Tune's own searchers, schedulers and restore are deliberately not used:
+they are pickled at intervals, so a killed driver loses what came after the last pickle; a ledger loses nothing.
 """
 
 import json
@@ -35,32 +35,32 @@ from rayprob.train.placing import Workers
 from rayprob.train.training import Tell
 
 TUNE_SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials keep histories of their own, which survive restarts
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints its banner at any verbosity
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials write their own histories, which survive restarts
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints its banner at any verbosity
 }
-TUNES_OWN = "tune"  # the folder in the sweep's for what Tune writes to restore itself
+TUNES_OWN = "tune"  # subfolder of the sweep's folder for the state that Tune writes
 MakeRun = Callable[[Trial], Run]
 
 
 @dataclass(frozen=True)
 class Room:
-    """What each trial holds, and how many of them run at a time."""
+    """The resources of each trial, and how many trials run at a time."""
 
     workers: Workers
     max_concurrent: int
 
     @property
     def needs(self) -> str:
-        """What must be free for a trial, in words."""
+        """The resources a trial needs, as text."""
         each = f"{self.workers.cpus_per_worker} CPU(s){' and 1 GPU' if self.workers.use_gpu else ''}"
         return each if self.workers.num_workers == 1 else f"{self.workers.num_workers} workers with {each} each"
 
 
 class Director(Searcher):  # type: ignore[misc]
-    """Tune's searcher: hands out the study's trials, brings it their results, and asks those without prospects to stop.
+    """Tune's searcher: starts the study's trials, reports their results to it, and asks unpromising trials to stop.
 
-    A trial is stopped by a note in its folder: it saves after the step that it is at, so no process is killed, no placement
-    group leaks, and `rayprob train` on its run file goes on from there.
+    A trial is stopped by a note in its folder: it saves after its current step, so no process is killed, no placement
+    group leaks, and `rayprob train` on its run file continues from there.
     """
 
     def __init__(self, study: Study, make_run: MakeRun, tell: Tell) -> None:
@@ -71,12 +71,12 @@ class Director(Searcher):  # type: ignore[misc]
         self.is_stopping = False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the run of the next trial, None to be asked again, or FINISHED."""
+        """Return the run of the next trial, None to ask again later, or FINISHED."""
         with self._lock:
             while isinstance(chosen := DONE if self.is_stopping else self._study.next(), Trial):
                 try:
                     run = self._make_run(chosen)
-                except RayprobError as error:  # parameters that do not go together fail their trial, not the sweep
+                except RayprobError as error:  # incompatible parameters fail their trial, not the sweep
                     self._study.end(chosen.number, "failed", f"{type(error).__name__}: {error}")
                     self._tell({"kind": "end", "trial": chosen})
                     continue
@@ -86,14 +86,14 @@ class Director(Searcher):  # type: ignore[misc]
             return None if chosen == WAIT else str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Note an evaluation, and ask the trial to stop where it has no prospects; tell what else the trial says."""
+        """Record an evaluation, ask the trial to stop if it is pruned, and pass on its other messages."""
         with self._lock:
             trial, run = self._runs[trial_id]
             if "event" in result:
                 self._tell({**json.loads(result["event"]), "trial": trial})
             if "epoch" not in result:
                 return
-            # Tune has flattened what the trial reported.
+            # Tune flattens the trial's report.
             values = {name: result[f"values/{name}"] for name in self._study.metrics}
             goes_on = self._study.result(trial.number, result["epoch"], values)
             if not goes_on:
@@ -101,7 +101,7 @@ class Director(Searcher):  # type: ignore[misc]
             self._tell({"kind": "result", "trial": trial})
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Note how a trial ended; one that was stopped from outside has no end yet."""
+        """Record how a trial ended; a trial that was stopped from outside has not ended yet."""
         with self._lock:
             trial, run = self._runs.pop(trial_id)
             if error:
@@ -116,11 +116,11 @@ class Director(Searcher):  # type: ignore[misc]
             self._tell({"kind": "end", "trial": trial})
 
     def stop(self) -> None:
-        """Start no more trials, and ask those under way to save and stop."""
+        """Start no more trials, and ask the running ones to save and stop."""
         with self._lock:
             self.is_stopping = True
             for _, run in self._runs.values():
-                # A trial that has only now begun would take an earlier note away.
+                # A trial that has just started would remove an earlier note.
                 if folder.is_claimed(run.run_folder) and not folder.stop_is_asked(run.run_folder):
                     folder.ask_to_stop(run.run_folder)
 
@@ -135,15 +135,15 @@ class Director(Searcher):  # type: ignore[misc]
 
 
 def _why(run: Run) -> str:
-    """Return why a trial came to no end of its own."""
+    """Return why a trial did not finish."""
     fault = folder.known_fault(run.run_folder, rank=0).get("fault")
     if fault:
         return f"it failed more often than placement.max_failures allows: {fault}"
-    return "its process died, and so did its restarts; its log is under /tmp/ray"
+    return "its process died, and its restarts died too; its log is under /tmp/ray"
 
 
 class _Started(tune.Callback):  # type: ignore[misc]
-    """Ends the wait for a first trial once Tune has started one."""
+    """Ends the wait for the first trial once Tune has started one."""
 
     def __init__(self, waiting: ExitStack) -> None:
         self._waiting = waiting
@@ -156,7 +156,7 @@ class _Started(tune.Callback):  # type: ignore[misc]
 
 
 class TrialsThread(threading.Thread):
-    """Tune in a thread of its own, so that the main thread can show the sweep and hear Ctrl-C."""
+    """Tune in its own thread, so that the main thread can show the sweep and handle Ctrl-C."""
 
     def __init__(self, director: Director, room: Room, metrics: tuple[str, ...], *, sweep_folder: str, restarts: int) -> None:
         super().__init__(name="ray-tune", daemon=True)
@@ -165,7 +165,7 @@ class TrialsThread(threading.Thread):
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        # Tune's own files serve to restore it, which the ledger does.
+        # Tune's own files are only for restoring it; the ledger does that here.
         tunes_own = storage.join(self._sweep_folder, TUNES_OWN)
         try:
             storage.remove_folder(tunes_own)
@@ -174,7 +174,7 @@ class TrialsThread(threading.Thread):
                 waiting.enter_context(told_when_long(what))
                 self._tuner(_Started(waiting)).fit()
             storage.remove_folder(tunes_own)
-        except BaseException as error:  # carried to the main thread, whatever it is
+        except BaseException as error:  # any error is raised again in the main thread
             self.error = error
 
     def _tuner(self, started: _Started) -> Any:
@@ -210,7 +210,7 @@ class TrialsThread(threading.Thread):
     def _resources(self) -> dict[str, float]:
         workers = self._room.workers
         if workers.num_workers > 1:
-            # The trial itself only waits for its workers: it takes no CPU from them, and stays on the head.
+            # The trial itself only waits for its workers, so it needs no CPU and stays on the head node.
             return {"node:__internal_head__": 0.001}
         return {"cpu": workers.cpus_per_worker, **({"gpu": 1} if workers.use_gpu else {})}
 
@@ -220,13 +220,13 @@ def _name(trial: Any) -> str:
 
 
 def work(config: dict[str, Any], metrics: tuple[str, ...]) -> None:
-    """Train the run of one trial and report to Tune: each evaluation, then how it ended. Runs in an actor of Tune.
+    """Train the run of one trial and report each evaluation, then how it ended, to Tune. Runs in a Tune actor.
 
-    An error that is not rayprob's is raised, so that Tune starts the trial again; the same one a second time is how it ended.
+    An error that is not a RayprobError is raised, so that Tune restarts the trial; if it occurs again, the trial has failed.
     """
     run = Run.model_validate(config["run"])
     train = train_here if run.placement.num_workers == 1 else partial(_train_on_ray, say=_say)
-    known = folder.known_fault(run.run_folder, rank=0).get("fault")  # training forgets it when it starts
+    known = folder.known_fault(run.run_folder, rank=0).get("fault")  # read first: training clears it when it starts
 
     def report(numbers: dict[str, Any]) -> None:
         known = {**costs(read_history(run.run_folder), run.stream.global_batch), **numbers}
@@ -249,11 +249,11 @@ def work(config: dict[str, Any], metrics: tuple[str, ...]) -> None:
 
 
 def _say(event: dict[str, Any]) -> None:
-    tune.report({"event": json.dumps(event)})  # as text, for Tune flattens what it carries
+    tune.report({"event": json.dumps(event)})  # as text, because Tune flattens dictionaries
 
 
 def _train_on_ray(run: Run, report: Callable[[dict[str, Any]], None], say: Tell) -> Outcome:
-    """Train a run of several workers under Ray Train, from within a trial; `say` carries what its user should hear."""
+    """Train a run of several workers under Ray Train, from within a trial; `say` passes on events for the user."""
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     steps_per_epoch = 1
@@ -271,9 +271,9 @@ def _train_on_ray(run: Run, report: Callable[[dict[str, Any]], None], say: Tell)
 
 
 def room_for(run: Run, resources: Mapping[str, float], max_concurrent: int | str) -> Room:
-    """Return what a trial holds and how many fit. Raises RunError where the cluster has too little for one.
+    """Return a trial's resources and how many trials fit. Raises RunError if the cluster is too small for one.
 
-    By default a trial has one worker; on GPUs as many trials run as fit, on CPUs at most four, which share the cores.
+    By default a trial has one worker. With GPUs as many trials run as fit; with CPUs at most four, which share the cores.
     """
     placement = run.placement
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
@@ -281,7 +281,7 @@ def room_for(run: Run, resources: Mapping[str, float], max_concurrent: int | str
     num_workers = 1 if placement.most_workers == "auto" else placement.most_workers
     if use_gpu and num_workers > gpus:
         raise RunError(
-            f"a trial takes {num_workers} GPU(s), one for each of placement.num_workers, and this cluster has {gpus}; "
+            f"a trial takes {num_workers} GPU(s), one per worker (placement.num_workers), and this cluster has {gpus}; "
             "lower placement.num_workers, or join a larger cluster through RAY_ADDRESS"
         )
     fitting = gpus // num_workers if use_gpu else min(4, cpus // num_workers)
@@ -301,7 +301,7 @@ def room_for(run: Run, resources: Mapping[str, float], max_concurrent: int | str
 
 
 def error_of(thread: TrialsThread) -> RayprobError | None:
-    """Return what ended Tune before the sweep was over, as an error for the user."""
+    """Return the error that ended Tune before the sweep was over, as an error for the user."""
     if thread.error is None:
         return None
     if isinstance(thread.error, RayprobError):

@@ -1,4 +1,4 @@
-"""`rayprob tune`: claim the sweep's folder, read its ledger, train what is left, confirm the best, write what came of it."""
+"""`rayprob tune`: claim the sweep's folder, read its ledger, train what is left, confirm the best, write the results."""
 
 import fcntl
 import json
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Keys of `search` that may change between two starts of a sweep: they add trials, or move them about.
+# Keys of `search` that may change between two starts of a sweep: they only add trials or change their placement.
 FREE_SEARCH_KEYS = ("trials", "confirm", "max_concurrent")
 POLL_S = 0.3
 OVER = "start the sweep over with --fresh, or set another folder"
@@ -53,7 +53,7 @@ class _OnVal(Shape):
 
 
 class _Known(Shape):
-    """What a sweep that is over takes from its summary."""
+    """What a finished sweep reads from its summary."""
 
     elapsed_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     val: _OnVal | None = None
@@ -61,7 +61,7 @@ class _Known(Shape):
 
 @dataclass(frozen=True, repr=False)
 class Swept:
-    """How a sweep ended: whether it is over, and its summary, as summary.json has it."""
+    """How a sweep ended: whether it is finished, and its summary, as in summary.json."""
 
     folder: str
     is_finished: bool
@@ -74,16 +74,16 @@ class Swept:
 
 
 def run_sweep(sweep: Sweep, tell: Tell = lambda event: None, fresh: bool = False) -> Swept:
-    """Train the trials of a sweep that are still to be trained, and return what came of all of them.
+    """Train the remaining trials of a sweep, and return the results of all of them.
 
-    `tell` gets events of kinds launch, trial, result, end, stopping and val, and those of kinds waiting and notice of a trial
-    of several workers. SIGINT or SIGTERM saves and stops. Raises RunError and its kin.
+    `tell` gets events of kinds launch, trial, result, end, stopping and val, and of kinds waiting and notice for trials
+    of several workers. SIGINT or SIGTERM saves and stops. Raises RayprobError.
     """
     check_folder(sweep.run.model_copy(update={"folder": sweep.folder}))
     sweep = sweep.model_copy(update={"run": absolute(sweep.run.model_copy(update={"folder": sweep.folder}))})
     dataset = Dataset.open(sweep.run.data.root)
     if sweep.run.evaluation.split == "val":
-        log.warning("trials are chosen by val: its numbers will be too good, and no split is left to report on")
+        log.warning("trials are chosen on val, so its numbers will be optimistic and no split is left to report on")
     if fresh or not storage.exists(SweepFolder(sweep.folder).identity_file):
         require_cluster()
     if fresh:
@@ -100,7 +100,7 @@ def _sweep(sweep: Sweep, dataset: Dataset, tell: Tell) -> Swept:
     finished = True
     if study.is_open():
         with ray_cluster(include_dashboard=True) as resources:
-            # Not before: when Ray is first imported, it reads settings that ray_cluster makes.
+            # Imported only here: when Ray is first imported, it reads settings that ray_cluster makes.
             from rayprob.sweep.trials import room_for
 
             room = room_for(sweep.run, resources, sweep.search.max_concurrent)
@@ -115,14 +115,14 @@ def _sweep(sweep: Sweep, dataset: Dataset, tell: Tell) -> Swept:
 
 
 def placed(run: Run, room: "Room") -> Run:
-    """Return the run with its placement said in numbers, so that it computes the same wherever it runs."""
+    """Return the run with its placement resolved to numbers, so that it computes the same on any machine."""
     workers = room.workers
     update = {"num_workers": workers.num_workers, "use_gpu": workers.use_gpu, "cpus_per_worker": workers.cpus_per_worker}
     return run.model_copy(update={"placement": run.placement.model_copy(update=update)})
 
 
 def claim(sweep: Sweep, dataset: Dataset) -> None:
-    """Make the folder this sweep's, or confirm that it is. Raises RunError where it belongs to another sweep."""
+    """Claim the folder for this sweep, or confirm that it already is. Raises RunError if it belongs to another sweep."""
     folder, facts = sweep.folder, _identity(sweep, dataset)
     uri = SweepFolder(folder).identity_file
     if storage.exists(uri):
@@ -131,30 +131,30 @@ def claim(sweep: Sweep, dataset: Dataset) -> None:
         if changed:
             listed = "\n".join(f"  {line}" for line in changed)
             raise RunError(
-                f"{folder} holds another sweep of this name, which differs in {len(changed)} key(s):\n{listed}\n"
+                f"{folder} contains another sweep of this name, which differs in {len(changed)} key(s):\n{listed}\n"
                 "set another name (--set name=...), undo the changes, or start over with --fresh, which removes that sweep"
             )
     elif storage.list_names(folder):
-        raise RunError(f"{folder} is not empty and holds no sweep; set another name or folder, or empty this one")
+        raise RunError(f"{folder} is not empty and is not a sweep folder; set another name or folder, or empty this one")
     storage.write_text(SweepFolder(folder).sweep_file, sweep.to_yaml())
-    # A later version continues the sweep, so the version is written down and not compared.
+    # A later version may continue the sweep, so the version is recorded but not compared.
     storage.write_text(uri, json.dumps({**facts, "rayprob": __version__}, indent=1))
 
 
 @contextmanager
 def alone_in(folder: str) -> Iterator[None]:
-    """Hold a local folder for this process. Raises RunError where another process of this machine holds it."""
+    """Lock a local folder for this process. Raises RunError if another process of this machine holds the lock."""
     if not storage.is_local(folder):
         yield
         return
     with open(storage.local_path(SweepFolder(folder).lock), "a+") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
         except OSError:
             lock.seek(0)
             raise RunError(
-                f"{folder} is being worked on by process {lock.read().strip() or '?'} of this machine; wait for it, or stop it "
-                "with Ctrl-C and start this again"
+                f"{folder} is in use by process {lock.read().strip() or '?'} on this machine; wait for it, or stop it "
+                "with Ctrl-C and run this command again"
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -163,7 +163,7 @@ def alone_in(folder: str) -> Iterator[None]:
 
 
 def clear(sweep: Sweep) -> None:
-    """Remove a sweep's folder with all of its trials. Raises RunError where it holds something else, or is remote."""
+    """Remove a sweep's folder with all of its trials. Raises RunError if it is not a sweep folder, or is remote."""
     folder = sweep.folder
     if storage.is_local(folder) and not storage.list_names(folder):
         return
@@ -172,7 +172,7 @@ def clear(sweep: Sweep) -> None:
             f"--fresh removes local folders of sweeps only, and {folder} is not one; remove it yourself, or set another"
         )
     with alone_in(folder):
-        pass  # nobody works in it
+        pass  # no process uses it
     storage.remove_folder(folder)
 
 
@@ -183,7 +183,7 @@ def _identity(sweep: Sweep, dataset: Dataset) -> dict[str, Any]:
 
 
 def _train(sweep: Sweep, study: Study, room: "Room", tell: Tell) -> bool:
-    """Run trials until none is left or somebody stops the sweep; return whether none is left."""
+    """Run trials until all are done or the sweep is stopped; return whether all are done."""
     from rayprob.sweep.trials import Director, TrialsThread, error_of
 
     def make_run(trial: Trial) -> Run:
@@ -218,7 +218,7 @@ def _train(sweep: Sweep, study: Study, room: "Room", tell: Tell) -> bool:
 
 
 def _on_val(sweep: Sweep, study: Study, dataset: Dataset, tell: Tell) -> dict[str, Any] | None:
-    """Evaluate the winner, and it alone, on val; None where there is no val or no winner."""
+    """Evaluate only the winner on val; None if there is no val or no winner."""
     best = study.best()
     if best is None or "val" not in dataset.splits:
         return None
@@ -229,7 +229,7 @@ def _on_val(sweep: Sweep, study: Study, dataset: Dataset, tell: Tell) -> dict[st
 
 
 def _known(sweep: Sweep) -> dict[str, Any]:
-    """Return the summary that an earlier start of the sweep wrote, empty where there is none."""
+    """Return the summary that an earlier start of the sweep wrote, or an empty one."""
     uri = SweepFolder(sweep.folder).summary
     remedy = "remove the file, and the same command writes it again"
     return read_json(uri, _Known, error=RunError, remedy=remedy) if storage.exists(uri) else {}

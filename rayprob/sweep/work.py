@@ -1,4 +1,4 @@
-"""One trial, trained: in this process where it has one worker, under Ray Train where it has more. There is no Ray here."""
+"""Trains one trial: in this process with one worker, under Ray Train with several. This module does not use Ray."""
 
 import logging
 from collections.abc import Callable
@@ -22,9 +22,9 @@ Train = Callable[[Run, Report], Outcome]
 
 
 def train_trial(run: Run, train: Train, report: Report) -> Outcome:
-    """Train a trial or go on with it; `report` gets its evaluations: `epoch` and numbers, those of an earlier try first.
+    """Train a trial or continue it; `report` gets its evaluations (`epoch` and numbers), those of an earlier attempt first.
 
-    Where memory runs out, the micro batch is halved, as often as it can be. Raises OutOfMemory where one image is too much.
+    When memory runs out, the micro batch is halved, repeatedly if needed. Raises OutOfMemory if one image does not fit.
     """
     for numbers in evaluations_of(read_history(run.run_folder)):
         report(numbers)
@@ -35,26 +35,26 @@ def train_trial(run: Run, train: Train, report: Report) -> Outcome:
             smaller = halved(run)
             if smaller is None:
                 raise
-            log.warning("%s: %s; going on with micro batches of %s", run.name, error, smaller.placement.micro_batch)
+            log.warning("%s: %s; continuing with micro batches of %s", run.name, error, smaller.placement.micro_batch)
             run = smaller
-        # Out of the except clause nothing holds the tensors of the failed step any more.
+        # Outside the except clause the tensors of the failed step are no longer referenced.
         torch.cuda.empty_cache()
 
 
 def halved(run: Run) -> Run | None:
-    """Return the run with half the micro batch; None where it is one image already."""
+    """Return the run with half the micro batch; or None if it is already one image."""
     world_size = 1 if run.placement.most_workers == "auto" else run.placement.most_workers
     micro_batch = run.micro_batch(world_size)
     if micro_batch == 1:
         return None
-    # Half of an odd one would not divide the rank's share of the global batch.
+    # Half of an odd number would not divide the rank's share of the global batch.
     smaller = max(divisor for divisor in range(1, micro_batch // 2 + 1) if micro_batch % divisor == 0)
     placement = run.placement.model_copy(update={"micro_batch": smaller})
     return run.model_copy(update={"placement": placement})
 
 
 def train_here(run: Run, report: Report) -> Outcome:
-    """Train a run of one worker in this process, on the first GPU that it sees where it is to use one."""
+    """Train a run of one worker in this process, on the first visible GPU if it uses one."""
     run = absolute(run)
     dataset = Dataset.open(run.data.root)
     if folder.claim(run, dataset).is_finished:
@@ -65,19 +65,19 @@ def train_here(run: Run, report: Report) -> Outcome:
 
 
 def evaluations_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what `report` would have got from the evaluations in the rows of a run's history."""
+    """Return the reports of the evaluations in a run's history."""
     per_epoch = next((row["steps_per_epoch"] for row in rows if row["kind"] == "start" and "steps_per_epoch" in row), None)
     return [as_report(row, per_epoch) for row in rows if row["kind"] == "evaluation" and per_epoch]
 
 
 def as_report(row: dict[str, Any], steps_per_epoch: int) -> dict[str, Any]:
-    """Return an evaluation's row of a history as a report: its step, epoch and numbers."""
+    """Return a history's evaluation row as a report: its step, epoch and numbers."""
     numbers = {key: float(value) for key, value in row.items() if type(value) in (int, float)}
     return {**numbers, "step": row["step"], "epoch": row["step"] / steps_per_epoch}
 
 
 def costs(rows: list[dict[str, Any]], global_batch: int) -> dict[str, float]:
-    """Return what a history says of a run's cost: `images_per_s` while training, and `elapsed_s` with its evaluations."""
+    """Return a run's cost from its history: `images_per_s` while training, and `elapsed_s` with its evaluations."""
     steps = [row for row in rows if row["kind"] == "step" and "images_per_s" in row]
     before = [0, *(row["step"] for row in steps)]
     training_s = sum(

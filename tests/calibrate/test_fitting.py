@@ -223,7 +223,7 @@ def test_every_fault_is_named_and_leaves_the_bundle(
 
 def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        RunError, match=r"has no bundle yet: the run is not finished; `rayprob train` with the same file goes on"
+        RunError, match=r"has no bundle yet: the run is not finished; continue with `rayprob train` and the same file"
     ):
         calibrate(str(tmp_path), AUTO)
     folder = write_run(tmp_path, predictions(40, "holdout", seed=1))

@@ -15,7 +15,7 @@ from tests.cluster.files import ROOT
 @pytest.mark.timeout(5400)
 def test_the_way_of_the_onprem_file_with_every_fault_ends_bit_equal(shared: Path) -> None:
     if sys.platform != "linux" or os.geteuid():
-        pytest.skip("test hosts are Linux namespaces, which root alone can make")
+        pytest.skip("test hosts are Linux namespaces, which only root can create")
     done = subprocess.run(
         [sys.executable, "benchmarks/rehearsal.py"], cwd=ROOT, text=True, capture_output=True, check=False, timeout=5000
     )

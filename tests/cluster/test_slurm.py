@@ -260,7 +260,7 @@ def test_a_head_that_does_not_start_ends_the_job_with_its_words(submit: Submit) 
     code, said = submit(*TRAIN, RAY_CODE="3").end()
     assert code == 1
     assert "Ray has no luck" in said
-    assert "Ray did not start on n1; its words are above" in said
+    assert "Ray did not start on n1; see its output above" in said
 
 
 def test_without_a_command_nothing_starts(submit: Submit) -> None:

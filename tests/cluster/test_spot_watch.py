@@ -203,7 +203,7 @@ def test_a_notice_drains_the_node_once_and_ends_the_watch(metadata: Metadata, wa
     assert process.returncode == 0, said
     assert watcher.drained() == [
         f"drain-node --address 10.0.0.1:6379 --node-id {NODE} --deadline-remaining-seconds 30 "
-        "--reason DRAIN_NODE_REASON_PREEMPTION --reason-message gcp takes this spot node back"
+        "--reason DRAIN_NODE_REASON_PREEMPTION --reason-message gcp reclaims this spot node"
     ]
     assert f"Ray drains {NODE}" in said
 
@@ -252,7 +252,7 @@ def test_a_node_has_one_watcher(metadata: Metadata, watcher: Watcher) -> None:
     first = watcher.start("gcp", metadata.url)
     wait_until(lambda: metadata.asked)
     second = watcher.start("gcp", metadata.url)
-    assert "another one watches this node already" in second.communicate(timeout=LIMIT_S)[0]
+    assert "another watcher already runs on this node" in second.communicate(timeout=LIMIT_S)[0]
     assert second.returncode == 0
     assert first.poll() is None
 

@@ -77,7 +77,7 @@ def test_a_value_is_read_by_the_type_of_its_field(key: str, text: str, value: An
         ("steps", "on", r"steps: expected an integer \(found 'on'\)"),
         ("steps", "true", r"steps: expected an integer, not a boolean"),
         ("steps", "064", r"steps: expected an integer; a leading zero .*: write 64, or 52 \(0o64\) for octal"),
-        ("steps", "09", r"two readings in YAML: write 9 \(found '09'\)"),
+        ("steps", "09", r"is ambiguous in YAML: write 9 \(found '09'\)"),
         ("steps", "1_000", r"write it without underscores: 1000"),
         ("steps", "1.5", r"steps: input should be a valid integer, got a number with a fractional part \(found 1.5\)"),
         ("steps", "1e300", r"steps: expected an integer of at most 64 bits"),
@@ -125,7 +125,7 @@ def test_a_part_of_a_file_is_named_with_the_key_where_it_lies() -> None:
 
 @pytest.mark.parametrize("assignment", ["=1", "a..b=1", ".a=1", "a.=1", " =1", "a", ""])
 def test_an_override_needs_a_key(assignment: str) -> None:
-    with pytest.raises(SpecError, match=r"--set takes KEY=VALUE, such as optimizer.lr=0.1; found"):
+    with pytest.raises(SpecError, match=r"--set needs KEY=VALUE, such as optimizer.lr=0.1; found"):
         override({}, [assignment])
 
 
@@ -141,7 +141,7 @@ def test_a_list_is_set_whole() -> None:
 @pytest.mark.parametrize("extends", ["3", "[a]", "''", '"a\\0b"', "true"])
 def test_extends_takes_a_path(tmp_path: Any, extends: str) -> None:
     (tmp_path / "run.yaml").write_text(f"extends: {extends}\n")
-    with pytest.raises(SpecError, match=r"run.yaml: extends takes the path of a YAML file, relative to this one \(found"):
+    with pytest.raises(SpecError, match=r"run.yaml: extends must be the path of a YAML file, relative to this one \(found"):
         Fields.read(tmp_path / "run.yaml")
 
 

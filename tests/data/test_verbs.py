@@ -55,9 +55,9 @@ def test_shard_says_what_was_rejected_corrected_and_continued(source: Source) ->
     with pytest.raises(KeyboardInterrupt):
         building.build(recipe, run_tasks=stopping)
     result = run("shard", recipe_file(source), "--set", "allow_rejects=1")
-    assert "1 shards were done before" in result.output
+    assert "1 shards were already done" in result.output
     assert f"rejected 1 images, listed in {source.built}/rejected.jsonl" in result.output
-    assert "1 images have another size than declared" in result.output
+    assert "1 images have a different size than declared" in result.output
 
 
 def test_images_that_exif_turns_are_counted_by_shard_and_inspect(source: Source) -> None:
@@ -121,7 +121,7 @@ def test_verify_passes_a_sound_dataset_and_fails_a_damaged_one(source: Source) -
 
 def test_inspect_prints_tables_or_json(built_once: Source) -> None:
     tables = run("inspect", str(built_once.built))
-    for words in ("holdout", "labels, most frequent first", "tram", "labels in an image", "label sets", "co-occurrences"):
+    for words in ("holdout", "labels, most frequent first", "tram", "labels per image", "label sets", "co-occurrences"):
         assert words in tables.output
     found = json.loads(run("inspect", str(built_once.built), "--json", "--top", "2").output)
     assert [split["samples"] for split in found["splits"]] == [31, 8, 11]

@@ -68,7 +68,7 @@ def test_nodes_with_one_folder_read_what_each_wrote_and_leave_nothing(tmp_path: 
     assert read_probe(uri, "p", ["a", "b"]) == {"a": "", "b": ""}
     assert "no file at" in read_probe(uri, "p", ["a", "c"], patience_s=0)["c"]
     Path(probe_folder(uri, "p"), "b").write_text("something else")
-    assert "in place of what b wrote" in read_probe(uri, "p", ["b"], patience_s=0)["b"]
+    assert "instead of what b wrote" in read_probe(uri, "p", ["b"], patience_s=0)["b"]
     remove_probe(uri, "p")
     assert not list(tmp_path.iterdir())
 
@@ -82,7 +82,7 @@ def test_a_file_that_appears_late_is_waited_for(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_missing_is_not_made(tmp_path: Path) -> None:
     missing = tmp_path / "mnt" / "shared"
-    assert write_probe(str(missing), "p", "a")[0] == f"there is no folder {missing}"
+    assert write_probe(str(missing), "p", "a")[0] == f"the folder {missing} does not exist"
     remove_probe(str(missing), "p")
     assert not list(tmp_path.iterdir())
 
@@ -131,8 +131,8 @@ def doctor(*arguments: str) -> tuple[int, str]:
 
 def test_this_machine_is_looked_at_without_ray(tmp_path: Path) -> None:
     code, said = doctor("--storage", str(tmp_path), "--cache-dir", str(tmp_path / "cache"))
-    assert f"{platform.node()}: written and read by each" in " ".join(said.split())
-    assert code == ("mend the faults" in said)
+    assert f"{platform.node()}: written and read by all" in " ".join(said.split())
+    assert code == ("fix the faults" in said)
 
 
 def test_json_has_findings_and_facts_and_a_fault_is_exit_code_1(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_json_has_findings_and_facts_and_a_fault_is_exit_code_1(tmp_path: Path) 
     assert code == 1
     assert not found["is_fit"]
     (fault,) = [one for one in found["findings"] if one["check"] == f"storage {tmp_path / 'none'}"]
-    assert fault["found"] == f"there is no folder {tmp_path / 'none'}"
+    assert fault["found"] == f"the folder {tmp_path / 'none'} does not exist"
     (facts,) = found["facts"]["nodes"].values()
     assert facts["cache"]["folder"] == str(tmp_path)
 

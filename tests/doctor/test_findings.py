@@ -23,7 +23,7 @@ def test_nodes_in_order_give_nothing_but_ok() -> None:
     assert said["python"] == "all 3 nodes: 3.11.9"
     assert said["GPUs"] == "all 3 nodes: 2 x A10G; torch sees 2, Ray counts 2"
     assert said["clocks"] == "all 3 nodes: within 0.004 s of one another"
-    assert said["storage /mnt/shared"] == "all 3 nodes: written and read by each; the slowest write took 0.02 s"
+    assert said["storage /mnt/shared"] == "all 3 nodes: written and read by all; the slowest write took 0.02 s"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_gpus_that_driver_torch_and_ray_count_differently_are_found(
         ({"shm_bytes": 10**9}, "free /dev/shm", "warning", "1.0 GB", "--shm-size=16g"),
         ({"memory_bytes": 5 * 10**8}, "free memory", "fault", "500 MB", "larger machines"),
         ({"open_files": 1024}, "open files", "warning", "1,024", "ulimit -n 65536"),
-        ({"cache": Disk("/c", 10**9, 8e8)}, "shard cache, room", "fault", "1.0 GB", "stream.cache_dir"),
+        ({"cache": Disk("/c", 10**9, 8e8)}, "shard cache, space", "fault", "1.0 GB", "stream.cache_dir"),
         ({"cache": Disk("/c", 10**12, 20e6)}, "shard cache, writing", "warning", "20 MB/s", "stream.cache_dir"),
         (
             {"cache": Disk("/c", error="Read-only file system")},
@@ -189,8 +189,8 @@ def test_the_table_shows_what_to_do_and_the_verdict() -> None:
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "fault  free /dev/shm" in said
     assert "wanted: at least 2.0 GB" in said
-    assert "do: loader workers hand batches over there" in said
-    assert said.rstrip().endswith("1 fault(s), 0 warning(s), 14 ok: mend the faults before a long job")
+    assert "do: loader workers pass batches through it" in said
+    assert said.rstrip().endswith("1 fault(s), 0 warning(s), 14 ok: fix the faults before a long job")
 
 
 def test_nothing_is_said_of_a_cluster_of_which_no_node_answers_but_that() -> None:

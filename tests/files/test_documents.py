@@ -37,7 +37,7 @@ def test_keys_that_the_shape_does_not_name_are_kept_and_nothing_is_added(file: P
         (b"[" * 100_000, r"point.json is not JSON \(.*recursion"),
         (b'{"x": 1, "name": "\\ud800"}', r"point.json is not JSON \('utf-8' codec can't encode"),
         (b'{"x": ' + b"9" * 5000 + b"}", r"point.json is not JSON \(Exceeds the limit"),
-        (b"[1]", "point.json holds list, not a mapping"),
+        (b"[1]", "point.json contains list, not a mapping"),
         (b"{}", "point.json: x: required, but missing"),
         (b'{"x": true}', r"point.json: x: input should be a valid number \(found true\)"),
         (b'{"x": "1", "name": null}', r"point.json: x: input should be .*; name: expected text \(found null\)"),
@@ -63,7 +63,7 @@ def test_a_last_line_without_its_newline_is_left_out(file: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("null", "point.json, line 2 holds NoneType, not a mapping"),
+        ("null", "point.json, line 2 contains NoneType, not a mapping"),
         ('{"kind": "other"}', "point.json, line 2: kind is 'other'; allowed: mark"),
         ('{"kind": ["mark"]}', r"point.json, line 2: kind is \['mark'\]; allowed: mark"),
         (

@@ -79,7 +79,7 @@ def test_an_outage_is_waited_for(
         assert operation() == wanted
     assert clock.num_waits == 2
     assert f"HTTP status {status}" in caplog.text or "SLOW_DOWN" in caplog.text
-    assert re.search(r"trying again, for (30|2\d) s more", caplog.text)
+    assert re.search(r"retrying for another (30|2\d) s", caplog.text)
 
 
 def test_without_patience_and_after_it_the_error_comes(clock: Clock, outage: Callable[[int], None]) -> None:
@@ -118,4 +118,4 @@ def test_what_another_attempt_would_only_meet_again_is_said_at_once(
     outage(status)
     with patience.patient(60), pytest.raises(StorageError, match=said):
         storage.read_bytes(f"{ROOT}/nothing.txt")
-    assert "trying again" not in caplog.text
+    assert "retrying" not in caplog.text

@@ -132,7 +132,7 @@ def test_without_a_home_a_tilde_is_a_name(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_names_that_no_store_can_have_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"'a\\x00b' holds a NUL character"):
+    with pytest.raises(StorageError, match=r"'a\\x00b' contains a NUL character"):
         storage.exists("a\0b")
     for uri in (f"{tmp_path}/caf\udce9.jpg", f"file://{tmp_path}/caf%E9.jpg"):
         with pytest.raises(StorageError, match=r"the name .*/caf\\xe9.jpg is not UTF-8; rename the file"):

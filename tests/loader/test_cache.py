@@ -164,8 +164,8 @@ def test_a_fault_of_the_network_is_tried_again(cache: ShardCache, manifest: Mani
     [
         ("500", "cannot read: Internal Server Error"),
         ("reset", "Connection reset by peer"),
-        ("short", r"its body has [\d,]+ bytes, dataset\.json says [\d,]+"),
-        ("flip", r"its body has sha256 [0-9a-f]+\.\.\., dataset\.json says"),
+        ("short", r"its body has [\d,]+ bytes, but [\d,]+ in dataset\.json"),
+        ("flip", r"its body has sha256 [0-9a-f]+\.\.\., but [0-9a-f]+\.\.\. in dataset\.json"),
     ],
 )
 def test_a_lasting_fault_names_uri_attempts_and_last_reason(
@@ -174,7 +174,7 @@ def test_a_lasting_fault_names_uri_attempts_and_last_reason(
     shard = manifest.shards[0]
     faults += [fault] * 4
     with pytest.raises(
-        StorageError, match=rf"cannot fetch {manifest.root}/{shard}: 4 attempts failed, the last with: .*{reason}"
+        StorageError, match=rf"cannot fetch {manifest.root}/{shard}: 4 attempts failed; the last error: .*{reason}"
     ):
         cache.read(shard, 0, 10)
     assert not cached(cache)
@@ -183,7 +183,7 @@ def test_a_lasting_fault_names_uri_attempts_and_last_reason(
 
 def test_a_missing_shard_is_not_tried_again(cache: ShardCache, manifest: Manifest) -> None:
     cache = replace(cache, root=f"{manifest.root}/nowhere", backoff_s=1000.0)
-    with pytest.raises(DatasetError, match=r"no shard at .*/nowhere/train-000000.tar; run `rayprob verify"):
+    with pytest.raises(DatasetError, match=r"the shard .*/nowhere/train-000000.tar does not exist; run `rayprob verify"):
         cache.read(manifest.shards[0], 0, 10)
 
 
@@ -208,7 +208,7 @@ def test_a_budget_below_a_window_names_the_least_that_does(cache: ShardCache, ma
     wanted_bytes = sum(sizes_bytes[-4:])
     check_budget(replace(cache, budget_bytes=wanted_bytes), manifest.shards.size_bytes_S, at_once=4, why="")
     small = replace(cache, budget_bytes=wanted_bytes - 1)
-    expected = rf"cache_bytes {wanted_bytes - 1:,} cannot hold .* at once \(2 lanes x 2\); give at least {wanted_bytes:,}"
+    expected = rf"cache_bytes {wanted_bytes - 1:,} cannot hold .* at once \(2 lanes x 2\); set at least {wanted_bytes:,}"
     with pytest.raises(SpecError, match=expected):
         check_budget(small, manifest.shards.size_bytes_S, at_once=4, why="2 lanes x 2")
 

@@ -87,7 +87,7 @@ def test_a_tar_cut_anywhere_is_an_error_before_the_first_batch(copy: Manifest, d
     content = path.read_bytes()
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
     try:
-        with pytest.raises(DatasetError, match=rf"{path} has [\d,]+ bytes, dataset.json says {len(content):,}"):
+        with pytest.raises(DatasetError, match=rf"{path} has [\d,]+ bytes, but {len(content):,} in dataset.json"):
             TrainStream(copy, SPEC, RESIZE, seed=0, place=Place(), micro_batch=8)
     finally:
         path.write_bytes(content)
@@ -95,7 +95,7 @@ def test_a_tar_cut_anywhere_is_an_error_before_the_first_batch(copy: Manifest, d
 
 def test_a_flipped_bit_outside_the_jpegs_is_an_error_before_a_training_epoch_ends(copy: Manifest) -> None:
     flip(Path(copy.root) / copy.shards[3], 8 * 100 + 3)  # in the first tar header, which holds no name there
-    with pytest.raises(DatasetError, match=r"has sha256 [0-9a-f]{16}\.\.\., dataset.json says"):
+    with pytest.raises(DatasetError, match=r"has sha256 [0-9a-f]{16}\.\.\., but [0-9a-f]{16}\.\.\. in dataset.json"):
         train_epoch(copy)
 
 
@@ -148,7 +148,7 @@ def test_too_little_shared_memory_is_named_before_a_worker_is_killed_for_it(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(RunError, match=r"need 43,008 bytes of shared memory, .* has 1,000 free: lower loader_workers"):
+    with pytest.raises(RunError, match=r"need 43,008 bytes of shared memory, .* has 1,000 free; lower loader_workers"):
         evaluate(manifest, loader_workers=2)
 
 
@@ -185,5 +185,5 @@ def test_skipped_samples_keep_their_place_without_known_labels_and_are_counted(
 
 
 def test_too_many_bad_samples_are_an_error(with_bad_sources: Manifest) -> None:
-    with pytest.raises(DatasetError, match=r"3 bad samples, max_bad_samples allows 2; .*; the last: sample 8"):
+    with pytest.raises(DatasetError, match=r"3 bad samples, but max_bad_samples is 2; .*; the last: sample 8"):
         evaluate(with_bad_sources, on_bad_sample="skip", max_bad_samples=2)

@@ -100,7 +100,7 @@ def test_a_store_that_stays_broken_is_named_with_attempts_and_reason(
     proxy.faults += ["flip"] * 100
     with pytest.raises(
         StorageError,
-        match=r"cannot fetch s3://shards/data/train-\d+\.tar: 2 attempts failed, the last with: its body has sha256",
+        match=r"cannot fetch s3://shards/data/train-\d+\.tar: 2 attempts failed; the last error: its body has sha256",
     ):
         take(remote, spec.model_copy(update={"retries": 1}))
     assert not list(Path(spec.cache_dir).glob("*.tar"))
@@ -114,9 +114,7 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(manifest: Manifest, remote
 
 
 def test_a_cache_below_a_window_is_refused_before_the_first_batch(remote: Manifest, spec: StreamSpec) -> None:
-    with pytest.raises(
-        SpecError, match=r"cache_bytes 1,000 cannot hold .* \(4 lanes x window_shards 1\); give at least [\d,]+"
-    ):
+    with pytest.raises(SpecError, match=r"cache_bytes 1,000 cannot hold .* \(4 lanes x window_shards 1\); set at least [\d,]+"):
         TrainStream(remote, spec.model_copy(update={"cache_bytes": 1000}), PAPER, seed=0, place=Place(), micro_batch=8)
     with pytest.raises(SpecError, match=r"cache_bytes 1,000 cannot hold .* \(one for each of its ranks\)"):
         EvalStream(remote, spec.model_copy(update={"cache_bytes": 1000}), PAPER, place=Place(), micro_batch=8)

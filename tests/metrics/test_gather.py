@@ -130,11 +130,11 @@ def test_metrics_of_any_number_of_ranks_are_bit_equal(found, rank, world_size):
     ("fault", "message"),
     [
         ("missing", "of 103 samples, gathered as 40 + 60 + 0 rows, 3 missing (sample_id {ids[40:43]}); each sample must be"),
-        ("double", "of 103 samples, gathered as 40 + 64 + 0 rows, 1 double (sample_id {ids[0:1]}); each sample must be"),
+        ("double", "of 103 samples, gathered as 40 + 64 + 0 rows, 1 duplicate (sample_id {ids[0:1]}); each sample must be"),
         ("foreign", "of 103 samples, gathered as 40 + 64 + 0 rows, 1 not of this split (sample_id 7); each sample must be"),
         (
             "layout",
-            "rank 0 brings scores float32 [37], rank 1 brings scores float32 [9]; every rank must run the same classifier",
+            "rank 0 has scores float32 [37], but rank 1 has scores float32 [9]; every rank must run the same classifier",
         ),
         ("length", "rank 1: array 'scores' has 62 rows but there are 63 sample ids"),
         ("nan", "rank 1: 2,331 of 2,331 scores are nan or inf, in rows 0, 1, 2, 3, 4, 5, 6, 7 and 55 more"),
@@ -161,7 +161,7 @@ def test_without_a_process_group_the_rows_are_those_of_this_process():
 
 def test_faults_are_raised_without_a_process_group_too():
     with pytest.raises(
-        MetricError, match=r"of 2 samples, gathered as 2 rows, 1 double \(sample_id 5\) and 1 missing \(sample_id 6\)"
+        MetricError, match=r"of 2 samples, gathered as 2 rows, 1 duplicate \(sample_id 5\) and 1 missing \(sample_id 6\)"
     ):
         gather_rows(np.array([5, 5]), {}, expected_ids=[5, 6])
 

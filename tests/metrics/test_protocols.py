@@ -138,7 +138,7 @@ def test_an_image_with_unknown_labels_is_not_taken_for_unlabelled():
 def test_logits_and_unknown_protocols_are_refused():
     marginals_NL, targets_NL = case()
     with pytest.raises(
-        MetricError, match=r"marginals_NL reaches from -3.9.* to 3.7.*, outside \[0, 1\]; turn logits into marginals"
+        MetricError, match=r"marginals_NL ranges from -3.9.* to 3.7.*, outside \[0, 1\]; convert logits to marginals"
     ):
         published_metrics("ASL", marginals_NL * 8 - 4, targets_NL)
     with pytest.raises(MetricError, match=r"unknown protocol 'MLGCN'.*allowed: rayprob, paper, ML-GCN"):

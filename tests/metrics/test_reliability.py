@@ -150,7 +150,7 @@ MARGINALS_NL, TARGETS_NL = np.full((4, 2), 0.5, np.float32), np.ones((4, 2), boo
 )
 def test_logits_are_refused(metric):
     with pytest.raises(
-        MetricError, match=r"marginals_NL reaches from -4 to 0\.5, outside \[0, 1\]; turn logits into marginals"
+        MetricError, match=r"marginals_NL ranges from -4 to 0\.5, outside \[0, 1\]; convert logits to marginals"
     ):
         metric(MARGINALS_NL - np.array([4.5, 0], np.float32), TARGETS_NL)
 

@@ -59,7 +59,7 @@ def test_bad_images_are_named_and_the_others_predicted(bundle_path: str, photos:
     assert [one["error"] is None for one in said] == [True, True, False, True, True, True]
     assert list(said[2]) == ["image", "sample_id", "error"]
     assert message in result.stderr
-    assert "1 of 6 images could not be read; --skip-bad makes that no fault" in result.stderr
+    assert "1 of 6 images could not be read; --skip-bad ignores them" in result.stderr
     skipping = run(bundle_path, photos, "--skip-bad")
     assert (skipping.exit_code, message in skipping.stderr) == (0, True)
     alone = run(bundle_path, photos / "photo-1b.jpg", "--skip-bad")

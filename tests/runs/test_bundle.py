@@ -209,7 +209,7 @@ FAULTS = [
     (without("calibrator.safetensors"), r"lacks calibrator.safetensors; copy the whole folder"),
     (cut, r"weights.safetensors has sha256 .*, bundle.json says .*; the file was changed or cut short"),
     (overwritten("bundle.json", b"{"), r"bundle.json is not JSON"),
-    (overwritten("bundle.json", b"[]"), r"bundle.json holds list, not a mapping; use the rayprob that wrote it"),
+    (overwritten("bundle.json", b"[]"), r"bundle.json contains list, not a mapping; use the rayprob that wrote it"),
     (edited("version", 2), r"has version 2, .* 1; use the rayprob that wrote it; or remove the bundle's folder and .*train"),
     (edited("files", {}), r"cannot be rebuilt: KeyError: 'weights.safetensors'"),
     (edited("model", {"backbone": "squeezenet1_1", "colour": 1}), r"cannot be rebuilt: its model has 1 fault.*\n.*'colour'"),

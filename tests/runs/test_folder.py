@@ -50,9 +50,9 @@ def test_a_rebuilt_dataset_is_another_run(make_run: MakeRun, tiny: str, tmp_path
 
 def test_a_folder_of_something_else_is_neither_claimed_nor_cleared(make_run: MakeRun, tiny: str, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(RunError, match="is not empty and holds no run"):
+    with pytest.raises(RunError, match="is not empty and is not a run folder"):
         folder.claim(make_run(tmp_path), Dataset.open(tiny))
-    with pytest.raises(RunError, match="holds no run, so --fresh does not remove it"):
+    with pytest.raises(RunError, match="is not a run folder, so --fresh does not remove it"):
         folder.clear(make_run(tmp_path))
     assert (tmp_path / "thesis.tex").exists()
 
@@ -79,7 +79,7 @@ def test_notes_are_read_and_forgotten_by_the_next_claim(make_run: MakeRun, tiny:
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"is no run folder: it has no run.yaml"):
+    with pytest.raises(RunError, match=r"is not a run folder: it has no run.yaml"):
         folder.open_run(str(tmp_path))
 
 
@@ -91,7 +91,9 @@ def test_a_damaged_run_json_says_what_to_do_wherever_it_is_cut(make_run: MakeRun
     cuts = [content[: len(content) * part // 40] for part in range(40)]
     for damaged in (*cuts, b"[]", b"{}", b'{"identity": 3, "dataset_fingerprint": "a"}', b"[" * 50_000, b"\xff"):
         path.write_bytes(damaged)
-        with pytest.raises(RunError, match=r"run.json.*; the file says whether .*: restore it from a copy, set another name,"):
+        with pytest.raises(
+            RunError, match=r"run.json.*; the file records whose folder this is: restore it from a copy, set another name,"
+        ):
             folder.claim(run, dataset)
 
 
@@ -100,7 +102,7 @@ def test_a_damaged_note_of_a_failure_is_still_a_failure(tmp_path: Path, content:
     (tmp_path / "failed.json").write_bytes(content)
     failure = folder.read_failure(str(tmp_path))
     assert failure is not None
-    assert "the file that says why is damaged" in failure["message"]
+    assert "the file with the reason is damaged" in failure["message"]
 
 
 @pytest.mark.parametrize("content", [b"name: [", b"\xff\xfe", b"a: &a [*a"])

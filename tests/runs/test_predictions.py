@@ -104,7 +104,7 @@ def test_rows_are_taken_in_their_order():
 def test_tables_of_other_samples_are_told_apart():
     ours = table(12)
     ours.require_same_samples(table(12), "the run", "the baseline")
-    with pytest.raises(MetricError, match="the run and the baseline hold the same samples in another order; sort both"):
+    with pytest.raises(MetricError, match="the run and the baseline have the same samples in a different order; sort both"):
         ours.require_same_samples(ours.rows(np.arange(12)[::-1]), "the run", "the baseline")
     message = r"2 only in the run \(\d+, \d+\), 0 only in the baseline \(none\); predict both on the same split"
     with pytest.raises(MetricError, match=message):
@@ -121,7 +121,7 @@ def altered(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sample_ids_N": np.array([5, 4, 5, 3, 3])}, "sample_id 3, 5 stands in more than one row"),
+        ({"sample_ids_N": np.array([5, 4, 5, 3, 3])}, "sample_id 3, 5 is in more than one row"),
         ({"targets_NL": np.zeros((5, 2), bool)}, r"targets_NL is bool \[5, 2\]; give bool \[5, 3\]"),
         ({"known_NL": np.ones((5, 3))}, r"known_NL is float64 \[5, 3\]; give bool \[5, 3\]"),
         ({"outputs": {"logits": np.zeros((5, 3))}}, r"output 'logits' is float64 \[5, 3\]; give float32 with 5 rows"),
@@ -129,7 +129,7 @@ def altered(**changes):
             {"outputs": {"logits": np.zeros((4, 3), np.float32)}},
             r"output 'logits' is float32 \[4, 3\]; give float32 with 5 rows",
         ),
-        ({"outputs": {"labels": np.zeros((5, 3), np.float32)}}, "output 'labels' has the name of a column"),
+        ({"outputs": {"labels": np.zeros((5, 3), np.float32)}}, "output 'labels' has the name of a reserved column"),
     ],
 )
 def test_tables_that_contradict_themselves_are_refused(changes, message):
@@ -145,14 +145,14 @@ def test_files_that_are_no_predictions_name_themselves_and_the_remedy(tmp_path):
     with pytest.raises(MetricError, match=r"p\.parquet cannot be read as Parquet .*; write it again with `rayprob evaluate`"):
         Predictions.read(str(path))
     pq.write_table(pa.table({"x": [1], "y": [2]}), path)
-    with pytest.raises(MetricError, match=r"p\.parquet is Parquet but not a predictions table: it has columns x, y; write it"):
+    with pytest.raises(MetricError, match=r"p\.parquet is Parquet but not a predictions table; its columns are x, y; write it"):
         Predictions.read(str(path))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda header: header | {"format_version": 9}, "has predictions format 9, this version reads 1"),
+        (lambda header: header | {"format_version": 9}, "has predictions format 9, but this version reads 1"),
         (lambda header: header | {"shapes": {"mixing_logits": [7]}}, r"is a damaged predictions table \(ValueError"),
         (lambda header: header | {"shapes": {"logits": [3]}}, r"is a damaged predictions table \(KeyError.*logits"),
         (
@@ -161,7 +161,7 @@ def test_files_that_are_no_predictions_name_themselves_and_the_remedy(tmp_path):
         ),
         (
             lambda header: header | {"label_space": {"names": ["cat"], "category_ids": [1]}},
-            r"is a damaged predictions table: labels are columns from 0 to 0; found 0 to 2",
+            r"is a damaged predictions table: label columns must be from 0 to 0; found 0 to 2",
         ),
         (
             lambda header: {key: header[key] for key in header if key != "family"},

@@ -202,16 +202,16 @@ def test_the_verb_says_what_it_made_and_what_comes_next(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_other_scenes_names_the_differing_options(folder: Path) -> None:
-    with pytest.raises(SourceError, match=r"other options \(num_train: 40 -> 50; seed: 3 -> 1\); give those options again"):
+    with pytest.raises(SourceError, match=r"different options \(num_train: 40 -> 50; seed: 3 -> 1\); use the same options"):
         generate_scenes(folder, SMALL.model_copy(update={"num_train": 50, "seed": 1}))
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     for name in "abcdefg":
         (tmp_path / name).write_text("mine")
-    with pytest.raises(SourceError, match=r"is not empty and holds no scenes.json: a, b, c, d, e, \.\.\. \(7 in all\); give"):
+    with pytest.raises(SourceError, match=r"is not empty and has no scenes.json: a, b, c, d, e, \.\.\. \(7 in all\); give"):
         generate_scenes(tmp_path, SMALL)
-    with pytest.raises(SourceError, match=r"a is a file; give a new or empty folder"):
+    with pytest.raises(SourceError, match=r"a is a file; use a new or empty folder"):
         generate_scenes(tmp_path / "a", SMALL)
     assert sorted(path.name for path in tmp_path.iterdir()) == list("abcdefg")
 
@@ -220,7 +220,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", "is not JSON"),
-        ("[]", "holds list, not a mapping"),
+        ("[]", "contains list, not a mapping"),
         ("[" * 100_000, "is not JSON"),
         ('{"spec": {}}', "format_version: required, but missing"),
         ('{"format_version": 1, "spec": "abc", "summary": null}', "spec: expected a mapping"),
@@ -262,12 +262,14 @@ def test_a_full_disk_names_the_file_and_leaves_no_half_one(tmp_path: Path, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(scene_files.Path, "write_bytes", fill)
-    with pytest.raises(StorageError, match=r"cannot write .*000001\.jpg: No space left on device; mend that and run the same"):
+    with pytest.raises(StorageError, match=r"cannot write .*000001\.jpg: No space left on device; fix that and run the same"):
         generate_scenes(tmp_path, SMALL)
     assert list((tmp_path / "train2014").iterdir()) == []
 
 
 def test_a_killed_process_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "draw_job", os._exit)
-    with pytest.raises(RunError, match="a drawing process was killed, perhaps for memory; run the same command again to go on"):
+    with pytest.raises(
+        RunError, match="a drawing process was killed, possibly out of memory; run the command again to continue"
+    ):
         list(generate._run([9], num_processes=2))  # type: ignore[list-item]

@@ -43,7 +43,7 @@ def test_a_file_with_a_search_is_tuned_and_brings_what_it_extends(
 def test_a_threshold_search_is_tuned_where_its_run_is_on_the_cluster() -> None:
     name, job = read_job("tune_configs/thresholds.yaml", ("thresholds.run=/mnt/shared/runs/paper",))
     assert (name, job.verb) == ("thresholds", "tune")
-    with pytest.raises(RunError, match=r"thresholds.run runs/x is relative, and a job runs in a copy of the package"):
+    with pytest.raises(RunError, match=r"thresholds.run runs/x is relative, and a job runs in a copy of only the package"):
         read_job("tune_configs/thresholds.yaml", ("thresholds.run=runs/x",))
 
 
@@ -109,7 +109,7 @@ def test_a_sweep_without_a_folder_is_refused() -> None:
 def test_weights_of_this_machine_are_refused_unless_they_lie_where_every_node_sees_them(tmp_path: Path) -> None:
     weights = tmp_path / "w.pt"
     weights.touch()
-    with pytest.raises(RunError, match=rf"is a path of this machine, not beside .*--set model.weights=file://{weights}"):
+    with pytest.raises(RunError, match=rf"is a path on this machine, not next to .*--set model.weights=file://{weights}"):
         read_job("tune_configs/paper.yaml", (*THERE, f"model.weights={weights}"))
     beside = f"folder=/{tmp_path.parts[1]}/runs"
     for path in (f"file://{weights}", "s3://bucket/w.pt", "/mnt/of/the/cluster/only/w.pt", "IMAGENET1K_V2"):

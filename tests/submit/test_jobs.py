@@ -86,12 +86,14 @@ def test_a_broken_connection_is_made_again_and_nothing_is_shown_twice(monkeypatc
     end = jobs.follow("paper-1", Log(written.append), told.append)
     assert end.status == "SUCCEEDED"
     assert "".join(written) == "one\ntwo\nthree\n"
-    assert told == ["lost contact with http://127.0.0.1:8265; the job goes on, trying to reach it again"]
+    assert told == ["lost contact with http://127.0.0.1:8265; the job continues; reconnecting"]
 
 
 def test_a_cluster_that_stays_away_ends_the_following_and_says_how_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs, _ = jobs_of(monkeypatch, [[ConnectionError("no")]] * 3, ["RUNNING"])
-    with pytest.raises(RunError, match=r"has not answered for 0 s \(no\); the job goes on .*: rayprob submit --attach paper-1"):
+    with pytest.raises(
+        RunError, match=r"has not answered for 0 s \(no\); the job continues .*: rayprob submit --attach paper-1"
+    ):
         jobs.follow("paper-1", Log(print), print, patience_s=0)
 
 
@@ -115,7 +117,7 @@ def test_unknown_and_double_jobs_are_said(monkeypatch: pytest.MonkeyPatch) -> No
     for ask in (jobs.stop, lambda job_id: jobs.follow(job_id, Log(print), print)):
         with pytest.raises(RunError, match=r"http://127.0.0.1:8265 has no job none; its jobs: paper-1$"):
             ask("none")
-    with pytest.raises(RunError, match="had a job taken already; give another --id, or follow that one: --attach taken"):
+    with pytest.raises(RunError, match="already has a job taken; give another --id, or follow that one: --attach taken"):
         jobs.submit("true", "/tmp", "taken", {})
 
 
@@ -126,13 +128,13 @@ def test_a_cluster_that_is_starting_is_waited_for_a_while(monkeypatch: pytest.Mo
     assert [asked["runtime_env"] for _, asked in client.calls] == [{"working_dir": "/tmp", "env_vars": {"A": "b"}}] * 3
     monkeypatch.setattr(on_ray, "START_S", 0.0)
     client.starting = 9
-    with pytest.raises(RunError, match=r"no node of the cluster at http://127.0.0.1:8265 takes jobs: .*dashboard_agent.log"):
+    with pytest.raises(RunError, match=r"no node of the cluster at http://127.0.0.1:8265 accepts jobs: .*dashboard_agent.log"):
         jobs.submit("true", "/tmp", "paper-3", {})
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:abc", "http://127.0.0.1:1:2", "http://", "http://[::1", "https://a b"])
 def test_an_address_that_is_none_is_an_error_in_words(address: str) -> None:
-    with pytest.raises(RunError, match=r"no Ray cluster answers at http.*; or give its --address"):
+    with pytest.raises(RunError, match=r"no Ray cluster answers at http.*, or set --address"):
         Jobs(address)
 
 
@@ -165,7 +167,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, answers: list[bool]) -> tuple[int, 
 def test_ctrl_c_leaves_the_job_alone_unless_a_person_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     code, said, client = watched(monkeypatch, [False])
     assert (code, client.calls) == (130, [])
-    assert "paper-1 goes on without this terminal" in said
+    assert "paper-1 continues without this terminal" in said
     assert "follow: rayprob submit --attach paper-1    stop: rayprob submit --stop paper-1" in said
 
 
@@ -173,7 +175,7 @@ def test_a_stop_is_asked_for_once_and_a_second_ctrl_c_leaves(monkeypatch: pytest
     code, said, client = watched(monkeypatch, [True])
     assert (code, client.calls) == (130, [("stop", "paper-1")])
     assert "asked paper-1 to stop; it saves first" in said
-    assert "goes on without this terminal" in said
+    assert "continues without this terminal" in said
 
 
 @pytest.mark.parametrize(("answer", "is_stopped"), [("y\n", True), ("\n", False), ("", False)])
@@ -225,10 +227,10 @@ def answering(status: int) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (401, r"answers with its token only \(401\); export RAY_AUTH_MODE=token"),
+        (401, r"requires a token \(401\); export RAY_AUTH_MODE=token"),
         (403, r"refused this token \(403\); export RAY_AUTH_TOKEN_PATH=FILE"),
-        (404, r"does not do what a Ray job server does: .*404.*`ray dashboard cluster/FILE.yaml`"),
-        (500, r"does not do what a Ray job server does: 500 Server Error"),
+        (404, r"does not behave like a Ray job server: .*404.*`ray dashboard cluster/FILE.yaml`"),
+        (500, r"does not behave like a Ray job server: 500 Server Error"),
     ],
 )
 def test_a_refusal_says_what_to_export(status: int, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +241,5 @@ def test_a_refusal_says_what_to_export(status: int, message: str, monkeypatch: p
 
 def test_no_cluster_at_the_address_says_how_to_get_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
-    with pytest.raises(
-        RunError, match=r"no Ray cluster answers at http://127.0.0.1:1; `ray dashboard .*; or give its --address"
-    ):
+    with pytest.raises(RunError, match=r"no Ray cluster answers at http://127.0.0.1:1; `ray dashboard .*, or set --address"):
         Jobs()

@@ -134,11 +134,12 @@ def test_a_person_sees_trials_live_and_what_the_sweep_says(swept: tuple[Sweep, S
     show_sweep(console, sweep.folder, summarise(sweep, study, None, 1.0))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert (
-        "going on, 3 trial(s) are done and 0 under way: 3 trials at most, 2 at a time, each 1 worker(s) with 1 CPU(s)" in text
+        "continuing; 3 trial(s) are done and 0 unfinished: 3 trials at most, 2 at a time, each 1 worker(s) with 1 CPU(s)"
+        in text
     )
     assert "2 finished, 1 failed of 3 at most" in text
     assert "failed after 0.0 epoch(s): NonFiniteLoss: at step 1" in text
-    assert "saving and stopping; Ctrl-C again abandons what is not saved" in text
+    assert "saving and stopping; Ctrl-C again discards what is not saved" in text
     assert f"next: rayprob train {sweep.folder}/best.yaml" in text
 
 
@@ -148,7 +149,7 @@ def test_a_gain_within_two_standard_errors_is_called_possible_noise(swept: tuple
     part = {"values": [0.5, 0.6], "mean": 0.55, "sd": 0.07}
     for gain, is_noise in ((0.01, True), (0.5, False)):
         said = conclusions({**summary, "noise": {"default": part, "best": part, "gain": gain, "gain_se": 0.07}}, "sweeps/x")
-        line = next(line for line in said if line.startswith("over fresh seeds, mAP"))
+        line = next(line for line in said if line.startswith("over new seeds, mAP"))
         assert ("so it may be noise" in line) == is_noise
         assert f"gain {gain:+.4f} ± 0.0700" in line
 

@@ -23,28 +23,28 @@ def space(**values: Any) -> dict[str, Any]:
         ({"space": {"optimizer.lr": {"uniform": [1, 0]}}}, "uniform from 1 to 0 is empty; put the lower end first"),
         ({"space": {}}, "space is empty; name at least one key"),
         ({"space": {"loss.name": {"choice": ["bce", "bec"]}}}, "trial 0 .*loss.name=bec.* has 1 fault"),
-        ({"space": {"name": {"choice": ["a"]}}}, "name says where a trial lies and cannot be searched"),
+        ({"space": {"name": {"choice": ["a"]}}}, "name sets where a trial is stored and cannot be searched"),
         ({"metric": "map"}, "unknown metric 'map'; nearest: .*mAP"),
         ({"metric": ["mAP", "images_per_s", "OF1"]}, "takes one metric, or two for a Pareto front"),
         (
             {"metric": ["mAP", "images_per_s"], "scheduler": {"name": "asha"}},
-            "stops trials by one metric, and two are asked for",
+            "stops trials by one metric, but two are given",
         ),
-        ({"trials": None}, "trials is missing: say how many to draw"),
+        ({"trials": None}, "trials is missing; set how many to draw"),
         ({"sampler": "grid"}, r"sampler grid needs listed values, but optimizer\.lr is a range"),
-        ({"scheduler": {"name": "hyperband"}}, "hyperband shares out epochs: state duration.epochs"),
+        ({"scheduler": {"name": "hyperband"}}, "hyperband allocates epochs: set duration.epochs"),
         ({"scheduler": {"name": "pbt"}}, r"search\.scheduler\.name: input should be 'none', 'asha' or 'hyperband'"),
         ({"metric": 3}, "search.metric: unknown metric '3'"),
         ({"metric": [["mAP"]]}, "search.metric: unknown metric .*; nearest: mAP"),
         ({"space": {"optimizer.lr": 3}}, r"search\.space\.optimizer\.lr: expected a mapping with keys of choice, grid"),
-        ({"space": {"resolution_px": {"choice": ["a"]}}}, "resolution_px takes whole numbers of pixels .found 'a'"),
-        ({"space": {"resolution_px": {"choice": [None]}}}, "resolution_px takes whole numbers of pixels .found None"),
+        ({"space": {"resolution_px": {"choice": ["a"]}}}, "resolution_px must be a whole number of pixels .found 'a'"),
+        ({"space": {"resolution_px": {"choice": [None]}}}, "resolution_px must be a whole number of pixels .found None"),
         (
             {"space": {"seed": {"choice": ["a"]}}},
             r"space\.seed: trial 0 .seed=a. has 1 fault:\n  seed: expected an integer",
         ),
         ({"space": {"stream.global_batch": {"uniform": [16, 32]}}}, r"stream\.global_batch: input should be a valid integer"),
-        ({"space": {"a": {"choice": {"x": {"folder": "y"}}}}}, r"search\.space\.a: folder says where a trial lies"),
+        ({"space": {"a": {"choice": {"x": {"folder": "y"}}}}}, r"search\.space\.a: folder sets where a trial is stored"),
         ({"space": {"optimizer.lr": {"uniform": [0.1, 1], "when": {"lr": 3}}}}, r"optimizer\.lr\.when\.lr: unknown key"),
         (
             {"space": {"optimizer.lr": {"uniform": [0.1, 1], "when": {"model.pooling": "gop"}}}},
@@ -56,7 +56,7 @@ def space(**values: Any) -> dict[str, Any]:
         ),
         (
             {"sampler": "grid", "space": {key: {"quniform": [0.1, 0.9, 0.001]} for key in ("optimizer.lr", "schedule.warmup")}},
-            "space has 641,601 combinations, each a trial; allowed: at most 100,000",
+            "space has 641,601 combinations, one trial each; allowed: at most 100,000",
         ),
     ],
 )
@@ -68,9 +68,7 @@ def test_a_search_that_cannot_be_is_refused_when_its_file_is_read(
 
 
 def test_a_search_without_an_objective_is_told_what_there_is(make_sweep: MakeSweep) -> None:
-    with pytest.raises(
-        SpecError, match=r"search has no metric, so no trial is better than another; add search\.metric, one of mAP"
-    ):
+    with pytest.raises(SpecError, match=r"search has no metric, so trials cannot be ranked; add search\.metric, one of mAP"):
         make_sweep(metric=None)
 
 

@@ -25,7 +25,7 @@ RUN: dict[str, Any] = {
         ({"grid": [1, 1]}, "lists a value twice"),
         ({"uniform": [1, 1]}, "uniform from 1 to 1 is empty"),
         ({"loguniform": [0.1, 0.001]}, "loguniform from 0.1 to 0.001 is empty"),
-        ({"loguniform": [0, 1]}, "loguniform from 0: a logarithm needs ends above 0"),
+        ({"loguniform": [0, 1]}, "loguniform from 0: both ends must be above 0"),
         ({"quniform": [0, 1, 2]}, "quniform's step 2 is not between 0 and 1"),
         ({"quniform": [0, 1, 1e-9]}, "quniform has 1,000,000,000 values; allowed: at most 10,000"),
         ({"quniform": [0, 1e300, 1e-300]}, "quniform has .* values; allowed: at most 10,000"),

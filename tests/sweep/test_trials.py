@@ -81,7 +81,10 @@ def test_what_a_trial_of_several_workers_waits_for_reaches_the_terminal(
         directing.on_trial_result("tune-0", report)
     console = Console(record=True, width=300)
     SweepView(console).tell(told[-1])
-    assert "trial 000  still waiting for 2 worker(s) with 3 CPU(s) each; the cluster has now 4 CPU(s)" in console.export_text()
+    assert (
+        "trial 000  still waiting for 2 worker(s) with 3 CPU(s) each; the cluster currently has 4 CPU(s)"
+        in console.export_text()
+    )
 
 
 def test_the_wait_for_a_first_trial_ends_with_its_start_and_says_what_it_needs() -> None:

@@ -211,7 +211,7 @@ def test_ctrl_c_then_a_killed_driver_then_a_killed_trial_lose_nothing_and_repeat
     wait_until(lambda: len(starts(folder, 0)) == 3 and max(steps_of(folder, 0)) > starts(folder, 0)[-1]["step"] + 3, child)
     assert starts(folder, 0)[-1]["step"] >= 6, "the trial went on from its checkpoint"
     os.kill(starts(folder, 0)[-1]["pid"], signal.SIGKILL)
-    assert "going on, " in finish(child)
+    assert "continuing; " in finish(child)
     assert len(starts(folder, 0)) == 4
     assert values(folder) == values(alone[0])
     finished = ends(folder)
@@ -243,7 +243,7 @@ def test_two_sweeps_with_one_name_are_told_apart(make_run: MakeRun, tmp_path: Pa
     first = Sweep.read(file)
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match="is not empty and holds no sweep; set another name or folder"):
+    with pytest.raises(RunError, match="is not empty and is not a sweep folder; set another name or folder"):
         run_sweep(first)
     (folder / "notes.txt").unlink()
     dataset = Dataset.open(first.run.data.root)
@@ -253,14 +253,14 @@ def test_two_sweeps_with_one_name_are_told_apart(make_run: MakeRun, tmp_path: Pa
     identity.write_text(identity.read_text().replace(f'"rayprob": "{__version__}"', '"rayprob": "0.0.1"'))
     claim(first, dataset)  # by another version
     with pytest.raises(
-        RunError, match=r"holds another sweep of this name, which differs in 1 key\(s\):\n  run\.seed: 0 -> 5\nset"
+        RunError, match=r"contains another sweep of this name, which differs in 1 key\(s\):\n  run\.seed: 0 -> 5\nset"
     ):
         claim(Sweep.read(file, ["seed=5"]), dataset)
 
 
 def test_one_process_at_a_time_works_on_a_sweep(tmp_path: Path) -> None:
     folder = str(tmp_path)
-    busy = f"is being worked on by process {os.getpid()} of this machine"
+    busy = f"is in use by process {os.getpid()} on this machine"
     with alone_in(folder), pytest.raises(RunError, match=busy), alone_in(folder):
         pass
     with alone_in(str(tmp_path)):
@@ -272,13 +272,13 @@ def test_a_sweep_on_val_is_warned_of(make_run: MakeRun, tmp_path: Path, caplog: 
     (tmp_path / "sweep" / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="is not empty"):
         run_sweep(Sweep.read(sweep_file(make_run, tmp_path, split="val")))
-    assert "trials are chosen by val: its numbers will be too good" in caplog.text
+    assert "trials are chosen on val, so its numbers will be optimistic" in caplog.text
 
 
 def test_a_fresh_start_takes_no_sweep_from_under_another_process(make_run: MakeRun, tmp_path: Path) -> None:
     sweep = Sweep.read(sweep_file(make_run, tmp_path))
     claim(sweep, Dataset.open(sweep.run.data.root))
-    with alone_in(sweep.folder), pytest.raises(RunError, match="is being worked on by process"):
+    with alone_in(sweep.folder), pytest.raises(RunError, match="is in use by process"):
         run_sweep(sweep, fresh=True)
     assert (tmp_path / "sweep" / "sweep.json").exists()
     clear(sweep)
@@ -326,7 +326,7 @@ def test_as_many_trials_run_as_fit(
 
 def test_a_trial_larger_than_the_cluster_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     with pytest.raises(
-        RunError, match=r"a trial takes 8 GPU\(s\), one for each of placement\.num_workers, and this cluster has 4"
+        RunError, match=r"a trial takes 8 GPU\(s\), one per worker \(placement\.num_workers\), and this cluster has 4"
     ):
         room_for(make_run(tmp_path, placement={"num_workers": 8}), {"CPU": 64, "GPU": 4}, "auto")
     with pytest.raises(RunError, match=r"a trial takes 4 CPU\(s\), 1 for each of 4 worker\(s\), and this cluster has 2"):

@@ -125,7 +125,7 @@ def test_ctrl_c_saves_and_the_same_command_ends_bit_identical(make_run: MakeRun,
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group hears it
     first, _ = process.communicate(timeout=120)
     assert process.returncode == 130, first
-    assert "saving at the next step" in first
+    assert "saving after the next step" in first
     assert "saved; the same command continues from there" in first
     stopped_at = latest(list_checkpoints(run.run_folder))
     assert stopped_at

@@ -372,7 +372,7 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_no_bit(
     assert len(checkpoints) >= 2
     checkpoints[-1].write_bytes(checkpoints[-1].read_bytes()[:-100])
     start(run)
-    assert f"taking that of step {int(checkpoints[-2].stem.removeprefix('step-'))} instead" in caplog.text
+    assert f"using the checkpoint of step {int(checkpoints[-2].stem.removeprefix('step-'))} instead" in caplog.text
     assert_equal_states(last_tensors(run), last_tensors(finished))
 
 

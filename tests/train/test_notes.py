@@ -55,7 +55,7 @@ def test_a_checkpoint_that_was_passed_over_stands_in_the_row_of_the_resume(make_
     (tmp_path / "checkpoints" / "step-00000002.pt").write_bytes(b"")
     (note,) = start_facts(prepared(run))["notes"]
     assert "step-00000002.pt cannot be read" in note
-    assert "taking that of step 1 instead" in note
+    assert "using the checkpoint of step 1 instead" in note
 
 
 def test_notes_are_shown_as_they_are() -> None:

@@ -185,17 +185,17 @@ def test_a_mixture_may_be_refitted_too(source: str) -> None:
 def test_a_run_without_a_bundle_is_refused(source: str) -> None:
     shutil.rmtree(f"{source}/bundle")
     with pytest.raises(
-        RunError, match="has no bundle yet: the run is not finished; `rayprob train` with the same file goes on"
+        RunError, match="has no bundle yet: the run is not finished; continue with `rayprob train` and the same file"
     ):
         refit(source, spec())
 
 
 def test_the_folder_of_another_run_is_refused(source: str, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"base holds a run that differs from this one in \d+ key"):
+    with pytest.raises(RunError, match=r"base contains a run that differs from this one in \d+ key"):
         refit(source, spec(), folder=source)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "todo.txt").write_text("mine")
-    with pytest.raises(RunError, match="notes is not empty and holds no run; set another folder"):
+    with pytest.raises(RunError, match="notes is not empty and is not a run folder; set another folder"):
         refit(source, spec(), folder=str(tmp_path / "notes"))
     assert open_bundle(source).classifier.family == "bernoulli"
 

@@ -120,7 +120,9 @@ def test_a_damaged_checkpoint_names_its_file_and_the_remedy(tmp_path: Path) -> N
     checkpoint = save(tmp_path, state_of(small()), None)
     path = tmp_path / "checkpoints" / "step-00000000.pt"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(RunError, match=r"step-00000000\.pt cannot be read .* remove its two files to go on from an older one"):
+    with pytest.raises(
+        RunError, match=r"step-00000000\.pt cannot be read .* remove its two files to continue from an older one"
+    ):
         checkpoint.load()
 
 
@@ -130,7 +132,7 @@ def test_one_flipped_bit_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(RunError, match=r"have another sha256 than those that were written"):
+    with pytest.raises(RunError, match=r"the sha256 of its .* bytes differs from what was written"):
         checkpoint.load()
 
 
@@ -147,7 +149,7 @@ def test_the_first_checkpoint_that_can_be_read_is_taken_and_the_others_are_warne
     assert found is not None
     assert found[0].step == 2
     assert "step-00000003.pt cannot be read" in caplog.text
-    assert "taking that of step 2 instead" in caplog.text
+    assert "using the checkpoint of step 2 instead" in caplog.text
     for path in (tmp_path / "checkpoints").glob("*.pt"):
         path.write_bytes(b"")
     with pytest.raises(RunError, match=r"step-00000001\.pt cannot be read"):
@@ -250,7 +252,7 @@ def test_a_checkpoint_of_a_later_version_is_refused_and_not_passed_over(two_chec
     facts = json.loads(path.read_text())
     assert facts["version"] == 1
     path.write_text(json.dumps(facts | {"version": 2}))
-    with pytest.raises(RunError, match=r"00002.json has format version 2, and this rayprob reads 1 at most; resume with"):
+    with pytest.raises(RunError, match=r"00002.json has format version 2, but this rayprob reads at most 1; resume with"):
         list_checkpoints(str(tmp_path / "new"))
 
 

@@ -1,4 +1,4 @@
-"""The numbers behind the line charts, thinned to what an eye can see."""
+"""The numbers behind the line charts, thinned to what is visible."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ class Line:
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """What the run wrote down as it went; `epochs_per_step` turns steps into epochs."""
+    """What the run logged; `epochs_per_step` turns steps into epochs."""
 
     loss: Line
     lr: Line
@@ -49,7 +49,7 @@ class ThresholdChart:
 
 
 def training(history: list[dict[str, Any]]) -> TrainingCurves | None:
-    """Return the curves of a run's history, None where it has none."""
+    """Return the curves of a run's history, or None if it has no curves."""
     if not any(row.get("kind") in ("step", "evaluation") for row in history):
         return None
     starts = [row for row in history if row.get("kind") == "start"]
@@ -66,7 +66,7 @@ def training(history: list[dict[str, Any]]) -> TrainingCurves | None:
 
 
 def precision_recall(judged: Judged) -> list[Line]:
-    """Return the curve of all labels pooled, and of the label with the best, the median and the worst AP."""
+    """Return the curve of all labels pooled, and the curves of the labels with the best, the median and the worst AP."""
     micro = micro_average_precision(judged.scores_NL, judged.targets_NL, judged.known_NL)
     pooled = pooled_curve(judged.scores_NL, judged.targets_NL, judged.known_NL)
     lines = [_pr_line(f"all labels pooled, AP {micro:.3f}", pooled)]
@@ -80,7 +80,7 @@ def precision_recall(judged: Judged) -> list[Line]:
 
 
 def reliability(judged: Judged) -> tuple[ReliabilityCurve, ReliabilityCurve | None]:
-    """Return the reliability before and, where there is a calibrator, after calibration."""
+    """Return the reliability before calibration and, if there is a calibrator, after it."""
     before = reliability_curve(judged.raw_marginals_NL, judged.targets_NL, judged.known_NL, bins=BINS)
     if judged.after is None:
         return before, None
@@ -88,7 +88,7 @@ def reliability(judged: Judged) -> tuple[ReliabilityCurve, ReliabilityCurve | No
 
 
 def f1_against_threshold(judged: Judged) -> ThresholdChart:
-    """Return OF1 and CF1 over thresholds, after calibration where there is one, with the chosen thresholds marked."""
+    """Return OF1 and CF1 over thresholds, after calibration if there is a calibrator, with the chosen thresholds marked."""
     marked = {"0.5": 0.5, f"tuned on {judged.tuned_on}": judged.tuned_threshold}
     grid_T = np.unique(np.concatenate([np.linspace(0.01, 0.99, 99), list(marked.values())]))
     curve = threshold_curve(judged.marginals_NL, judged.targets_NL, grid_T, judged.known_NL)

@@ -1,4 +1,4 @@
-"""Everything that the page says of a run, as plain values: the story of the page before anything is drawn."""
+"""Everything that the page shows about a run, as plain values, before anything is drawn."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from rayprob.report.run.together import CoOccurrence, Scenes, co_occurrence, sce
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that the page says, as plain values."""
+    """Everything that the page shows, as plain values."""
 
     files: RunFiles
     judged: Judged
@@ -32,7 +32,7 @@ class Facts:
 
 
 def gather(files: RunFiles) -> Facts:
-    """Return everything that the page says of a run."""
+    """Return everything that the page shows about a run."""
     judged = Judged.of(files)
     numbers = headline(files, judged)
     seen, components = images(judged), scenes(judged)

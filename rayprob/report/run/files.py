@@ -1,4 +1,4 @@
-"""What a run's folder holds for the page, read as it is; what is missing becomes a note with the command that makes it."""
+"""What the page reads from a run's folder. What is missing becomes a note with the command that creates it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ NO_SPLIT = "holdout"  # what a run file without `evaluation.split` chooses on
 
 @dataclass(frozen=True)
 class Note:
-    """Something that a reader of the page should know, and the command that would change it ("" for none)."""
+    """Something that a reader of the page should know, and the command that changes it ("" if there is no such command)."""
 
     text: str
     command: str = ""
@@ -29,7 +29,7 @@ class Note:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A run as its folder tells it; `predictions` is the split that the page is about."""
+    """A run as read from its folder; `predictions` is the split that the page is about."""
 
     folder: str
     run: dict[str, Any]
@@ -37,7 +37,7 @@ class RunFiles:
     split: str
     predictions: Predictions
     holdout: Predictions | None
-    bundle: Bundle | None  # only where the predictions are its own
+    bundle: Bundle | None  # None unless this bundle made the predictions
     calibration: dict[str, Any] | None
     dataset: Dataset | None
     notes: tuple[Note, ...]
@@ -54,9 +54,9 @@ class RunFiles:
 
 
 def open_run_files(folder: str, split: str | None) -> RunFiles:
-    """Read a run's folder. `split` None stands for val, or for holdout where there are no predictions of val.
+    """Read a run's folder. `split` None means val, or holdout if there are no predictions of val.
 
-    Raises RunError for a folder that is no run's, and for one without predictions of the split.
+    Raises RunError if the folder is not a run's, or has no predictions of the split.
     """
     run = read_run(folder)
     holdout_name = chosen_on(run)
@@ -101,10 +101,10 @@ class _CalibrationShape(Shape):
 
 
 def read_run(folder: str) -> dict[str, Any]:
-    """Return run.yaml as plain values. Raises RunError where the folder has none, or one that is no mapping."""
+    """Return run.yaml as plain values. Raises RunError if it is missing or not a mapping."""
     uri = RunFolder(folder).run_file
     if not storage.exists(uri):
-        raise RunError(f"{folder} is no run folder: it has no run.yaml; give the folder that `rayprob train` printed")
+        raise RunError(f"{folder} is not a run folder: it has no run.yaml; give the folder that `rayprob train` printed")
     try:
         run = strict_yaml.plain(strict_yaml.load(storage.read_bytes(uri), uri))
     except SpecError as error:
@@ -118,7 +118,7 @@ def chosen_on(run: dict[str, Any]) -> str:
 
 
 def choose_split(folder: str, holdout: str, split: str | None) -> str:
-    """Return the split to report on: the one asked for, else val, else holdout. Raises RunError with what there is."""
+    """Return the split to report on: the requested one, else val, else holdout. Raises RunError that lists the splits found."""
     wanted = [split] if split else [REPORTED, holdout]
     found = next((name for name in wanted if has_predictions(folder, name)), None)
     if found is not None:
@@ -127,7 +127,7 @@ def choose_split(folder: str, holdout: str, split: str | None) -> str:
     there = ", ".join(name.removesuffix(TABLE) for name in names if name.endswith(TABLE)) or "none"
     missing = " or ".join(wanted)
     raise RunError(
-        f"{folder} has no predictions of {missing} (there: {there}); once the run has finished, "
+        f"{folder} has no predictions of {missing} (found: {there}); once the run has finished, "
         f"`rayprob evaluate {folder} --split {wanted[0]}` writes them"
     )
 
@@ -143,21 +143,21 @@ def read_predictions(folder: str, split: str) -> Predictions:
 
 
 def open_own_bundle(folder: str, predictions: Predictions) -> tuple[Bundle | None, list[Note]]:
-    """Return the bundle that made the predictions, and notes on what it lacks."""
+    """Return the bundle that made the predictions, and notes on what is missing."""
     paths = RunFolder(folder)
     if not paths.has_bundle:
-        return None, [Note("The run has no bundle yet, so nothing here is calibrated: the run is not finished.")]
+        return None, [Note("The run is not finished and has no bundle yet, so nothing on this page is calibrated.")]
     bundle = Bundle.load(paths.bundle)
     if staleness(predictions, bundle):
         renew = f"rayprob evaluate {folder} --split {predictions.facts.get('split', REPORTED)}"
-        return None, [Note("The predictions were made before the bundle was, so its calibration is left out.", renew)]
+        return None, [Note("The predictions are older than the bundle, so its calibration is not applied.", renew)]
     if bundle.calibrator is None and not bundle.thresholds:
-        return bundle, [Note("Not calibrated yet: no calibrator, no thresholds, no guarantees.", f"rayprob calibrate {folder}")]
+        return bundle, [Note("Not calibrated yet: no calibrator, thresholds or guarantees.", f"rayprob calibrate {folder}")]
     return bundle, []
 
 
 def open_dataset(run: dict[str, Any], predictions: Predictions) -> tuple[Dataset | None, list[Note]]:
-    """Return the run's dataset, and a note where it is not there any more or is another one."""
+    """Return the run's dataset, and a note if it is missing or has changed."""
     data = run.get("data")
     root = str(data.get("root", "")) if isinstance(data, dict) else ""
     try:
@@ -167,7 +167,7 @@ def open_dataset(run: dict[str, Any], predictions: Predictions) -> tuple[Dataset
         return None, [Note(f"The dataset cannot be opened, so the page has no images and no object sizes: {error}")]
     stated = predictions.facts.get("dataset_fingerprint", dataset.fingerprint)
     if stated != dataset.fingerprint:
-        return None, [Note(f"The dataset at {root} was built anew since the run, so the page has no images of it.")]
+        return None, [Note(f"The dataset at {root} was rebuilt after the run, so the page shows no images.")]
     return dataset, []
 
 
@@ -178,7 +178,7 @@ def _read_calibration(folder: str) -> dict[str, Any] | None:
 
 def _without_val(folder: str, chosen: str) -> Note:
     return Note(
-        f"There are no predictions of {REPORTED}, so the page is about {chosen}, on which the run chose its checkpoint: its "
-        "numbers flatter the model.",
+        f"There are no predictions of {REPORTED}, so this page shows {chosen}, on which the run chose its checkpoint: these "
+        "numbers are optimistic.",
         f"rayprob evaluate {folder}",
     )

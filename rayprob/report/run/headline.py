@@ -1,4 +1,4 @@
-"""The numbers that a reader looks for first, and the table beside the published systems."""
+"""The key numbers, and the table that compares the run with published systems."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class SetsRow:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A published row, how it counts, and this run's mAP counted the same way."""
+    """A published row, its protocol, and this run's mAP under the same protocol."""
 
     published: Published
     protocol: Protocol
@@ -41,7 +41,7 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class Headline:
-    """The first numbers of the page."""
+    """The key numbers of the page."""
 
     rows: tuple[SetsRow, ...]
     published: tuple[PublishedRow, ...]
@@ -66,7 +66,7 @@ class Headline:
 
 
 def headline(files: RunFiles, judged: Judged) -> Headline:
-    """Return the first numbers. Raises MetricError where no label of the split has a positive."""
+    """Return the key numbers. Raises MetricError if no label of the split has a positive."""
     is_coco_val = (
         files.split == "val" and judged.predictions.label_space == COCO_80 and len(judged.predictions) in COCO_VAL_SAMPLES
     )
@@ -81,7 +81,7 @@ def headline(files: RunFiles, judged: Judged) -> Headline:
 
 def _sets_rows(judged: Judged) -> list[SetsRow]:
     rows = [
-        _sets_row("0.5", "at 0.5, as the paper", judged, label_sets(judged.raw_marginals_NL, 0.5)),
+        _sets_row("0.5", "at 0.5, as in the paper", judged, label_sets(judged.raw_marginals_NL, 0.5)),
         _sets_row(
             "tuned",
             f"at {judged.tuned_threshold:.3f}, best OF1 on {judged.tuned_on}",
@@ -90,8 +90,8 @@ def _sets_rows(judged: Judged) -> list[SetsRow]:
         ),
     ]
     words = {
-        "label_OF1": "a threshold a label, for OF1",
-        "label_CF1": "a threshold a label, for CF1",
+        "label_OF1": "one threshold per label, for OF1",
+        "label_CF1": "one threshold per label, for CF1",
         "global_CF1": "one threshold, for CF1",
     }
     words |= {f"{RECALL}{alpha}": _promise(control) for alpha, control in judged.rules.guarantees.items()}

@@ -1,4 +1,4 @@
-"""Images worth looking at: best and worst by likelihood, and annotations that the model contradicts. N samples, L labels."""
+"""The images on the page: best and worst by likelihood, and annotations that the model contradicts. N samples, L labels."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class QueryAnswer:
-    """A question to this image and its answer."""
+    """A query about this image and its answer."""
 
     query: str
     probability: float
@@ -36,7 +36,7 @@ class QueryAnswer:
 
 @dataclass(frozen=True)
 class Card:
-    """One image: what is true, what the model says, and a few questions answered."""
+    """One image: the annotated labels, the predictions, and the answers to a few queries."""
 
     row: int
     sample_id: int
@@ -51,7 +51,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Suspect:
-    """An annotation that the model contradicts; `is_annotated` says which way it stands."""
+    """An annotation that the model contradicts; `is_annotated` is True if the label is annotated but improbable."""
 
     row: int
     sample_id: int
@@ -74,7 +74,7 @@ class Images:
 
 
 def images(judged: Judged) -> Images:
-    """Return the images worth looking at."""
+    """Return the images to show."""
     labels_N = (judged.targets_NL & judged.known_NL).sum(axis=1)
     least = int(max(np.median(labels_N), 1)) if len(labels_N) else 1
     order = np.argsort(judged.nll_N, kind="stable")
@@ -92,7 +92,7 @@ def images(judged: Judged) -> Images:
 
 
 def card(judged: Judged, row: int) -> Card:
-    """Return what the page says of one image."""
+    """Return what the page shows about one image."""
     names, known_L = judged.predictions.label_space.names_of, judged.known_NL[row]
     true_L, chosen_L = judged.targets_NL[row] & known_L, judged.sets_NL[row]
     marginal_L = judged.marginals_NL[row]
@@ -111,14 +111,14 @@ def card(judged: Judged, row: int) -> Card:
 
 
 def answers(judged: Judged, row: int) -> list[QueryAnswer]:
-    """Return a few questions that suit an image, answered exactly."""
+    """Return exact answers to a few queries chosen for the image."""
     queries = questions(judged, row)
     answers_Q1 = probabilities(queries, judged.best[[row]])
     return [QueryAnswer(str(query), float(answer)) for query, answer in zip(queries, answers_Q1[:, 0], strict=True)]
 
 
 def questions(judged: Judged, row: int) -> list[Query]:
-    """Return questions about one image: its surest pair, how many labels, its likeliest set, one label given another."""
+    """Return queries about one image: its most probable pair, label count and likeliest set, and one label given another."""
     space = judged.predictions.label_space
 
     def ask(event: Expression, *given: Expression) -> Query:
@@ -147,7 +147,7 @@ def most_moved(distribution: LabelDistribution, evidence: int, columns: list[int
 
 
 def suspects(judged: Judged, of_truth_NL: Floats) -> list[Suspect]:
-    """Return the annotations with the least probability, one an image, least first."""
+    """Return the least probable annotations, at most one per image, least probable first."""
     doubt_NL = np.where(judged.known_NL, of_truth_NL, np.inf)
     worst_N = doubt_NL.argmin(axis=1)
     rows = np.argsort(doubt_NL.min(axis=1), kind="stable")[:SUSPECTS].tolist()

@@ -18,18 +18,18 @@ from rayprob.runs.predictions import Predictions
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """One split: what is true, what the classifier said, and how label sets are chosen from it."""
+    """One split: the annotations, the predictions, and how label sets are chosen from them."""
 
     predictions: Predictions
     before: LabelDistribution
-    after: LabelDistribution | None  # calibrated, where a calibrator changes anything
+    after: LabelDistribution | None  # None if no calibrator changes anything
     rules: Rules
     tuned_threshold: float  # one for all labels, on `best`
     tuned_on: str  # the split it was chosen on
 
     @classmethod
     def of(cls, files: RunFiles) -> "Judged":
-        """Judge the predictions of a run's folder; the threshold comes from holdout where there is any."""
+        """Judge the predictions of a run's folder; the threshold comes from holdout if it has predictions."""
         predictions, bundle = files.predictions, files.bundle
         is_calibrated = bundle is not None and bundle.calibrator is not None and bundle.calibrator.name != "identity"
         after = bundle.distribution(predictions.outputs) if bundle and is_calibrated else None
@@ -49,7 +49,7 @@ class Judged:
 
     @property
     def best(self) -> LabelDistribution:
-        """The distributions to believe: calibrated where that is possible."""
+        """The distributions the page uses: calibrated if there is a calibrator."""
         return self.before if self.after is None else self.after
 
     @property
@@ -64,7 +64,7 @@ class Judged:
 
     @property
     def known_NL(self) -> Bools:
-        """Which labels the source states."""
+        """Which labels are annotated, as present or absent."""
         return self.predictions.known_NL
 
     @cached_property
@@ -74,7 +74,7 @@ class Judged:
 
     @cached_property
     def marginals_NL(self) -> Floats:
-        """Marginals of the distributions to believe."""
+        """Marginals of `best`."""
         return self.raw_marginals_NL if self.after is None else self.after.marginals()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Label by label: AP, F1 and honesty; by prevalence, by object size; and what is taken for what. N samples, L labels."""
+"""Results per label: AP, F1 and calibration error; by prevalence and object size; and confused labels. N samples, L labels."""
 
 from dataclasses import dataclass
 
@@ -19,13 +19,13 @@ GROUPS = ("rarest third", "middle third", "most frequent third")
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One label; AP and F1 are None without a positive in the split."""
+    """One label; AP and F1 are None if it has no positive in the split."""
 
     name: str
     positives: int
     train_positives: int | None
     ap: float | None
-    precision: float | None  # None where it is never predicted
+    precision: float | None  # None if it is never predicted
     recall: float | None
     f1: float | None
     ece: float | None
@@ -45,7 +45,7 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class MixUp:
-    """In `images` images `missed` was there and not predicted while `instead` was predicted and not there."""
+    """In `images` images `missed` was present but not predicted while `instead` was predicted but not present."""
 
     missed: str
     instead: str
@@ -55,7 +55,7 @@ class MixUp:
 
 @dataclass(frozen=True)
 class Labels:
-    """All that is said label by label; `rows` by prevalence, most frequent first."""
+    """The results per label; `rows` by prevalence, most frequent first."""
 
     rows: tuple[LabelRow, ...]
     left_out: int
@@ -66,7 +66,7 @@ class Labels:
 
 
 def labels(files: RunFiles, judged: Judged) -> Labels:
-    """Return what is said label by label."""
+    """Return the results per label."""
     ap_L = average_precision(judged.scores_NL, judged.targets_NL, judged.known_NL)
     ece_L = calibration_error_of_labels(judged.marginals_NL, judged.targets_NL, judged.known_NL)
     train_L = train_positives(files)
@@ -132,7 +132,7 @@ def _sizes(files: RunFiles, judged: Judged) -> list[GroupRow]:
         return []
     means = mean_average_precision_by_size(judged.scores_NL, judged.targets_NL, areas_NL, judged.known_NL)
     small, large = (round(limit**0.5) for limit in SIZE_LIMITS_PX2)
-    words = (f"largest object below {small} x {small} px", f"up to {large} x {large} px", f"from {large} x {large} px on")
+    words = (f"largest object below {small} x {small} px", f"up to {large} x {large} px", f"{large} x {large} px and larger")
     return [
         GroupRow(size, text, mean.labels_counted if mean else 0, mean.value if mean else None, None, None)
         for (size, mean), text in zip(means.items(), words, strict=True)
@@ -140,7 +140,7 @@ def _sizes(files: RunFiles, judged: Judged) -> list[GroupRow]:
 
 
 def areas(files: RunFiles, judged: Judged) -> Floats | None:
-    """Return the area in px2 of the largest object of each label in each sample [N, L], nan for none; None without dataset."""
+    """Return the area in px2 of each label's largest object per sample [N, L], nan without one; None without the dataset."""
     if files.dataset is None or files.split not in files.dataset.splits:
         return None
     return largest_areas(files.dataset.split(files.split), judged.predictions.sample_ids_N)

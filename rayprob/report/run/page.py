@@ -30,7 +30,7 @@ def _performance(facts: Facts) -> dict[str, Any]:
         "pr_lines": lines,
         "pr_chart": charts.precision_recall(
             lines,
-            "Precision against recall: " + "; ".join(line.name for line in lines) + ". The numbers are in the table below.",
+            "Precision and recall: " + "; ".join(line.name for line in lines) + ". The numbers are in the table below.",
         ),
         "ap_chart": charts.ap_by_prevalence(
             facts.labels.rows, "AP of each label against its number of positives. The numbers are in the table of labels."
@@ -96,7 +96,7 @@ def _training(history: curves.TrainingCurves | None) -> dict[str, Any]:
         ("Loss", history.loss, "loss", {"is_noisy": True}),
         ("Holdout mAP", history.holdout_map, "map", {"mark": history.best_step}),
         ("Learning rate", history.lr, "rate", {}),
-        ("Images a second", history.images_per_s, "speed", {"is_noisy": True}),
+        ("Images per second", history.images_per_s, "speed", {"is_noisy": True}),
     )
     return {
         "training_charts": [
@@ -108,4 +108,4 @@ def _training(history: curves.TrainingCurves | None) -> dict[str, Any]:
 
 
 def _range(line: curves.Line) -> str:
-    return f"from {line.y[0]:.4g} to {line.y[-1]:.4g}, least {min(line.y):.4g}, greatest {max(line.y):.4g}"
+    return f"from {line.y[0]:.4g} to {line.y[-1]:.4g}, minimum {min(line.y):.4g}, maximum {max(line.y):.4g}"

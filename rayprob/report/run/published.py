@@ -1,6 +1,6 @@
-"""Table III of the paper and the systems published since, each with its source and its way of counting.
+"""Table III of the paper and the systems published since, each with its source and protocol.
 
-Only numbers that were read in the named source are here; a source that states mAP alone has no other number.
+Only numbers that were read in the named source are here; if a source states only mAP, its other numbers are absent.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from rayprob.metrics.counting import PaperMetrics
 
 @dataclass(frozen=True)
 class Published:
-    """One row: COCO-2014 val, fractions of one; None is not stated by the source."""
+    """One row: COCO-2014 val, fractions of one; None where the source does not state it."""
 
     system: str
     model: str

@@ -1,4 +1,4 @@
-"""Thumbnails of samples as small JPEG data URIs; a page carries its images itself."""
+"""Thumbnails of samples as small JPEG data URIs; a page contains its images."""
 
 import base64
 import logging
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def thumbnails(files: RunFiles, rows: Iterable[int]) -> tuple[dict[int, str], list[Note]]:
-    """Return a data URI for each row of the predictions whose image can be read, and a note where some cannot."""
+    """Return a data URI for each row of the predictions whose image can be read, and a note if some cannot."""
     if files.dataset is None or files.split not in files.dataset.splits:
         return {}, []
     manifest = files.dataset.split(files.split)
@@ -39,11 +39,11 @@ def thumbnails(files: RunFiles, rows: Iterable[int]) -> tuple[dict[int, str], li
     if not faults:
         return found, []
     log.warning("%d images cannot be shown: %s", len(faults), faults[0])
-    return found, [Note(f"{len(faults)} image(s) cannot be shown, the first because: {faults[0]}")]
+    return found, [Note(f"{len(faults)} image(s) cannot be shown; the first error: {faults[0]}")]
 
 
 def thumbnail(jpeg: bytes) -> str:
-    """Return a JPEG as a data URI of a JPEG of at most LONG_SIDE_PX. Raises SampleError or ValueError for no image."""
+    """Return a JPEG as a data URI of a JPEG of at most LONG_SIDE_PX. Raises SampleError or ValueError if it is damaged."""
     measure(jpeg)
     return shrunk(simplejpeg.decode_jpeg(jpeg))
 

@@ -1,4 +1,4 @@
-"""Labels together: which co-occur in truth, which the model expects to, and the mixture's components as named scenes."""
+"""Label co-occurrence: as annotated and as the model expects, and the mixture's components as named scenes."""
 
 from dataclasses import dataclass
 
@@ -72,7 +72,7 @@ class Scenes:
 
 
 def co_occurrence(judged: Judged) -> CoOccurrence | None:
-    """Return co-occurrences of the most frequent labels, None where fewer than two labels have a positive."""
+    """Return co-occurrences of the most frequent labels, or None if fewer than two labels have a positive."""
     columns = [int(column) for column in judged.by_frequency[:MOST_LABELS] if judged.positives_L[column]]
     if len(columns) < 2:
         return None
@@ -91,7 +91,7 @@ def expected_pairs(distribution: LabelDistribution, rows: np.ndarray, columns: l
     total_MM = np.zeros((len(columns), len(columns)))
     for start in range(0, len(rows), 4096):
         part = distribution[rows[start : start + 4096]]
-        # Labels that nobody asks about drop out of a product, so their columns can be left away.
+        # Labels that are not asked about drop out of a product, so their columns can be omitted.
         total_MM += part.rebuilt(part.log_mixing_BK, part.component_logits_BKL[:, :, columns]).pair_probabilities().sum(axis=0)
     return total_MM
 

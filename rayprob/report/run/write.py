@@ -11,7 +11,7 @@ from rayprob.runs.paths import RunFolder
 
 @dataclass(frozen=True)
 class WrittenPage:
-    """Where the page lies, what it is about, and what it lacks."""
+    """The path of the page, its split, and notes on what is missing."""
 
     path: str
     split: str
@@ -23,8 +23,8 @@ class WrittenPage:
 def report(folder: str, split: str | None = None, out: str | None = None) -> WrittenPage:
     """Write the page of a run's folder, by default to report.html in it.
 
-    `split` None stands for val, or for holdout where there are no predictions of val. Raises RunError for a folder that is no
-    run's or has no predictions, MetricError where no label of the split has a positive.
+    `split` None means val, or holdout if there are no predictions of val. Raises RunError if the folder is not a
+    run's or has no predictions, MetricError if no label of the split has a positive.
     """
     facts = gather(open_run_files(folder, split))
     html = render(facts).encode()

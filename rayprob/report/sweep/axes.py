@@ -1,4 +1,4 @@
-"""Where the values of a parameter or metric stand on an axis from 0 to 1: linear, logarithmic, or one place a choice."""
+"""Where the values of a parameter or metric stand on an axis from 0 to 1: linear, logarithmic, or one place per choice."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from rayprob.report.sweep.words import NOT_SET, brief, figure, told
 from rayprob.runs.sweep_summary import Metric, Range, SweepSummary
 
-BELOW = -0.13  # of the first place below the axis
+BELOW = -0.13  # height of the first place below the axis
 MOST_DECADES = 6
 
 
@@ -22,7 +22,7 @@ class Axis:
     name: str
     ticks: tuple[tuple[float, str], ...]
     extra: tuple[tuple[float, str], ...] = ()
-    low: float = 0.0  # of a numeric axis, after the logarithm where it has one
+    low: float = 0.0  # of a numeric axis, after the logarithm if it is logarithmic
     high: float = 0.0
     is_numeric: bool = False
     is_log: bool = False
@@ -95,7 +95,7 @@ def _below(values: Iterable[Any], has_no_place: Any) -> tuple[tuple[float, str],
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """Return the bounds, apart from one another even where there is one value."""
+    """Return the bounds, widened if there is only one value."""
     if high > low:
         return low, high
     around = abs(low) * 0.1 or 1.0

@@ -14,11 +14,11 @@ from rayprob.report.sweep.words import tail
 from rayprob.runs.sweep_summary import Seeds, SweepSummary, TrialSummary, finite
 
 MOST_BARS = 12
-SPEED = "images a second"
+SPEED = "images per second"
 
 
 def seeds(sweep: SweepSummary) -> Chart | None:
-    """Return the values of the default and the best over seeds, a dot each, with their means; None without noise."""
+    """Return the values of the default and the best, one dot per seed, with their means; None if seeds were not repeated."""
     found = _seeds_by_name(sweep)
     if not found:
         return None
@@ -30,14 +30,14 @@ def seeds(sweep: SweepSummary) -> Chart | None:
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.08)
-        axes.set_xlabel(f"{shortened(sweep.metric.name)}, a dot a seed; the line is the mean")
+        axes.set_xlabel(f"{shortened(sweep.metric.name)}, one dot per seed; the line is the mean")
         svg = to_svg(figure, "seeds", "; ".join(f"{name}: {_listed(values)}" for name, values in found.items()))
     rows = tuple((name, told_value(values.mean), told_value(values.sd), _listed(values)) for name, values in found.items())
     return Chart(f"{sweep.metric.name} over seeds", svg, ("setting", "mean", "standard deviation", "values"), rows)
 
 
 def importance(sweep: SweepSummary) -> Chart | None:
-    """Return a bar for each parameter's share of importance; None where the sweep has none."""
+    """Return a bar for each parameter's share of importance; or None if importance is not known."""
     shares = sorted((sweep.importance or {}).items(), key=lambda item: -item[1])
     if not shares:
         return None
@@ -57,7 +57,7 @@ def importance(sweep: SweepSummary) -> Chart | None:
 
 
 def learning(sweep: SweepSummary) -> Chart | None:
-    """Return the metric over epochs, a line a trial; those stopped early end in a cross. None without any curve."""
+    """Return the metric over epochs, one line per trial; those stopped early end in a cross. None if no trial has a curve."""
     drawn = [trial for trial in sweep.settings if trial.points]
     if not drawn:
         return None
@@ -72,23 +72,23 @@ def learning(sweep: SweepSummary) -> Chart | None:
         svg = to_svg(
             figure, "learning", f"{sweep.metric.name} over epochs of {len(drawn)} trials. The numbers are below.", titles
         )
-    columns = ("trial", "state", "evaluations", "last epoch", "first", "greatest", "least", "last")
+    columns = ("trial", "state", "evaluations", "last epoch", "first", "maximum", "minimum", "last")
     return Chart("Learning curves", svg, columns, tuple(_curve_row(trial) for trial in drawn))
 
 
 def cost(sweep: SweepSummary) -> Chart | None:
-    """Return the metric against the time of each trial, or its epochs where no time is known; None without either."""
+    """Return the metric against the time of each trial, or its epochs if times are not known; None without either."""
     by_time = _spots(sweep, lambda trial: trial.time_s)
     spots = by_time or _spots(sweep, lambda trial: trial.epochs)
     if not spots:
         return None
     what = "seconds of the trial" if by_time else "epochs of the trial"
     table = {"epochs": lambda trial: told_value(trial.epochs), "time": lambda trial: lasted(trial.time_s)}
-    return _scatter(sweep, spots, "Value against cost", "cost", what, table)
+    return _scatter(sweep, spots, "Value by cost", "cost", what, table)
 
 
 def progress(sweep: SweepSummary) -> Chart | None:
-    """Return the best value so far against the epochs trained so far, trial after trial; None where epochs are not known."""
+    """Return the best value so far against the epochs trained so far, trial by trial; None if epochs are not known."""
     trials = [trial for trial in sweep.settings if finite(trial.epochs) is not None]
     if not any(trial.value(sweep.metric) is not None for trial in trials):
         return None
@@ -119,7 +119,7 @@ def progress(sweep: SweepSummary) -> Chart | None:
 
 
 def pareto(sweep: SweepSummary) -> Chart | None:
-    """Return the first metric against the second, or against speed, with the front; None where fewer than two have both."""
+    """Return the first metric against the second, or against speed, with the front; None if fewer than two trials have both."""
     partner, reach = front_partner(sweep)
     spots = _spots(sweep, reach)
     if len(spots) < 2:
@@ -133,7 +133,7 @@ def pareto(sweep: SweepSummary) -> Chart | None:
 
 
 def front_partner(sweep: SweepSummary) -> tuple[str, Callable[[TrialSummary], float | None]]:
-    """Return what the front sets against the first metric, and how a trial tells it."""
+    """Return the second axis of the front and how to read it from a trial."""
     if len(sweep.metrics) > 1:
         second = sweep.metrics[1]
         return second.name, lambda trial: trial.value(second)
@@ -164,7 +164,7 @@ def _scatter(
 
 def _label(axes: Axes, sweep: SweepSummary, across: str) -> None:
     axes.set_xlabel(shortened(across, 48))
-    less = ", less is better" if sweep.metric.sign < 0 else ""
+    less = ", lower is better" if sweep.metric.sign < 0 else ""
     axes.set_ylabel(f"{shortened(sweep.metric.name)}{less}")
     axes.margins(0.07)
 

@@ -24,7 +24,7 @@ Spot = tuple[TrialSummary, float, float]
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart with its heading, what it shows in a sentence, and its numbers as a table."""
+    """A chart with its heading, a sentence about it, and its numbers as a table."""
 
     title: str
     svg: Markup
@@ -35,7 +35,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Look:
-    """How trials of one role are drawn; those of a higher `layer` lie on top."""
+    """How trials of one role are drawn; a higher `layer` is drawn on top."""
 
     ink: str
     alpha: float
@@ -61,7 +61,7 @@ def role(sweep: SweepSummary, trial: TrialSummary) -> str:
 
 
 def thinning(sweep: SweepSummary, trial: TrialSummary) -> float:
-    """Return by how much the ink of a trial's line is thinned, so that hundreds of lines leave the marked ones in sight."""
+    """Return the opacity factor of a trial's line, so that the marked lines stay visible among hundreds."""
     if role(sweep, trial) in ("best", "default"):
         return 1.0
     return min(1.0, math.sqrt(MANY_LINES / max(len(sweep.settings), 1)))
@@ -81,13 +81,13 @@ def draw_spots(axes: Axes, sweep: SweepSummary, spots: Iterable[Spot]) -> dict[s
 
 
 def tooltip(sweep: SweepSummary, trial: TrialSummary) -> str:
-    """Return what pointing at a trial shows."""
+    """Return the tooltip of a trial."""
     value = told_value(trial.value(sweep.metric))
     return f"trial {trial.number}, {trial.state}: {sweep.metric.name} {value}; {settings_of(trial)}"
 
 
 def draw_key(figure: Figure, sweep: SweepSummary, trials: Iterable[TrialSummary], *, as_lines: bool = False) -> None:
-    """Name above the chart those roles that are in it."""
+    """Draw a legend above the chart with the roles that occur in it."""
     present = {role(sweep, trial) for trial in trials}
     handles = [_handle(name, look, as_lines) for name, look in LOOKS.items() if name in present]
     figure.legend(
@@ -103,7 +103,7 @@ def draw_key(figure: Figure, sweep: SweepSummary, trials: Iterable[TrialSummary]
 
 
 def table_of(sweep: SweepSummary, columns: dict[str, Callable[[TrialSummary], str]]) -> Table:
-    """Return the heads and rows of a table of the trials with a value: number, the columns asked for, the value."""
+    """Return the header and rows of a table of the trials with a value: number, the given columns, the value."""
     cells: dict[str, Callable[[TrialSummary], str]] = {
         "trial": lambda trial: str(trial.number),
         **columns,
@@ -118,7 +118,7 @@ def parameter_table(sweep: SweepSummary, names: Iterable[str]) -> Table:
 
 
 def parameter_of(trial: TrialSummary, name: str) -> str:
-    """Return a trial's value of a parameter in words."""
+    """Return a trial's value of a parameter as text."""
     return brief(trial.params[name]) if name in trial.params else NOT_SET
 
 
@@ -130,7 +130,7 @@ def value_of(sweep: SweepSummary, trial: TrialSummary) -> float:
 
 
 def lasted(elapsed_s: float | None) -> str:
-    """Return seconds in words, or a dash."""
+    """Return seconds as text, or a dash."""
     return NONE if elapsed_s is None else duration(elapsed_s)
 
 

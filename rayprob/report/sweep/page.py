@@ -22,7 +22,7 @@ MOST_REASON = 400  # letters
 
 @dataclass(frozen=True)
 class WrittenSweep:
-    """Where the page of a sweep lies, and what it is about."""
+    """The path of a sweep's page, and what it shows."""
 
     path: str
     size_bytes: int
@@ -31,7 +31,7 @@ class WrittenSweep:
 
 @dataclass(frozen=True)
 class Tile:
-    """A number that a reader looks for first."""
+    """A key number at the top of the page."""
 
     name: str
     value: str
@@ -51,9 +51,9 @@ class Compared:
 
 
 def sweep_report(folder: str, out: str | None = None) -> WrittenSweep:
-    """Write the page of a sweep's folder from its summary alone, by default to report.html in it.
+    """Write the page of a sweep's folder from only its summary, by default to report.html in it.
 
-    Raises RunError for a folder without a summary, or with one that is at fault.
+    Raises RunError if the summary is missing or invalid.
     """
     sweep = open_sweep(folder)
     html = render(sweep, folder).encode()
@@ -63,7 +63,7 @@ def sweep_report(folder: str, out: str | None = None) -> WrittenSweep:
 
 
 def render(sweep: SweepSummary, folder: str) -> str:
-    """Return the whole page; `folder` stands in its commands."""
+    """Return the whole page; `folder` is used in its commands."""
     resolution = resolution_parameter(sweep)
     values = {
         "sweep": sweep,
@@ -94,7 +94,7 @@ def render(sweep: SweepSummary, folder: str) -> str:
 
 
 def charts(sweep: SweepSummary) -> dict[str, Chart | None]:
-    """Return the charts by name, None for one that has nothing to show."""
+    """Return the charts by name, None for a chart without data."""
     drawn = (seeds, parallel, importance, learning, cost, progress, pareto)
     return {draw.__name__: draw(sweep) for draw in drawn}
 
@@ -117,14 +117,14 @@ def notes(sweep: SweepSummary) -> list[str]:
     """Return what a reader should know before the numbers."""
     found = []
     if sweep.split == REPORTED:
-        found.append(f"The sweep chose on {REPORTED}, so its numbers on {REPORTED} flatter the winner.")
+        found.append(f"The sweep chose the winner on {REPORTED}, so its numbers on {REPORTED} are optimistic.")
     if sweep.default_trial is None:
-        found.append("The run file as it stands was not tried, so no gain over it can be told.")
+        found.append("The run file's own settings were not tried, so the gain over them is unknown.")
     open_trials = sweep.count("running") + sweep.count("stopped")
     if open_trials:
-        found.append(f"{open_trials} trial(s) have not ended: the same `rayprob tune` goes on with them.")
+        found.append(f"{open_trials} trial(s) are not finished: run the same `rayprob tune` command again to continue them.")
     if not sweep.valued:
-        found.append("No trial reached a value, so there are no charts; the reasons are in the table of trials.")
+        found.append("No trial reached a value, so there are no charts; see the table of trials for the reasons.")
     return found
 
 
@@ -138,14 +138,14 @@ def parameters(sweep: SweepSummary) -> list[Compared]:
 
 
 def reported(sweep: SweepSummary) -> list[Compared]:
-    """Return the winner's numbers on val beside the default's, as far as the sweep evaluated them."""
+    """Return the winner's and the default's numbers on val, as far as the sweep evaluated them."""
     best = (sweep.val.best if sweep.val else None) or {}
     default = (sweep.val.default if sweep.val else None) or {}
     return [Compared(name, figure(finite(default.get(name))), figure(finite(value))) for name, value in best.items()]
 
 
 def commands(sweep: SweepSummary, folder: str) -> list[str]:
-    """Return the commands to go on with the winner."""
+    """Return the commands that train the winner."""
     best = sweep.best_trial
     if best is None:
         return []
@@ -154,17 +154,17 @@ def commands(sweep: SweepSummary, folder: str) -> list[str]:
 
 
 def noise_says(sweep: SweepSummary) -> str:
-    """Return whether the gain stands out of the seeds' noise, or why that cannot be told."""
+    """Return whether the gain exceeds the noise between seeds, or why that is unknown."""
     best = sweep.best_trial
     if best is None or sweep.noise is None:
-        return "No setting was trained with several seeds, so how far luck alone moves the value is not known."
+        return "No setting was trained with several seeds, so the noise of the metric is unknown."
     if best.number == sweep.default:
-        return "The default is the best, so there is no gain; its values over seeds show how far luck alone moves them."
+        return "The default is the best, so there is no gain; its values over seeds show the noise of the metric."
     return words.on_noise(sweep.noise, sweep.metric, improvement(sweep), best.value(sweep.metric))
 
 
 def made(sweep: SweepSummary, folder: str) -> list[tuple[str, str]]:
-    """Return how the sweep was made, fact by fact, leaving out what its summary does not tell."""
+    """Return how the sweep was made, fact by fact, leaving out what its summary does not contain."""
     facts = [
         ("folder", folder),
         ("dataset", sweep.dataset),
@@ -181,13 +181,13 @@ def made(sweep: SweepSummary, folder: str) -> list[tuple[str, str]]:
 def _gain(sweep: SweepSummary) -> Tile:
     gain, error = improvement(sweep), sweep.noise.gain_se if sweep.noise else None
     if gain is None:
-        return Tile("gain over the default", NONE, "not known")
+        return Tile("gain over the default", NONE, "unknown")
     shown = figure(gain * sweep.metric.sign, signed=True)
     if sweep.best == sweep.default:
         return Tile("gain over the default", "none", "the default is the best")
     if error is None:
-        return Tile("gain over the default", shown, "one seed each: its error is not known")
-    hint = "standard error over seeds" if gain > SURE * error else "within twice its standard error: may be noise"
+        return Tile("gain over the default", shown, "one seed each: the standard error is unknown")
+    hint = "standard error over seeds" if gain > SURE * error else "less than twice its standard error: may be noise"
     return Tile("gain over the default", shown, hint, f"±\N{NO-BREAK SPACE}{figure(error)}")
 
 
@@ -204,7 +204,7 @@ def _epochs(sweep: SweepSummary) -> Tile | None:
 
 def _reported_tile(sweep: SweepSummary) -> Tile | None:
     value = finite(sweep.val.best.get(sweep.metric.name)) if sweep.val and sweep.val.best else None
-    return None if value is None else Tile(f"{REPORTED} {sweep.metric.name}", figure(value), "the winner, judged once")
+    return None if value is None else Tile(f"{REPORTED} {sweep.metric.name}", figure(value), "the winner, evaluated once")
 
 
 def _cell(trial: TrialSummary | None, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Parallel coordinates: a line for each trial over the searched parameters, the metric last."""
+"""Parallel coordinates: one line per trial over the searched parameters, the metric last."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ AXIS_PX = 118
 
 
 def parallel(sweep: SweepSummary) -> Chart | None:
-    """Return a line for each trial over the searched parameters, the metric last, the better the fuller; None for no trial."""
-    names = sweep.ranked[:MOST_AXES][::-1]  # the most important beside the metric
+    """Return one line per trial over the searched parameters, the metric last, better trials darker; None without trials."""
+    names = sweep.ranked[:MOST_AXES][::-1]  # the most important next to the metric
     if not names or not sweep.valued:
         return None
     axes_A = [
@@ -75,7 +75,7 @@ def _description(sweep: SweepSummary, names: Sequence[str]) -> str:
     listed = ", ".join(names)
     best = sweep.best_trial
     at = f" The best, trial {best.number}: {tooltip(sweep, best)}." if best else ""
-    return f"Parallel coordinates: a line for each of {len(sweep.valued)} trials over {listed} and {sweep.metric.name}.{at}"
+    return f"Parallel coordinates: one line for each of {len(sweep.valued)} trials over {listed} and {sweep.metric.name}.{at}"
 
 
 def _left_out(sweep: SweepSummary, names: Sequence[str]) -> str:

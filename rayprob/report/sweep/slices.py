@@ -1,4 +1,4 @@
-"""The metric against one searched parameter at a time, and what each resolution gives and costs."""
+"""The metric against one searched parameter at a time, and the value and cost of each resolution."""
 
 import statistics
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def slice_of(sweep: SweepSummary, name: str, prefix: str) -> Chart:
 
 
 def resolution_parameter(sweep: SweepSummary) -> str | None:
-    """Return the searched parameter that is a resolution, None where there is none."""
+    """Return the searched parameter that is a resolution, or None if there is none."""
     return next((name for name in sweep.space if is_size(name)), None)
 
 
@@ -52,7 +52,7 @@ def is_size(name: str) -> bool:
 
 
 def resolution_rows(sweep: SweepSummary, name: str) -> tuple[tuple[str, ...], ...]:
-    """Return (resolution, trials, best value, median images a second) for each resolution that reached a value."""
+    """Return (resolution, trials, best value, median images per second) for each resolution that reached a value."""
     groups: dict[str, list[TrialSummary]] = {}
     for trial in sweep.valued:
         if name in trial.params:

@@ -1,4 +1,4 @@
-"""What the page of a sweep says in words, from its numbers: values, ranges, and one sentence over each chart."""
+"""The text of a sweep's page, computed from its numbers: values, ranges, and the sentence above each chart."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ SCALES = {"uniform": "", "loguniform": ", logarithmic", "quniform": ""}
 
 
 def told(value: Any) -> str:
-    """Return a parameter's value as a run file would have it."""
+    """Return a parameter's value as written in a run file."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
@@ -39,7 +39,7 @@ def brief(value: Any) -> str:
 
 
 def figure(value: float | None, *, signed: bool = False) -> str:
-    """Return a metric with three decimals, or more where three would show nothing; a dash for none."""
+    """Return a metric with three decimals, or more if three would show only zeros; a dash for None."""
     if value is None:
         return NONE
     plus = "+" if signed else ""
@@ -60,17 +60,17 @@ def searched(span: Range) -> str:
 
 
 def tail(name: str, most: int = 20) -> str:
-    """Return a dotted key that fits beside an axis, cut in front: its end tells keys apart."""
+    """Return a dotted key short enough to fit next to an axis, cut at the front because its end distinguishes keys."""
     return name if len(name) <= most else "…" + name[1 - most :]
 
 
 def settings_of(trial: TrialSummary) -> str:
     """Return a trial's parameters in one line."""
-    return ", ".join(f"{name} {brief(value)}" for name, value in trial.params.items()) or "the run file as it stands"
+    return ", ".join(f"{name} {brief(value)}" for name, value in trial.params.items()) or "the run file's own settings"
 
 
 def improvement(sweep: SweepSummary) -> float | None:
-    """Return by how much the best is better than the default: over seeds where there are some, else of one trial each."""
+    """Return by how much the best is better than the default: over seeds if there are several, else from one trial each."""
     noise = sweep.noise
     if noise and noise.default and noise.best:
         pair = noise.default.mean, noise.best.mean
@@ -81,17 +81,17 @@ def improvement(sweep: SweepSummary) -> float | None:
 
 
 def on_search(sweep: SweepSummary) -> str:
-    """What was searched, by what, and judged how."""
+    """What was searched, how, and by which metric."""
     spaces = "; ".join(f"{name} ({searched(span)})" for name, span in sweep.space.items()) or "no parameter"
     count = sum(trial.kind == "search" for trial in sweep.trials)
     ways = SAMPLERS.get(sweep.sampler, sweep.sampler or "an unnamed sampler")
     stops = f", poor trials stopped early by {SCHEDULERS[sweep.scheduler]}" if sweep.scheduler in SCHEDULERS else ""
-    goals = " and ".join(f"{'greatest' if metric.mode == 'max' else 'least'} {metric.name}" for metric in sweep.metrics)
+    goals = " and ".join(f"{'highest' if metric.mode == 'max' else 'lowest'} {metric.name}" for metric in sweep.metrics)
     on = f" on {sweep.dataset}" if sweep.dataset else ""
     repeats = sum(trial.kind == "confirm" for trial in sweep.trials)
-    again = f" {repeats} trials repeat the default and the best with other seeds." if repeats else ""
+    again = f" {repeats} trials repeat the default and the best setting with other seeds." if repeats else ""
     number = "1 trial" if count == 1 else f"{count} trials"
-    return f"{number}{on} over {spaces}, chosen by {ways}{stops}; looked for the {goals} on {sweep.split}.{again}"
+    return f"{number}{on} over {spaces}, chosen by {ways}{stops}; the goal is the {goals} on {sweep.split}.{again}"
 
 
 def on_winner(sweep: SweepSummary) -> str:
@@ -101,24 +101,24 @@ def on_winner(sweep: SweepSummary) -> str:
         return "No trial reached a value, so there is no winner."
     if best.number == sweep.default:
         value = figure(best.value(sweep.metric))
-        return f"Nothing beat the run file as it stands: trial {best.number}, {sweep.metric.name} {value}."
+        return f"Nothing beat the run file's own settings: trial {best.number}, {sweep.metric.name} {value}."
     chosen = f"the best of {len(sweep.valued)} settings" if len(sweep.valued) > 1 else "the only setting with a value"
     return (
-        f"Trial {best.number} is {chosen} on {sweep.split}. A best of many is optimistic: it was chosen for the very number "
-        f"shown, luck included, so expect a little less on new data."
+        f"Trial {best.number} is {chosen} on {sweep.split}. The best of many is optimistic: it was chosen by the number "
+        f"shown, so expect a slightly lower value on new data."
     )
 
 
 def on_noise(noise: Noise, metric: Metric, gain: float | None, chosen: float | None) -> str:
-    """Whether the gain over the default is more than seeds alone would make; `chosen` is the value the best was chosen by."""
+    """Whether the gain over the default exceeds the noise between seeds; `chosen` is the value that the best was chosen by."""
     if gain is None:
-        return "The default or the best has no mean over seeds, so the gain cannot be set against the noise."
+        return "The default or the best has no mean over seeds, so the gain cannot be compared with the noise."
     text = f"The best is {figure(abs(gain))} {'better' if gain >= 0 else 'worse'} than the default in mean {metric.name}"
     if noise.gain_se is None or not math.isfinite(noise.gain_se):
-        return f"{text}; its standard error is not known (it takes two seeds each), so this may be noise."
+        return f"{text}; its standard error is unknown (that needs two seeds each), so this may be noise."
     text += f", with a standard error of {figure(noise.gain_se)} over seeds"
     if gain <= SURE * noise.gain_se:
-        verdict = "worse is not a gain" if gain < 0 else "less than twice its standard error, so it may well be noise"
+        verdict = "this is not a gain" if gain < 0 else "less than twice its standard error, so it may well be noise"
     else:
         verdict = "more than twice its standard error"
     return f"{text}: {verdict}.{_leaning(noise, chosen)}"
@@ -128,41 +128,41 @@ def _leaning(noise: Noise, chosen: float | None) -> str:
     values = noise.best.values if noise.best else ()
     if chosen is None or not any(math.isclose(value, chosen, rel_tol=1e-9) for value in values):
         return ""
-    return " The best's mean counts the run it was chosen by, so it still leans to the good side."
+    return " The mean of the best includes the run that it was chosen by, so it is still slightly optimistic."
 
 
 def on_importance(sweep: SweepSummary) -> str:
-    """How far the shares of importance can be trusted."""
+    """How reliable the importances are."""
     if not sweep.importance:
-        return "Too few trials with a value for shares of importance."
+        return "Too few trials have a value to estimate importance."
     name, share = max(sweep.importance.items(), key=lambda item: item[1])
     settings = f"{len(sweep.valued)} settings have a value"
     text = f"{name} explains {share:.0%} of how the value varies over the space (fANOVA; {settings})."
     if len(sweep.valued) < FEW_TRIALS:
-        return f"{text} With so few, the shares are rough: read their order at most, and not the order of small ones."
+        return f"{text} With so few, the shares are rough: trust only the order of the large ones."
     return text
 
 
 def on_curves(sweep: SweepSummary) -> str:
-    """What early stopping saved."""
+    """How much early stopping saved."""
     pruned = sweep.count("pruned")
     if not pruned:
         return "No trial was stopped early."
     text = f"{pruned} of {len(sweep.trials)} trials were stopped early (faint, ending in a cross)"
     if not sweep.total_epochs or not sweep.full_epochs:
         return f"{text}."
-    return f"{text}: {sweep.total_epochs:,.4g} epochs trained of the {sweep.full_epochs:,.4g} that full trials would take."
+    return f"{text}: {sweep.total_epochs:,.4g} epochs trained instead of the {sweep.full_epochs:,.4g} that full trials take."
 
 
 def on_pareto(sweep: SweepSummary, partner: str) -> str:
-    """Which trials no other beats in both."""
+    """Which trials no other trial beats in both metrics."""
     if not sweep.pareto:
-        return "The sweep names no front."
+        return "The sweep has no Pareto front."
     listed = ", ".join(map(str, sweep.pareto))
     which = f"Trial {listed} is" if len(sweep.pareto) == 1 else f"Trials {listed} are"
     return f"{which} on the front: no other trial is better in both {sweep.metric.name} and {partner}."
 
 
 def counts(found: Mapping[str, int]) -> str:
-    """Return counts of states in words, leaving out those of none."""
+    """Return counts of states as text, leaving out zeros."""
     return ", ".join(f"{count} {state}" for state, count in found.items() if count) or "none"

@@ -76,7 +76,7 @@ def test_a_folder_without_a_dataset_says_how_to_build_one(tmp_path: Path) -> Non
     ("text", "message"),
     [
         ("{", r"dataset.json is not JSON"),
-        ("[]", r"dataset.json holds list, not a mapping"),
+        ("[]", r"dataset.json contains list, not a mapping"),
         ('{"format_version": 99}', r"has dataset format 99, this version reads 1, 2, 3; rebuild it"),
     ],
 )

@@ -138,7 +138,7 @@ def test_an_uncalibrated_run_says_how_to_calibrate(sigmoid_run: str) -> None:
 def test_without_val_the_page_is_about_holdout_and_says_so(root: str, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", root, splits=("holdout",))
     text = notes_of(folder)
-    assert "There are no predictions of val, so the page is about holdout" in text
+    assert "There are no predictions of val, so this page shows holdout" in text
     assert f"rayprob evaluate {folder}" in text
 
 
@@ -154,7 +154,7 @@ def test_a_moved_dataset_leaves_a_page_without_images(root: str, tmp_path: Path)
 
 def test_a_dataset_built_anew_is_not_shown(root: str, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", root, dataset_fingerprint="another")
-    assert "was built anew since the run" in notes_of(folder)
+    assert "was rebuilt after the run" in notes_of(folder)
 
 
 def test_a_damaged_image_costs_its_thumbnail_only(root: str, tmp_path: Path) -> None:
@@ -164,12 +164,12 @@ def test_a_damaged_image_costs_its_thumbnail_only(root: str, tmp_path: Path) -> 
         shard.unlink()
     path = Path(folder) / "run.yaml"
     path.write_text(path.read_text().replace(root, str(tmp_path / "damaged")))
-    assert "image(s) cannot be shown, the first because: cannot open shard" in notes_of(folder)
+    assert "image(s) cannot be shown; the first error: cannot open shard" in notes_of(folder)
 
 
 def test_predictions_of_another_step_are_not_calibrated_by_the_bundle(root: str, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", root, step=4)
-    assert "made before the bundle was" in notes_of(folder)
+    assert "older than the bundle" in notes_of(folder)
 
 
 def test_a_run_without_bundle_or_history_still_has_a_page(root: str, tmp_path: Path) -> None:
@@ -201,22 +201,22 @@ def test_a_split_without_positives_has_no_page(root: str, tmp_path: Path) -> Non
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"is no run folder: it has no run\.yaml"):
+    with pytest.raises(RunError, match=r"is not a run folder: it has no run\.yaml"):
         report(str(tmp_path))
     (tmp_path / "run.yaml").write_text("[1, 2")
     with pytest.raises(RunError, match="is not valid YAML: line 1, column 6"):
         report(str(tmp_path))
     (tmp_path / "run.yaml").write_text("- 1")
-    with pytest.raises(RunError, match="holds list, not a mapping"):
+    with pytest.raises(RunError, match="contains list, not a mapping"):
         report(str(tmp_path))
 
 
 def test_a_run_without_predictions_is_refused_with_the_command(root: str, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", root, splits=())
-    with pytest.raises(RunError, match=r"no predictions of val or holdout \(there: none\); .*`rayprob evaluate"):
+    with pytest.raises(RunError, match=r"no predictions of val or holdout \(found: none\); .*`rayprob evaluate"):
         report(folder)
     folder = write_run(tmp_path / "run", root, splits=("holdout",))
-    with pytest.raises(RunError, match=r"no predictions of test \(there: holdout\); .*--split test`"):
+    with pytest.raises(RunError, match=r"no predictions of test \(found: holdout\); .*--split test`"):
         report(folder, "test")
 
 
@@ -229,7 +229,7 @@ def test_the_verb_writes_beside_the_run_what_the_run_wrote_down(sigmoid_run: str
     assert not any(attributes.get("id") == "scenes" for _, attributes in page.tags)
     text = page.text
     assert "2, resumed at step 4" in text
-    assert "Holdout mAP is best, 0.600, at step 4; it ended at 0.500." in text
+    assert "The best holdout mAP is 0.600, at step 4; it ended at 0.500." in text
     # 8 steps of 16 images at 16 images a second
     assert "time in training steps 8 s" in text
 

@@ -48,8 +48,8 @@ def test_the_key_numbers_are_those_of_numpy(tmp_path: Path) -> None:
 def test_the_search_is_said_in_a_sentence(tmp_path: Path) -> None:
     text = words_of(summary(), tmp_path)
     assert "23 trials on scenes over optimizer.lr (0.0001 to 0.1, logarithmic); resolution_px (64, 96, 128)" in text
-    assert "chosen by Optuna's TPE, poor trials stopped early by ASHA; looked for the greatest mAP on holdout." in text
-    assert "6 trials repeat the default and the best with other seeds" in text
+    assert "chosen by Optuna's TPE, poor trials stopped early by ASHA; the goal is the highest mAP on holdout." in text
+    assert "6 trials repeat the default and the best setting with other seeds" in text
 
 
 def test_a_gain_within_the_noise_is_called_noise(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_gain_within_the_noise_is_called_noise(tmp_path: Path) -> None:
     text = words_of(summary(noise={**noise, "gain": 0.03, "gain_se": 0.028}), tmp_path)
     assert "The best is 0.030 better than the default in mean mAP, with a standard error of 0.028" in text
     assert "less than twice its standard error, so it may well be noise" in text
-    assert "+0.030 ± 0.028 within twice its standard error: may be noise" in text
+    assert "+0.030 ± 0.028 less than twice its standard error: may be noise" in text
     sure = words_of(summary(noise={**noise, "gain": 0.03, "gain_se": 0.014}), tmp_path)
     assert "may well be noise" not in sure
     assert ": more than twice its standard error." in sure
@@ -67,14 +67,14 @@ def test_a_winner_that_loses_over_seeds_is_called_worse(tmp_path: Path) -> None:
     noise = {"default": {"values": [0.52], "mean": 0.52}, "best": {"values": [0.50], "mean": 0.50}, "gain": -0.02}
     text = words_of(summary(noise={**noise, "gain_se": 0.001}), tmp_path)
     assert "The best is 0.020 worse than the default in mean mAP" in text
-    assert "worse is not a gain" in text
+    assert "this is not a gain" in text
     unsure = words_of(summary(noise={**noise, "gain_se": None}), tmp_path)
-    assert "its standard error is not known (it takes two seeds each), so this may be noise" in unsure
+    assert "its standard error is unknown (that needs two seeds each), so this may be noise" in unsure
 
 
 def test_a_mean_that_counts_the_chosen_run_is_said_to_lean(tmp_path: Path) -> None:
     value = summary()
-    says = "counts the run it was chosen by, so it still leans to the good side"
+    says = "includes the run that it was chosen by, so it is still slightly optimistic"
     assert says not in words_of(value, tmp_path)
     chosen = next(row["values"]["mAP"] for row in value["trials"] if row["number"] == value["best"])
     value["noise"]["best"]["values"].append(chosen)
@@ -82,12 +82,12 @@ def test_a_mean_that_counts_the_chosen_run_is_said_to_lean(tmp_path: Path) -> No
 
 
 def test_the_best_of_many_is_called_optimistic(tmp_path: Path) -> None:
-    assert "Trial 3 is the best of 23 settings on holdout. A best of many is optimistic" in words_of(summary(), tmp_path)
+    assert "Trial 3 is the best of 23 settings on holdout. The best of many is optimistic" in words_of(summary(), tmp_path)
 
 
 def test_a_default_that_nothing_beats_is_the_winner(tmp_path: Path) -> None:
     text = words_of({**summary(), "best": 0}, tmp_path)
-    assert "Nothing beat the run file as it stands: trial 0" in text
+    assert "Nothing beat the run file's own settings: trial 0" in text
     assert "gain over the default none" in text
 
 
@@ -102,16 +102,16 @@ def test_the_commands_name_files_of_the_folder_and_are_quoted(tmp_path: Path) ->
 
 def test_a_sweep_without_a_default_claims_no_gain(tmp_path: Path) -> None:
     text = words_of({**summary(), "default": None, "noise": None}, tmp_path)
-    assert "The run file as it stands was not tried, so no gain over it can be told" in text
-    assert f"gain over the default {NONE} not known" in text
+    assert "The run file's own settings were not tried, so the gain over them is unknown" in text
+    assert f"gain over the default {NONE} unknown" in text
 
 
 def test_open_trials_and_a_choice_on_val_are_noted(tmp_path: Path) -> None:
     value = summary(split="val")
     value["trials"][1]["state"] = "running"
     text = words_of(value, tmp_path)
-    assert "1 trial(s) have not ended" in text
-    assert "The sweep chose on val, so its numbers on val flatter the winner" in text
+    assert "1 trial(s) are not finished" in text
+    assert "The sweep chose the winner on val, so its numbers on val are optimistic" in text
 
 
 def test_few_trials_make_rough_shares(tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_numbers_that_are_none_count_as_not_reached(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"metrics": []}, "metrics: found none, one or two are needed"),
-        ({"best": 99}, "there is no trial 99, which best, default or pareto names"),
+        ({"metrics": []}, "metrics is empty; one or two are needed"),
+        ({"best": 99}, "trial 99, which best, default or pareto names, does not exist"),
         ({"name": None}, r"name: expected text \(found null\)"),
         (
             {"metrics": [{"name": "mAP", "mode": "most"}]},
@@ -213,5 +213,5 @@ def test_what_is_no_summary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"summary\.json is not JSON"):
         sweep_report(str(tmp_path))
     (tmp_path / "summary.json").write_text("[]")
-    with pytest.raises(RunError, match="holds list, not a mapping"):
+    with pytest.raises(RunError, match="contains list, not a mapping"):
         sweep_report(str(tmp_path))

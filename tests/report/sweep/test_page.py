@@ -105,8 +105,8 @@ def test_less_is_better_where_the_metric_says_so(tmp_path: Path) -> None:
     gain = value["noise"]["default"]["mean"] - value["noise"]["best"]["mean"]
     assert gain > 0
     assert f"The best is {gain:.3f} better than the default in mean nll_nats" in text
-    assert "that axis is turned over: less is better" in text
-    assert "looked for the least nll_nats and greatest mAP" in text
+    assert "that axis is inverted: lower is better" in text
+    assert "the goal is the lowest nll_nats and highest mAP" in text
     assert "no other trial is better in both nll_nats and mAP" in text
     table = text.split("those without a value last")[1]
     values = [float(found) for found in re.findall(r"(?:finished|pruned) (\d+\.\d+)", table)]
@@ -120,11 +120,11 @@ def test_what_is_not_known_is_left_out_with_its_reason(tmp_path: Path) -> None:
     page = page_of(value, tmp_path)
     for reason in (
         "No setting was trained with several seeds",
-        "Too few trials with a value for shares of importance",
+        "Too few trials have a value to estimate importance",
         "No trial has a learning curve",
         "Neither the time nor the epochs of the trials are known",
-        "Fewer than two trials have both mAP and images a second",
-        "one seed each: its error is not known",
+        "Fewer than two trials have both mAP and images per second",
+        "one seed each: the standard error is unknown",
     ):
         assert reason in page.text
     assert sum(tag == "svg" for tag, _ in page.tags) == 1 + len(SPACE)
