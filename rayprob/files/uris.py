@@ -68,7 +68,7 @@ def beside(uri: str, ending: str) -> str:
 
 
 def split(uri: str) -> tuple[str, str]:
-    """Return the URI of the folder that `uri` lies in, with its store's options, and the last part of its path."""
+    """Return the URI of the folder that contains `uri`, with its store's options, and the last part of its path."""
     place, mark, options = (uri, "", "") if is_local(uri) else uri.partition("?")
     folder, name = posixpath.split(place.rstrip("/"))
     return folder + mark + options, name

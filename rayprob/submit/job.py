@@ -32,7 +32,7 @@ class Job:
     files: tuple[Path, ...]
     base: Path
     overrides: tuple[str, ...]
-    plugins: tuple[Path, ...] = ()  # modules and packages, which lie beside the package in the job
+    plugins: tuple[Path, ...] = ()  # modules and packages, next to the package in the job
 
     @classmethod
     def of(cls, verb: str, file: str, overrides: Sequence[str]) -> "Job":
