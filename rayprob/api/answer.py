@@ -24,7 +24,10 @@ from rayprob.text import printable
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Asked:
-    """One image, its forecast, and what was asked: all that an answer is computed from. `loaded` holds no pixels."""
+    """One image, its forecast, and what was asked: all that an answer is computed from.
+
+    `loaded` keeps the pixels of an image that was given as an array, tensor, PIL image or bytes, and the path of a file.
+    """
 
     predictor: Predictor
     question: Question

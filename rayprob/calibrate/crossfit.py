@@ -14,7 +14,7 @@ from pydantic import Field
 
 from rayprob.arrays import Bools, Rows
 from rayprob.config.spec import Spec
-from rayprob.errors import CalibrationError
+from rayprob.errors import CalibrationError, SpecError
 from rayprob.probability.calibration import prior as prior_calibration
 from rayprob.probability.calibration.calibrators import Choice, choose_calibrator
 from rayprob.probability.calibration.candidates import WITH, OutputsCalibrator, map_of
@@ -67,12 +67,19 @@ class Priors:
     out_of_reach: str = ""
 
     def candidates(self, method: str) -> tuple[str, ...] | None:
-        """Return the calibrators to choose from, by name; None for all. `method` may name a prior already."""
+        """Return the calibrators to choose from, by name; None for all. `method` may name a prior already.
+
+        Raises SpecError where a prior is asked for together with a method that does not take one.
+        """
         if WITH in method:
             return (method,)
         maps = tuple(prior_calibration.FITS) if method == AUTO else (method,)
         fits = prior_calibration.fits_with(self.mixtures)
         with_prior = tuple(name for name in fits if map_of(name) in maps)
+        if self.is_asked and not with_prior:
+            raise SpecError(
+                f"--method {method} does not take a label prior; use {', '.join(prior_calibration.FITS)} or --prior none"
+            )
         if self.is_asked:
             return with_prior
         return None if method == AUTO else (method, *with_prior)

@@ -8,6 +8,7 @@ import numpy as np
 
 from rayprob.arrays import Bools
 from rayprob.calibrate.crossfit import AUTO, NONE, Priors
+from rayprob.data.manifest.dataset import Dataset
 from rayprob.data.sources.label_sets import LabelSets, read_label_sets
 from rayprob.errors import CalibrationError, DataError, RayprobError
 from rayprob.labels import LabelSpace
@@ -56,6 +57,8 @@ def _own(bundle: Bundle) -> tuple[dict[str, LabelPriorFile], str]:
     """Return the prior of the label sets that the run trained on, if they tell anything; and why they could not be read."""
     try:
         data = bundle.facts["run"]["data"]
+        if other := _other_dataset(str(data["root"]), bundle.facts.get("dataset_fingerprint")):
+            return {}, other
         label_sets = read_label_sets(str(data["root"]), split=str(data["train_split"]))
         fit = fit_prior(*_some(label_sets))
     except (KeyError, TypeError, DataError) as error:
@@ -65,6 +68,15 @@ def _own(bundle: Bundle) -> tuple[dict[str, LabelPriorFile], str]:
         return {}, str(error)
     tells = fit.num_components > 1 and len(label_sets.names) > 1
     return ({OWN: LabelPriorFile(label_sets.names, fit.mixture, OWN)} if tells else {}), ""
+
+
+def _other_dataset(root: str, fingerprint: object) -> str:
+    """Return why the dataset at `root` is not the one that the run trained on, which holdout was cut from; "" where it is."""
+    try:
+        found = Dataset.open(root).fingerprint
+    except RayprobError as error:
+        return str(error)
+    return "" if fingerprint in (found, None) else f"{root} holds another dataset than the run trained on"
 
 
 def _some(label_sets: LabelSets) -> tuple[Bools, Bools | None]:

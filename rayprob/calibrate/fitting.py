@@ -148,10 +148,11 @@ def report_on(
     reported, stale = compare_reported(folder, bundle)
     only_in_folds = {rule: why for rule, why in fit.left_out.items() if rule not in fit.fitted.impossible}
     unjudged = (f"{rule} has no cross-fitted numbers, for on a part of holdout {why}" for rule, why in only_in_folds.items())
+    is_chosen = spec.method == AUTO or bool(fit.choice.nll_by_name)
     return CalibrationReport(
         run=str(bundle.facts["run"].get("name", "unnamed")),
         method=fit.choice.calibrator.name,
-        reason=fit.choice.reason if spec.method == AUTO else f"{fit.choice.calibrator.name}: named, not chosen",
+        reason=fit.choice.reason if is_chosen else f"{fit.choice.calibrator.name}: named, not chosen",
         nll_by_method=fit.choice.nll_by_name,
         holdout=compare(holdout, fit.distribution, fit.sets),
         reported=reported,

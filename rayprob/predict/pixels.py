@@ -64,7 +64,12 @@ def _png(content: bytes) -> Pixels:
 
 
 def rgb_of(image: Pillow.Image) -> Pixels:
-    """Return a Pillow image as RGB [H, W, 3]; what is transparent becomes white, and 16 bits of grey become 8."""
+    """Return a Pillow image as RGB [H, W, 3]; what is transparent becomes white, and 16 bits of grey become 8.
+
+    Raises SampleError for an image made in memory whose range is unknown (modes I and F).
+    """
+    if image.mode in ("I", "F") and image.format is None:
+        raise SampleError(f"is an image of mode {image.mode}, whose range is unknown; convert it to L or RGB")
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
         grey_HW = (np.asarray(image.convert("I")) >> 8).astype(np.uint8)
         return np.repeat(grey_HW[:, :, None], 3, axis=2)

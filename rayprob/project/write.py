@@ -36,12 +36,12 @@ def write_project(folder: str, files: dict[str, str]) -> Written:
     """
     home = Path(folder).expanduser()
     files = {**files, "README.md": readme(home.resolve().name, files)}
-    existing = [name for name in files if (home / name).exists()]
-    if existing:
-        raise StorageError(
-            f"{folder} already holds {first_of(existing, 4)}; `rayprob new` overwrites nothing: give a new folder"
-        )
     try:
+        existing = [name for name in files if (home / name).exists()]
+        if existing:
+            raise StorageError(
+                f"{folder} already holds {first_of(existing, 4)}; `rayprob new` overwrites nothing: give a new folder"
+            )
         for name, text in files.items():
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             with (home / name).open("x", encoding="utf-8") as file:

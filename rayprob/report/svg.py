@@ -56,7 +56,6 @@ RC: Any = {
 }
 _INK_OF = {colour: name for name, colour in INKS.items()}
 _DROPPED = {"metadata", "style"}
-_KEPT_ON_ROOT = {"viewBox"}
 
 
 @contextmanager

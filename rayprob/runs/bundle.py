@@ -98,7 +98,7 @@ class Bundle:
         return Rules(self.thresholds, self.guarantees).names
 
     def label_sets(self, distribution: LabelDistribution, rule: str) -> NDArray[np.bool_]:
-        """Return the label sets [N, L] that a rule of `probability.rules` chooses from what `distribution` returned.
+        """Return the label sets [N, L] that a rule of `probability.decisions.rules` chooses from what `distribution` returned.
 
         Raises QueryError with the rules that there are.
         """

@@ -16,7 +16,7 @@ runs/NAME/run.yaml            the resolved run file
           worker.log          what a worker on this machine prints
           ray/                Ray Train's own files
 
-runs/SWEEP/sweep.yaml         the resolved sweep file
+sweeps/NAME/sweep.yaml         the resolved sweep file
            sweep.json         its identity
            sweep.lock         locked by the process that uses the folder
            ledger.jsonl       the events of the sweep, in order

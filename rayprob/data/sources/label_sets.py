@@ -68,10 +68,17 @@ def joined(parts: Sequence[LabelSets]) -> LabelSets:
 
 
 def label_names(name: str) -> tuple[str, ...]:
-    """Return the label names that `name` stands for: `coco`, or a text file with one per line. Raises StorageError."""
+    """Return the label names that `name` stands for: `coco`, or a text file with one per line.
+
+    Raises StorageError, DataError.
+    """
     if name == "coco":
         return COCO_80.names
-    return tuple(line.strip() for line in storage.read_bytes(name).decode("utf-8-sig").splitlines() if line.strip())
+    try:
+        text = storage.read_bytes(name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not text in UTF-8 ({error}); give one label name per line") from error
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def _of_dataset(root: str, split: str) -> LabelSets:
@@ -88,6 +95,9 @@ def _of_lists(content: bytes, source: str, column: str, names: Sequence[str] | N
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         raise DataError(f"{source}: column {column!r} is of {kind}, not of lists; {REMEDY}")
     lists = table[column].to_pylist()
+    for row, labels in enumerate(lists):
+        if labels is not None and None in labels:
+            raise DataError(f"{source}, row {row}: a list in column {column!r} contains null; remove it")
     if pa.types.is_integer(kind.value_type):
         if names is None:
             raise DataError(f"{source}: column {column!r} has numbers; say which labels they are with --names coco or a file")
@@ -119,7 +129,7 @@ def _of_csv(content: bytes, source: str) -> LabelSets:
         number = next(n for n, line in enumerate(lines, start=2) if len(line) != len(header))
         raise DataError(f"{source}, row {number}: {len(lines[number - 2])} cells under a header of {len(header)}")
     states = [[STATES.get(line[c].strip().lower(), "other") for line in lines] for c in range(len(header))]
-    chosen = [c for c, column in enumerate(states) if "other" not in column and True in column]
+    chosen = [c for c, column in enumerate(states) if "other" not in column and (True in column or False in column)]
     if not chosen:
         raise DataError(f"{source} has no column of 0 and 1; its columns: {first_of(header, 8)}; {REMEDY}")
     table = np.array([states[c] for c in chosen], dtype=object).T

@@ -56,7 +56,7 @@ def choose_calibrator(
     problem = _Problem.of(candidates_of, outputs, targets_NL, known_NL, priors)
     for name in candidates or ():
         choose(problem.fits, name, f"calibrator of a {family} distribution")
-    names = [name for name in problem.fits if name in (candidates or problem.fits)]
+    names = [name for name in problem.fits if candidates is None or name in candidates]
     tried = [name for name in names if problem.num_samples >= candidates_of.min_samples[map_of(name)]]
     all_rows = np.arange(problem.num_samples)
     if len(tried) < 2:

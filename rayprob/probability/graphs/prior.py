@@ -1,6 +1,6 @@
 """Independent labels under a label prior in a graph. N images, L labels, K components, G groups of labels, T = 16 label sets.
 
-As in `probability.label_groups`, four labels at a time: the largest tensors are [G, N, K], a quarter of [N, K, L].
+As in `probability.priors.label_groups`, four labels at a time: the largest tensors are [G, N, K], a quarter of [N, K, L].
 """
 
 from typing import Any

@@ -57,7 +57,8 @@ class LabelPriorFile:
         """
         found: dict[int, int] = {}
         for spelled in (composed, _coco_name):
-            place = {spelled(name): own for own, name in enumerate(self.names) if own not in found.values()}
+            taken = set(found.values())
+            place = {spelled(name): own for own, name in enumerate(self.names) if own not in taken}
             for column, name in enumerate(label_space.names):
                 if column not in found and (own := place.pop(spelled(name), None)) is not None:
                     found[column] = own

@@ -59,11 +59,6 @@ class Headline:
         """Label sets at the single tuned threshold."""
         return self.rows[1]
 
-    @property
-    def best_f1(self) -> SetsRow:
-        """The fitted rule with the best OF1."""
-        return max(self.rows[1:], key=lambda row: row.numbers.OF1)
-
 
 def headline(files: RunFiles, judged: Judged) -> Headline:
     """Return the key numbers. Raises MetricError if no label of the split has a positive."""

@@ -134,7 +134,7 @@ def questions(judged: Judged, row: int) -> list[Query]:
     if len(surest) < 2:
         return asked
     asked.insert(0, ask(And((label(surest[0]), label(surest[1])))))
-    if judged.family.is_joint:
+    if judged.is_joint:
         moved = most_moved(judged.best[[row]], surest[0], surest[1:CONDITIONED])
         asked += [ask(label(moved)), ask(label(moved), label(surest[0]))]
     return asked

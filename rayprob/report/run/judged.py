@@ -48,6 +48,11 @@ class Judged:
         return family_of(self.predictions.family)
 
     @property
+    def is_joint(self) -> bool:
+        """Whether labels may depend on each other in the distributions that the page uses: a label prior makes them."""
+        return family_of(self.best.family).is_joint
+
+    @property
     def best(self) -> LabelDistribution:
         """The distributions the page uses: calibrated if there is a calibrator."""
         return self.before if self.after is None else self.after

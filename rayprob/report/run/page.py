@@ -15,7 +15,7 @@ def render(facts: Facts) -> str:
     values = {
         "facts": facts,
         "says": takeaways,
-        "family": facts.judged.family,
+        "is_joint": facts.judged.is_joint,
         **_performance(facts),
         **_trust(facts),
         **_together(facts.co_occurrence),

@@ -1,6 +1,5 @@
 """The sentence above each chart: what it shows, computed from its numbers."""
 
-from rayprob.probability.families import Family
 from rayprob.report.run.curves import ThresholdChart, TrainingCurves
 from rayprob.report.run.headline import Headline
 from rayprob.report.run.images import Images
@@ -56,10 +55,10 @@ def on_thresholds(chart: ThresholdChart) -> str:
     )
 
 
-def on_co_occurrence(pairs: CoOccurrence, family: Family) -> str:
+def on_co_occurrence(pairs: CoOccurrence, is_joint: bool) -> str:
     """Where the model's expected co-occurrence is furthest from the annotations."""
     row, column, true, expected = pairs.worst
-    kind = "joint model" if family.is_joint else "independent model"
+    kind = "joint model" if is_joint else "independent model"
     return (
         f"The {kind}'s conditional probabilities are off by {pairs.mean_gap * 100:.1f} points on average; the largest error is "
         f"P({column} | {row}), expected {expected:.2f}, annotated {true:.2f}."

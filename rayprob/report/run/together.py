@@ -92,7 +92,7 @@ def expected_pairs(distribution: LabelDistribution, rows: np.ndarray, columns: l
     for start in range(0, len(rows), 4096):
         part = distribution[rows[start : start + 4096]]
         # Labels that are not asked about drop out of a product, so their columns can be omitted.
-        total_MM += part.rebuilt(part.log_mixing_BK, part.component_logits_BKL[:, :, columns]).pair_probabilities().sum(axis=0)
+        total_MM += part.rebuilt(part.log_mixing_BK, part.logits_of(columns)).pair_probabilities().sum(axis=0)
     return total_MM
 
 

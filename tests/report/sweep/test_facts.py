@@ -197,7 +197,7 @@ def test_numbers_that_are_none_count_as_not_reached(tmp_path: Path) -> None:
             {"metrics": [{"name": "mAP", "mode": "most"}]},
             r"metrics\[0\]\.mode: input should be 'max' or 'min'",
         ),
-        ({"trials": [{"number": 1}, {"number": 1}]}, "trials: number 1 stands more than once"),
+        ({"trials": [{"number": 1}, {"number": 1}]}, "trials: number 1 occurs more than once"),
         ({"trials": [{"kind": "search"}]}, r"trials\[0\]\.number: required, but missing"),
     ],
 )
