@@ -120,7 +120,7 @@ class Answer:
         """Return the exact answer to a query such as `P(fork | dining table, !person)` or `P(count >= 3)`.
 
         The evidence of this answer enters it. Raises QueryError, with a caret under the place, for wrong syntax or an unknown
-        label, and where what is given has probability 0.
+        label, and if the condition has probability 0.
         """
         question = self._asked.question
         (asked,) = replace(question, queries=(parse(query, question.label_space),)).given_evidence()
