@@ -1,4 +1,4 @@
-"""Finds out what a folder of labelled images holds. A format that recipes can read has one function here, in `FORMATS`."""
+"""Recognises the contents of a folder of labelled images. Each format that recipes can read has a function in `FORMATS`."""
 
 from collections.abc import Callable
 
@@ -8,12 +8,12 @@ from rayprob.files.folders import Listing
 from rayprob.project.find_coco import find_coco, what_lies_there
 from rayprob.project.found import Found
 
-# Folder and what lies in it -> what it holds, or None where it is of another format. The first that answers counts.
+# (folder, its listing) -> what was found, or None for another format. The first result counts.
 FORMATS: dict[str, Callable[[str, Listing], Found | None]] = {"COCO": find_coco}
 
 
 def find(folder: str) -> Found:
-    """Return what a folder of images and annotations holds, with absolute paths. Raises SourceError."""
+    """Return the splits and labels in a folder of images and annotations, with absolute paths. Raises SourceError."""
     where = str(storage.local_path(folder).resolve()) if storage.is_local(folder) else folder
     listing = _list(where)
     for recognise in FORMATS.values():
@@ -24,7 +24,7 @@ def find(folder: str) -> Found:
         if found:
             return found
     raise SourceError(
-        f"{folder} holds no annotations that rayprob reads; found {what_lies_there(listing)}. It reads {', '.join(FORMATS)}: a "
+        f"no readable annotations in {folder}; found {what_lies_there(listing)}. rayprob reads {', '.join(FORMATS)}: a "
         "JSON file with images, annotations and categories, such as annotations/instances_train.json, for each split"
     )
 
@@ -36,4 +36,4 @@ def _list(folder: str) -> Listing:
         reason = "it is a file" if storage.exists(folder) else "no such folder"
     except StorageError as error:
         reason = str(error)
-    raise SourceError(f"cannot read {folder}: {reason}; give the folder that holds images and annotations")
+    raise SourceError(f"cannot read {folder}: {reason}; give the folder that contains images and annotations")
