@@ -146,7 +146,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "double category": (
         lambda content: content["categories"].append({"id": 2, "name": "lion"}),
-        r"category id 2 stands more than once",
+        r"category id 2 occurs more than once",
     ),
     "unknown id that is no category": (
         put("images", "unknown_category_ids", [5]),
