@@ -106,7 +106,7 @@ def choose_set(sets: list[WeightSet], needed: Collection[str], choice: Choice, w
         )
     whole = [one for one in meant if all(name in one.tensors for name in needed)] or meant
     if any(not _are_equal(whole[0], other, needed) for other in whole[1:]):
-        raise ModelError(f"{where} has several sets of weights that fit this model: {_listed(whole)}; save only one of them")
+        raise ModelError(f"{where} has several sets of weights that fit this model: {_listed(whole)}; save only one")
     return whole[0]
 
 

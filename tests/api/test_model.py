@@ -94,7 +94,7 @@ def test_one_input_gives_one_answer_and_several_give_a_list(model: rp.Model, pho
         (np.zeros((0, 4, 3), np.uint8), SampleError, r"image is empty: its shape is \[0, 4, 3\]"),
         (PIXELS.astype(np.int64), SampleError, "values of type int64; expected uint8, or floats from 0 to 1"),
         (PIXELS.astype(np.float32), SampleError, r"values from \d+ to 25\d; expected a float array with values from 0 to 1"),
-        (torch.full((3, 4, 4), torch.nan), SampleError, "values from nan to nan; a float tensor holds"),
+        (torch.full((3, 4, 4), torch.nan), SampleError, "values from nan to nan; expected a float tensor"),
     ],
     ids=str,
 )

@@ -53,9 +53,9 @@ def numpy_array() -> bytes:
 FOREIGN = {
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "is a Git LFS pointer.*git lfs pull"),
     "html": (b"\n<!DOCTYPE html>\n<html><title>Sign in</title></html>", "is an HTML page, from a failed download"),
-    "xml": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "it is text, .*xml version"),
-    "text": ("Zugriff verweigert: nö".encode(), "it is text, 'Zugriff verweigert: nö'"),
-    "empty": (b"", r"it is empty \(0 bytes\)"),
+    "xml": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is a text file, not weights: .*xml version"),
+    "text": ("Zugriff verweigert: nö".encode(), "is a text file, not weights: 'Zugriff verweigert: nö'"),
+    "empty": (b"", r"is empty \(0 bytes\)"),
     "keras": (b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file, as Keras writes it"),
     "npz": (zipped("weights.npy"), "is a NumPy archive"),
     "npy": (numpy_array(), "is a NumPy array"),

@@ -132,7 +132,9 @@ def test_averages_without_names_are_not_passed_over_in_silence(tmp_path: Path) -
 
 def test_two_raw_sets_that_differ_are_refused_and_two_that_are_equal_are_one(tmp_path: Path) -> None:
     torch.save({"first": RAW, "second": EMA}, tmp_path / "two.pth")
-    with pytest.raises(ModelError, match=r"several sets of weights .*raw weights \(first\), raw weights \(second\); save one"):
+    with pytest.raises(
+        ModelError, match=r"several sets of weights .*raw weights \(first\), raw weights \(second\); save only one"
+    ):
         build(tmp_path / "two.pth")
     torch.save({"first": RAW, "second": {name: tensor.clone() for name, tensor in RAW.items()}}, tmp_path / "same.pth")
     assert first_weight(tmp_path / "same.pth") == 1.0

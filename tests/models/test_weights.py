@@ -121,7 +121,7 @@ def test_a_trained_bernoulli_head_starts_a_mixture_but_not_the_reverse(tmp_path:
         torch.testing.assert_close(ours(images)["component_logits"][:, 0], theirs.eval()(images)["logits"])
     trained(tmp_path / "weights.safetensors", head={"name": "mixture", "components": 2})
     with pytest.raises(
-        ModelError, match=r"another head .*head.mixing.weight.*, not a bernoulli one; to take its backbone only"
+        ModelError, match=r"the head of .*head.mixing.weight.* is not a bernoulli head; to take its backbone only"
     ):
         build(tmp_path)
     with pytest.raises(ModelError, match=r"head.offsets \[6\] here, \[9\] needed"):
