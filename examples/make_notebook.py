@@ -1,8 +1,8 @@
-"""Make a notebook of a script whose cells begin with `# %%`: run the cells in this process and keep what they show.
+"""Convert a script whose cells begin with `# %%` to a notebook: run the cells in this process and keep their outputs.
 
     python make_notebook.py quickstart.py quickstart.ipynb
 
-Jupyter is not needed. As there, the value of a cell's last line is its output, as text and, where the value has it, as HTML.
+Jupyter is not needed. As there, the value of a cell's last line is its output, as text and, if the value supports it, as HTML.
 """
 
 import ast
@@ -21,7 +21,7 @@ KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name
 
 
 def make_notebook(script: str, on_cell: Callable[[int], None] = lambda number: None) -> Json:
-    """Return the notebook of a script, executed in the working folder; what a cell raises ends it."""
+    """Return the notebook of a script, executed in the working folder; an exception in a cell stops it."""
     names: Json = {"__name__": "__main__"}
     cells: list[Json] = []
     for number, (is_text, source) in enumerate(cells_of(script)):
@@ -36,7 +36,7 @@ def make_notebook(script: str, on_cell: Callable[[int], None] = lambda number: N
 
 
 def cells_of(script: str) -> list[tuple[bool, str]]:
-    """Return for each cell whether it is text, and its source; what stands before the first cell is left out."""
+    """Return for each cell whether it is text, and its source; text before the first cell is omitted."""
     parts = re.split(r"^# %%( \[markdown\])?\n", script, flags=re.MULTILINE)[1:]
     pairs = zip(parts[::2], parts[1::2], strict=True)
     return [(True, re.sub(r"^# ?", "", text.strip(), flags=re.M)) if mark else (False, text.strip()) for mark, text in pairs]
@@ -56,7 +56,7 @@ def outputs_of(source: str, names: Json, count: int) -> list[Json]:
 
 
 def shown(value: object) -> Json:
-    """Return the forms in which a notebook shows a value."""
+    """Return the representations of a value that a notebook shows."""
     html = {"text/html": lines_of(value._repr_html_())} if hasattr(value, "_repr_html_") else {}
     return html | {"text/plain": lines_of(repr(value))}
 

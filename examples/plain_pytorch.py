@@ -1,4 +1,4 @@
-"""A plain PyTorch loop over rayprob's training stream. It may stop after any step, and continues with the very same batches.
+"""A plain PyTorch loop over rayprob's training stream. It can stop after any step and continues with the same batches.
 
 python examples/plain_pytorch.py demo/shards checkpoint.pt 100      # after `make demo`; then again, with 200
 """
@@ -18,7 +18,7 @@ from rayprob.models.losses import LossSpec, build_loss
 
 
 def train(root: str, checkpoint: Path, steps: int, size_px: int = 64) -> list[int]:
-    """Train up to `steps` in all, from the checkpoint where there is one; return the ids of the samples seen now."""
+    """Train up to step `steps`, from the checkpoint if there is one; return the ids of the samples seen in this call."""
     dataset = Dataset.open(root)
     spec = StreamSpec(global_batch=16, lanes=2, loader_workers=0)
     transform = build_transform(TransformSpec(name="paper", size_px=size_px))

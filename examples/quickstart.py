@@ -2,8 +2,8 @@
 
     python quickstart.py
 
-It needs no dataset, no GPU and no `if __name__ == "__main__"`. Start it again, and it finds everything done. quickstart.ipynb
-is the same as a notebook: `python make_notebook.py quickstart.py quickstart.ipynb`.
+It needs no dataset, no GPU and no `if __name__ == "__main__"`. A second run finds everything done. quickstart.ipynb is the
+same as a notebook: `python make_notebook.py quickstart.py quickstart.ipynb`.
 """
 
 # %% [markdown]
@@ -17,7 +17,7 @@ NUM_IMAGES, EPOCHS = 1000, 8
 
 # %% [markdown]
 # **Images.** Drawn scenes with 12 of COCO's labels in their real co-occurrence, in COCO's layout; `shard` packs them into
-# WebDataset tars, and cuts a holdout off the training images. Your own images need only the recipe.
+# WebDataset tars, and splits a holdout off the training images. Your own images need only the recipe.
 
 # %%
 rp.draw_scenes("scenes", num_train=NUM_IMAGES, num_val=NUM_IMAGES // 5, size_px=96, num_labels=12)
@@ -58,7 +58,7 @@ outcome = rp.train(run)
 outcome
 
 # %% [markdown]
-# **Evaluate and calibrate.** Thresholds, calibrator and guarantees are fitted on the holdout; val is only reported.
+# **Evaluate and calibrate.** Thresholds, calibrator and guarantees are fitted on the holdout; val is only reported on.
 
 # %%
 rp.evaluate(run.run_folder)
@@ -76,7 +76,7 @@ answer = model.predict(image)
 answer
 
 # %% [markdown]
-# What if you know that there is a dining table? Evidence computes no image again.
+# What if you know that there is a dining table? Evidence does not compute the image again.
 
 # %%
 answer.given({"dining table": True})

@@ -1,7 +1,7 @@
-"""Ray itself: import it quietly, join the cluster that RAY_ADDRESS names, or start one on this machine.
+"""Imports Ray quietly, joins the cluster that RAY_ADDRESS names, or starts Ray on this machine.
 
-A cluster that is not there is noticed before Ray is asked to join it: Ray's own attempts take minutes, print pages of
-warnings, and hear neither Ctrl-C nor SIGTERM meanwhile.
+Checks that the cluster answers before Ray tries to join it: Ray's own attempts take minutes, print pages of warnings, and
+respond to neither Ctrl-C nor SIGTERM.
 """
 
 import logging
@@ -18,30 +18,30 @@ from rayprob.errors import RunError
 
 log = logging.getLogger(__name__)
 
-OBJECT_STORE_BYTES = 100 * 2**20  # Ray refuses less than 75 MiB; nothing large goes there
-ANSWER_S = 15.0  # how long a cluster may take to answer: its head may be starting
+OBJECT_STORE_BYTES = 100 * 2**20  # Ray requires at least 75 MiB; nothing large is stored there
+ANSWER_S = 15.0  # how long to wait for an answer: the cluster's head may be starting
 ATTEMPT_S = 5.0
 RETRY_S = 1.0
-LONG_S = 120.0  # a wait that lasts longer says what it waits for
+LONG_S = 120.0  # after this long, a warning states what is being waited for
 RAY_CLIENT_PORT = "10001"
 
 
 def cluster_address() -> str | None:
-    """Return the address that RAY_ADDRESS gives, None where it is unset, empty or `local`: then Ray starts on this machine."""
+    """Return the address in RAY_ADDRESS; None if it is unset, empty or `local`: then Ray starts on this machine."""
     address = os.environ.get("RAY_ADDRESS", "").strip()
     return None if address in ("", "local") else address
 
 
 def is_running() -> bool:
-    """Return whether this process has joined or started Ray already."""
+    """Return whether this process has already joined or started Ray."""
     return "ray" in sys.modules and bool(import_ray().is_initialized())
 
 
 def import_ray() -> Any:
-    """Return the module ray, imported with the settings that it reads only then; a user's own settings come first."""
+    """Return the module ray, imported with the settings that it reads only on import; a user's own settings take precedence."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if cluster_address() is None:
-        # Ray listens on all interfaces; with a token, only this user's processes may talk to it.
+        # Ray listens on all interfaces; with a token, only this user's processes can talk to it.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
@@ -51,14 +51,14 @@ def import_ray() -> Any:
 def start_ray(**init: Any) -> None:
     """Join the cluster that RAY_ADDRESS names, or start a quiet Ray on this machine with the arguments `init`.
 
-    Raises RunError where no cluster answers, where it refuses, and where Ray does not start on this machine.
+    Raises RunError if no cluster answers, if joining fails, or if Ray does not start on this machine.
     """
     if cluster_address() is not None:
         _join()
         return
     ray = import_ray()
     quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
-    # address: a bare init would join any cluster whose name lies in Ray's temporary folder, even a dead one.
+    # address: without it, init would join any cluster recorded in Ray's temporary folder, even a dead one.
     try:
         ray.init(**{"address": "local", "object_store_memory": OBJECT_STORE_BYTES, **quiet, **init})
     except Exception as error:  # OSError for a long RAY_TMPDIR, AuthenticationError, ValueError for arguments, Exception
@@ -66,14 +66,14 @@ def start_ray(**init: Any) -> None:
 
 
 def _remedy(error: Exception) -> str:
-    """Return what to do about an error of a Ray that starts here."""
-    if type(error) is Exception:  # what Ray raises where its processes are not up within 30 s
-        return "where it is merely busy, the same command works a little later"
-    return "correct what the message names; Ray reads its settings from variables called RAY_..., such as RAY_TMPDIR"
+    """Return what to do about an error of starting Ray here."""
+    if type(error) is Exception:  # Ray raises this if its processes are not up within 30 s
+        return "if the machine is only busy, run the same command again a little later"
+    return "correct what the message names; Ray reads its settings from RAY_... environment variables, such as RAY_TMPDIR"
 
 
 def require_cluster() -> None:
-    """Return once the cluster that RAY_ADDRESS names answers; at once without one, and where this process has joined Ray.
+    """Return once the cluster that RAY_ADDRESS names answers; at once without one, or if this process has joined Ray.
 
     Call it before anything is written for work that needs Ray. Raises RunError.
     """
@@ -83,9 +83,9 @@ def require_cluster() -> None:
 
 
 def require_answer(address: str, named: str, otherwise: str) -> None:
-    """Return once a Ray head answers at `address`. Raises RunError, with what it is `named`, after ANSWER_S at most.
+    """Return once a Ray head answers at `address`. Raises RunError, which calls it `named`, after ANSWER_S at most.
 
-    The error says to start a cluster or to correct the address, `otherwise` what else may be done.
+    The error advises to start a cluster or to correct the address, or what `otherwise` suggests.
     """
     try:
         host, port, is_head = _place_of(address)
@@ -104,7 +104,7 @@ def require_answer(address: str, named: str, otherwise: str) -> None:
 
 @contextmanager
 def told_when_long(what: str, after_s: float = LONG_S) -> Iterator[None]:
-    """Log what is waited for, once, where the block takes longer than `after_s`."""
+    """Log `what` is being waited for, once, if the block takes longer than `after_s`."""
     timer = threading.Timer(after_s, lambda: log.warning("still waiting for %s; Ctrl-C stops", what))
     timer.daemon = True
     timer.start()
@@ -119,10 +119,10 @@ def _join() -> None:
     address = cluster_address()
     try:
         import_ray().init(logging_level="ERROR", log_to_driver=False)
-    except Exception as error:  # Ray raises whatever it meets: ConnectionError, ValueError, AuthenticationError, Exception
+    except Exception as error:  # Ray raises all kinds: ConnectionError, ValueError, AuthenticationError, Exception
         raise RunError(
             f"cannot join the Ray cluster at RAY_ADDRESS={address}: {' '.join(str(error).split())}; check "
-            "that it runs, and that RAY_AUTH_MODE (and RAY_AUTH_TOKEN_PATH) are the same here as there"
+            "that it runs, and that RAY_AUTH_MODE (and RAY_AUTH_TOKEN_PATH) are the same here and there"
         ) from error
 
 
@@ -132,7 +132,7 @@ def _place_of(address: str) -> tuple[str, int, bool]:
         address = _started_here()
     scheme, _, rest = address.rpartition("://")
     if scheme in ("http", "https"):
-        raise ValueError("is the address of a job server, which `rayprob submit` takes; the head's own is host:6379")
+        raise ValueError("is the address of a job server, for `rayprob submit`; the cluster's address is host:6379")
     host, _, port = rest.rpartition(":")
     if scheme == "ray" and not host:
         host, port = rest, RAY_CLIENT_PORT
@@ -143,7 +143,7 @@ def _place_of(address: str) -> tuple[str, int, bool]:
 
 
 def _started_here() -> str:
-    """Return the address of the cluster that `ray start` made on this machine. Raises ValueError where there is none."""
+    """Return the address of the cluster that `ray start` made on this machine. Raises ValueError if there is none."""
     import_ray()
     from ray._private.services import canonicalize_bootstrap_address
 
@@ -157,28 +157,28 @@ def _started_here() -> str:
 
 
 def _fault_of(host: str, port: int, *, is_head: bool, timeout_s: float) -> str:
-    """Return why nothing answers as it should; empty where something does."""
+    """Return why no head answers; empty if one does."""
     try:
         socket.create_connection((host, port), timeout=max(0.1, timeout_s)).close()
     except (socket.gaierror, UnicodeError):
         return f"unknown host {host}"
     except OSError as error:
         return (error.strerror or str(error)).lower()
-    # With TLS, only Ray itself has the certificates to go on with.
+    # With TLS, only Ray itself has the certificates to continue.
     return _silence_of(host, port, timeout_s) if is_head and not os.environ.get("RAY_USE_TLS") else ""
 
 
 def _silence_of(host: str, port: int, timeout_s: float) -> str:
-    """Return what is wrong with something that listens but does not answer as a Ray head, which speaks gRPC, does."""
+    """Return what is wrong if something listens but does not answer like a Ray head, which speaks gRPC."""
     import grpc
 
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    # Ray does not go through a proxy either.
+    # Ray does not use a proxy either.
     with grpc.insecure_channel(where, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=max(0.1, timeout_s))
         except grpc.RpcError as error:
-            # Any other code is an answer, be it that a token is missing.
+            # Any other code is an answer, such as a missing token.
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                return "something listens there, but it does not answer as a Ray head does"
+                return "something listens there, but it does not answer like a Ray head"
     return ""

@@ -1,30 +1,30 @@
-"""The exception tree. Every error takes one finished message, so that it survives pickling between processes.
+"""The exception tree. Every error takes one complete message, so that it can be pickled between processes.
 
 RayprobError
-├── SpecError          a recipe or run file says something that cannot be
+├── SpecError          a recipe or run file with an invalid key or value
 ├── LabelError         an unknown label name, or two label spaces that differ
 ├── StorageError       a path or URI cannot be read or written
-├── DataError          the data itself is at fault
+├── DataError          a fault in the data itself
 │   ├── SourceError    annotations or images before sharding
 │   ├── DatasetError   a built dataset: manifest, shard, counts
 │   └── SampleError    one sample: its bytes, crc or JPEG
-├── MetricError        rows missing, double, or without what a metric needs
-├── CalibrationError   predictions that cannot carry what is to be fitted on them
+├── MetricError        rows missing, duplicated, or without what a metric needs
+├── CalibrationError   predictions that do not allow the requested fit
 ├── ModelError         an unknown part, or weights that do not fit
 ├── BundleError        a bundle that this version cannot load
 ├── QueryError         a question that cannot be read or has no answer
-└── RunError           a run that cannot start, resume or go on
+└── RunError           a run that cannot start, resume or continue
     ├── NonFiniteLoss  the loss became inf or nan
     └── OutOfMemory    a micro batch does not fit into the device
 """
 
 
 class RayprobError(Exception):
-    """Base of all errors that a user can mend; its message says what was found, what is allowed and what to do."""
+    """Base of all errors that a user can fix; its message states what was found, what is allowed and what to do."""
 
 
 class SpecError(RayprobError):
-    """A recipe or run file says something that cannot be."""
+    """A recipe or run file has an invalid key or value."""
 
 
 class LabelError(RayprobError):
@@ -36,27 +36,27 @@ class StorageError(RayprobError):
 
 
 class DataError(RayprobError):
-    """The data itself is at fault."""
+    """A fault in the data itself."""
 
 
 class SourceError(DataError):
-    """Annotations or images are at fault before sharding."""
+    """A fault in annotations or images, before sharding."""
 
 
 class DatasetError(DataError):
-    """A built dataset is at fault: its manifest, a shard, a count."""
+    """A fault in a built dataset: its manifest, a shard, a count."""
 
 
 class SampleError(DataError):
-    """One sample is at fault: its bytes, crc or JPEG."""
+    """A fault in one sample: its bytes, crc or JPEG."""
 
 
 class MetricError(RayprobError):
-    """Rows are missing, double, or lack what a metric needs."""
+    """Rows are missing, duplicated, or lack what a metric needs."""
 
 
 class CalibrationError(RayprobError):
-    """Predictions cannot carry the calibrator, thresholds or guarantee that is to be fitted on them."""
+    """Predictions do not allow the requested calibrator, thresholds or guarantee to be fitted."""
 
 
 class ModelError(RayprobError):
@@ -72,7 +72,7 @@ class QueryError(RayprobError):
 
 
 class RunError(RayprobError):
-    """A run that cannot start, resume or go on."""
+    """A run that cannot start, resume or continue."""
 
 
 class NonFiniteLoss(RunError):
@@ -84,12 +84,12 @@ class OutOfMemory(RunError):
 
 
 def one_line(error: object, most: int | None = 300) -> str:
-    """Return the message of an error on one line of at most `most` letters; the name of its type where it has none."""
+    """Return the message of an error on one line of at most `most` characters; the name of its type if it has no message."""
     return (" ".join(str(error).split()) or type(error).__name__)[:most]
 
 
 def as_error(noted: dict[str, str]) -> RayprobError:
-    """Return the error that another process noted by its `kind` and `message`; a RunError where rayprob has no such kind."""
+    """Return the error that another process noted by its `kind` and `message`; a RunError if rayprob has no such kind."""
     kind = globals().get(noted["kind"])
     is_ours = isinstance(kind, type) and issubclass(kind, RayprobError)
     return (kind if is_ours else RunError)(noted["message"])  # type: ignore[misc]

@@ -25,12 +25,12 @@ class LabelSpace:
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.category_ids):
-            raise LabelError(f"{len(self.names)} label names but {len(self.category_ids)} category ids; give one id a name")
+            raise LabelError(f"{len(self.names)} label names but {len(self.category_ids)} category ids; give one id per name")
         columns: tuple[tuple[str, tuple[Any, ...]], ...] = (("label name", self.names), ("category id", self.category_ids))
         for what, values in columns:
             if len(set(values)) < len(values):
                 twice = sorted(str(value) for value, count in Counter(values).items() if count > 1)
-                raise LabelError(f"{what} {', '.join(twice)} stands more than once; each must be unique")
+                raise LabelError(f"{what} {', '.join(twice)} occurs more than once; each must be unique")
         if list(self.category_ids) != sorted(self.category_ids):
             raise LabelError("category ids are not in ascending order; columns follow the ids, so sort the labels by id")
 
@@ -39,7 +39,7 @@ class LabelSpace:
 
     @cached_property
     def _column_of_name(self) -> dict[str, int]:
-        # A name as it stands comes before one that differs in the spelling of its accents: 0.1 built datasets with both.
+        # An exact match takes precedence over one with differently encoded accents: 0.1 built datasets with both.
         spellings = {composed(name): column for column, name in reversed([*enumerate(self.names)])}
         return spellings | {name: column for column, name in enumerate(self.names)}
 
@@ -50,11 +50,11 @@ class LabelSpace:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change with any name, id or their order."""
+        """16 hex digits that depend on all names and ids and on their order."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
     def find(self, name: str) -> int | None:
-        """Return the column of `name`, whichever way its accents are spelled in Unicode; None where no label has it."""
+        """Return the column of `name`, however its accents are encoded in Unicode; None if no label has it."""
         column = self._column_of_name.get(name)
         return self._column_of_name.get(composed(name)) if column is None else column
 
@@ -81,16 +81,16 @@ class LabelSpace:
 
     @classmethod
     def from_dict(cls, value: dict[str, list[int] | list[str]]) -> "LabelSpace":
-        """Rebuild a label space from `to_dict`. Raises LabelError where a part is missing."""
+        """Rebuild a label space from `to_dict`. Raises LabelError if a part is missing."""
         try:
             return cls(tuple(map(str, value["names"])), tuple(map(int, value["category_ids"])))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise LabelError(f"a label space needs lists 'names' and 'category_ids', found {value!r:.200}") from error
+            raise LabelError(f"a label space needs lists 'names' and 'category_ids'; got {value!r:.200}") from error
 
     def require_same(self, other: "LabelSpace", ours: str, theirs: str) -> None:
         """Raise LabelError that names the first difference, unless both spaces have the same ids and names.
 
-        Two spellings of an accent in Unicode are the same name. `ours` and `theirs` name the spaces.
+        Two Unicode encodings of an accent are the same name. `ours` and `theirs` name the spaces.
         """
         if self.category_ids == other.category_ids and [*map(composed, self.names)] == [*map(composed, other.names)]:
             return
@@ -107,7 +107,7 @@ class LabelSpace:
 
 
 def composed(name: str) -> str:
-    """Return a name with its accents composed (Unicode NFC): one spelling of what looks and reads the same."""
+    """Return a name with its accents composed (Unicode NFC): one encoding for text that looks the same."""
     return unicodedata.normalize("NFC", name)
 
 

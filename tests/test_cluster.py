@@ -53,7 +53,7 @@ def test_a_closed_port_is_named_with_what_to_do(
 
 def test_what_listens_and_is_no_head_is_told_from_one(listening: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", listening)
-    with pytest.raises(RunError, match=r"\(something listens there, but it does not answer as a Ray head does\); start one"):
+    with pytest.raises(RunError, match=r"\(something listens there, but it does not answer like a Ray head\); start one"):
         cluster.require_cluster()
 
 
@@ -75,7 +75,7 @@ def test_anything_that_speaks_grpc_is_left_to_ray(monkeypatch: pytest.MonkeyPatc
             "no.such.host.invalid:6379",
             r"^no cluster answers at RAY_ADDRESS=.* \(unknown host no.such.host.invalid\); start one",
         ),
-        ("http://127.0.0.1:8265", "is the address of a job server, which `rayprob submit` takes"),
+        ("http://127.0.0.1:8265", "is the address of a job server, for `rayprob submit`"),
         (
             "127.0.0.1",
             "is not the address of a cluster; allowed: host:port, ray://host:port, auto; correct the address, or",

@@ -113,14 +113,17 @@ def test_a_name_that_two_modules_use_is_an_error_that_names_both(tmp_path: Path)
     [
         (
             "x = 1\nraise ValueError('no such table')",
-            r"fails when it is imported: ValueError: no such table \(\S+faulty.py, line 2\)",
+            r"cannot be imported: ValueError: no such table \(\S+faulty.py, line 2\)",
         ),
         ("import nothing_of_the_kind", r"ModuleNotFoundError: No module named 'nothing_of_the_kind' \(\S+faulty.py, line 1\)"),
         ("def f(:", r"SyntaxError: .*\(\S+faulty.py, line 1\)"),
         ("raise SystemExit(3)", r"SystemExit: 3 \(\S+faulty.py, line 1\)"),
-        ("HEAD = {}", "the plugin faulty has none of the tables BACKBONES, POOLINGS, HEADS"),
-        ("from rayprob.models.heads import HEADS", "the plugin faulty imports HEADS from rayprob; give it a table of its own"),
-        ("LOSSES = ['x']", "the table LOSSES of the plugin faulty is a list; make it a dict of parts by name"),
+        ("HEAD = {}", "the plugin faulty defines none of the tables BACKBONES, POOLINGS, HEADS"),
+        (
+            "from rayprob.models.heads import HEADS",
+            "the plugin faulty imports HEADS from rayprob; define its own table instead",
+        ),
+        ("LOSSES = ['x']", "the table LOSSES of the plugin faulty is a list; it must be a dict of parts by name"),
     ],
 )
 def test_a_module_that_fails_is_reported_with_its_line(tmp_path: Path, source: str, message: str) -> None:
@@ -131,10 +134,10 @@ def test_a_module_that_fails_is_reported_with_its_line(tmp_path: Path, source: s
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["no_such_parts"], "plugins: there is no module no_such_parts, a plugin; put no_such_parts.py beside the file"),
+        (["no_such_parts"], "plugins: there is no module no_such_parts, a plugin; put no_such_parts.py next to the file"),
         (
             ["parts/mine.py"],
-            "plugins takes names of modules, such as my_parts for my_parts.py beside the file; found 'parts/mine.py'",
+            "plugins must be module names, such as my_parts for a my_parts.py next to the file; got 'parts/mine.py'",
         ),
         ("mine", "plugins: expected a list"),
         ([3], r"plugins\[0\]: expected text"),
@@ -147,7 +150,7 @@ def test_a_name_that_is_not_a_module_is_refused_when_the_file_is_read(names: Any
 
 def test_an_option_of_a_wrong_type_of_spec_is_refused(tmp_path: Path) -> None:
     wrong = "def odd(spec: int, outputs, targets_BL, known_BL): ...\nLOSSES = {'odd': odd}"
-    with pytest.raises(SpecError, match="odd: its parameter spec has the type <class 'int'>; give it LossSpec or one derived"):
+    with pytest.raises(SpecError, match="odd: its parameter spec has the type <class 'int'>; use LossSpec or a subclass"):
         Run.read(write_run(tmp_path, wrong, "odd_parts"), ["loss.name=odd"])
 
 

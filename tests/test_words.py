@@ -42,7 +42,7 @@ def test_unknown_label_names_the_nearest() -> None:
 
 
 def test_label_space_rejects_doubles_and_disorder() -> None:
-    with pytest.raises(LabelError, match="label name cat stands more than once"):
+    with pytest.raises(LabelError, match="label name cat occurs more than once"):
         LabelSpace(("cat", "cat"), (1, 2))
     with pytest.raises(LabelError, match="not in ascending order"):
         LabelSpace(("cat", "dog"), (2, 1))
@@ -59,7 +59,7 @@ def test_different_label_spaces_name_the_first_difference() -> None:
 
 @pytest.mark.parametrize("ids", ["[1e999]", "[NaN]", '["one"]', "3", "null"])
 def test_category_ids_that_are_no_integers_are_named(ids: str) -> None:
-    with pytest.raises(LabelError, match="a label space needs lists 'names' and 'category_ids', found"):
+    with pytest.raises(LabelError, match="a label space needs lists 'names' and 'category_ids'; got"):
         LabelSpace.from_dict({"names": ["cat"], "category_ids": json.loads(ids)})
 
 

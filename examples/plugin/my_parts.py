@@ -1,6 +1,6 @@
-"""A plugin: a head, a head with a family of its own, a loss, a pooling and a backbone, in one module outside the package.
+"""A plugin: a head, a head with its own family, a loss, a pooling and a backbone, in one module outside the package.
 
-B images, F features, L labels. Run files use these parts by the names in the tables at the foot; docs/extend.md explains them.
+B images, F features, L labels. Run files use these parts by the names in the tables at the end; docs/extend.md explains them.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class HiddenSpec(HeadSpec):
 
 
 class HiddenHead(Head):
-    """Independent labels behind one hidden layer: a logit for each."""
+    """Independent labels after one hidden layer, one logit each."""
 
     def __init__(self, num_features: int, num_labels: int, spec: HiddenSpec, start: Start) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class HiddenHead(Head):
 
 # [family]
 class HurdleSpec(HeadSpec):
-    """Options of the head `hurdle`: those of every head."""
+    """Options of the head `hurdle`: only those of every head."""
 
     family: ClassVar[str] = "hurdle"
 
@@ -67,7 +67,7 @@ class HurdleHead(Head):
 
 
 def hurdle_distribution(outputs: Outputs) -> MixtureDistribution:
-    """Two components per image: one without any label, for certain, and one of independent labels."""
+    """Two components per image: one that never has a label, and one of independent labels."""
     empty_B1, logits_BL = outputs_named(("empty_logit", "logits"), outputs, "hurdle")
     never_BL = np.full_like(logits_BL, -np.inf)
     mixing_B2 = np.concatenate([empty_B1, np.zeros_like(empty_B1)], axis=1)
@@ -101,7 +101,7 @@ def hurdle_graph(calibrator: OutputsCalibrator | None) -> Probabilities:
 
 
 def hurdle_numbers(outputs: Outputs) -> dict[str, float]:
-    """Return what an evaluation records of this family: the mean probability of an empty image."""
+    """Return what an evaluation records for this family: the mean probability of an empty image."""
     return {"empty_share": float((1 / (1 + np.exp(-outputs["empty_logit"]))).mean())}
 
 

@@ -1,1 +1,1 @@
-"""What `import rayprob as rp` offers: `datasets.py` and `verbs.py` make things, `model.py` and `answer.py` use them."""
+"""The Python API, `import rayprob as rp`: `datasets.py` and `verbs.py` create things, `model.py` and `answer.py` use them."""

@@ -1,6 +1,6 @@
-"""`Answer`: what a model says about one image, and what it says when asked more. L labels.
+"""`Answer`: a model's prediction for one image, which answers further questions. L labels.
 
-Everything comes from the forecast of one forward pass: to ask more, and to state evidence, computes no image again.
+Everything comes from the forecast of one forward pass: further queries and evidence do not compute the image again.
 """
 
 from collections.abc import Mapping
@@ -35,13 +35,13 @@ class Asked:
     forecast: Forecast
 
     def record(self) -> Record:
-        """Return the answer as `rayprob predict` has it. Raises QueryError where the evidence or rule cannot be applied."""
+        """Return the record of `rayprob predict`. Raises QueryError if the evidence or rule cannot be applied."""
         (outcome,) = Answering(self.predictor, self.question).outcomes([self.loaded], self.forecast)
         return required(outcome)
 
 
 class Answer:
-    """What a model says about one image. `Model.predict` makes it; its `repr` is a table, in notebooks with bars.
+    """A model's prediction for one image, returned by `Model.predict`. Its `repr` is a table, in notebooks with bars.
 
     Example::
 
@@ -58,12 +58,12 @@ class Answer:
 
     @property
     def name(self) -> str:
-        """The path of the image; of images in memory, `image` or `images[place in the list]`."""
+        """The path of the image; for images in memory, `image` or `images[index]`."""
         return self._record.image.name
 
     @property
     def label_set(self) -> tuple[str, ...]:
-        """The labels that `rule` chooses, in column order; evidence is always followed."""
+        """The labels that `rule` chooses, in column order; labels given as evidence always follow the evidence."""
         return self._record.label_set
 
     @property
@@ -73,17 +73,17 @@ class Answer:
 
     @property
     def guarantee(self) -> str | None:
-        """What the rule promises, in words; None where it promises nothing, or not here: then `notes` gives the reason."""
+        """What the rule guarantees, as a sentence; None without a guarantee, or if it does not hold here (see `notes`)."""
         return self._record.guarantee
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Remarks, such as why a guarantee does not hold."""
+        """Notes, such as why a guarantee does not hold."""
         return self._record.notes
 
     @property
     def marginals(self) -> dict[str, float]:
-        """P(label present | image, evidence) of every label by name, in column order."""
+        """P(label present | image, evidence) for every label by name, in column order."""
         return dict(zip(self._names, self._record.marginals_L.tolist(), strict=True))
 
     @property
@@ -93,24 +93,24 @@ class Answer:
 
     @property
     def evidence(self) -> dict[str, bool]:
-        """The evidence by label: whether it is present. It enters everything in this answer."""
+        """The evidence by label: whether it is present. Everything in this answer takes it into account."""
         return dict(self._record.evidence)
 
     @property
     def answers(self) -> dict[str, float | None]:
-        """The answers to the `queries` of `predict`, by their text; None where what a query takes as given is impossible."""
+        """The answers to the `queries` of `predict`, by their text; None if the condition of a query is impossible."""
         return {line.query: line.probability for line in self._record.answers}
 
     @property
     def entropy(self) -> float:
-        """The entropy of the distribution over label sets in nats: exact, or an estimate where a mixture has many labels."""
+        """The entropy of the distribution over label sets in nats: exact, or an estimate for a mixture with many labels."""
         return self._record.entropy_nats
 
     @property
     def uncertainty(self) -> Doubt | None:
         """Total, aleatoric and epistemic uncertainty in nats, summed over labels and per label; None without members.
 
-        A model has members where `load` was given several folders, or `mc_dropout`.
+        A model has members if `load` was given several folders, or `mc_dropout`.
         """
         return self._record.uncertainty
 
@@ -122,24 +122,24 @@ class Answer:
     def prob(self, query: str) -> float:
         """Return the exact answer to a query such as `P(fork | dining table, !person)` or `P(count >= 3)`.
 
-        The evidence of this answer enters it. Raises QueryError, with a caret under the place, for wrong syntax or an unknown
-        label, and where what is given has probability 0.
+        The evidence of this answer is taken into account. Raises QueryError, with a caret under the position, for wrong syntax
+        or an unknown label, and if the condition has probability 0.
         """
         question = self._asked.question
         (asked,) = replace(question, queries=(parse(query, question.label_space),)).given_evidence()
         return float(self._asked.forecast.distribution.prob(asked)[0])
 
     def top_sets(self, k: int = 5) -> list[SetLine]:
-        """Return the `k` most probable label sets, best first, each with `labels` and `probability`; 0 is left out.
+        """Return the `k` most probable label sets, best first, with `labels` and `probability`; without those of probability 0.
 
-        Raises QueryError for k < 1, and where the sets cannot be found exactly.
+        Raises QueryError for k < 1, and if the sets cannot be found exactly.
         """
         if k < 1:
             raise QueryError(f"k must be at least 1; got {k}")
         return list(set_lines(self.distribution, k, self._names)[0])
 
     def explain(self, label: str) -> Why:
-        """Return why a label is believed: its log-odds before and after the evidence, what each piece of evidence changed,
+        """Explain a label's probability: its log-odds before and after the evidence, what each piece of evidence changed,
         and the components of a mixture that are responsible.
 
         Raises LabelError for an unknown label, QueryError for a label that is itself evidence.
@@ -161,7 +161,7 @@ class Answer:
         return Answer(asked, asked.record())
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain data with the keys and digits of `rayprob predict --json`."""
+        """Return plain data with the keys and precision of `rayprob predict --json`."""
         return self._record.to_dict()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The verbs that make datasets, as functions; they import no torch. They log and never print."""
+"""The commands that create datasets, as functions, without importing torch. They log and never print."""
 
 import os
 from collections.abc import Callable
@@ -20,14 +20,14 @@ def draw_scenes(
     num_processes: int = 1,
     on_progress: Callable[[int], None] = lambda num_images: None,
 ) -> ScenesSummary:
-    """Draw a dataset in the layout of COCO-2014, with COCO's labels in their real co-occurrence, as `rayprob scenes` does.
+    """Draw a dataset in the layout of COCO-2014, with COCO's labels and their real co-occurrence, as `rayprob scenes` does.
 
-    `folder` must be new or empty, or hold an unfinished call with the same arguments, which is continued. `size_px` is the long
-    side of the images; equal arguments give equal bytes, whatever `num_processes`. `on_progress` gets the number of images
+    `folder` must be new or empty, or contain an unfinished call with the same arguments, which is continued. `size_px` is the
+    long side of the images; equal arguments give equal bytes, whatever `num_processes`. `on_progress` gets the number of images
     drawn since it was last called.
 
-    Raises SpecError for a number out of range, SourceError for a folder with something else, StorageError for one that cannot
-    be written.
+    Raises SpecError for a number out of range, SourceError for a folder with other contents, StorageError if it cannot be
+    written.
 
     Example::
 
@@ -41,13 +41,13 @@ def draw_scenes(
 def shard(
     recipe: Recipe, *, use_ray: bool = True, on_progress: Callable[[BuildProgress], None] = lambda progress: None
 ) -> Summary:
-    """Build the dataset of a recipe as WebDataset shards in `recipe.root`, or continue a stopped build; as `rayprob shard`.
+    """Build the dataset of a recipe as WebDataset shards in `recipe.root`, or resume a stopped build, as `rayprob shard` does.
 
-    Shards are written by Ray tasks, on the cluster of RAY_ADDRESS or all cores of this machine; with `use_ray=False` one after
-    the other in this process, which is faster for a few thousand images. `on_progress` gets the shards and images done.
+    Ray tasks write the shards, on the cluster of RAY_ADDRESS or on all cores of this machine; `use_ray=False` writes them one
+    by one in this process, which is faster for a few thousand images. `on_progress` gets the shards and images done.
 
     Raises SourceError for annotations or images that cannot be used, DatasetError for too many rejected images or a folder with
-    another dataset, StorageError, and RunError where the cluster does not answer.
+    another dataset, StorageError, and RunError if the cluster does not answer.
 
     Example::
 

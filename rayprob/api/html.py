@@ -1,6 +1,6 @@
-"""An answer as HTML for notebooks: bars beside the image. Names are untrusted, so everything is escaped (Jinja2 autoescape).
+"""An answer as HTML for notebooks: bars next to the image. Names are untrusted, so everything is escaped (Jinja2 autoescape).
 
-One element with styles of its own: no script, no network. Text and rules take the notebook's colour, so that dark themes work.
+One element with its own styles, no script, no network. Text and lines use the notebook's colour, so dark themes work.
 """
 
 from functools import cache
@@ -34,7 +34,7 @@ def _template() -> Template:
 
 
 def _picture(image: Image) -> str | None:
-    """Return the image as a small data URI; None where it is no longer there."""
+    """Return the image as a small data URI; None if it no longer exists."""
     try:
         return shrunk(image.decode().pixels_HWC)
     except RayprobError:

@@ -1,4 +1,4 @@
-"""What `Model.predict` takes, as images to predict: paths, bytes, PIL images, arrays [H, W, 3] and tensors [3, H, W]."""
+"""Converts the inputs of `Model.predict`: paths, bytes, PIL images, arrays [H, W, 3] and tensors [3, H, W]."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from rayprob.predict.images import Image, ImageFile
 from rayprob.predict.pixels import DecodedImage, decoded, rgb_of
 
 OneImage: TypeAlias = str | os.PathLike[str] | bytes | Pillow.Image | NDArray[Any] | torch.Tensor
-Images: TypeAlias = list[Any] | tuple[Any, ...]  # of OneImage, which type checkers would not take of several kinds
+Images: TypeAlias = list[Any] | tuple[Any, ...]  # of OneImage, but type checkers reject lists of mixed kinds
 
 ALLOWED = "a path or URI, bytes of a JPEG or PNG, a PIL image, an array [H, W, 3] or a tensor [3, H, W], or a list of them"
 
@@ -48,9 +48,9 @@ class ImagePixels:
 
 
 def images_of(given: object) -> tuple[list[Image], bool]:
-    """Return the images that `Model.predict` is given, and whether it is a single one. Raises SampleError.
+    """Return the images passed to `Model.predict`, and whether it is a single one. Raises SampleError.
 
-    A list, a tuple, and an array or tensor with a dimension for the batch hold several.
+    Lists, tuples, and arrays or tensors with a batch dimension are several images.
     """
     if isinstance(given, list | tuple) or (isinstance(given, np.ndarray | torch.Tensor) and given.ndim == 4):
         return list(_named(given)), False
@@ -63,7 +63,7 @@ def _named(several: Iterable[Any]) -> Iterator[Image]:
 
 
 def _image(given: object, name: str) -> Image:
-    """Return one image; `name` stands for what has no path."""
+    """Return one image; `name` names an image without a path."""
     match given:
         case str() | os.PathLike():
             return ImageFile(os.fspath(given))
@@ -82,7 +82,7 @@ def _image(given: object, name: str) -> Image:
 
 
 def _rgb(array: NDArray[Any], name: str, kind: str, layout: str, shape: tuple[int, ...] | None = None) -> Pixels:
-    """Return an array [H, W, 3], or [H, W] for grey, as RGB uint8. `shape` is the one to name in an error."""
+    """Return an array [H, W, 3], or [H, W] for grey, as RGB uint8. `shape` is the one to report in an error."""
     shape = shape or array.shape
     grey = array.ndim == 2
     if not grey and (array.ndim != 3 or array.shape[2] != 3):
@@ -91,19 +91,19 @@ def _rgb(array: NDArray[Any], name: str, kind: str, layout: str, shape: tuple[in
         raise SampleError(f"{name} is empty: its shape is {list(shape)}")
     pixels = _bytes(array, name, kind)
     pixels_HWC: Pixels = np.require(np.repeat(pixels[:, :, None], 3, axis=2) if grey else pixels, np.uint8, ["C", "W"])
-    return pixels_HWC  # in the layout that torch takes without a copy or a warning
+    return pixels_HWC  # in a layout that torch accepts without a copy or a warning
 
 
 def _bytes(array: NDArray[Any], name: str, kind: str) -> NDArray[np.uint8]:
-    """Return uint8 as it is, and floats from 0 to 1 as the nearest of 256 steps."""
+    """Return uint8 unchanged, and floats from 0 to 1 as the nearest of 256 steps."""
     if array.dtype == np.uint8:
         return np.asarray(array, dtype=np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
         raise SampleError(f"{name} has values of type {array.dtype}; expected uint8, or floats from 0 to 1")
     lowest, highest = float(array.min()), float(array.max())
-    if not (lowest >= 0 and highest <= 1):  # also where one is nan
+    if not (lowest >= 0 and highest <= 1):  # also true for nan
         raise SampleError(
-            f"{name} has values from {lowest:.4g} to {highest:.4g}; a float {kind} holds values from 0 to 1, before any "
-            "normalization with mean and standard deviation, which the model does itself"
+            f"{name} has values from {lowest:.4g} to {highest:.4g}; expected a float {kind} with values from 0 to 1, without "
+            "normalization by mean and standard deviation, which the model applies itself"
         )
     return np.asarray(np.rint(array * 255), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""`load` and `Model`: from the folder of a run or a bundle, and images of any kind, to answers."""
+"""`load` and `Model`: load a run or a bundle, and predict images of any kind."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from rayprob.predict.record import Rejected
 
 
 class Model:
-    """A trained classifier with its labels, its calibration and its rules, ready to predict. `load` makes it.
+    """A trained classifier with its labels, calibration and rules, ready to predict. Returned by `load`.
 
     Example::
 
@@ -42,7 +42,7 @@ class Model:
 
     @property
     def guarantees(self) -> dict[str, str]:
-        """What rules promise, in words, by rule; empty before `calibrate`, and for an ensemble."""
+        """What each rule guarantees, as a sentence; empty before `calibrate`, and for an ensemble."""
         if self._predictor.why_no_guarantee:
             return {}
         promised = {rule: guarantee_of(self._predictor.bundle, rule) for rule in self.rules}
@@ -79,26 +79,26 @@ class Model:
         queries: str | Sequence[str] = (),
         batch: int = 16,
     ) -> Answer | list[Answer]:
-        """Return what the model says about an image, or a list of answers for several images, in their order.
+        """Return the answer for an image, or a list of answers for several images, in order.
 
         An image is one of:
 
         - a path or URI of a JPEG or PNG file, as text or `Path`;
         - the bytes of such a file;
-        - a PIL image, of which transparent parts become white;
+        - a PIL image, whose transparent parts become white;
         - an array [H, W, 3] (RGB) or [H, W] (grey), uint8 or float from 0 to 1;
         - a tensor [3, H, W] or [H, W], uint8 or float from 0 to 1, on any device.
 
         Several images are a list or tuple, an array [B, H, W, 3] or a tensor [B, 3, H, W]; sizes in a list may differ. Do not
-        resize or normalize: the model does it as in training. Files get the numbers of `rayprob predict`, bit for bit; floats
-        are rounded to 256 steps.
+        resize or normalize: the model does so as in training. Files give the same numbers as `rayprob predict`, bit for bit;
+        floats are rounded to 256 steps.
 
         `evidence` is what is known of all images, {label: is present}. `rule` chooses the label sets: one of `rules`, or a
         threshold such as "0.5"; by default the best that the bundle has. `queries` are answered in `Answer.answers`. `batch`
         images are computed at a time.
 
-        Raises SampleError for what is not an image, StorageError for a file that cannot be read, LabelError for an unknown
-        label, QueryError for a query, rule or evidence that cannot be used: always with the name of the image or label.
+        Raises SampleError for an input that is not an image, StorageError for a file that cannot be read, LabelError for an
+        unknown label, QueryError for a query, rule or evidence that cannot be used. Messages name the image or label.
 
         Example::
 
@@ -137,13 +137,13 @@ class Model:
 
 
 def load(folder: str | os.PathLike[str], *others: str | os.PathLike[str], mc_dropout: int = 0) -> Model:
-    """Return the model in a folder or at a URI, of a run or of its bundle; several folders make an ensemble of their models.
+    """Return the model of a run or bundle at a folder or URI; several folders make an ensemble of their models.
 
-    It computes on the GPU where there is one. The members of an ensemble give `Answer.uncertainty`, as do `mc_dropout` passes
+    It computes on the GPU if available. The members of an ensemble give `Answer.uncertainty`, as do `mc_dropout` passes
     of a single model whose head was trained with dropout. Nothing is unpickled.
 
-    Raises BundleError where there is no bundle, or it was changed or cut short; LabelError where the labels of an ensemble's
-    members differ; ModelError for dropout that the head does not have.
+    Raises BundleError if there is no bundle, or if it was changed or cut short; LabelError if the labels of an ensemble's
+    members differ; ModelError for `mc_dropout` with a head that has no dropout.
 
     Example::
 

@@ -1,7 +1,7 @@
-"""The verbs that train, as functions: they return typed results, log, and never print.
+"""The commands that train, as functions: they return typed results, log, and never print.
 
-Ctrl-C, or a notebook's interrupt, does what it does on the command line: `train` and `tune` save, then raise KeyboardInterrupt,
-whose message names where they stopped; the same call continues from there.
+Ctrl-C, or a notebook's interrupt, works as on the command line: `train` and `tune` save, then raise KeyboardInterrupt with a
+message that states where they stopped; the same call continues from there.
 """
 
 import os
@@ -23,9 +23,9 @@ Event = dict[str, Any]
 
 
 def train(run: Run, *, fresh: bool = False, on_event: Callable[[Event], None] = lambda event: None) -> Outcome:
-    """Train a run, or resume it from its last checkpoint, as `rayprob train` does; everything lies in `run.run_folder`.
+    """Train a run, or resume it from its last checkpoint, as `rayprob train` does; everything is written to `run.run_folder`.
 
-    One worker trains in a process of its own, several train on Ray. A finished run returns at once; `fresh=True` removes its
+    A single worker trains in its own process, several train on Ray. A finished run returns at once; `fresh=True` removes its
     folder and starts over. `on_event` gets dictionaries whose `kind` is, among others, `launch`, `start`, `step` (with `step`,
     `loss`, `images_per_s`) and `evaluation` (with `step`, `mAP`, `OF1`, `nll_nats`, `is_best`); it is called in this thread,
     and an exception in it abandons the steps since the last checkpoint.
@@ -33,7 +33,7 @@ def train(run: Run, *, fresh: bool = False, on_event: Callable[[Event], None] = 
     Scripts need no `if __name__ == "__main__"`. Ctrl-C saves after the current step and raises KeyboardInterrupt; a second one
     abandons the steps since the last checkpoint.
 
-    Raises RunError for a folder with another run and a run that failed, SpecError for parts that do not fit the dataset,
+    Raises RunError for a folder with another run and if the run fails, SpecError for parts that do not fit the dataset,
     DatasetError, NonFiniteLoss, OutOfMemory.
 
     Example::
@@ -51,7 +51,7 @@ def train(run: Run, *, fresh: bool = False, on_event: Callable[[Event], None] = 
     outcome = launch(run, tell, fresh=fresh)
     if outcome.ending == "stopped" and "stopping" in kinds:
         at = f"stopped at step {outcome.step} of {outcome.total_steps}, saved"
-        raise KeyboardInterrupt(f"{at}; the same call continues from there")
+        raise KeyboardInterrupt(f"{at}; call again to continue from there")
     return outcome
 
 
@@ -60,7 +60,7 @@ def evaluate(
 ) -> Assessment:
     """Return a finished run's numbers on a split, and write `predictions/<split>.parquet`, as `rayprob evaluate` does.
 
-    All numbers are fractions of one; thresholds come from holdout. `on_progress` gets the samples done and their number.
+    All numbers are fractions of one; thresholds come from holdout. `on_progress` gets the samples done and the total.
 
     Raises RunError for a folder without a finished run, DatasetError for an unknown split.
 
@@ -82,16 +82,16 @@ def calibrate(
     alphas: Sequence[float] = (0.05, 0.1, 0.2),
     known_rate: float | None = None,
 ) -> CalibrationReport:
-    """Fit a calibrator, thresholds and guarantees on holdout and put them into the run's bundle, as `rayprob calibrate` does.
+    """Fit a calibrator, thresholds and guarantees on holdout and store them in the run's bundle, as `rayprob calibrate` does.
 
     `method` is a calibrator by name, or `auto` for the best by cross-validated likelihood. `prior` adds a label prior: auto,
-    none, coco or a file. Thresholds per label and for all labels are fitted for each of `objectives`, and for a `precision`
-    where one is given; `smoothing` pulls those per label together, by default as far as cross-validation asks. `alphas` are
-    the shares of missed labels that the rules `recall@ALPHA` guarantee; with `known_rate`, the share of present labels that the
-    annotations state, they cover the labels not stated as well.
+    none, coco or a file. Per-label and global thresholds are fitted for each of `objectives`, and for a `precision` if
+    given; `smoothing` pulls the per-label ones together, by default as far as cross-validation suggests. `alphas` are the
+    shares of missed labels that the rules `recall@ALPHA` guarantee; with `known_rate`, the share of present labels that the
+    annotations state, they also cover the labels that are not stated.
 
     Raises RunError for a run without a bundle or holdout predictions, SpecError for an unknown method or a number out of range,
-    CalibrationError where the holdout is too small.
+    CalibrationError if the holdout is too small.
 
     Example::
 
@@ -104,10 +104,10 @@ def calibrate(
 
 
 def tune(sweep: Sweep, *, fresh: bool = False, on_event: Callable[[Event], None] = lambda event: None) -> Swept:
-    """Train the trials of a sweep on Ray Tune, or resume it, as `rayprob tune` does; everything lies in `sweep.folder`.
+    """Train the trials of a sweep on Ray Tune, or resume it, as `rayprob tune` does; everything is written to `sweep.folder`.
 
     A finished trial is never repeated; `fresh=True` removes the sweep's folder and starts over. `on_event` gets dictionaries
-    whose `kind` is, among others, `launch`, `trial`, `result` and `end`. Ctrl-C saves the trials under way and raises
+    whose `kind` is, among others, `launch`, `trial`, `result` and `end`. Ctrl-C saves the running trials and raises
     KeyboardInterrupt; a second one abandons them.
 
     Raises RunError for a folder with another sweep, SpecError, DatasetError.
@@ -119,5 +119,5 @@ def tune(sweep: Sweep, *, fresh: bool = False, on_event: Callable[[Event], None]
     """
     swept = run_sweep(sweep, on_event, fresh=fresh)
     if not swept.is_finished:
-        raise KeyboardInterrupt(f"stopped; the trials of {swept.folder} are saved; the same call continues from there")
+        raise KeyboardInterrupt(f"stopped; the trials of {swept.folder} are saved; call again to continue from there")
     return swept

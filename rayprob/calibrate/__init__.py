@@ -1,1 +1,1 @@
-"""Calibration of a run: honest marginals, thresholds and guarantees, fitted on holdout and put into its bundle."""
+"""Calibration of a run: honest marginals, thresholds and guarantees, fitted on holdout and stored in its bundle."""

@@ -1,19 +1,19 @@
-"""RuleCandidates for label sets, each judged by cross-validation. N samples, L labels, C candidates, F folds, T cuts.
+"""Candidate rules for label sets, each judged by cross-validation. N samples, L labels, C candidates, F folds, T cuts.
 
 A candidate is one calibrator, one policy and one value of its parameter:
 
-    global            one threshold for all labels; the parameter is the threshold, every one that decides differently is tried
-    label_OF1 ...     a threshold per label, fitted for that objective; the parameter is the smoothing
-    global_precision  the lowest threshold for all that reaches a precision; the parameter is the precision
-    label_precision   likewise, a threshold per label
+    global            one threshold for all labels; the parameter is the threshold; all that differ in a decision are tried
+    label_OF1 ...     one threshold per label, fitted for that objective; the parameter is the smoothing
+    global_precision  the lowest global threshold that reaches a precision; the parameter is the precision
+    label_precision   the same with one threshold per label
     recall            the threshold that misses a share of at most alpha of the labels present; the parameter is alpha
-    best_F1           the set of the largest expected F1; no parameter
+    best_F1           the set with the largest expected F1; no parameter
     top_k             the k most probable labels; the parameter is k
 
-Calibrator and thresholds are fitted on the folds that are not judged. A candidate's value is that of the counts of all judged
-folds together. The best of many such values flatters, so a family (the candidates of one calibrator and policy) is compared by
-its nested value: for each fold, the parameter that is best on the other folds. Counts are [..., 3, L]: true positives,
-predicted, positives.
+Calibrator and thresholds are fitted on the folds that are not judged. A candidate's value is computed from the summed counts of
+all judged folds. The best of many such values is optimistic, so a family (the candidates of one calibrator and policy) is
+compared by its nested value: each fold is judged with the parameter that is best on the other folds. Counts are [..., 3, L]:
+true positives, predicted, positives.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ GLOBAL, BEST_F1 = "global", "best_F1"
 
 @dataclass(frozen=True)
 class Fold:
-    """One fold under one calibrator: what thresholds are fitted on, the rows to judge, and what is predicted for them."""
+    """One fold under one calibrator: the rows that thresholds are fitted on, the rows to judge, and their predictions."""
 
     fitted_on: tuple[Floats, Bools, Bools]  # marginals, targets, known
     judged: Predictions
@@ -55,7 +55,7 @@ class Fold:
 
     @cached_property
     def distribution(self) -> LabelDistribution:
-        """Distributions of the judged rows, by a calibrator that has not seen them."""
+        """Distributions of the judged rows, from a calibrator that has not seen them."""
         return self.calibrator.as_distribution(self.calibrator.apply_outputs(self.judged.outputs))
 
     @cached_property
@@ -65,11 +65,11 @@ class Fold:
 
     @cached_property
     def cuts(self) -> Cuts:
-        """All cuts of the rows to fit on, sorted once for all thresholds."""
+        """All cuts of the rows to fit on, sorted once."""
         return cuts_of(*self.fitted_on)
 
 
-# What each candidate of a policy predicts for a fold's judged rows [N, L], or why it cannot be fitted on the others.
+# What each candidate of a policy predicts for a fold's judged rows [N, L], or why it cannot be fitted on the other rows.
 Policy = Callable[[Fold], Iterator[Bools | CalibrationError]]
 
 
@@ -77,7 +77,7 @@ Policy = Callable[[Fold], Iterator[Bools | CalibrationError]]
 class RuleCandidates:
     """The candidates of one calibrator and policy: parameters and cross-validated values [C], and the nested values.
 
-    Where no candidate is left there are no values.
+    There are no values if no candidate is left.
     """
 
     calibrator: str
@@ -85,15 +85,15 @@ class RuleCandidates:
     parameters_C: Floats  # nan for a policy without a parameter
     values: Mapping[str, Floats]
     nested: Mapping[str, float]
-    left_out: tuple[str, ...] = ()  # why parameters are not among the candidates
+    left_out: tuple[str, ...] = ()  # why some parameters are not among the candidates
 
     def best(self, objective: str) -> int:
-        """Return the place of the candidate with the highest cross-validated value, the first of equals."""
+        """Return the index of the candidate with the highest cross-validated value, the first if several are equal."""
         return int(np.argmax(self.values[objective]))
 
 
 def fold_up(holdout: Predictions, method: str, spec: CalibrateSpec) -> list[Fold]:
-    """Return the folds of a holdout under a calibrator, fitted anew for each."""
+    """Return the folds of a holdout under a calibrator, which is refitted for each."""
     found = []
     for fit_rows, judged_rows in folds_of(holdout, spec):
         rows = holdout.rows(fit_rows)
@@ -113,12 +113,12 @@ def candidates_of(holdout: Predictions, method: str, spec: ThresholdSearchSpec) 
 
 
 def folding(spec: ThresholdSearchSpec) -> CalibrateSpec:
-    """Return the search's folds as calibration knows them."""
+    """Return the search's folds as a calibration spec."""
     return CalibrateSpec(num_folds=spec.folds, seed=spec.seed)
 
 
 def global_candidates(holdout: Predictions, folds: Sequence[Fold]) -> RuleCandidates:
-    """Return the family of every threshold for all labels, on marginals by calibrators that have not seen them."""
+    """Return the family of all global thresholds, on marginals from calibrators that have not seen them."""
     crossed = calibrated_by_parts(holdout, [(fold.calibrator, fold.judged_rows) for fold in folds])
     rows = crossed.marginals(), holdout.targets_NL & holdout.known_NL, holdout.known_NL
     cuts = Cuts.of(*rows)
@@ -140,7 +140,7 @@ def _nested_threshold(rows: tuple[Floats, Bools, Bools], folds: Sequence[Fold], 
 
 
 def fitted_candidates(name: str, parameters: Sequence[float], policy: Policy, folds: Sequence[Fold]) -> RuleCandidates:
-    """Return the family of a policy; candidates that some fold cannot carry are left out, with the reason."""
+    """Return the family of a policy; candidates that cannot be fitted on some fold are left out, with the reason."""
     faults: dict[int, str] = {}
     counts_FC3L = np.zeros((len(folds), len(parameters), 3, len(folds[0].judged.label_space)), dtype=np.int64)
     for counts_C3L, fold in zip(counts_FC3L, folds, strict=True):
@@ -164,13 +164,13 @@ def counted(sets_NL: Bools, truth: Predictions) -> Ints:
 
 
 def _values(counts_C3L: Ints, aim: Objective) -> Floats:
-    positives_L = counts_C3L[:1, 2].sum(axis=0)  # those of one candidate are those of all
+    positives_L = counts_C3L[:1, 2].sum(axis=0)  # the same for all candidates
     sums_CD = aim.contribute(counts_C3L[:, 0], counts_C3L[:, 1], positives_L).sum(axis=-2)
     return np.asarray(aim.combine(sums_CD, positives_L))
 
 
 def _nested(counts_FC3L: Ints, aim: Objective) -> float:
-    """Return the value when each fold takes the candidate that is best on the others."""
+    """Return the value if each fold uses the candidate that is best on the other folds."""
     whole_C3L = counts_FC3L.sum(axis=0)
     best_F = [int(np.argmax(_values(whole_C3L - counts_C3L, aim))) for counts_C3L in counts_FC3L]
     return aim.value(*counts_FC3L[np.arange(len(best_F)), best_F].sum(axis=0))
@@ -180,7 +180,7 @@ def _nested(counts_FC3L: Ints, aim: Objective) -> float:
 
 
 def policies_of(spec: ThresholdSearchSpec, num_labels: int) -> Iterator[tuple[str, Sequence[float], Policy]]:
-    """Yield the policies besides GLOBAL that a search asks for: name, parameters of the candidates, and what they predict."""
+    """Yield the requested policies except GLOBAL: name, parameters of the candidates, and what they predict."""
     precisions, levels = spec.precisions, spec.conformal_levels
     sizes = [k for k in spec.top_k if k <= num_labels]
     known: dict[str, list[tuple[str, Sequence[float], Policy]]] = {

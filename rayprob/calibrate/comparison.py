@@ -32,7 +32,7 @@ class SetNumbers:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One split before and after calibration. Sets are by rule; oracles are thresholds fitted on this very split."""
+    """One split before and after calibration. `sets` is by rule; `oracles` use thresholds fitted on this very split."""
 
     split: str
     num_samples: int
@@ -44,7 +44,7 @@ class Comparison:
 
 
 def compare(predictions: Predictions, after: LabelDistribution, sets: Mapping[str, Bools]) -> Comparison:
-    """Return the numbers of predictions as they are, of their calibrated distributions, and of label sets by rule.
+    """Return the numbers of raw predictions, of their calibrated distributions, and of label sets by rule.
 
     The rules that read the distribution itself are added to `sets`.
     """
@@ -67,14 +67,14 @@ def _honesty(distribution: LabelDistribution, truth: Predictions) -> Honesty:
 
 
 def set_numbers(sets_NL: Bools, truth: Predictions) -> SetNumbers:
-    """Return precision, recall and F1 of label sets, the share missed of labels stated present, and their size."""
+    """Return precision, recall and F1 of label sets, the missed share of labels stated present, and the mean set size."""
     missed = mean_missed_share(sets_NL, truth.targets_NL, truth.known_NL)
     counts = count_metrics(sets_NL, truth.targets_NL, truth.known_NL).to_dict()
     return SetNumbers(**counts, missed_share=missed, labels_per_image=float(sets_NL.sum(axis=1).mean()))
 
 
 def oracle_sets(marginals_NL: Floats, truth: Predictions) -> dict[str, Bools]:
-    """Return the label sets of the thresholds that suit these very targets best: what no honest threshold can exceed."""
+    """Return the label sets of the thresholds fitted to these very targets: an upper bound for thresholds fitted elsewhere."""
     rows = marginals_NL, truth.targets_NL, truth.known_NL
     sets = {}
     for objective in ("OF1", "CF1"):

@@ -1,7 +1,7 @@
-"""A calibrator, thresholds and guarantees from one table of predictions, and what judges them. N samples, L labels.
+"""Fits a calibrator, thresholds and guarantees to one table of predictions, and cross-fits to judge them. N samples, L labels.
 
-Cross-fitted means that each sample is judged by a fit on the other folds: of its outputs the calibrator alone, of its label
-sets the whole procedure, thresholds and guarantees included. Only the calibrator's method is chosen once, on all samples.
+Cross-fitted means that each sample is judged by a fit on the other folds: its outputs by the calibrator alone, its label sets
+by the whole procedure, including thresholds and guarantees. Only the calibrator's method is chosen once, on all samples.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ class CalibrateSpec(Spec):
     alphas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.05, 0.1, 0.2)
     """Shares of labels that may be missed, one guarantee for each."""
     known_rate: float | None = Field(default=None, gt=0, le=1)
-    """Share of the present labels that is stated, at random; guarantees then cover all labels."""
+    """Share of the present labels that are stated, at random; guarantees then cover all labels."""
     num_folds: int = Field(default=5, ge=2, le=MIN_HOLDOUT // 2)
     """Folds of cross-validation."""
     seed: int = 0
@@ -54,10 +54,10 @@ class CalibrateSpec(Spec):
 
 @dataclass(frozen=True)
 class Priors:
-    """Label priors to try, over the labels of the predictions; with `is_asked`, one is taken however little it helps.
+    """Label priors to try, over the labels of the predictions; with `is_asked`, the prior is used however little it helps.
 
-    `matching` says of each which of the labels it knows; `weak` has the strengths of those that are not worth trying, and
-    `out_of_reach` why the run's own label sets could not be read, where they could not.
+    `matching` describes, per prior, which of the labels it knows; `weak` has the strengths of those that are not worth trying,
+    and `out_of_reach` the reason if the run's own label sets could not be read.
     """
 
     mixtures: Mapping[str, LabelMixture] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Priors:
     out_of_reach: str = ""
 
     def candidates(self, method: str) -> tuple[str, ...] | None:
-        """Return the calibrators to choose from, by name; None for all. `method` may name a prior already.
+        """Return the calibrators to choose from, by name; None for all. `method` may already name a prior.
 
         Raises SpecError where a prior is asked for together with a method that does not take one.
         """
@@ -90,7 +90,7 @@ NO_PRIORS = Priors()
 
 @dataclass(frozen=True)
 class CrossFit:
-    """The fit on all samples; and cross-fitted distributions and label sets by rule, without the rules that a fold lacks."""
+    """The fit on all samples, and cross-fitted distributions and label sets by rule, except rules that some fold lacks."""
 
     choice: Choice
     fitted: FittedRules
@@ -101,7 +101,7 @@ class CrossFit:
 
 @dataclass(frozen=True)
 class FoldFit:
-    """The fit on all folds but one, and the rows of that one."""
+    """The fit on all folds but one, and the rows of that fold."""
 
     calibrator: OutputsCalibrator
     fitted: FittedRules
@@ -109,9 +109,9 @@ class FoldFit:
 
 
 def cross_fit(holdout: Predictions, spec: CalibrateSpec, priors: Priors = NO_PRIORS) -> CrossFit:
-    """Fit `spec` on all of holdout and, to judge the result, on each fold's other folds.
+    """Fit `spec` on all of holdout and, to judge the result, on all folds but one, for each fold.
 
-    Raises CalibrationError where a threshold cannot be fitted; guarantees that the samples do not allow are listed.
+    Raises CalibrationError if a threshold cannot be fitted; guarantees that the samples do not allow are listed.
     """
     choice = fit_calibrator(holdout, spec.method, spec, priors)
     parts = [fit_part(holdout, *fold, choice.calibrator.name, spec, priors) for fold in folds_of(holdout, spec)]
@@ -128,7 +128,7 @@ def cross_fit(holdout: Predictions, spec: CalibrateSpec, priors: Priors = NO_PRI
 def fit_part(
     holdout: Predictions, fit_rows: Rows, judged_rows: Rows, method: str, spec: CalibrateSpec, priors: Priors = NO_PRIORS
 ) -> FoldFit:
-    """Return the fit of a named method on some rows, to judge others by."""
+    """Return the fit of a named method on some rows, for judging other rows."""
     rows = holdout.rows(fit_rows)
     calibrator, behind = fit_named(rows, method, spec, priors)
     return FoldFit(calibrator, rules_behind(rows, behind, spec), judged_rows)
@@ -137,7 +137,7 @@ def fit_part(
 def fit_named(
     rows: Predictions, method: str, spec: CalibrateSpec, priors: Priors = NO_PRIORS
 ) -> tuple[OutputsCalibrator, LabelDistribution]:
-    """Return the calibrator `method` fitted on all rows, and the distributions that thresholds are fitted on behind it."""
+    """Return the calibrator `method` fitted on all rows, and the distributions to fit thresholds on."""
     calibrator = fit_calibrator(rows, method, spec, priors).calibrator
     inner = ((fit_calibrator(rows.rows(fit), method, spec, priors).calibrator, judged) for fit, judged in folds_of(rows, spec))
     return calibrator, calibrated_behind(rows, calibrator, inner)
@@ -177,7 +177,7 @@ def calibrated_behind(
     """Return the distributions to fit thresholds on: calibrated by fits on other folds, `calibrators` with their rows.
 
     In-sample marginals of `platt` broke the guarantee on 12 simulated holdouts of 200 samples: risk 0.106 at alpha 0.1, and
-    0.096 cross-fitted (+-0.002). But where a calibrator keeps the order of an image's marginals, the sets that risk control
+    0.096 cross-fitted (+-0.002). But if a calibrator keeps the order of an image's marginals, the sets that risk control
     chooses from are those of the raw model: then the guarantee is exact in-sample.
     """
     if keeps_order(rows, calibrator):
@@ -191,7 +191,7 @@ def keeps_order(rows: Predictions, calibrator: OutputsCalibrator) -> bool:
 
 
 def calibrated_by_parts(rows: Predictions, calibrators: Iterable[tuple[OutputsCalibrator, Rows]]) -> LabelDistribution:
-    """Return distributions of which each calibrator made some rows."""
+    """Return distributions whose rows come from several calibrators."""
     outputs: dict[str, NDArray[Any]] = {}
     for calibrator, judged_rows in calibrators:
         for name, values in calibrator.apply_outputs(rows.rows(judged_rows).outputs).items():
@@ -200,7 +200,7 @@ def calibrated_by_parts(rows: Predictions, calibrators: Iterable[tuple[OutputsCa
 
 
 def sets_by_parts(crossed: LabelDistribution, parts: Sequence[FoldFit], left_out: Collection[str]) -> dict[str, Bools]:
-    """Return the label sets of each rule, every part deciding on the rows that it did not see."""
+    """Return the label sets of each rule; every part decides on the rows that it did not see."""
     marginals_NL = crossed.marginals()
     rules = [rule for rule in ("0.5", *parts[0].fitted.rules.fitted) if rule not in left_out]
     sets = {rule: np.empty(marginals_NL.shape, dtype=bool) for rule in rules}

@@ -1,4 +1,4 @@
-"""The label priors that a bundle's calibration may try: named, or found by themselves."""
+"""The label priors that a bundle's calibration may try: named by the user, or found automatically."""
 
 import logging
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from rayprob.probability.priors.fit import fit_prior
 from rayprob.runs.bundle import Bundle
 from rayprob.seeds import derive
 
-OWN = "train"  # the name of the prior that the run's own training label sets make
+OWN = "train"  # the name of the prior fitted to the run's own training label sets
 OWN_AT_MOST = 20_000  # label sets; more take minutes to fit, and `rayprob prior` fits them all
 log = logging.getLogger(__name__)
 
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 def find_priors(bundle: Bundle, asked: str) -> Priors:
     """Return the priors to try: none, the one that `asked` names, or with `auto` those that fit the bundle's labels.
 
-    `auto` takes the label sets of the run's training split, OWN_AT_MOST of them, where its dataset is at hand, and those
-    shipped priors that know all of the bundle's labels. Raises CalibrationError where a prior is named for a classifier that
-    has a joint distribution already.
+    `auto` takes the label sets of the run's training split, OWN_AT_MOST of them, if its dataset can be read, and those
+    shipped priors that know all of the bundle's labels. Raises CalibrationError if a prior is named for a classifier that
+    already has a joint distribution.
     """
     if asked == NONE:
         return Priors()
@@ -36,8 +36,8 @@ def find_priors(bundle: Bundle, asked: str) -> Priors:
         if asked == AUTO:
             return Priors()
         raise CalibrationError(
-            f"a label prior goes with independent labels, and this bundle's head is a {bundle.classifier.family}; leave out "
-            "--prior"
+            f"a label prior needs a head with independent labels, but this bundle's head is a {bundle.classifier.family}; "
+            "leave out --prior"
         )
     if asked != AUTO:
         return _priors({_short(asked): LabelPriorFile.load(asked)}, bundle.label_space, is_asked=True)
@@ -54,7 +54,7 @@ def _priors(files: Mapping[str, LabelPriorFile], label_space: LabelSpace, *, is_
 
 
 def _own(bundle: Bundle) -> tuple[dict[str, LabelPriorFile], str]:
-    """Return the prior of the label sets that the run trained on, if they tell anything; and why they could not be read."""
+    """Return the prior of the run's training label sets, if they are informative; and why they could not be read."""
     try:
         data = bundle.facts["run"]["data"]
         if other := _other_dataset(str(data["root"]), bundle.facts.get("dataset_fingerprint")):
@@ -80,7 +80,7 @@ def _other_dataset(root: str, fingerprint: object) -> str:
 
 
 def _some(label_sets: LabelSets) -> tuple[Bools, Bools | None]:
-    """Return the targets and known labels of OWN_AT_MOST label sets, drawn where there are more."""
+    """Return the targets and known labels of OWN_AT_MOST label sets, drawn at random if there are more."""
     if len(label_sets) <= OWN_AT_MOST:
         return label_sets.targets_NL, label_sets.known_NL
     rows = np.sort(np.random.default_rng(derive(0, "own prior")).choice(len(label_sets), OWN_AT_MOST, replace=False))

@@ -1,9 +1,9 @@
 """`rayprob calibrate`: from a run's holdout predictions to a bundle with honest marginals, thresholds and guarantees.
 
-Everything is fitted on holdout; val is only reported. N samples, L labels.
+Everything is fitted on holdout; val is only reported on. N samples, L labels.
 
-A guarantee supposes that holdout and later images are exchangeable. The run has chosen its checkpoint on holdout, so strictly
-they are not; the missed share on val, beside the one promised, shows what that costs.
+A guarantee assumes that holdout and later images are exchangeable. The run chose its checkpoint on holdout, so strictly
+speaking they are not; comparing the missed share on val with the guaranteed one shows what that costs.
 """
 
 import json
@@ -33,12 +33,12 @@ from rayprob.text import columns, printable
 
 @dataclass(frozen=True, repr=False)
 class CalibrationReport:
-    """What was fitted and what it is worth: on holdout cross-fitted, and on val where there are predictions of it."""
+    """What was fitted and how good it is: cross-fitted on holdout, and on val if it has predictions."""
 
     run: str
     method: str
     reason: str
-    nll_by_method: dict[str, float]  # cross-validated, nats an image
+    nll_by_method: dict[str, float]  # cross-validated, nats per image
     holdout: Comparison
     reported: Comparison | None
     thresholds: dict[str, Thresholds]
@@ -69,9 +69,9 @@ class CalibrationReport:
 
 
 def calibrate(folder: str, spec: CalibrateSpec) -> CalibrationReport:
-    """Fit on a run's holdout predictions, put the result into its bundle, and write `calibration.json` beside it.
+    """Fit on a run's holdout predictions, store the result in its bundle, and write `calibration.json` next to it.
 
-    A bundle that was calibrated before is calibrated anew, with equal numbers for equal predictions. Raises as `fit_run`.
+    An already calibrated bundle is calibrated again; equal predictions give equal numbers. Raises as `fit_run`.
     """
     bundle, report = fit_run(folder, spec)
     bundle.save(RunFolder(folder).bundle)
@@ -80,12 +80,12 @@ def calibrate(folder: str, spec: CalibrateSpec) -> CalibrationReport:
 
 
 def fit_run(folder: str, spec: CalibrateSpec) -> tuple[Bundle, CalibrationReport]:
-    """Return a run's bundle with all that was fitted on its holdout predictions, and what that is worth; write nothing.
+    """Return a run's bundle with everything fitted on its holdout predictions, and a report on it; write nothing.
 
-    Raises RunError for a folder without a bundle or predictions of it, CalibrationError for samples that cannot carry the fit,
+    Raises RunError for a folder without a bundle or its predictions, CalibrationError if the samples do not allow the fit,
     SpecError for an unknown method.
     """
-    bundle = open_bundle(folder)  # first, for its plugins may bring methods of their own
+    bundle = open_bundle(folder)  # first, because its plugins may register methods
     check_method(spec)
     holdout = open_holdout(folder, bundle)
     priors = worth_trying(holdout, spec, find_priors(bundle, spec.prior))
@@ -102,14 +102,16 @@ def check_method(spec: CalibrateSpec) -> None:
 
 
 def open_holdout(folder: str, bundle: Bundle) -> Predictions:
-    """Return the holdout predictions of this bundle. Raises RunError for none, CalibrationError for too few."""
+    """Return the holdout predictions of this bundle. Raises RunError if there are none, CalibrationError for too few."""
     split = holdout_split(bundle.facts.get("run"))
     if split is None:
-        raise RunError("the bundle does not say on which split its run chose; calibrate one that `rayprob train` wrote")
+        raise RunError(
+            "the bundle does not name the split on which its run chose a checkpoint; calibrate one that `rayprob train` wrote"
+        )
     path = RunFolder(folder).predictions(split)
     renew = f"`rayprob evaluate {folder} --split {split}` writes them"
     if not storage.exists(path):
-        raise RunError(f"{path} is missing, and calibration is fitted on the predictions of {split}; {renew}")
+        raise RunError(f"{path} is missing, but calibration is fitted on the predictions of {split}; {renew}")
     holdout = Predictions.read(path)
     stale = staleness(holdout, bundle)
     if stale:
@@ -117,14 +119,14 @@ def open_holdout(folder: str, bundle: Bundle) -> Predictions:
     num_stated = int(holdout.known_NL.any(axis=1).sum())
     if num_stated < MIN_HOLDOUT:
         raise CalibrationError(
-            f"{path} has {num_stated} sample(s) with a known label, calibration needs {MIN_HOLDOUT} at least and hundreds to "
-            "be worth it; make a larger holdout: holdout.fraction in the recipe"
+            f"{path} has {num_stated} sample(s) with a known label; calibration needs at least {MIN_HOLDOUT}, and hundreds to "
+            "be worthwhile; make the holdout larger: holdout.fraction in the recipe"
         )
     return replace(holdout, facts={"split": split, **holdout.facts})
 
 
 def calibrated(bundle: Bundle, fit: CrossFit, holdout: Predictions) -> Bundle:
-    """Return the bundle with all that was fitted, and where it came from."""
+    """Return the bundle with everything that was fitted, and its origin."""
     origin: dict[str, Any] = {
         "method": fit.choice.calibrator.name,
         "split": holdout.facts["split"],
@@ -144,10 +146,10 @@ def calibrated(bundle: Bundle, fit: CrossFit, holdout: Predictions) -> Bundle:
 def report_on(
     folder: str, bundle: Bundle, fit: CrossFit, holdout: Predictions, spec: CalibrateSpec, priors: Priors
 ) -> CalibrationReport:
-    """Return what the calibrated bundle is worth on holdout, cross-fitted, and on val."""
+    """Return the numbers of the calibrated bundle: cross-fitted on holdout, and on val."""
     reported, stale = compare_reported(folder, bundle)
     only_in_folds = {rule: why for rule, why in fit.left_out.items() if rule not in fit.fitted.impossible}
-    unjudged = (f"{rule} has no cross-fitted numbers, for on a part of holdout {why}" for rule, why in only_in_folds.items())
+    unjudged = (f"{rule} has no cross-fitted numbers: on a part of holdout, {why}" for rule, why in only_in_folds.items())
     is_chosen = spec.method == AUTO or bool(fit.choice.nll_by_name)
     return CalibrationReport(
         run=str(bundle.facts["run"].get("name", "unnamed")),
@@ -164,7 +166,7 @@ def report_on(
 
 
 def compare_reported(folder: str, bundle: Bundle) -> tuple[Comparison | None, list[str]]:
-    """Return what the bundle is worth on val where there are predictions of it, and a note where there are none."""
+    """Return the numbers of the bundle on val if it has predictions, otherwise a note."""
     predictions, notes = open_reported(folder, bundle, then="calibrate")
     if predictions is None:
         return None, notes
@@ -175,7 +177,7 @@ def compare_reported(folder: str, bundle: Bundle) -> tuple[Comparison | None, li
 
 
 def open_reported(folder: str, bundle: Bundle, *, then: str) -> tuple[Predictions | None, list[str]]:
-    """Return the predictions of val, or why there are none to report on; `then` is what to do again once there are."""
+    """Return the predictions of val, or why there are none; `then` is the command to repeat once there are."""
     path = RunFolder(folder).predictions(REPORTED)
     renew = f"`rayprob evaluate {folder} --split {REPORTED}` writes them, then {then} again"
     if not storage.exists(path):
@@ -187,7 +189,7 @@ def open_reported(folder: str, bundle: Bundle, *, then: str) -> tuple[Prediction
 
 
 def notes_on(fit: CrossFit, holdout: Predictions, spec: CalibrateSpec) -> list[str]:
-    """Return what a person should know of the fit, with labels by name."""
+    """Return notes on the fit for its user, with labels by name."""
     num_stated = int(holdout.known_NL.any(axis=1).sum())
     candidates = family_of(holdout.family).candidates
     tried = candidates.enough(num_stated)
@@ -204,16 +206,16 @@ def notes_on(fit: CrossFit, holdout: Predictions, spec: CalibrateSpec) -> list[s
 
 
 def _coverage_notes(holdout: Predictions, spec: CalibrateSpec) -> list[str]:
-    """Return which labels guarantees cover, where some are unknown."""
+    """Return which labels guarantees cover, if some are unknown."""
     if holdout.known_NL.all():
         return []
     share = f"{1 - float(holdout.known_NL.mean()):.1%} of the labels of {holdout.facts['split']} are unknown"
     if spec.known_rate is None:
         return [
-            f"{share}: guarantees cover the labels stated present, not those unknown; where labels are missing at random, "
-            "pass --known-rate R (the share of present labels that is stated) to cover all labels"
+            f"{share}: guarantees cover the labels stated present, not the unknown ones; if labels are missing at random, "
+            "pass --known-rate R (the share of present labels that are stated) to cover all labels"
         ]
     return [
-        f"{share}: guarantees cover all labels, provided that each label present is stated with probability "
+        f"{share}: guarantees cover all labels, provided that each present label is stated with probability "
         f"{spec.known_rate:g}, whatever the label and image; `missed` is measured on stated labels only"
     ]

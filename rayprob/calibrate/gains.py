@@ -1,4 +1,4 @@
-"""What one way to choose label sets gains over another on a split, with an interval over its images. N samples, L labels."""
+"""The gain of one rule for label sets over another on a split, with an interval over its images. N samples, L labels."""
 
 from dataclasses import asdict, dataclass
 
@@ -27,7 +27,7 @@ def set_values(sets_NL: Bools, truth: Predictions) -> dict[str, float]:
 def gains(
     winner_NL: Bools, others: dict[str, Bools], truth: Predictions, *, metrics: tuple[str, ...], draws: int, seed: int
 ) -> tuple[Gain, ...]:
-    """Return what a rule's sets gain over each other rule's in each metric; every draw weighs the images alike for all."""
+    """Return the gain of a rule's sets over those of each other rule, per metric; all rules share the same draws of images."""
     counted = {"": _counted(winner_NL, truth)} | {name: _counted(sets_NL, truth) for name, sets_NL in others.items()}
     whole = np.ones(len(truth), dtype=np.float32)
     weights = [row_N for block_DN in drawn_counts(len(truth), draws=draws, seed=seed) for row_N in block_DN.astype(np.float32)]
@@ -45,7 +45,7 @@ def gains(
 
 
 def _counted(sets_NL: Bools, truth: Predictions) -> NDArray[np.float32]:
-    """Return which decisions are right, which are made, and which labels are there [N, 3 L]."""
+    """Return true positives, predicted labels and present labels, side by side [N, 3 L]."""
     present_NL, made_NL = truth.targets_NL & truth.known_NL, sets_NL & truth.known_NL
     return np.concatenate([made_NL & present_NL, made_NL, present_NL], axis=1).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""`rayprob prior`: from label sets without images to a label prior in a file."""
+"""`rayprob prior`: fits a label prior to label sets without images and writes it to a file."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def make_prior(
 ) -> MadePrior:
     """Fit a prior to the label sets of all sources together, and write it. Raises DataError, SpecError, StorageError."""
     if most_components < 1:
-        raise SpecError(f"--components {most_components} leaves nothing to fit; give at least 1")
+        raise SpecError(f"--components must be at least 1; got {most_components}")
     known_names = None if names is None else label_names(names)
     parts = [read_label_sets(one, split=split, column=column, names=known_names) for one in sources]
     label_sets = joined(parts)

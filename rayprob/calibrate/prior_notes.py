@@ -1,4 +1,4 @@
-"""What calibration has done with label priors, in sentences for a person."""
+"""Notes for users on what calibration did with label priors."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,7 +10,7 @@ from rayprob.probability.calibration.prior import PriorCalibrator
 
 
 def prior_notes(choice: Choice, priors: Priors) -> list[str]:
-    """Return which prior the calibrator has, how strong, over which labels; or which were tried and left out, and why."""
+    """Return which prior the calibrator uses, its strength and labels; or which priors were tried and left out, and why."""
     calibrator = choice.calibrator
     if isinstance(calibrator, PriorCalibrator):
         notes = list(_taken(calibrator, choice, priors))
@@ -24,7 +24,7 @@ def prior_notes(choice: Choice, priors: Priors) -> list[str]:
 def _taken(calibrator: PriorCalibrator, choice: Choice, priors: Priors) -> Iterator[str]:
     name, strength = calibrator.prior_name, f"{calibrator.strength:.2f}"
     if calibrator.strength < NO_STRENGTH:
-        yield f"the label prior {name} has strength {strength}: holdout asks for none of it, and it changes next to nothing"
+        yield f"the label prior {name} has strength {strength}: it does not help on holdout and changes next to nothing"
     else:
         yield f"the label prior {name} has strength {strength} (0: the classifier alone, 1: the whole prior)"
     if name in priors.matching:
@@ -32,7 +32,7 @@ def _taken(calibrator: PriorCalibrator, choice: Choice, priors: Priors) -> Itera
     without = _best_by_prior(choice.nll_by_name).get("")
     if without is not None and not priors.is_asked:
         yield (
-            f"auto took the label prior {name}: {choice.nll_by_name[calibrator.name]:.3f} nats per image of holdout, "
+            f"auto chose the label prior {name}: {choice.nll_by_name[calibrator.name]:.3f} nats per image of holdout, "
             f"cross-validated, against {without:.3f} without one; --prior none leaves it out"
         )
 
@@ -40,18 +40,18 @@ def _taken(calibrator: PriorCalibrator, choice: Choice, priors: Priors) -> Itera
 def _left_out(nll_by_name: Mapping[str, float], priors: Priors) -> Iterator[str]:
     if priors.weak:
         found = ", ".join(f"{name} {strength:.2f}" for name, strength in priors.weak.items())
-        yield f"label priors that holdout asks for none of, by their strength: {found}"
+        yield f"label priors that do not help on holdout, with their strengths: {found}"
     best = _best_by_prior(nll_by_name)
     tried = [f"{name} {best[name]:.3f}" for name in priors.mixtures if name in best]
     if tried:
         yield (
-            f"no label prior: without one {best['']:.3f} nats per image of holdout, cross-validated; with one, "
-            f"{', '.join(tried)}: not clearly fewer"
+            f"no label prior: {best['']:.3f} nats per image of holdout without one, cross-validated; with one, "
+            f"{', '.join(tried)}: not clearly better"
         )
 
 
 def _best_by_prior(nll_by_name: Mapping[str, float]) -> dict[str, float]:
-    """Return the fewest nats with each prior; "" stands for none."""
+    """Return the lowest NLL with each prior; "" stands for no prior."""
     best: dict[str, float] = {}
     for name, nll in nll_by_name.items():
         prior = name.partition(WITH)[2]

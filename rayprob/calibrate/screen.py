@@ -1,4 +1,4 @@
-"""Which label priors are worth cross-validating: those that get a strength on the calibrator that a run has without one."""
+"""Selects the label priors worth cross-validating: those that get a strength on top of the calibrator without a prior."""
 
 from dataclasses import replace
 
@@ -6,14 +6,14 @@ from rayprob.calibrate.crossfit import CalibrateSpec, Priors, fit_calibrator
 from rayprob.probability.calibration.prior import fit_prior_calibrator
 from rayprob.runs.predictions import Predictions
 
-NO_STRENGTH = 0.05  # below it a prior changes next to nothing
+NO_STRENGTH = 0.05  # below this a prior changes next to nothing
 
 
 def worth_trying(holdout: Predictions, spec: CalibrateSpec, priors: Priors) -> Priors:
-    """Return the priors without those of a strength below NO_STRENGTH; one that was asked for is always kept.
+    """Return the priors with a strength of at least NO_STRENGTH; a prior that the user named is always kept.
 
-    To fit one strength takes seconds where cross-validating scale, shift and strength together takes minutes: 4,000 holdout
-    images of 80 labels and 100 components are 6 s and 4 minutes on one core.
+    Fitting one strength takes seconds, cross-validating scale, shift and strength together takes minutes: with 4,000 holdout
+    images, 80 labels and 100 components, 6 s and 4 minutes on one core.
     """
     if priors.is_asked or not priors.mixtures:
         return priors

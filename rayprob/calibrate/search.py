@@ -1,11 +1,11 @@
-"""`rayprob calibrate --search FILE`: which calibrator and which rule for label sets suit a run best.
+"""`rayprob calibrate --search FILE`: finds the calibrator and the rule for label sets that suit a run best.
 
-Without training: thousands of candidates a second on the saved predictions of a run's holdout (`candidates.py` defines a
-candidate, and how it is judged). For each objective the family of the highest nested value wins, and in it the candidate of the
-highest cross-validated value. The winners alone, and the two references that they have to beat, are then reported on val:
+It trains nothing: it judges thousands of candidates per second on the saved holdout predictions of a run (`candidates.py`
+defines candidates and how they are judged). For each objective, the family with the highest nested value wins, and within it
+the candidate with the highest cross-validated value. Only the winners and two references are then reported on val:
 
-    0.5             a label is present where its marginal, as the network states it, is at least 0.5
-    global optimum  the one threshold for all that is best on holdout, on marginals as the network states them
+    0.5             a label is present if its uncalibrated marginal is at least 0.5
+    global optimum  the global threshold that is best on holdout, on uncalibrated marginals
 """
 
 import json
@@ -45,7 +45,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class SearchReport:
-    """What was searched, how fast, who won and by how much."""
+    """What was searched, how fast, which candidates won and by how much."""
 
     run: str
     folder: str
@@ -53,7 +53,7 @@ class SearchReport:
     num_labels: int
     num_reported: int | None
     num_candidates: int
-    elapsed_s: float  # of the search on holdout, all fits included
+    elapsed_s: float  # of the search on holdout, including all fits
     winners: tuple[Winner, ...]
     references: tuple[Reference, ...]
     families: tuple[Ranked, ...]
@@ -61,7 +61,7 @@ class SearchReport:
 
     @property
     def candidates_per_s(self) -> float:
-        """All candidates by all of the time."""
+        """All candidates divided by the total time."""
         return self.num_candidates / self.elapsed_s
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,8 +74,8 @@ def search_thresholds(
 ) -> SearchReport:
     """Search a run's holdout predictions, report the winners on val, and write both into the run's folder.
 
-    Equal files give equal winners. Raises RunError for a folder without a bundle or predictions of it, CalibrationError for
-    samples that cannot carry a fit, SpecError for unknown names.
+    Equal files give equal winners. Raises RunError for a folder without a bundle or its predictions, CalibrationError if the
+    samples do not allow a fit, SpecError for unknown names.
     """
     asked = spec.thresholds
     bundle = open_bundle(asked.run)
@@ -107,7 +107,7 @@ def search_thresholds(
 def search(
     spec: ThresholdSearchSpec, holdout: Predictions, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[RuleCandidates]:
-    """Judge every candidate by cross-validation on holdout alone. Raises CalibrationError where none is left."""
+    """Judge every candidate by cross-validation on holdout alone. Raises CalibrationError if none is left."""
     families: list[RuleCandidates] = []
     methods = methods_of(spec, holdout)
     for place, method in enumerate(methods):
@@ -115,12 +115,12 @@ def search(
         on_progress(place + 1, len(methods))
     if not any(family.nested for family in families):
         why = next(reason for family in families for reason in family.left_out)
-        raise CalibrationError(f"no candidate is left of those asked for; the first: {why}")
+        raise CalibrationError(f"no requested candidate can be fitted; the first: {why}")
     return families
 
 
 def methods_of(spec: ThresholdSearchSpec, holdout: Predictions) -> tuple[str, ...]:
-    """Return the calibrators to try, the simplest first; by default those for which the holdout has the samples."""
+    """Return the calibrators to try, the simplest first; by default those for which the holdout has enough samples."""
     candidates = family_of(holdout.family).candidates
     if spec.calibrators == AUTO:
         return candidates.enough(int(holdout.known_NL.any(axis=1).sum()))

@@ -20,7 +20,7 @@ Level = Annotated[float, Field(gt=0, lt=1)]
 
 
 class ThresholdSearchSpec(Spec):
-    """What to search, on which run's predictions, and how it is judged."""
+    """What to search, on which run's predictions, and how to judge it."""
 
     run: str
     """Folder of a finished run; its saved predictions are searched."""
@@ -33,7 +33,7 @@ class ThresholdSearchSpec(Spec):
     )
     """Kinds of thresholds to try."""
     smoothings: tuple[Smoothing, ...] = Field(default=SMOOTHINGS, min_length=1)
-    """Strengths with which per-label thresholds are pulled towards the global one."""
+    """Strengths that pull per-label thresholds towards the global one."""
     precisions: tuple[Share, ...] = Field(default=PRECISIONS, min_length=1)
     """Precisions that each label must reach, for the policy `precision`."""
     conformal_levels: tuple[Level, ...] = Field(default=LEVELS, min_length=1)

@@ -1,4 +1,4 @@
-"""The winners of a threshold search: who they are, how `rayprob calibrate` makes them, and what they are worth on val."""
+"""The winners of a threshold search: which candidates, how `rayprob calibrate` fits them, and their values on val."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from rayprob.runs.predictions import Predictions
 
 @dataclass(frozen=True)
 class Winner:
-    """The candidate chosen for an objective, how `rayprob calibrate` makes it, and what it is worth on val."""
+    """The candidate chosen for an objective, how `rayprob calibrate` fits it, and its values on val."""
 
     objective: str
     calibrator: str
     policy: str
     parameter: float | None
     nested: float  # cross-validated, with the parameter chosen on the other folds
-    cross_validated: float  # of the candidate itself: the highest of its family, so it flatters
-    rule: str | None  # None where a bundle has no such rule
+    cross_validated: float  # of the candidate itself: the highest of its family, so optimistic
+    rule: str | None  # None if bundles have no such rule
     command: str | None
     val: dict[str, float] | None
     gains: tuple[Gain, ...]
@@ -35,7 +35,7 @@ class Winner:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a winner has to beat, for an objective: on holdout (nested for the optimum) and on val."""
+    """A reference to beat, for one objective: its values on holdout (nested for the optimum) and on val."""
 
     name: str
     objective: str
@@ -47,7 +47,7 @@ class Reference:
 def references_of(
     objective: str, holdout: Predictions, optimum: RuleCandidates, val: Predictions | None
 ) -> Iterator[Reference]:
-    """Yield 0.5 and the global optimum."""
+    """Yield the references: 0.5 and the global optimum."""
     marginals_NL = raw_marginals(holdout)
     fitted = fit_global_threshold(marginals_NL, holdout.targets_NL, holdout.known_NL, objective=objective)
     at_half = set_values(marginals_NL >= 0.5, holdout)[objective]
@@ -60,7 +60,7 @@ def references_of(
 
 
 def raw_marginals(predictions: Predictions) -> Floats:
-    """Return marginals as the network states them [N, L]."""
+    """Return the uncalibrated marginals of the network [N, L]."""
     return predictions.distribution().marginals()
 
 
@@ -99,10 +99,10 @@ def winner_of(
 
 
 def as_calibrated(family: RuleCandidates, parameter: float, objective: str) -> tuple[CalibrateSpec, str | None]:
-    """Return how `rayprob calibrate` makes a candidate, and the name of its rule in a bundle; None where it has none.
+    """Return how `rayprob calibrate` fits a candidate, and the name of its rule in a bundle; None if bundles have no such rule.
 
-    The threshold for all is fitted again, to the same objective on all of holdout: it is the best cut of its family but for
-    what fits on parts of holdout differ from the fit on all of it.
+    The global threshold is refitted, to the same objective on all of holdout: it is the best cut of its family up to the
+    difference between fits on parts of holdout and the fit on all of it.
     """
 
     def made(rule: str | None, **changes: Any) -> tuple[CalibrateSpec, str | None]:
@@ -124,7 +124,7 @@ def as_calibrated(family: RuleCandidates, parameter: float, objective: str) -> t
 
 
 def decide(holdout: Predictions, spec: CalibrateSpec, rule: str | None, judged: Predictions, *, size: float) -> Bools:
-    """Return the label sets of a bundle that is calibrated by `spec`; without a rule, the `size` most probable labels."""
+    """Return the label sets of a bundle calibrated by `spec`; without a rule, the `size` most probable labels."""
     calibrator, behind = fit_named(holdout, spec.method, spec)
     distribution = calibrator.as_distribution(calibrator.apply_outputs(judged.outputs))
     if rule is None:
@@ -133,7 +133,7 @@ def decide(holdout: Predictions, spec: CalibrateSpec, rule: str | None, judged: 
 
 
 def command(folder: str, spec: CalibrateSpec) -> str:
-    """Return the command that puts a winner into the run's bundle."""
+    """Return the command that stores a winner in the run's bundle."""
     options: list[tuple[str, str]] = [("--objective", aim) for aim in spec.objectives[2:]]
     options += [("--smoothing", f"{spec.smoothing:g}")] if spec.smoothing is not None else []
     options += [("--precision", f"{spec.precision:g}")] if spec.precision is not None else []
@@ -154,7 +154,7 @@ def command(folder: str, spec: CalibrateSpec) -> str:
 def notes_on(
     spec: ThresholdSearchSpec, holdout: Predictions, families: Sequence[RuleCandidates], winners: Sequence[Winner]
 ) -> Iterator[str]:
-    """Yield what a person should know of the search: what lost and why, what could not be tried, what proves nothing."""
+    """Yield notes on the search for its user: what lost and why, what could not be tried, which gains may be chance."""
     for objective in spec.objectives:
         yield from _labels_against_global(objective, holdout, [family for family in families if family.nested])
     for policy in dict.fromkeys(family.policy for family in families):
@@ -170,19 +170,19 @@ def _labels_against_global(objective: str, holdout: Predictions, families: Seque
     if by_label is not None and for_all is not None and by_label <= for_all:
         positives_L = (holdout.targets_NL & holdout.known_NL).sum(axis=0)
         yield (
-            f"{objective}: a threshold per label does not beat one for all, {by_label:.4f} against {for_all:.4f} "
-            f"cross-validated: {len(holdout):,} images hold {np.median(positives_L):g} positives of the median label, and none "
+            f"{objective}: one threshold per label does not beat a global one, {by_label:.4f} against {for_all:.4f} "
+            f"cross-validated: {len(holdout):,} images have {np.median(positives_L):g} positives of the median label and none "
             f"of {np.count_nonzero(positives_L == 0)} labels; a larger holdout may change this"
         )
 
 
 def _unclear(winner: Winner) -> Iterator[str]:
     if winner.rule is None:
-        remedy = "leave it out of thresholds.policies to get one that it has"
-        yield f"{winner.objective}: a bundle has no rule {winner.policy}; {remedy}"
+        remedy = "leave it out of thresholds.policies to search only rules that bundles have"
+        yield f"{winner.objective}: bundles have no rule {winner.policy}; {remedy}"
     for gain in winner.gains:
         if gain.metric == winner.objective and gain.low < gain.high and gain.low <= 0 <= gain.high:
             yield (
-                f"{winner.objective}: its gain over {gain.over} on val, {gain.value:+.4f}, may be chance: the interval over "
-                f"images goes from {gain.low:+.4f} to {gain.high:+.4f}"
+                f"{winner.objective}: the gain over {gain.over} on val, {gain.value:+.4f}, may be chance: the interval over "
+                f"images is [{gain.low:+.4f}, {gain.high:+.4f}]"
             )

@@ -1,6 +1,6 @@
 """A part of a run file that is chosen by name and has options of its own: a head, a loss, an optimizer, a schedule.
 
-    class WideSpec(HeadSpec):                                      # the options that this head has beside those of every head
+    class WideSpec(HeadSpec):                                      # the options of this head, besides those of every head
         width: int = 8
 
     class WideHead(Head):
@@ -8,8 +8,8 @@
 
     HEADS = {"wide": WideHead}
 
-So `head: {name: wide, width: 16}` in a run file becomes a WideSpec: the part that `name` chooses says by the type of its
-parameter `spec` which options it takes.
+So `head: {name: wide, width: 16}` in a run file becomes a WideSpec: the type of the parameter `spec` of the part that `name`
+chooses defines which options it takes.
 """
 
 import inspect
@@ -35,7 +35,7 @@ from rayprob.registry import unknown
 
 
 class _PartType(ModelMetaclass):
-    """Calling a kind makes one of the part that `name` chooses; pydantic makes instances without a call."""
+    """Calling a kind creates the spec of the part that `name` chooses; pydantic creates instances without a call."""
 
     def __call__(self, **values: Any) -> Any:
         kind = cast("type[PartSpec]", self)
@@ -44,19 +44,19 @@ class _PartType(ModelMetaclass):
 
 
 class PartSpec(Spec, metaclass=_PartType):
-    """The options of a part. A kind of part (`HeadSpec`) has a `table`; its parts have specs that derive from it.
+    """The options of a part. A kind of part (`HeadSpec`) has a `table`; the specs of its parts derive from it.
 
-    Making one of the kind makes one of the part, as `pathlib.Path` makes a `PosixPath`: HeadSpec(name="mixture", components=4)
-    is a MixtureSpec. An option that only other parts have is an error, unless it stands at its default, where it says nothing.
+    Creating the kind creates the spec of the part, as `pathlib.Path` creates a `PosixPath`: HeadSpec(name="mixture",
+    components=4) is a MixtureSpec. An option that only other parts have is an error, unless it has its default value.
     """
 
-    if TYPE_CHECKING:  # which options there are depends on the name
+    if TYPE_CHECKING:  # the options depend on the name
 
         def __init__(self, **values: Any) -> None: ...
 
     name: str
     kind: ClassVar[str]  # in messages: "head"
-    # What 0.1 wrote for every part of the kind, in its order and with other parts' options: so that files stay as they were.
+    # What 0.1 wrote for every part of the kind, in its order and with other parts' options, so that files do not change.
     as_written: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @classmethod
@@ -66,7 +66,7 @@ class PartSpec(Spec, metaclass=_PartType):
 
     @classmethod
     def of(cls, name: object) -> type[Self]:
-        """Return the spec of the part `name`; the kind's own for a part without options, and for an unknown name."""
+        """Return the spec of the part `name`; the kind itself for a part without options, and for an unknown name."""
         is_kind = "table" in vars(cls)
         part = cls.table().get(name) if is_kind and isinstance(name, str) else None
         return cls if part is None else spec_of(part, cls)
@@ -78,7 +78,7 @@ class PartSpec(Spec, metaclass=_PartType):
 
     @classmethod
     def every_field(cls) -> dict[str, FieldInfo]:
-        """Return the fields of this kind and of all of its parts."""
+        """Return the fields of this kind and of all its parts."""
         parts = [cls.of(name) for name in cls.table()] if "table" in vars(cls) else []
         return {name: field for part in (*parts, cls) for name, field in part.model_fields.items()}
 
@@ -92,7 +92,7 @@ class PartSpec(Spec, metaclass=_PartType):
             raise fault_at("name", unknown(name, cls.table(), cls.kind), name)
         part = cls.of(name)
         if part is not cls:
-            return part.model_validate(value)  # where it raises, pydantic puts this part's place before each fault's
+            return part.model_validate(value)  # if it raises, pydantic prefixes this part's path to each fault
         return handler(cls._own(value, str(name)))
 
     @classmethod
@@ -104,7 +104,7 @@ class PartSpec(Spec, metaclass=_PartType):
 
     @classmethod
     def _own(cls, value: dict[str, Any], name: str) -> dict[str, Any]:
-        """Return `value` without the options of other parts that stand at their default. Raises ValueError for any other."""
+        """Return `value` without options of other parts that have their default value. Raises ValueError for any others."""
         foreign = [key for key in value if key not in cls.model_fields]
         for key in foreign:
             owners = dict(cls._owners(key))
@@ -132,7 +132,7 @@ class PartSpec(Spec, metaclass=_PartType):
 
 
 def spec_of(part: Callable[..., Any], kind: type[PartSpec]) -> type[Any]:
-    """Return the type of a part's parameter `spec`; `kind` where it has none. Raises SpecError for another type."""
+    """Return the type of a part's parameter `spec`; `kind` if it has none. Raises SpecError for another type."""
     named = getattr(part, "__name__", repr(part))
     try:
         hints = typing.get_type_hints(part.__init__ if inspect.isclass(part) else part)
@@ -140,7 +140,7 @@ def spec_of(part: Callable[..., Any], kind: type[PartSpec]) -> type[Any]:
         raise SpecError(f"{named}: the types of its parameters cannot be read ({error}); write them at module level") from error
     spec = hints.get("spec", kind)
     if not (isinstance(spec, type) and issubclass(spec, kind)):
-        raise SpecError(f"{named}: its parameter spec has the type {spec}; give it {kind.__name__} or one derived from that")
+        raise SpecError(f"{named}: its parameter spec has the type {spec}; use {kind.__name__} or a subclass")
     return spec
 
 

@@ -1,4 +1,4 @@
-"""A bundle as one module of plain tensor operations: images of any size -> calibrated probabilities. N images, K, L as ever."""
+"""A bundle as one module of plain tensor operations: images -> calibrated probabilities. N images, K components, L labels."""
 
 from typing import cast
 
@@ -21,5 +21,5 @@ class Graph(nn.Module):
         self.probabilities = family_of(bundle.classifier.family).build_graph(bundle.calibrator)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs in their order."""
+        """Return the outputs in order."""
         return cast(tuple[Tensor, ...], self.probabilities(self.classifier(self.squash(images))))

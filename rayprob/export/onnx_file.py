@@ -1,4 +1,4 @@
-"""The story: a bundle becomes an ONNX file, once onnxruntime has given the answers that PyTorch gives."""
+"""Exports a bundle to an ONNX file, after checking that onnxruntime gives the same answers as PyTorch."""
 
 import importlib
 import io
@@ -31,22 +31,22 @@ INPUT = "images"
 METADATA_KEY = "rayprob"
 TOLERANCE = 1e-4
 CHECKED_BATCHES = (1, 2, 5)
-EXAMPLE_PX = (97, 131)  # unlike each other and the batch, so that no two sizes are taken for the same
+EXAMPLE_PX = (97, 131)  # distinct from each other and from the batch, so that no two dimensions are confused
 OPSET = 18
 LARGEST_BYTES = 2**31  # of a protobuf message
 
 DESCRIPTION = """\
-Calibrated probabilities of labels. Input `images`: uint8 [N, H, W, 3], RGB, of any one size; decode JPEGs without turning them
-as EXIF says. The graph squashes images to size_px squares as the model's evaluation does, normalises, classifies, calibrates.
+Calibrated probabilities of labels. Input `images`: uint8 [N, H, W, 3], RGB, all of one size; decode JPEGs without their EXIF
+rotation. The graph resizes images to size_px squares as the model's evaluation does, normalises, classifies, calibrates.
 Output `marginals` [N, L]: P(label present), labels in the order of the metadata. A mixture also has `mixing_weights` [N, K] and
 `component_probabilities` [N, K, L], which give the probability of a whole label set; under a label prior these are
-sigmoid(`logits` [N, 1, L] + `component_offsets` [K, L]), and the graph gives the two. Metadata `rayprob` is JSON: labels,
-thresholds and guarantees (a label is chosen where its marginal >= the value), size_px, calibrator, bundle."""
+sigmoid(`logits` [N, 1, L] + `component_offsets` [K, L]), and the graph outputs both. Metadata `rayprob` is JSON: labels,
+thresholds and guarantees (a label is chosen if its marginal >= the value), size_px, calibrator, bundle."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: its outputs, its size, and how far onnxruntime was from PyTorch at most, over `batches`."""
+    """The written file: its outputs, its size, and the largest difference between onnxruntime and PyTorch over `batches`."""
 
     path: str
     outputs: tuple[str, ...]
@@ -56,15 +56,15 @@ class Exported:
 
 
 def export_onnx(bundle: Bundle, path: str, *, fingerprint: str = "") -> Exported:
-    """Write a bundle as ONNX to a path or URI, and return how far it was from PyTorch.
+    """Write a bundle as ONNX to a path or URI, and return how much it differs from PyTorch.
 
-    The file appears only once onnxruntime has agreed with PyTorch to TOLERANCE for several batches of images of several sizes.
-    Raises ModelError where the extra is missing, the model cannot be exported, or the two disagree.
+    The file is written only if onnxruntime agrees with PyTorch to TOLERANCE for several batches and image sizes. Raises
+    ModelError if the extra is missing, the model cannot be exported, or the two disagree.
     """
     _require_packages()
     content = _described(_exported(bundle), bundle, fingerprint)
     difference = largest_difference(bundle, content)
-    if not difference <= TOLERANCE:  # nan is no agreement either
+    if not difference <= TOLERANCE:  # nan also counts as disagreement
         raise ModelError(
             f"onnxruntime differs from PyTorch by {difference:.2g}, more than {TOLERANCE:g}, so nothing was written; "
             "this model cannot be exported faithfully with these versions of torch, onnxscript and onnxruntime"
@@ -90,7 +90,7 @@ def largest_difference(bundle: Bundle, content: bytes) -> float:
 
 
 def expected(bundle: Bundle, images_NHWC: Pixels) -> dict[str, NDArray[Any]]:
-    """Return what the graph should: the outputs by the evaluation transform, PyTorch and the bundle's own calibration."""
+    """Return the reference outputs, from the evaluation transform, PyTorch and the bundle's own calibration."""
     squashed = np.stack([resize(image_HWC, bundle.transform_spec.size_px) for image_HWC in images_NHWC])
     with torch.inference_mode():
         outputs = bundle.classifier(torch.from_numpy(squashed).permute(0, 3, 1, 2))
@@ -119,17 +119,17 @@ def _exported(bundle: Bundle) -> Any:
             )
     except ModelError:
         raise
-    except Exception as error:  # the exporter wraps what it meets in errors of its own, without a common base
+    except Exception as error:  # the exporter's own errors have no common base
         raise ModelError(
             f"{bundle.model_spec.backbone} cannot be exported to ONNX ({type(error).__name__}: {one_line(error)}); "
-            "take another backbone, or a newer torch and onnxscript"
+            "use another backbone, or a newer torch and onnxscript"
         ) from error
     assert program is not None
     return program.model_proto
 
 
 def _described(model: Any, bundle: Bundle, fingerprint: str) -> bytes:
-    """Return the model with what its user must know, checked and as bytes."""
+    """Return the model with its description and metadata, checked and as bytes."""
     import onnx
 
     facts = {
@@ -144,7 +144,7 @@ def _described(model: Any, bundle: Bundle, fingerprint: str) -> bytes:
         "bundle": fingerprint,
     }
     if model.ByteSize() >= LARGEST_BYTES:
-        raise ModelError(f"the model has {model.ByteSize():,} bytes; one ONNX file holds less than {LARGEST_BYTES:,}")
+        raise ModelError(f"the model has {model.ByteSize():,} bytes; an ONNX file must have fewer than {LARGEST_BYTES:,}")
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(facts)})
     model.doc_string = DESCRIPTION
@@ -153,7 +153,7 @@ def _described(model: Any, bundle: Bundle, fingerprint: str) -> bytes:
 
 
 def _drawn(batch: int, height_px: int | None = None, width_px: int | None = None) -> Pixels:
-    """Return smooth random images of one size, which for the check differs from batch to batch."""
+    """Return smooth random images of one size, which differs from batch to batch in the check."""
     random = np.random.default_rng(derive(0, "export", batch))
     height_px, width_px = height_px or int(random.integers(40, 700)), width_px or int(random.integers(40, 700))
     coarse = random.integers(0, 256, (batch, 9, 12, 3), dtype=np.uint8)
@@ -173,7 +173,7 @@ def _require_packages() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and advice to itself: what matters comes as an exception."""
+    """Silence the exporter's progress and advice: problems arrive as exceptions."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

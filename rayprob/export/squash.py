@@ -1,14 +1,14 @@
-"""The evaluation transform's resize as matrix products, equal to it bit for bit. N images, H x W pixels, S = size_px.
+"""The evaluation transform's resize as matrix products, bit for bit. N images, H x W pixels, S = size_px.
 
 `loader.augment.resize` is PyTorch's antialiased bilinear kernel for bytes: each output pixel is a weighted mean of the input
 pixels under a triangle as wide as the scale, first along rows, then along columns, with weights rounded to 16 bits and sums to
-bytes. No operator of ONNX states that rounding, but two products with weight matrices do; float64 holds every sum exactly.
+bytes. No operator of ONNX has that rounding, but two products with weight matrices do; float64 represents every sum exactly.
 """
 
 import torch
 from torch import Tensor, nn
 
-MOST_PRECISION = 22  # bits of a weight behind the point; and a weight, scaled up, fits into 16 bits with its sign
+MOST_PRECISION = 22  # fractional bits of a weight; a scaled weight also has to fit into 16 bits with its sign
 LARGEST = 2**15
 BYTE = 255
 
@@ -21,7 +21,7 @@ class Squash(nn.Module):
         self.size_px = size_px
 
     def forward(self, images_NHWC: Tensor) -> Tensor:
-        """Return the images squashed to a square."""
+        """Return the images resized to a square."""
         images_NCHW = images_NHWC.permute(0, 3, 1, 2).double()
         columns_WS, column_unit = _weights(torch.ones_like(images_NCHW[0, 0, 0]), self.size_px)
         rows_HS, row_unit = _weights(torch.ones_like(images_NCHW[0, 0, :, 0]), self.size_px)
@@ -30,9 +30,9 @@ class Squash(nn.Module):
 
 
 def _weights(ones_H: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
-    """Return whole weights [H, S] and the number that stands for 1 among them.
+    """Return integer weights [H, S] and the integer that represents 1.
 
-    `ones_H` carries the length as data, because shapes that differ from call to call are no numbers to an exporter.
+    `ones_H` carries the length as data, because shapes that differ from call to call are not numbers during export.
     """
     scale = ones_H.sum() / size_px
     places_H1 = (torch.cumsum(ones_H, 0) - 0.5).unsqueeze(1)

@@ -1,1 +1,1 @@
-"""Backbone, pooling, head and loss. Knows nothing of data on disk or of Ray."""
+"""Backbone, pooling, head and loss. Independent of data on disk and of Ray."""

@@ -1,4 +1,4 @@
-"""Backbones by name: images_BCHW -> maps_BFhw. torchvision's classifiers without heads, timm's as `timm/<name>`, others."""
+"""Backbones by name: images_BCHW -> maps_BFhw. torchvision's classifiers without heads, timm's as `timm/<name>`, and others."""
 
 import math
 import re
@@ -36,7 +36,7 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(cut.std).view(3, 1, 1))
 
     def normalise_by(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        """Replace the mean and the standard deviation of the three channels, where given, of images in 0..1."""
+        """Replace the mean and standard deviation of the three channels, if given, for images in 0..1."""
         for buffer, values in ((self.mean, mean), (self.std, std)):
             if values is not None:
                 buffer.copy_(torch.tensor(values).view(3, 1, 1))
@@ -53,9 +53,9 @@ class Backbone(nn.Module):
 
 
 def patch_px(name: str) -> int | None:
-    """Return what the side of images must be a multiple of, as the backbone's name states it; None where any side will do.
+    """Return what the side of images must be a multiple of, according to the backbone's name; None if any side works.
 
-    Convolutions take the last, incomplete cell along; patches leave it out, and MaxViT needs whole windows of 7 x 32 pixels.
+    Convolutions include the last, incomplete cell; patches drop it, and MaxViT needs whole windows of 7 x 32 pixels.
     """
     stated = re.search(r"patch(\d+)|^vit_[a-z]+_(\d+)$", name)
     if stated:
@@ -64,19 +64,19 @@ def patch_px(name: str) -> int | None:
 
 
 def check_image_size(name: str, size_px: int, where: str) -> None:
-    """Raise ModelError for images whose side the backbone would cut off or refuse; `where` says who wants the size."""
+    """Raise ModelError for image sizes that the backbone would crop or reject; `where` names the key that sets the size."""
     patch = patch_px(name)
     if patch and size_px % patch:
         nearest = max(patch, round(size_px / patch) * patch)
         raise ModelError(
-            f"{where}: images of {size_px} px are no multiple of {patch} px, the patches of {name}, and would lose their "
-            f"edge; nearest that is: {nearest}"
+            f"{where}: {size_px} px is not a multiple of {patch} px, the patch size of {name}, so images would lose their "
+            f"edge; nearest multiple: {nearest}"
         )
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A network without its head: `head_names` are the parameter prefixes that were cut off and are no fault in a file."""
+    """A network without its head: `head_names` are the prefixes of the removed parameters, which a file may contain."""
 
     body: nn.Module
     num_features: int
@@ -88,9 +88,9 @@ class Cut:
 def build_backbone(name: str, weights: str | None = None, *, image_size_px: int | None = None, load: bool = True) -> Backbone:
     """Return the backbone `name`, with fresh parameters or the library's published `weights` (a name such as DEFAULT).
 
-    `load=False` builds what `weights` would need without fetching them. `image_size_px` matters only where a family is
+    `load=False` builds what `weights` would need without fetching them. `image_size_px` matters only for families that are
     built for one size: torchvision's vit (whose position embeddings are resampled to the size of the images) and maxvit,
-    and those timm models that take `img_size`. Raises ModelError for an unknown name, and for weights that cannot be had.
+    and those timm models that take `img_size`. Raises ModelError for an unknown name, and for weights that are unavailable.
     """
     require_backbone(name)
     if name in BACKBONES:
@@ -120,7 +120,7 @@ def torchvision_names() -> tuple[str, ...]:
 
 
 def import_timm() -> Any:
-    """Return the module timm. Raises ModelError that says how to install it."""
+    """Return the module timm. Raises ModelError with how to install it."""
     try:
         import timm
     except ImportError as error:
@@ -137,9 +137,9 @@ def _cut_torchvision(name: str, weights: str | None, image_size_px: int | None, 
     whole = torchvision.models.get_model(name, weights=None, **_options(name, published, image_size_px))
     if published and load:
         with _fetching(name, published.name):
-            # Only the library's own builder mends the parameter names of its oldest files.
+            # Only the library's own builder updates the parameter names of its oldest files.
             loaded = torchvision.models.get_model(name, weights=published).state_dict()
-        missing = whole.load_state_dict(loaded, strict=False).missing_keys  # left over are auxiliary heads only
+        missing = whole.load_state_dict(loaded, strict=False).missing_keys  # the remaining ones are auxiliary heads
         assert not missing
     heads = tuple(child for child, _ in whole.named_children() if child in HEADS)
     # Their published weights were trained on inputs in -1..1, which torchvision hides behind `transform_input`.
@@ -154,7 +154,7 @@ def _require_weights(name: str, weights: str, published: Iterable[str]) -> None:
 
 
 def _options(name: str, published: Any, image_size_px: int | None) -> dict[str, Any]:
-    """Return what the builder of `name` needs beyond its defaults."""
+    """Return the arguments that the builder of `name` needs beyond its defaults."""
     if name in WITH_AUXILIARY:
         return {"aux_logits": False, "init_weights": published is None}
     if name.startswith("vit_"):
@@ -171,13 +171,13 @@ def _fetching(name: str, weights: str) -> Iterator[None]:
     except Exception as error:  # urllib, huggingface_hub, httpx and requests have no common error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ModelError(
-            f"cannot fetch the weights {weights!r} of {name} ({reason}); without internet, copy the file here by hand "
-            "and give its path as weights, or train from scratch with weights: null"
+            f"cannot fetch the weights {weights!r} of {name} ({reason}); without internet access, copy the file to this "
+            "machine and set weights to its path, or train from scratch with weights: null"
         ) from error
 
 
 def _sequential(whole: nn.Module) -> nn.Module:
-    """Return the children before the head in their order, under their names: most families are such a chain."""
+    """Return the children before the head in order, by name: most families are such a chain."""
     return nn.Sequential(OrderedDict((name, child) for name, child in whole.named_children() if name not in HEADS))
 
 
@@ -186,7 +186,7 @@ def _densenet(whole: nn.Module) -> nn.Module:
 
 
 def _convnext(whole: nn.Module) -> nn.Module:
-    # The last LayerNorm is the head's first layer; without it a few channels drown all others.
+    # The last LayerNorm is the head's first layer; without it a few channels dominate all others.
     classifier = cast(nn.Sequential, whole.classifier)
     return nn.Sequential(OrderedDict(features=whole.get_submodule("features"), classifier=classifier[:1]))
 
@@ -197,7 +197,7 @@ def _maxvit(whole: nn.Module) -> nn.Module:
 
 
 class _PatchTokens(nn.Module):
-    """torchvision's vision transformer as maps: its patch tokens in their grid; the class token only takes part inside."""
+    """torchvision's vision transformer as maps: its patch tokens in their grid; the class token is used only internally."""
 
     def __init__(self, whole: Any) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class _PatchTokens(nn.Module):
         return cast(Tensor, tokens_BNF[:, 1:].transpose(1, 2).reshape_as(patches_BFhw))
 
     def _positions(self, height: int, width: int) -> Tensor:
-        """Return the position embeddings [1, 1 + h*w, F], resampled where the grid is not the one they were made for."""
+        """Return the position embeddings [1, 1 + h*w, F], resampled if the grid differs from theirs."""
         positions_1NF = cast(Tensor, self.encoder.pos_embedding)
         side = math.isqrt(positions_1NF.shape[1] - 1)
         if (height, width) == (side, side):
@@ -246,7 +246,7 @@ def _cut_timm(name: str, weights: str | None, image_size_px: int | None, load: b
     except (TypeError, AssertionError, RuntimeError) as error:
         at = f" at image_size_px {image_size_px}" if image_size_px else ""
         raise ModelError(
-            f"timm/{name} cannot be built without its head{at}: {error}; leave out what it names, or take another"
+            f"timm/{name} cannot be built without its head{at}: {error}; leave out what it names, or choose another"
         ) from error
     if weights and load:
         with _fetching(f"timm/{name}", weights):
@@ -258,7 +258,7 @@ def _cut_timm(name: str, weights: str | None, image_size_px: int | None, load: b
 
 
 class _TimmMaps(nn.Module):
-    """A headless timm model as maps: NHWC is turned, and N patch tokens become an N x 1 grid (poolings ignore places)."""
+    """A headless timm model as maps: NHWC is transposed, and N patch tokens become an N x 1 grid (poolings ignore places)."""
 
     def __init__(self, whole: Any) -> None:
         super().__init__()
@@ -282,5 +282,5 @@ CUTS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "MaxVit": _maxvit,
     "VisionTransformer": _PatchTokens,
 }
-# Backbones of no library, by name: (weights, image_size_px, load) -> Cut. torchvision and timm have their own tables.
+# Other backbones by name: (weights, image_size_px, load) -> Cut. torchvision and timm have their own tables.
 BACKBONES: PartTable[Callable[[str | None, int | None, bool], Cut]] = PartTable("BACKBONES", {})

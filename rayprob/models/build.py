@@ -1,4 +1,4 @@
-"""Which classifier a run trains: `ModelSpec`, and the classifier it describes."""
+"""`ModelSpec`, and the classifier that it describes."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -28,15 +28,15 @@ def _above_zero(values: Channels) -> Channels:
 
 
 class ModelSpec(Spec):
-    """A classifier: a torchvision name or timm/<name>, its starting weights, pooling, head, and what stays as it is.
+    """A classifier: a torchvision name or timm/<name>, its starting weights, pooling, head, and what is frozen.
 
     `weights` is null (from scratch), a name of the library (DEFAULT, IMAGENET1K_V2, a timm tag), or the path or URI of a
-    file or of a bundle. `weights_part` says how much of a bundle is taken (all, features, backbone), or which weights of
-    another program's file that holds both: ema (averaged) or model (raw); all takes the averaged ones where there are some.
+    file or of a bundle. `weights_part` selects how much of a bundle to load (all, features, backbone), or which weights of
+    another program's file that has both: ema (averaged) or model (raw); all takes the averaged ones if there are any.
     `image_size_px` is for families built for one size.
     `pooling: places` keeps the places of an image apart, for a head with attention.
-    `mean` and `std` replace the normalisation of images in 0..1 that the library states for the backbone, three values each.
-    `frozen: backbone` trains pooling and head only. `norm` is what batch norm does in training: own statistics of each rank
+    `mean` and `std` replace the library's normalisation of images in 0..1 for the backbone, three values each.
+    `frozen: backbone` trains pooling and head only. `norm` selects the batch-norm statistics in training: those of each rank
     (train), the stored ones (frozen), or those of all ranks (sync, on GPUs).
     """
 
@@ -45,11 +45,11 @@ class ModelSpec(Spec):
     weights: str | None = None
     """null (from scratch), a name of the library such as DEFAULT, or the path or URI of a file or bundle."""
     weights_part: Part = "all"
-    """How much of a bundle to take (all, features, backbone), or which weights of a file that holds both: ema or model."""
+    """How much of a bundle to load (all, features, backbone), or which weights of a file that has both: ema or model."""
     image_size_px: int | None = Field(default=None, ge=1)
     """Image size, for backbones built for one size."""
     mean: Channels | None = None
-    """Mean of the normalisation, three values; null is what the library states."""
+    """Mean of the normalisation, three values; null uses the library's."""
     std: Annotated[Channels, AfterValidator(_above_zero)] | None = None
     """Standard deviation of the normalisation, three values."""
     pooling: str = "gap"
@@ -57,7 +57,7 @@ class ModelSpec(Spec):
     head: SerializeAsAny[HeadSpec] = HeadSpec()
     """The head."""
     frozen: Frozen = "none"
-    """backbone trains pooling and head only."""
+    """backbone: train pooling and head only."""
     norm: Norm = "train"
     """Batch norm in training: statistics of each rank (train), the stored ones (frozen), or those of all ranks (sync, GPUs)."""
 
@@ -85,14 +85,14 @@ class ModelSpec(Spec):
         try:
             choose(FAMILIES, head.family, f"family of the head {head.name}:")
         except SpecError as error:
-            raise ValueError(f"{error}; a plugin has its own in its table FAMILIES") from error
+            raise ValueError(f"{error}; a plugin adds its own in its table FAMILIES") from error
         return head
 
     @model_validator(mode="after")
     def _part_of_something(self) -> "ModelSpec":
         if self.weights_part != "all" and not (self.weights and is_file(self.weights)):
             raise ValueError(
-                f"weights_part {self.weights_part} is for the path of a file or bundle; weights is {self.weights or 'null'}"
+                f"weights_part {self.weights_part} needs the path of a file or bundle as weights; got {self.weights or 'null'}"
             )
         return self
 
@@ -101,7 +101,7 @@ class ModelSpec(Spec):
         if self.head.why_places and not POOLINGS[self.pooling].keeps_places:
             option = self.head.why_places.partition(" ")[0]
             raise ValueError(
-                f"head.{self.head.why_places}, but pooling {self.pooling} leaves none; set pooling: places, or {option}: 0"
+                f"head.{self.head.why_places}, but pooling {self.pooling} removes places; set pooling: places, or {option}: 0"
             )
         return self
 
@@ -118,8 +118,8 @@ def build_classifier(
 ) -> Classifier:
     """Return the classifier that `spec` describes, in training mode, with its starting weights unless `load` is false.
 
-    A fresh head starts from `prevalence_L`, from `mixture`, (mixing_weights_K, probabilities_KL), or from what it makes of
-    `label_sets` (see `Start`). Weights of a bundle must have the labels of `label_space`. Raises ModelError, LabelError or
+    A fresh head starts from `prevalence_L`, from `mixture`, (mixing_weights_K, probabilities_KL), or from `label_sets` (see
+    `Start`). Weights of a bundle must have the labels of `label_space`. Raises ModelError, LabelError or
     StorageError for weights that cannot be used.
     """
     weights = spec.weights if spec.weights and not is_file(spec.weights) else None

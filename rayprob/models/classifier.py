@@ -1,4 +1,4 @@
-"""The classifier: images_BCHW -> outputs. Backbone, pooling and head, and which of them learn."""
+"""The classifier: images_BCHW -> outputs. Backbone, pooling and head, and which of them are trained."""
 
 from collections.abc import Iterator
 from typing import Literal, Self, cast
@@ -38,10 +38,12 @@ class Classifier(nn.Module):
     def features(self, images_BCHW: Tensor) -> Tensor:
         """Return features [B, F], or [B, F, P] of P places, in float32.
 
-        Raises ModelError where synchronised batch norm trains on a CPU.
+        Raises ModelError if synchronised batch norm trains on a CPU.
         """
         if self.norm == "sync" and self.training and images_BCHW.device.type == "cpu":
-            raise ModelError("norm: sync needs GPUs, because PyTorch has none for CPUs; set model.norm to train or frozen")
+            raise ModelError(
+                "norm: sync needs GPUs, because PyTorch does not support it on CPUs; set model.norm to train or frozen"
+            )
         return cast(Tensor, self.pooling(self.backbone(images_BCHW)))
 
     def train(self, mode: bool = True) -> Self:
@@ -56,7 +58,7 @@ class Classifier(nn.Module):
         return self
 
     def backbone_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the names and parameters that may come from elsewhere, as `named_parameters` names them."""
+        """Yield the names and parameters of the backbone, as in `named_parameters`."""
         return (pair for pair in self.named_parameters() if pair[0].startswith("backbone."))
 
     def head_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -1,4 +1,4 @@
-"""The label prior that a head starts from, over the labels that it is to learn. K components, L labels."""
+"""The label prior that a head starts from, over the labels of the dataset. K components, L labels."""
 
 from rayprob.errors import SpecError
 from rayprob.labels import LabelSpace
@@ -11,7 +11,7 @@ def prior_mixture(head: HeadSpec, label_space: LabelSpace) -> LabelMixture | Non
     """Return the mixture of `head.prior` over a label space, matched by name; None for a head without a prior.
 
     Raises ModelError or StorageError for a prior that cannot be read, LabelError for one that knows fewer than two of the
-    labels, SpecError for one of another number of components than the head.
+    labels, SpecError if its number of components differs from the head's.
     """
     if not isinstance(head, MixtureSpec) or head.prior is None:
         return None

@@ -19,12 +19,12 @@ from rayprob.probability.priors.file import LabelPriorFile
 from rayprob.probability.priors.prior import LabelPrior
 from rayprob.registry import PartTable, choose
 
-WEIGHT_STD = 0.01  # so small that a fresh head answers with the prevalences (Lin et al., ICCV 2017, section 4.1)
-RAREST = 1e-6  # a label never seen in training is improbable, not impossible
+WEIGHT_STD = 0.01  # small enough that a fresh head predicts the prevalences (Lin et al., ICCV 2017, section 4.1)
+RAREST = 1e-6  # a label that never occurs in training is improbable, not impossible
 
 
 class HeadSpec(PartSpec):
-    """A head and its options. Every head drops features in training; `family` is the kind of distribution it makes."""
+    """A head and its options. Every head drops features in training; `family` is the kind of its distribution."""
 
     kind: ClassVar[str] = "head"
     family: ClassVar[str] = "bernoulli"
@@ -40,27 +40,27 @@ class HeadSpec(PartSpec):
 
     @property
     def title(self) -> str:
-        """The head in the name of a run."""
+        """How the name of a run mentions the head."""
         return self.name
 
     @property
     def start_components(self) -> int:
-        """How many components the mixture of training label sets has from which a fresh head starts; 0 for no mixture."""
+        """Number of components of the mixture of training label sets that a fresh head starts from; 0 for no mixture."""
         return 0
 
     @property
     def prior_file(self) -> str | None:
-        """The label prior that the head starts from, by name or path; None where it starts from none."""
+        """The label prior that the head starts from, by name or path; None without one."""
         return None
 
     @property
     def loss_options(self) -> dict[str, Any]:
-        """Options of the default loss, where the head needs others than its family's."""
+        """Options of the default loss that differ from those of the head's family."""
         return {}
 
     @property
     def why_places(self) -> str:
-        """Why the head needs the places of an image apart, beginning with the option that makes it so; "" where it does not."""
+        """Why the head needs the places of an image, starting with the option that requires them; "" if it does not."""
         return ""
 
     def after(self, old: "HeadSpec") -> "HeadSpec":
@@ -69,31 +69,31 @@ class HeadSpec(PartSpec):
 
 
 class AttentiveSpec(HeadSpec):
-    """A linear head. `attention` adds so many times a label's score at its best place to its average over all places.
+    """A linear head. `attention` is the weight of a label's score at its best place, added to its average over all places.
 
-    That is class-specific residual attention (Zhu and Wu, ICCV 2021) with one head and infinite temperature. It needs
+    This is class-specific residual attention (Zhu and Wu, ICCV 2021) with one head and infinite temperature. It needs
     `pooling: places`.
     """
 
     as_written: ClassVar[Mapping[str, Any]] = {"name": "", "dropout": 0.0, "components": 1, "rank": 0, "attention": 0.0}
 
     attention: float = Field(default=0.0, ge=0)
-    """How much the best place of an image counts beside the average; needs pooling: places."""
+    """Weight of the best place of an image, added to the average over places; needs pooling: places."""
 
     @property
     def why_places(self) -> str:
-        return f"attention {self.attention} looks at every place" if self.attention else ""
+        return f"attention {self.attention} needs the features of every place" if self.attention else ""
 
     def after(self, old: HeadSpec) -> HeadSpec:
-        """Take over the attention of the head before, unless this one has its own."""
+        """Take over the attention of the old head, unless this one has its own."""
         before = old.attention if isinstance(old, AttentiveSpec) else 0.0
         return self.model_copy(update={"attention": self.attention or before})
 
 
 class MixtureSpec(AttentiveSpec):
-    """A mixture of `components`, which differ by more than their offsets where `rank` is not 0.
+    """A mixture of `components`, which differ by more than their offsets if `rank` is not 0.
 
-    With `prior`, it starts from the components of a label prior, which brings their number.
+    With `prior`, it starts from the components of a label prior, which sets their number.
     """
 
     family: ClassVar[str] = "mixture"
@@ -101,24 +101,26 @@ class MixtureSpec(AttentiveSpec):
 
     name: str = "mixture"
     components: int = Field(default=1, ge=1)
-    """Number of components; with a prior, the prior's."""
+    """Number of components; with a prior, that of the prior."""
     rank: int = Field(default=0, ge=0)
-    """Rank of what components differ by besides their offsets; 0: by their offsets only."""
+    """Rank of the differences between components beyond their offsets; 0: components differ in their offsets only."""
     prior: str | None = None
     """Label prior to start from: coco, or the path of a file that `rayprob prior` wrote."""
     strength: float = Field(default=1.0, ge=0)
-    """Exponent with which the prior starts (`TiltedHead`)."""
+    """Initial exponent of the prior (`TiltedHead`)."""
 
     @model_validator(mode="before")
     @classmethod
     def _as_many_components_as_the_prior(cls, value: Any) -> Any:
-        """Fill in `components` once, so that what a run writes down is whole and can be read without the prior's file."""
+        """Fill in `components` once, so that what a run writes is complete and can be read without the prior's file."""
         if not isinstance(value, dict) or not isinstance(value.get("prior"), str) or "components" in value:
             return value
         try:
             prior = LabelPriorFile.load(value["prior"])
         except StorageError as error:
-            raise ValueError(f"prior: {error}; if only other machines reach the file, set components to its number") from error
+            raise ValueError(
+                f"prior: {error}; if only other machines can read the file, set components to its number of components"
+            ) from error
         except RayprobError as error:
             raise ValueError(f"prior: {error}") from error
         return {**value, "components": len(prior.mixture.mixing_weights_K)}
@@ -126,7 +128,7 @@ class MixtureSpec(AttentiveSpec):
     @model_validator(mode="after")
     def _strength_of_a_prior(self) -> "MixtureSpec":
         if self.prior is None and self.strength != 1:
-            raise ValueError(f"strength {self.strength:g} is that of a prior; set prior or leave out strength")
+            raise ValueError(f"strength {self.strength:g} needs a prior; set prior or leave out strength")
         return self
 
     @property
@@ -135,7 +137,7 @@ class MixtureSpec(AttentiveSpec):
 
     @property
     def loss_options(self) -> dict[str, Any]:
-        """With a prior, no pressure to use all components: those that are rare among label sets are rightly rare."""
+        """With a prior, no pressure to use all components: those that are rare among label sets should stay rare."""
         return {} if self.prior is None else {"usage_weight": 0.0}
 
     @property
@@ -149,9 +151,9 @@ class MixtureSpec(AttentiveSpec):
 
 @dataclass(frozen=True)
 class Start:
-    """What a fresh head knows of the training labels: prevalences [L], or a fitted mixture (weights [K], P [K, L]).
+    """What a fresh head starts from: prevalences [L] of the training labels, or a fitted mixture (weights [K], P [K, L]).
 
-    `label_sets` returns targets and known [N, L] of (some of) the training split, for a head that asks for more than that.
+    `label_sets` returns targets and known [N, L] of (some of) the training split, for a head that needs more.
     """
 
     prevalence_L: NDArray[Any] | None = None
@@ -163,10 +165,10 @@ class Start:
 class Head(nn.Module):
     """Turns features [B, F], or [B, F, P] of P places, into the named outputs of its family."""
 
-    family: str  # as its spec has it
+    family: str  # as in its spec
 
     def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
-        """Take over what a trained Bernoulli head knows; a head that cannot stays as it started."""
+        """Take over a trained Bernoulli head; a head that cannot do so is left unchanged."""
 
 
 class BernoulliHead(Head):
@@ -186,7 +188,7 @@ class BernoulliHead(Head):
         return {"logits": self.linear(average(features)) + best_place(features, self.linear.weight, self.attention)}
 
     def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
-        """Take over the weights of a trained Bernoulli head. Raises ModelError where the shapes differ."""
+        """Take over the weights of a trained Bernoulli head. Raises ModelError if the shapes differ."""
         _set(self.linear.weight, weight_LF.numpy(), "the weight of the Bernoulli head")
         _set(self.linear.bias, bias_L.numpy(), "the bias of the Bernoulli head")
 
@@ -194,7 +196,7 @@ class BernoulliHead(Head):
 class MixtureHead(Head):
     """Conditional Bernoulli mixture (Li, Wang, Pavlu, Aslam, ICML 2016) with shared label logits and component offsets.
 
-    Component k's logits are `W f + offsets_k + (U_k f) V`, with the last part only where the rank is not 0. So its size
+    Component k's logits are `W f + offsets_k + (U_k f) V`, with the last part only if the rank is not 0. So its size
     is F*(L + K + K*R) + K*L + R*L, and one component is the Bernoulli head whose bias is the offset.
     """
 
@@ -204,7 +206,7 @@ class MixtureHead(Head):
         self.dropout, self.attention = FeatureDropout(spec.dropout), spec.attention
         self.linear = nn.Linear(num_features, num_labels, bias=False)
         self.mixing = nn.Linear(num_features, spec.components)
-        # Flat, because weight decay goes to matrices and these are biases.
+        # Flat, because weight decay applies to matrices and these are biases.
         self.offsets = nn.Parameter(torch.empty(spec.components * num_labels))
         for layer in (self.linear, self.mixing):
             nn.init.normal_(layer.weight, std=WEIGHT_STD)
@@ -227,9 +229,9 @@ class MixtureHead(Head):
         return {"mixing_logits": self.mixing(features_BF), "component_logits": component_logits_BKL}
 
     def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
-        """Take over a trained Bernoulli head: its logits plus what sets each component apart from the mixture's marginals.
+        """Take over a trained Bernoulli head: its logits plus each component's difference from the mixture's marginals.
 
-        With one component and rank 0 the outputs are that head's. Raises ModelError where the shapes differ.
+        With one component and rank 0 the outputs are that head's. Raises ModelError if the shapes differ.
         """
         with torch.no_grad():
             offsets_KL = self.offsets.double().view(self.num_components, -1)
@@ -249,26 +251,26 @@ class MixtureHead(Head):
         prior_KL = np.broadcast_to(_logit(prior_L), (self.num_components, len(prior_L)))
         _set(self.offsets, prior_KL, "prevalence_L", (self.num_components, num_labels))
         nn.init.zeros_(self.mixing.bias)
-        if self.num_components > 1:  # equal components would get equal gradients for ever
+        if self.num_components > 1:  # equal components would get equal gradients forever
             with torch.no_grad():
                 self.offsets.add_(torch.randn_like(self.offsets), alpha=0.5)
 
 
 class TiltedHead(MixtureHead):
-    """A mixture that starts as a label prior laid over independent labels, with all of it trained.
+    """A mixture that starts as a label prior combined with independent labels; all of it is trained.
 
     For the logits u_l(x) = (W f + bias)_l of independent labels,
 
         p(component k, y | x)  is proportional to  exp( m_k(x) + sum_l y_l (u_l(x) + offsets_kl) )
 
-    so component k's logits are u_l(x) + offsets_kl, with (U_k f) V as well where the rank is not 0, and its mixing logit is
+    so component k's logits are u_l(x) + offsets_kl, with (U_k f) V as well if the rank is not 0, and its mixing logit is
     m_k(x) = M f + m plus the log normaliser sum_l log (1 + exp of the component's logit l). The start has M = 0 and, for a
     prior (pi_k, p_kl) with marginals p_l and the strength s,
 
         offsets_kl = s (logit p_kl - logit p_l)        m_k = log pi_k + s sum_l log (1 - p_kl) / (1 - p_l)
 
-    which is `probability/priors/prior.py`'s prior of that strength over the classifier u. With s = 1 and u_l = logit p_l, as a
-    fresh head has it where the training split has the prior's prevalences, that is the label mixture itself.
+    which is `probability/priors/prior.py`'s prior of that strength over the classifier u. With s = 1 and u_l = logit p_l, as in a
+    fresh head if the training split has the prior's prevalences, this is the label mixture itself.
     """
 
     def __init__(self, num_features: int, num_labels: int, spec: MixtureSpec, start: Start) -> None:
@@ -282,7 +284,7 @@ class TiltedHead(MixtureHead):
         return {"mixing_logits": outputs["mixing_logits"] + softplus(logits_BKL).sum(dim=2), "component_logits": logits_BKL}
 
     def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
-        """Take over a trained Bernoulli head, over which the prior stays laid. Raises ModelError where the shapes differ."""
+        """Take over a trained Bernoulli head, still combined with the prior. Raises ModelError if the shapes differ."""
         _set(self.linear.weight, weight_LF.detach().cpu().numpy(), "the weight of the Bernoulli head")
         _set(self.bias, bias_L.detach().cpu().numpy(), "the bias of the Bernoulli head")
 
@@ -300,7 +302,7 @@ class TiltedHead(MixtureHead):
 
 
 class FeatureDropout(nn.Dropout):
-    """Dropout of whole features: at all places of an image or at none."""
+    """Dropout of whole features: at all places of an image at once."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features of the same shape, [B, F] or [B, F, P]."""
@@ -310,7 +312,7 @@ class FeatureDropout(nn.Dropout):
 
 
 def average(features: Tensor) -> Tensor:
-    """Return features [B, F]: the mean over places where there are any."""
+    """Return features [B, F]: the mean over places if there are any."""
     return features if features.ndim == 2 else features.mean(dim=2)
 
 
@@ -322,9 +324,9 @@ def best_place(features: Tensor, weight_LF: Tensor, attention: float) -> Tensor 
 
 
 def build_head(spec: HeadSpec, num_features: int, num_labels: int, start: Start | None = None) -> Head:
-    """Return the head that `spec` names, started from what is known of the training labels.
+    """Return the head that `spec` names, initialised from `start`.
 
-    Raises ModelError where the shapes of `start` do not fit.
+    Raises ModelError if the shapes of `start` do not fit.
     """
     head = choose(HEADS, spec.name, "head", ModelError)(num_features, num_labels, spec, start or Start())
     head.family = spec.family
@@ -339,7 +341,7 @@ def _logit(probabilities: NDArray[Any]) -> NDArray[Any]:
 def _set(parameter: Tensor, values: NDArray[Any], what: str, shape: tuple[int, ...] | None = None) -> None:
     shape = shape or tuple(parameter.shape)
     if values.shape != shape:
-        raise ModelError(f"{what} gives shape {values.shape}, but the head needs {shape}; use the same labels and components")
+        raise ModelError(f"{what} has shape {values.shape}, but the head needs {shape}; use the same labels and components")
     with torch.no_grad():
         parameter.copy_(torch.from_numpy(np.array(values)).reshape(parameter.shape))
 

@@ -1,6 +1,6 @@
-"""Losses: outputs, targets_BL, known_BL -> loss_B, one value a sample, in float32 also under autocast.
+"""Losses: outputs, targets_BL, known_BL -> loss_B, one value per sample, in float32 even under autocast.
 
-Every loss is a sum over the known labels divided by the constant L, so that an unknown label adds nothing, a sample's
+Every loss is a sum over the known labels divided by the constant L, so an unknown label adds nothing, a sample's
 loss does not depend on its batch, and the learning rate does not depend on the number of labels. Times L, `bce`
 (without smoothing) and `mixture` (without its usage term) are the negative log-likelihood of the label set in nats.
 """
@@ -39,7 +39,7 @@ class LossSpec(PartSpec):
 
 
 class _LossOf01(LossSpec):
-    """A loss that 0.1 had, which wrote the options of all of them."""
+    """A loss of version 0.1, which wrote the options of all losses."""
 
     as_written: ClassVar[Mapping[str, Any]] = {
         "name": "",
@@ -62,7 +62,7 @@ class FocalSpec(_LossOf01):
     alpha: float | None = Field(default=None, gt=0, lt=1)
     """Weight of positives; negatives weigh 1 - alpha. null weighs both by 1."""
     gamma: float = Field(default=2.0, ge=0)
-    """Exponent that plays down labels that are already right."""
+    """Exponent that down-weights labels that are already right."""
 
 
 class AsymmetricSpec(_LossOf01):
@@ -84,7 +84,7 @@ class MixtureLossSpec(_LossOf01):
 def build_loss(spec: LossSpec) -> Loss:
     """Return a function of (outputs, targets_BL, known_BL) that returns loss_B.
 
-    It raises ModelError where the head gives outputs of another family.
+    It raises ModelError for outputs of another family.
     """
     term = partial(choose(LOSSES, spec.name, "loss", ModelError), spec)
     needed = family_of(spec.family).names
@@ -93,7 +93,7 @@ def build_loss(spec: LossSpec) -> Loss:
         missing = [name for name in needed if name not in outputs]
         if missing:
             raise ModelError(
-                f"loss {spec.name} needs a head with {', '.join(needed)}, found {', '.join(outputs)}; "
+                f"loss {spec.name} needs a head with {', '.join(needed)}; got {', '.join(outputs)}; "
                 f"use head: {{name: {spec.family}}} or another loss"
             )
         with full_precision(outputs[needed[0]]):
@@ -140,7 +140,7 @@ def mixture(spec: MixtureLossSpec, outputs: dict[str, Tensor], targets_BL: Tenso
     """Return -log sum_k pi_k prod_l Bernoulli(y_l; p_kl) (Li et al., ICML 2016), plus the guard against collapse.
 
     The guard is usage_weight * KL(uniform || pi), the symmetric Dirichlet prior on mixing weights up to a constant: it is 0
-    for equal weights and grows without bound as a component dies, and unlike a batch's mean usage it is one sample's own.
+    for equal weights and grows without bound as a component dies, and unlike a batch's mean usage it depends on one sample.
     """
     log_mixing_BK = torch.log_softmax(outputs["mixing_logits"], dim=1)
     logits_BKL = outputs["component_logits"]

@@ -1,6 +1,6 @@
-"""Poolings: maps_BFhw -> features_BF, in float32 also under autocast.
+"""Poolings: maps_BFhw -> features_BF, in float32 even under autocast.
 
-`places` keeps the P = h * w places apart, as features_BFP, for a head that looks at each of them.
+`places` keeps the P = h * w places apart, as features_BFP, for a head that uses each of them.
 """
 
 import torch
@@ -12,7 +12,7 @@ from rayprob.registry import PartTable, choose
 
 
 class Pooling(nn.Module):
-    """Turns maps [B, F, h, w] into features; `keeps_places` says that they are [B, F, P] of P places, not [B, F]."""
+    """Turns maps [B, F, h, w] into features; with `keeps_places` they are [B, F, P] of P places, not [B, F]."""
 
     keeps_places = False
 
@@ -49,7 +49,7 @@ class GeneralisedMean(Pooling):
 
 
 class Places(Pooling):
-    """No pooling: every place has its features, and the head pools scores."""
+    """No pooling: every place keeps its features, and the head pools scores."""
 
     keeps_places = True
 

@@ -1,4 +1,4 @@
-"""Where float32 is a must: heads and losses step out of autocast, because bfloat16 logits cost ranking quality."""
+"""Keeps heads and losses in float32, outside autocast, because bfloat16 logits cost ranking quality."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
-    """Return a context in which autocast is off on the device of `tensor`; nothing happens where it is off already."""
+    """Return a context in which autocast is off on the device of `tensor`; does nothing if it is already off."""
     kind = tensor.device.type
     if kind != "meta" and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
@@ -15,5 +15,5 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return `tensor` as float32, or as it is where it is float64."""
+    """Return `tensor` as float32, or unchanged if it is float64."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

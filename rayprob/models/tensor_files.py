@@ -1,6 +1,6 @@
-"""Bytes -> what torch.save or safetensors wrote in them. Nothing but tensors and plain values is ever unpickled.
+"""Reads bytes that torch.save or safetensors wrote. Only tensors and plain values are ever unpickled.
 
-A file that is something else is recognised by its content, whatever its name says.
+Other files are recognised by their content, whatever their name.
 """
 
 import io
@@ -21,7 +21,7 @@ from rayprob.text import first_of
 
 SHOWN = 5
 TEXT_SHOWN = 60
-# Runs nowhere but on its user's own machine, where torch.load may import what the file's author used.
+# Only the user runs it, on a machine where torch.load may import what the file's author used.
 RESAVE = (
     'import torch; f = torch.load({source}, map_location="cpu", weights_only=False); '
     'm = f if isinstance(f, dict) else {{"model": f}}; '
@@ -33,12 +33,12 @@ RESAVE_SCRIPT = 'import torch; torch.save(torch.jit.load({source}, map_location=
 
 
 def read_tensors(content: bytes, where: str) -> Any:
-    """Return what a .safetensors or torch.save file holds: tensors by name, or nested plain values with tensors in them.
+    """Return the contents of a .safetensors or torch.save file: tensors by name, or nested plain values with tensors in them.
 
-    Raises ModelError that says what the file at `where` is instead, and what to do.
+    Raises ModelError that states what the file at `where` is instead, and what to do.
     """
     if not content:
-        raise ModelError(f"{where} holds no tensors that can be read safely: it is empty (0 bytes); copy it again")
+        raise ModelError(f"{where} is empty (0 bytes); copy it again")
     if _is_safetensors(content):
         return _read_safetensors(content, where)
     for is_it, message in FOREIGN:
@@ -48,7 +48,7 @@ def read_tensors(content: bytes, where: str) -> Any:
 
 
 def header_of(content: bytes) -> dict[str, str]:
-    """Return the texts that a safetensors file carries beside its tensors; empty for any other file."""
+    """Return the metadata of a safetensors file; empty for any other file."""
     if not _is_safetensors(content):
         return {}
     length = int.from_bytes(content[:8], "little")
@@ -56,7 +56,7 @@ def header_of(content: bytes) -> dict[str, str]:
 
 
 def resave_command(where: str, recipe: str = RESAVE) -> str:
-    """Return a shell command that writes the weights in a file beside it, for a user who trusts the file."""
+    """Return a shell command that writes the weights of a file next to it, for a user who trusts the file."""
     source = where if "://" not in where else posixpath.basename(where)
     target = posixpath.splitext(source)[0] + "-weights.pth"
     return "python -c " + shlex.quote(recipe.format(source=json.dumps(source), target=json.dumps(target)))
@@ -67,7 +67,7 @@ def _read_safetensors(content: bytes, where: str) -> dict[str, torch.Tensor]:
         return dict(safetensors.torch.load(content))
     except Exception as error:  # SafetensorError, and KeyError for a type that torch does not have
         raise ModelError(
-            f"{where} holds no tensors that can be read safely: its safetensors header or data is damaged or cut short "
+            f"{where} cannot be read safely: its safetensors header or data is damaged or cut short "
             f"({_line(error)}); copy or download it again"
         ) from error
 
@@ -75,7 +75,7 @@ def _read_safetensors(content: bytes, where: str) -> dict[str, torch.Tensor]:
 def _read_pickle(content: bytes, where: str) -> Any:
     damaged = _damaged_member(content) if content.startswith(b"PK") else None
     if damaged:
-        raise ModelError(f"{where} holds no tensors that can be read safely: {damaged}; copy or download it again")
+        raise ModelError(f"{where} cannot be read safely: {damaged}; copy or download it again")
     try:
         with warnings.catch_warnings(action="ignore"):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -87,18 +87,18 @@ def _read_pickle(content: bytes, where: str) -> Any:
 def _unread(where: str, classes: list[str], error: Exception) -> str:
     if not classes:
         return (
-            f"{where} holds no tensors that can be read safely ({_line(error)}): it is damaged, cut short or of another kind; "
-            "give a .safetensors file, or one that torch.save wrote of a state_dict"
+            f"{where} cannot be read safely ({_line(error)}): it is damaged, cut short or of another kind; "
+            "use a .safetensors file, or a state_dict written by torch.save"
         )
     return (
-        f"{where} holds no tensors that can be read safely: beside them it has pickled objects "
-        f"({first_of(classes, SHOWN)}), and to unpickle those may run any code. Where you trust the file, save its "
-        f"weights alone, then give the new file:\n  {resave_command(where)}"
+        f"{where} cannot be read safely: besides tensors it has pickled objects "
+        f"({first_of(classes, SHOWN)}), and unpickling them can run any code. If you trust the file, save only its "
+        f"weights, then use the new file:\n  {resave_command(where)}"
     )
 
 
 def _damaged_member(content: bytes) -> str | None:
-    """Return what is wrong with a zip archive, whose checksums torch.load does not look at."""
+    """Return what is wrong with a zip archive, whose checksums torch.load does not check."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if not any(member.CRC for member in archive.infolist()):
@@ -112,7 +112,7 @@ def _damaged_member(content: bytes) -> str | None:
 def _classes_in(content: bytes, error: Exception) -> list[str]:
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(content)))
-    except Exception:  # it knows the newer format only
+    except Exception:  # it knows only the newer format
         return re.findall(r"(?:GLOBAL|Unsupported (?:global|class)\b[^\n]*?) ?([A-Za-z_]\w*(?:\.\w+)+)", str(error))[:1]
 
 
@@ -138,7 +138,7 @@ def _has_member(name: str) -> Callable[[bytes], bool]:
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 return any(member.endswith(name) for member in archive.namelist())
-        except Exception:  # a damaged archive is none of those that are recognised
+        except Exception:  # a damaged archive is not recognised
             return False
 
     return has
@@ -167,24 +167,24 @@ def _says(text: str) -> Callable[[bytes, str], str]:
 
 def _says_text(content: bytes, where: str) -> str:
     shown = " ".join(content[:TEXT_SHOWN].decode(errors="replace").split())
-    return f"holds no tensors that can be read safely: it is text, {shown!r}; copy or download the weights again"
+    return f"is a text file, not weights: {shown!r}; copy or download the weights again"
 
 
 def _says_script(content: bytes, where: str) -> str:
     return (
-        "is a TorchScript program, not a state_dict. Where you trust the file, save its weights alone, then give the new "
+        "is a TorchScript program, not a state_dict. If you trust the file, save only its weights, then use the new "
         f"file:\n  {resave_command(where, RESAVE_SCRIPT)}"
     )
 
 
-UNPACK = "is a compressed or packed archive; unpack it and give the file in it"
+UNPACK = "is a compressed or packed archive; unpack it and use the file in it"
 CONVERT = "convert it to a PyTorch state_dict with its library, then save that as .safetensors"
 FOREIGN: tuple[tuple[Callable[[bytes], bool], Callable[[bytes, str], str]], ...] = (
     (
         _starts(b"version https://git-lfs"),
-        _says("is a Git LFS pointer, not the file itself; run `git lfs pull` where it was cloned"),
+        _says("is a Git LFS pointer, not the file itself; run `git lfs pull` in the clone"),
     ),
-    (_is_html, _says("is an HTML page, as a failed download or a login page leaves it; download the file itself again")),
+    (_is_html, _says("is an HTML page, from a failed download or a login page; download the file itself again")),
     (_has_member("constants.pkl"), _says_script),
     (_has_member("serialized_exported_program.json"), _says("is a torch.export program, not a state_dict; save a state_dict")),
     (_has_member(".npy"), _says(f"is a NumPy archive; {CONVERT}")),

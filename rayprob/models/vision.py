@@ -1,7 +1,8 @@
 """torchvision, imported without the tracer of torch.compile.
 
-torchvision's operators ask the tracer's package for one function, which only detection models call, and which takes a third of
-the time that this process needs to start: `torch._dynamo` imports sympy and all that traces. Whoever compiles imports it then.
+torchvision's operators import one function from the tracer's package, which only detection models call. That import takes a
+third of the start-up time of this process: `torch._dynamo` imports sympy and the whole tracer. Code that compiles imports it
+later.
 """
 
 import sys
@@ -11,7 +12,7 @@ TRACER = "torch._dynamo.utils"
 
 
 def is_compile_supported(device_type: str) -> bool:
-    """Ask the tracer, as torchvision would have."""
+    """Call the tracer's function, as torchvision would."""
     from torch._dynamo.utils import is_compile_supported as asked
 
     return bool(asked(device_type))
@@ -23,7 +24,7 @@ def _import_without_tracer() -> None:
     sys.modules[TRACER] = stand_in
     try:
         import torchvision  # noqa: F401
-    except (ImportError, AttributeError):  # another version asks for something else: it gets the tracer
+    except (ImportError, AttributeError):  # another version needs something else and gets the tracer
         pass
     finally:
         del sys.modules[TRACER]

@@ -1,7 +1,7 @@
-"""The sets of weights in a file of another program: which there are, which of them are averaged, and which one is meant.
+"""Finds the sets of weights in a file of another program, which of them are averaged, and which one to load.
 
 Trainers nest a state_dict as they like (`model`, `state_dict_ema`, `module.`, `_orig_mod.`, `backbone.`, ...), in any order.
-So nothing is unwrapped by a list of such names: a set lies wherever all of a model's own names stand behind one prefix.
+So there is no list of such names: a set is wherever all of a model's own names follow one prefix.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from rayprob.text import first_of
 Choice = Literal["all", "ema", "model"]
 MAX_DEPTH = 8
 SHOWN = 3
-# Parts of a prefix that say the weights behind it are averages, beside those that begin or end with "ema".
+# Parts of a prefix that mark averaged weights, in addition to those that begin or end with "ema".
 AVERAGED = (
     "teacher",
     "averaged_model",
@@ -31,13 +31,13 @@ AVERAGED = (
     "target_encoder",
     "target_network",
 )
-# (what shows it, where the averages are, where the raw weights are) of trainers that save them in each other's place:
+# (how to recognise it, prefix of the averages, prefix of the raw weights) of trainers that save them in each other's place:
 # mmengine's EMAHook, and Lightning's WeightAveraging.
 SWAPPED = (
     ("ema_state_dict.steps", "state_dict.", "ema_state_dict."),
     ("averaging_state.n_averaged", "state_dict.", "current_model_state."),
 )
-# Wrappers of a file in which no set fits, so that its names can be compared without them.
+# Wrappers to remove from the names of a file in which no set fits, before comparing them.
 WRAPPERS = (
     "state_dict",
     "model",
@@ -54,7 +54,7 @@ WRAPPERS = (
 
 @dataclass(frozen=True)
 class WeightSet:
-    """Tensors by their names in a model; in the file, `prefix` stands before each name."""
+    """Tensors by their names in a model; in the file, `prefix` precedes each name."""
 
     prefix: str
     is_averaged: bool
@@ -62,13 +62,13 @@ class WeightSet:
 
     @property
     def name(self) -> str:
-        """What to call the set in a message."""
+        """The name of the set in messages."""
         kind = "EMA weights" if self.is_averaged else "raw weights"
         return f"{kind} ({self.prefix.rstrip('.')})" if self.prefix else kind
 
 
 def flat(loaded: object) -> dict[str, Tensor]:
-    """Return every tensor in nested mappings and lists, by its dotted path; each container is looked into once."""
+    """Return every tensor in nested mappings and lists, by its dotted path; each container is visited once."""
     return dict(_walk(loaded, "", 0, set()))
 
 
@@ -84,7 +84,7 @@ def _walk(value: object, path: str, depth: int, seen: set[int]) -> Iterator[tupl
 
 
 def find_sets(tensors: Mapping[str, Tensor], needed: Collection[str]) -> list[WeightSet]:
-    """Return the sets with at least half of the names that a model needs; where there is none, the one that is nearest."""
+    """Return the sets with at least half of the names that a model needs; if there are none, the nearest one."""
     found: Counter[str] = Counter()
     for name in tensors:
         found.update(prefix for prefix in _prefixes(name) if name[len(prefix) :] in needed)
@@ -93,25 +93,25 @@ def find_sets(tensors: Mapping[str, Tensor], needed: Collection[str]) -> list[We
 
 
 def choose_set(sets: list[WeightSet], needed: Collection[str], choice: Choice, where: str) -> WeightSet:
-    """Return the set that `choice` means: `all` is the averaged one where there is one, as those were evaluated.
+    """Return the set that `choice` selects: `all` takes the averaged one if there is one, as trainers evaluate those.
 
-    Raises ModelError where there is no such set, or several.
+    Raises ModelError if there is no such set, or several.
     """
     averaged, raw = ([one for one in sets if one.is_averaged is is_averaged] for is_averaged in (True, False))
     meant = {"all": averaged or raw, "ema": averaged, "model": raw}[choice]
     if not meant:
         what = "EMA" if choice == "ema" else "raw"
         raise ModelError(
-            f"{where} holds no {what} weights that fit this model, only {_listed(sets)}; leave model.weights_part out"
+            f"{where} has no {what} weights that fit this model, only {_listed(sets)}; leave out model.weights_part"
         )
     whole = [one for one in meant if all(name in one.tensors for name in needed)] or meant
     if any(not _are_equal(whole[0], other, needed) for other in whole[1:]):
-        raise ModelError(f"{where} holds several sets of weights that fit this model: {_listed(whole)}; save one of them alone")
+        raise ModelError(f"{where} has several sets of weights that fit this model: {_listed(whole)}; save only one")
     return whole[0]
 
 
 def unnamed_averages(tensors: Mapping[str, Tensor], sets: list[WeightSet]) -> str | None:
-    """Return where averages lie that belong to no set, such as a list of tensors without names; None where there are none."""
+    """Return where averages are that belong to no set, such as a list of tensors without names; None if there are none."""
     for name in tensors:
         *parts, _ = name.split(".")
         path = ".".join(parts)
@@ -144,7 +144,7 @@ def _is_averaged(prefix: str, tensors: Mapping[str, Tensor]) -> bool:
     for witness, averaged, raw in SWAPPED:
         if witness in tensors and prefix.startswith((averaged, raw)):
             return prefix.startswith(averaged)
-    # torch.optim.swa_utils.AveragedModel counts its updates beside the module.
+    # torch.optim.swa_utils.AveragedModel stores its update counter next to the module.
     counted = any(f"{outer}n_averaged" in tensors for outer in _prefixes(prefix))
     return counted or any(map(_says_averaged, prefix.split(".")))
 
@@ -175,7 +175,7 @@ def _listed(sets: list[WeightSet]) -> str:
 
 
 def describe_contents(loaded: Any) -> str:
-    """Return the kind of a value that holds no tensors by name, and the keys of a mapping."""
+    """Return the type of a value without named tensors, and the keys of a mapping."""
     if not isinstance(loaded, Mapping):
         return type(loaded).__name__
     keys = [str(key) for key in loaded]

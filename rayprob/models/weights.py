@@ -1,4 +1,4 @@
-"""Starting weights from files: another program's model, or a rayprob bundle. Strict about all but the head of the former."""
+"""Starting weights from files: another program's model, or a rayprob bundle. All but the former's head must match."""
 
 import json
 import logging
@@ -28,16 +28,16 @@ log = logging.getLogger(__name__)
 
 
 def is_file(weights: str) -> bool:
-    """Return whether `weights` is written as a path or URI (./bundle) rather than as a library's name for weights."""
+    """Return whether `weights` is a path or URI (./bundle) rather than a library's name for weights."""
     return "/" in weights or weights.endswith(SUFFIXES)
 
 
 def load_file(classifier: Classifier, uri: str, part: Part, label_space: LabelSpace | None) -> None:
-    """Load the weights at `uri` into `classifier`: of a bundle what `part` says, of another program's file its backbone.
+    """Load the weights at `uri` into `classifier`: the `part` of a bundle, or the backbone of another program's file.
 
-    Where such a file holds averaged (EMA) and raw weights, `part` is ema or model; `all` takes the averaged ones and says so.
-    Raises StorageError where nothing can be read, ModelError where names, shapes or types differ or values are not finite,
-    LabelError where a bundle has other labels than `label_space`.
+    If such a file has averaged (EMA) and raw weights, `part` is ema or model; `all` takes the averaged ones and logs that.
+    Raises StorageError if nothing can be read, ModelError if names, shapes or types differ or values are not finite,
+    LabelError if the labels of a bundle differ from `label_space`.
     """
     if storage.exists(storage.join(uri, WEIGHTS_FILE)):
         uri = storage.join(uri, WEIGHTS_FILE)
@@ -46,7 +46,7 @@ def load_file(classifier: Classifier, uri: str, part: Part, label_space: LabelSp
         _load_backbone_file(classifier, tensors, uri, part)
         return
     if part not in PARTS:
-        raise ModelError(f"{uri} is a rayprob bundle, which holds one set of weights; set weights_part to {', '.join(PARTS)}")
+        raise ModelError(f"{uri} is a rayprob bundle, which has one set of weights; set weights_part to {', '.join(PARTS)}")
     if part == "all":
         _require_labels(labels, label_space, uri)
         tensors = _as_head(classifier.head, tensors, uri)
@@ -56,9 +56,9 @@ def load_file(classifier: Classifier, uri: str, part: Part, label_space: LabelSp
 
 
 def read_weights(uri: str) -> tuple[dict[str, Tensor], LabelSpace | None]:
-    """Return the tensors in a file by their dotted paths, and the labels where rayprob wrote it.
+    """Return the tensors in a file by their dotted paths, and the labels if rayprob wrote it.
 
-    Never unpickles anything but tensors and plain values. Raises StorageError or ModelError.
+    Unpickles only tensors and plain values. Raises StorageError or ModelError.
     """
     if storage.is_folder(uri):
         raise ModelError(f"{uri} is a folder without {WEIGHTS_FILE}; give a file{_weight_files_in(uri)}")
@@ -66,27 +66,27 @@ def read_weights(uri: str) -> tuple[dict[str, Tensor], LabelSpace | None]:
     loaded = read_tensors(content, uri)
     tensors = flat(loaded) if isinstance(loaded, Mapping) else {}
     if not tensors:
-        raise ModelError(f"{uri} holds no state_dict, but {describe_contents(loaded)}; save model.state_dict() alone")
+        raise ModelError(f"{uri} contains {describe_contents(loaded)}, not a state_dict; save only model.state_dict()")
     return tensors, _labels_in(content, tensors, uri)
 
 
 def classifier_bytes(classifier: nn.Module, label_space: LabelSpace) -> bytes:
-    """Return a safetensors file of all weights that carries the label space, so that `load_file` can compare it."""
+    """Return a safetensors file of all weights with the label space in its header, so that `load_file` can compare it."""
     tensors: dict[str, Tensor] = {}
     stored: set[int] = set()
     for name, tensor in classifier.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()
         address = tensor.untyped_storage().data_ptr()
-        # safetensors takes no tensors that share their memory, as tied weights do.
+        # safetensors rejects tensors that share memory, as tied weights do.
         tensors[name] = tensor.clone() if address in stored else tensor
         stored.add(address)
     return cast(bytes, safetensors.torch.save(tensors, {"rayprob_labels": json.dumps(label_space.to_dict())}))
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, own: Mapping[str, Tensor]) -> None:
-    """Load `tensors` into `module`, all of `own` and nothing else.
+    """Load `tensors` into `module`: all of `own` and nothing else.
 
-    Raises ModelError with the first names that differ, that have another kind of numbers, or that hold NaN or inf.
+    Raises ModelError with the first names that differ, that have another kind of numbers, or that contain NaN or inf.
     """
     # Files converted from elsewhere often lack this counter, which nothing reads unless momentum is None.
     missing = [name for name in own if name not in tensors and not name.endswith(COUNTER)]
@@ -104,14 +104,14 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, 
     if faults:
         raise ModelError(
             f"the weights at {where} do not fit this model: {'; '.join(faults)}. Use weights of the same architecture, "
-            "or set the backbone, pooling and head that they were made with"
+            "or set the backbone, pooling and head with which they were trained"
         )
     _require_usable(tensors, own, where)
     module.load_state_dict(dict(tensors), strict=False)
 
 
 def _require_usable(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str) -> None:
-    """Raise ModelError for values that a copy would change or that no training can start from."""
+    """Raise ModelError for values that a copy would change or that training cannot start from."""
     pairs = {name: (tensors[name], tensor) for name, tensor in own.items() if name in tensors}
     strange = [f"{name} {str(t.dtype).removeprefix('torch.')}" for name, (t, ours) in pairs.items() if not _is_alike(t, ours)]
     if strange:
@@ -122,7 +122,7 @@ def _require_usable(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], wh
     broken = [name for name, (t, ours) in pairs.items() if not _is_finite(t.to(ours.dtype)) and _is_finite(ours)]
     if broken:
         raise ModelError(
-            f"the weights at {where} hold NaN or inf: {_first(f'{len(broken)} tensor(s)', broken)}; the training that wrote "
+            f"the weights at {where} contain NaN or inf: {_first(f'{len(broken)} tensor(s)', broken)}; the training that wrote "
             "them diverged, or the file is damaged; use an earlier checkpoint"
         )
 
@@ -138,8 +138,8 @@ def _is_finite(tensor: Tensor) -> bool:
 def _load_backbone_file(classifier: Classifier, tensors: dict[str, Tensor], uri: str, part: Part) -> None:
     if part == "features" or part == "backbone":
         raise ModelError(
-            f"weights_part {part} is for rayprob's own bundles, and {uri} is not one; leave it out, or set it to "
-            "ema or model where the file holds both"
+            f"weights_part {part} is for rayprob bundles, but {uri} is not one; leave it out, or set it to "
+            "ema or model if the file has both"
         )
     source = classifier.backbone.source
     own = source.state_dict()
@@ -149,17 +149,17 @@ def _load_backbone_file(classifier: Classifier, tensors: dict[str, Tensor], uri:
     unnamed = unnamed_averages(tensors, sets)
     if unnamed and part == "all" and not taken.is_averaged:
         raise ModelError(
-            f"{uri} holds EMA weights ({unnamed}) that cannot be matched to this model; set model.weights_part: model to take "
+            f"{uri} has EMA weights ({unnamed}) that cannot be matched to this model; set model.weights_part: model to use "
             f"its {taken.name}, or save the EMA weights as a state_dict"
         )
     others = [one.name for one in sets if one.is_averaged != taken.is_averaged]
     if part == "all" and others:
         log.warning(
-            "%s holds two sets of weights: took its %s, not its %s; set model.weights_part to ema or model to choose",
+            "%s has two sets of weights: using its %s, not its %s; set model.weights_part to ema or model to choose",
             *(uri, taken.name, others[0]),
         )
     else:
-        log.info("took the %s of %s", taken.name, uri)
+        log.info("using the %s of %s", taken.name, uri)
     heads = tuple(f"{name}." for name in classifier.backbone.head_names)
     body = {name: tensor for name, tensor in taken.tensors.items() if name in own or not name.startswith(heads)}
     load_strictly(source, body, f"{uri} ({taken.name})" if others else uri, own)
@@ -175,16 +175,16 @@ def _require_labels(labels: LabelSpace, label_space: LabelSpace | None, uri: str
 
 
 def _as_head(head: Head, tensors: dict[str, Tensor], uri: str) -> dict[str, Tensor]:
-    """Return `tensors` with the head's part as `head` has it: a Bernoulli head may start another, not the reverse."""
+    """Return `tensors` with those of the head converted for `head`: a Bernoulli head can start another, not the reverse."""
     own = {f"head.{name}" for name in head.state_dict()}
     found = {name for name in tensors if name.startswith("head.")}
-    if found & own == found or own & found == own:  # the same head, perhaps of other options, which the shapes will show
+    if found & own == found or own & found == own:  # the same head, perhaps with other options, which shows in the shapes
         return tensors
     weight, bias = "head.linear.weight", "head.linear.bias"
     if found != {weight, bias} or type(head).start_from_bernoulli is Head.start_from_bernoulli:
         parameters = first_of(sorted(found), 4)
         raise ModelError(
-            f"the weights at {uri} have another head (its parameters: {parameters}), not a {head.family} one; {BACKBONE_ONLY}"
+            f"the head of the weights at {uri} (its parameters: {parameters}) is not a {head.family} head; {BACKBONE_ONLY}"
         )
     head.start_from_bernoulli(tensors[weight], tensors[bias])
     body = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
@@ -197,9 +197,9 @@ def _labels_in(content: bytes, tensors: Mapping[str, Tensor], uri: str) -> Label
         if text is not None:
             return LabelSpace.from_dict(json.loads(text))
     except (LabelError, ValueError, RecursionError) as error:
-        raise ModelError(f"the labels that {uri} carries in its header are damaged ({error!s:.120}); copy it again") from error
+        raise ModelError(f"the labels in the header of {uri} are damaged ({error!s:.120}); copy it again") from error
     if {"backbone.mean", "backbone.std"} <= tensors.keys():
-        raise ModelError(f"{uri} is a rayprob file whose labels are missing from its header; copy it again")
+        raise ModelError(f"{uri} is a rayprob file without labels in its header; copy it again")
     return None
 
 

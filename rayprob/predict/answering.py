@@ -1,4 +1,4 @@
-"""From the forecasts of a batch to what is said of each image. B images, L labels, M members, Q queries, T label sets."""
+"""Turns the forecasts of a batch into one record per image. B images, L labels, M members, Q queries, T label sets."""
 
 from collections.abc import Sequence
 
@@ -17,14 +17,14 @@ from rayprob.probability.queries.explain import Why, explain
 from rayprob.runs.bundle import Bundle
 
 MOST_EXPLAINED = 3
-NOTABLE = 0.01  # a change of marginal by less is not explained
+NOTABLE = 0.01  # smaller changes of a marginal are not explained
 NO_GUARANTEE_WITH_EVIDENCE = "no guarantee: it holds for images without evidence"
-NO_ANSWER = "no answer to {}: what it takes as given has probability 0"
+NO_ANSWER = "no answer to {}: its condition has probability 0"
 NO_TOP_SETS = "the most probable label sets cannot be found exactly: {}"
 
 
 class Answering:
-    """Answers one question for batch after batch."""
+    """Answers one question, batch by batch."""
 
     def __init__(self, predictor: Predictor, question: Question) -> None:
         self._bundle: Bundle = predictor.bundle
@@ -34,7 +34,7 @@ class Answering:
         self._guarantee, self._notes = _promise(predictor, question)
 
     def outcomes(self, loaded: Sequence[Loaded], forecast: Forecast) -> list[Outcome]:
-        """Return what is said of each image; one that the evidence or the rule cannot be applied to is rejected."""
+        """Return one record per image; an image to which the evidence or the rule cannot be applied is rejected."""
         try:
             return list(self._records(loaded, forecast))
         except QueryError as error:
@@ -78,11 +78,11 @@ class Answering:
     def _label_sets(self, after: LabelDistribution) -> Bools:
         sets_BL = np.array(self._bundle.label_sets(after, self._question.rule))
         for column, is_present in self._question.evidence.items():
-            sets_BL[:, column] = is_present  # also where a threshold is 0, or beyond 1
+            sets_BL[:, column] = is_present  # even if a threshold is 0 or above 1
         return sets_BL
 
     def _listed(self, scores_L: Floats, set_L: Bools) -> list[int]:
-        """Return the columns to list, most probable first: the top ones, the evidence, and all of the label set."""
+        """Return the columns to list, most probable first: the top ones, the evidence and the whole label set."""
         order_L = np.argsort(-scores_L, kind="stable")
         wanted_L = set_L.copy()
         wanted_L[order_L[: self._question.top]] = True
@@ -102,7 +102,7 @@ class Answering:
             return [None], (NO_TOP_SETS.format(error),)
 
     def _answers(self, before: LabelDistribution) -> tuple[list[tuple[AnswerLine, ...]], tuple[str, ...]]:
-        """Return each image's answers; of a single image also why there is none, where there is none."""
+        """Return the answers for each image; for a single image, also a note for each query without an answer."""
         if not self._queries:
             return [()] * len(before), ()
         texts = [str(query) for query in self._question.queries]
@@ -123,7 +123,7 @@ class Answering:
             return AnswerLine(text, None), NO_ANSWER.format(text)
 
     def _why(self, before: LabelDistribution, change_L: Floats) -> tuple[Why, ...]:
-        """Return why the labels moved that the evidence moved most; nothing moves where labels are independent."""
+        """Explain the labels that the evidence changed most; with independent labels, evidence changes nothing."""
         evidence = self._question.evidence
         moved = [column for column in np.argsort(-np.abs(change_L), kind="stable").tolist() if column not in evidence]
         moved = [column for column in moved[:MOST_EXPLAINED] if abs(change_L[column]) >= NOTABLE]
@@ -131,9 +131,9 @@ class Answering:
 
 
 def set_lines(distribution: LabelDistribution, k: int, names: Sequence[str]) -> list[tuple[SetLine, ...]]:
-    """Return the k most probable label sets of each image, best first, without those of probability 0.
+    """Return the k most probable label sets of each image, best first, omitting those of probability 0.
 
-    Raises QueryError where they cannot be found exactly.
+    Raises QueryError if they cannot be found exactly.
     """
     top = distribution.top_sets(k)
     return [
@@ -147,7 +147,7 @@ def _names_of(present_L: Bools, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _promise(predictor: Predictor, question: Question) -> tuple[str | None, tuple[str, ...]]:
-    """Return the guarantee of the rule, or the notes that say why it does not hold here."""
+    """Return the guarantee of the rule, or notes that explain why it does not hold here."""
     guarantee = guarantee_of(predictor.bundle, question.rule)
     if guarantee is None:
         return None, ()

@@ -1,4 +1,4 @@
-"""`--figure DIR`: one PNG an image, the image on the left, bars of its marginals and of the answers on the right."""
+"""`--figure DIR`: one PNG per image, with the image on the left and bars for its marginals and answers on the right."""
 
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -21,7 +21,7 @@ CHOSEN, OTHER, KNOWN, ANSWER = "#2166ac", "#b9cfe4", "#d9902f", "#5b8c5a"
 SMALL = 8.5
 MOST_LABELS = 12
 HEADLINE_CELLS, TEXT_CELLS, QUERY_CELLS, LABEL_CELLS = 105, 88, 27, 30
-MOST_LINES = 6  # of one text
+MOST_LINES = 6  # per text
 MOST_SETS = 3
 SHOWN_PX = 900
 DPI = 130
@@ -29,7 +29,7 @@ ROW_INCHES, LEAST_INCHES = 0.29, 4.2
 
 
 def write_figure(record: Record, path: str) -> None:
-    """Draw what is said of an image beside it, and write it to a path or URI. Raises StorageError."""
+    """Draw an image next to its predictions and write the figure to a path or URI. Raises StorageError."""
     figure = draw(record, _shown(record.image.decode().pixels_HWC))
     about = {MARK: mark_of(record.image)}
     storage.write_bytes(path, rendered(figure, format="png", dpi=DPI, facecolor="white", metadata=about))
@@ -37,7 +37,7 @@ def write_figure(record: Record, path: str) -> None:
 
 @literal()
 def draw(record: Record, pixels: Pixels) -> Figure:
-    """Return the figure of an image and what is said of it."""
+    """Return the figure of an image and its predictions."""
     num_labels, num_answers = len(_listed(record)), len(record.answers)
     rows = num_labels + (num_answers + 1.6 if num_answers else 0)
     headline = wrapped(_listing(record.label_set) or "no label", HEADLINE_CELLS, MOST_LINES)
@@ -88,7 +88,7 @@ def _labels(axes: Axes, record: Record) -> None:
 
 
 def _listed(record: Record) -> list[LabelLine]:
-    """Return the lines of the labels to draw: the most probable, and those that are evidence."""
+    """Return the lines of the labels to draw: the most probable ones and the evidence."""
     spare = MOST_LABELS - len(record.evidence)
     others = [line.label for line in record.labels if line.label not in record.evidence][: max(spare, 1)]
     return [line for line in record.labels if line.label in record.evidence or line.label in others]
@@ -128,7 +128,7 @@ def _colour(label: str, record: Record) -> str:
 
 
 def _facts(record: Record) -> list[str]:
-    """Return what stands below the image: the rule and its guarantee, the most probable sets, and how uncertain all this is."""
+    """Return the text below the image: the rule and its guarantee, the most probable sets and the uncertainty."""
     lines = [f"label set by {record.rule}" + (f": {record.guarantee}" if record.guarantee else "")]
     if record.top_sets:
         lines.append("most probable label sets:")

@@ -1,6 +1,6 @@
-"""Where figures lie: one PNG for each image, under the image's own name, in a folder that may hold earlier figures.
+"""Names figure files: one PNG per image, named after the image, in a folder that may already hold figures.
 
-A figure carries a mark of its image, so that the same command replaces its own figures and touches nobody else's file.
+Each figure records which image it shows, so that rerunning a command replaces its own figures and no other file.
 """
 
 import hashlib
@@ -13,14 +13,14 @@ from rayprob.files import storage
 from rayprob.files.uris import absolute, caseless
 from rayprob.predict.images import Image
 
-MARK = "rayprob image"  # the key of a PNG's text
-MARK_BYTES = 4096  # at the beginning of a file, where its mark stands
-MOST_BYTES = 200  # of a name: file systems take 255, and a file that is being written has a longer one
+MARK = "rayprob image"  # key of a PNG text chunk
+MARK_BYTES = 4096  # at the beginning of a file, which contain its mark
+MOST_BYTES = 200  # per name: file systems allow 255, and a file being written has a longer name
 NUMBERED = re.compile(r"(.+)-\d+")
 
 
 class FigureFiles:
-    """Names the files of one call in a folder, and counts what a person should hear of."""
+    """Chooses the file names of one call in a folder, and counts replaced and numbered files for the summary."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -33,10 +33,10 @@ class FigureFiles:
         self.num_numbered = 0
 
     def path_for(self, image: Image) -> str:
-        """Return where the figure of an image belongs: over its earlier one, or under a name that no file has yet.
+        """Return the path for the figure of an image: that of its earlier figure, or a new name.
 
-        Names that differ only in case count as one, for some disks have it so. Deterministic: the folder and the images asked
-        for so far decide.
+        Names that differ only in case count as equal, because some file systems ignore case. Deterministic: the result
+        depends only on the folder and the images passed so far.
         """
         stem = file_stem(image.name)
         name = self._own(stem, mark_of(image).encode()) or self._free(stem)
@@ -46,12 +46,12 @@ class FigureFiles:
         return storage.join(self._folder, name)
 
     def summary(self) -> str:
-        """Return in a line how many figures were written, which replaced others, and why some have numbers."""
+        """Return one line: how many figures were written, how many replaced earlier ones, and how many have numbers and why."""
         parts = [f"{self._folder}: {len(self._given):,} written"]
         if self.num_replaced:
-            parts.append(f"{self.num_replaced:,} in place of an earlier figure of the same image")
+            parts.append(f"{self.num_replaced:,} replaced an earlier figure of the same image")
         if self.num_numbered:
-            parts.append(f"{self.num_numbered:,} with a number, because another image or file has the name")
+            parts.append(f"{self.num_numbered:,} with a number added, because the name was taken")
         return ", ".join(parts)
 
     def _own(self, stem: str, mark: bytes) -> str | None:
@@ -77,12 +77,12 @@ class FigureFiles:
 
 
 def mark_of(image: Image) -> str:
-    """Return what tells an image from all others: 32 hex digits of where it lies, the same from any working directory."""
+    """Return an identifier of an image: 32 hex digits derived from its location, the same in any working directory."""
     return hashlib.sha256(absolute(image.name).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def file_stem(name: str) -> str:
-    """Return a name for a file made of an image's, without suffix: not hidden, not too long, without control characters."""
+    """Return a file name for an image, without suffix: not hidden, not too long, without control characters."""
     stem = "".join("_" if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in PurePosixPath(name).stem)
     short = stem.lstrip(".").encode()[:MOST_BYTES].decode(errors="ignore")
     return short or "image"

@@ -1,4 +1,4 @@
-"""Globs over local files. `**` visits each real folder once: Python's own follows links without end."""
+"""Globs over local files. `**` visits each real folder once: Python's own follows links forever."""
 
 import glob
 import os
@@ -22,7 +22,7 @@ def matching(pattern: str) -> list[str]:
     clutter = [name for name in usable if not _is_asked_for(name, pattern)]
     warn_of_skipped(pattern, clutter, unusable)
     skipped = {*clutter}
-    # A leading ~ would be read as a home.
+    # A leading ~ would be expanded to a home directory.
     return [f"./{name}" if name.startswith("~") else name for name in usable if name not in skipped]
 
 
@@ -38,8 +38,8 @@ def _below(pattern: str) -> list[str]:
 
 
 def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Return whether a path fits a pattern, both as lists of names."""
-    # Grown one name of the pattern at a time: which numbers of the path's first names can be used up.
+    """Return whether a path matches a pattern, both as lists of names."""
+    # After each name of the pattern: how many leading names of the path it can have consumed.
     used = {0}
     for part in pattern:
         if part == ANY_FOLDERS:
@@ -50,6 +50,6 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _is_asked_for(name: str, pattern: str) -> bool:
-    """Return whether a name is no clutter, or is clutter that the pattern spells out, as in .cache/*.jpg."""
+    """Return whether a name is not clutter, or is clutter that the pattern names, as in .cache/*.jpg."""
     spelled = [part for part in pattern.split("/") if part and not glob.has_magic(part[0])]
     return all(any(fnmatchcase(part, asked) for asked in spelled) for part in name.split("/") if is_clutter(part))

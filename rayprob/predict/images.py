@@ -1,4 +1,4 @@
-"""What the arguments of `rayprob predict` name: files, folders, globs, URIs, and the samples of built datasets."""
+"""Finds the images that `rayprob predict` is given: files, folders, globs, URIs and samples of built datasets."""
 
 import glob
 import re
@@ -20,7 +20,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Image(Protocol):
-    """One image to predict: its name, its sample_id where it has one, and its pixels."""
+    """One image to predict: its name, its sample_id if it has one, and its pixels."""
 
     @property
     def name(self) -> str: ...
@@ -49,7 +49,7 @@ class ImageFile:
         return storage.read_bytes(self.name)
 
     def decode(self) -> DecodedImage:
-        """Return the pixels. Raises StorageError, and SampleError for what is not a JPEG or PNG."""
+        """Return the pixels. Raises StorageError, and SampleError if the file is not a JPEG or PNG."""
         return decoded(self.read())
 
 
@@ -80,11 +80,11 @@ class DatasetImage:
 
 
 def find_images(arguments: Sequence[str], split: str = "val") -> list[Image]:
-    """Return the images that the arguments name, in their order, each once; folders and globs are sorted.
+    """Return the images that the arguments name, in order and without duplicates; folders and globs are sorted.
 
-    A folder stands for the JPEG and PNG files anywhere below it, and the root of a built dataset for one of its splits. Hidden
-    files, those of systems, and names that are not UTF-8 are skipped, with one line in the log. Raises StorageError for a path
-    that is not there, a folder without images, and a glob that matches nothing.
+    A folder stands for all JPEG and PNG files below it, the root of a built dataset for one of its splits. Hidden files,
+    system files and names that are not UTF-8 are skipped, with one line in the log. Raises StorageError for a missing path, a
+    folder without images and a glob without matches.
     """
     found: dict[str, Image] = {}
     for argument in arguments:
@@ -114,12 +114,12 @@ def _in_folder(folder: str) -> Iterator[Image]:
     skipped = {*clutter}
     names = [name for name in listing.size_of if name.lower().endswith(SUFFIXES) and name not in skipped]
     if not names:
-        raise StorageError(f"the folder {folder} holds no image: no {', '.join(SUFFIXES)} file in it or below it")
+        raise StorageError(f"no images in folder {folder}: there is no {', '.join(SUFFIXES)} file in it or below it")
     return (ImageFile(storage.join(folder, name)) for name in names)
 
 
 def _matching(pattern: str) -> list[Image]:
-    # A home, and a file: URI, are no part of a glob.
+    # ~ and file: URIs are not part of a glob.
     names = matching(str(storage.local_path(pattern)) if re.match("~|file:/", pattern) else pattern)
     files = [name for name in names if not storage.is_folder(name)]
     if not files:

@@ -1,4 +1,4 @@
-"""The story: open the bundles, read the question, walk over the images, and yield what is said of each."""
+"""The steps of a prediction: open the bundles, read the question, go through the images and yield an outcome for each."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ from rayprob.runs.paths import DESCRIPTION_FILE, bundle_folder
 
 @dataclass(frozen=True, eq=False)
 class Asking:
-    """Who is asked what. `facts` is plain data that changes with anything that an answer depends on, besides the image."""
+    """A predictor and a question. `facts` is plain data that covers everything an answer depends on except the image."""
 
     predictor: Predictor
     question: Question
@@ -30,13 +30,13 @@ class Asking:
     facts: dict[str, Any]
 
     def outcomes(self, images: Iterable[Image]) -> Iterator[Outcome]:
-        """Yield what is said of each image, in order, as `predict` does."""
+        """Yield an outcome for each image, in order, as `predict` does."""
         return predict(self.predictor, self.question, images, batch=self.batch)
 
 
 @dataclass(frozen=True)
 class PredictJob:
-    """What a person wants: bundles, images and question, all as text, so that another process can open it as well."""
+    """A request: bundles, images and question, all as text, so that another process can open it too."""
 
     bundles: tuple[str, ...]  # of bundles or runs; several make an ensemble
     images: tuple[str, ...]
@@ -49,7 +49,7 @@ class PredictJob:
         return ask(self.bundles, **self.asked), images
 
     def absolute(self) -> "PredictJob":
-        """Return the job with local paths that hold in any working directory."""
+        """Return the job with absolute local paths, which are valid in any working directory."""
         bundles, images = (tuple(map(uris.absolute, paths)) for paths in (self.bundles, self.images))
         return replace(self, bundles=bundles, images=images)
 
@@ -64,12 +64,12 @@ def ask(
     mc_dropout: int = 0,
     batch: int = 16,
 ) -> Asking:
-    """Open the bundles at paths (of bundles or runs), on the GPU if there is one, and read the question.
+    """Open the bundles at paths (of bundles or runs), on the GPU if available, and read the question.
 
-    Raises BundleError, LabelError, ModelError, QueryError or SpecError: all that can be wrong before the first image.
+    Raises BundleError, LabelError, ModelError, QueryError or SpecError: every error that can be found before the first image.
     """
     if batch < 1:
-        raise SpecError(f"--batch {batch} computes nothing; give at least 1")
+        raise SpecError(f"--batch must be at least 1; got {batch}")
     predictor = load_predictor(bundles, mc_dropout=mc_dropout)
     question = Question.of(predictor.bundle, queries=queries, evidence=evidence, rule=rule, top=top)
     fingerprints = [bundle_fingerprint(bundle_folder(path)) for path in bundles]
@@ -78,15 +78,15 @@ def ask(
 
 
 def load_predictor(paths: Sequence[str], *, mc_dropout: int = 0) -> Predictor:
-    """Return who predicts with the bundles at `paths` (of bundles or runs). Raises BundleError, LabelError or ModelError."""
+    """Return the predictor for the bundles at `paths` (of bundles or runs). Raises BundleError, LabelError or ModelError."""
     return open_predictor([Bundle.load(bundle_folder(path)) for path in paths], mc_dropout=mc_dropout)
 
 
 def open_predictor(bundles: Sequence[Bundle], *, mc_dropout: int = 0) -> Predictor:
-    """Return who predicts: one bundle, its head under dropout, or the ensemble of several. Raises LabelError or ModelError."""
+    """Return the predictor: a bundle, its head under dropout, or an ensemble of bundles. Raises LabelError or ModelError."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if mc_dropout and len(bundles) > 1:
-        raise ModelError("--mc-dropout and --ensemble are two ways to get members; use one of them")
+        raise ModelError("--mc-dropout and --ensemble cannot be combined; use one of them")
     if mc_dropout:
         return with_dropout(bundles[0], device, mc_dropout)
     return ensemble(bundles, device) if len(bundles) > 1 else one_bundle(bundles[0], device)
@@ -95,10 +95,10 @@ def open_predictor(bundles: Sequence[Bundle], *, mc_dropout: int = 0) -> Predict
 def predict(
     predictor: Predictor, question: Question, images: Iterable[Image], *, batch: int = 16, threads: int | None = None
 ) -> Iterator[Outcome]:
-    """Yield what is said of each image, in order; a batch is decoded by `threads` threads while the one before is computed.
+    """Yield an outcome for each image, in order; `threads` threads decode a batch while the one before is computed.
 
-    An image that cannot be read, or that makes the evidence impossible, becomes a Rejected. Raises DatasetError or StorageError
-    where a dataset cannot be read.
+    An image that cannot be read, or for which the evidence is impossible, becomes a Rejected. Raises DatasetError or
+    StorageError if a dataset cannot be read.
     """
     answering = Answering(predictor, question)
     for loaded, forecast in forecasts(predictor, images, batch=batch, threads=threads):
@@ -110,14 +110,14 @@ def predict(
 def forecasts(
     predictor: Predictor, images: Iterable[Image], *, batch: int, threads: int | None = None
 ) -> Iterator[tuple[list[Loaded], Forecast | None]]:
-    """Yield batches of images with the forecasts of those that could be read; None where none could."""
+    """Yield batches of images with the forecasts of those that could be read; None if none could."""
     for loaded in batches(images, predictor.sizes_px, batch=batch, threads=threads or (os.cpu_count() or 1)):
         readable = [one for one in loaded if one.error is None]
         yield loaded, predictor.forecast(_tensors(readable, predictor)) if readable else None
 
 
 def bundle_fingerprint(folder: str) -> str:
-    """Return 16 hex digits of the description, which holds the sums of all other files."""
+    """Return 16 hex digits of the description, which contains the checksums of all other files."""
     return hashlib.sha256(storage.read_bytes(storage.join(folder, DESCRIPTION_FILE))).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Who predicts: one bundle, its heads thinned by dropout, or several bundles. B images, M members, F features."""
+"""Predictors: one bundle, one bundle with its head under dropout, or several bundles. B images, M members, F features."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from rayprob.probability.distributions.distribution import LabelDistribution, Mi
 from rayprob.runs.bundle import Bundle
 from rayprob.seeds import derive
 
-Images = Sequence[Tensor]  # a batch [B, 3, H, W] for every size in `sizes_px`
+Images = Sequence[Tensor]  # one batch [B, 3, H, W] per size in `sizes_px`
 
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """The distributions to answer from, and those of each member where there are several."""
+    """The distributions to answer from, and those of each member if there are several."""
 
     distribution: LabelDistribution
     members: tuple[LabelDistribution, ...] = ()
 
     def __getitem__(self, rows: list[int]) -> "Forecast":
-        """Return the forecasts of some images."""
+        """Return the forecasts of the given images."""
         return Forecast(self.distribution[rows], tuple(member[rows] for member in self.members))
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Images squashed to `sizes_px` -> forecasts. `bundle` has the labels and rules; `why_no_guarantee` may be empty."""
+    """Maps images resized to `sizes_px` to forecasts. `bundle` has the labels and rules; `why_no_guarantee` may be empty."""
 
     bundle: Bundle
     sizes_px: tuple[int, ...]
@@ -41,23 +41,23 @@ class Predictor:
 
 
 def one_bundle(bundle: Bundle, device: torch.device) -> Predictor:
-    """Return a bundle by itself."""
+    """Return a predictor of one bundle."""
     network = _Network(bundle, device)
     return Predictor(bundle, (network.size_px,), lambda images: Forecast(network.distribution(images[0])))
 
 
 def with_dropout(bundle: Bundle, device: torch.device, num_members: int, seed: int = 0) -> Predictor:
-    """Return a bundle whose answers are its own, with members that are its head behind dropout (Gal, Ghahramani, ICML 2016).
+    """Return a predictor that answers as the bundle does, with its head under dropout as members (Gal, Ghahramani, ICML 2016).
 
-    Each member drops the same features for every image, so that images can be compared and their order does not matter; the
+    Each member drops the same features for every image, so images are comparable and their order does not matter; the
     features are computed once. Raises ModelError for a head without dropout and for fewer than two members.
     """
     rate = bundle.model_spec.head.dropout
     _require_several(num_members, "--mc-dropout")
     if not rate:
         raise ModelError(
-            "--mc-dropout needs a head that was trained with dropout, and this bundle's has 0; "
-            "train with model.head.dropout above 0, such as 0.2, or give several bundles with --ensemble"
+            "--mc-dropout needs a head trained with dropout, but this bundle's head has dropout 0; "
+            "train with model.head.dropout above 0, such as 0.2, or pass several bundles with --ensemble"
         )
     network = _Network(bundle, device)
     kept_MF = _kept_features(num_members, bundle, rate, seed).to(device)
@@ -71,9 +71,9 @@ def with_dropout(bundle: Bundle, device: torch.device, num_members: int, seed: i
 
 
 def ensemble(bundles: Sequence[Bundle], device: torch.device) -> Predictor:
-    """Return several bundles as one: their distribution is the equal mixture of theirs, and the first one's rules choose.
+    """Return a predictor of several bundles: an equal mixture of their distributions, with the rules of the first bundle.
 
-    Raises LabelError where their labels differ, and ModelError for fewer than two.
+    Raises LabelError if their labels differ, and ModelError for fewer than two.
     """
     _require_several(len(bundles), "an ensemble")
     for place, bundle in enumerate(bundles[1:], start=2):
@@ -91,8 +91,8 @@ def ensemble(bundles: Sequence[Bundle], device: torch.device) -> Predictor:
 
 
 def equal_mixture(members: Sequence[LabelDistribution]) -> LabelDistribution:
-    """Return the distribution that asks one of the members at random: all their components, each with its share."""
-    log_mixing_BK = np.concatenate([member.log_mixing_BK for member in members], axis=1)  # a softmax makes the shares equal
+    """Return the equal mixture of the members: all their components, with the weights of each member scaled alike."""
+    log_mixing_BK = np.concatenate([member.log_mixing_BK for member in members], axis=1)  # the softmax gives equal shares
     return MixtureDistribution(log_mixing_BK, np.concatenate([member.component_logits_BKL for member in members], axis=1))
 
 
@@ -120,7 +120,7 @@ class _Network:
 
 
 def _kept_features(num_members: int, bundle: Bundle, rate: float, seed: int) -> Tensor:
-    """Return what each member multiplies the features with [M, F]: 0, or 1 / (1 - rate), as dropout does."""
+    """Return each member's factors for the features [M, F]: 0, or 1 / (1 - rate), as dropout has them."""
     num_features = bundle.classifier.backbone.num_features
     chance = np.random.default_rng(derive(seed, "mc-dropout", num_members))
     kept_MF = chance.random((num_members, num_features)) >= rate
@@ -129,4 +129,4 @@ def _kept_features(num_members: int, bundle: Bundle, rate: float, seed: int) -> 
 
 def _require_several(num_members: int, what: str) -> None:
     if num_members < 2:
-        raise ModelError(f"{what} needs at least 2 members, found {num_members}; one alone cannot disagree")
+        raise ModelError(f"{what} needs at least 2 members; got {num_members}")

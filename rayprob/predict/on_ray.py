@@ -1,7 +1,7 @@
-"""`--parquet FILE --ray`: the parts of a table, written by actors of Ray Data that each load the bundle once.
+"""`--parquet FILE --ray`: Ray Data actors write the parts of a table; each loads the bundle once.
 
-Only numbers of parts pass through Ray. An actor finds, reads and decodes its images itself, so that none enters the object
-store, and writes its part where the table will lie; memory is bounded by a part's records and a few batches an actor.
+Only part numbers pass through Ray. An actor finds, reads and decodes its images itself, so no image enters the object store,
+and writes its part next to the table's path; memory per actor is bounded by the records of one part and a few batches.
 """
 
 import logging
@@ -23,7 +23,7 @@ from rayprob.predict.table import PART_IMAGES, Progress, TablePlan, WrittenTable
 
 @dataclass(frozen=True)
 class TableJob:
-    """A job and where its table goes; every node sees the same paths."""
+    """A job and the path of its table; every node sees the same paths."""
 
     job: PredictJob
     path: str
@@ -31,14 +31,14 @@ class TableJob:
     plugin_folders: tuple[str, ...] = ()
 
     def open(self) -> tuple[Asking, TablePlan]:
-        """Return who is asked, and the plan of the table."""
+        """Return the predictor with its question, and the plan of the table."""
         plugins.look_in(self.plugin_folders)
         asking, images = self.job.open()
         return asking, TablePlan.of(self.path, asking, images, part_images=self.part_images)
 
 
 class PartWriter:
-    """An actor: opens the job once, then writes part after part."""
+    """An actor that opens the job once and then writes parts."""
 
     def __init__(self, table: TableJob, num_threads: int | None) -> None:
         if num_threads:
@@ -46,9 +46,9 @@ class PartWriter:
         self._asking, self._plan = table.open()
 
     def __call__(self, rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Write the parts of a block and return it, with the error that prevents each as its kind and message, or "".
+        """Write the parts of a block and return the block, with the kind and message of each part's error, or "".
 
-        An error is returned, not raised: Ray Data would wrap it in layers from which it cannot be had back.
+        An error is returned, not raised: Ray Data would wrap it in layers from which it cannot be recovered.
         """
         met = [self._write(part) for part in rows["id"].tolist()]
         return {"id": rows["id"], "kind": np.array([kind for kind, _ in met]), "message": np.array([text for _, text in met])}
@@ -62,9 +62,9 @@ class PartWriter:
 
 
 def write_table_on_ray(job: PredictJob, path: str, on_progress: Progress, *, part_images: int = PART_IMAGES) -> WrittenTable:
-    """Write the table of a job on the cluster of RAY_ADDRESS, else on this machine; goes on as `write_table` does.
+    """Write the table of a job on the cluster of RAY_ADDRESS, else on this machine; resumes as `write_table` does.
 
-    Raises what an actor met, and RunError where Ray lost one.
+    Raises an actor's error, and RunError if Ray lost an actor.
     """
     require_cluster()
     table = TableJob(job.absolute(), absolute(path), part_images, tuple(plugins.folders()))
@@ -86,7 +86,7 @@ def _write_on_ray(table: TableJob, missing: Sequence[int]) -> Iterator[int]:
                 raise as_error(row)
             yield int(row["id"])
     except ray.exceptions.RayError as error:
-        raise RunError(f"Ray lost an actor that wrote the table: {error}; the same command continues") from error
+        raise RunError(f"Ray lost an actor that wrote the table: {error}; run the same command to continue") from error
     finally:
         if started_here:
             ray.shutdown()
@@ -101,7 +101,7 @@ def _parts(table: TableJob, missing: Sequence[int], resources: Mapping[str, floa
     """Return the Ray dataset of finished parts; an actor for each GPU of the cluster, else for each CPU."""
     import ray.data
 
-    ray.data.DataContext.get_current().enable_progress_bars = False  # the verb shows its own
+    ray.data.DataContext.get_current().enable_progress_bars = False  # the command shows its own
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     num_gpus = int(resources.get("GPU", 0))
     num_actors = min(len(missing), max(1, num_gpus or int(resources.get("CPU", 1))))

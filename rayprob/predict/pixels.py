@@ -1,4 +1,4 @@
-"""The bytes of an image file -> RGB. JPEG by the decoder of training, so that a file and a shard give the same pixels; PNG."""
+"""Decodes JPEG and PNG files to RGB; JPEG with the decoder of training, so that a file and a shard give the same pixels."""
 
 import io
 import struct
@@ -19,14 +19,14 @@ JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG"
 
 @dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """An image as RGB, uint8 [H, W, 3], and remarks on how it was read."""
+    """An image as RGB, uint8 [H, W, 3], and notes on how it was read."""
 
     pixels_HWC: Pixels
     notes: tuple[str, ...] = ()
 
 
 def decoded(content: bytes) -> DecodedImage:
-    """Return the bytes of a JPEG or PNG decoded, with a note where training would see it lying on its side.
+    """Decode the bytes of a JPEG or PNG, with a note if training would see the image rotated.
 
     Raises SampleError as `read_pixels`.
     """
@@ -35,15 +35,15 @@ def decoded(content: bytes) -> DecodedImage:
 
 
 def read_pixels(content: bytes) -> Pixels:
-    """Return a JPEG or PNG as RGB [H, W, 3]; what is transparent becomes white.
+    """Return a JPEG or PNG as RGB [H, W, 3]; transparent pixels become white.
 
-    Raises SampleError for other formats and damage, and, before any memory is taken, for a header that states too many pixels.
+    Raises SampleError for other formats and damaged files, and, before allocating memory, for a header with too many pixels.
     """
     return _png(content) if content.startswith(PNG) else decode(content)
 
 
 def orientation_note(content: bytes) -> str | None:
-    """Return a remark where a JPEG's EXIF wants it turned: training takes pixels as they are stored, and so must predict."""
+    """Return a note if a JPEG's EXIF asks for a rotation: training takes pixels as they are stored, and so must predict."""
     turned = orientation(content) if content.startswith(JPEG) else UPRIGHT
     if turned == UPRIGHT:
         return None
@@ -51,7 +51,7 @@ def orientation_note(content: bytes) -> str | None:
 
 
 def _png(content: bytes) -> Pixels:
-    width_px, height_px = struct.unpack(">II", content[16:24].ljust(8, b"\0"))  # every PNG begins with them
+    width_px, height_px = struct.unpack(">II", content[16:24].ljust(8, b"\0"))  # at this offset in every PNG
     if width_px * height_px > MAX_PIXELS:
         raise SampleError(f"its header states {width_px:,} x {height_px:,} pixels, more than {MAX_PIXELS:,}; shrink it")
     try:
@@ -64,13 +64,13 @@ def _png(content: bytes) -> Pixels:
 
 
 def rgb_of(image: Pillow.Image) -> Pixels:
-    """Return a Pillow image as RGB [H, W, 3]; what is transparent becomes white, and 16 bits of grey become 8.
+    """Return a Pillow image as RGB [H, W, 3]; transparent pixels become white, and 16-bit grey becomes 8-bit.
 
     Raises SampleError for an image made in memory whose range is unknown (modes I and F).
     """
     if image.mode in ("I", "F") and image.format is None:
         raise SampleError(f"is an image of mode {image.mode}, whose range is unknown; convert it to L or RGB")
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
         grey_HW = (np.asarray(image.convert("I")) >> 8).astype(np.uint8)
         return np.repeat(grey_HW[:, :, None], 3, axis=2)
     if image.has_transparency_data:

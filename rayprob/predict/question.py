@@ -1,4 +1,4 @@
-"""What is asked of every image: queries, evidence, a rule for label sets, and how much to list."""
+"""The question for every image: queries, evidence, a rule for label sets, and how many labels and sets to list."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from rayprob.probability.queries.answer import Query, parse
 from rayprob.probability.queries.expression import Label, Not
 from rayprob.runs.bundle import Bundle
 
-DEFAULT_RULES = ("label_OF1", "global_OF1", "best_F1")  # the first that the bundle has; it always has the last
+DEFAULT_RULES = ("label_OF1", "global_OF1", "best_F1")  # the first that the bundle has; every bundle has the last
 UNLIKELY = -9.0  # a logit
 
 
@@ -39,14 +39,14 @@ class Question:
         rule: str | None = None,
         top: int = 5,
     ) -> "Question":
-        """Read a question in the label names of `bundle`; all that can be wrong with it is found here, before any image.
+        """Read a question in the label names of `bundle`; every error in it is raised here, before any image is read.
 
-        Evidence is texts such as `dining table=1`, or a mapping from label names to whether they are present.
+        Evidence is a list of texts such as `dining table=1`, or a mapping from label names to whether they are present.
         Raises QueryError for wrong syntax, an unknown label or rule, and contradictory evidence; LabelError for an unknown
         label in the evidence.
         """
         if top < 1:
-            raise QueryError(f"--top {top} lists nothing; give at least 1")
+            raise QueryError(f"--top must be at least 1; got {top}")
         space = bundle.label_space
         known = known_labels(evidence, space) if isinstance(evidence, Mapping) else parse_evidence(evidence, space)
         asked = tuple(dict.fromkeys(parse(text, space) for text in queries))
@@ -58,13 +58,13 @@ class Question:
 
     @property
     def evidence_names(self) -> dict[str, bool]:
-        """The evidence by the names of labels."""
+        """The evidence by label name."""
         return {self.label_space.names[column]: is_present for column, is_present in self.evidence.items()}
 
     def given_evidence(self) -> tuple[Query, ...]:
-        """Return the queries with the evidence among what is given: on the unconditioned distribution, they ask the same.
+        """Return the queries with the evidence added to their conditions: equivalent, on the unconditioned distribution.
 
-        Raises QueryError where a query's own evidence contradicts it.
+        Raises QueryError if a query's own evidence contradicts it.
         """
         return tuple(self._given(query) for query in self.queries)
 
@@ -80,7 +80,7 @@ class Question:
 
 
 def guarantee_of(bundle: Bundle, rule: str) -> str | None:
-    """Return in words what a rule's label sets guarantee, or None where it promises nothing."""
+    """Return a sentence on what a rule's label sets guarantee, or None if it guarantees nothing."""
     alpha = rule.removeprefix(RECALL)
     if not rule.startswith(RECALL) or alpha not in bundle.guarantees:
         return None

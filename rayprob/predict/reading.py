@@ -1,4 +1,4 @@
-"""Images to batches: read, decoded and squashed ahead by threads, in order, with bounded memory. S sizes of square."""
+"""Images to batches: threads read, decode and resize ahead, in order, with bounded memory. S square sizes."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ BATCHES_AHEAD = 2
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """An image squashed to every size wanted, uint8 [size_px, size_px, 3] each; or, without any, the error that prevents it."""
+    """An image resized to each requested size, uint8 [size_px, size_px, 3]; without any, the error that prevented it."""
 
     image: Image
     squashed_S: tuple[Pixels, ...]
@@ -29,9 +29,9 @@ class Loaded:
 
 
 def batches(images: Iterable[Image], sizes_px: Sequence[int], *, batch: int, threads: int) -> Iterator[list[Loaded]]:
-    """Yield the images in their order, `batch` at a time; at most BATCHES_AHEAD batches and one lie in memory.
+    """Yield the images in order, `batch` at a time; at most BATCHES_AHEAD + 1 batches are in memory.
 
-    What is wrong with one image becomes its `error`. Raises DatasetError or StorageError where a dataset cannot be read.
+    A fault of one image becomes its `error`. Raises DatasetError or StorageError if a dataset cannot be read.
     """
     remaining = iter(images)
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
@@ -52,7 +52,7 @@ def batches(images: Iterable[Image], sizes_px: Sequence[int], *, batch: int, thr
 
 
 def load(image: Image, sizes_px: Sequence[int]) -> Loaded:
-    """Return an image squashed as the evaluation transform does it, to each of the sizes."""
+    """Return an image resized to each of the sizes, as the evaluation transform does."""
     try:
         decoded = image.decode()
     except SampleError as error:

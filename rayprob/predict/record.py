@@ -1,16 +1,16 @@
-"""What is said of one image. The keys of `Record.to_dict`, which `rayprob predict --json` prints one line an image, are stable:
+"""The prediction for one image. The keys of `Record.to_dict`, which `rayprob predict --json` prints line by line, are stable:
 
     image, sample_id    the file, or dataset and key; sample_id is null for files
-    error               null; or what prevents a prediction, and then no key follows
-    notes               remarks, such as why there is no guarantee
-    labels              [{label, marginal, without_evidence}] the most probable ones and all of the label set; calibrated
-    label_set, rule     the labels chosen, and by which rule
-    guarantee           null, or what the rule promises
-    top_sets            [{labels, probability}] best first; null where they cannot be found exactly
+    error               null; or why there is no prediction, and then no key follows
+    notes               notes, such as why there is no guarantee
+    labels              [{label, marginal, without_evidence}] the most probable ones and the whole label set; calibrated
+    label_set, rule     the chosen labels, and the rule that chose them
+    guarantee           null, or what the rule guarantees
+    top_sets            [{labels, probability}] best first; null if they cannot be found exactly
     entropy_nats        of the distribution of label sets, with its entropy_standard_error (0: exact)
-    evidence            {label: true or false}; it enters all that stands above and below
-    answers             [{query, probability}] in the order asked; null where what is given has probability 0
-    why                 [{label, log_odds_before, log_odds, pieces, scenes}] of the labels that the evidence moved most
+    evidence            {label: true or false}; all other keys take it into account
+    answers             [{query, probability}] in the order asked; null if the condition has probability 0
+    why                 [{label, log_odds_before, log_odds, pieces, scenes}] of the labels that the evidence changed most
     uncertainty         null, or {members, total_nats, aleatoric_nats, epistemic_nats, labels}: sums over all labels, and
                         labels: [{label, total_nats, aleatoric_nats, epistemic_nats, lowest, highest}] of those in `labels`,
                         with lowest and highest the range of the members' marginals
@@ -38,7 +38,7 @@ class Rejected:
 
     @property
     def error(self) -> str:
-        """The message of what prevents the prediction."""
+        """Why there is no prediction."""
         return str(self.fault)
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class LabelLine:
-    """A label with its marginal, and what that would be without the evidence (None: there is no evidence)."""
+    """A label with its marginal, and its marginal without the evidence (None: there is no evidence)."""
 
     label: str
     marginal: float
@@ -68,7 +68,7 @@ class SetLine:
 
 @dataclass(frozen=True)
 class AnswerLine:
-    """A query as it was asked, and its answer; None where what the query takes as given is impossible."""
+    """A query as it was asked, and its answer; None if its condition is impossible."""
 
     query: str
     probability: float | None
@@ -76,7 +76,7 @@ class AnswerLine:
 
 @dataclass(frozen=True)
 class DoubtLine:
-    """How unsure the members are of a label together, each by itself, and of one another; and the range of their marginals."""
+    """The uncertainty of a label: in total, within members, and between members; and the range of the members' marginals."""
 
     label: str
     total_nats: float
@@ -88,7 +88,7 @@ class DoubtLine:
 
 @dataclass(frozen=True)
 class Doubt:
-    """The uncertainty of one image over `members`, summed over all labels, and line by line for the labels listed."""
+    """The uncertainty of one image over `members`, summed over all labels, and per listed label."""
 
     members: int
     total_nats: float
@@ -99,7 +99,7 @@ class Doubt:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """All that is said of one image; `marginals_L` are those of every label."""
+    """The prediction for one image; `marginals_L` has every label."""
 
     image: Image
     notes: tuple[str, ...]
@@ -141,7 +141,7 @@ Outcome = Record | Rejected
 
 
 def rejection(name: str, error: str) -> str:
-    """Return one sentence that names the image and says why it could not be predicted."""
+    """Return one sentence that names the image and explains why it could not be predicted."""
     return error if name in error else f"{name} {error}"
 
 

@@ -1,10 +1,11 @@
-"""`--parquet FILE`: a table of outcomes, written part by part, so that a stopped command goes on where it was. L labels.
+"""`--parquet FILE`: a table of outcomes, written part by part, so that a stopped command can resume. L labels.
 
-One row an image, in order: image, sample_id, error, notes, marginals (list of L), label_set, guarantee, top_sets, entropy_nats,
-entropy_standard_error; a column for each query, named by its text; and with members total_nats, aleatoric_nats, epistemic_nats.
+One row per image, in order: image, sample_id, error, notes, marginals (list of L), label_set, guarantee, top_sets,
+entropy_nats, entropy_standard_error; a column per query, named by its text; and with members total_nats, aleatoric_nats,
+epistemic_nats.
 The labels and the question are JSON in the schema's metadata, under "rayprob".
 
-Parts lie in FILE.parts/ beside plan.json, which says what they are parts of; FILE appears whole at the end, and then they go.
+Parts are written to FILE.parts/, with a plan.json that describes the table; at the end FILE is written and they are removed.
 """
 
 import hashlib
@@ -30,14 +31,14 @@ FORMAT_VERSION = 1
 KEY = b"rayprob"
 PART_IMAGES = 1024
 PLAN_FILE = "plan.json"
-REMEDY = "give another file, or remove this one"
+REMEDY = "choose another file, or remove this one"
 
-Progress = Callable[[int, int], None]  # images done, and how many there are
+Progress = Callable[[int, int], None]  # images done, and their total number
 
 
 @dataclass(frozen=True)
 class TablePlan:
-    """What a table is to hold: images cut into parts, the labels, and all that its rows depend on as plain data."""
+    """The contents of a table: images split into parts, the labels, and everything its rows depend on as plain data."""
 
     path: str
     images: Sequence[Image]
@@ -48,7 +49,7 @@ class TablePlan:
 
     @classmethod
     def of(cls, path: str, asking: Asking, images: Sequence[Image], *, part_images: int = PART_IMAGES) -> "TablePlan":
-        """Return the plan of a table at `path` of what is said of `images`."""
+        """Return the plan of a table at `path` of the outcomes for `images`."""
         label_space = asking.predictor.bundle.label_space
         names = "\n".join(image.name for image in images)
         about = {"number": len(images), "sha256": hashlib.sha256(names.encode()).hexdigest()[:16]}
@@ -57,12 +58,12 @@ class TablePlan:
 
     @property
     def parts_folder(self) -> str:
-        """Where the parts lie until the table is whole."""
+        """Folder of the parts until the table is complete."""
         return storage.beside(self.path, ".parts")
 
     @property
     def num_parts(self) -> int:
-        """How many parts there are; the last may be smaller."""
+        """The number of parts; the last may be smaller."""
         return -(-len(self.images) // self.part_images)
 
     def part_path(self, part: int) -> str:
@@ -99,7 +100,7 @@ DOUBTS = ("total_nats", "aleatoric_nats", "epistemic_nats")
 
 @dataclass(frozen=True)
 class WrittenTable:
-    """What stands in a finished table: how many rows, the rejected images among them with their errors."""
+    """A finished table: its number of rows, and the rejected images with their errors."""
 
     num_images: int
     rejected: tuple[str, ...]
@@ -115,9 +116,9 @@ def write_table_here(job: PredictJob, path: str, on_progress: Progress) -> Writt
 def write_table(
     plan: TablePlan, predict: Callable[[Sequence[Image]], Iterable[Outcome]], on_progress: Progress = lambda done, total: None
 ) -> WrittenTable:
-    """Write the table that is planned, or the parts of it that are not there yet, and return what it holds.
+    """Write the planned table, or its missing parts, and return what it contains.
 
-    Raises StorageError where the file or the parts beside it are those of another plan.
+    Raises StorageError if the file or the parts next to it belong to another plan.
     """
 
     def in_turn(parts: Sequence[int]) -> Iterator[int]:
@@ -129,7 +130,7 @@ def write_table(
 
 
 def write_parts(plan: TablePlan, write: Callable[[Sequence[int]], Iterable[int]], on_progress: Progress) -> WrittenTable:
-    """Write a table by `write`, which gets the parts that are missing and yields each as it is done, in any order."""
+    """Write a table with `write`, which receives the missing parts and yields each when done, in any order."""
     if storage.exists(plan.path):
         _require_same(_read_facts(plan.path), plan, plan.path, REMEDY)
         return _held(plan.path, was_there=True)
@@ -144,17 +145,17 @@ def write_parts(plan: TablePlan, write: Callable[[Sequence[int]], Iterable[int]]
 
 
 def begin(plan: TablePlan) -> None:
-    """Claim the folder of the parts, or confirm that it holds parts of this plan. Raises StorageError where it does not."""
+    """Claim the folder of the parts, or check that its parts belong to this plan. Raises StorageError if they do not."""
     path = storage.join(plan.parts_folder, PLAN_FILE)
     if storage.exists(path):
-        remedy = f"give another file, or remove {plan.parts_folder}"
+        remedy = f"choose another file, or remove {plan.parts_folder}"
         _require_same(read_json(path, error=StorageError, remedy=remedy), plan, plan.parts_folder, remedy)
     else:
         storage.write_text(path, json.dumps(plan.facts | {"part_images": plan.part_images}, indent=1))
 
 
 def write_part(plan: TablePlan, part: int, predict: Callable[[Sequence[Image]], Iterable[Outcome]]) -> None:
-    """Predict the images of one part and write it; it appears whole or not at all."""
+    """Predict the images of one part and write it atomically."""
     outcomes = list(predict(plan.images_of(part)))
     rows = [_rejected_row(one) if isinstance(one, Rejected) else _row(one) for one in outcomes]
     with storage.atomic_writer(plan.part_path(part)) as file:
@@ -162,7 +163,7 @@ def write_part(plan: TablePlan, part: int, predict: Callable[[Sequence[Image]], 
 
 
 def commit(plan: TablePlan) -> WrittenTable:
-    """Join all parts to the table, remove them, and return what it holds."""
+    """Join all parts into the table, remove them, and return what it contains."""
     with storage.atomic_writer(plan.path) as file, pq.ParquetWriter(file, plan.schema(), compression="zstd") as writer:
         for part in range(plan.num_parts):
             writer.write_table(_read_part(plan, part))
@@ -171,7 +172,7 @@ def commit(plan: TablePlan) -> WrittenTable:
 
 
 def _read_part(plan: TablePlan, part: int) -> pa.Table:
-    path, remedy = plan.part_path(part), "remove the file, and the same command writes it again"
+    path, remedy = plan.part_path(part), "remove the file and run the same command to write it again"
     table = parse_table(storage.read_bytes(path), path, error=StorageError, remedy=remedy)
     if not table.schema.equals(plan.schema()) or table.num_rows != len(plan.images_of(part)):
         raise StorageError(f"{path} is not a part of this table; {remedy}")
@@ -212,4 +213,4 @@ def _require_same(old: dict[str, Any], plan: TablePlan, where: str, remedy: str)
     changed = differing_keys(old, new)
     if changed:
         listed = "\n".join(f"  {line:.300}" for line in changed)
-        raise StorageError(f"{where} holds another table, which differs in {len(changed)} key(s):\n{listed}\n{remedy}")
+        raise StorageError(f"{where} already holds another table; it differs in {len(changed)} key(s):\n{listed}\n{remedy}")

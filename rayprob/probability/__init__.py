@@ -1,1 +1,1 @@
-"""Distributions over label sets, questions about them, and how honest they are. Knows nothing of images."""
+"""Distributions over label sets, queries about them, and their calibration. Independent of images."""

@@ -1,7 +1,7 @@
-"""Families: kinds of distribution over label sets, each with all that differs between them. N images, K components, L labels.
+"""Families: kinds of distribution over label sets, with everything that differs between them. N images, K components, L labels.
 
-A head names its family, and everything after the head asks the family: which outputs there are, which distributions they state,
-how they are calibrated, exported, counted and named.
+A head names its family, and all code after the head asks the family: which outputs there are, which distributions they
+describe, how they are calibrated, exported, summarised and named.
 """
 
 import math
@@ -30,21 +30,21 @@ def _no_numbers(outputs: Outputs) -> dict[str, float]:
 class Family:
     """A kind of distribution over label sets.
 
-    `outputs` has the shape of each output of the head in letters: "NL" is a value per image and label. `distribution` makes of
-    them one distribution per image.
+    `outputs` has the shape of each output of the head in letters: "NL" is a value per image and label. `distribution` turns
+    them into one distribution per image.
     """
 
     name: str
     outputs: Mapping[str, str]
     distribution: Callable[[Outputs], LabelDistribution]
-    loss: str  # with which a head of this family is trained by default
+    loss: str  # the default loss for heads of this family
     describe: Callable[[Mapping[str, Any]], str]  # the head's options -> what it is, for the report
-    is_joint: bool = True  # labels may depend on each other, so that evidence about one says something of another
-    has_scenes: bool = False  # its components are shared by the images, so that each can be named and shown
-    own_candidates: Candidates | None = None  # without them, the only calibrator leaves outputs as they are
+    is_joint: bool = True  # labels may depend on each other, so evidence about one is informative about others
+    has_scenes: bool = False  # its components are shared by all images, so each can be named and shown
+    own_candidates: Candidates | None = None  # without them, the only calibrator leaves outputs unchanged
     # The calibrator (or None) -> the module that exports its probabilities; without it, there is no ONNX.
     graph: Callable[[OutputsCalibrator | None], Probabilities] | None = None
-    numbers: Callable[[Outputs], dict[str, float]] = _no_numbers  # more of what an evaluation records
+    numbers: Callable[[Outputs], dict[str, float]] = _no_numbers  # additional numbers that an evaluation records
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ class Family:
 
     @property
     def per_label(self) -> frozenset[str]:
-        """The outputs whose last axis is that of the labels."""
+        """The outputs whose last axis is the labels."""
         return frozenset(name for name, shape in self.outputs.items() if shape.endswith("L"))
 
     @cached_property
@@ -62,9 +62,11 @@ class Family:
         return self.own_candidates or Candidates.of(self.name, self.distribution)
 
     def build_graph(self, calibrator: OutputsCalibrator | None) -> Probabilities:
-        """Return the module from the head's outputs to the exported ones. Raises ModelError where there is none."""
+        """Return the module from the head's outputs to the exported ones. Raises ModelError if there is none."""
         if self.graph is None:
-            raise ModelError(f"heads of the family {self.name} cannot be exported: it states no graph; use another head")
+            raise ModelError(
+                f"heads of the family {self.name} cannot be exported: the family defines no graph; use another head"
+            )
         return self.graph(calibrator)
 
 
@@ -74,21 +76,21 @@ def family_of(name: str) -> Family:
 
 
 def from_outputs(family: str, outputs: Mapping[str, Any]) -> LabelDistribution:
-    """Return the distributions that a head's outputs state; tensors of any device and precision, or arrays.
+    """Return the distributions that a head's outputs describe; outputs are tensors of any device and precision, or arrays.
 
-    Raises ModelError for an unknown family, and where an output is missing, misshapen or nan.
+    Raises ModelError for an unknown family, and if an output is missing, has the wrong shape or contains nan.
     """
     return family_of(family).distribution(outputs)
 
 
 def components_in_use(mixing_logits_BK: Tensor) -> Tensor:
-    """Return exp(entropy) of the mean mixing weights, a scalar in 1..K: how many components these images share out."""
+    """Return exp(entropy) of the mean mixing weights, a scalar in 1..K: the effective number of components."""
     log_usage_K = torch.log_softmax(mixing_logits_BK.double(), dim=1).logsumexp(dim=0) - math.log(len(mixing_logits_BK))
     return (-(log_usage_K.exp() * log_usage_K).sum()).exp()
 
 
 def _usage(outputs: Outputs) -> dict[str, float]:
-    """Return how many components are in use, which falls where the mixture collapses."""
+    """Return the number of components in use, which falls if the mixture collapses."""
     return {"components_in_use": float(components_in_use(torch.from_numpy(outputs["mixing_logits"])))}
 
 

@@ -1,1 +1,1 @@
-"""What `rayprob new` writes: a starter project, or one that fits a folder of labelled images."""
+"""`rayprob new`: writes a starter project, or one that fits a folder of labelled images."""

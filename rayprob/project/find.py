@@ -42,4 +42,4 @@ def _list(folder: str) -> Listing:
         reason = "it is a file" if storage.exists(folder) else "no such folder"
     except StorageError as error:
         reason = str(error)
-    raise SourceError(f"cannot read {folder}: {reason}; give the folder that holds images and annotations")
+    raise SourceError(f"cannot read {folder}: {reason}; give the folder that contains images and annotations")

@@ -1,4 +1,4 @@
-"""Recognises COCO's layout: annotation files in JSON, one per split, and for each the folder that holds its images."""
+"""Recognises COCO's layout: annotation files in JSON, one per split, and the folder with the images of each."""
 
 import os
 import posixpath
@@ -22,7 +22,7 @@ SPLITS = {
     "val": r"val(id|idation)?|dev",
     "test": r"test(ing)?",
 }
-# COCO's other files beside instances_*.json label captions, key points and regions, not images.
+# COCO's files next to instances_*.json annotate captions, key points and regions, not images.
 NOT_INSTANCES = re.compile(r"^(captions|person_keypoints|stuff|panoptic|image_info)_")
 MOST_FILES = 12  # more JSON files than splits mean another format, such as one file per image
 PROBED_IMAGES = 50
@@ -30,10 +30,10 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 
 
 def find_coco(folder: str, listing: Listing) -> Found | None:
-    """Return what the COCO annotations below a folder state, or None where there are none.
+    """Return the splits and labels of the COCO annotations below a folder, or None if there are none.
 
-    Raises SourceError where two files claim one split, where none is for training, where label sets differ between splits,
-    and where the images of a split are missing or are not JPEG.
+    Raises SourceError if two files claim one split, if none is for training, if label sets differ between splits, and if the
+    images of a split are missing or are not JPEG.
     """
     files = [name for name in listing.size_of if name.endswith(".json") and not NOT_INSTANCES.match(posixpath.basename(name))]
     named = [name for name in files if posixpath.basename(name).startswith("instances_")]
@@ -53,7 +53,7 @@ def find_coco(folder: str, listing: Listing) -> Found | None:
 
 
 def _file_of_split(folder: str, files: list[str]) -> dict[str, str]:
-    """Return the annotations file of each split, `train` first; a single file trains, whatever its name."""
+    """Return the annotations file of each split, `train` first; a single file is `train`, whatever its name."""
     if len(files) == 1:
         return {"train": files[0]}
     found: dict[str, str] = {}
@@ -61,8 +61,8 @@ def _file_of_split(folder: str, files: list[str]) -> dict[str, str]:
         split = split_in(name)
         if split is None:
             raise SourceError(
-                f"{storage.join(folder, name)} names no split; put train, val or test into its name or its folder's, or keep "
-                f"one JSON file in {folder}"
+                f"the name {storage.join(folder, name)} contains no split; put train, val or test into the name of the file or "
+                f"its folder, or keep one JSON file in {folder}"
             )
         if split in found:
             raise SourceError(f"{folder} has two annotation files for {split}: {found[split]} and {name}; keep one of them")
@@ -73,7 +73,7 @@ def _file_of_split(folder: str, files: list[str]) -> dict[str, str]:
 
 
 def split_in(path: str) -> str | None:
-    """Return the split that a path names, the file's name before its folders; None where it names none."""
+    """Return the split that a path names; the file name takes precedence over its folders. None if it names no split."""
     for part in reversed(path.lower().split("/")):
         for split, pattern in SPLITS.items():
             if re.search(rf"(?<![a-z])({pattern})(?![a-z])", part):
@@ -88,11 +88,11 @@ def _images_folder(folder: str, listing: Listing, annotations: str, split: str, 
     if not votes:
         example = f" such as {names[0]}" if names else ""
         raise SourceError(
-            f"none of the images of {storage.join(folder, annotations)} lies below {folder}{example}; give a folder that holds "
-            "both images and annotations"
+            f"none of the images of {storage.join(folder, annotations)} is below {folder}{example}; give a folder that "
+            "contains both images and annotations"
         )
     beside = posixpath.dirname(annotations)
-    # Splits may use the same names in folders of their own: then the folder of the split's name, or of its file, is meant.
+    # Splits may use the same names in their own folders: then take the folder named after the split, or that of its file.
     best = max(votes, key=lambda prefix: (votes[prefix], split_in(prefix) == split, prefix.rstrip("/") == beside))
     _require_jpeg(storage.join(folder, best + next(name for name in names if best + name in listing.size_of)))
     return storage.join(folder, best.rstrip("/")) if best else folder
@@ -111,14 +111,14 @@ def _prefixes(paths: Iterable[str], names: list[str]) -> Iterable[str]:
 def _require_jpeg(uri: str) -> None:
     if storage.read_bytes(uri, length_bytes=len(JPEG_MAGIC)) != JPEG_MAGIC:
         kind = os.path.splitext(uri)[1].lstrip(".").upper() or "another format"
-        raise SourceError(f"{uri} is not a JPEG file ({kind}); rayprob shards JPEG images, so convert the others first")
+        raise SourceError(f"{uri} is not a JPEG file ({kind}); rayprob shards only JPEG images, so convert the others first")
 
 
 def _split(annotations: str, images: str, stated: list[ImageRow]) -> FoundSplit:
     labelled = [image for image in stated if image.labels]
     if not labelled:
         raise SourceError(
-            f"{annotations} lists {len(stated):,} images, none with a label; annotate some, or give another folder"
+            f"{annotations} lists {len(stated):,} images, but none has a label; annotate some, or give another folder"
         )
     sides = tuple(min(image.height_px, image.width_px) for image in labelled if min(image.height_px, image.width_px) > 0)
     keys = {"images": images, "annotations": annotations}

@@ -1,7 +1,7 @@
-"""Chooses a recipe and a run for what a folder holds: few images train a head on a frozen network, many train all of it.
+"""Chooses a recipe and a run for a folder: with few images, train a head on a frozen network; with many, train all of it.
 
-The settings of a small set are those of `tune_configs/coco-sample.yaml`, measured on 263 COCO images, and those of a large
-one are `tune_configs/paper.yaml`'s. What lies between is judgement, not measurement.
+The settings for small sets are those of `tune_configs/coco-sample.yaml`, measured on 263 COCO images, and those for large
+ones are `tune_configs/paper.yaml`'s. Everything between is judgement, not measurement.
 """
 
 import math
@@ -12,7 +12,7 @@ from pathlib import Path
 from rayprob.project.found import Found
 
 SMALL = 5_000  # training images below which the backbone stays frozen
-HELD_OUT = 100  # images by which thresholds and a calibrator can be chosen, if a fifth of the set is that many
+HELD_OUT = 100  # enough images to fit thresholds and a calibrator, if a fifth of the set is that many
 LARGEST_PX = 448  # the paper's
 LARGEST_SMALL_PX = 384  # coco-sample.yaml's, evaluated at 576
 STEP_PX = 32
@@ -22,21 +22,21 @@ BACKBONE_WEIGHTS = "IMAGENET1K_V2"
 
 @dataclass(frozen=True)
 class Network:
-    """A backbone and its starting weights: a name of torchvision's, or a file."""
+    """A backbone and its starting weights: the name of torchvision weights, or a file."""
 
     backbone: str = BACKBONE
     weights: str = BACKBONE_WEIGHTS
 
     @property
     def is_at_hand(self) -> bool:
-        """Whether training can start without the internet: a file, or weights that torchvision has fetched before."""
+        """Whether training can start without the internet: from a file, or from weights that torchvision has cached."""
         home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
         return "/" in self.weights or any((home / "hub" / "checkpoints").glob(f"{self.backbone}-*.pth"))
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The settings that depend on what was found; the templates have the rest."""
+    """The settings that depend on the images; the templates have the rest."""
 
     is_small: bool
     holdout_fraction: float
@@ -62,7 +62,7 @@ def fit_to(found: Found) -> Fit:
         holdout_fraction=fraction,
         max_shard_samples=min(1000, max(8, kept // 16)),
         size_px=size_px,
-        # Crops show objects enlarged, so a network that is trained on them is evaluated at a larger size.
+        # Crops show enlarged objects, so a network trained on them is evaluated at a larger size.
         evaluate_px=_stepped(size_px * 1.5) if is_small else size_px,
         global_batch=batch,
         epochs=epochs,

@@ -1,4 +1,4 @@
-"""What a folder of labelled images holds, whatever its format: the facts that a recipe and a run file are fitted to."""
+"""The contents of a folder of labelled images in any format: the facts from which a recipe and a run file are written."""
 
 from dataclasses import dataclass
 from statistics import median
@@ -12,7 +12,7 @@ class FoundSplit:
     keys: dict[str, Any]  # those of the recipe
     num_labelled: int
     num_unlabelled: int
-    short_sides_px: tuple[int, ...]  # of the images whose size the source states
+    short_sides_px: tuple[int, ...]  # of the images whose size is in the source
 
     @property
     def images(self) -> str:
@@ -30,11 +30,11 @@ class Found:
 
     @property
     def num_train(self) -> int:
-        """Images with a label to train on, before some are held out."""
+        """Number of labelled training images, before some are held out."""
         return self.splits["train"].num_labelled
 
     @property
     def short_side_px(self) -> int | None:
-        """The median short side of the training images; None where the source states no sizes."""
+        """The median short side of the training images; None if the source has no sizes."""
         sides = self.splits["train"].short_sides_px
         return round(median(sides)) if sides else None

@@ -10,7 +10,7 @@ from rayprob.project.write import Written, files_for, name_for, write_project
 
 
 def new_like(folder: str, name: str) -> Written:
-    """Write a project of a run file that comes with rayprob. Raises SpecError and StorageError."""
+    """Write a project from a run file that comes with rayprob. Raises SpecError and StorageError."""
     return write_project(folder, starter_files(name))
 
 
@@ -24,11 +24,11 @@ def new_from(
 
 
 def _network(backbone: str | None, weights: str | None) -> Network:
-    """Return the network to start from. Weights in a file fit one backbone, which must be named."""
+    """Return the network to start from. Weights in a file fit only one backbone, which must be named."""
     if weights is None:
         return Network(backbone, "DEFAULT") if backbone else Network()
     if backbone is None:
-        raise SpecError(f"--weights {weights} needs --backbone: the network that these weights are for, such as timm/resnet18")
+        raise SpecError(f"--weights {weights} also needs --backbone, the network of these weights, such as timm/resnet18")
     if storage.is_local(weights) and not storage.exists(weights):
         raise SpecError(f"there is no file {weights}; give the path of a .safetensors or .pth file")
     return Network(backbone, str(storage.local_path(weights).resolve()) if storage.is_local(weights) else weights)

@@ -1,4 +1,4 @@
-"""The recipes and run files that come with rayprob, and what belongs together: a run file, what it extends, its recipe."""
+"""The recipes and run files that come with rayprob, and which belong together: a run file, the files it extends, its recipe."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ PACKAGE = Path(rayprob.__file__).parent
 
 
 def starters_folder() -> Path:
-    """Return the folder that holds shards/ and tune_configs/: inside an installed package, beside the package in a checkout."""
+    """Return the folder of shards/ and tune_configs/: inside an installed package, next to the package in a checkout."""
     packed = PACKAGE / "starters"
     return packed if packed.is_dir() else PACKAGE.parent
 
@@ -22,7 +22,7 @@ def starter_names() -> list[str]:
 
 
 def starter_files(name: str) -> dict[str, str]:
-    """Return the text of a run file, of those that it extends and of their recipes, by path; what is needed first comes first.
+    """Return the text of a run file, of those that it extends and of their recipes, by path, in the order of use.
 
     Raises SpecError for an unknown name.
     """

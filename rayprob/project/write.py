@@ -14,7 +14,7 @@ from rayprob.project.fitting import Fit, Network
 from rayprob.project.found import Found
 from rayprob.text import first_of
 
-# A command in the head of a file, with the lines that a backslash continues.
+# A command in the header of a file, with continuation lines.
 COMMAND = re.compile(r"^#   (rayprob (?:.*\\\n#\s+)*.*)$", re.M)
 TIMM_EXTRA = "pip install 'rayprob[timm]'"
 NAME_LETTERS = re.compile(r"[^a-z0-9_-]+")
@@ -30,9 +30,9 @@ class Written:
 
 
 def write_project(folder: str, files: dict[str, str]) -> Written:
-    """Write the files of a project and a README into a folder, which is made where it is missing.
+    """Write the files of a project and a README into a folder, which is created if missing.
 
-    Raises StorageError, before anything is written, where the folder holds one of the files or cannot be written to.
+    Raises StorageError, before anything is written, if the folder already has one of the files or is not writable.
     """
     home = Path(folder).expanduser()
     files = {**files, "README.md": readme(home.resolve().name, files)}
@@ -40,7 +40,7 @@ def write_project(folder: str, files: dict[str, str]) -> Written:
         existing = [name for name in files if (home / name).exists()]
         if existing:
             raise StorageError(
-                f"{folder} already holds {first_of(existing, 4)}; `rayprob new` overwrites nothing: give a new folder"
+                f"{folder} already has {first_of(existing, 4)}; `rayprob new` never overwrites files: give a new folder"
             )
         for name, text in files.items():
             (home / name).parent.mkdir(parents=True, exist_ok=True)
@@ -56,17 +56,17 @@ def write_project(folder: str, files: dict[str, str]) -> Written:
 
 
 def commands_in(text: str) -> tuple[str, ...]:
-    """Return the rayprob commands in the head of a file, in their order."""
+    """Return the rayprob commands in the header of a file, in order."""
     return tuple(re.sub(r"\\\n#\s+", "", command) for command in COMMAND.findall(text))
 
 
 def extras_of(files: dict[str, str]) -> tuple[str, ...]:
-    """Return the command that installs what the run files need beyond rayprob's own dependencies, if they need something."""
+    """Return the command that installs what the run files need beyond rayprob's own dependencies, if anything."""
     return (TIMM_EXTRA,) if any("backbone: timm/" in text for text in files.values()) else ()
 
 
 def readme(title: str, files: dict[str, str]) -> str:
-    """Return a page with the commands of each run file, which name its recipe's as well."""
+    """Return a README with the commands of each run file, including those of its recipe."""
     commands = {name: commands_in(text) for name, text in files.items() if name.startswith("tune_configs/")}
     blocks = [extras_of(files), *((f"# {name}", *lines) for name, lines in commands.items())]
     body = "\n\n".join("\n".join(lines) for lines in blocks if lines)
@@ -77,13 +77,13 @@ def readme(title: str, files: dict[str, str]) -> str:
 
 
 def name_for(folder: str) -> str:
-    """Return a name for the dataset and the run of a project, made of its folder's name."""
+    """Return a name for the dataset and the run of a project, derived from its folder's name."""
     return NAME_LETTERS.sub("-", Path(folder).expanduser().resolve().name.lower()).strip("-_") or "mine"
 
 
 def files_for(name: str, found: Found, fit: Fit, network: Network) -> dict[str, str]:
     """Return the files of a project that fits what was found, by their paths."""
-    environment = Environment(  # YAML, not HTML; what users name is quoted
+    environment = Environment(  # YAML, not HTML; names from users are quoted
         loader=PackageLoader("rayprob.project"), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
     )
     environment.filters["quoted"] = _quoted

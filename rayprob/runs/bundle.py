@@ -1,8 +1,8 @@
-"""A bundle: all that is needed to predict, as one folder of JSON and safetensors. No pickle, so it is safe to open.
+"""A bundle: everything needed to predict, in one folder of JSON and safetensors. No pickle, so it is safe to open.
 
 <folder>/bundle.json              format version, model, label space, evaluation transform, thresholds, guarantees, facts, sums
 <folder>/weights.safetensors      the classifier's parameters and buffers
-<folder>/calibrator.safetensors   only where there is a calibrator
+<folder>/calibrator.safetensors   only with a calibrator
 """
 
 import hashlib
@@ -46,7 +46,7 @@ CALIBRATOR_FILE = "calibrator.safetensors"
 
 
 class _Description(Shape):
-    """What bundle.json states."""
+    """The contents of bundle.json."""
 
     model: dict[str, Any]
     label_space: dict[str, Any]
@@ -61,10 +61,10 @@ class _Description(Shape):
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A classifier with its labels and evaluation transform, and what was fitted on holdout; facts are plain.
+    """A classifier with its labels and evaluation transform, and what was fitted on holdout; facts are plain data.
 
     Thresholds are by name ("label_OF1"), guarantees by their alpha as text ("0.1"), each with the labels that it
-    covers (`RiskControl.words`). `dataclasses.replace` makes another bundle.
+    covers (`RiskControl.words`). `dataclasses.replace` returns a changed bundle.
     """
 
     classifier: Classifier
@@ -75,12 +75,12 @@ class Bundle:
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
     guarantees: Mapping[str, RiskControl] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    plugins: tuple[str, ...] = ()  # modules that its parts come from, which have to be where it is loaded
+    plugins: tuple[str, ...] = ()  # modules of its parts, which must be importable where it is loaded
 
     def distribution(self, outputs: Mapping[str, Any]) -> LabelDistribution:
-        """Return the distributions that the classifier's raw outputs state, calibrated where there is a calibrator.
+        """Return the distributions that the classifier's raw outputs describe, calibrated if there is a calibrator.
 
-        Outputs are arrays, or tensors of any device. Raises ModelError and CalibrationError where they are not this model's.
+        Outputs are arrays, or tensors of any device. Raises ModelError and CalibrationError if they are not this model's.
         """
         arrays = {name: _to_array(value) for name, value in outputs.items()}
         if self.calibrator is None:
@@ -89,25 +89,25 @@ class Bundle:
 
     @property
     def family(self) -> str:
-        """The family of its distributions: the calibrator's where there is one, which may make another kind than the head."""
+        """The family of its distributions: the calibrator's if there is one, which may differ from the head's."""
         return self.calibrator.family if self.calibrator else self.classifier.family
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """The rules that `label_sets` knows, besides any number from 0 to 1."""
+        """The rules that `label_sets` accepts, besides any number from 0 to 1."""
         return Rules(self.thresholds, self.guarantees).names
 
     def label_sets(self, distribution: LabelDistribution, rule: str) -> NDArray[np.bool_]:
         """Return the label sets [N, L] that a rule of `probability.decisions.rules` chooses from what `distribution` returned.
 
-        Raises QueryError with the rules that there are.
+        Raises QueryError with the available rules.
         """
         return Rules(self.thresholds, self.guarantees).label_sets(distribution, rule)
 
     def save(self, folder: str) -> None:
-        """Write the bundle to a local folder or URI, in place of one that is there.
+        """Write the bundle to a local folder or URI, replacing an existing one.
 
-        No reader ever sees parts of two bundles: a local folder is renamed into place, and elsewhere bundle.json comes last.
+        No reader ever sees parts of two bundles: a local folder is renamed into place, elsewhere bundle.json is written last.
         Raises StorageError.
         """
         files = {WEIGHTS_FILE: classifier_bytes(self.classifier, self.label_space)}
@@ -126,8 +126,8 @@ class Bundle:
     def load(cls, folder: str) -> "Bundle":
         """Read a bundle; its classifier is in evaluation mode, on the CPU.
 
-        Its plugins are imported by name. Raises BundleError for no bundle, another version, a missing or changed file, a
-        missing plugin, and weights that do not fit.
+        Its plugins are imported by name. Raises BundleError for a missing bundle, another version, a missing or changed file,
+        a missing plugin, and weights that do not fit.
         """
         described = _read_description(folder)
         for name, file in described.get("plugins", {}).items():
@@ -137,7 +137,7 @@ class Bundle:
             bundle = _rebuild(described, files)
         except BundleError:
             raise
-        except Exception as error:  # a damaged description makes the libraries that build its parts raise anything
+        except Exception as error:  # with a damaged description, the libraries that build its parts may raise anything
             found = f"{type(error).__name__}: {error}" if not isinstance(error, RayprobError) else str(error)
             raise BundleError(f"the bundle at {folder} cannot be rebuilt: {found}; {MAKE_ANEW}") from error
         _require_unchanged(described, folder)
@@ -160,10 +160,10 @@ class Bundle:
         }
 
 
-# `train.loop.finish` writes it; a run that has taken all its steps comes there at once.
+# `train.loop.finish` writes it; a run that has taken all its steps gets there at once.
 REMOVE = (
-    "remove the bundle's folder and give `rayprob train` the same run file, which writes the bundle again from the run's best "
-    "checkpoint, without training; then `rayprob calibrate`"
+    "remove the bundle's folder and run `rayprob train` with the same run file, which writes the bundle again from the run's "
+    "best checkpoint, without training; then run `rayprob calibrate`"
 )
 MAKE_ANEW = f"use the rayprob that wrote it; or {REMOVE}"
 
@@ -197,7 +197,7 @@ def _rebuild(described: dict[str, Any], files: dict[str, bytes]) -> Bundle:
 def _thresholds(name: str, value: dict[str, Any], num_labels: int) -> Thresholds:
     thresholds = Thresholds.from_dict(value)
     if len(thresholds.values_L) != num_labels:
-        raise BundleError(f"thresholds {name!r} are of {len(thresholds.values_L)} labels, the bundle has {num_labels}")
+        raise BundleError(f"thresholds {name!r} have {len(thresholds.values_L)} labels, but the bundle has {num_labels}")
     return thresholds
 
 
@@ -207,12 +207,12 @@ def _read_description(folder: str) -> dict[str, Any]:
         raise BundleError(f"no bundle at {folder}: {DESCRIPTION_FILE} is missing; give the folder that training wrote")
     described = read_json(path, error=BundleError, remedy=MAKE_ANEW)
     if (version := described.get("version")) != VERSION:
-        raise BundleError(f"the bundle at {folder} has version {version!r}, this rayprob reads {VERSION}; {MAKE_ANEW}")
+        raise BundleError(f"the bundle at {folder} has version {version!r}, but this rayprob reads {VERSION}; {MAKE_ANEW}")
     return require_shape(described, _Description, path, error=BundleError, remedy=MAKE_ANEW)
 
 
 def _require_unchanged(described: dict[str, Any], folder: str) -> None:
-    """Raise BundleError where the description is not what was written; bundles of version 0.1 cannot tell."""
+    """Raise BundleError if the description was changed after writing; bundles of version 0.1 have no fingerprint to check."""
     written = {key: value for key, value in described.items() if key != "fingerprint"}
     if "fingerprint" in described and described["fingerprint"] != fingerprint(written):
         raise BundleError(
@@ -224,19 +224,19 @@ def _require_unchanged(described: dict[str, Any], folder: str) -> None:
 def _read_checked(folder: str, name: str, sha256: str) -> bytes:
     path = storage.join(folder, name)
     if not storage.exists(path):
-        raise BundleError(f"the bundle at {folder} lacks {name}; copy the whole folder")
+        raise BundleError(f"{name} is missing from the bundle at {folder}; copy the whole folder")
     content = storage.read_bytes(path)
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise BundleError(
-            f"{path} has sha256 {found[:16]}..., {DESCRIPTION_FILE} says {str(sha256)[:16]}...; the file was changed or cut "
-            "short, so copy the whole folder again"
+            f"{path} has sha256 {found[:16]}..., but {DESCRIPTION_FILE} has {str(sha256)[:16]}...; the file was changed or cut "
+            "short; copy the whole folder again"
         )
     return content
 
 
 def _write_local(folder: Path, files: dict[str, bytes]) -> None:
-    """Write a new folder beside the old one and swap them; a reader may for an instant find neither."""
+    """Write a new folder next to the old one and swap them; for an instant a reader may find neither."""
     folder = folder.absolute()
     temporary, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.{what}") for what in ("tmp", "old"))
     try:

@@ -1,4 +1,4 @@
-"""The one place for rules between the parts of a run file, checked before the first step and never after it."""
+"""All rules between the parts of a run file, checked before the first step."""
 
 import math
 
@@ -15,7 +15,7 @@ from rayprob.runs.spec import Run
 
 
 def check(run: Run, dataset: Dataset, world_size: int) -> None:
-    """Raise SpecError or DatasetError for parts that do not go together, and as `prior_mixture` for the head's prior."""
+    """Raise SpecError or DatasetError for parts that do not fit together, and as `prior_mixture` for the head's prior."""
     for split in (run.data.train_split, run.evaluation.split):
         dataset.split(split)
     _check_val(run, dataset)
@@ -44,7 +44,7 @@ def heads_of(family: str) -> list[str]:
 
 
 def _renamed(key: str, kind: type[PartSpec], part: PartSpec, name: str) -> str:
-    """Return how to change the name of a part: with its other keys where these go with the name, or else without them."""
+    """Return how to change the name of a part: with its other keys if they are valid for the name, otherwise without them."""
     try:
         kind.parse({**part.model_dump(), "name": name})
     except SpecError:
@@ -60,13 +60,13 @@ def _check_val(run: Run, dataset: Dataset) -> None:
     use = "holdout" if is_chosen_by_val else "train"
     remedy = f"set {key} to {use}" if use in dataset.splits else f"the dataset has no split {use}: build it with one"
     raise SpecError(
-        f"{key} is val, which is only for reporting: weights chosen or stopped by it have numbers that are too good; {remedy}; "
-        "once trained, `rayprob evaluate RUN --split val` reports on it"
+        f"{key} is val, which is only for reporting: choosing or stopping weights by it makes its numbers too optimistic; "
+        f"{remedy}; after training, `rayprob evaluate RUN --split val` reports on it"
     )
 
 
 def check_sizes(run: Run, dataset: Dataset, world_size: int) -> None:
-    """Raise SpecError unless the global batch can be dealt out to lanes, workers and micro batches."""
+    """Raise SpecError unless the global batch divides among lanes, workers and micro batches."""
     placement = run.placement
     sizes = Sizes(
         num_samples=dataset.splits[run.data.train_split],
@@ -83,8 +83,8 @@ def _check_elastic(run: Run) -> None:
     placement, checkpoint = run.placement, run.checkpoint
     if run.model.norm == "sync":
         raise SpecError(
-            "model.norm sync takes its statistics over all ranks in each forward, and in an elastic run some ranks take more "
-            f"forwards than others; set model.norm to frozen or train, or placement.num_workers to {placement.most_workers}"
+            "model.norm sync computes its statistics over all ranks in each forward pass, but in an elastic run some ranks run "
+            f"more passes than others; set model.norm to frozen or train, or placement.num_workers to {placement.most_workers}"
         )
     every_s = 60 * checkpoint.every_minutes if checkpoint.every_minutes else None
     if not checkpoint.every_steps and (every_s is None or every_s > placement.resize_every_s):

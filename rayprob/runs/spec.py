@@ -1,4 +1,4 @@
-"""A run file as frozen specs; rules between its parts are in `rules.py`."""
+"""A run file as frozen specs; `rules.py` has the rules between its parts."""
 
 import math
 from typing import Literal, Self, TypeGuard
@@ -31,12 +31,12 @@ class Duration(Spec):
         given = [unit for unit in ("epochs", "steps", "samples") if getattr(self, unit) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"a duration takes exactly one of epochs, steps, samples, the others null; found {', '.join(given) or 'none'}"
+                f"a duration takes exactly one of epochs, steps and samples, the others null; got {', '.join(given) or 'none'}"
             )
         return self
 
     def in_steps(self, steps_per_epoch: int, global_batch: int) -> int:
-        """Return the duration in optimizer steps, at least 1; parts of a step count whole."""
+        """Return the duration in optimizer steps, rounded up, at least 1."""
         if self.steps is not None:
             return self.steps
         if self.samples is not None:
@@ -55,7 +55,7 @@ class DataSpec(Spec):
 
 
 class TransformsSpec(Spec):
-    """The training transform and the evaluation transform; the second one goes into the bundle."""
+    """The training transform and the evaluation transform; the bundle stores the latter."""
 
     train: SerializeAsAny[TransformSpec]
     """The transform of training images."""
@@ -64,12 +64,12 @@ class TransformsSpec(Spec):
 
 
 class EvaluationSpec(Spec):
-    """When to evaluate on which split, and when to stop early. `val` is only for reporting, so it takes `spends_val`, too."""
+    """When to evaluate on which split, and when to stop early. `val` is only for reporting, so it also needs `spends_val`."""
 
     split: str = "holdout"
-    """The split that early stopping and the choice of the best checkpoint use."""
+    """The split used for early stopping and for choosing the best checkpoint."""
     spends_val: bool = False
-    """Allow `split: val`. Its numbers are then too good to report."""
+    """Allow `split: val`. Its numbers are then too optimistic to report."""
     every: Duration = Duration(epochs=1)
     """How often to evaluate."""
     micro_batch: PositiveInt = 64
@@ -77,14 +77,14 @@ class EvaluationSpec(Spec):
     patience: PositiveInt | None = None
     """Stop after this many evaluations without a better mAP; null never stops early."""
     min_gain: float = Field(default=0.0, ge=0)
-    """How much better the mAP must be to count."""
+    """Smallest gain in mAP that counts as better."""
 
 
 class EmaSpec(Spec):
     """Exponential moving average of the weights: a past sample's influence halves every `half_life_samples`."""
 
     half_life_samples: PositiveInt
-    """Training samples after which a weight counts half in the average."""
+    """Training samples after which the influence of a weight in the average has halved."""
 
 
 class PrecisionSpec(Spec):
@@ -99,12 +99,12 @@ class PrecisionSpec(Spec):
 
 
 class CheckpointSpec(Spec):
-    """Checkpoints are written at every evaluation, and besides every so many steps or minutes."""
+    """Checkpoints are written at every evaluation, and optionally every given number of steps or minutes."""
 
     every_steps: PositiveInt | None = None
-    """Write a checkpoint every so many steps, besides those at evaluations."""
+    """Write a checkpoint every this many steps, in addition to those at evaluations."""
     every_minutes: PositiveFloat | None = 10.0
-    """Write a checkpoint every so many minutes; null for none."""
+    """Write a checkpoint every this many minutes; null for none."""
     keep_best: PositiveInt = 1
     """How many of the best checkpoints to keep; the two newest are always kept."""
 
@@ -113,17 +113,17 @@ class PlacementSpec(Spec):
     """Where a run computes: by default one Ray worker on every GPU of the cluster, or one on the CPU."""
 
     num_workers: PositiveInt | Literal["auto"] | tuple[PositiveInt, PositiveInt] = "auto"
-    """Training processes, one per GPU; [min, max] trains on as many as there are, and adapts when nodes are lost or come
-    back.
+    """Training processes, one per GPU; [min, max] trains on as many as are available, and adapts when nodes are lost or
+    return.
     """
     resize_every_s: PositiveInt = 600
     """How often an elastic run looks for more workers, in seconds. Growing repeats the steps since the last checkpoint."""
     use_gpu: bool | Literal["auto"] = "auto"
-    """Train on GPUs; auto does where the cluster has any."""
+    """Train on GPUs; auto uses them if the cluster has any."""
     cpus_per_worker: PositiveInt | Literal["auto"] = "auto"
-    """CPU cores reserved per worker; auto divides those of a node among its workers."""
+    """CPU cores reserved per worker; auto divides the cores of a node among its workers."""
     micro_batch: PositiveInt | Literal["auto"] = "auto"
-    """Samples per forward pass; auto takes a worker's whole share of the global batch."""
+    """Samples per forward pass; auto uses a worker's whole share of the global batch."""
     max_failures: int = Field(default=3, ge=-1)
     """Restarts from the last checkpoint before the run fails; -1 for no limit."""
     collective_timeout_s: PositiveInt = 1800
@@ -140,8 +140,8 @@ class PlacementSpec(Spec):
                 raise ValueError("expected an integer or [min, max] of integers from 1, min <= max")
         if isinstance(value, float) and not value.is_integer():
             raise ValueError(
-                "expected an integer or [min, max]: a worker holds one whole GPU, as trainings that share one halve each "
-                "other's speed and run out of memory together; use 1 and smaller batches"
+                "expected an integer or [min, max]: a worker uses a whole GPU, because trainings that share one halve "
+                "each other's speed and run out of memory together; use 1 and smaller batches"
             )
         return value
 
@@ -161,12 +161,12 @@ class PlacementSpec(Spec):
 
     @property
     def most_workers(self) -> int | Literal["auto"]:
-        """How many workers train while none is missing."""
+        """The number of workers when none is missing."""
         return self.num_workers[1] if isinstance(self.num_workers, tuple) else self.num_workers
 
 
 class Run(PluginSpec):
-    """One training run, whole; frozen. `read` and `parse` raise SpecError that lists every fault with its key.
+    """One training run; frozen. `read` and `parse` raise a SpecError that lists every fault with its key.
 
     Example::
 
@@ -184,7 +184,7 @@ class Run(PluginSpec):
     data: DataSpec
     """The dataset."""
     stream: StreamSpec
-    """How samples reach the training processes."""
+    """How training processes read samples."""
     transforms: TransformsSpec
     """How images become inputs."""
     model: ModelSpec
@@ -206,47 +206,47 @@ class Run(PluginSpec):
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When to write checkpoints."""
     placement: PlacementSpec = PlacementSpec()
-    """Where the run computes; changes no result."""
+    """Where the run computes; does not change any result."""
     log_every_steps: PositiveInt = 10
     """How often to log loss, learning rate and speed."""
 
     @property
     def run_folder(self) -> str:
-        """The folder in which everything of this run lies."""
+        """The folder of everything that this run writes."""
         return self.folder or f"runs/{self.name}"
 
     def shares(self, world_size: int) -> int:
-        """Return into how many equal shares a global batch is cut: one a rank, or one for each of the most ranks there may be.
+        """Return the number of equal shares of a global batch: one per rank, or one per rank of the largest allowed world size.
 
-        Micro batches are parts of a share, so that neither they nor the memory they take change with the world size.
+        Micro batches are parts of a share, so neither they nor their memory change with the world size.
         """
         return self.placement.num_workers[1] if isinstance(self.placement.num_workers, tuple) else world_size
 
     def micro_batch(self, world_size: int) -> int:
-        """Return the samples per rank per forward."""
+        """Return the samples per rank and forward pass."""
         if self.placement.micro_batch == "auto":
             return self.stream.global_batch // self.shares(world_size)
         return self.placement.micro_batch
 
 
-# Keys that move the work about but leave every number of the result as it is.
+# Keys that change where or how work is done but no number of the result.
 FREE_KEYS = ("folder", "placement", "checkpoint", "log_every_steps")
-# The dataset is known by its fingerprint, wherever it lies.
+# The dataset is identified by its fingerprint, wherever it is.
 FREE_STREAM_KEYS = ("loader_workers", "prefetch", "check_shards", "cache_dir", "cache_bytes", "retries")
 
 
 def identity(run: Run) -> dict[str, object]:
-    """Return what makes the run this run: all of its keys but those that leave its result as it is."""
+    """Return the identity of the run: all its keys except those that do not change its result."""
     value = run.model_dump(mode="json", exclude=set(FREE_KEYS))
     value["data"].pop("root")
     if not run.evaluation.spends_val:
-        value["evaluation"].pop("spends_val")  # runs of 0.1 do not have it written down
+        value["evaluation"].pop("spends_val")  # runs of 0.1 did not record it
     value["stream"] = {key: part for key, part in value["stream"].items() if key not in FREE_STREAM_KEYS}
     return value
 
 
 def absolute(run: Run) -> Run:
-    """Return the run with absolute paths, for workers run in folders of their own; URIs stay as they are."""
+    """Return the run with absolute paths, because workers run in their own folders; URIs are unchanged."""
     paths = {
         "folder": uris.absolute(run.run_folder),
         "data": run.data.model_copy(update={"root": uris.absolute(run.data.root)}),

@@ -1,1 +1,1 @@
-"""One training run: what it is, its loop, its state, and its Ray workers."""
+"""One training run: its loop, its state, and its workers."""

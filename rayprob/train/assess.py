@@ -1,4 +1,4 @@
-"""`rayprob evaluate`: a trained run's numbers on a split, laid beside the paper's. N samples, L labels."""
+"""`rayprob evaluate`: a trained run's numbers on a split, next to the paper's. N samples, L labels."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -36,7 +36,7 @@ PAPER = PaperMetrics(mAP=0.794, OP=0.9947, OR=0.310, OF1=0.473, CP=0.9927, CR=0.
 
 @dataclass(frozen=True, repr=False)
 class Assessment:
-    """The numbers of one split, all as fractions of one; `ap` holds the labels that have a positive."""
+    """The numbers of one split, all as fractions of one; `ap` has the labels with at least one positive."""
 
     run: str
     split: str
@@ -44,10 +44,10 @@ class Assessment:
     threshold: float  # the single one with the best OF1 on holdout
     at_half: PaperMetrics
     at_threshold: PaperMetrics
-    tuned: PaperMetrics | None  # by the bundle's calibrator and its threshold a label for OF1; None before `rayprob calibrate`
-    with_prior: PaperMetrics | None  # at 0.5, of the classifier under the bundle's label prior; None without one
+    tuned: PaperMetrics | None  # calibrated, with per-label thresholds for OF1; None before `rayprob calibrate`
+    with_prior: PaperMetrics | None  # at 0.5, with the bundle's label prior; None without one
     top_3: PaperMetrics
-    other_labels: tuple[OtherLabels, ...] | None  # None where labels are independent: evidence changes nothing
+    other_labels: tuple[OtherLabels, ...] | None  # None if labels are independent: evidence changes nothing
     map_by_size: dict[str, float | None]
     ap: dict[str, float]
 
@@ -66,8 +66,8 @@ class Assessment:
 def assess(folder: str, split: str, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Assessment:
     """Predict a split with a run's bundle, write `predictions/<split>.parquet`, and return its numbers.
 
-    The threshold comes from the run's holdout predictions; the split itself decides nothing. `on_progress` gets the
-    samples done and their number. Raises RunError for a run without a bundle, DatasetError for an unknown split.
+    The threshold comes from the run's holdout predictions; nothing is chosen on the split itself. `on_progress` gets the number
+    of samples done and the total. Raises RunError for a run without a bundle, DatasetError for an unknown split.
     """
     run = open_run(folder)
     bundle = open_bundle(folder)
@@ -77,7 +77,7 @@ def assess(folder: str, split: str, on_progress: Callable[[int, int], None] = la
 
 
 def predict_run(run: Run, bundle: Bundle, split: str, on_progress: Callable[[int, int], None]) -> tuple[Predictions, Manifest]:
-    """Return what a run's bundle says, uncalibrated, of a split of its dataset; and the split."""
+    """Return the uncalibrated predictions of a run's bundle for a split of its dataset, and the split."""
     dataset = Dataset.open(run.data.root)
     bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", run.data.root)
     manifest = dataset.split(split)
@@ -106,7 +106,7 @@ def assessment(run: Run, bundle: Bundle, predictions: Predictions, areas_NL: NDA
         return paper_metrics(ranked_NL, predicted_NL, targets_NL, known_NL)
 
     threshold, calibrated = tuned_threshold(run), bundle.distribution(predictions.outputs)
-    # A calibrator that makes another kind of distribution, as a label prior does, ranks labels anew.
+    # A calibrator that changes the kind of distribution, as a label prior does, changes the ranking of labels.
     has_prior = bundle.family != bundle.classifier.family
     calibrated_NL = calibrated.ranking_scores() if has_prior else scores_NL
     tuned = numbers(bundle.label_sets(calibrated, TUNED), calibrated_NL) if TUNED in bundle.thresholds else None
@@ -130,7 +130,7 @@ def assessment(run: Run, bundle: Bundle, predictions: Predictions, areas_NL: NDA
 
 
 def other_labels(joint: LabelDistribution, predictions: Predictions) -> tuple[OtherLabels, ...]:
-    """Return how a joint distribution ranks the other labels once some are known, beside the classifier's own marginals."""
+    """Return how a joint distribution ranks the other labels once some are known, compared with the classifier's marginals."""
     logits_NL = from_outputs(predictions.family, predictions.outputs).marginal_logits()
     alone = from_outputs("bernoulli", {"logits": logits_NL})
     return compare_other_labels(alone, joint, predictions.targets_NL, predictions.known_NL)

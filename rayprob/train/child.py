@@ -1,6 +1,6 @@
-"""The process of the one worker of a run on this machine. `ready.py` starts it, `here.py` supervises it.
+"""The process of a single-worker run on this machine. `ready.py` starts it, `here.py` supervises it.
 
-It reads its job, one line of JSON, from standard input, and ends when that closes: with its driver, however the driver ends.
+It reads its job, one line of JSON, from standard input, and ends when that closes, so it never outlives its driver.
 """
 
 import json
@@ -27,8 +27,8 @@ from rayprob.train.loop import fit
 
 
 def main() -> None:
-    """Take the job, train, and write the answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears it, and asks for a checkpoint
+    """Read the job, train, and write the answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles it and asks for a checkpoint
     line = sys.stdin.buffer.readline()
     if not line:
         return
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def train(job: dict[str, Any]) -> dict[str, Any]:
-    """Return the `outcome`, the `failure` that is an error of ours, or the `fault` that is another exception."""
+    """Return the `outcome`, a `failure` (an error of rayprob's own) or a `fault` (any other exception)."""
     plugins.look_in(job["plugin_folders"])
     run = Run.model_validate(job["run"])
     try:
@@ -65,7 +65,7 @@ def _device(workers: dict[str, Any]) -> torch.device:
 
 
 def _write_to(log: str) -> None:
-    """Let all that this process and its libraries print from now on go to the end of a file."""
+    """Append everything that this process and its libraries print from now on to a file."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
@@ -79,6 +79,6 @@ def _end_with_driver() -> None:
 
 def _show_life(pulse: Path) -> None:
     while True:
-        with suppress(OSError):  # its folder goes when the driver abandons this process, a moment before the process does
+        with suppress(OSError):  # the driver removes the folder just before it kills this process
             pulse.touch()
         time.sleep(1)

@@ -1,4 +1,4 @@
-"""Where and in which arithmetic one rank computes: its device, autocast, memory layout, and DDP around the classifier."""
+"""The device and arithmetic of one rank: autocast, memory layout, and DDP around the classifier."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -37,7 +37,7 @@ class Compute:
         return cls(place, device, AUTOCAST[autocast], layout, spec.compile)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context in which a forward runs."""
+        """Return the context for a forward pass."""
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, self.autocast_dtype)
@@ -55,13 +55,13 @@ class Compute:
         return self.on_device(images_BCHW).contiguous(memory_format=self.memory_format)
 
     def on_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return a CPU tensor on the device; a GPU goes on computing meanwhile, for which the memory must be page-locked."""
+        """Return a CPU tensor on the device; pinned memory lets a GPU continue computing during the copy."""
         if self.device.type == "cuda" and not tensor.is_pinned():
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 
     def parallel(self, classifier: Classifier) -> nn.Module:
-        """Return what training calls: the classifier, compiled if asked for, under DDP where there are several ranks."""
+        """Return what training calls: the classifier, compiled if requested, wrapped in DDP if there are several ranks."""
         module: nn.Module = torch.compile(classifier) if self.is_compiled else classifier  # type: ignore[assignment]
         if self.place.world_size == 1:
             return module
@@ -70,7 +70,7 @@ class Compute:
 
 
 def accumulating(module: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
-    """Return the context of one micro batch: gradients cross the network with the last one only."""
+    """Return the context for one micro batch: gradients are exchanged only with the last one."""
     if isinstance(module, DistributedDataParallel) and not is_last:
         return module.no_sync()
     return nullcontext()
@@ -84,14 +84,14 @@ def sum_over_ranks(values: torch.Tensor, place: Place) -> torch.Tensor:
 
 
 def share_buffers(classifier: nn.Module, place: Place) -> None:
-    """Give every rank the batch-norm statistics of rank 0, which are the ones that a checkpoint keeps."""
+    """Give every rank the batch-norm statistics of rank 0, which are those that checkpoints store."""
     if place.world_size > 1:
         for buffer in classifier.buffers():
             dist.broadcast(buffer, src=0)
 
 
 def wait_for_all(place: Place) -> None:
-    """Return when every rank has come here."""
+    """Return when every rank has called this."""
     if place.world_size > 1:
         dist.barrier()
 
@@ -107,7 +107,7 @@ def gather_lists(values: list[int], place: Place) -> list[int]:
 
 @contextmanager
 def evaluating(classifier: Classifier) -> Iterator[Classifier]:
-    """Put the classifier into evaluation mode without gradients, and back into its former mode afterwards."""
+    """Put the classifier into evaluation mode without gradients, and restore its former mode afterwards."""
     was_training = classifier.training
     classifier.eval()
     try:

@@ -25,9 +25,9 @@ def predict_split(
     facts: Mapping[str, Any],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predictions:
-    """Return the predictions of a whole split on every rank: each rank computes its part, the rows are gathered once.
+    """Return the predictions of a whole split on every rank: each rank computes its part, and the rows are gathered once.
 
-    `on_progress` gets this rank's samples done and the number of all. Raises MetricError where a sample is missing or double.
+    `on_progress` gets the samples done by this rank and the total. Raises MetricError if a sample is missing or duplicated.
     """
     count = 0
 
@@ -73,14 +73,14 @@ def marginals(predictions: Predictions) -> NDArray[np.float64]:
 
 
 def ranking_scores(predictions: Predictions) -> NDArray[Any]:
-    """Return scores [N, L] that rank as the marginals do and never saturate."""
+    """Return scores [N, L] that rank like the marginals and never saturate."""
     return predictions.distribution().ranking_scores()
 
 
 def evaluation_numbers(predictions: Predictions) -> dict[str, Any]:
-    """Return what a run records at an evaluation: mAP, the paper's six at 0.5, best OF1, NLL per image, AP per label.
+    """Return what a run records at an evaluation: mAP, the paper's six metrics at 0.5, best OF1, NLL per image, AP per label.
 
-    A family may add numbers of its own, as the mixture does: how many of its components are in use.
+    A family may add its own numbers: the mixture adds how many of its components are in use.
     """
     targets_NL, known_NL = predictions.targets_NL, predictions.known_NL
     marginals_NL, scores_NL = marginals(predictions), ranking_scores(predictions)

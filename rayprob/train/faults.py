@@ -1,4 +1,4 @@
-"""Errors that are not rayprob's own, in words that tell whether the same one has come again."""
+"""Describes errors that are not rayprob's own, so that repeated errors can be recognised."""
 
 import re
 import traceback
@@ -10,7 +10,7 @@ COLLECTIVES = re.compile(r"\b(ProcessGroup)?(gloo|nccl)\b", re.IGNORECASE)
 
 
 def fault_text(error: BaseException) -> str:
-    """Return type and message of an exception, with where in the run it came up; equal for an error that came again."""
+    """Return type and message of an exception and where in the run it occurred; equal if the same error occurs again."""
     message = " ".join(str(error).split()) or "no message"
     notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
     # Addresses of objects differ between two processes.
@@ -18,10 +18,10 @@ def fault_text(error: BaseException) -> str:
 
 
 def comes_from_another_rank(error: BaseException) -> bool:
-    """Return whether an exception says only that a rank was lost, which a restart mends."""
+    """Return whether an exception only means that another rank was lost, which a restart fixes."""
     if isinstance(error, dist.DistError):
         return True
-    # gloo and NCCL also raise plain RuntimeErrors; other exceptions may name them in a path.
+    # gloo and NCCL also raise plain RuntimeErrors; other exceptions may contain these names in a path.
     return type(error) is RuntimeError and bool(COLLECTIVES.search(str(error)))
 
 
@@ -32,5 +32,5 @@ def last_frame(error: BaseException) -> str:
 
 
 def repeated(fault: str) -> str:
-    """Return the message of a run that ends because a restart would only meet the same error again."""
-    return f"the same error came twice, so a restart would meet it again: {fault}"
+    """Return the message of a run that ends because a restart would fail with the same error."""
+    return f"the same error occurred twice, so another restart would not help: {fault}"

@@ -1,4 +1,4 @@
-"""Features of a whole split under a bundle, computed once and kept beside the run. N samples, F features, L labels."""
+"""Features of a whole split under a bundle, computed once and stored in the run's folder. N samples, F features, L labels."""
 
 import os
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class _Described(Shape):
-    """What bundle.json says of all that sets features."""
+    """The part of bundle.json that determines features."""
 
     files: dict[str, str]
     model: dict[str, Any]
@@ -37,9 +37,9 @@ class _Described(Shape):
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a frozen backbone and pooling make of each sample, beside what is true of it; rows in order of sample_id.
+    """The features of each sample from a frozen backbone and pooling, with its targets; rows in order of sample_id.
 
-    Features are [N, F], or [N, F, P] where the pooling keeps P places apart.
+    Features are [N, F], or [N, F, P] if the pooling keeps P places apart.
     """
 
     sample_ids_N: Tensor
@@ -51,13 +51,13 @@ class Features:
         return len(self.sample_ids_N)
 
     def to(self, device: torch.device) -> "Features":
-        """Return the same on a device."""
+        """Return a copy on a device."""
         return Features(*(tensor.to(device) for tensor in vars(self).values()))
 
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """A finished run whose features are wanted: its run file, dataset and bundle, and the fingerprint of what sets features."""
+    """A finished run to compute features with: run file, dataset, bundle, and a fingerprint of what determines features."""
 
     run: Run
     dataset: Dataset
@@ -66,7 +66,7 @@ class FeatureSource:
 
     @classmethod
     def open(cls, run: Run, bundle: Bundle) -> "FeatureSource":
-        """Bind a run, its bundle and its dataset. Raises LabelError where the dataset has other labels than the bundle."""
+        """Bind a run, its bundle and its dataset. Raises LabelError if the dataset and the bundle have different labels."""
         dataset = Dataset.open(run.data.root)
         bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", run.data.root)
         uri = storage.join(RunFolder(run.run_folder).bundle, DESCRIPTION_FILE)
@@ -76,9 +76,9 @@ class FeatureSource:
 
 
 def split_features(source: FeatureSource, split: str, tell: Tell) -> Features:
-    """Return the features of a split under the evaluation transform, from RUN/features where they lie there already.
+    """Return the features of a split under the evaluation transform, from RUN/features if they are already there.
 
-    `tell` gets events of kind features: the split, the samples done and their number. Raises DatasetError for an unknown
+    `tell` gets events of kind features: the split, the samples done and the total. Raises DatasetError for an unknown
     split, RunError for a file of features that cannot be read.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -115,13 +115,13 @@ def _compute(source: FeatureSource, split: str, compute: Compute, tell: Tell) ->
 
 
 def _require_memory(first: Tensor, num_samples: int, split: str) -> None:
-    """Raise RunError where the features of all samples, of which `first` are the first, would not fit into memory."""
-    wanted_bytes = 2 * first[0].nbytes * num_samples  # the batches, and all of them put together
+    """Raise RunError if the features of all samples would not fit into memory; `first` is their first batch."""
+    wanted_bytes = 2 * first[0].nbytes * num_samples  # the batches and their concatenation
     if wanted_bytes > MEMORY_BYTES:
         raise RunError(
-            f"the features of the {num_samples:,} samples of {split} need {wanted_bytes / 1e9:,.1f} GB of memory, "
-            f"this machine has {MEMORY_BYTES / 1e9:,.1f} GB; train with pooling: gap "
-            "(places multiplies features by their number), or the new head by `rayprob train` and model.frozen: backbone"
+            f"the features of the {num_samples:,} samples of {split} need {wanted_bytes / 1e9:,.1f} GB of memory, but "
+            f"this machine has {MEMORY_BYTES / 1e9:,.1f} GB; train with pooling: gap (places multiplies the size of features "
+            "by the number of places), or train the new head with `rayprob train` and model.frozen: backbone"
         )
 
 
@@ -130,7 +130,7 @@ def _read(uri: str, num_labels: int) -> Features:
         features = Features(**safetensors.torch.load(storage.read_bytes(uri)))
         _require_rows(features, num_labels)
     except (SafetensorError, TypeError, ValueError) as error:
-        raise RunError(f"{uri} holds no features ({error}); remove the file, and they are computed again") from error
+        raise RunError(f"{uri} is not a valid features file ({error}); remove it to compute the features again") from error
     return features
 
 

@@ -1,8 +1,8 @@
-"""The check before each optimizer step: where the loss or a gradient is not finite, no weight changes.
+"""The check before each optimizer step: if the loss or a gradient is not finite, no weight changes.
 
-A loss is asked for between forward and backward. By the time its answer is needed, a GPU still has the backward to compute,
-so it never runs dry. What gradients say is known only when the backward is over: there a fused optimizer, the default on
-GPUs, takes the answer on the device and skips its step, and the host reads it one step later.
+The loss is copied to the host between forward and backward. When the host needs it, a GPU still has the backward pass to
+compute, so it never idles. Gradients are known only after the backward pass: a fused optimizer, the default on GPUs, reads
+the check on the device and skips its step, and the host reads it one step later.
 """
 
 import torch
@@ -16,7 +16,7 @@ SHOWN = 20
 
 
 class Reading:
-    """Numbers on their way from the device to the host; the device goes on computing meanwhile."""
+    """Numbers being copied from the device to the host while the device continues computing."""
 
     def __init__(self, numbers: Tensor) -> None:
         self._numbers = numbers.to("cpu", non_blocking=True)
@@ -25,14 +25,14 @@ class Reading:
             self._copied.record()
 
     def read(self) -> list[float]:
-        """Return the numbers; waits for the device no longer than until it has computed them."""
+        """Return the numbers; waits only until the device has computed them."""
         if self._copied:
             self._copied.synchronize()
         return [float(number) for number in self._numbers.tolist()]
 
 
 def require_finite_loss(loss: float, step: int, loss_B: Tensor, sample_ids_B: Tensor, place: Place) -> None:
-    """Raise NonFiniteLoss with the samples of all ranks whose loss is not finite, where the mean loss `loss` is not."""
+    """Raise NonFiniteLoss with the samples of all ranks whose loss is not finite, if the mean loss `loss` is not finite."""
     if _is_finite(loss):
         return
     is_bad_B = ~torch.isfinite(loss_B).cpu()
@@ -40,12 +40,12 @@ def require_finite_loss(loss: float, step: int, loss_B: Tensor, sample_ids_B: Te
     shown = ", ".join(map(str, sample_ids[:SHOWN])) + (", ..." if len(sample_ids) > SHOWN else "")
     raise NonFiniteLoss(
         f"the loss of step {step} is not finite, from {len(sample_ids)} sample(s): {shown}; the loss diverged to {loss}, and "
-        "this step changed no weight; lower optimizer.lr, set optimizer.clip_norm, or look at these samples"
+        "this step changed no weight; lower optimizer.lr, set optimizer.clip_norm, or check these samples"
     )
 
 
 def gradient_fault(step: int) -> NonFiniteLoss:
-    """Return the error of a step whose loss was finite and whose gradient was not."""
+    """Return the error for a step whose loss was finite but whose gradient was not."""
     return NonFiniteLoss(
         f"the gradient of step {step} is not finite, although its loss is; training diverged, and this step changed no weight; "
         "lower optimizer.lr, set optimizer.clip_norm, or set precision.autocast: float32"
@@ -53,10 +53,10 @@ def gradient_fault(step: int) -> NonFiniteLoss:
 
 
 def skip_step_unless(is_finite: Tensor, optimizer: torch.optim.Optimizer) -> bool:
-    """Let the optimizer's next step change nothing where `is_finite` is false, without reading it; return whether it can."""
+    """Make the optimizer skip its next step if `is_finite` is false, without reading it; return whether it supports that."""
     is_fused = all(group.get("fused") for group in optimizer.param_groups)
     if is_fused:
-        # What GradScaler hands to fused optimizers for the same purpose.
+        # GradScaler passes this to fused optimizers for the same purpose.
         optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
     return is_fused
 

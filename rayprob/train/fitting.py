@@ -1,4 +1,4 @@
-"""A head that learns on features which lie in memory: plain steps, in one process, the same for the same seed.
+"""Trains a head on features in memory: plain steps in one process, deterministic for a given seed.
 
 N samples, F features, G = global_batch.
 """
@@ -37,7 +37,7 @@ ROWS_AT_ONCE = 4096
 
 @dataclass
 class Fitting:
-    """A refit under way: the classifier whose head learns, its features, and the best head so far by holdout NLL."""
+    """A refit in progress: the classifier whose head learns, its features, and the best head so far by holdout NLL."""
 
     run: Run
     classifier: Classifier
@@ -55,7 +55,7 @@ class Fitting:
     def start(
         cls, run: Run, classifier: Classifier, train: Features, holdout: Features, label_space: LabelSpace, tell: Tell
     ) -> "Fitting":
-        """Build what training needs; the history of an earlier try in the run's folder is dropped."""
+        """Build what training needs; the history of an earlier attempt in the run's folder is removed."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         classifier.head.to(device)
         return cls(
@@ -79,7 +79,7 @@ class Fitting:
         return self.run.duration.in_steps(self.steps_per_epoch, self.run.stream.global_batch)
 
     def train(self) -> None:
-        """Take all steps, or as many as patience allows, with an evaluation before the first one and after each epoch."""
+        """Take all steps, or as many as patience allows; evaluate before the first step and after each epoch."""
         self._record("start", self._start_facts())
         self.evaluate()
         losses: list[float] = []
@@ -99,7 +99,7 @@ class Fitting:
     def take_step(self, rows_G: Tensor) -> float:
         """Take one optimizer step over the samples of a global batch; return its mean loss.
 
-        Raises NonFiniteLoss, before any weight changes, where the loss or its gradient is not finite.
+        Raises NonFiniteLoss, before any weight changes, if the loss or its gradient is not finite.
         """
         run, step, split = self.run, self.progress.step, self.train_split
         set_lr(self.optimizer, lr_factor(run.schedule, step, self.total_steps))
@@ -118,7 +118,7 @@ class Fitting:
         return value
 
     def evaluate(self) -> None:
-        """Evaluate on holdout, and keep the head where its NLL is the lowest so far."""
+        """Evaluate on holdout, and keep the head if its NLL is the lowest so far."""
         started_at_s = time.perf_counter()
         numbers = evaluation_numbers(predictions_of(self.classifier, self.holdout, self.label_space, {}))
         self.progress = judged(self.progress, -numbers["nll_nats"], self.run)
@@ -133,7 +133,7 @@ class Fitting:
         return self.classifier.eval()
 
     def _batches(self) -> Iterator[Tensor]:
-        """Yield the rows of each step; an epoch's order comes of the seed, and its last incomplete batch is dropped."""
+        """Yield the rows of each step; the seed determines the order of an epoch, and its last incomplete batch is dropped."""
         size = self.run.stream.global_batch
         for step in range(self.total_steps):
             epoch, batch = divmod(step, self.steps_per_epoch)
@@ -165,7 +165,7 @@ class Fitting:
 
 @torch.inference_mode()
 def predictions_of(classifier: Classifier, split: Features, label_space: LabelSpace, facts: dict[str, Any]) -> Predictions:
-    """Return what the classifier's head says of a split's features."""
+    """Return the predictions of the classifier's head for a split's features."""
     head = classifier.head.eval()
     parts = [head(features_BF) for features_BF in torch.split(split.features_NF, ROWS_AT_ONCE)]
     return Predictions(

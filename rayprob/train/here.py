@@ -1,4 +1,4 @@
-"""A run of one worker on this machine, without Ray: one process trains, this one follows it and starts it again if it dies."""
+"""A single-worker run on this machine, without Ray: one process trains, this one follows it and restarts it if it dies."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from rayprob.train.training import Tell, Training
 
 
 class TrainingHere(Training):
-    """One worker process at a time, started again from the last checkpoint as often as placement.max_failures says."""
+    """One worker process at a time, restarted from the last checkpoint up to placement.max_failures times."""
 
     def __init__(self, run: Run, workers: Workers, tell: Tell) -> None:
         super().__init__(workers)
@@ -29,7 +29,7 @@ class TrainingHere(Training):
         self.log = _log_of(run)
 
     def train(self) -> Outcome:
-        """Train until the worker answers. Raises its failure; RunError for an error that came twice, or too many crashes."""
+        """Train until the worker answers. Raises its failure; RunError for a repeated error or too many crashes."""
         failures, known = 0, ""
         while True:
             answer = self._attempt()
@@ -39,13 +39,13 @@ class TrainingHere(Training):
                 raise as_error(answer["failure"])
             fault = answer.get("fault", "")
             if fault and fault == known:
-                raise RunError(f"{repeated(fault)}\nits traceback is in {self.log}; the checkpoints before it are kept")
+                raise RunError(f"{repeated(fault)}\nthe traceback is in {self.log}; earlier checkpoints are kept")
             failures, known = failures + 1, fault
             self._require_restart(failures, reason := fault or _death(answer))
             self._tell({"kind": "restart", "number": failures, "of": self._run.placement.max_failures, "reason": reason})
 
     def waits_for(self) -> dict[str, Any]:
-        """Return where the worker says what it does."""
+        """Return the path of the worker's log."""
         return {"log": self.log}
 
     def abandon(self) -> None:
@@ -56,7 +56,7 @@ class TrainingHere(Training):
 
     def _attempt(self) -> dict[str, Any]:
         worker = self._worker = take_worker()
-        if self._is_abandoned:  # meanwhile: `abandon` saw no worker, or the one before
+        if self._is_abandoned:  # `abandon` was called before this worker existed
             worker.end()
             return {"died": -signal.SIGKILL, "said": ""}
         try:
@@ -77,12 +77,12 @@ class TrainingHere(Training):
         if self._is_abandoned or 0 <= most < failures:
             raise RunError(
                 f"the run failed and its {most} restart(s) did not help: {reason}\n"
-                f"the worker's log is {self.log}; the same command resumes from the last checkpoint"
+                f"the worker's log is {self.log}; run the same command to resume from the last checkpoint"
             )
 
 
 def _log_of(run: Run) -> str:
-    """Return the local file for what the worker prints: in the run's folder, or a temporary one for a remote run."""
+    """Return the local file for the worker's output: in the run's folder, or a temporary one for a remote run."""
     if storage.is_local(run.run_folder):
         return str(storage.local_path(RunFolder(run.run_folder).worker_log))
     descriptor, path = tempfile.mkstemp(prefix=f"rayprob-{run.name}-", suffix=".log")
@@ -91,14 +91,14 @@ def _log_of(run: Run) -> str:
 
 
 def _death(answer: dict[str, Any]) -> str:
-    """Return how the worker ended that left no answer."""
+    """Return how a worker without an answer ended."""
     if "frozen" in answer:
         return f"the worker showed no sign of life for {answer['frozen']:.0f} s"
     code = answer["died"]
     if code >= 0:
         last = answer["said"].strip().splitlines()[-1:]
         return f"the worker ended with exit code {code}{': ' if last else ''}{''.join(last)}"
-    hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
+    hint = "; the kernel does this when memory runs out" if -code == signal.SIGKILL else ""
     return f"the worker was killed by {_signal_name(-code)}{hint}"
 
 

@@ -27,12 +27,12 @@ from rayprob.train.notes import noted_warnings
 from rayprob.train.optimizer import build_optimizer
 from rayprob.train.state import Ema, TrainState
 
-MIXTURE_SAMPLES = 2**20  # more would only cost memory: L bytes each
+MIXTURE_SAMPLES = 2**20  # more would only cost memory, L bytes per sample
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Since when time has not been added to the progress, and when a checkpoint was last written, and `heed` called."""
+    """When time was last added to the progress, when a checkpoint was last written, and when `heed` was last called."""
 
     elapsed_since_s: float
     saved_at_s: float
@@ -60,7 +60,7 @@ class RankJob:
     total_steps: int
     evaluate_every: int
     clock: Clock = field(default_factory=Clock.start)
-    notes: tuple[str, ...] = ()  # what its preparation warned of
+    notes: tuple[str, ...] = ()  # warnings from its preparation
 
     @property
     def place(self) -> Place:
@@ -68,7 +68,7 @@ class RankJob:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What every table and bundle of this run says of its origin."""
+        """What every table and bundle of this run records about its origin."""
         return {
             "run": self.run.model_dump(mode="json"),
             "run_fingerprint": self.run.fingerprint,
@@ -78,7 +78,7 @@ class RankJob:
 
 
 def prepare(run: Run, place: Place, device: torch.device) -> RankJob:
-    """Build every part, check that the parts fit, and restore the last checkpoint where there is one."""
+    """Build every part, check that the parts fit, and restore the last checkpoint if there is one."""
     with noted_warnings() as notes:
         job = _prepare(run, place, device)
     return replace(job, notes=tuple(notes))
@@ -125,7 +125,7 @@ def _prepare(run: Run, place: Place, device: torch.device) -> RankJob:
 
 
 def build_state(run: Run, dataset: Dataset, compute: Compute, *, is_fresh: bool) -> TrainState:
-    """Return the state of step 0, equal on every rank; without its starting weights where a checkpoint will replace them."""
+    """Return the state of step 0, equal on every rank; without starting weights if a checkpoint will replace them."""
     torch.manual_seed(derive(run.seed, "weights"))
     train_split = dataset.split(run.data.train_split)
     classifier = build_classifier(
@@ -148,7 +148,7 @@ def build_state(run: Run, dataset: Dataset, compute: Compute, *, is_fresh: bool)
 
 
 def prevalence(manifest: Manifest) -> NDArray[np.float64]:
-    """Return the share of samples with each label, among those whose label is known [L]."""
+    """Return the prevalence of each label among the samples for which it is known [L]."""
     present_L, known_L = manifest.label_counts()
     return np.asarray(present_L / np.maximum(1, known_L), dtype=np.float64)
 
@@ -156,7 +156,7 @@ def prevalence(manifest: Manifest) -> NDArray[np.float64]:
 def label_mixture(run: Run, manifest: Manifest) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return the mixture from which the head starts: its prior, or one fitted to label sets of the training split.
 
-    None where the head needs none. Raises as `prior_mixture`.
+    None if the head does not need one. Raises as `prior_mixture`.
     """
     head = run.model.head
     if not head.start_components:
@@ -169,6 +169,6 @@ def label_mixture(run: Run, manifest: Manifest) -> tuple[NDArray[np.float64], ND
 
 
 def label_sets(manifest: Manifest) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return targets and known [N, L] of the samples of a split, of some of them where there are very many."""
+    """Return targets and known [N, L] of the samples of a split, or of a subset of a very large split."""
     rows = manifest.spread(MIXTURE_SAMPLES)
     return manifest.targets(rows), manifest.known(rows)

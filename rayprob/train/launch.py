@@ -27,14 +27,14 @@ from rayprob.train.placing import place_workers, resources_here
 from rayprob.train.ready import drop_worker, needs_no_ray, worker_ready
 from rayprob.train.training import Tell, Training
 
-WAITING_S = 120.0  # after so long without a worker, its user is told
+WAITING_S = 120.0  # after this long without a worker, the user is told
 
 
 def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Outcome:
-    """Train `run` and return how it ended; `tell` gets each row of its history, and what the driver has to say.
+    """Train `run` and return how it ended; `tell` gets each row of its history, and events of the driver.
 
     SIGINT or SIGTERM asks the workers to save and stop; a second one abandons them. A run that cannot start, or that a signal
-    ends before it does, leaves no claim to its folder. Raises RunError and its kin.
+    ends before it starts, does not keep its folder claimed. Raises RunError and related errors.
     """
     check_folder(run)
     run = absolute(run)
@@ -58,13 +58,13 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
 
 
 def _interrupt() -> None:
-    """Leave what a run has not started yet, so that it keeps no claim: SIGTERM would otherwise end the process at once."""
+    """Stop before the run starts, so that its folder is released: SIGTERM would otherwise end the process at once."""
     raise KeyboardInterrupt
 
 
 @contextmanager
 def _placed(run: Run, tell: Tell) -> Iterator[Training]:
-    """Yield the run's training with its workers placed, not yet started; end what is left of it afterwards."""
+    """Yield the run's training with its workers placed but not yet started; end any remaining workers afterwards."""
     if needs_no_ray(run.placement.num_workers):
         workers = place_workers(run, resources_here())
         if workers.num_workers == 1:
@@ -83,7 +83,7 @@ def _follow(run: Run, training: Training, tail: HistoryTail, tell: Tell) -> Outc
     signals = 0
 
     def stop() -> None:
-        # No more than this: a remote folder may be long in answering, and the next signal must not wait for it.
+        # Nothing else here: a remote folder may be slow, and the next signal must not wait for it.
         nonlocal signals
         signals += 1
         if signals > 1:
@@ -111,7 +111,7 @@ def _follow(run: Run, training: Training, tail: HistoryTail, tell: Tell) -> Outc
 
 @contextmanager
 def signals_call(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at SIGINT and SIGTERM instead of what they do; in the main thread only, for no other gets signals."""
+    """Call `stop` at SIGINT and SIGTERM instead of the default handlers; in the main thread only, which alone gets signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -134,9 +134,9 @@ def check_folder(run: Run) -> None:
 
 
 def require_absolute_folder(run: Run) -> None:
-    """Refuse a relative folder: in a job it would lie in Ray's copy of the working directory, on one node. Raises RunError."""
+    """Refuse a relative folder: in a job it would be in Ray's copy of the working directory, on one node. Raises RunError."""
     if storage.is_local(run.run_folder) and not storage.local_path(run.run_folder).is_absolute():
         raise RunError(
-            f"folder {run.run_folder} is relative, and a job runs in a copy that is thrown away; set a path that every node "
-            "sees, or a URI: --set folder=/mnt/shared/runs/" + run.name
+            f"folder {run.run_folder} is relative, but a job runs in a temporary copy of the working folder; set a path that "
+            "every node sees, or a URI: --set folder=/mnt/shared/runs/" + run.name
         )

@@ -1,6 +1,6 @@
 """The training loop: plain PyTorch, one process per rank, resumable at any step, without Ray.
 
-The story is `fit`: prepare, train, finish. Every rank runs it; rank 0 alone writes. All random numbers of a step derive
+The entry point is `fit`: prepare, train, finish. Every rank runs it; only rank 0 writes. All random numbers of a step derive
 from the run's seed and the step, so no generator state has to be saved.
 """
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `finished`, `early` (no better evaluation for long) or `stopped` (asked to, and resumable)."""
+    """How a run ended: `finished`, `early` (no improvement for too long) or `stopped` (on request, and resumable)."""
 
     ending: str
     step: int
@@ -52,10 +52,10 @@ def fit(
     report: Report = lambda numbers: None,
     heed: Callable[[], dict[str, Any] | None] = lambda: None,
 ) -> Outcome:
-    """Train until the run's end, or until a file named `stop` lies in its folder. Resumes from the last checkpoint.
+    """Train to the end of the run, or until a file named `stop` appears in its folder. Resumes from the last checkpoint.
 
     `report` is called on every rank with the numbers of each evaluation, and `heed` on every rank after the same step, every
-    few seconds: where it returns what there is to know of an end that comes soon, a checkpoint is written at once.
+    few seconds: if it returns details of an upcoming shutdown, a checkpoint is written at once.
     """
     with patience.patient(run.placement.storage_patience_s):
         return _fit(prepare(run, place, device), report, heed)
@@ -70,13 +70,13 @@ def _fit(job: RankJob, report: Report, heed: Callable[[], dict[str, Any] | None]
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"{run.micro_batch(job.place.world_size)} images of {run.transforms.train.size_px} px at a time do not fit into "
-            f"the memory of {job.compute.device}; lower placement.micro_batch, which leaves the global batch as it is "
+            f"the memory of {job.compute.device}; lower placement.micro_batch, which does not change the global batch "
             f"({str(error).splitlines()[0]})"
         ) from error
     except RayprobError:
         raise
     except Exception as error:
-        error.add_note(f"after step {job.state.progress.step}")  # by which one that comes again is known
+        error.add_note(f"after step {job.state.progress.step}")  # so that a repeated error is recognised
         raise
     finally:
         if job.history:
@@ -86,7 +86,7 @@ def _fit(job: RankJob, report: Report, heed: Callable[[], dict[str, Any] | None]
 
 
 def finished_outcome(run: Run) -> Outcome:
-    """Return how a run that is over ended."""
+    """Return how a finished run ended."""
     checkpoints = list_checkpoints(run.run_folder)
     last, best = latest(checkpoints), best_first(checkpoints)[0]
     assert last is not None
@@ -95,7 +95,7 @@ def finished_outcome(run: Run) -> Outcome:
 
 
 def train(job: RankJob, report: Report, heed: Callable[[], dict[str, Any] | None]) -> str:
-    """Take steps until the end; return how it came: "finished", "early" or "stopped"."""
+    """Take steps until the end; return how training ended: "finished", "early" or "stopped"."""
     run = job.run
     if job.history:
         job.history.record("start", job.state.progress.step, start_facts(job))
@@ -111,7 +111,7 @@ def train(job: RankJob, report: Report, heed: Callable[[], dict[str, Any] | None
         notice = heeded(job, heed) if meter.look_is_asked else None
         evaluation_is_due = step % job.evaluate_every == 0 or step == job.total_steps
         save_is_due = meter.save_is_asked or meter.stop_is_asked or _save_is_due(job)
-        # An evaluation ends with a checkpoint, but may take longer than a node has left.
+        # An evaluation ends with a checkpoint, but may take longer than the node will last.
         if notice or (save_is_due and not evaluation_is_due):
             meter.settle()
             keep_open_losses(job, meter)
@@ -130,7 +130,7 @@ def train(job: RankJob, report: Report, heed: Callable[[], dict[str, Any] | None
 
 
 def start_facts(job: RankJob) -> dict[str, Any]:
-    """Return the facts with which a run starts or goes on."""
+    """Return the facts recorded when a run starts or resumes."""
     parameters = sum(parameter.numel() for parameter in job.state.classifier.parameters() if parameter.requires_grad)
     return {
         "total_steps": job.total_steps,
@@ -147,7 +147,7 @@ def start_facts(job: RankJob) -> dict[str, Any]:
 
 
 def steps(job: RankJob, meter: Meter) -> Iterator[list[Batch]]:
-    """Yield the micro batches of each step that is still to be taken."""
+    """Yield the micro batches of each remaining step."""
     progress = job.state.progress
     if progress.is_stopped_early:
         return
@@ -161,18 +161,18 @@ def steps(job: RankJob, meter: Meter) -> Iterator[list[Batch]]:
 
 
 def show_examples(history: History, batch: Batch, dataset: Dataset) -> None:
-    """Put the first images of the run, as the classifier sees them, into TensorBoard."""
+    """Write the first images of the run to TensorBoard, as the classifier sees them."""
     names = [", ".join(dataset.label_space.names_of(targets_L.numpy())) for targets_L in batch.targets_BL[:16]]
     history.show_images(0, batch.images_BCHW[:16].numpy(), names)
 
 
 def keep_open_losses(job: RankJob, meter: Meter) -> None:
-    """Let the next checkpoint keep what the next log line is a mean of, so that a resumed run logs the same."""
+    """Store the losses of the open log window in the next checkpoint, so that a resumed run logs the same means."""
     job.state.progress = replace(job.state.progress, open_losses=tuple(meter.losses))
 
 
 def heeded(job: RankJob, heed: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Ask whether an end comes soon, and write down what is said."""
+    """Check for an upcoming shutdown, and record what is known of it."""
     notice = heed()
     if notice and job.history:
         job.history.record("notice", job.state.progress.step, notice)
@@ -180,7 +180,7 @@ def heeded(job: RankJob, heed: Callable[[], dict[str, Any] | None]) -> dict[str,
 
 
 def evaluate(job: RankJob, report: Report) -> None:
-    """Evaluate on holdout, note whether it is the best so far, save a checkpoint, and report."""
+    """Evaluate on holdout, record whether it is the best so far, save a checkpoint, and report."""
     started_at_s = time.perf_counter()
     share_buffers(job.state.classifier, job.place)
     share_buffers(job.state.evaluated, job.place)
@@ -212,7 +212,7 @@ def save(job: RankJob, score: float | None) -> None:
     elapsed_s = job.state.progress.elapsed_s + now_s - job.clock.elapsed_since_s
     job.state.progress = replace(job.state.progress, elapsed_s=elapsed_s)
     if job.history:
-        job.history.flush()  # first: a run that goes on from this checkpoint will not write the rows before it again
+        job.history.flush()  # first: a run that resumes from this checkpoint does not write the rows before it again
     if job.place.rank == 0:
         save_checkpoint(job.run.run_folder, job.state.tensors(), job.state.progress, score)
         prune(job.run.run_folder, job.run.checkpoint.keep_best)
@@ -238,7 +238,7 @@ def finish(job: RankJob) -> None:
 
 
 def bundle_of(job: RankJob) -> Bundle:
-    """Return all that is needed to predict with the evaluated weights."""
+    """Return everything needed to predict with the evaluated weights."""
     return Bundle(
         classifier=job.state.evaluated,
         model_spec=job.run.model,

@@ -1,4 +1,4 @@
-"""The picture of a learning-rate range test: loss against learning rate, and where the suggestion lies."""
+"""The figure of a learning-rate range test: loss against learning rate, with the suggested rate marked."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ def draw(found: LrRange, title: str) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.plot(found.lrs, found.losses, color=RAW, linewidth=1, label="loss of each batch")
-    axes.plot(found.lrs, found.smoothed, color=SMOOTHED, linewidth=2.2, label="smoothed, beside the untrained weights'")
+    axes.plot(found.lrs, found.smoothed, color=SMOOTHED, linewidth=2.2, label="smoothed, relative to the untrained weights")
     _marks(axes, found)
     _frame(axes, found)
     axes.set_title(title, loc="left", color=INK, fontsize=12)
@@ -35,7 +35,7 @@ def draw(found: LrRange, title: str) -> Figure:
 
 
 def _marks(axes: Axes, found: LrRange) -> None:
-    """Mark three learning rates; the suggestion lies a tenth below the lowest, where a test of few steps may have no point."""
+    """Mark three learning rates; the suggestion is a tenth of the lowest, where a short test may have no point."""
     levels = np.interp(np.log([found.suggestion, found.steepest, found.lowest]), np.log(found.lrs), found.smoothed)
     axes.axvline(found.suggestion, color=CHOSEN, linewidth=1.4)
     axes.plot(found.suggestion, levels[0], "o", color=CHOSEN, markersize=9, label=f"suggestion {found.suggestion:.2g}")
@@ -44,7 +44,7 @@ def _marks(axes: Axes, found: LrRange) -> None:
 
 
 def _frame(axes: Axes, found: LrRange) -> None:
-    """Show the fall: a loss that has left goes out at the top."""
+    """Set the axes to show the fall: a diverged loss leaves the figure at the top."""
     start, bottom = found.smoothed[0], min(found.smoothed)
     early = [loss for lr, loss in zip(found.lrs, found.losses, strict=True) if lr <= found.lowest]
     axes.set_xscale("log")

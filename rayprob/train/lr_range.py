@@ -1,14 +1,15 @@
-"""Learning-rate range test: a short run whose learning rate rises, and what its losses say of a good one. S steps.
+"""Learning-rate range test: a short run with a rising learning rate, whose losses suggest a good rate. S steps.
 
 Smith, "Cyclical learning rates for training neural networks" (WACV 2017), as Gugger presented it in 2018: the learning rate is
-multiplied by the same factor after every step until the loss has left for good. Where the loss falls steepest a rate works
-best for the weights of the start; where it is lowest the rate is about to be too high, so a tenth of that is suggested.
+multiplied by the same factor after every step until the loss diverges. The rate at which the loss falls steepest works best
+for the initial weights; where the loss is lowest, the rate is about to become too high, so a tenth of that is suggested.
 
-The steps are those of training: the run's own data, augmentation, loss, optimizer and arithmetic, on one rank that has the
-whole global batch. Averages of weights and evaluations are left out, and nothing stays in the run's folder.
+The steps are those of training: the run's own data, augmentation, loss, optimizer and arithmetic, on one rank with the
+whole global batch. Weight averaging and evaluations are left out, and nothing is written to the run's folder.
 
-A batch of images with many labels has a large loss whatever the weights are, and that noise hides the fall. So what is smoothed
-is the difference to the loss of the untrained weights on the very same batch, plus the mean of the latter: a control variate.
+A batch of images with many labels has a large loss whatever the weights are, and that noise hides the fall. The smoothed value
+is therefore the difference from the loss of the untrained weights on the same batch, plus the mean of the latter: a control
+variate.
 """
 
 import math
@@ -37,15 +38,15 @@ from rayprob.train.meter import Meter
 from rayprob.train.step import take_step
 
 MIN_STEPS = 20
-DIVERGED = 4.0  # times the best smoothed loss so far: there the test ends
-WINDOW_SHARE = 20  # a loss is smoothed over a window of this part of the steps
-SAFETY = 10.0  # how far below the rate of the lowest loss the suggestion lies
-SEEN, LEAST_FALL = 2.0, 0.01  # a fall is this many times the noise, and this share of the untrained loss
+DIVERGED = 4.0  # the test ends when the smoothed loss is this many times its best
+WINDOW_SHARE = 20  # the smoothing window is the number of steps divided by this
+SAFETY = 10.0  # the rate of the lowest loss divided by the suggestion
+SEEN, LEAST_FALL = 2.0, 0.01  # a fall is at least this many times the noise, and this share of the untrained loss
 
 
 @dataclass(frozen=True)
 class LrRange:
-    """The losses by learning rate [S], what they suggest, and the rate at which the loss left (None: it did not)."""
+    """The losses by learning rate [S], what they suggest, and the rate at which the loss diverged (None: it did not)."""
 
     lrs: tuple[float, ...]
     losses: tuple[float, ...]
@@ -72,8 +73,8 @@ def find_lr(
 ) -> LrRange:
     """Train `run` for at most `num_steps` steps while optimizer.lr rises from `lowest` to `highest`.
 
-    The backbone keeps its factor of that rate. On a CPU the same call returns the same numbers. Raises SpecError for a range
-    that is none or parts of the run that do not fit, RunError where the loss never falls.
+    The backbone keeps its factor of that rate. On a CPU the same call returns the same numbers. Raises SpecError for an
+    invalid range or parts of the run that do not fit together, RunError if the loss never falls.
     """
     _check_range(lowest, highest, num_steps)
     check_sizes(run, Dataset.open(run.data.root), _num_workers(run))
@@ -90,17 +91,15 @@ def find_lr(
 
 def _check_range(lowest: float, highest: float, num_steps: int) -> None:
     if not 0 < lowest < highest < math.inf:
-        raise SpecError(
-            f"--from {lowest:g} --to {highest:g} is not a range of learning rates; allowed: 0 < --from < --to, both finite"
-        )
+        raise SpecError(f"--from and --to must satisfy 0 < --from < --to, both finite; got --from {lowest:g} --to {highest:g}")
     if num_steps < MIN_STEPS:
         raise SpecError(
-            f"--steps {num_steps} is too few to see the loss fall through its noise; allowed: {MIN_STEPS} or more, 100 is usual"
+            f"--steps {num_steps} is too few to tell a falling loss from noise; use at least {MIN_STEPS}; 100 is usual"
         )
 
 
 def _rising(run: Run, folder: str, lowest: float, highest: float, num_steps: int) -> Run:
-    """Return the run as a range test; a rank that has the work of several takes it in their micro batches."""
+    """Return the run as a range test; one rank does the work of all, in the same micro batches."""
     changes: dict[str, dict[str, Any]] = {
         "optimizer": {"lr": highest},
         "schedule": {"name": "exponential", "start_factor": lowest / highest},
@@ -131,14 +130,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Measured:
-    """The steps of a test, and whether the loss had left before they were over."""
+    """The steps of a test, and whether the loss diverged before its end."""
 
     steps: list[Step]
     num_steps: int
     has_left: bool
 
     def column(self, name: str) -> Floats:
-        """Return one number of every step [S]."""
+        """Return one number per step [S]."""
         return np.array([getattr(step, name) for step in self.steps])
 
 
@@ -173,7 +172,7 @@ def _steps(job: RankJob) -> Generator[Step, None, None]:
 
 @torch.no_grad()
 def _mean_loss(job: RankJob, classifier: Classifier, batches: list[Batch]) -> float:
-    """Return the loss that a step would have with other weights, and the same dropout."""
+    """Return the loss that a step would have with other weights and the same dropout."""
     compute = job.compute
     torch.manual_seed(derive(job.run.seed, "step", job.state.progress.step, job.place.rank))
     total = 0.0
@@ -185,14 +184,14 @@ def _mean_loss(job: RankJob, classifier: Classifier, batches: list[Batch]) -> fl
 
 
 class Smoothed:
-    """The exponential mean of a sequence, without the bias of its start."""
+    """The exponential mean of a sequence, corrected for the bias of its start."""
 
     def __init__(self, num_steps: int) -> None:
         self._keep = 1 - 1 / window_of(num_steps)
         self._sum = self._weight = 0.0
 
     def add(self, value: float) -> float:
-        """Take the next value; return the mean."""
+        """Add the next value; return the mean."""
         self._sum = self._keep * self._sum + (1 - self._keep) * value
         self._weight = self._keep * self._weight + (1 - self._keep)
         return self._sum / self._weight
@@ -208,15 +207,15 @@ def smooth(values_S: Floats, num_steps: int) -> Floats:
 
 
 def window_of(num_steps: int) -> int:
-    """Return over how many steps of a test its losses are smoothed."""
+    """Return the number of steps over which the losses of a test are smoothed."""
     return max(2, num_steps // WINDOW_SHARE)
 
 
 def read_range(measured: Measured) -> LrRange:
-    """Return what the losses of a test suggest. Raises RunError where they never fall."""
+    """Return what the losses of a test suggest. Raises RunError if they never fall."""
     _require_length(measured)
     lrs_S, losses_S, untrained_S = (measured.column(name) for name in ("lr", "loss", "untrained"))
-    # The last jump is capped, for the mean from behind would carry it far ahead.
+    # The last jump is capped, because the backward mean would spread it far ahead.
     compared_S = np.minimum(losses_S, DIVERGED * untrained_S.mean()) - untrained_S + untrained_S.mean()
     smoothed_S = smooth(compared_S, measured.num_steps)
     bottom = int(np.argmin(smoothed_S))
@@ -238,10 +237,12 @@ def _notes(measured: Measured, bottom: int) -> list[str]:
     first, last, lowest = measured.steps[0].lr, measured.steps[-1].lr, measured.steps[bottom].lr
     notes = []
     if not measured.has_left:
-        notes.append(f"the loss had not left by {last:.2g}, so its lowest may lie beyond; a higher --to would show it")
+        notes.append(
+            f"the loss had not diverged by {last:.2g}, so its minimum may be at a higher rate; a higher --to would show it"
+        )
     if lowest / SAFETY < first:
         notes.append(
-            f"the loss was lowest near the beginning of the range, {first:.2g}; a lower --from would show its fall whole"
+            f"the loss was lowest near the beginning of the range, {first:.2g}; a lower --from would show the whole fall"
         )
     return notes
 
@@ -251,13 +252,13 @@ def _require_length(measured: Measured) -> None:
     if len(measured.steps) < fewest:
         at = f", at a learning rate of {measured.steps[-1].lr:.2g}" if measured.steps else ""
         raise RunError(
-            f"the loss left after {len(measured.steps)} step(s){at}, before it could be seen to fall; give a --from that is a "
-            "hundredth of that, and look at the data where this goes on"
+            f"the loss diverged after {len(measured.steps)} step(s){at}, before it could fall; set --from to a hundredth of "
+            "that, and check the data if this persists"
         )
 
 
 def _require_fall(measured: Measured, compared_S: Floats, smoothed_S: Floats) -> None:
-    """Raise RunError unless the loss falls by more than its noise, and by more than nothing."""
+    """Raise RunError unless the loss falls by more than its noise, and by more than a minimal share."""
     window, bottom = window_of(measured.num_steps), int(np.argmin(smoothed_S))
     untrained = float(measured.column("untrained").mean())
     noise = float(np.std((compared_S - smoothed_S)[: max(bottom, window) + 1])) / np.sqrt(window)

@@ -1,4 +1,4 @@
-"""Collects losses and wishes, each step's one step late, and keeps time between log lines."""
+"""Collects losses and requests one step late, and measures time between log lines."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from rayprob.train.finite import gradient_fault
 
 @dataclass(frozen=True)
 class StepResult:
-    """One step: its mean loss over the global batch, and rank 0's wishes to stop, to save and to look about.
+    """One step: its mean loss over the global batch, and rank 0's requests to stop, to save and to call `heed`.
 
     `is_gradient_finite` is still on the device.
     """
@@ -28,7 +28,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Pending:
-    """A step that is not read yet, when it was launched, and how long its run had waited for data by then."""
+    """A step that has not been read yet, when it was launched, and how long the run had waited for data by then."""
 
     result: StepResult
     at_s: float
@@ -39,7 +39,7 @@ class Meter:
     """Collects steps into windows of `log_every` and writes one history row for each."""
 
     def __init__(self, history: History | None, *, log_every: int, global_batch: int, losses: Sequence[float] = ()) -> None:
-        """Go on with the `losses` of a window that was open when its run was saved."""
+        """Continue with the `losses` of a window that was open when the run was saved."""
         self._history = history
         self._log_every = log_every
         self._global_batch = global_batch
@@ -53,11 +53,11 @@ class Meter:
         self.losses += losses
 
     def restart(self) -> None:
-        """Begin a new window now."""
+        """Start a new window now."""
         self._begin_window(time.perf_counter(), self._total_waited_s)
 
     def close_window(self) -> None:
-        """Read the pending step and write down what is not yet written, before work that is no training."""
+        """Read the pending step and write what is not yet written, before work other than training."""
         self.settle()
         if self.losses:
             self._write()
@@ -70,12 +70,12 @@ class Meter:
         self._total_waited_s += time.perf_counter() - started_at_s
 
     def add(self, result: StepResult) -> None:
-        """Take a new step's result and read the one before."""
+        """Add a new step's result and read the previous one."""
         self.settle()
         self._pending = Pending(result, time.perf_counter(), self._total_waited_s)
 
     def settle(self) -> None:
-        """Read the pending step. Raises NonFiniteLoss where its gradient was not finite."""
+        """Read the pending step. Raises NonFiniteLoss if its gradient was not finite."""
         if self._pending is None:
             return
         self._last, self._pending = self._pending, None

@@ -1,4 +1,4 @@
-"""What rank 0 warns of while it prepares a run, kept for the run's history: a worker's own output stays in Ray's logs."""
+"""Keeps rank 0's warnings from preparing a run for the run's history: a worker's own output stays in Ray's logs."""
 
 import logging
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ class _Notes(logging.Handler):
 
 @contextmanager
 def noted_warnings() -> Iterator[list[str]]:
-    """Yield a list that gets each warning that rayprob logs inside; they are logged as ever, too."""
+    """Yield a list that collects each warning that rayprob logs inside the block; they are still logged as usual."""
     notes, logger = _Notes(), logging.getLogger("rayprob")
     logger.addHandler(notes)
     try:

@@ -1,4 +1,4 @@
-"""A run on Ray Train workers: join or start Ray, hand the run over, and say what ended it."""
+"""A run on Ray Train workers: join or start Ray, hand over the run, and report what ended it."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -16,22 +16,22 @@ from rayprob.train.loop import Outcome
 from rayprob.train.placing import Workers
 from rayprob.train.training import Training
 
-# How Ray should behave under a run; a user's own setting comes first. The reasons are those of Ray 2.60:
+# Settings of Ray for a run; a user's own settings take precedence. The comments describe Ray 2.60:
 RAY_SETTINGS = {
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every line of a worker is printed twice
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # otherwise every line of a worker is printed twice
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # a report waits for a health check; the default is 2 s
-    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "30",  # a frozen worker is noticed after Ray's ten minutes otherwise
-    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",  # 30 s otherwise, for which nobody but a worker that is lost makes it wait
-    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",  # without it, ranks wait for a hanging one for ever
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "30",  # Ray's default notices a frozen worker after ten minutes
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",  # 30 s otherwise; only a lost worker makes it wait
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",  # without it, ranks wait forever for a hanging one
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 JOINED_SETTINGS = {
-    # A cluster that adds nodes for a run needs minutes for it; Ray's default of 60 s gives up ten times in as many.
+    # A cluster that adds nodes for a run needs minutes; Ray's default gives up after 60 s, ten times in ten minutes.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",  # one more process, which tells a run that a node will go
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",  # one more process, which warns a run that a node will be drained
 }
-# For a while Ray counts on a node that is lost, and waits so long for it before it goes on with what is left.
+# Ray waits this long for a lost node before it continues with the remaining ones.
 ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60"}
 LOGS = "/tmp/ray/session_latest/logs/train"
 
@@ -39,7 +39,7 @@ LOGS = "/tmp/ray/session_latest/logs/train"
 @contextmanager
 def ray_cluster(settings: Mapping[str, str] = MappingProxyType({}), **init: Any) -> Iterator[dict[str, float]]:
     """Join the cluster that RAY_ADDRESS or a submitted job names, or start one on this machine with the arguments `init`; yield
-    its resources. `settings` come before those of this module, and what the user has set before both.
+    its resources. `settings` take precedence over those of this module, and the user's over both.
     """
     joined = JOINED_SETTINGS if cluster_address() else {}
     for name, value in {**RAY_SETTINGS, **joined, **settings}.items():
@@ -68,7 +68,7 @@ class RayTraining(Training):
         ended: BaseException | None = None
         try:
             value = _trainer(self._run, self.workers).fit().return_value or {}
-        except BaseException as error:  # a note in the folder says more
+        except BaseException as error:  # a note in the folder has more detail
             ended = error
         failure = value.get("failure") or folder.read_failure(self._run.run_folder)
         if failure:
@@ -76,7 +76,7 @@ class RayTraining(Training):
         if ended is not None:
             raise RunError(
                 f"the run failed and its {self._run.placement.max_failures} restart(s) did not help: {_root_cause(ended)}\n"
-                f"the workers' logs are in {LOGS}; the same command resumes from the last checkpoint"
+                f"the workers' logs are in {LOGS}; run the same command to resume from the last checkpoint"
             ) from ended
         return Outcome(**value["outcome"])
 
@@ -85,7 +85,7 @@ class RayTraining(Training):
         return {"resources": import_ray().cluster_resources()}
 
     def abandon(self) -> None:
-        """Leave the workers to Ray, which ends them with this process's part in the cluster."""
+        """Do nothing: Ray ends the workers when this process leaves the cluster."""
 
 
 def _trainer(run: Run, workers: Workers) -> Any:

@@ -1,4 +1,4 @@
-"""The optimizer of a classifier: weight decay on matrices only, a learning rate for the backbone, clipped gradients."""
+"""The optimizer of a classifier: weight decay on matrices only, another learning rate for the backbone, clipped gradients."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from rayprob.runs.optimizers import OPTIMIZERS, OptimizerSpec
 
 
 def build_optimizer(classifier: Classifier, spec: OptimizerSpec, device: torch.device) -> torch.optim.Optimizer:
-    """Return the optimizer over four groups: backbone and head, each its matrices and its vectors (no weight decay)."""
+    """Return the optimizer over four groups: matrices and vectors (without weight decay) of backbone and head."""
     fused = device.type == "cuda" if spec.fused == "auto" else spec.fused
     build = choose(OPTIMIZERS, spec.name, "optimizer")
     return build(parameter_groups(classifier, spec), spec, fused)
 
 
 def parameter_groups(classifier: Classifier, spec: OptimizerSpec) -> list[dict[str, Any]]:
-    """Return groups with `lr`, `peak_lr` and `weight_decay`; every trainable parameter stands in exactly one."""
+    """Return groups with `lr`, `peak_lr` and `weight_decay`; every trainable parameter is in exactly one."""
     parts = ((classifier.backbone_parameters(), spec.backbone_lr_factor), (classifier.head_parameters(), 1.0))
     groups = []
     for parameters, factor in parts:
@@ -40,7 +40,7 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
 def clip_gradients(parameters: list[nn.Parameter], clip_norm: float | None) -> torch.Tensor:
     """Scale all gradients down together so that their global norm is at most `clip_norm`; return whether that norm was finite.
 
-    The answer stays on the device. A norm that overflows counts as not finite: clipping by it would make every gradient 0.
+    The result stays on the device. A norm that overflows counts as not finite: clipping by it would make every gradient 0.
     """
     if clip_norm is not None:
         return torch.isfinite(nn.utils.clip_grad_norm_(parameters, clip_norm))

@@ -1,10 +1,10 @@
 """How well an image's other labels are ranked once some of its labels are known. N images, L labels.
 
-For m = 0, 1, 2, 3: of each image with more than m known labels present, m of them are drawn and told as evidence. Its other
-known labels are ranked by the distribution given that evidence, and the image has the AP of that ranking of labels: the mean
-over the other labels present of the share of labels present among those ranked as high. The value is the mean over images,
-"label ranking average precision", and not over labels. Independent labels cannot use what they are told, so a joint
-distribution shows here what it knows of labels going together.
+For m = 0, 1, 2, 3: of each image with more than m known labels present, m are drawn at random and given as evidence. The
+distribution given that evidence ranks the image's other known labels, and the image's AP is that of this ranking: the mean,
+over the other labels present, of the share of present labels among those ranked at least as high. The value is the mean over
+images ("label ranking average precision"), not over labels. Independent labels cannot use evidence, so the gain of a joint
+distribution shows what it knows of co-occurrence.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from rayprob.probability.distributions.evidence import Evidence
 from rayprob.seeds import derive
 
 GIVEN = (0, 1, 2, 3)
-LEAST_DRAWN = 2048  # images drawn for, as often as that takes: which labels are given is noise that a small split need not have
+LEAST_DRAWN = 2048  # images; small splits are drawn several times to reduce the noise of which labels are given
 
 
 @dataclass(frozen=True)
 class OtherLabels:
-    """AP of an image's other labels, given some of those present: of labels taken alone, and of a joint distribution."""
+    """AP of an image's other labels, given some of those present: with independent labels, and with a joint distribution."""
 
     num_given: int
     num_images: int
@@ -44,7 +44,7 @@ def compare_other_labels(
     *,
     seed: int = 0,
 ) -> tuple[OtherLabels, ...]:
-    """Return the AP of both distributions for each number of labels given; numbers that leave no image are left out."""
+    """Return the AP of both distributions for each number of given labels; numbers for which no image remains are omitted."""
     rows = []
     for num_given in given:
         alone_N, joint_N = (ap_of_others(d, targets_NL, known_NL, num_given, seed=seed) for d in (alone, joint))
@@ -59,9 +59,9 @@ def compare_other_labels(
 def ap_of_others(
     distribution: LabelDistribution, targets_NL: Bools, known_NL: Bools, num_given: int, *, seed: int = 0
 ) -> Floats:
-    """Return each image's AP [N] of its other labels, nan where no label present is left over.
+    """Return each image's AP [N] of its other labels, nan if no present label remains.
 
-    Of fewer than LEAST_DRAWN images, the mean over as many draws of the labels given as make that many; equal for equal seeds.
+    With fewer than LEAST_DRAWN images, the mean over as many draws as reach that number; equal seeds give equal results.
     """
     present_NL = targets_NL & known_NL
     rows_M = np.flatnonzero(present_NL.sum(axis=1) > num_given)
@@ -80,12 +80,12 @@ def _ap_of_draw(
 ) -> Floats:
     given_NL = _drawn(present_NL, num_given, random)
     scores_NL = distribution.condition(Evidence(present_NL, given_NL)).marginal_logits()
-    # A label that is given has an infinite score, and is not ranked.
+    # A given label has an infinite score and is not ranked.
     scores_NL = np.where(given_NL, 0.0, scores_NL)
     return average_precision(scores_NL.T, present_NL.T, (known_NL & ~given_NL).T)
 
 
 def _drawn(present_NL: Bools, num_given: int, random: np.random.Generator) -> Bools:
-    """Return which labels are given: `num_given` of those present in each image, each as likely as any other."""
+    """Return which labels are given: `num_given` of those present in each image, uniformly at random."""
     places_NL = np.where(present_NL, random.random(present_NL.shape), np.inf)
     return np.asarray(places_NL.argsort(axis=1).argsort(axis=1) < num_given)

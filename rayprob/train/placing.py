@@ -1,4 +1,4 @@
-"""How many workers a run gets, and what each one holds: every `auto` of its placement, resolved against what there is."""
+"""The number of workers of a run and their resources: resolves every `auto` of its placement against what is available."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Workers:
-    """How many workers train, what each one holds, and with how few of them an elastic run goes on."""
+    """How many workers train, the resources of each, and the fewest with which an elastic run continues."""
 
     num_workers: int
     use_gpu: bool
@@ -26,20 +26,20 @@ class Workers:
 
 
 def place_workers(run: Run, resources: dict[str, float]) -> Workers:
-    """Resolve every `auto` of the placement against `resources`. Raises RunError for more than there is."""
+    """Resolve every `auto` of the placement against `resources`. Raises RunError if they do not suffice."""
     spec = run.placement
     is_joined = cluster_address() is not None
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
     if is_joined and gpus == 0 and spec.use_gpu is not False and spec.num_workers == "auto":
         raise RunError(
-            f"the cluster has no GPU now ({cpus} CPUs), so auto cannot say how many workers to start; say it: "
+            f"the cluster has no GPU now ({cpus} CPUs), so auto cannot choose the number of workers; set it: "
             "--set placement.num_workers=N --set placement.use_gpu=true (or false)"
         )
     use_gpu = gpus > 0 if spec.use_gpu == "auto" else spec.use_gpu
     num_workers = (gpus if use_gpu else 1) if spec.most_workers == "auto" else spec.most_workers
     least = spec.num_workers[0] if isinstance(spec.num_workers, tuple) else None
     share = max(1, cpus // max(1, num_workers))
-    # A GPU's worker needs cores for its loader; a CPU's worker computes with all that it gets.
+    # A GPU worker needs cores for its loader; a CPU worker computes with all its cores.
     wanted = min(share, 1 + run.stream.loader_workers) if use_gpu else share
     cpus_per_worker = wanted if spec.cpus_per_worker == "auto" else spec.cpus_per_worker
     kind, available = ("GPU", gpus) if use_gpu else ("CPU", cpus // cpus_per_worker)
@@ -47,7 +47,7 @@ def place_workers(run: Run, resources: dict[str, float]) -> Workers:
     if not 0 < needed <= available and not is_joined:
         raise RunError(
             f"placement asks for {needed} worker(s) with {cpus_per_worker} CPU(s)"
-            f"{' and 1 GPU' if use_gpu else ''} each; this Ray has {cpus} CPU(s) and {gpus} GPU(s), "
+            f"{' and 1 GPU' if use_gpu else ''} each, but this Ray has {cpus} CPU(s) and {gpus} GPU(s), "
             f"enough for {available}; lower placement.num_workers, or join a larger cluster through RAY_ADDRESS"
         )
     log.info("placing %d worker(s) on %s", num_workers, kind)
@@ -55,12 +55,12 @@ def place_workers(run: Run, resources: dict[str, float]) -> Workers:
 
 
 def resources_here() -> dict[str, float]:
-    """Return the CPUs and GPUs of this machine as a Ray that starts here would count them, without starting one."""
+    """Return the CPUs and GPUs of this machine as Ray would count them if it started here, without starting it."""
     return {"CPU": float(count_cpus()), "GPU": float(torch.cuda.device_count())}
 
 
 def count_cpus(cgroup: Path = CGROUP) -> int:
-    """Return the cores of this machine, or of the container: its quota or its set of cores, whichever is smaller."""
+    """Return the cores of this machine, or of the container: its CPU quota or its CPU set, whichever is smaller."""
     cores = os.cpu_count() or 1
     if os.environ.get("RAY_USE_MULTIPROCESSING_CPU_COUNT"):
         return cores
@@ -69,7 +69,7 @@ def count_cpus(cgroup: Path = CGROUP) -> int:
 
 
 def _quota(cgroup: Path) -> float | None:
-    """Return how many cores a container may keep busy, by either version of cgroups; None without a limit."""
+    """Return the CPU quota of a container in cores, from either version of cgroups; None without a limit."""
     old = [cgroup / "cpu" / name for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
     try:
         if all(path.exists() for path in old):

@@ -1,7 +1,7 @@
-"""`rayprob refit`: a second stage, in which a new head learns on the frozen features of a finished run.
+"""`rayprob refit`: trains a new head on the frozen features of a finished run.
 
-The story is `refit`: features of both splits, once; a head that starts from the label sets of the training split and from the
-run's own Bernoulli head; plain training on the features; and a new run folder that every other verb takes.
+`refit` computes the features of both splits once, starts a head from the label sets of the training split and from the run's
+own Bernoulli head, trains it on the features, and writes a new run folder that every other command accepts.
 """
 
 import math
@@ -36,18 +36,18 @@ from rayprob.train.training import Tell
 
 
 class RefitSpec(PluginSpec):
-    """How a new head learns. Its loss is by default that of the head's family: bce for bernoulli, mixture for mixture.
+    """How to train a new head. The default loss is that of the head's family: bce for bernoulli, mixture for mixture.
 
-    With a prior, it is without `usage_weight`: components that are rare among label sets are so rightly.
+    With a prior, the default has no `usage_weight`: components that are rare among label sets should stay rare.
 
-    The evaluation with the lowest holdout NLL is kept, the start included; `patience` stops after so many epochs without a
-    lower one. A head without attention takes over that of the source.
+    The evaluation with the lowest holdout NLL is kept, including the one at the start; `patience` stops after that many epochs
+    without a lower one. A head without attention takes over that of the source.
     """
 
     head: SerializeAsAny[HeadSpec] = MixtureSpec(components=16)
     """The new head."""
     loss: SerializeAsAny[LossSpec] | None = None
-    """The loss; by default the head's own."""
+    """The loss; by default that of the head's family."""
     optimizer: SerializeAsAny[OptimizerSpec] = OptimizerSpec(lr=3e-3, weight_decay=1e-2)
     """The optimizer."""
     schedule: SerializeAsAny[ScheduleSpec] = ScheduleSpec()
@@ -78,7 +78,7 @@ class RefitSpec(PluginSpec):
 
 @dataclass(frozen=True)
 class Refitted:
-    """How a refit ended: the new run's folder and length, and the evaluation that was kept, as metrics.jsonl has it."""
+    """How a refit ended: the new run's folder and length, and the evaluation that was kept, as in metrics.jsonl."""
 
     folder: str
     total_steps: int
@@ -94,11 +94,11 @@ def refit(
     folder: str | None = None,
     tell: Tell = lambda event: None,
 ) -> Refitted:
-    """Train a new head on the features of the run in `source_folder`, and write it as a run of its own.
+    """Train a new head on the features of the run in `source_folder`, and write it as a new run.
 
-    The new run lies beside the old one, or in `folder`; the same refit of the same bundle finds itself there and is over at
-    once. `tell` gets the rows of the new metrics.jsonl, and events of kind features before them. Raises RunError for a run
-    without a bundle and for a folder of another run, SpecError where parts do not fit.
+    The new run is written next to the old one, or to `folder`; if the same refit of the same bundle is already there, it
+    returns at once. `tell` gets the rows of the new metrics.jsonl, and events of kind features before them. Raises RunError for
+    a run without a bundle and for a folder of another run, SpecError if parts do not fit together.
     """
     source = FeatureSource.open(open_run(source_folder), open_bundle(source_folder))
     run = refit_run(source, spec, name=name, folder=folder)
@@ -120,7 +120,7 @@ def refit(
 
 
 def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folder: str | None) -> Run:
-    """Return the refit as a run: the source's bundle as a frozen backbone, and on it the head of `spec`."""
+    """Return the refit as a run: the source's bundle as a frozen backbone, with the head of `spec`."""
     old = source.run
     head = spec.head.after(old.model.head)
     name = name or f"{old.name}-{head.title}"
@@ -130,7 +130,7 @@ def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folde
             f"global_batch {spec.global_batch} is more than the {num_samples} samples of {old.data.train_split}; "
             f"set global_batch to {num_samples} or less"
         )
-    # A head is trained by one process, in whole batches: how the source's batches were dealt out must not stand in its way.
+    # One process trains the head, in whole batches: the way the source split its batches must not matter.
     lanes = math.gcd(old.stream.lanes, spec.global_batch)
     frozen = {"weights": RunFolder(old.run_folder).bundle, "weights_part": "features", "frozen": "backbone"}
     changes = {
@@ -157,10 +157,10 @@ def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folde
 
 
 def fresh_classifier(run: Run, source: FeatureSource, num_features: int) -> Classifier:
-    """Return the source's backbone and pooling under the new head, which starts from what is known already.
+    """Return the source's backbone and pooling with the new head, which starts from what is already known.
 
-    A mixture starts from its prior, or from the mixture fitted to the label sets of the training split; both heads take over a
-    Bernoulli head of the source. The seed alone decides what is random.
+    A mixture starts from its prior, or from a mixture fitted to the label sets of the training split; both heads take over a
+    Bernoulli head of the source. All random numbers derive from the seed.
     """
     torch.manual_seed(derive(run.seed, "weights"))
     train_split, old = source.dataset.split(run.data.train_split), source.bundle.classifier
@@ -173,7 +173,7 @@ def fresh_classifier(run: Run, source: FeatureSource, num_features: int) -> Clas
 
 
 def write(source: FeatureSource, fitting: Fitting) -> None:
-    """Write the holdout predictions of the kept head, then the bundle that ends the run."""
+    """Write the holdout predictions of the kept head, then the bundle that completes the run."""
     run, classifier = fitting.run, fitting.restore_best()
     facts = {
         "run": run.model_dump(mode="json"),
@@ -195,8 +195,8 @@ def _require_same_source(run: Run, source: FeatureSource) -> None:
     made_from = open_bundle(run.run_folder).facts["refit"]["source_fingerprint"]
     if made_from != source.fingerprint:
         raise RunError(
-            f"{run.run_folder} is a refit of what {source.run.run_folder} held before: its bundle was {made_from}, now it is "
-            f"{source.fingerprint}; give another --name, or remove the folder of the refit"
+            f"{run.run_folder} is a refit of an earlier bundle of {source.run.run_folder}: that was {made_from}, now it is "
+            f"{source.fingerprint}; choose another --name, or remove the folder of the refit"
         )
 
 
@@ -207,6 +207,6 @@ def _refitted(run: Run, *, was_finished: bool) -> Refitted:
     if not best or not total_steps:
         raise RunError(
             f"{RunFolder(run.run_folder).history} lacks the start or the best evaluation of this finished refit; its "
-            "bundle is whole: use it as it is, or give another --name to train it again"
+            "bundle is complete: use it as it is, or choose another --name to train it again"
         )
     return Refitted(run.run_folder, total_steps[0], best[-1], was_finished)

@@ -1,4 +1,4 @@
-"""Everything that training changes: weights, optimizer, averages, loss scale and progress."""
+"""The state that training changes: weights, optimizer, averages, loss scale and progress."""
 
 import copy
 from dataclasses import dataclass, field
@@ -47,11 +47,11 @@ class TrainState:
 
     @property
     def evaluated(self) -> Classifier:
-        """The classifier that evaluations and bundles use: the average where there is one."""
+        """The classifier that evaluations and bundles use: the average if there is one."""
         return self.ema.classifier if self.ema else self.classifier
 
     def tensors(self) -> dict[str, Any]:
-        """Return all state but the progress, as tensors and plain values."""
+        """Return all state except the progress, as tensors and plain values."""
         ema = {"weights": self.ema.classifier.state_dict(), "num_updates": self.ema.num_updates} if self.ema else None
         return {
             "classifier": self.classifier.state_dict(),
@@ -61,7 +61,7 @@ class TrainState:
         }
 
     def restore(self, tensors: dict[str, Any], progress: Progress) -> None:
-        """Take over a saved state. Raises RunError where it comes from another run file."""
+        """Restore a saved state. Raises RunError if it comes from another run file."""
         try:
             self._restore(tensors)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -85,7 +85,7 @@ class TrainState:
 
 
 def _require_fit(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError where a loaded state is not of this optimizer, which torch would notice in its next step at best."""
+    """Raise ValueError if a loaded state is not of this optimizer, which torch would notice in its next step at best."""
     for group in optimizer.param_groups:
         missing = sorted(optimizer.defaults.keys() - group.keys())
         if missing:

@@ -1,4 +1,4 @@
-"""One optimizer step of a rank: each micro batch forward and back, what all ranks must know, and the update."""
+"""One optimizer step of a rank: forward and backward of each micro batch, the numbers shared by all ranks, and the update."""
 
 import time
 from dataclasses import replace
@@ -22,7 +22,7 @@ HEED_EVERY_S = 5.0
 def take_step(job: RankJob, batches: list[Batch]) -> StepResult:
     """Take one optimizer step over the global batch of which `batches` is this rank's part.
 
-    Raises NonFiniteLoss, on every rank and before any weight changes, where the loss is not finite or, unless the optimizer
+    Raises NonFiniteLoss, on every rank and before any weight changes, if the loss is not finite or, unless the optimizer
     skips the step on the device, its gradient.
     """
     run, state = job.run, job.state
@@ -43,9 +43,9 @@ def take_step(job: RankJob, batches: list[Batch]) -> StepResult:
 
 
 def gradients(job: RankJob, batches: list[Batch]) -> tuple[torch.Tensor, Reading]:
-    """Take each micro batch forward and back; return the losses [B] of this rank, and the step's numbers of all ranks.
+    """Run each micro batch forward and backward; return the losses [B] of this rank, and the step's numbers of all ranks.
 
-    Random numbers belong to a share, whoever takes it.
+    Random numbers depend on the share of the batch, not on the rank that computes it.
     """
     per_share = job.stream.micro_batches_per_share
     parts: list[torch.Tensor] = []
@@ -71,14 +71,14 @@ def forward(job: RankJob, batch: Batch) -> torch.Tensor:
 
 
 def backward(job: RankJob, loss_B: torch.Tensor) -> None:
-    """Add one micro batch's gradient of the mean loss over the global batch."""
+    """Accumulate one micro batch's gradient of the mean loss over the global batch."""
     # DDP averages gradients over ranks; the mean must be over the global batch.
     scaled = loss_B.sum() * (job.place.world_size / job.run.stream.global_batch)
     job.state.scaler.scale(scaled).backward()  # type: ignore[no-untyped-call]
 
 
 def summed_numbers(job: RankJob, loss_B: torch.Tensor) -> torch.Tensor:
-    """Return the mean loss over the global batch, and rank 0's wishes to stop, to save and to look about."""
+    """Return the mean loss over the global batch, and rank 0's requests to stop, to save and to call `heed`."""
     mean_loss = loss_B.sum() / job.run.stream.global_batch
     look_is_due = _look_is_due(job)
     asked = [_stop_is_asked(job, look_is_due), _minutes_are_over(job), look_is_due]
@@ -87,14 +87,14 @@ def summed_numbers(job: RankJob, loss_B: torch.Tensor) -> torch.Tensor:
 
 
 def update(job: RankJob) -> torch.Tensor:
-    """Clip, step, forget the gradients, and move the average; return whether the gradients were finite, on the device.
+    """Clip, step, clear the gradients, and update the average; return whether the gradients were finite, on the device.
 
-    Raises NonFiniteLoss where they were not, and the optimizer cannot skip its step on the device.
+    Raises NonFiniteLoss if they were not and the optimizer cannot skip its step on the device.
     """
     state, clip_norm = job.state, job.run.optimizer.clip_norm
     parameters = [parameter for parameter in state.classifier.parameters() if parameter.grad is not None]
     if state.scaler.is_enabled():
-        # It skips a step whose gradients overflow by itself, and lowers its scale: with fp16 that is no fault.
+        # The scaler skips a step whose gradients overflow and lowers its scale: with fp16 that is normal.
         if clip_norm is not None:
             state.scaler.unscale_(state.optimizer)
             clip_gradients(parameters, clip_norm)
@@ -113,7 +113,7 @@ def update(job: RankJob) -> torch.Tensor:
 
 def _stop_is_asked(job: RankJob, look_is_due: bool) -> bool:
     folder = job.run.run_folder
-    # A remote folder takes its time to answer.
+    # A remote folder answers slowly.
     return job.place.rank == 0 and (storage.is_local(folder) or look_is_due) and stop_is_asked(folder)
 
 
@@ -124,7 +124,7 @@ def _minutes_are_over(job: RankJob) -> bool:
 
 
 def _look_is_due(job: RankJob) -> bool:
-    # Heeding is a barrier of some milliseconds, too long for every step.
+    # `heed` is a barrier of some milliseconds, too slow for every step.
     is_due = job.place.rank == 0 and time.perf_counter() - job.clock.looked_at_s > HEED_EVERY_S
     if is_due:
         job.clock = replace(job.clock, looked_at_s=time.perf_counter())

@@ -1,4 +1,4 @@
-"""A run under way in other processes, as its driver sees it: `on_ray.py` and `here.py` are the two kinds."""
+"""A run in progress in other processes, as its driver sees it: `on_ray.py` and `here.py` are the two kinds."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ Tell = Callable[[dict[str, Any]], None]
 
 
 class Training(threading.Thread, ABC):
-    """Trains a run in a thread of the driver, whose main thread follows the run and hears Ctrl-C meanwhile."""
+    """Trains a run in a thread of the driver, while the main thread follows the run and handles Ctrl-C."""
 
     def __init__(self, workers: Workers) -> None:
         super().__init__(name="rayprob-training", daemon=True)
@@ -21,7 +21,7 @@ class Training(threading.Thread, ABC):
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Train, and keep how it ended for `outcome`."""
+        """Train, and keep the result for `outcome`."""
         try:
             self._outcome = self.train()
         except BaseException as error:  # carried to the main thread, whatever it is
@@ -36,12 +36,12 @@ class Training(threading.Thread, ABC):
 
     @abstractmethod
     def train(self) -> Outcome:
-        """Train to the end of the run. Raises RunError and its kin."""
+        """Train to the end of the run. Raises RunError and related errors."""
 
     @abstractmethod
     def waits_for(self) -> dict[str, Any]:
-        """Return what says why there is no step yet: the `resources` to place workers on, or the `log` of the worker."""
+        """Return what explains why there is no step yet: the `resources` to place workers on, or the `log` of the worker."""
 
     @abstractmethod
     def abandon(self) -> None:
-        """End the workers at once; nothing happens where they have ended."""
+        """End the workers at once; does nothing if they have ended."""

@@ -19,10 +19,10 @@ from rayprob.train.loop import fit
 
 
 def work(config: dict[str, Any]) -> dict[str, Any]:
-    """Train this worker's rank of `config["run"]`; return the outcome, or the failure that a restart cannot mend.
+    """Train this worker's rank of `config["run"]`; return the outcome, or the failure that a restart cannot fix.
 
-    An error of rayprob's own is written down and raised, which ends the other ranks too; the group that Ray then starts
-    finds the note and returns it instead of failing again. Another exception leaves it when it comes for the second time.
+    An error of rayprob's own is noted in the folder and raised, which ends the other ranks too; the group that Ray then starts
+    finds the note and returns it instead of failing again. Another exception is noted when it occurs for the second time.
     Anything else (a lost node, a killed process) leaves no note, and the new group resumes from the last checkpoint.
     """
     plugins.look_in(config["plugin_folders"])
@@ -52,21 +52,21 @@ def _work(run: Run) -> dict[str, Any]:
 
 
 def _note_fault(run: Run, place: Place, error: Exception) -> None:
-    """Note an exception; where the group before this one ended by the same, note that the run cannot go on."""
+    """Note an exception; if the previous group ended with the same one, note that the run cannot continue."""
     fault = fault_text(error)
-    group = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"  # each group meets at a port of its own
+    group = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"  # each group has its own port
     if note_fault(run.run_folder, place.rank, group, fault):
         note_failure(run.run_folder, RunError(f"{repeated(fault)} ({last_frame(error)})"))
 
 
 class Drains:
-    """The nodes of this run that Ray is draining, as a cloud's notice that it takes a node back makes it do."""
+    """The nodes of this run that Ray is draining, for example after a cloud's notice that it reclaims a node."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
 
     def new(self) -> dict[str, Any] | None:
-        """Return which nodes go that did not before, and in how many seconds; None without any. A barrier of all ranks."""
+        """Return newly draining nodes, and in how many seconds they end; None if there are none. A barrier of all ranks."""
         info = ray.train.get_preemption_info()
         nodes = set(info.preempted_node_ids) - self._known if info else set()
         if info is None or not nodes:

@@ -93,8 +93,8 @@ def test_one_input_gives_one_answer_and_several_give_a_list(model: rp.Model, pho
         (torch.zeros(24, 32, 3), SampleError, r"wrong shape: tensor \[24, 32, 3\]; expected \[3, H, W\] or \[H, W\]"),
         (np.zeros((0, 4, 3), np.uint8), SampleError, r"image is empty: its shape is \[0, 4, 3\]"),
         (PIXELS.astype(np.int64), SampleError, "values of type int64; expected uint8, or floats from 0 to 1"),
-        (PIXELS.astype(np.float32), SampleError, r"values from \d+ to 25\d; a float array holds values from 0 to 1"),
-        (torch.full((3, 4, 4), torch.nan), SampleError, "values from nan to nan; a float tensor holds"),
+        (PIXELS.astype(np.float32), SampleError, r"values from \d+ to 25\d; expected a float array with values from 0 to 1"),
+        (torch.full((3, 4, 4), torch.nan), SampleError, "values from nan to nan; expected a float tensor"),
     ],
     ids=str,
 )

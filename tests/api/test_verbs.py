@@ -56,7 +56,7 @@ def test_ctrl_c_raises_once_saved_and_a_stop_that_others_asked_for_returns(monke
         return STOPPED
 
     monkeypatch.setattr(verbs, "launch", launch)
-    with pytest.raises(KeyboardInterrupt, match="stopped at step 40 of 100, saved; the same call continues from there"):
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 40 of 100, saved; call again to continue from there"):
         rp.train(["step", "stopping"], on_event=lambda event: events.append(event["kind"]))  # type: ignore[arg-type]
     assert events == ["step", "stopping"]
     assert rp.train(["step"]) is STOPPED  # type: ignore[arg-type]
@@ -118,5 +118,5 @@ def test_a_script_without_a_main_guard_trains_stops_at_ctrl_c_and_evaluates(tmp_
     begins, stopped, evaluated = said.stdout.splitlines() or [said.stderr] * 3
     assert (begins, evaluated, said.returncode) == ("begins", "finished 40", 0), said.stderr
     assert stopped.startswith("stopped at step ")
-    assert stopped.endswith(" of 100000, saved; the same call continues from there")
+    assert stopped.endswith(" of 100000, saved; call again to continue from there")
     assert list((tmp_path / "endless" / "checkpoints").iterdir())

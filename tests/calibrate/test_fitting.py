@@ -139,7 +139,7 @@ def test_a_tiny_holdout_says_what_it_cannot_carry(tmp_path: Path) -> None:
     assert "recall@0.2" in report.holdout.sets
     notes = "\n".join(report.notes)
     assert "26 samples are too few to try platt (50), isotonic (50)" in notes
-    assert "recall@0.05 has no cross-fitted numbers, for on a part of holdout alpha 0.05 needs 19" in notes
+    assert "recall@0.05 has no cross-fitted numbers: on a part of holdout, alpha 0.05 needs 19" in notes
     assert "no predictions of val to report on: `rayprob evaluate" in notes
     tiny = calibrate(write_run(tmp_path / "ten", predictions(10, "holdout", seed=1)), AUTO)
     assert list(tiny.guarantees) == ["0.2"]
@@ -174,7 +174,7 @@ FAULTS = [
         (predictions(9, "holdout", seed=1),),
         AUTO,
         CalibrationError,
-        r"holdout.parquet has 9 sample.s. with a known label, .* 10 at",
+        r"holdout.parquet has 9 sample.s. with a known label; calibration needs at least 10",
     ),
     (
         (predictions(40, "val", seed=1),),
@@ -244,7 +244,7 @@ def test_predictions_that_do_not_name_their_split_are_those_of_the_runs_holdout(
 
 def test_a_bundle_of_unknown_origin_is_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path, facts={key: value for key, value in FACTS.items() if key != "run"})
-    with pytest.raises(RunError, match=r"the bundle does not say on which split its run chose"):
+    with pytest.raises(RunError, match=r"the bundle does not name the split on which its run chose a checkpoint"):
         calibrate(folder, AUTO)
 
 

@@ -91,7 +91,7 @@ def test_a_wrong_prior_gets_no_strength_and_the_output_tells(tmp_path: Path) -> 
     folder, path = scenes_run(tmp_path, sees_context=False)
     assert "the label prior prior.safetensors has strength 0.9" in notes_of(folder, "--prior", path, "--method", "identity")
     wrong = notes_of(folder, "--prior", str(tmp_path / "permuted.safetensors"), "--method", "identity")
-    assert "permuted.safetensors has strength 0.00: holdout asks for none of it, and it changes next to nothing" in wrong
+    assert "permuted.safetensors has strength 0.00: it does not help on holdout and changes next to nothing" in wrong
     assert "permuted.safetensors knows all 6 labels" in wrong
 
 
@@ -103,10 +103,10 @@ def test_auto_is_the_default_and_tells_which_prior_it_took_and_which_it_left_out
         folder, path = scenes_run(tmp_path / str(sees_context), sees_context=sees_context)
         monkeypatch.setitem(SHIPPED, "scenes", Path(path))
         notes[sees_context] = notes_of(folder)
-    took = r"auto took the label prior scenes: \d\.\d+ nats .* against \d\.\d+ without one; --prior none leaves it out"
+    took = r"auto chose the label prior scenes: \d\.\d+ nats .* against \d\.\d+ without one; --prior none leaves it out"
     assert re.search(took, notes[False])
     assert "the label prior scenes has strength 0." in notes[False]
-    assert "label priors that holdout asks for none of, by their strength: scenes 0.0" in notes[True]
+    assert "label priors that do not help on holdout, with their strengths: scenes 0.0" in notes[True]
     assert "label prior" not in notes_of(folder, "--prior", "none")
 
 
@@ -114,8 +114,8 @@ def test_a_prior_that_is_cross_validated_and_left_out_is_named_with_its_nats() -
     choice = Choice(AffineCalibrator("platt", np.ones(1), np.zeros(1)), {"platt": 2.0, "identity": 2.5, "platt + a": 1.999}, "")
     priors = Priors({"a": LabelMixture(np.ones(1), np.full((1, 2), 0.5))}, weak={"b": 0.012})
     assert prior_notes(choice, priors) == [
-        "label priors that holdout asks for none of, by their strength: b 0.01",
-        "no label prior: without one 2.000 nats per image of holdout, cross-validated; with one, a 1.999: not clearly fewer",
+        "label priors that do not help on holdout, with their strengths: b 0.01",
+        "no label prior: 2.000 nats per image of holdout without one, cross-validated; with one, a 1.999: not clearly better",
     ]
 
 

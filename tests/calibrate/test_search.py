@@ -206,8 +206,8 @@ def notes_of(tmp_path: Path, *tables: Predictions, **changes: Any) -> str:
 
 def test_a_small_holdout_says_that_labels_do_not_beat_one_threshold(tmp_path: Path) -> None:
     notes = notes_of(tmp_path, predictions(40, "holdout", seed=23), objectives=["OF1"], calibrators=["identity"])
-    assert "OF1: a threshold per label does not beat one for all, 0." in notes
-    assert "40 images hold" in notes
+    assert "OF1: one threshold per label does not beat a global one, 0." in notes
+    assert "40 images have" in notes
 
 
 def test_a_run_without_predictions_of_val_says_how_to_write_them(tmp_path: Path) -> None:
@@ -230,9 +230,9 @@ def test_candidates_that_a_holdout_cannot_carry_are_left_out_with_the_reason(tmp
 def test_a_gain_that_may_be_chance_and_a_winner_without_a_rule_are_said(tmp_path: Path) -> None:
     tables = predictions(60, "holdout", seed=1), predictions(40, "val", seed=2)
     notes = notes_of(tmp_path, *tables, policies=["top_k"], objectives=["OF1"])
-    assert "OF1: a bundle has no rule top_k; leave it out of thresholds.policies" in notes
+    assert "OF1: bundles have no rule top_k; leave it out of thresholds.policies" in notes
     notes = notes_of(tmp_path, *tables, policies=["global"], calibrators=["platt"], objectives=["OF1"])
-    assert "may be chance: the interval over images goes from" in notes
+    assert "may be chance: the interval over images is [" in notes
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,11 @@ def test_a_gain_that_may_be_chance_and_a_winner_without_a_rule_are_said(tmp_path
         ({"smoothings": [-1]}, SpecError, r"thresholds\.smoothings\[0\]: input should be greater than or equal to 0"),
         ({"folds": 1}, SpecError, r"thresholds\.folds: input should be greater than or equal to 2"),
         ({"smoothing": [1]}, SpecError, r"unknown key under thresholds: 'smoothing'; nearest: smoothings"),
-        ({"policies": ["recall"], "conformal_levels": [0.01]}, CalibrationError, r"no candidate is left.*alpha 0\.01 needs 99"),
+        (
+            {"policies": ["recall"], "conformal_levels": [0.01]},
+            CalibrationError,
+            r"no requested candidate can be fitted.*alpha 0\.01 needs 99",
+        ),
     ],
 )
 def test_faults_are_named(tmp_path: Path, changes: dict[str, Any], error: type[RayprobError], message: str) -> None:

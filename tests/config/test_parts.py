@@ -96,5 +96,5 @@ def test_a_part_whose_spec_is_of_another_kind_is_refused() -> None:
 
     with pytest.raises(SpecError, match=r"local: the types of its parameters cannot be read .*Nowhere.*; write them at module"):
         spec_of(local, ToolSpec)
-    with pytest.raises(SpecError, match=r"wrong: its parameter spec has the type .*Box.*; give it ToolSpec or one derived"):
+    with pytest.raises(SpecError, match=r"wrong: its parameter spec has the type .*Box.*; use ToolSpec or a subclass"):
         spec_of(wrong, ToolSpec)

@@ -198,7 +198,7 @@ class Stubborn(Tiny):
 
 def test_a_model_without_a_graph_is_refused_with_its_reason(tmp_path: Path) -> None:
     bundle = make_bundle(3, {"name": "bernoulli"})
-    with pytest.raises(ModelError, match=r"squeezenet1_1 cannot be exported to ONNX \(\w+: .+\); take another backbone"):
+    with pytest.raises(ModelError, match=r"squeezenet1_1 cannot be exported to ONNX \(\w+: .+\); use another backbone"):
         export_onnx(replace(bundle, classifier=Stubborn(bundle.model_spec).eval()), str(tmp_path / "b.onnx"))
 
 

@@ -204,7 +204,9 @@ def test_failed_download_names_the_weights_and_the_other_ways(monkeypatch: pytes
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     monkeypatch.setattr("torch.hub.get_dir", lambda: "/nonexistent-cache")
     monkeypatch.setattr("os.makedirs", lambda *_, **__: None)
-    with pytest.raises(ModelError, match=r"cannot fetch the weights 'IMAGENET1K_V1' of resnet18 .*no route.*give its path"):
+    with pytest.raises(
+        ModelError, match=r"cannot fetch the weights 'IMAGENET1K_V1' of resnet18 .*no route.*set weights to its path"
+    ):
         build_backbone("resnet18", "DEFAULT")
     create_model = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda *a, pretrained, **k: offline() if pretrained else create_model(*a, **k))

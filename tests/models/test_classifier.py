@@ -148,10 +148,13 @@ def test_model_files_are_checked_when_they_are_read() -> None:
         ({"pooling": "gep"}, "pooling: unknown pooling 'gep'; nearest: gmp, gem, gap"),
         (
             {"head": {"attention": 0.3}},
-            "head.attention 0.3 looks at every place, but pooling gap leaves none; set pooling: places",
+            "head.attention 0.3 needs the features of every place, but pooling gap removes places; set pooling: places",
         ),
-        ({"weights_part": "features"}, "weights_part features is for the path of a file or bundle; weights is null"),
-        ({"weights_part": "backbone", "weights": "DEFAULT"}, "weights_part backbone is for the path of a file or bundle"),
+        ({"weights_part": "features"}, "weights_part features needs the path of a file or bundle as weights; got null"),
+        (
+            {"weights_part": "backbone", "weights": "DEFAULT"},
+            "weights_part backbone needs the path of a file or bundle as weights; got DEFAULT",
+        ),
     ):
         with pytest.raises(SpecError, match=message):
             ModelSpec.parse(keys)

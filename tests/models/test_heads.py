@@ -177,9 +177,9 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_starts_of_another_shape_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"prevalence_L gives shape \(3,\), but the head needs \(4,\)"):
+    with pytest.raises(ModelError, match=r"prevalence_L has shape \(3,\), but the head needs \(4,\)"):
         build_head(HeadSpec(), F, L, Start(prevalence_L=PREVALENCE[:3]))
-    with pytest.raises(ModelError, match=r"probabilities_KL gives shape \(2, 4\), but the head needs \(3, 4\)"):
+    with pytest.raises(ModelError, match=r"probabilities_KL has shape \(2, 4\), but the head needs \(3, 4\)"):
         build_head(HeadSpec(name="mixture", components=3), F, L, Start(None, np.full(2, 0.5), np.full((2, 4), 0.5)))
 
 

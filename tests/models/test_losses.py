@@ -172,9 +172,9 @@ def test_losses_are_finite_and_float32_under_autocast(name: str, scale: float) -
 
 def test_a_loss_and_a_head_of_different_families_do_not_go_together() -> None:
     targets_BL, known_BL = labels()
-    with pytest.raises(ModelError, match=r"loss bce needs a head with logits, found mixing_logits.*\{name: bernoulli\}"):
+    with pytest.raises(ModelError, match=r"loss bce needs a head with logits; got mixing_logits.*\{name: bernoulli\}"):
         build_loss(LossSpec())(outputs(SPECS["mixture"]), targets_BL, known_BL)
-    with pytest.raises(ModelError, match=r"loss mixture needs a head with mixing_logits, component_logits, found logits"):
+    with pytest.raises(ModelError, match=r"loss mixture needs a head with mixing_logits, component_logits; got logits"):
         build_loss(SPECS["mixture"])(outputs(SPECS["bce"]), targets_BL, known_BL)
 
 

@@ -52,10 +52,10 @@ def numpy_array() -> bytes:
 
 FOREIGN = {
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "is a Git LFS pointer.*git lfs pull"),
-    "html": (b"\n<!DOCTYPE html>\n<html><title>Sign in</title></html>", "is an HTML page, as a failed download"),
-    "xml": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "it is text, .*xml version"),
-    "text": ("Zugriff verweigert: nö".encode(), "it is text, 'Zugriff verweigert: nö'"),
-    "empty": (b"", r"it is empty \(0 bytes\)"),
+    "html": (b"\n<!DOCTYPE html>\n<html><title>Sign in</title></html>", "is an HTML page, from a failed download"),
+    "xml": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is a text file, not weights: .*xml version"),
+    "text": ("Zugriff verweigert: nö".encode(), "is a text file, not weights: 'Zugriff verweigert: nö'"),
+    "empty": (b"", r"is empty \(0 bytes\)"),
     "keras": (b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file, as Keras writes it"),
     "npz": (zipped("weights.npy"), "is a NumPy archive"),
     "npy": (numpy_array(), "is a NumPy array"),
@@ -64,9 +64,9 @@ FOREIGN = {
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(99), "is a TensorFlow Lite model"),
     "tensorflow": (bytes(99) + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb", "is a TensorFlow checkpoint"),
     "export": (zipped("m/serialized_exported_program.json"), "is a torch.export program"),
-    "gzip": (b"\x1f\x8b\x08" + bytes(99), "unpack it and give the file in it"),
-    "tar": (tarred(), "unpack it and give the file in it"),
-    "noise": (bytes(range(128, 256)) * 4, "holds no tensors that can be read safely"),
+    "gzip": (b"\x1f\x8b\x08" + bytes(99), "unpack it and use the file in it"),
+    "tar": (tarred(), "unpack it and use the file in it"),
+    "noise": (bytes(range(128, 256)) * 4, "cannot be read safely"),
 }
 
 
@@ -124,7 +124,7 @@ def test_every_cut_of_a_safetensors_file_is_refused() -> None:
 )
 def test_damaged_labels_in_a_header_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.safetensors").write_bytes(safetensors.torch.save(TENSORS, {"rayprob_labels": text}))
-    with pytest.raises(ModelError, match=r"the labels that .*x.safetensors carries in its header are damaged"):
+    with pytest.raises(ModelError, match=r"the labels in the header of .*x.safetensors are damaged"):
         read_weights(str(tmp_path / "x.safetensors"))
 
 

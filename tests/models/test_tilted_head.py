@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         HeadSpec.parse({"name": "mixture", "prior": str(tmp_path / "missing.safetensors")})
     with pytest.raises(SpecError, match="prior is an option of mixture, not of the head bernoulli"):
         HeadSpec.parse({"prior": "coco"})
-    with pytest.raises(SpecError, match=r"strength 0\.5 is that of a prior; set prior or leave out strength"):
+    with pytest.raises(SpecError, match=r"strength 0\.5 needs a prior; set prior or leave out strength"):
         HeadSpec.parse({"name": "mixture", "components": 3, "strength": 0.5})
 
 

@@ -121,7 +121,7 @@ def test_a_trained_bernoulli_head_starts_a_mixture_but_not_the_reverse(tmp_path:
         torch.testing.assert_close(ours(images)["component_logits"][:, 0], theirs.eval()(images)["logits"])
     trained(tmp_path / "weights.safetensors", head={"name": "mixture", "components": 2})
     with pytest.raises(
-        ModelError, match=r"another head .*head.mixing.weight.*, not a bernoulli one; to take its backbone only"
+        ModelError, match=r"the head of .*head.mixing.weight.* is not a bernoulli head; to take its backbone only"
     ):
         build(tmp_path)
     with pytest.raises(ModelError, match=r"head.offsets \[6\] here, \[9\] needed"):
@@ -132,14 +132,14 @@ def test_a_mixture_refuses_a_bernoulli_head_of_another_size(tmp_path: Path) -> N
     trained(tmp_path / "weights.safetensors")
     spec = ModelSpec.parse({"backbone": SMALL, "weights": str(tmp_path), "head": {"name": "mixture", "components": 2}})
     with pytest.raises(
-        ModelError, match=r"the weight of the Bernoulli head gives shape \(3, 576\), but the head needs \(9, 576\)"
+        ModelError, match=r"the weight of the Bernoulli head has shape \(3, 576\), but the head needs \(9, 576\)"
     ):
         build_classifier(spec, 9)
 
 
 def test_parts_are_for_bundles_only(tmp_path: Path) -> None:
     torch.save(torchvision.models.get_model(SMALL).state_dict(), tmp_path / "whole.pth")
-    with pytest.raises(ModelError, match=r"weights_part features is for rayprob's own bundles, and .*whole.pth is not one"):
+    with pytest.raises(ModelError, match=r"weights_part features is for rayprob bundles, but .*whole.pth is not one"):
         build(tmp_path / "whole.pth", weights_part="features")
 
 
@@ -157,15 +157,16 @@ def test_pickles_of_code_and_broken_files_are_refused(tmp_path: Path, monkeypatc
     (tmp_path / "cut.safetensors").write_bytes(safetensors.torch.save({"a": torch.zeros(9)})[:-4])
     (tmp_path / "empty.safetensors").write_bytes(b"")
     (tmp_path / "half.pt").write_bytes((tmp_path / "trap.pt").read_bytes()[:100])
-    for name in ("trap.pt", "text.pth", "cut.safetensors", "empty.safetensors", "half.pt"):
-        with pytest.raises(ModelError, match=f"{name} holds no tensors that can be read safely"):
+    unsafe = dict.fromkeys(("trap.pt", "cut.safetensors", "half.pt"), "cannot be read safely")
+    for name, fault in {**unsafe, "text.pth": "is a text file, not weights", "empty.safetensors": "is empty"}.items():
+        with pytest.raises(ModelError, match=f"{name} {fault}"):
             read_weights(name)
     assert not (tmp_path / "trapped").exists()
 
 
 def test_files_without_a_state_dict_and_missing_files_are_named(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
-    with pytest.raises(ModelError, match=r"list.pt holds no state_dict, but list; save model.state_dict\(\) alone"):
+    with pytest.raises(ModelError, match=r"list.pt contains list, not a state_dict; save only model.state_dict\(\)"):
         read_weights(str(tmp_path / "list.pt"))
     with pytest.raises(StorageError, match=r"no file at .*nothing.pt"):
         build(tmp_path / "nothing.pt")

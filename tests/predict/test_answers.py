@@ -135,7 +135,7 @@ def test_a_query_whose_evidence_is_impossible_has_no_answer_and_the_others_have_
     for record in records(certain(bundle, dog=-np.inf), photos, queries=["P(cat | dog)", "P(cat)"]):
         assert record.answers[0].probability is None
         assert record.answers[1].probability == pytest.approx(listed(record).get("cat", record.answers[1].probability))
-        assert record.notes == ("no answer to P(cat | dog): what it takes as given has probability 0",)
+        assert record.notes == ("no answer to P(cat | dog): its condition has probability 0",)
 
 
 def test_an_image_that_makes_the_evidence_impossible_is_rejected(bundle: Bundle, photos: Path) -> None:
@@ -198,7 +198,7 @@ def test_what_cannot_be_asked_is_refused_before_any_image(bundle: Bundle) -> Non
         ({"evidence": ["dog=0", "dog"]}, r"contradictory evidence: 'dog' is stated as present and as absent; keep one"),
         ({"evidence": ["dog=maybe"]}, r"evidence 'dog=maybe' gives 'maybe'; write LABEL=1 \(present\) or LABEL=0"),
         ({"rule": "label_CF1"}, r"unknown rule for label sets 'label_CF1'; nearest: label_OF1"),
-        ({"top": 0}, r"--top 0 lists nothing; give at least 1"),
+        ({"top": 0}, r"--top must be at least 1; got 0"),
     ):
         with pytest.raises(QueryError, match=message):
             Question.of(bundle, **asked)  # type: ignore[arg-type]

@@ -104,8 +104,8 @@ def test_another_call_overwrites_neither_other_figures_nor_photos(tmp_path: Path
         "a-2.png", "a.png", "b-2.png"
     ]  # fmt: skip
     assert files.summary() == (
-        f"{tmp_path}: 3 written, 1 in place of an earlier figure of the same image, "
-        "2 with a number, because another image or file has the name"
+        f"{tmp_path}: 3 written, 1 replaced an earlier figure of the same image, "
+        "2 with a number added, because the name was taken"
     )
 
 
@@ -148,7 +148,7 @@ def test_a_figure_of_a_file_carries_the_mark_of_its_image(tmp_path: Path) -> Non
     write_figure(record("x", "y", "z", name=image.name), path)
     again = FigureFiles(str(tmp_path / "figures"))
     assert again.path_for(image) == path
-    assert "1 in place of an earlier figure" in again.summary()
+    assert "1 replaced an earlier figure" in again.summary()
 
 
 @pytest.fixture

@@ -107,7 +107,9 @@ def test_what_names_no_image_is_refused(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(StorageError, match=r"no file or folder at .*gone.jpg; check the path"):
         names(photos / "gone.jpg")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(StorageError, match=r"the folder .*empty holds no image: no .jpg, .jpeg, .png file in it or below it"):
+    with pytest.raises(
+        StorageError, match=r"no images in folder .*empty: there is no .jpg, .jpeg, .png file in it or below it"
+    ):
         names(tmp_path / "empty")
     with pytest.raises(StorageError, match=r"no file matches .*\*.png; check the pattern"):
         names(photos / "*.png")

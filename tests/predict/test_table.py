@@ -108,17 +108,19 @@ def test_what_belongs_to_another_question_is_left_alone(
     with pytest.raises(KeyboardInterrupt):
         write_table(plan, Stopping(asking))
     other = ask([bundle_path], rule="0.5", top=2)
-    with pytest.raises(StorageError, match=r"t.parquet.parts holds another table, which differs in 3 key(.|\n)*remove .*parts"):
+    with pytest.raises(
+        StorageError, match=r"t.parquet.parts already holds another table; it differs in 3 key(.|\n)*remove .*parts"
+    ):
         write_table(replace(TablePlan.of(plan.path, other, images), part_images=2), other.outcomes)
     with pytest.raises(StorageError, match=r"part_images: 2 -> 3"):
         write_table(replace(plan, part_images=3), asking.outcomes)
     write_table(plan, asking.outcomes)
-    with pytest.raises(StorageError, match=r"t.parquet holds another table, (.|\n)*rule: 'recall@0.1' -> '0.5'"):
+    with pytest.raises(StorageError, match=r"t.parquet already holds another table; (.|\n)*rule: 'recall@0.1' -> '0.5'"):
         write_table(TablePlan.of(plan.path, other, images), other.outcomes)
     with pytest.raises(StorageError, match=r"images.number: 6 -> 5"):
         write_table(TablePlan.of(plan.path, asking, images[:5]), asking.outcomes)
     pq.write_table(pa.table({"image": ["a"]}), tmp_path / "foreign.parquet")
-    with pytest.raises(StorageError, match=r"foreign.parquet exists and is not a table of predictions; give another file"):
+    with pytest.raises(StorageError, match=r"foreign.parquet exists and is not a table of predictions; choose another file"):
         write_table(TablePlan.of(str(tmp_path / "foreign.parquet"), asking, images), asking.outcomes)
 
 

@@ -98,8 +98,8 @@ def test_a_figure_is_drawn_for_each_image(bundle_path: str, photos: Path, tmp_pa
     [
         (["{bundle}", "{photos}/gone.jpg"], StorageError, "no file or folder at"),
         (["{photos}", "{photos}"], BundleError, "no bundle at .*photos: bundle.json is missing"),
-        (["{old}", "{photos}"], BundleError, "has version 0, this rayprob reads 1"),
-        (["{bundle}", "{photos}", "--batch", "0"], SpecError, "--batch 0 computes nothing; give at least 1"),
+        (["{old}", "{photos}"], BundleError, "has version 0, but this rayprob reads 1"),
+        (["{bundle}", "{photos}", "--batch", "0"], SpecError, "--batch must be at least 1; got 0"),
         (["{bundle}", "{photos}", "--ensemble", "{bundle}", "--mc-dropout", "3"], ModelError, "use one of them"),
     ],
 )

@@ -71,5 +71,7 @@ def test_a_family_without_calibrators_keeps_its_outputs() -> None:
 
 def test_a_family_without_a_graph_cannot_be_exported() -> None:
     silent = Family("silent", {"logits": "NL"}, family_of("bernoulli").distribution, "bce", lambda options: "silent")
-    with pytest.raises(ModelError, match="heads of the family silent cannot be exported: it states no graph; use another head"):
+    with pytest.raises(
+        ModelError, match="heads of the family silent cannot be exported: the family defines no graph; use another head"
+    ):
         silent.build_graph(None)

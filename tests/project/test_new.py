@@ -117,7 +117,7 @@ def test_nothing_is_overwritten_and_nothing_is_written_beside_what_exists(tmp_pa
     kept = tmp_path / "demo" / "tune_configs" / "demo.yaml"
     kept.parent.mkdir(parents=True)
     kept.write_text("mine")
-    with pytest.raises(StorageError, match=r"already holds tune_configs/demo.yaml; `rayprob new` overwrites nothing"):
+    with pytest.raises(StorageError, match=r"already has tune_configs/demo.yaml; `rayprob new` never overwrites files"):
         new_like(str(tmp_path / "demo"), "demo")
     assert kept.read_text() == "mine"
     assert [path for path in (tmp_path / "demo").rglob("*") if path.is_file()] == [kept]
@@ -137,7 +137,7 @@ def test_the_name_of_a_project_is_one_that_a_recipe_takes(folder: str, name: str
 
 
 def test_weights_need_a_backbone_and_a_file_that_is_there(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"--weights w.pth needs --backbone"):
+    with pytest.raises(SpecError, match=r"--weights w.pth also needs --backbone"):
         new_from(str(tmp_path / "x"), str(tmp_path), weights="w.pth")
     with pytest.raises(SpecError, match=r"there is no file w.pth"):
         new_from(str(tmp_path / "x"), str(tmp_path), backbone="resnet18", weights="w.pth")

@@ -205,9 +205,9 @@ def cut(folder: Path) -> None:
 
 FAULTS = [
     (without("bundle.json"), r"no bundle at .*: bundle.json is missing; give the folder that training wrote"),
-    (without("weights.safetensors"), r"lacks weights.safetensors; copy the whole folder"),
-    (without("calibrator.safetensors"), r"lacks calibrator.safetensors; copy the whole folder"),
-    (cut, r"weights.safetensors has sha256 .*, bundle.json says .*; the file was changed or cut short"),
+    (without("weights.safetensors"), r"weights.safetensors is missing from the bundle at .*; copy the whole folder"),
+    (without("calibrator.safetensors"), r"calibrator.safetensors is missing from the bundle at .*; copy the whole folder"),
+    (cut, r"weights.safetensors has sha256 .*, but bundle.json has .*; the file was changed or cut short"),
     (overwritten("bundle.json", b"{"), r"bundle.json is not JSON"),
     (overwritten("bundle.json", b"[]"), r"bundle.json contains list, not a mapping; use the rayprob that wrote it"),
     (edited("version", 2), r"has version 2, .* 1; use the rayprob that wrote it; or remove the bundle's folder and .*train"),
@@ -224,7 +224,7 @@ FAULTS = [
     (edited("thresholds", {"label_CF1": {"values": [0.5]}}), r"stored thresholds cannot be read \(KeyError\('smoothing'\)\)"),
     (
         edited("thresholds", {"t": Thresholds(np.ones(2), "OF1", 0.0, 0.0, 9).to_dict()}),
-        r"'t' are of 2 labels, the bundle has 3",
+        r"'t' have 2 labels, but the bundle has 3",
     ),
 ]
 

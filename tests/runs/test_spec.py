@@ -30,7 +30,7 @@ def test_durations_become_steps(duration: dict[str, float], steps: int) -> None:
 
 @pytest.mark.parametrize("duration", [{}, {"steps": 1, "epochs": 1}])
 def test_a_duration_has_one_unit(duration: dict[str, float]) -> None:
-    with pytest.raises(SpecError, match="exactly one of epochs, steps, samples"):
+    with pytest.raises(SpecError, match="exactly one of epochs, steps and samples"):
         Duration.parse(duration)
 
 
@@ -274,13 +274,13 @@ def test_an_unknown_key_in_a_run_file_names_the_nearest(tmp_path: Path) -> None:
             "set name: mixture",
             {"model": {"head": {"name": "mixture", "components": 4}}},
         ),
-        ({"model": {"weights_part": "features"}}, "weights is null", {"model": {"weights_part": "all"}}),
+        ({"model": {"weights_part": "features"}}, "got null", {"model": {"weights_part": "all"}}),
         (
             {"loss": {"gamma": 3.0}},
             "gamma is an option of focal, not of the loss bce",
             {"loss": {"name": "focal", "gamma": 3.0}},
         ),
-        ({"duration": {}}, "exactly one of epochs, steps, samples, the others null; found none", {"duration": {"samples": 3}}),
+        ({"duration": {}}, "exactly one of epochs, steps and samples, the others null; got none", {"duration": {"samples": 3}}),
         (
             {"placement": {"num_workers": [3, 1]}},
             r"an integer or \[min, max\] .*\(found \[3, 1\]\)",

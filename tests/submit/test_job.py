@@ -84,7 +84,7 @@ def test_a_file_that_extends_an_absolute_path_is_refused(tmp_path: Path) -> None
     [
         (
             ("data.root=s3://b/c",),
-            r"folder runs/paper is relative, and a job runs in a copy that is thrown away; set a path that",
+            r"folder runs/paper is relative, but a job runs in a temporary copy of the working folder; set a path that",
         ),
         (("folder=s3://b/r",), r"data.root shards/coco2014 is relative, .*--set data.root=/mnt/shared/coco2014"),
         ((*THERE, "model.weights=./w.pt"), r"model.weights ./w.pt is relative, .*--set model.weights=/mnt/shared/weights/w.pt"),

@@ -83,16 +83,14 @@ def test_a_run_file_is_no_sweep_file(make_sweep: MakeSweep, tmp_path: Path) -> N
 
 def test_a_resolution_that_cuts_patches_is_refused(make_sweep: MakeSweep) -> None:
     vit = {"model": {"backbone": "vit_b_16"}}
-    with pytest.raises(
-        ModelError, match=r"images of 72 px are no multiple of 16 px, the patches of vit_b_16.*nearest that is: 64"
-    ):
+    with pytest.raises(ModelError, match=r"72 px is not a multiple of 16 px, the patch size of vit_b_16.*nearest multiple: 64"):
         make_sweep(vit, space={"resolution_px": {"choice": [64, 72]}})
     make_sweep(vit, space={"resolution_px": {"choice": [64, 80]}})
     make_sweep(space={"resolution_px": {"choice": [63, 72]}})  # to convolutions it does not matter
 
 
 def test_half_a_gpu_is_refused_with_a_reason(make_sweep: MakeSweep) -> None:
-    with pytest.raises(SpecError, match=r"a worker holds one whole GPU, .* use 1 and smaller batches \(found 0\.5\)"):
+    with pytest.raises(SpecError, match=r"a worker uses a whole GPU, .* use 1 and smaller batches \(found 0\.5\)"):
         make_sweep({"placement": {"num_workers": 0.5}})
 
 

@@ -47,7 +47,7 @@ def test_an_error_that_comes_twice_ends_the_trial_with_its_own_text(attempt: Att
         with pytest.raises(ValueError, match=text):
             attempt(text)
     (told,) = attempt("b")
-    assert told["reason"].startswith("the same error came twice, so a restart would meet it again: ValueError: b (")
+    assert told["reason"].startswith("the same error occurred twice, so another restart would not help: ValueError: b (")
 
 
 @pytest.fixture

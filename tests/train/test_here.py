@@ -65,7 +65,7 @@ def train(monkeypatch: pytest.MonkeyPatch, make_run: MakeRun, tmp_path: Path) ->
 def test_an_error_that_comes_twice_ends_the_run_with_its_own_text(train: Callable[..., Outcome]) -> None:
     fault = {"fault": BATCH_NORM}
     for max_failures in (-1, 3):
-        with pytest.raises(RunError, match=r"the same error came twice.*per channel, after step 7\n.*worker\.log"):
+        with pytest.raises(RunError, match=r"the same error occurred twice.*per channel, after step 7\n.*worker\.log"):
             train([fault, fault], max_failures=max_failures)
 
 
@@ -74,8 +74,8 @@ def test_other_errors_and_deaths_are_started_again_as_often_as_allowed(train: Ca
     answers = [{"fault": BATCH_NORM}, {"died": -9, "said": ""}, {"fault": BATCH_NORM}]
     assert train([*answers, DONE], told.append).step == 12
     assert [event["number"] for event in told] == [1, 2, 3]
-    assert told[1]["reason"] == "the worker was killed by SIGKILL, as the kernel does when memory runs out"
-    with pytest.raises(RunError, match=r"its 2 restart\(s\) did not help: ValueError: .*\n.*; the same command resumes"):
+    assert told[1]["reason"] == "the worker was killed by SIGKILL; the kernel does this when memory runs out"
+    with pytest.raises(RunError, match=r"its 2 restart\(s\) did not help: ValueError: .*\n.*; run the same command to resume"):
         train(answers, max_failures=2)
     with pytest.raises(RunError, match=r"ended with exit code 1: ModuleNotFoundError: torch"):
         train([{"died": 1, "said": "Traceback\nModuleNotFoundError: torch\n"}], max_failures=0)

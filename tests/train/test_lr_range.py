@@ -136,7 +136,9 @@ def test_weights_that_only_get_worse_are_no_fall_however_noisily() -> None:
 
 def test_a_range_that_ends_too_early_or_begins_too_late_is_noted() -> None:
     falling = 1 - 0.3 * np.linspace(0, 1, 100) ** 2
-    assert "had not left by 1, so its lowest may lie beyond" in read_range(simulated(falling, np.ones(100))).notes[0]
+    assert (
+        "had not diverged by 1, so its minimum may be at a higher rate" in read_range(simulated(falling, np.ones(100))).notes[0]
+    )
     early = np.concatenate([np.linspace(1, 0.5, 10), np.linspace(0.5, 3, 90)])
     (note,) = read_range(simulated(early, np.ones(100), has_left=True)).notes
     assert "near the beginning of the range, 1e-06; a lower --from" in note
@@ -145,13 +147,18 @@ def test_a_range_that_ends_too_early_or_begins_too_late_is_noted() -> None:
 @pytest.mark.parametrize(
     ("options", "changes", "error", "message"),
     [
-        ({"lowest": 1.0, "highest": 0.1}, {}, SpecError, r"--from 1 --to 0\.1 is not a range of .* 0 < --from < --to"),
-        ({"lowest": 0.0}, {}, SpecError, r"--from 0 --to 10 is not a range"),
+        (
+            {"lowest": 1.0, "highest": 0.1},
+            {},
+            SpecError,
+            r"must satisfy 0 < --from < --to, both finite; got --from 1 --to 0\.1",
+        ),
+        ({"lowest": 0.0}, {}, SpecError, r"got --from 0 --to 10"),
         (
             {"num_steps": 19},
             {},
             SpecError,
-            r"--steps 19 is too few to see the loss fall through its noise; allowed: 20 or more",
+            r"--steps 19 is too few to tell a falling loss from noise; use at least 20",
         ),
         (
             {"lowest": 1e-12, "highest": 1e-10, "num_steps": 20},
@@ -163,7 +170,7 @@ def test_a_range_that_ends_too_early_or_begins_too_late_is_noted() -> None:
             {"lowest": 1e4, "highest": 1e6, "num_steps": 80},
             {"optimizer": {"name": "sgd"}},
             RunError,
-            r"the loss left after \d step\(s\).*before it could be seen to fall; give a --from that is a hundredth",
+            r"the loss diverged after \d step\(s\).*before it could fall; set --from to a hundredth",
         ),
         ({}, {"stream": {"global_batch": 512, "lanes": 4}}, SpecError, r"one stream.global_batch of 512; set .* to 152"),
     ],
@@ -189,7 +196,7 @@ def test_a_loss_that_left_without_falling_asks_for_a_lower_start() -> None:
 
 
 def test_a_loss_that_is_not_finite_from_the_start_is_named() -> None:
-    with pytest.raises(RunError, match=r"the loss left after 0 step\(s\), before"):
+    with pytest.raises(RunError, match=r"the loss diverged after 0 step\(s\), before"):
         read_range(Measured([], 100, has_left=True))
 
 

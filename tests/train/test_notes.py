@@ -41,7 +41,7 @@ def test_which_of_two_sets_of_weights_was_taken_stands_in_the_runs_first_row(mak
     torch.save({"model": state, "model_ema": {name: tensor + 1 for name, tensor in state.items()}}, tmp_path / "both.pth")
     model = {"backbone": "squeezenet1_1", "weights": str(tmp_path / "both.pth")}
     (note,) = start_facts(prepared(make_run(tmp_path / "one", model=model)))["notes"]
-    assert "both.pth holds two sets of weights: took its EMA weights (model_ema), not its raw weights (model)" in note
+    assert "both.pth has two sets of weights: using its EMA weights (model_ema), not its raw weights (model)" in note
     chosen = model | {"weights_part": "model"}
     assert "notes" not in start_facts(prepared(make_run(tmp_path / "two", model=chosen)))
 

@@ -206,7 +206,7 @@ def test_a_refit_of_a_bundle_that_has_changed_is_refused(source: str) -> None:
     with torch.no_grad():
         bundle.classifier.head.linear.bias.add_(1)
     bundle.save(f"{source}/bundle")
-    with pytest.raises(RunError, match=r"is a refit of what .*base held before: .*give another --name"):
+    with pytest.raises(RunError, match=r"is a refit of an earlier bundle of .*base: .*choose another --name"):
         refit(source, spec(head=MIXTURE))
 
 
@@ -244,7 +244,7 @@ def test_a_damaged_file_of_features_is_named(source: str) -> None:
     damaged = next((Path(source) / "features").glob("train-*"))
     damaged.write_bytes(damaged.read_bytes()[:100])
     with pytest.raises(
-        RunError, match=r"train-\w+.safetensors holds no features .*remove the file, and they are computed again"
+        RunError, match=r"train-\w+.safetensors is not a valid features file .*remove it to compute the features again"
     ):
         refit(source, spec(head={"name": "bernoulli"}))
 
@@ -265,7 +265,7 @@ def test_a_head_of_places_keeps_its_attention(make_run: Any, tmp_path: Path) -> 
 def test_features_too_large_for_this_machine_are_refused(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "MEMORY_BYTES", 1000)
     with pytest.raises(
-        RunError, match=r"features of the \d+ samples of train need 0.0 GB of memory, this machine has 0.0 GB; train"
+        RunError, match=r"features of the \d+ samples of train need 0.0 GB of memory, but this machine has 0.0 GB; train"
     ):
         refit(source, spec(head=MIXTURE))
 
