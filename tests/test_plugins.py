@@ -174,6 +174,21 @@ def test_a_bundle_says_which_plugin_is_missing_elsewhere(tmp_path: Path) -> None
         Bundle.load(str(tmp_path / "bundle"))
 
 
+@pytest.mark.parametrize("changed", ["bundle.json", "weights.safetensors"])
+def test_a_changed_bundle_is_refused_before_its_plugins_are_imported(tmp_path: Path, changed: str) -> None:
+    (tmp_path / "loud_parts.py").write_text("HEADS = {}")
+    plugins.look_in([tmp_path])
+    replace(make_bundle(1, {"name": "bernoulli"}), plugins=("loud_parts",)).save(str(tmp_path / "bundle"))
+    content = (tmp_path / "bundle" / changed).read_bytes()
+    (tmp_path / "bundle" / changed).write_bytes(content.replace(b'"head"', b'"heed"') + b" " * changed.startswith("weights"))
+    with pytest.raises(BundleError, match="was changed"):
+        Bundle.load(str(tmp_path / "bundle"))
+    assert "loud_parts" not in sys.modules
+    (tmp_path / "bundle" / changed).write_bytes(content)
+    assert Bundle.load(str(tmp_path / "bundle")).plugins == ("loud_parts",)
+    assert "loud_parts" in sys.modules
+
+
 def test_a_run_folder_says_where_its_plugin_was(tmp_path: Path) -> None:
     class Dataset:
         fingerprint = "0" * 16
