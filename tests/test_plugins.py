@@ -1,5 +1,6 @@
 """Plugins: their parts join ours by name, and every way in which they cannot is said in plain words."""
 
+import json
 import sys
 import textwrap
 from dataclasses import replace
@@ -202,6 +203,79 @@ def test_a_run_folder_says_where_its_plugin_was(tmp_path: Path) -> None:
         open_run(str(tmp_path / "run"))
 
 
+def test_another_file_of_a_name_that_this_process_has_is_refused_and_named(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        write_run(folder)
+    message = (
+        rf"wide_parts is {one}/wide_parts.py in this process, where {two}/wide_parts.py is needed.*another process"
+    )
+    Run.read(one / "run.yaml")
+    with pytest.raises(SpecError, match=message):
+        Run.read(two / "run.yaml")
+    assert Run.read(one / "run.yaml").plugins == ("wide_parts",)
+    (two / "wide_parts.py").unlink()
+    (two / "wide_parts.py").symlink_to(one / "wide_parts.py")
+    assert Run.read(two / "run.yaml").plugins == ("wide_parts",)
+
+
+def test_a_module_on_pythons_own_path_comes_before_one_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "installed").mkdir()
+    write_run(tmp_path / "installed")
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    for _ in range(2):  # not yet imported, and imported
+        assert Run.read(write_run(tmp_path)).plugins == ("wide_parts",)
+    assert plugins.file_of("wide_parts") == tmp_path / "installed" / "wide_parts.py"
+
+
+def test_a_bundle_of_another_module_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write_run(tmp_path / folder)
+    Run.read(tmp_path / "one" / "run.yaml")
+    bundle = tmp_path / "bundle"
+    replace(make_bundle(1, {"name": "bernoulli"}), plugins=("wide_parts",)).save(str(bundle))
+    assert Bundle.load(str(bundle)).plugins == ("wide_parts",)
+    described = json.loads((bundle / "bundle.json").read_text())
+    del described["fingerprint"]
+    elsewhere = {**described, "plugins": {"wide_parts": str(tmp_path / "two" / "wide_parts.py")}}
+    (bundle / "bundle.json").write_text(json.dumps(elsewhere))
+    with pytest.raises(BundleError, match=r"one/wide_parts.py in this process, where \S+two/wide_parts.py is needed"):
+        Bundle.load(str(bundle))
+
+
+def test_a_changed_plugin_makes_another_run(tmp_path: Path) -> None:
+    class Dataset:
+        fingerprint = "0" * 16
+
+    run = Run.read(write_run(tmp_path), [f"folder={tmp_path / 'run'}"])
+    claim(run, Dataset())  # type: ignore[arg-type]
+    assert not claim(run, Dataset()).is_new  # type: ignore[arg-type]
+    (tmp_path / "wide_parts.py").write_text(PARTS.replace("default=4", "default=5"))
+    with pytest.raises(RunError, match=r"differs .* 1 key.*\n  plugins wide_parts: its file \S+ has changed\n.*--fresh"):
+        claim(run, Dataset())  # type: ignore[arg-type]
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    del facts["plugin_sums"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts))
+    assert not claim(run, Dataset()).is_new  # type: ignore[arg-type]  # written before sums were
+
+
+def test_a_plugin_that_only_an_override_names_is_found_beside_the_file(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    (tmp_path / "other_parts.py").write_text(PARTS.replace('"wide"', '"wider"').replace('"plain"', '"plainer"'))
+    path.write_text(yaml.safe_dump(RUN))
+    run = Run.read(path, ["plugins=[other_parts]", "loss.name=plainer"])
+    assert (run.plugins, run.loss.name) == (("other_parts",), "plainer")
+
+
+def test_the_file_of_a_name_that_is_no_plugin_is_an_error_in_words() -> None:
+    with pytest.raises(SpecError, match="plugins takes names of modules"):
+        plugins.file_of("__main__")
+    with pytest.raises(SpecError, match="there is no module gone_parts.inner, a plugin"):
+        plugins.file_of("gone_parts.inner")
+
+
 def test_a_job_packs_modules_and_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_run(tmp_path)
     (tmp_path / "kit" / "inner").mkdir(parents=True)
@@ -216,6 +290,7 @@ def test_a_job_packs_modules_and_packages(tmp_path: Path, monkeypatch: pytest.Mo
     assert (packed / "kit" / "inner" / "heads.py").exists()
     with pytest.raises(SpecError, match="there is no module gone, a plugin"):
         Job.of("train", str(path), ["plugins=[gone]"])
+    assert Job.of("train", str(path), ["plugins=wide_parts"]).plugins == ()  # a text, which is refused where the run is read
 
 
 def test_no_choice_that_a_plugin_may_extend_is_closed_by_a_type() -> None:
