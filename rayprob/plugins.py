@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from rayprob.errors import RayprobError, SpecError, one_line
-from rayprob.registry import OPEN, TABLES
+from rayprob.registry import OPEN, TABLES, PartTable
 
 _folders: list[str] = []
 _added: list[str] = []  # those of them that Python's path did not have
@@ -66,10 +66,12 @@ def load(names: Sequence[str], error: type[RayprobError] = SpecError, *, of: str
         found = {table: getattr(module, table) for table in TABLES if hasattr(module, table)}
         if not found:
             raise error(f"the plugin {name} has none of the tables {', '.join(TABLES)}; add one at its foot")
-        for table, parts in found.items():
-            if table in OPEN:
-                _require_own(name, table, parts)
-                OPEN[table].join(parts, name)
+        opened = [(OPEN[table], parts) for table, parts in found.items() if table in OPEN]
+        for table, parts in opened:  # all of them first, so that a module joins with all of its parts or with none
+            _require_own(name, table, parts)
+            table.require_free(parts, name)
+        for table, parts in opened:
+            table.join(parts, name)
 
 
 def file_of(name: str) -> Path:
@@ -159,10 +161,11 @@ def _place(failure: BaseException) -> str:
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
-def _require_own(name: str, table: str, parts: Any) -> None:
-    if parts is OPEN[table]:
+def _require_own(name: str, table: PartTable[Any], parts: Any) -> None:
+    if parts is table:
         raise SpecError(
-            f'the plugin {name} imports {table} from rayprob; give it a table of its own: {table} = {{"name": part}}'
+            f'the plugin {name} imports {table.name} from rayprob; give it a table of its own: {table.name} = {{"name": part}}'
         )
     if not isinstance(parts, dict):
-        raise SpecError(f"the table {table} of the plugin {name} is a {type(parts).__name__}; make it a dict of parts by name")
+        found = type(parts).__name__
+        raise SpecError(f"the table {table.name} of the plugin {name} is a {found}; make it a dict of parts by name")

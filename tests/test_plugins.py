@@ -18,7 +18,7 @@ from rayprob.errors import BundleError, RunError, SpecError
 from rayprob.loader.augment import build_transform
 from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.heads import HEADS, HeadSpec
-from rayprob.models.losses import LossSpec
+from rayprob.models.losses import LOSSES, LossSpec
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.folder import claim, open_run
 from rayprob.runs.schedules import lr_factor
@@ -107,6 +107,21 @@ def test_a_name_that_two_modules_use_is_an_error_that_names_both(tmp_path: Path)
         Run.parse({**RUN, "plugins": ["wide_parts", "other_parts"]})
     with pytest.raises(SpecError, match="two parts are named 'bce': in LOSSES of ours and of rayprob"):
         Run.read(write_run(tmp_path, "LOSSES = {'bce': len}", "ours"))
+
+
+def test_a_module_with_a_name_that_is_taken_joins_with_none_of_its_parts(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="two parts are named 'bce'"):
+        Run.read(write_run(tmp_path, "HEADS = {'new': len}\nLOSSES = {'newer': len, 'bce': len}", "halfway"))
+    assert ("new" in HEADS, "newer" in LOSSES) == (False, False)
+
+
+def test_a_package_may_pass_on_the_table_of_its_module(tmp_path: Path) -> None:
+    (tmp_path / "kit").mkdir()
+    (tmp_path / "kit" / "heads.py").write_text(PARTS)
+    (tmp_path / "kit" / "__init__.py").write_text("from kit.heads import HEADS")
+    path = write_run(tmp_path, model={"backbone": "resnet18", "head": {"name": "wide"}})
+    assert Run.read(path, ["plugins=[kit.heads, kit]"]).model.head.name == "wide"
+    assert HEADS.origin["wide"] == "kit.heads"
 
 
 @pytest.mark.parametrize(
@@ -208,9 +223,7 @@ def test_another_file_of_a_name_that_this_process_has_is_refused_and_named(tmp_p
     for folder in (one, two):
         folder.mkdir()
         write_run(folder)
-    message = (
-        rf"wide_parts is {one}/wide_parts.py in this process, where {two}/wide_parts.py is needed.*another process"
-    )
+    message = rf"wide_parts is {one}/wide_parts.py in this process, where {two}/wide_parts.py is needed.*another process"
     Run.read(one / "run.yaml")
     with pytest.raises(SpecError, match=message):
         Run.read(two / "run.yaml")
@@ -272,7 +285,7 @@ def test_a_plugin_that_only_an_override_names_is_found_beside_the_file(tmp_path:
 def test_the_file_of_a_name_that_is_no_plugin_is_an_error_in_words() -> None:
     with pytest.raises(SpecError, match="plugins takes names of modules"):
         plugins.file_of("__main__")
-    with pytest.raises(SpecError, match="there is no module gone_parts.inner, a plugin"):
+    with pytest.raises(SpecError, match=r"there is no module gone_parts\.inner, a plugin"):
         plugins.file_of("gone_parts.inner")
 
 
