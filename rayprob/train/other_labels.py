@@ -5,6 +5,8 @@ known labels are ranked by the distribution given that evidence, and the image h
 over the other labels present of the share of labels present among those ranked as high. The value is the mean over images,
 "label ranking average precision", and not over labels. Independent labels cannot use what they are told, so a joint
 distribution shows here what it knows of labels going together.
+
+An image is left out where a distribution holds some of the evidence drawn for impossible, as samples of label sets may.
 """
 
 from collections.abc import Sequence
@@ -48,10 +50,12 @@ def compare_other_labels(
     rows = []
     for num_given in given:
         alone_N, joint_N = (ap_of_others(d, targets_NL, known_NL, num_given, seed=seed) for d in (alone, joint))
-        if np.isnan(alone_N).all():
+        is_left_out_N = np.isnan(alone_N) | np.isnan(joint_N)  # by both, as images are compared in pairs
+        if is_left_out_N.all():
             continue
+        alone_N[is_left_out_N] = joint_N[is_left_out_N] = np.nan
         drawn = [bootstrap(mean_of(ap_N), len(ap_N), seed=seed) for ap_N in (alone_N, joint_N)]
-        num_images = int((~np.isnan(alone_N)).sum())
+        num_images = int((~is_left_out_N).sum())
         rows.append(OtherLabels(num_given, num_images, drawn[0].value, drawn[1].value, (drawn[1] - drawn[0]).interval()))
     return tuple(rows)
 
@@ -59,7 +63,7 @@ def compare_other_labels(
 def ap_of_others(
     distribution: LabelDistribution, targets_NL: Bools, known_NL: Bools, num_given: int, *, seed: int = 0
 ) -> Floats:
-    """Return each image's AP [N] of its other labels, nan where no label present is left over.
+    """Return each image's AP [N] of its other labels, nan where no label present is left over, or evidence is impossible.
 
     Of fewer than LEAST_DRAWN images, the mean over as many draws of the labels given as make that many; equal for equal seeds.
     """
@@ -79,10 +83,22 @@ def _ap_of_draw(
     distribution: LabelDistribution, present_NL: Bools, known_NL: Bools, num_given: int, random: np.random.Generator
 ) -> Floats:
     given_NL = _drawn(present_NL, num_given, random)
-    scores_NL = distribution.condition(Evidence(present_NL, given_NL)).marginal_logits()
-    # A label that is given has an infinite score, and is not ranked.
-    scores_NL = np.where(given_NL, 0.0, scores_NL)
-    return average_precision(scores_NL.T, present_NL.T, (known_NL & ~given_NL).T)
+    rows_P = np.flatnonzero(_is_possible(distribution, present_NL, given_NL))
+    ap_N = np.full(len(present_NL), np.nan)
+    if not len(rows_P):
+        return ap_N
+    told = distribution[rows_P].condition(Evidence(present_NL[rows_P], given_NL[rows_P]))
+    # Labels that are certain are ranked as far apart as numbers are; those that are given are not ranked.
+    scores_PL = np.nan_to_num(told.marginal_logits(), nan=np.nan)
+    ap_N[rows_P] = average_precision(scores_PL.T, present_NL[rows_P].T, (known_NL & ~given_NL)[rows_P].T)
+    return ap_N
+
+
+def _is_possible(distribution: LabelDistribution, present_NL: Bools, given_NL: Bools) -> Bools:
+    """Return for each image [N] whether its evidence has a probability above 0."""
+    if np.isfinite(distribution.component_logits_BKL).all():
+        return np.ones(len(distribution), dtype=bool)
+    return np.asarray(distribution.log_prob(present_NL, given_NL) > -np.inf)
 
 
 def _drawn(present_NL: Bools, num_given: int, random: np.random.Generator) -> Bools:
