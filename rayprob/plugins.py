@@ -4,20 +4,23 @@ A run file lists them, `plugins: [my_parts]`, and a module ends with its tables:
 imported by name, from Python's path, from the folder of the file that lists them, or from the working folder.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import os
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from rayprob.errors import RayprobError, SpecError, one_line
-from rayprob.registry import OPEN, TABLES
+from rayprob.registry import OPEN, TABLES, PartTable
 
 _folders: list[str] = []
+_added: list[str] = []  # those of them that Python's path did not have
 
 
 def look_in(folders: Iterable[str | Path]) -> None:
@@ -27,6 +30,20 @@ def look_in(folders: Iterable[str | Path]) -> None:
             _folders.append(folder)
         if folder not in sys.path:
             sys.path.append(folder)
+            _added.append(folder)
+
+
+def look_beside(files: Iterable[str | Path], names: Sequence[str]) -> None:
+    """Look for the plugins `names` in the folders of the files that name them, too.
+
+    Raises SpecError where this process has another module of that name than a new process would import.
+    """
+    beside = [os.path.dirname(os.path.abspath(file)) for file in files]
+    look_in(beside)
+    for name in names:
+        expected = _file_in_new_process(name, beside)
+        if expected is not None:
+            _require_file(name, [expected], SpecError)
 
 
 def folders() -> list[str]:
@@ -37,35 +54,72 @@ def folders() -> list[str]:
 def load(names: Sequence[str], error: type[RayprobError] = SpecError, *, of: str = "", was: str = "") -> None:
     """Import the modules `names` and register their parts, once; the next call also fills tables that are defined later.
 
-    Raises `error` for a module that is missing or fails, SpecError for a clash of names. Messages name the owner of the
-    plugins, `of`, and the path at which one of them `was` before.
+    Raises `error` for a module that is missing or that fails, and for one of the same name that this process has imported from
+    elsewhere; SpecError for a clash of names. Messages name whose plugins they are, `of`, and where one of them `was` before.
     """
     if names:
         look_in([os.getcwd()])
     for name in names:
+        if name in sys.modules and os.path.exists(was):
+            _require_file(name, [Path(was), _file_in_new_process(name, ()) or Path(was)], error)
         module = _imported(name, error, of, was)
         found = {table: getattr(module, table) for table in TABLES if hasattr(module, table)}
         if not found:
             raise error(f"the plugin {name} defines none of the tables {', '.join(TABLES)}; add one at the end of the module")
-        for table, parts in found.items():
-            if table in OPEN:
-                _require_own(name, table, parts)
-                OPEN[table].join(parts, name)
+        opened = [(OPEN[table], parts) for table, parts in found.items() if table in OPEN]
+        for table, parts in opened:  # all of them first, so that a module joins with all of its parts or with none
+            _require_own(name, table, parts)
+            table.require_free(parts, name)
+        for table, parts in opened:
+            table.join(parts, name)
 
 
 def file_of(name: str) -> Path:
     """Return the path of a plugin: the file of its module, or the folder of its outermost package. Raises SpecError."""
-    spec = importlib.util.find_spec(name.partition(".")[0])
+    _require_name(name, SpecError)
+    spec = _found(name.partition(".")[0])
     if spec is None:
         raise SpecError(_absence(name, "", ""))
+    return _place_of(spec)
+
+
+def sum_of(name: str) -> str:
+    """Return the sha256 of the file of a plugin's own module as it now is; of what a package has besides, nothing."""
+    spec = _found(name)
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin and spec.has_location else ""
+
+
+def _found(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # its package is no package or fails; or a module that was not imported, as __main__
+        return None
+
+
+def _place_of(spec: ModuleSpec) -> Path:
     if spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations)))
     return Path(spec.origin or "")
 
 
+def _file_in_new_process(name: str, beside: Sequence[str]) -> Path | None:
+    """Return where a new process finds a plugin that files in the folders `beside` name: `file_of` there."""
+    own = [folder for folder in sys.path if folder not in _added]
+    spec = PathFinder.find_spec(name.partition(".")[0], [*own, *beside, os.getcwd()])
+    return None if spec is None else _place_of(spec)
+
+
+def _require_file(name: str, expected: Sequence[Path], error: type[RayprobError]) -> None:
+    found = file_of(name)
+    if os.path.realpath(found) not in map(os.path.realpath, expected):
+        raise error(
+            f"the plugin {name} is {found} in this process, where {expected[0]} is needed, and a process has one module of a "
+            "name: work with one of them in another process, or rename one"
+        )
+
+
 def _imported(name: str, error: type[RayprobError], of: str, was: str) -> ModuleType:
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise error(f"plugins must be module names, such as my_parts for a my_parts.py next to the file; got {name!r:.200}")
+    _require_name(name, error)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as missing:
@@ -74,6 +128,11 @@ def _imported(name: str, error: type[RayprobError], of: str, was: str) -> Module
         raise error(_absence(name, of, was)) from None
     except (Exception, SystemExit) as failure:
         raise error(_failure(name, failure)) from None
+
+
+def _require_name(name: str, error: type[RayprobError]) -> None:
+    if not all(part.isidentifier() for part in name.split(".")) or name == "__main__":
+        raise error(f"plugins takes names of modules, such as my_parts for my_parts.py beside the file; found {name!r:.200}")
 
 
 def _absence(name: str, of: str, was: str) -> str:
@@ -102,12 +161,11 @@ def _place(failure: BaseException) -> str:
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
-def _require_own(name: str, table: str, parts: Any) -> None:
-    if parts is OPEN[table]:
+def _require_own(name: str, table: PartTable[Any], parts: Any) -> None:
+    if parts is table:
         raise SpecError(
-            f'the plugin {name} imports {table} from rayprob; define its own table instead: {table} = {{"name": part}}'
+            f'the plugin {name} imports {table.name} from rayprob; give it a table of its own: {table.name} = {{"name": part}}'
         )
     if not isinstance(parts, dict):
-        raise SpecError(
-            f"the table {table} of the plugin {name} is a {type(parts).__name__}; it must be a dict of parts by name"
-        )
+        found = type(parts).__name__
+        raise SpecError(f"the table {table.name} of the plugin {name} is a {found}; make it a dict of parts by name")

@@ -1,9 +1,32 @@
 """Starting processes from any program: a script without `if __name__ == "__main__"`, a notebook, an interactive session."""
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+
+
+class _Main:
+    """The program's `__main__`, put aside while a block needs it to be, in whichever of its threads."""
+
+    def __init__(self) -> None:
+        self._lock, self._blocks, self._aside = threading.Lock(), 0, ModuleType("__main__")
+
+    def put_aside(self) -> None:
+        with self._lock:
+            if self._blocks == 0:
+                self._aside, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+            self._blocks += 1
+
+    def put_back(self) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if self._blocks == 0:
+                sys.modules["__main__"] = self._aside
+
+
+_main = _Main()
 
 
 @contextmanager
@@ -12,11 +35,10 @@ def without_main() -> Iterator[None]:
 
     By `spawn` and `forkserver` each would import the script that was started, and repeat whatever it does outside of
     `if __name__ == "__main__"`. Ours work on objects of this package only, so they need none of it; what is sent to them must
-    not be defined in `__main__`.
+    not be defined in `__main__`. Blocks may overlap, in several threads as well: the last one that is left puts it back.
     """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
+    _main.put_aside()
     try:
         yield
     finally:
-        sys.modules["__main__"] = main
+        _main.put_back()

@@ -30,12 +30,18 @@ class PartTable(dict[str, T]):
         OPEN[name] = self  # type: ignore[assignment]  # a table of any parts
 
     def join(self, parts: Mapping[str, T], origin: str) -> None:
-        """Add the parts of a module, once. Raises SpecError for a name that another module has given to a part already."""
+        """Add the parts of a module, once. Raises SpecError as `require_free`, and then adds none of them."""
+        self.require_free(parts, origin)
         for name, part in parts.items():
-            taken = self.origin.setdefault(name, origin)
-            if taken != origin:
-                raise SpecError(f"two parts are named {name!r}: in {self.name} of {origin} and of {taken}; rename one of them")
+            self.origin.setdefault(name, origin)
             self[name] = part
+
+    def require_free(self, parts: Mapping[str, T], origin: str) -> None:
+        """Raise SpecError for a name that another module has given to another part; one that passes a part on may repeat it."""
+        for name, part in parts.items():
+            taken = self.origin.get(name, origin)
+            if taken != origin and self[name] is not part:
+                raise SpecError(f"two parts are named {name!r}: in {self.name} of {origin} and of {taken}; rename one of them")
 
 
 def choose(table: Mapping[str, T], name: str, what: str, error: type[RayprobError] = SpecError) -> T:

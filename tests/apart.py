@@ -15,6 +15,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Put the tables, Python's path and its modules back as they were."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(plugins, "_folders", [])
+    monkeypatch.setattr(plugins, "_added", [])
     tables = {name: (dict(table), dict(table.origin)) for name, table in OPEN.items()}
     yield
     for name, (parts, origin) in tables.items():

@@ -1,5 +1,6 @@
 """Plugins: their parts join ours by name, and every way in which they cannot is said in plain words."""
 
+import json
 import sys
 import textwrap
 from dataclasses import replace
@@ -17,7 +18,7 @@ from rayprob.errors import BundleError, RunError, SpecError
 from rayprob.loader.augment import build_transform
 from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.heads import HEADS, HeadSpec
-from rayprob.models.losses import LossSpec
+from rayprob.models.losses import LOSSES, LossSpec
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.folder import claim, open_run
 from rayprob.runs.schedules import lr_factor
@@ -108,6 +109,21 @@ def test_a_name_that_two_modules_use_is_an_error_that_names_both(tmp_path: Path)
         Run.read(write_run(tmp_path, "LOSSES = {'bce': len}", "ours"))
 
 
+def test_a_module_with_a_name_that_is_taken_joins_with_none_of_its_parts(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="two parts are named 'bce'"):
+        Run.read(write_run(tmp_path, "HEADS = {'new': len}\nLOSSES = {'newer': len, 'bce': len}", "halfway"))
+    assert ("new" in HEADS, "newer" in LOSSES) == (False, False)
+
+
+def test_a_package_may_pass_on_the_table_of_its_module(tmp_path: Path) -> None:
+    (tmp_path / "kit").mkdir()
+    (tmp_path / "kit" / "heads.py").write_text(PARTS)
+    (tmp_path / "kit" / "__init__.py").write_text("from kit.heads import HEADS")
+    path = write_run(tmp_path, model={"backbone": "resnet18", "head": {"name": "wide"}})
+    assert Run.read(path, ["plugins=[kit.heads, kit]"]).model.head.name == "wide"
+    assert HEADS.origin["wide"] == "kit.heads"
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -177,6 +193,21 @@ def test_a_bundle_says_which_plugin_is_missing_elsewhere(tmp_path: Path) -> None
         Bundle.load(str(tmp_path / "bundle"))
 
 
+@pytest.mark.parametrize("changed", ["bundle.json", "weights.safetensors"])
+def test_a_changed_bundle_is_refused_before_its_plugins_are_imported(tmp_path: Path, changed: str) -> None:
+    (tmp_path / "loud_parts.py").write_text("HEADS = {}")
+    plugins.look_in([tmp_path])
+    replace(make_bundle(1, {"name": "bernoulli"}), plugins=("loud_parts",)).save(str(tmp_path / "bundle"))
+    content = (tmp_path / "bundle" / changed).read_bytes()
+    (tmp_path / "bundle" / changed).write_bytes(content.replace(b'"head"', b'"heed"') + b" " * changed.startswith("weights"))
+    with pytest.raises(BundleError, match="was changed"):
+        Bundle.load(str(tmp_path / "bundle"))
+    assert "loud_parts" not in sys.modules
+    (tmp_path / "bundle" / changed).write_bytes(content)
+    assert Bundle.load(str(tmp_path / "bundle")).plugins == ("loud_parts",)
+    assert "loud_parts" in sys.modules
+
+
 def test_a_run_folder_says_where_its_plugin_was(tmp_path: Path) -> None:
     class Dataset:
         fingerprint = "0" * 16
@@ -188,6 +219,77 @@ def test_a_run_folder_says_where_its_plugin_was(tmp_path: Path) -> None:
     (tmp_path / "wide_parts.py").rename(tmp_path / "elsewhere.py")
     with pytest.raises(RunError, match=f"a plugin of the run in {tmp_path}/run; it was {tmp_path}/wide_parts.py"):
         open_run(str(tmp_path / "run"))
+
+
+def test_another_file_of_a_name_that_this_process_has_is_refused_and_named(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        write_run(folder)
+    message = rf"wide_parts is {one}/wide_parts.py in this process, where {two}/wide_parts.py is needed.*another process"
+    Run.read(one / "run.yaml")
+    with pytest.raises(SpecError, match=message):
+        Run.read(two / "run.yaml")
+    assert Run.read(one / "run.yaml").plugins == ("wide_parts",)
+    (two / "wide_parts.py").unlink()
+    (two / "wide_parts.py").symlink_to(one / "wide_parts.py")
+    assert Run.read(two / "run.yaml").plugins == ("wide_parts",)
+
+
+def test_a_module_on_pythons_own_path_comes_before_one_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "installed").mkdir()
+    write_run(tmp_path / "installed")
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    for _ in range(2):  # not yet imported, and imported
+        assert Run.read(write_run(tmp_path)).plugins == ("wide_parts",)
+    assert plugins.file_of("wide_parts") == tmp_path / "installed" / "wide_parts.py"
+
+
+def test_a_bundle_of_another_module_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write_run(tmp_path / folder)
+    Run.read(tmp_path / "one" / "run.yaml")
+    bundle = tmp_path / "bundle"
+    replace(make_bundle(1, {"name": "bernoulli"}), plugins=("wide_parts",)).save(str(bundle))
+    assert Bundle.load(str(bundle)).plugins == ("wide_parts",)
+    described = json.loads((bundle / "bundle.json").read_text())
+    del described["fingerprint"]
+    elsewhere = {**described, "plugins": {"wide_parts": str(tmp_path / "two" / "wide_parts.py")}}
+    (bundle / "bundle.json").write_text(json.dumps(elsewhere))
+    with pytest.raises(BundleError, match=r"one/wide_parts.py in this process, where \S+two/wide_parts.py is needed"):
+        Bundle.load(str(bundle))
+
+
+def test_a_changed_plugin_makes_another_run(tmp_path: Path) -> None:
+    class Dataset:
+        fingerprint = "0" * 16
+
+    run = Run.read(write_run(tmp_path), [f"folder={tmp_path / 'run'}"])
+    claim(run, Dataset())  # type: ignore[arg-type]
+    assert not claim(run, Dataset()).is_new  # type: ignore[arg-type]
+    (tmp_path / "wide_parts.py").write_text(PARTS.replace("default=4", "default=5"))
+    with pytest.raises(RunError, match=r"differs .* 1 key.*\n  plugins wide_parts: its file \S+ has changed\n.*--fresh"):
+        claim(run, Dataset())  # type: ignore[arg-type]
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    del facts["plugin_sums"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts))
+    assert not claim(run, Dataset()).is_new  # type: ignore[arg-type]  # written before sums were
+
+
+def test_a_plugin_that_only_an_override_names_is_found_beside_the_file(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    (tmp_path / "other_parts.py").write_text(PARTS.replace('"wide"', '"wider"').replace('"plain"', '"plainer"'))
+    path.write_text(yaml.safe_dump(RUN))
+    run = Run.read(path, ["plugins=[other_parts]", "loss.name=plainer"])
+    assert (run.plugins, run.loss.name) == (("other_parts",), "plainer")
+
+
+def test_the_file_of_a_name_that_is_no_plugin_is_an_error_in_words() -> None:
+    with pytest.raises(SpecError, match="plugins takes names of modules"):
+        plugins.file_of("__main__")
+    with pytest.raises(SpecError, match=r"there is no module gone_parts\.inner, a plugin"):
+        plugins.file_of("gone_parts.inner")
 
 
 def test_a_job_packs_modules_and_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +306,7 @@ def test_a_job_packs_modules_and_packages(tmp_path: Path, monkeypatch: pytest.Mo
     assert (packed / "kit" / "inner" / "heads.py").exists()
     with pytest.raises(SpecError, match="there is no module gone, a plugin"):
         Job.of("train", str(path), ["plugins=[gone]"])
+    assert Job.of("train", str(path), ["plugins=wide_parts"]).plugins == ()  # a text, which is refused where the run is read
 
 
 def test_no_choice_that_a_plugin_may_extend_is_closed_by_a_type() -> None:

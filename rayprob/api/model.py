@@ -140,7 +140,10 @@ def load(folder: str | os.PathLike[str], *others: str | os.PathLike[str], mc_dro
     """Return the model of a run or bundle at a folder or URI; several folders make an ensemble of their models.
 
     It computes on the GPU if available. The members of an ensemble give `Answer.uncertainty`, as do `mc_dropout` passes
-    of a single model whose head was trained with dropout. Nothing is unpickled.
+    of a single model whose head was trained with dropout.
+
+    Nothing is unpickled. Plugins that a bundle names are imported by name, once its files are known to be as written; so open
+    bundles with plugins only from people you trust.
 
     Raises BundleError if there is no bundle, or if it was changed or cut short; LabelError if the labels of an ensemble's
     members differ; ModelError for `mc_dropout` with a head that has no dropout.

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from rayprob.calibrate.search_spec import ThresholdSearch
 from rayprob.cli.terminal import show_line
-from rayprob.config.spec import override, read_yaml
+from rayprob.config.spec import read_yaml
 from rayprob.errors import SpecError
 from rayprob.runs.spec import Run
 from rayprob.submit.job import Job, check_run, default_id, require_absolute
@@ -26,7 +26,7 @@ EXIT_CODES = {"SUCCEEDED": 0, "STOPPED": INTERRUPTED}
 
 def read_job(file: str, overrides: Sequence[str]) -> tuple[str, Job]:
     """Return the name and the job of a run, sweep or search file, checked as on the cluster. Raises SpecError, RunError."""
-    value = override(read_yaml(file), overrides)
+    value = read_yaml(file, overrides)
     if "thresholds" in value:
         run = ThresholdSearch.read(file, overrides).thresholds.run
         require_absolute("thresholds.run", run, "/mnt/shared/runs/paper")

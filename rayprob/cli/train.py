@@ -25,10 +25,10 @@ def train(
       rayprob train tune_configs/demo.yaml
       rayprob train tune_configs/demo.yaml --set optimizer.lr=0.01 --set name=fast
     """
-    from rayprob.config.spec import override, read_yaml
+    from rayprob.config.spec import read_yaml
     from rayprob.train.ready import num_workers_of, worker_ready
 
-    with worker_ready(num_workers_of(override(read_yaml(run_file), overrides or ()))):  # imports side by side with this process
+    with worker_ready(num_workers_of(read_yaml(run_file, overrides or ()))):  # imports side by side with this process
         from rayprob.cli.show_run import RunView
         from rayprob.runs.spec import Run
         from rayprob.train.launch import launch

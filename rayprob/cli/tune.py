@@ -28,9 +28,9 @@ def tune(
       rayprob tune tune_configs/demo-sweep.yaml
       rayprob tune tune_configs/thresholds.yaml --set thresholds.run=runs/paper
     """
-    from rayprob.config.spec import override, read_yaml
+    from rayprob.config.spec import read_yaml
 
-    if "thresholds" in override(read_yaml(sweep_file), overrides or ()):
+    if "thresholds" in read_yaml(sweep_file, overrides or ()):
         search_for_thresholds(sweep_file, overrides or ())
         return
     from rayprob.cli.show_sweep import SweepView, show_sweep

@@ -54,7 +54,7 @@ class Spec(BaseModel):
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
         """Read a YAML file and apply overrides such as `optimizer.lr=0.1`. Raises SpecError naming file and key."""
-        return cls.parse(override(read_yaml(path), overrides), where=str(path))
+        return cls.parse(read_yaml(path, overrides), where=str(path))
 
     @classmethod
     def read_text(cls, text: str | bytes, where: str) -> Self:
@@ -94,12 +94,11 @@ class PluginSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _plugins_first(cls, value: Any) -> Any:
-        names = value.get("plugins") if isinstance(value, dict) else None
-        if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
-            try:
-                plugins.load(names)
-            except SpecError as error:
-                raise fault_at("plugins", str(error), names) from error
+        names = plugin_names(value)
+        try:
+            plugins.load(names)
+        except SpecError as error:
+            raise fault_at("plugins", str(error), names) from error
         return value
 
 
@@ -114,19 +113,27 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file, merged over the file that its key `extends` names, if it has one.
+def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the mapping in a YAML file, merged over the file that its key `extends` names, with overrides applied.
 
-    Raises SpecError if a file is missing, invalid or not a mapping, and if files extend each other in a circle.
+    Plugins that it names are then looked for next to these files as well. Raises SpecError if a file is missing, invalid or not
+    a mapping, if files extend each other in a circle, and if this process has loaded another plugin of the same name.
     """
     value: dict[str, Any] = {}
     chain = read_chain(path)
     for mapping in chain.values():
         value = merged(mapping, value)
     value.pop("extends", None)
-    if "plugins" in value:
-        plugins.look_in(file.parent for file in chain)
+    value = override(value, overrides)
+    if names := plugin_names(value):
+        plugins.look_beside(chain, names)
     return value
+
+
+def plugin_names(value: Any) -> list[str]:
+    """Return the plugins that plain data names; none where its key `plugins` is no list of texts, which `parse` refuses."""
+    names = value.get("plugins") if isinstance(value, dict) else None
+    return [*names] if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) else []
 
 
 def read_chain(path: str | Path) -> dict[Path, dict[str, Any]]:

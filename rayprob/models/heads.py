@@ -269,8 +269,8 @@ class TiltedHead(MixtureHead):
 
         offsets_kl = s (logit p_kl - logit p_l)        m_k = log pi_k + s sum_l log (1 - p_kl) / (1 - p_l)
 
-    which is `probability/priors/prior.py`'s prior of that strength over the classifier u. With s = 1 and u_l = logit p_l, as in a
-    fresh head if the training split has the prior's prevalences, this is the label mixture itself.
+    which is `probability/priors/prior.py`'s prior of that strength over the classifier u. With s = 1 and u_l = logit p_l, as
+    in a fresh head if the training split has the prior's prevalences, this is the label mixture itself.
     """
 
     def __init__(self, num_features: int, num_labels: int, spec: MixtureSpec, start: Start) -> None:

@@ -1,4 +1,7 @@
-"""A bundle: everything needed to predict, in one folder of JSON and safetensors. No pickle, so it is safe to open.
+"""A bundle: everything needed to predict, in one folder of JSON and safetensors. Nothing in it is unpickled.
+
+It may name plugins, which are imported by name and so run code of this machine: open bundles with plugins only from people
+you trust.
 
 <folder>/bundle.json              format version, model, label space, evaluation transform, thresholds, guarantees, facts, sums
 <folder>/weights.safetensors      the classifier's parameters and buffers
@@ -126,13 +129,14 @@ class Bundle:
     def load(cls, folder: str) -> "Bundle":
         """Read a bundle; its classifier is in evaluation mode, on the CPU.
 
-        Its plugins are imported by name. Raises BundleError for a missing bundle, another version, a missing or changed file,
-        a missing plugin, and weights that do not fit.
+        Once all of its files are known to be as written, its plugins are imported by name. Raises BundleError for no bundle,
+        another version, a missing or changed file, a missing plugin, and weights that do not fit.
         """
         described = _read_description(folder)
+        _require_unchanged(described, folder)
+        files = {name: _read_checked(folder, name, sha256) for name, sha256 in described["files"].items()}
         for name, file in described.get("plugins", {}).items():
             plugins.load([name], BundleError, of=f"the bundle at {folder}", was=file)
-        files = {name: _read_checked(folder, name, sha256) for name, sha256 in described["files"].items()}
         try:
             bundle = _rebuild(described, files)
         except BundleError:
@@ -140,7 +144,6 @@ class Bundle:
         except Exception as error:  # with a damaged description, the libraries that build its parts may raise anything
             found = f"{type(error).__name__}: {error}" if not isinstance(error, RayprobError) else str(error)
             raise BundleError(f"the bundle at {folder} cannot be rebuilt: {found}; {MAKE_ANEW}") from error
-        _require_unchanged(described, folder)
         return bundle
 
     def _description(self, sums: dict[str, str]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class _Facts(Shape):
     identity: dict[str, Any]
     dataset_fingerprint: str
     plugins: dict[str, str] = Field(default={})  # modules, and where they were when the run was started
+    plugin_sums: dict[str, str] = Field(default={})  # the sha256 of each module's file; 0.1 has neither
 
 
 class _Failure(Shape):
@@ -60,6 +61,7 @@ def claim(run: Run, dataset: Dataset) -> Claim:
     facts = {"identity": identity(run), "dataset_fingerprint": dataset.fingerprint, "rayprob": __version__}
     if run.plugins:
         facts["plugins"] = {name: str(plugins.file_of(name)) for name in run.plugins}
+        facts["plugin_sums"] = {name: plugins.sum_of(name) for name in run.plugins}
     is_new = not is_claimed(folder)
     if not is_new:
         _require_same(folder, _read_facts(folder), facts)
@@ -179,6 +181,9 @@ def _require_same(folder: str, old: dict[str, Any], new: dict[str, Any]) -> None
     changed = differing_keys(old["identity"], new["identity"])
     if old["dataset_fingerprint"] != new["dataset_fingerprint"]:
         changed.append(f"dataset fingerprint: {old['dataset_fingerprint']} -> {new['dataset_fingerprint']}")
+    sums = new.get("plugin_sums", {})
+    edited = [name for name, known in old.get("plugin_sums", {}).items() if sums.get(name, known) != known]
+    changed += [f"plugins {name}: its file {new['plugins'][name]} has changed" for name in edited]
     if changed:
         listed = "\n".join(f"  {line}" for line in changed)
         raise RunError(

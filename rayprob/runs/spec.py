@@ -1,7 +1,8 @@
 """A run file as frozen specs; `rules.py` has the rules between its parts."""
 
 import math
-from typing import Literal, Self, TypeGuard
+import platform
+from typing import Any, Literal, Self, TypeGuard
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SerializeAsAny, field_validator, model_validator
 
@@ -243,6 +244,11 @@ def identity(run: Run) -> dict[str, object]:
         value["evaluation"].pop("spends_val")  # runs of 0.1 did not record it
     value["stream"] = {key: part for key, part in value["stream"].items() if key not in FREE_STREAM_KEYS}
     return value
+
+
+def received(described: dict[str, Any]) -> Run:
+    """Return the run that another process sent as plain data. Raises SpecError where this node lacks one of its plugins."""
+    return Run.parse(described, where=f"the run, as node {platform.node()} reads it,")
 
 
 def absolute(run: Run) -> Run:

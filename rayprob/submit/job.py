@@ -10,7 +10,7 @@ from pathlib import Path
 
 import rayprob
 from rayprob import plugins
-from rayprob.config.spec import override, read_chain, read_yaml
+from rayprob.config.spec import plugin_names, read_chain, read_yaml
 from rayprob.errors import RunError, SpecError
 from rayprob.files import storage
 from rayprob.files.uris import file_uri
@@ -45,8 +45,7 @@ class Job:
                     f"to {path}"
                 )
         files = tuple(Path(os.path.abspath(path)) for path in chain)
-        named = override(read_yaml(file), overrides).get("plugins") or ()
-        modules = tuple(dict.fromkeys(plugins.file_of(str(name)) for name in named))
+        modules = tuple(dict.fromkeys(map(plugins.file_of, plugin_names(read_yaml(file, overrides)))))
         return cls(verb, files[0], files, _base(files), tuple(overrides), modules)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from rayprob.config import strict_yaml
-from rayprob.config.spec import Spec, override, read_yaml
+from rayprob.config.spec import Spec, read_yaml
 from rayprob.errors import SpecError
 from rayprob.models.backbones import check_image_size
 from rayprob.registry import unknown
@@ -148,7 +148,7 @@ class Sweep(Spec):
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
         """Read a sweep file. Raises SpecError if the file has no `search` part or the space does not fit the run file."""
-        value = override(read_yaml(path), overrides)
+        value = read_yaml(path, overrides)
         search = value.pop("search", None)
         if search is None:
             raise SpecError(f"{path} is a run file: it has no search part; use `rayprob train {path}`, or add `search:`")

@@ -24,7 +24,7 @@ from rayprob.files import storage
 from rayprob.files.uris import canonical
 from rayprob.runs import folder
 from rayprob.runs.history_rows import read_history
-from rayprob.runs.spec import Run
+from rayprob.runs.spec import Run, received
 from rayprob.sweep.study import DONE, WAIT, Study, Trial
 from rayprob.sweep.work import as_report, costs, train_here, train_trial
 from rayprob.train.faults import fault_text, last_frame, repeated
@@ -224,7 +224,11 @@ def work(config: dict[str, Any], metrics: tuple[str, ...]) -> None:
 
     An error that is not a RayprobError is raised, so that Tune restarts the trial; if it occurs again, the trial has failed.
     """
-    run = Run.model_validate(config["run"])
+    try:
+        run = received(config["run"])
+    except RayprobError as error:
+        tune.report({"reason": f"{type(error).__name__}: {error}"})
+        return
     train = train_here if run.placement.num_workers == 1 else partial(_train_on_ray, say=_say)
     known = folder.known_fault(run.run_folder, rank=0).get("fault")  # read first: training clears it when it starts
 

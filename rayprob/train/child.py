@@ -21,7 +21,7 @@ from rayprob import plugins
 from rayprob.errors import RayprobError
 from rayprob.files import storage
 from rayprob.loader.order import Place
-from rayprob.runs.spec import Run
+from rayprob.runs.spec import received
 from rayprob.train.faults import fault_text
 from rayprob.train.loop import fit
 
@@ -43,9 +43,8 @@ def main() -> None:
 def train(job: dict[str, Any]) -> dict[str, Any]:
     """Return the `outcome`, a `failure` (an error of rayprob's own) or a `fault` (any other exception)."""
     plugins.look_in(job["plugin_folders"])
-    run = Run.model_validate(job["run"])
     try:
-        return {"outcome": asdict(fit(run, Place(), _device(job["workers"])))}
+        return {"outcome": asdict(fit(received(job["run"]), Place(), _device(job["workers"])))}
     except RayprobError as error:
         return {"failure": {"kind": type(error).__name__, "message": str(error)}}
     except Exception as error:

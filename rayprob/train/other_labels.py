@@ -5,6 +5,8 @@ distribution given that evidence ranks the image's other known labels, and the i
 over the other labels present, of the share of present labels among those ranked at least as high. The value is the mean over
 images ("label ranking average precision"), not over labels. Independent labels cannot use evidence, so the gain of a joint
 distribution shows what it knows of co-occurrence.
+
+An image is left out if its evidence has probability 0, as can happen with samples of label sets.
 """
 
 from collections.abc import Sequence
@@ -48,10 +50,12 @@ def compare_other_labels(
     rows = []
     for num_given in given:
         alone_N, joint_N = (ap_of_others(d, targets_NL, known_NL, num_given, seed=seed) for d in (alone, joint))
-        if np.isnan(alone_N).all():
+        is_left_out_N = np.isnan(alone_N) | np.isnan(joint_N)  # by both, as images are compared in pairs
+        if is_left_out_N.all():
             continue
+        alone_N[is_left_out_N] = joint_N[is_left_out_N] = np.nan
         drawn = [bootstrap(mean_of(ap_N), len(ap_N), seed=seed) for ap_N in (alone_N, joint_N)]
-        num_images = int((~np.isnan(alone_N)).sum())
+        num_images = int((~is_left_out_N).sum())
         rows.append(OtherLabels(num_given, num_images, drawn[0].value, drawn[1].value, (drawn[1] - drawn[0]).interval()))
     return tuple(rows)
 
@@ -59,7 +63,7 @@ def compare_other_labels(
 def ap_of_others(
     distribution: LabelDistribution, targets_NL: Bools, known_NL: Bools, num_given: int, *, seed: int = 0
 ) -> Floats:
-    """Return each image's AP [N] of its other labels, nan if no present label remains.
+    """Return each image's AP [N] of its other labels, nan if no present label remains or the evidence is impossible.
 
     With fewer than LEAST_DRAWN images, the mean over as many draws as reach that number; equal seeds give equal results.
     """
@@ -79,10 +83,22 @@ def _ap_of_draw(
     distribution: LabelDistribution, present_NL: Bools, known_NL: Bools, num_given: int, random: np.random.Generator
 ) -> Floats:
     given_NL = _drawn(present_NL, num_given, random)
-    scores_NL = distribution.condition(Evidence(present_NL, given_NL)).marginal_logits()
-    # A given label has an infinite score and is not ranked.
-    scores_NL = np.where(given_NL, 0.0, scores_NL)
-    return average_precision(scores_NL.T, present_NL.T, (known_NL & ~given_NL).T)
+    rows_P = np.flatnonzero(_is_possible(distribution, present_NL, given_NL))
+    ap_N = np.full(len(present_NL), np.nan)
+    if not len(rows_P):
+        return ap_N
+    told = distribution[rows_P].condition(Evidence(present_NL[rows_P], given_NL[rows_P]))
+    # Labels that are certain are ranked as far apart as numbers are; those that are given are not ranked.
+    scores_PL = np.nan_to_num(told.marginal_logits(), nan=np.nan)
+    ap_N[rows_P] = average_precision(scores_PL.T, present_NL[rows_P].T, (known_NL & ~given_NL)[rows_P].T)
+    return ap_N
+
+
+def _is_possible(distribution: LabelDistribution, present_NL: Bools, given_NL: Bools) -> Bools:
+    """Return for each image [N] whether its evidence has a probability above 0."""
+    if np.isfinite(distribution.component_logits_BKL).all():
+        return np.ones(len(distribution), dtype=bool)
+    return np.asarray(distribution.log_prob(present_NL, given_NL) > -np.inf)
 
 
 def _drawn(present_NL: Bools, num_given: int, random: np.random.Generator) -> Bools:

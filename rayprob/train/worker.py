@@ -13,7 +13,7 @@ from rayprob.errors import RayprobError, RunError
 from rayprob.files import patience
 from rayprob.loader.order import Place
 from rayprob.runs.folder import note_failure, note_fault, read_failure
-from rayprob.runs.spec import Run
+from rayprob.runs.spec import received
 from rayprob.train.faults import comes_from_another_rank, fault_text, last_frame, repeated
 from rayprob.train.loop import fit
 
@@ -26,37 +26,38 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     Anything else (a lost node, a killed process) leaves no note, and the new group resumes from the last checkpoint.
     """
     plugins.look_in(config["plugin_folders"])
-    run = Run.model_validate(config["run"])
-    with patience.patient(run.placement.storage_patience_s):
-        return _work(run)
+    with patience.patient(config["run"]["placement"]["storage_patience_s"]):
+        return _work(config["run"])
 
 
-def _work(run: Run) -> dict[str, Any]:
-    failure = read_failure(run.run_folder)
+def _work(described: dict[str, Any]) -> dict[str, Any]:
+    folder = described["folder"]  # absolute, since this process works elsewhere
+    failure = read_failure(folder)
     if failure:
         return {"failure": failure}
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), context.get_local_world_size())
     try:
+        run = received(described)
         outcome = fit(run, place, ray.train.torch.get_device(), report=ray.train.report, heed=Drains().new)
     except RayprobError as error:
-        note_failure(run.run_folder, error)
+        note_failure(folder, error)
         if place.world_size > 1:
             raise
-        return {"failure": read_failure(run.run_folder)}
+        return {"failure": read_failure(folder)}
     except Exception as error:
         if not comes_from_another_rank(error):
-            _note_fault(run, place, error)
+            _note_fault(folder, place, error)
         raise
     return {"outcome": asdict(outcome)}
 
 
-def _note_fault(run: Run, place: Place, error: Exception) -> None:
+def _note_fault(folder: str, place: Place, error: Exception) -> None:
     """Note an exception; if the previous group ended with the same one, note that the run cannot continue."""
     fault = fault_text(error)
     group = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"  # each group has its own port
-    if note_fault(run.run_folder, place.rank, group, fault):
-        note_failure(run.run_folder, RunError(f"{repeated(fault)} ({last_frame(error)})"))
+    if note_fault(folder, place.rank, group, fault):
+        note_failure(folder, RunError(f"{repeated(fault)} ({last_frame(error)})"))
 
 
 class Drains:

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rayprob.config.spec import fingerprint
 from rayprob.errors import BundleError, QueryError, StorageError
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
@@ -179,10 +180,12 @@ def test_a_failed_save_leaves_the_old_bundle(saved: Path, monkeypatch: pytest.Mo
 
 
 def edited(key: str, value: object) -> Callable[[Path], None]:
+    """Return what writes a description with another value, as another rayprob would: with a fingerprint that matches."""
+
     def edit(folder: Path) -> None:
-        described = json.loads((folder / "bundle.json").read_text())
-        described[key] = value
-        (folder / "bundle.json").write_text(json.dumps(described))
+        described = {**json.loads((folder / "bundle.json").read_text()), key: value}
+        del described["fingerprint"]
+        (folder / "bundle.json").write_text(json.dumps({**described, "fingerprint": fingerprint(described)}))
 
     return edit
 
@@ -259,7 +262,8 @@ def test_a_description_changed_after_it_was_written_is_refused_and_an_old_one_wi
     (saved / "bundle.json").write_text(json.dumps(described))
     assert Bundle.load(str(saved)).facts == described["facts"]
     make().save(str(saved))
-    edited("facts", {"run": {"seed": 4}})(saved)
+    described = json.loads((saved / "bundle.json").read_text())
+    (saved / "bundle.json").write_text(json.dumps({**described, "facts": {"run": {"seed": 4}}}))
     with pytest.raises(BundleError, match=r"bundle.json was changed after it was written: .* copy the whole folder again"):
         Bundle.load(str(saved))
 

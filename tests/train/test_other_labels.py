@@ -11,6 +11,7 @@ from rayprob.train.other_labels import ap_of_others, compare_other_labels
 from tests.calibrate.calibrated_run import mixture_predictions
 
 # Two kinds of images: with labels 0 and 1, or with 2 and 3. Label 0 is a little likelier than 2.
+LARGEST = np.finfo(np.float64).max
 SCENES = MixtureDistribution(np.log([[0.6, 0.4]]), np.array([[[2.0, 2.0, -4.0, -4.0], [-4.0, -4.0, 2.0, 2.0]]]))
 
 
@@ -77,6 +78,20 @@ def test_a_mixture_that_the_labels_follow_gains_clearly(num_given):
     alone = BernoulliDistribution(joint.marginal_logits() + 0.01 * random.normal(size=(300, 6)))
     (row,) = compare_other_labels(alone, joint, targets_NL, np.ones_like(targets_NL), [num_given])
     assert row.gain.low > 0.1
+
+
+def test_an_image_whose_evidence_is_impossible_is_left_out_of_both():
+    """Samples of label sets as components: {0, 1} and {2, 3} for the first two images, {0, 2} alone for the third."""
+    samples_BKL = np.array([[[1, 1, 0, 0], [0, 0, 1, 1]]] * 2 + [[[1, 0, 1, 0], [1, 0, 1, 0]]])
+    joint = MixtureDistribution(np.log(np.full((3, 2), 0.5)), np.where(samples_BKL == 1, np.inf, -np.inf))
+    assert joint.ranking_scores()[2].tolist() == [LARGEST, -LARGEST, LARGEST, -LARGEST]
+    targets_NL = np.array([[True, True, False, False], [False, False, True, True], [False, False, True, True]])
+    alone = BernoulliDistribution(np.clip(joint.marginal_logits(), -9, 9))
+    rows = compare_other_labels(alone, joint, targets_NL, np.ones_like(targets_NL), (0, 1))
+    assert [(row.num_given, row.num_images) for row in rows] == [(0, 3), (1, 2)]
+    assert rows[1].joint == 1
+    assert np.isnan(ap_of_others(joint[[2]], targets_NL[2:], np.ones((1, 4), dtype=bool), 1)).all()
+    assert rows[0].joint == pytest.approx((2 / 4 + 2 / 4 + (1 / 2 + 2 / 4) / 2) / 3)
 
 
 def test_a_mixture_head_is_laid_beside_its_own_marginals():

@@ -98,8 +98,11 @@ class LabelDistribution(ABC):
         return self._by_chunk(log_odds)
 
     def ranking_scores(self) -> NDArray[Any]:
-        """Return scores [B, L] to rank by, in the order of the marginals; unlike those they never saturate at 0 or 1."""
-        return self.marginal_logits()
+        """Return scores [B, L] to rank by, in the order of the marginals; unlike those they never saturate at 0 or 1.
+
+        They are finite: a label that is certain, with infinite log-odds, has the largest number of all.
+        """
+        return np.nan_to_num(self.marginal_logits(), copy=False, nan=np.nan)
 
     def log_prob(self, label_sets_BL: Bools, known_BL: Bools | None = None) -> Floats:
         """Return log p [B], in nats, of one label set an image; labels not known drop out of the product."""
