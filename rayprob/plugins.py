@@ -132,7 +132,7 @@ def _imported(name: str, error: type[RayprobError], of: str, was: str) -> Module
 
 def _require_name(name: str, error: type[RayprobError]) -> None:
     if not all(part.isidentifier() for part in name.split(".")) or name == "__main__":
-        raise error(f"plugins takes names of modules, such as my_parts for my_parts.py beside the file; found {name!r:.200}")
+        raise error(f"plugins must be module names, such as my_parts for a my_parts.py next to the file; got {name!r:.200}")
 
 
 def _absence(name: str, of: str, was: str) -> str:
@@ -164,8 +164,8 @@ def _place(failure: BaseException) -> str:
 def _require_own(name: str, table: PartTable[Any], parts: Any) -> None:
     if parts is table:
         raise SpecError(
-            f'the plugin {name} imports {table.name} from rayprob; give it a table of its own: {table.name} = {{"name": part}}'
+            f'the plugin {name} imports {table.name} from rayprob; define its own table instead: {table.name} = {{"name": part}}'
         )
     if not isinstance(parts, dict):
         found = type(parts).__name__
-        raise SpecError(f"the table {table.name} of the plugin {name} is a {found}; make it a dict of parts by name")
+        raise SpecError(f"the table {table.name} of the plugin {name} is a {found}; it must be a dict of parts by name")
