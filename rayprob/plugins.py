@@ -164,7 +164,8 @@ def _place(failure: BaseException) -> str:
 def _require_own(name: str, table: PartTable[Any], parts: Any) -> None:
     if parts is table:
         raise SpecError(
-            f'the plugin {name} imports {table.name} from rayprob; define its own table instead: {table.name} = {{"name": part}}'
+            f"the plugin {name} imports {table.name} from rayprob; define its own table instead: "
+            f'{table.name} = {{"name": part}}'
         )
     if not isinstance(parts, dict):
         found = type(parts).__name__

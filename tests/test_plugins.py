@@ -286,7 +286,7 @@ def test_a_plugin_that_only_an_override_names_is_found_beside_the_file(tmp_path:
 
 
 def test_the_file_of_a_name_that_is_no_plugin_is_an_error_in_words() -> None:
-    with pytest.raises(SpecError, match="plugins takes names of modules"):
+    with pytest.raises(SpecError, match="plugins must be module names"):
         plugins.file_of("__main__")
     with pytest.raises(SpecError, match=r"there is no module gone_parts\.inner, a plugin"):
         plugins.file_of("gone_parts.inner")

@@ -267,7 +267,7 @@ def test_without_a_command_nothing_starts(submit: Submit) -> None:
     job = submit()
     code, said = job.end()
     assert (code, job.calls) == (1, [])
-    assert "say what to run: sbatch cluster/slurm.sh train" in said
+    assert "no command given; for example: sbatch cluster/slurm.sh train" in said
 
 
 @pytest.mark.parametrize("path", [SCRIPT, CLUSTER / "node" / "setup.sh"], ids=lambda path: path.name)
