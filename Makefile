@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 	@echo "                  demo/run/bundle        the trained classifier, ready to predict"
 	@echo "                  demo/shards            the dataset; demo/scenes: its images"
 	@echo "try next          . $(BIN)/activate"
-	@echo "                  rayprob predict demo/run demo/scenes/val2014/*0000040*.jpg --query 'P(chair | dining table)'"
+	@echo "                  rayprob predict demo/run demo/scenes/val2014/COCO_val2014_000000004012.jpg --query 'P(chair | dining table)'"
 	@echo "                  rayprob train tune_configs/demo.yaml --set name=wider --set folder=demo/wider --set duration.epochs=10"
 	@echo "                  rayprob inspect demo/shards;  tensorboard --logdir demo"
 

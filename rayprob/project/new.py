@@ -2,6 +2,7 @@
 
 from rayprob.errors import SpecError
 from rayprob.files import storage
+from rayprob.models.backbones import require_backbone
 from rayprob.project.find import find
 from rayprob.project.fitting import Network, fit_to
 from rayprob.project.found import Found
@@ -18,6 +19,8 @@ def new_from(
     folder: str, source: str, *, backbone: str | None = None, weights: str | None = None
 ) -> tuple[Written, Found, Network]:
     """Write a project that fits the images in `source`. Raises SourceError, SpecError and StorageError."""
+    if backbone is not None:
+        require_backbone(backbone)
     network = _network(backbone, weights)
     found = find(source)
     return write_project(folder, files_for(name_for(folder), found, fit_to(found), network)), found, network

@@ -188,5 +188,5 @@ def _require_same(folder: str, old: dict[str, Any], new: dict[str, Any]) -> None
         listed = "\n".join(f"  {line}" for line in changed)
         raise RunError(
             f"{folder} contains a run that differs from this one in {len(changed)} key(s):\n{listed}\n"
-            "set another name, undo the changes, or start over with --fresh (which removes that run)"
+            "set another folder (--set folder=...), undo the changes, or start over with --fresh (which removes that run)"
         )
