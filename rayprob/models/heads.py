@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 from rayprob.config.parts import PartSpec
 from rayprob.errors import ModelError, RayprobError, StorageError
 from rayprob.probability.distributions.mixture import LabelMixture
-from rayprob.probability.priors.file import LabelPriorFile
+from rayprob.probability.priors.file import SHIPPED, LabelPriorFile
 from rayprob.probability.priors.prior import LabelPrior
 from rayprob.registry import PartTable, choose
 
@@ -49,9 +49,13 @@ class HeadSpec(PartSpec):
         return 0
 
     @property
-    def prior_file(self) -> str | None:
-        """The label prior that the head starts from, by name or path; None without one."""
-        return None
+    def files(self) -> Mapping[str, str]:
+        """The options that are paths of files which training reads, with their values."""
+        return {}
+
+    def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
+        """Return this head with `absolute` applied to its files, for processes that work in other folders."""
+        return self.model_copy(update={option: absolute(path) for option, path in self.files.items()})
 
     @property
     def loss_options(self) -> dict[str, Any]:
@@ -132,8 +136,9 @@ class MixtureSpec(AttentiveSpec):
         return self
 
     @property
-    def prior_file(self) -> str | None:
-        return self.prior
+    def files(self) -> Mapping[str, str]:
+        """The prior, unless it is one that rayprob brings along."""
+        return {} if self.prior is None or self.prior in SHIPPED else {"prior": self.prior}
 
     @property
     def loss_options(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import math
 import platform
-from typing import Any, Literal, Self, TypeGuard
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SerializeAsAny, field_validator, model_validator
 
@@ -12,7 +12,6 @@ from rayprob.loader.augment import TransformSpec
 from rayprob.loader.streams import StreamSpec
 from rayprob.models.build import ModelSpec
 from rayprob.models.losses import LossSpec
-from rayprob.probability.priors.file import SHIPPED
 from rayprob.runs.optimizers import OptimizerSpec
 from rayprob.runs.schedules import ScheduleSpec
 
@@ -257,14 +256,12 @@ def absolute(run: Run) -> Run:
         "folder": uris.absolute(run.run_folder),
         "data": run.data.model_copy(update={"root": uris.absolute(run.data.root)}),
     }
-    model, head = run.model, run.model.head
-    prior = head.prior_file
-    if prior not in SHIPPED and _is_local_file(prior):
-        model = model.model_copy(update={"head": head.model_copy(update={"prior": uris.absolute(prior)})})
-    if _is_local_file(model.weights):
-        model = model.model_copy(update={"weights": uris.absolute(model.weights)})
+    model = run.model.model_copy(update={"head": run.model.head.with_absolute_paths(_absolute_where_local)})
+    if model.weights is not None:
+        model = model.model_copy(update={"weights": _absolute_where_local(model.weights)})
     return run.model_copy(update={**paths, "model": model})
 
 
-def _is_local_file(uri: str | None) -> TypeGuard[str]:
-    return uri is not None and storage.is_local(uri) and storage.local_path(uri).exists()
+def _absolute_where_local(uri: str) -> str:
+    """Return the absolute path of a file on this machine; URIs, and names of what a library has, as they are."""
+    return uris.absolute(uri) if storage.is_local(uri) and storage.local_path(uri).exists() else uri

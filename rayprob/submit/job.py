@@ -84,10 +84,11 @@ def default_id(name: str, now: datetime) -> str:
 
 
 def check_run(run: Run) -> None:
-    """Refuse a run whose folder, dataset, weights or label prior the cluster will not find. Raises RunError."""
+    """Refuse a run whose folder, dataset, weights or files of the head the cluster will not find. Raises RunError."""
     require_absolute_folder(run)
     require_absolute("data.root", run.data.root, "/mnt/shared/coco2014")
-    files = {"model.weights": run.model.weights, "model.head.prior": run.model.head.prior_file}
+    files = {"model.weights": run.model.weights}
+    files |= {f"model.head.{option}": path for option, path in run.model.head.files.items()}
     for key, uri in files.items():
         if uri is not None and is_file(uri):
             _check_file(run, key, uri)

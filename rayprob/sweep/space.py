@@ -11,6 +11,8 @@ from rayprob.config.spec import Spec, assigned
 from rayprob.errors import SpecError
 
 RESOLUTION = "resolution_px"
+# A run has the second filled in from the first: a search that sets the first alone lets it be filled in anew.
+FILLED_IN = {"model.head.prior": "model.head.components"}
 MOST_STEPS = 10_000
 KINDS = ("choice", "grid", "uniform", "loguniform", "quniform")
 
@@ -157,11 +159,26 @@ def value_at(value: Mapping[str, Any], key: str) -> Any:
 
 def with_params(base: dict[str, Any], params: Params, space: Mapping[str, Parameter], where: str) -> dict[str, Any]:
     """Return the run file `base` with the parameters applied, as plain data; `where` names the trial in errors."""
+    changes: list[tuple[str, Any]] = []
     for key, value in params.items():
         part = space[key].part(value) if key in space else None
-        for inner, to in ({key: value} if part is None else part).items():
-            base = _assigned(base, inner, to, where)
+        changes += [(key, value)] if part is None else part.items()
+    changed = dict(changes)
+    for source, filled_in in FILLED_IN.items():
+        if changed.get(source) is not None and filled_in not in changed:
+            base = _without(base, filled_in)
+    for key, to in changes:
+        base = _assigned(base, key, to, where)
     return base
+
+
+def _without(value: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return a copy of `value` that lacks a dotted key."""
+    parent, dot, rest = key.partition(".")
+    if not dot:
+        return {name: part for name, part in value.items() if name != parent}
+    below = value.get(parent)
+    return {**value, parent: _without(below, rest)} if isinstance(below, Mapping) else dict(value)
 
 
 def _assigned(value: dict[str, Any], key: str, to: Any, where: str) -> dict[str, Any]:

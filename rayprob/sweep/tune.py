@@ -187,7 +187,7 @@ def _train(sweep: Sweep, study: Study, room: "Room", tell: Tell) -> bool:
     from rayprob.sweep.trials import Director, TrialsThread, error_of
 
     def make_run(trial: Trial) -> Run:
-        return placed(sweep.trial_run(trial.number, trial.params, trial.seed), room)
+        return placed(absolute(sweep.trial_run(trial.number, trial.params, trial.seed)), room)
 
     director = Director(study, make_run, tell)
     thread = TrialsThread(

@@ -3,10 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from rayprob.errors import ModelError, SpecError
+from rayprob.models.heads import MixtureSpec
+from rayprob.probability.distributions.mixture import LabelMixture
+from rayprob.probability.priors.file import LabelPriorFile
+from rayprob.runs.spec import absolute
 from rayprob.sweep.search import Sweep
 from tests.sweep.conftest import MakeSweep
 
@@ -125,3 +130,34 @@ def test_a_file_lies_over_the_one_that_it_extends(tmp_path: Path, make_sweep: Ma
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
     with pytest.raises(SpecError, match=r"b\.yaml extends a\.yaml, which extends it in turn"):
         Sweep.read(tmp_path / "a.yaml")
+
+
+HEADS_BEFORE = [{"name": "bernoulli"}, {"name": "mixture", "components": 5}, {"name": "mixture", "prior": "./two"}]
+
+
+@pytest.mark.parametrize("head", HEADS_BEFORE)
+def test_a_searched_prior_brings_its_number_of_components(
+    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, components in (("./two", 2), ("./three", 3)):
+        mixture = LabelMixture(np.full(components, 1 / components), np.full((components, 2), 0.5))
+        LabelPriorFile(("red", "green"), mixture, "a test").save(name)
+    parts = {name: {"model.head.name": "mixture", "model.head.prior": f"./{name}"} for name in ("two", "three")}
+    model = {"backbone": "squeezenet1_1", "head": head}
+    sweep = make_sweep(run={"model": model}, sampler="grid", space={"start": {"choice": parts}})
+    runs = [absolute(sweep.trial_run(1, {"start": name})) for name in parts]
+    found = [(spec.prior, spec.components) for spec in (run.model.head for run in runs) if isinstance(spec, MixtureSpec)]
+    assert found == [(str(tmp_path / "two"), 2), (str(tmp_path / "three"), 3)]
+    asked = sweep.trial_run(1, {"start": "two", "model.head.components": 7})  # refused where the prior is laid over labels
+    assert asked.model.head.model_dump()["components"] == 7
+
+
+def test_a_prior_is_searched_by_its_key_where_the_run_file_has_one(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    own = str(tmp_path / "own")
+    LabelPriorFile(("red", "green"), LabelMixture(np.full(3, 1 / 3), np.full((3, 2), 0.5)), "a test").save(own)
+    model = {"backbone": "squeezenet1_1", "head": {"name": "mixture", "prior": "coco"}}
+    sweep = make_sweep(run={"model": model}, space={"model.head.prior": {"choice": ["coco", own]}})
+    heads = [sweep.trial_run(1, {"model.head.prior": prior}).model.head.model_dump() for prior in ("coco", own)]
+    assert heads[0] == sweep.run.model.head.model_dump()
+    assert heads[1]["components"] == 3

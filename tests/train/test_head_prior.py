@@ -142,3 +142,16 @@ def test_workers_find_a_prior_beside_the_run_file(
     own = absolute(made(make_run, tmp_path / "run", "own.safetensors"))
     assert own.model.head.prior == str(tmp_path / "own.safetensors")
     assert absolute(made(make_run, tmp_path / "run", "coco")).model.head.prior == "coco"
+
+
+def test_a_head_of_a_plugin_says_which_of_its_options_are_files(tmp_path: Path) -> None:
+    class LexiconSpec(HeadSpec):
+        lexicon: str = "words.txt"
+
+        @property
+        def files(self) -> dict[str, str]:
+            return {"lexicon": self.lexicon}
+
+    spec = LexiconSpec.model_construct(name="lexicon", lexicon="words.txt")
+    assert getattr(spec.with_absolute_paths(lambda path: f"/shared/{path}"), "lexicon") == "/shared/words.txt"  # noqa: B009
+    assert HeadSpec(name="mixture", prior="coco", components=2).files == {}
