@@ -9,6 +9,7 @@ from itertools import islice
 
 from rayprob.data.sources import coco
 from rayprob.data.sources.coco import CocoSource
+from rayprob.data.sources.location import SPLITS, split_in
 from rayprob.data.sources.rows import ImageRow, rows_of
 from rayprob.errors import SourceError
 from rayprob.files import storage
@@ -17,11 +18,6 @@ from rayprob.labels import LabelSpace
 from rayprob.project.found import Found, FoundSplit
 
 # In a path, whole words: instances_train2014.json, valid/_annotations.coco.json.
-SPLITS = {
-    "train": r"train(ing)?",
-    "val": r"val(id|idation)?|dev",
-    "test": r"test(ing)?",
-}
 # COCO's files next to instances_*.json annotate captions, key points and regions, not images.
 NOT_INSTANCES = re.compile(r"^(captions|person_keypoints|stuff|panoptic|image_info)_")
 MOST_FILES = 12  # more JSON files than splits mean another format, such as one file per image
@@ -70,15 +66,6 @@ def _file_of_split(folder: str, files: list[str]) -> dict[str, str]:
     if "train" not in found:
         raise SourceError(f"{folder} has annotations for {', '.join(found)} but not for train; give the folder that has both")
     return {split: found[split] for split in SPLITS if split in found}
-
-
-def split_in(path: str) -> str | None:
-    """Return the split that a path names; the file name takes precedence over its folders. None if it names no split."""
-    for part in reversed(path.lower().split("/")):
-        for split, pattern in SPLITS.items():
-            if re.search(rf"(?<![a-z])({pattern})(?![a-z])", part):
-                return split
-    return None
 
 
 def _images_folder(folder: str, listing: Listing, annotations: str, split: str, stated: list[ImageRow]) -> str:

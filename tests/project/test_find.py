@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from rayprob.data.building.recipe import Recipe
+from rayprob.data.sources.location import split_in
 from rayprob.data.sources.spec import Expected
 from rayprob.data.sources.table import TableSource
 from rayprob.errors import SourceError
 from rayprob.project.find import find
-from rayprob.project.find_coco import split_in
 from rayprob.project.new import new_from
 
 JPEG = b"\xff\xd8\xff\xe0"
