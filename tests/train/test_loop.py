@@ -23,6 +23,7 @@ from rayprob.runs import folder
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.checkpoints import latest, list_checkpoints
 from rayprob.runs.history_rows import read_history
+from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 from rayprob.runs.spec import Run
 from rayprob.train import loop
@@ -303,7 +304,7 @@ def test_an_elastic_run_sees_the_same_micro_batches_and_losses_with_any_number_o
         os.makedirs(run.run_folder)
         for world_size, until in phases:
             spawn_ranks(_rank_until, world_size, run, until)
-            (Path(run.run_folder) / folder.STOP).unlink(missing_ok=True)
+            Path(RunFolder(run.run_folder).stop).unlink(missing_ok=True)
     starts = [row["world_size"] for row in read_history(changing.run_folder) if row["kind"] == "start"]
     assert starts == [3, 2]
     assert seen(changing) == seen(constant)
