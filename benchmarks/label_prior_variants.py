@@ -9,8 +9,8 @@ S_NL the strength over an image and label, component k has the logits u_NL + S_N
     by certainty        S = s exp(b z_n), z_n the standardised log entropy of the image's labels; b ~ Normal(0, 0.5^2)
     by prevalence       S = s exp(b z_l), z_l the standardised log odds of the label in the prior; b ~ Normal(0, 0.5^2)
     per-label strength  S = s + d_l, d_l ~ Normal(0, tau^2)
-    Chow-Liu tree       (tree / product of its marginals)^s for the prior's mixture, fitted to COCO's label sets
-                        (../shared/labels): exact by message passing; for runs with COCO's 80 labels
+    T Chow-Liu trees    sum over T trees of weight * (tree / product of the prior's marginals)^s in place of the mixture,
+                        fitted to COCO's label sets (../shared/labels); for runs with COCO's 80 labels (see trees.py)
 
 Every row has its gain over one strength with the paired 95 % interval over val's images.
 """
@@ -18,33 +18,32 @@ Every row has its gain over one strength with the paired 95 % interval over val'
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import scipy.optimize
 import torch
-from numpy.typing import NDArray
-from scipy.special import logsumexp
 from torch import Tensor
+from trees import MixtureOfTrees
 
+from rayprob.arrays import Bools, Floats
 from rayprob.files import storage
 from rayprob.labels import COCO_80, from_label_lists
 from rayprob.metrics.bootstrap import Resampled, bootstrap
 from rayprob.metrics.drawn import mean_average_precision_of, mean_of
 from rayprob.probability.distributions.bernoulli import entropy_of_logits
 from rayprob.probability.distributions.mixture import LabelMixture
-from rayprob.probability.priors.chow_liu import ChowLiuTree
 from rayprob.probability.priors.file import LabelPriorFile
 from rayprob.probability.priors.prior import LabelPrior
 from rayprob.runs.predictions import Predictions
 
-Floats = NDArray[np.float64]
 Judged = tuple[Floats, Floats]  # negative log-likelihood [N], scores to rank labels by [N, L]
 
 LABELS = Path(__file__).resolve().parents[2] / "shared" / "labels" / "coco_train2014_labels.parquet"
 STRENGTH_SD, SLOPE_SD, MOST = 0.5, 0.5, 2.0
+TREES = (1, 3, 10, 30)
 
 
 def main() -> None:
@@ -110,8 +109,32 @@ def variants(mixture: LabelMixture, holdout: Predictions, val: Predictions) -> d
         },
     }
     if val.label_space.names == COCO_80.names and LABELS.exists():
-        found["Chow-Liu tree"] = lambda: fit_and_judge_tree(holdout, val)
+        sets_NL = others_label_sets(holdout, val)
+        found |= {f"Chow-Liu trees: {number}": partial(fit_and_judge_trees, sets_NL, number, holdout, val) for number in TREES}
     return found
+
+
+# ---- trees
+
+
+def others_label_sets(*own: Predictions) -> Bools:
+    """Return COCO's label sets of images in none of the tables."""
+    table = pq.read_table(LABELS)
+    is_other_N = ~np.isin(table["image_id"].to_numpy(), np.concatenate([split.sample_ids_N for split in own]))
+    return from_label_lists(table["labels"].to_pylist(), len(COCO_80))[is_other_N]
+
+
+def fit_and_judge_trees(sets_NL: Bools, number: int, holdout: Predictions, val: Predictions) -> tuple[str, Judged]:
+    trees = MixtureOfTrees.fit(sets_NL, number)
+
+    def nll_of(s: float, split: Predictions) -> Floats:
+        return trees.over(logits(split), s).nll(split.targets_NL, split.known_NL)
+
+    def energy(s: float) -> float:
+        return float(nll_of(s, holdout).sum()) + 0.5 * (s / STRENGTH_SD) ** 2
+
+    s = float(scipy.optimize.minimize_scalar(energy, bounds=(0, MOST), method="bounded", options={"xatol": 0.01}).x)
+    return f"s {s:.2f}", (nll_of(s, val), trees.over(logits(val), s).log_odds())
 
 
 # ---- mixtures with a strength over each image and label
@@ -169,54 +192,6 @@ def _present_and_absent(logits_NKL: Tensor) -> tuple[Tensor, Tensor]:
 
 def logits(split: Predictions) -> Floats:
     return split.outputs["logits"].astype(np.float64)
-
-
-# ---- the tree
-
-
-def fit_and_judge_tree(holdout: Predictions, val: Predictions) -> tuple[str, Judged]:
-    own_ids = np.concatenate([holdout.sample_ids_N, val.sample_ids_N])
-    table = pq.read_table(LABELS)
-    is_other_N = ~np.isin(table["image_id"].to_numpy(), own_ids)
-    tree = ChowLiuTree.fit(from_label_lists(table["labels"].to_pylist(), len(COCO_80))[is_other_N])
-
-    def energy(s: float) -> float:
-        return float(tree_nll(tree, s, holdout).sum()) + 0.5 * (s / STRENGTH_SD) ** 2
-
-    s = float(scipy.optimize.minimize_scalar(energy, bounds=(0, MOST), method="bounded").x)
-    return f"s {s:.2f}", (tree_nll(tree, s, val), passed(tree, s, free(logits(val)))[1])
-
-
-def tree_nll(tree: ChowLiuTree, s: float, split: Predictions) -> Floats:
-    nodes_NL2 = free(logits(split))
-    clamped_NL2 = nodes_NL2.copy()
-    clamped_NL2[..., 0][split.targets_NL & split.known_NL] = -np.inf
-    clamped_NL2[..., 1][~split.targets_NL & split.known_NL] = -np.inf
-    return np.asarray(passed(tree, s, nodes_NL2)[0] - passed(tree, s, clamped_NL2)[0])
-
-
-def free(logits_NL: Floats) -> Floats:
-    return np.stack([np.zeros_like(logits_NL), logits_NL], axis=2)
-
-
-def passed(tree: ChowLiuTree, s: float, nodes_NL2: Floats) -> tuple[Floats, Floats]:
-    """Return the log normaliser [N] and the log-odds of the marginals [N, L], by messages to the root and back."""
-    edge = {label: s * _log_ratio(tree.joint_LL22[tree.parent_L[label], label]) for label in tree.order_L[1:]}
-    belief_NL2, message = nodes_NL2.copy(), {}
-    for label in tree.order_L[:0:-1]:
-        message[label] = logsumexp(belief_NL2[:, label, None, :] + edge[label], axis=2)
-        belief_NL2[:, tree.parent_L[label]] += message[label]
-    log_all_N = logsumexp(belief_NL2[:, tree.order_L[0]], axis=1)
-    if np.isneginf(nodes_NL2).any():
-        return log_all_N, np.empty(0)
-    for label in tree.order_L[1:]:
-        without_N2 = belief_NL2[:, tree.parent_L[label]] - message[label]
-        belief_NL2[:, label] += logsumexp(without_N2[:, :, None] + edge[label], axis=1)
-    return log_all_N, belief_NL2[..., 1] - belief_NL2[..., 0]
-
-
-def _log_ratio(joint_22: Any) -> Floats:
-    return np.asarray(np.log(joint_22 / (joint_22.sum(axis=1, keepdims=True) * joint_22.sum(axis=0))))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The best tree of pairwise dependences between labels (Chow and Liu, IEEE Trans. Inf. Theory 1968). N samples, L labels.
 
-A baseline for label mixtures: it knows which labels go together two by two, and nothing beyond.
+A baseline for label mixtures: it knows how pairs of labels co-occur, and nothing beyond.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class ChowLiuTree:
     joint_LL22: Floats
 
     @classmethod
-    def fit(cls, targets_NL: Bools, known_NL: Bools | None = None) -> "ChowLiuTree":
+    def fit(cls, targets_NL: Bools, known_NL: Bools | None = None, weights_N: Floats | None = None) -> "ChowLiuTree":
         """Return the tree of the largest likelihood: a spanning tree of the largest mutual information.
 
-        Of partly known samples, a pair is counted where both of its labels are known.
+        Of partly known samples, a pair is counted where both of its labels are known. By default each sample counts once.
         """
-        joint_LL22 = _pairs(targets_NL, np.ones_like(targets_NL) if known_NL is None else known_NL)
+        joint_LL22 = _pairs(targets_NL, np.ones_like(targets_NL) if known_NL is None else known_NL, weights_N)
         first_LL2, second_LL2 = joint_LL22.sum(axis=3), joint_LL22.sum(axis=2)
         apart_LL22 = first_LL2[..., :, None] * second_LL2[..., None, :]
         information_LL = (joint_LL22 * np.log(joint_LL22 / apart_LL22)).sum(axis=(2, 3))
@@ -56,8 +56,9 @@ class ChowLiuTree:
         return np.asarray(total_N)
 
 
-def _pairs(targets_NL: Bools, known_NL: Bools) -> Floats:
+def _pairs(targets_NL: Bools, known_NL: Bools, weights_N: Floats | None) -> Floats:
     """Return the smoothed P(label i = a, label j = b) [L, L, 2, 2]."""
     states = [(~targets_NL & known_NL).astype(np.float64), (targets_NL & known_NL).astype(np.float64)]
-    counts_LL22 = np.stack([np.stack([a.T @ b for b in states], axis=-1) for a in states], axis=-2) + SMOOTHING / 2
+    weighted = states if weights_N is None else [state * weights_N[:, None] for state in states]
+    counts_LL22 = np.stack([np.stack([a.T @ b for b in weighted], axis=-1) for a in states], axis=-2) + SMOOTHING / 2
     return np.asarray(counts_LL22 / counts_LL22.sum(axis=(2, 3), keepdims=True))

@@ -46,3 +46,12 @@ def test_labels_that_never_occur_are_in_the_tree() -> None:
     tree = ChowLiuTree.fit(sets_NL)
     assert sorted(tree.order_L) == [0, 1, 2, 3]
     assert np.isfinite(tree.log_prob(~sets_NL)).all()
+
+
+def test_a_weight_counts_like_copies_of_a_label_set() -> None:
+    sets_NL, copies_N = chain(200, 5), np.arange(200) % 4
+    weighted, copied = (
+        ChowLiuTree.fit(sets_NL, weights_N=copies_N.astype(float)),
+        ChowLiuTree.fit(sets_NL.repeat(copies_N, axis=0)),
+    )
+    assert weighted.log_prob(sets_NL) == pytest.approx(copied.log_prob(sets_NL), abs=1e-12)
