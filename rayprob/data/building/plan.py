@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import ceil
 
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.splits import with_holdout
+from rayprob.data.building.splits import check_groups, split_rows
 from rayprob.data.sources.image import SourceImage
 from rayprob.seeds import derive
 
@@ -21,16 +21,18 @@ class ShardPlan:
     samples: tuple[SourceImage, ...]
 
 
-def plan(images: Mapping[str, Sequence[SourceImage]], recipe: Recipe) -> list[ShardPlan]:
+def plan(images: Mapping[str, Sequence[SourceImage]], recipe: Recipe, label_names: Sequence[str] = ()) -> list[ShardPlan]:
     """Return the shards of every split, each sample in exactly one of them.
 
     A shard is a random subset of its split, all shards of a split differ by at most one sample, and the order of the
-    annotations file plays no part. Raises SourceError where a split would be empty.
+    annotations file plays no part. Raises SourceError where a split would be empty, or has images of another one's group.
     """
+    rows = {source: split_rows(source, members, recipe, label_names) for source, members in images.items()}
+    check_groups(images, rows)
     shards = []
-    for source, members in images.items():
-        for split, samples in with_holdout(source, members, recipe.holdout).items():
-            shards += _cut(split, source, samples, recipe)
+    for source, splits in rows.items():
+        for split, some in splits.items():
+            shards += _cut(split, source, [images[source][row] for row in some], recipe)
     return shards
 
 
