@@ -164,7 +164,7 @@ def _jobs(recipe: Recipe, source: SourceData) -> list[ShardJob]:
             encode=recipe.encode,
             rest=source.rest[shard.source],
         )
-        for shard in plan(source.images, recipe)
+        for shard in plan(source.images, recipe, source.label_space.names)
     ]
 
 

@@ -21,6 +21,7 @@ from rayprob.data.sources.source import Reject, SourceData
 from rayprob.errors import DatasetError, SourceError
 from rayprob.files import storage
 
+NOT_LISTED = "an image that no file in divide.into names"
 PACKAGES = ("rayprob", "pyarrow", "pycocotools", "simplejpeg")
 
 
@@ -50,7 +51,7 @@ def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob]) -> dict
         "splits": dict(sum((Counter({shard.split: shard.samples}) for shard in shards), Counter())),
         **manifest,
         **({"rest": rest} if rest else {}),
-        "dropped": {split: counts for split, counts in source.dropped.items() if counts},
+        "dropped": {split: counts for split, counts in _dropped(source, jobs).items() if counts},
         "versions": {package: version(package) for package in PACKAGES},
         "rejected": len(rejected),
         "sizes_corrected": sum(shard.sizes_corrected for shard in shards),
@@ -162,6 +163,16 @@ def _rest_of_splits(source: SourceData, jobs: Sequence[ShardJob]) -> dict[str, s
     """Return what holds in each split for labels that a sample lists nowhere; nothing where it is absent in all of them."""
     rest = {job.plan.split: str(source.rest[job.plan.source]) for job in jobs}
     return rest if "unknown" in rest.values() else {}
+
+
+def _dropped(source: SourceData, jobs: Sequence[ShardJob]) -> dict[str, dict[str, int]]:
+    """Return how much of each split of the source was left out, by reason."""
+    planned = Counter(job.plan.source for job in jobs for _ in job.plan.samples)
+    unlisted = {split: len(images) - planned[split] for split, images in source.images.items()}
+    return {
+        split: {**counts, **({NOT_LISTED: unlisted[split]} if unlisted[split] else {})}
+        for split, counts in source.dropped.items()
+    }
 
 
 def _shard_entry(shard: BuiltShard) -> dict[str, Any]:

@@ -1,23 +1,57 @@
 """A recipe: the YAML file that says how a dataset is made. Relative paths count from the folder where the command runs."""
 
 import re
+from math import isclose
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from rayprob.config.spec import PluginSpec, Spec
 from rayprob.data.sources.formats import AnySource
+from rayprob.registry import unknown
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
 
+By = Literal["hash", "stratified"]
+
+
 class Holdout(Spec):
-    """A split cut out of another one by a hash of the sample_id: the same images for every seed and every machine."""
+    """A split cut out of another one: the same images for every seed, every machine and every order of the source."""
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"by"})
 
     of: str = "train"
     """The split that holdout images are taken from."""
     fraction: float = Field(default=0.05, gt=0, lt=1)
     """The fraction of its images that become holdout."""
+    by: By = "hash"
+    """hash: by the sample ids alone. stratified: so that holdout and the rest have the same prevalence of every label."""
+
+
+class Divide(Spec):
+    """One split divided into several: by fractions, by files with the names of images, or both.
+
+    By `hash` an image keeps its split when others are added; by `stratified` it may not.
+    """
+
+    of: str
+    """The split that is divided; its name may be one of those in `into`."""
+    into: dict[str, float | str] = Field(min_length=2)
+    """Each new split, with the fraction of its images, or a text file with the names of its images, one per line."""
+    by: By = "hash"
+    """How fractions are dealt out: hash or stratified, as for holdout. Images in files of names take no part."""
+
+    @model_validator(mode="after")
+    def _fractions_fit(self) -> Self:
+        fractions = [part for part in self.into.values() if not isinstance(part, str)]
+        if wrong := [part for part in fractions if not 0 < part <= 1]:
+            raise ValueError(f"into has the fraction {wrong[0]:g}; fractions are above 0 and at most 1")
+        if fractions and not isclose(sum(fractions), 1, abs_tol=1e-6):
+            raise ValueError(
+                f"the fractions in into sum to {sum(fractions):g}; they must sum to 1, over the images that no file names"
+            )
+        return self
 
 
 class Encoding(Spec):
@@ -42,7 +76,7 @@ class Recipe(PluginSpec):
         recipe.root                                         # s3://bucket/coco2014
     """
 
-    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"labels"}
+    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"labels", "divide"}
 
     name: str = Field(pattern=NAME)
     """Name of the dataset: lower-case letters, digits, - and _."""
@@ -52,6 +86,8 @@ class Recipe(PluginSpec):
     """Labels in the order of columns; others are dropped. union joins those of splits that differ; null takes the source's."""
     target: str | None = None
     """Folder or URI to build in; by default shards/NAME."""
+    divide: Divide | None = None
+    """Divides a split into several, before holdout is taken; null takes the splits as they are."""
     holdout: Holdout | None = Holdout()
     """The split cut out of another one; null for no such split."""
     keep_unlabelled: bool = False
@@ -74,13 +110,24 @@ class Recipe(PluginSpec):
         """Where the dataset is built: `target`, or `shards/<name>`."""
         return self.target or f"shards/{self.name}"
 
+    @property
+    def split_names(self) -> list[str]:
+        """The names of all splits of the dataset but holdout."""
+        given = [split for split in self.splits if not self.divide or split != self.divide.of]
+        return [*given, *(self.divide.into if self.divide else ())]
+
     @model_validator(mode="after")
     def _splits_fit(self) -> Self:
-        bad = [split for split in self.splits if not re.fullmatch(NAME, split)]
+        if self.divide and self.divide.of not in self.splits:
+            raise ValueError(f"divide: {unknown(self.divide.of, self.splits, 'split')}")
+        names = self.split_names
+        bad = [split for split in [*self.splits, *names] if not re.fullmatch(NAME, split)]
         if bad:
             raise ValueError(f"split name {bad[0]!r} cannot name a shard; use lower-case letters, digits, - and _")
-        if self.holdout and self.holdout.of not in self.splits:
-            raise ValueError(f"holdout.of is {self.holdout.of!r}; allowed: {', '.join(self.splits)}, or holdout: null")
-        if self.holdout and "holdout" in self.splits:
+        if twice := [split for split in names if names.count(split) > 1]:
+            raise ValueError(f"divide.into has the split {twice[0]!r}, which `splits` has as well; give it another name")
+        if self.holdout and self.holdout.of not in names:
+            raise ValueError(f"holdout.of is {self.holdout.of!r}; allowed: {', '.join(names)}, or holdout: null")
+        if self.holdout and "holdout" in names:
             raise ValueError("there is a split named holdout already; write holdout: null to use it")
         return self

@@ -117,14 +117,19 @@ class Ragged:
         starts = self.starts[first : end + 1]
         return Ragged(self.values[starts[0] : starts[-1]].copy(), starts - starts[0])
 
+    def take(self, rows: NDArray[np.int64]) -> "Ragged":
+        """Return the lists of some rows."""
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        # Place of every value: the start of its list, and how far into the list it lies.
+        into = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+        return Ragged(self.values[np.repeat(self.starts[rows], lengths) + into], starts)
+
     def to_bool(self, rows: NDArray[np.int64], num_columns: int) -> NDArray[np.bool_]:
         """Return bool [len(rows), num_columns], true where a list holds the column."""
         dense = np.zeros((len(rows), num_columns), dtype=bool)
-        lengths = self.starts[rows + 1] - self.starts[rows]
-        # Place of every value: the start of its list, and how far into the list it lies.
-        into = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        values = self.values[np.repeat(self.starts[rows], lengths) + into]
-        dense[np.repeat(np.arange(len(rows)), lengths), values] = True
+        taken = self.take(rows)
+        dense[np.repeat(np.arange(len(rows)), np.diff(taken.starts)), taken.values] = True
         return dense
 
 

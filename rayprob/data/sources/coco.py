@@ -4,7 +4,7 @@ import contextlib
 import io
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from rayprob.data.sources.coco_check import check_shape, check_values
 from rayprob.data.sources.coco_variants import as_instances, names_in_url, numbered, with_one_kind_of_id, without_unused_root
 from rayprob.data.sources.faults import label_space, normalised
+from rayprob.data.sources.groups import group_of
 from rayprob.data.sources.json_file import Pairs, read_json
 from rayprob.data.sources.rows import ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
@@ -24,8 +25,12 @@ LARGEST_PX = 2**31
 class CocoSource(Source):
     """Labels in COCO JSON: instances, panoptic, LVIS, or annotations without boxes; .json or .json.gz."""
 
+    later_keys: ClassVar[frozenset[str]] = Source.later_keys | {"group"}
+
     annotations: str
     """The annotations file, in COCO JSON."""
+    group: str | None = None
+    """A key of image entries, such as patient_id: images with the same value share a split."""
 
 
 def read(source: CocoSource) -> Stated:
@@ -48,7 +53,7 @@ def read(source: CocoSource) -> Stated:
     return Stated(
         label_space=space,
         rest=source.rest or ("unknown" if is_federated else "absent"),
-        batches=batches_of(_rows(content, {c["id"]: column for column, c in enumerate(categories)})),
+        batches=batches_of(_rows(content, {c["id"]: column for column, c in enumerate(categories)}, source.group)),
         images=source.images,
         dropped={f"category {root!r}, above all others and without annotations": 1} if root else {},
     )
@@ -63,9 +68,11 @@ def _without_segmentation(annotations: str, pairs: Pairs) -> dict[str, Any]:
     return node
 
 
-def _rows(content: dict[str, Any], column_of: dict[Any, int]) -> Iterator[ImageRow]:
+def _rows(content: dict[str, Any], column_of: dict[Any, int], group: str | None) -> Iterator[ImageRow]:
     boxes_of = _index(content).imgToAnns
-    return (_row(entry, boxes_of.get(entry["id"], []), column_of) for entry in content["images"])
+    for entry in content["images"]:
+        row = _row(entry, boxes_of.get(entry["id"], []), column_of)
+        yield row if group is None else row._replace(group=group_of(entry.get(group)))
 
 
 def _index(content: dict[str, Any]) -> COCO:

@@ -16,6 +16,7 @@ from pydantic import SerializeAsAny, ValidationError, ValidatorFunctionWrapHandl
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rayprob.data.sources import coco, folder_labels, huggingface, table, voc, webdataset, yolo
+from rayprob.data.sources.groups import with_groups
 from rayprob.data.sources.rows import Stated
 from rayprob.data.sources.spec import DEFAULT, Source
 from rayprob.registry import PartTable, unknown
@@ -23,7 +24,7 @@ from rayprob.registry import PartTable, unknown
 
 def read(source: Source) -> Stated:
     """Return what a source states, read by its format. Raises SourceError."""
-    return SOURCES[source.format](source)
+    return with_groups(SOURCES[source.format](source), source)
 
 
 def spec_of(name: object) -> type[Source]:

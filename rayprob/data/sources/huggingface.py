@@ -3,7 +3,7 @@
 import json
 import posixpath
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +12,7 @@ from rayprob.data.sources import table
 from rayprob.data.sources.cells import as_list, as_text, stem
 from rayprob.data.sources.faults import label_space, short
 from rayprob.data.sources.files_of import files_of
+from rayprob.data.sources.groups import group_of
 from rayprob.data.sources.image_files import SUFFIXES
 from rayprob.data.sources.label_list import by_number, distinct, read_names
 from rayprob.data.sources.rows import ImageRow, Stated, batches_of
@@ -32,6 +33,8 @@ REMEDY = "give the .parquet files of the dataset"
 class HuggingfaceSource(Source):
     """A dataset of Hugging Face. `images` is a Parquet file, a pattern or folder of them, or a folder with metadata.csv."""
 
+    later_keys: ClassVar[frozenset[str]] = Source.later_keys | {"group"}
+
     image: str = "image"
     """The column of images in Parquet."""
     label: str | None = None
@@ -42,6 +45,8 @@ class HuggingfaceSource(Source):
     """What stands between the labels of one cell of metadata.csv; null for a single label."""
     names: str | list[str] | dict[str, str] | None = None
     """Names for labels that are numbers; null takes those in the file's own description (ClassLabel)."""
+    group: str | None = None
+    """A column, such as patient: images with the same value share a split."""
 
 
 def read(source: HuggingfaceSource) -> Stated:
@@ -56,7 +61,7 @@ def read(source: HuggingfaceSource) -> Stated:
 def _as_table(source: HuggingfaceSource, uri: str) -> TableSource:
     columns = open_table(uri, delimiter=None, has_header=True).names
     label = source.label or next((name for name in LABEL_COLUMNS if name in columns), LABEL_COLUMNS[0])
-    keys = {key: getattr(source, key) for key in ("images", "names", "rest", "separator")}
+    keys = {key: getattr(source, key) for key in ("images", "names", "rest", "separator", "group")}
     return TableSource(format="table", annotations=uri, image="file_name", lists=label, **keys)
 
 
@@ -67,7 +72,7 @@ class _Parquet:
         self.source, self.files = source, files
         schema = self._schema()
         self.label = source.label or next((name for name in LABEL_COLUMNS if name in schema.names), "labels")
-        for column in (source.image, self.label.partition(".")[0], *([source.key] if source.key else [])):
+        for column in filter(None, (source.image, self.label.partition(".")[0], source.key, source.group)):
             if column not in schema.names:
                 raise SourceError(f"{files[0]}: {unknown(column, schema.names, 'column')}; set `image` or `label`")
         self.names = self._names(schema)
@@ -121,12 +126,13 @@ class _Parquet:
         return None if cell is None else as_list(cell, self.source.separator, f"{self.source.images}, {self.label}")
 
     def _rows(self, column_of: dict[str, int]) -> Iterator[ImageRow]:
-        columns = [self.source.image, self.label.partition(".")[0], *([self.source.key] if self.source.key else [])]
+        given = [column for column in (self.source.key, self.source.group) if column is not None]
         keys = self._keys() if self.source.key is None else None
-        for cells in self._batches(columns):
-            for image, label, *given in zip(*cells, strict=True):
-                key = next(keys) if keys else as_text(given[0])
-                yield self._row(key, image, self._codes(label), column_of)
+        for cells in self._batches([self.source.image, self.label.partition(".")[0], *given]):
+            for image, label, *others in zip(*cells, strict=True):
+                key = next(keys) if keys else as_text(others[0])
+                row = self._row(key, image, self._codes(label), column_of)
+                yield row if self.source.group is None else row._replace(group=group_of(others[-1]))
 
     def _row(self, key: str, image: Any, codes: list[str] | None, column_of: dict[str, int]) -> ImageRow:
         content = image.get("bytes") if isinstance(image, dict) else image

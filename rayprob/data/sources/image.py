@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from rayprob.data.sources.rows import ALONE
+
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
@@ -19,6 +21,7 @@ class SourceImage:
     absent_labels: tuple[int, ...] = ()  # of a split whose other labels are unknown
     container: str = ""  # the file that holds the image, where that is not the image itself: an absolute path or URI
     offset_bytes: int = 0  # of the image in its container
+    group: int = ALONE  # images of one group are in one split
 
     @property
     def values(self) -> list[Any]:

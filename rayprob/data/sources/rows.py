@@ -12,6 +12,7 @@ from rayprob.labels import LabelSpace
 
 Rest = Literal["absent", "unknown"]
 BATCH_ROWS = 1024
+ALONE = 0  # the group of an image that no other one has to share a split with
 LABELS = pa.list_(pa.int32())
 ROWS = pa.schema(
     [
@@ -28,6 +29,7 @@ ROWS = pa.schema(
         ("offset_bytes", pa.int64()),
         ("size_bytes", pa.int64()),
         ("content", pa.binary()),
+        ("group", pa.int64()),
     ]
 )
 
@@ -48,6 +50,7 @@ class ImageRow(NamedTuple):
     offset_bytes: int = 0  # of the image in its container
     size_bytes: int = 0
     content: bytes = b""  # the image itself, of a source that holds images in its own files
+    group: int = ALONE  # a hash of the name of the group whose images share a split
 
 
 @dataclass(frozen=True)

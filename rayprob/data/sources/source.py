@@ -149,6 +149,7 @@ def _image(sample_id: int, row: ImageRow, rest: Rest, file_name: str, size_bytes
         absent_labels=row.absent_labels if rest == "unknown" else (),
         container=container,
         offset_bytes=row.offset_bytes,
+        group=row.group,
     )
 
 

@@ -1,8 +1,9 @@
 """The keys that a split of a recipe has in every format."""
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from rayprob.config.spec import Spec
 from rayprob.data.sources.rows import Rest
@@ -22,7 +23,7 @@ class Expected(Spec):
 class Source(Spec):
     """One split: where its images and labels lie, as paths or URIs, and in which format. Each format has keys of its own."""
 
-    later_keys: ClassVar[frozenset[str]] = frozenset({"format", "rest"})
+    later_keys: ClassVar[frozenset[str]] = frozenset({"format", "rest", "group_pattern"})
 
     images: str
     """The folder or URI that holds the images."""
@@ -32,6 +33,29 @@ class Source(Spec):
     """How many images the annotations must state; the build fails otherwise."""
     rest: Rest | None = None
     """What the labels are that the source does not list for an image: absent or unknown; null for the format's own rule."""
+
+    group_pattern: str | None = None
+    """A regular expression on file names, such as ^([^/]+)/: images with the same match, in its parentheses, share a split."""
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _is_pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"is not a regular expression: {error}") from error
+        return value
+
+    @model_validator(mode="after")
+    def _is_grouped_once(self) -> Self:
+        if self.group_pattern is not None and getattr(self, "group", None) is not None:
+            raise ValueError("group and group_pattern are both set; keep one")
+        return self
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether images of one group have to share a split."""
+        return self.group_pattern is not None or getattr(self, "group", None) is not None
 
     @property
     def described(self) -> str:

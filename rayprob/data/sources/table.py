@@ -1,15 +1,16 @@
 """Tables of labels: a column per label, a column that lists labels, or a row per image and label."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from rayprob.data.sources.cells import State, Values, as_list, as_text, stem
 from rayprob.data.sources.faults import label_space, normalised
+from rayprob.data.sources.groups import group_of
 from rayprob.data.sources.image_files import SUFFIXES
 from rayprob.data.sources.label_list import distinct, read_names
-from rayprob.data.sources.rows import ImageRow, Stated, batches_of
+from rayprob.data.sources.rows import ALONE, ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
 from rayprob.data.sources.table_file import Cells, Column, TableFile, open_table
 from rayprob.errors import SourceError
@@ -25,6 +26,8 @@ class TableSource(Source):
 
     A column is given by its name, by its number from 1, or, where several are, by a range such as `Edema..Fracture` or `6..`.
     """
+
+    later_keys: ClassVar[frozenset[str]] = Source.later_keys | {"group"}
 
     annotations: str | list[str]
     """The table, or several: .csv, .tsv, .txt (separated by blanks), .jsonl or .parquet."""
@@ -50,6 +53,8 @@ class TableSource(Source):
     """Words that stand for the empty set, such as No Finding."""
     names: str | list[str] | dict[str, str] | None = None
     """Names for the codes or numbers that stand for labels, and their order: a file, a list or a mapping."""
+    group: str | int | None = None
+    """The column, such as Patient ID, whose equal values are those of images that share a split."""
     where: dict[str, str | int | list[str | int]] = Field(default={})
     """Only rows that have one of these values in a column, such as {split: train}."""
     header: bool = True
@@ -92,6 +97,7 @@ class _Reader:
         self.names = None if source.names is None else distinct(source.described, read_names(source.names))
         self.values = Values(source.values, source.present_from, source.absent_to)
         self.dropped: dict[str, int] = {}
+        self.group_of_image: dict[str, int] = {}  # of the images that are being read
 
     def read(self) -> Stated:
         if self.source.one_hot is not None:
@@ -102,7 +108,7 @@ class _Reader:
         found = sorted({label for labels in statements.values() for label in labels})
         ordered = found if self.names is None else list(self.names.values())
         column_of = {label: column for column, label in enumerate(ordered)}
-        rows = (_row(name, labels, column_of) for name, labels in statements.items())
+        rows = (self._with_group(name, _row(name, labels, column_of)) for name, labels in statements.items())
         rest = "absent" if self.source.value is None else "unknown"
         return self._stated(ordered, rows, rest, is_declared=self.names is not None)
 
@@ -138,7 +144,8 @@ class _Reader:
     def _wide_rows(self, file: TableFile, places: list[int], labels: list[str]) -> Iterator[ImageRow]:
         for line, name, cells in self._lines(file, places):
             states = [self.values.of(cell, f"{file.uri}, row {line}, {labels[n]!r}") for n, cell in enumerate(cells)]
-            yield _row(name, dict(zip(labels, states, strict=True)), {label: column for column, label in enumerate(labels)})
+            row = _row(name, dict(zip(labels, states, strict=True)), {label: column for column, label in enumerate(labels)})
+            yield self._with_group(name, row)
 
     def _gather(self, file: TableFile, statements: dict[str, dict[str, State]]) -> None:
         """Add what the rows of a table with lists, or a row per label, state of each image."""
@@ -177,17 +184,28 @@ class _Reader:
         """Yield the number, image name and chosen cells of each row that `where` takes."""
         image = file.place(self.source.image)
         filters = [(file.place(column), _texts(allowed)) for column, allowed in self.source.where.items()]
+        group = [] if self.source.group is None else [file.place(self.source.group)]
         line = int(self.source.header)
-        for columns in file.read([image, *(place for place, _ in filters), *places]):
+        for columns in file.read([image, *(place for place, _ in filters), *places, *group]):
             for image_cell, *cells in zip(*columns, strict=True):
                 line += 1
                 if any(as_text(cell) not in allowed for cell, (_, allowed) in zip(cells, filters, strict=False)):
                     continue
                 name = image_cell.strip() if isinstance(image_cell, str) else as_text(image_cell)
-                if name:
-                    yield line, name, cells[len(filters) :]
-                else:
+                if not name:
                     self._drop(NO_NAME)
+                    continue
+                if group:
+                    self._note_group(name, cells[-1], f"{file.uri}, row {line}")
+                yield line, name, cells[len(filters) : len(filters) + len(places)]
+
+    def _note_group(self, name: str, cell: Any, where: str) -> None:
+        group = group_of(cell)
+        if self.group_of_image.setdefault(name, group) != group:
+            raise SourceError(f"{where}: {name!a} has another {self.source.group} than in a row before; give it one")
+
+    def _with_group(self, name: str, row: ImageRow) -> ImageRow:
+        return row._replace(group=self.group_of_image.pop(name, ALONE))
 
     def _drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1

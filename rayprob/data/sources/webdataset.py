@@ -5,14 +5,15 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from rayprob.data.sources.cells import as_list
 from rayprob.data.sources.faults import label_space, normalised, short
 from rayprob.data.sources.files_of import files_of
+from rayprob.data.sources.groups import group_of
 from rayprob.data.sources.image_files import SUFFIXES
 from rayprob.data.sources.label_list import by_number, distinct, read_names
-from rayprob.data.sources.rows import ImageRow, Stated, batches_of
+from rayprob.data.sources.rows import ALONE, ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
 from rayprob.errors import SourceError, one_line
 from rayprob.files import storage, uris
@@ -26,12 +27,16 @@ NO_IMAGE = "a sample without an image"
 class WebdatasetSource(Source):
     """Samples in tars. `images` is a tar, a folder of tars, or a pattern such as data/shard-{000..012}.tar."""
 
+    later_keys: ClassVar[frozenset[str]] = Source.later_keys | {"group"}
+
     label: str | None = None
     """Where labels are: .cls, .txt, or a key of .json such as meta.tags. Null takes .cls, or the key labels or label."""
     separator: str | None = None
     """What stands between labels in a text."""
     names: str | list[str] | dict[str, str] | None = None
     """Names for labels that are numbers: a file, a list or a mapping."""
+    group: str | None = None
+    """A key of .json, such as meta.video: images with the same value share a split."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class _Sample:
     offset_bytes: int
     size_bytes: int
     codes: list[str] | None
+    group: int
 
 
 def read(source: WebdatasetSource) -> Stated:
@@ -84,6 +90,7 @@ def _rows(samples: list[_Sample], column_of: dict[str, int]) -> Iterator[ImageRo
             container=sample.tar,
             offset_bytes=sample.offset_bytes,
             size_bytes=sample.size_bytes,
+            group=sample.group,
         )
 
 
@@ -97,8 +104,9 @@ def _samples(source: WebdatasetSource, tar: str, dropped: dict[str, int]) -> Ite
                 dropped[NO_IMAGE] = dropped.get(NO_IMAGE, 0) + 1
                 continue
             member = sample[image]
-            codes = _codes(source, sample, f"{tar}, sample {sample['__key__']}")
-            yield _Sample(tar, sample["__key__"], member.name, member.offset_data, member.size, codes)
+            where = f"{tar}, sample {sample['__key__']}"
+            codes, group = _codes(source, sample, where), _group(source, sample, where)
+            yield _Sample(tar, sample["__key__"], member.name, member.offset_data, member.size, codes, group)
     except ValueError as error:  # two members of one name
         raise SourceError(f"{tar} is not a tar of samples: {one_line(error.args[0])}; write it again") from error
 
@@ -141,6 +149,12 @@ def _codes(source: WebdatasetSource, sample: dict[str, Any], where: str) -> list
     document = _document(sample["json"], where)
     cell = next((found for key in keys if (found := _at(document, key)) is not None), None)
     return None if cell is None else as_list(cell, source.separator, where)
+
+
+def _group(source: WebdatasetSource, sample: dict[str, Any], where: str) -> int:
+    if source.group is None or "json" not in sample:
+        return ALONE
+    return group_of(_at(_document(sample["json"], where), source.group))
 
 
 def _of_text(source: WebdatasetSource, content: Any, where: str) -> list[str]:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayprob.data.building.plan import in_holdout, plan
+from rayprob.data.building.plan import plan
 from rayprob.data.building.recipe import Recipe
+from rayprob.data.building.splits import by_hash
 from rayprob.data.sources.image import SourceImage
 from rayprob.errors import SourceError
 
@@ -21,6 +22,10 @@ def image(sample_id: int, size_bytes: int = 100) -> SourceImage:
 
 def recipe(**changes: object) -> Recipe:
     return Recipe.parse({"name": "x", "splits": SPLITS, "holdout": None, **changes})
+
+
+def in_holdout(sample_id: int, fraction: float) -> bool:
+    return bool(by_hash(np.array([sample_id]), [fraction, 1 - fraction], "holdout")[0] == 0)
 
 
 sizes_of_ids = st.dictionaries(st.integers(0, 10**12), st.integers(0, 500), min_size=1, max_size=60)
