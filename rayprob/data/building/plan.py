@@ -6,8 +6,8 @@ from itertools import pairwise
 from math import ceil
 
 from rayprob.data.building.recipe import Recipe
+from rayprob.data.building.splits import with_holdout
 from rayprob.data.sources.image import SourceImage
-from rayprob.errors import SourceError
 from rayprob.seeds import derive
 
 
@@ -29,27 +29,9 @@ def plan(images: Mapping[str, Sequence[SourceImage]], recipe: Recipe) -> list[Sh
     """
     shards = []
     for source, members in images.items():
-        for split, samples in _with_holdout(source, members, recipe).items():
+        for split, samples in with_holdout(source, members, recipe.holdout).items():
             shards += _cut(split, source, samples, recipe)
     return shards
-
-
-def in_holdout(sample_id: int, fraction: float) -> bool:
-    """Return whether a hash of the id falls below `fraction`: a smaller holdout is a subset of a larger one."""
-    return derive(0, "holdout", sample_id) < fraction * 2**63
-
-
-def _with_holdout(source: str, members: Sequence[SourceImage], recipe: Recipe) -> dict[str, list[SourceImage]]:
-    if not recipe.holdout or recipe.holdout.of != source:
-        return {source: list(members)}
-    held = [image for image in members if in_holdout(image.sample_id, recipe.holdout.fraction)]
-    rest = [image for image in members if not in_holdout(image.sample_id, recipe.holdout.fraction)]
-    if not held or not rest:
-        raise SourceError(
-            f"a holdout of {recipe.holdout.fraction:.3g} leaves {len(rest)} of the {len(members)} images in {source} and "
-            f"{len(held)} in holdout; change holdout.fraction or write holdout: null"
-        )
-    return {source: rest, "holdout": held}
 
 
 def _cut(split: str, source: str, samples: Sequence[SourceImage], recipe: Recipe) -> list[ShardPlan]:

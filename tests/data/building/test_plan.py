@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayprob.data.building.plan import in_holdout, plan
+from rayprob.data.building.plan import plan
 from rayprob.data.building.recipe import Recipe
+from rayprob.data.building.splits import in_holdout
 from rayprob.data.sources.image import SourceImage
 from rayprob.errors import SourceError
 
