@@ -108,37 +108,37 @@ def arranged(batches: BatchFile, order: NDArray[np.int64], ends: Sequence[int]) 
     """
     num_groups = min(-(-batches.size_bytes // GROUP_BYTES) or 1, len(ends))
     cuts = [ends[len(ends) * (group + 1) // num_groups - 1] for group in range(num_groups)]
-    dealt, pieces_of = _dealt(batches, order, cuts)
+    group_N = np.full(batches.num_rows, num_groups, dtype=np.int32)  # rows that `order` leaves out are in no group
+    for group, (start, end) in enumerate(zip([0, *cuts], cuts, strict=False)):
+        group_N[order[start:end]] = group
+    pieces, pieces_of = dealt(batches, group_N, num_groups)
     found = BatchFile(batches.schema, batches.folder)
     start = 0
-    for pieces, cut in zip(pieces_of, cuts, strict=True):
-        group = joined((dealt[piece] for piece in pieces), batches.schema)
+    for places, cut in zip(pieces_of, cuts, strict=True):
+        group_rows = joined((pieces[place] for place in places), batches.schema)
         rank = np.argsort(np.argsort(order[start:cut]))  # within the group, rows lie in the order of the source
         first = start
         for end in ends[bisect_right(ends, start) : bisect_right(ends, cut)]:
-            found.append(taken(group, rank[first - start : end - start]))
+            found.append(taken(group_rows, rank[first - start : end - start]))
             first = end
         start = cut
     return found
 
 
-def _dealt(
-    batches: BatchFile, order: NDArray[np.int64], cuts: Sequence[int]
-) -> tuple[Sequence[pa.RecordBatch], list[list[int]]]:
-    """Return the rows group by group: pieces of batches, and which of them make up each group."""
-    group_N = np.full(batches.num_rows, len(cuts), dtype=np.int32)  # rows that `order` leaves out are in no group
-    for group, (start, end) in enumerate(zip([0, *cuts], cuts, strict=False)):
-        group_N[order[start:end]] = group
-    dealt = BatchFile(batches.schema, batches.folder)
-    pieces_of: list[list[int]] = [[] for _ in cuts]
+def dealt(batches: BatchFile, group_N: NDArray[np.int32], num_groups: int) -> tuple[BatchFile, list[list[int]]]:
+    """Return the rows in pieces that are of one group each, and which pieces make up each group, in the order of the rows.
+
+    Rows of a group that is not below `num_groups` are left out.
+    """
+    pieces = BatchFile(batches.schema, batches.folder)
+    pieces_of: list[list[int]] = [[] for _ in range(num_groups)]
     for first, batch in batches.with_starts():
         groups_n = group_N[first : first + batch.num_rows]
         by_group = taken(batch, np.argsort(groups_n, kind="stable"))
-        lengths = np.bincount(groups_n, minlength=len(cuts))[: len(cuts)].tolist()
         place = 0
-        for group, length in enumerate(lengths):
+        for group, length in enumerate(np.bincount(groups_n, minlength=num_groups)[:num_groups].tolist()):
             if length:
-                pieces_of[group].append(len(dealt))
-                dealt.append(by_group.slice(place, length))
+                pieces_of[group].append(len(pieces))
+                pieces.append(by_group.slice(place, length))
             place += length
-    return dealt, pieces_of
+    return pieces, pieces_of
