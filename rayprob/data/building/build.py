@@ -7,18 +7,18 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from rayprob.cluster import import_ray, is_running, require_cluster, start_ray, told_when_long
 from rayprob.config.spec import differing_keys
 from rayprob.data.building.commit import check_rejects, commit, remove_reports
-from rayprob.data.building.plan import plan
+from rayprob.data.building.plan import Outline, Plan, plan
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.shard import BuiltShard, ShardJob, read_report, write_shard
+from rayprob.data.building.shard import BuiltShard, ShardJob, read_report, report_of, write_shard
 from rayprob.data.manifest.facts import read_facts
 from rayprob.data.sources.source import SourceData, read_source
 from rayprob.errors import DatasetError, RayprobError, StorageError
@@ -73,12 +73,13 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildPr
         require_cluster()
     source = read_source(recipe)
     check_rejects(recipe, source.missing)
-    jobs = _jobs(recipe, source)
+    jobs = ShardJobs(recipe, source, plan(source.images, recipe, source.label_space.names))
     _remove_leftovers(recipe.root, jobs)
-    done = {job.plan.name: shard for job in jobs if (shard := _done(job))}
-    _check_room(recipe, [job for job in jobs if job.plan.name not in done])
+    reported = [place for place, shard in enumerate(jobs.outlines) if storage.exists(jobs.report(shard))]
+    done = {shard.name: shard for place in reported if (shard := _done(jobs[place]))}
+    _check_room(recipe, jobs.without(done))
     images_written, writing_s = _write(jobs, done, run_tasks, on_progress)
-    facts = commit(recipe, source, jobs)
+    facts = commit(recipe, source, jobs.outlines)
     return Summary(
         root=recipe.root,
         facts=facts,
@@ -152,38 +153,63 @@ def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
     return facts
 
 
-def _jobs(recipe: Recipe, source: SourceData) -> list[ShardJob]:
-    root = uris.absolute(recipe.root)
-    return [
-        ShardJob(
+class ShardJobs(Sequence[ShardJob]):
+    """One job per shard of a plan; that of a shard is made, with its samples, when it is asked for."""
+
+    def __init__(self, recipe: Recipe, source: SourceData, shards: Plan) -> None:
+        self.recipe, self.source, self.shards = recipe, source, shards
+        self.root = uris.absolute(recipe.root)
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    @overload
+    def __getitem__(self, place: int) -> ShardJob: ...
+    @overload
+    def __getitem__(self, place: slice) -> "ShardJobs": ...
+    def __getitem__(self, place: "int | slice") -> "ShardJob | ShardJobs":
+        if isinstance(place, slice):
+            return ShardJobs(self.recipe, self.source, self.shards[place])
+        shard = self.shards[place]
+        return ShardJob(
             plan=shard,
-            root=root,
-            images=uris.absolute(source.folders[shard.source]),
-            label_space=source.label_space,
-            check=recipe.check,
-            encode=recipe.encode,
-            rest=source.rest[shard.source],
+            root=self.root,
+            images=uris.absolute(self.source.folders[shard.source]),
+            label_space=self.source.label_space,
+            check=self.recipe.check,
+            encode=self.recipe.encode,
+            rest=self.source.rest[shard.source],
         )
-        for shard in plan(source.images, recipe, source.label_space.names)
-    ]
+
+    @property
+    def outlines(self) -> Sequence[Outline]:
+        """What is known of each shard without its samples."""
+        return self.shards.outlines
+
+    def report(self, shard: Outline) -> str:
+        """Return where the report of a shard lies while the dataset is being built."""
+        return report_of(self.root, shard.name)
+
+    def without(self, done: Container[str]) -> "ShardJobs":
+        """Return the jobs of the shards that are not among the names `done`."""
+        outlines = [shard for shard in self.outlines if shard.name not in done]
+        return ShardJobs(self.recipe, self.source, self.shards.of(outlines))
 
 
-def _remove_leftovers(root: str, jobs: Sequence[ShardJob]) -> None:
+def _remove_leftovers(root: str, jobs: ShardJobs) -> None:
     """Remove what a killed build left half-written, and the shards of an unfinished build that had another plan."""
     for folder in (root, storage.join(root, ".build"), storage.join(root, "manifest")):
         for name in storage.list_names(folder):
             if TEMPORARY.search(name):
                 storage.remove(storage.join(folder, name))
-    planned = {f"{job.plan.name}.parquet" for job in jobs}
+    planned = {f"{shard.name}.parquet" for shard in jobs.outlines}
     for name in set(storage.list_names(storage.join(root, ".build"))) - planned:
         storage.remove(storage.join(root, name.removesuffix(".parquet")))
         storage.remove(storage.join(root, ".build", name))
 
 
 def _done(job: ShardJob) -> BuiltShard | None:
-    """Return the facts of a shard that an earlier call finished; None where it is to be written, or written again."""
-    if not storage.exists(job.report):
-        return None
+    """Return the facts of a shard of which an earlier call left a report; None where it is to be written again."""
     facts, _ = read_report(job.report)
     tar = storage.join(job.root, job.plan.name)
     # A shard with rejects is written again: somebody may have mended its images.
@@ -192,10 +218,10 @@ def _done(job: ShardJob) -> BuiltShard | None:
     return facts if storage.size_bytes(tar) == facts.size_bytes else None
 
 
-def _check_room(recipe: Recipe, jobs: Sequence[ShardJob]) -> None:
+def _check_room(recipe: Recipe, jobs: ShardJobs) -> None:
     if recipe.encode or not storage.is_local(recipe.root):
         return
-    needed_bytes = sum(image.size_bytes for job in jobs for image in job.plan.samples)
+    needed_bytes = sum(shard.size_bytes for shard in jobs.outlines)
     folder = storage.local_path(recipe.root).absolute()
     free_bytes = shutil.disk_usage(_nearest_existing(folder)).free
     if needed_bytes > free_bytes:
@@ -210,10 +236,10 @@ def _nearest_existing(folder: Path) -> Path:
 
 
 def _write(
-    jobs: Sequence[ShardJob], done: dict[str, BuiltShard], run_tasks: RunTasks, on_progress: Callable[[BuildProgress], None]
+    jobs: ShardJobs, done: dict[str, BuiltShard], run_tasks: RunTasks, on_progress: Callable[[BuildProgress], None]
 ) -> tuple[int, float]:
     """Write the shards that are not done; returns the number of images looked at and the seconds that it took."""
-    planned = {job.plan.name: len(job.plan.samples) for job in jobs}
+    planned = {shard.name: shard.num_samples for shard in jobs.outlines}
     finished = set(done)
     rejected = 0
 
@@ -222,7 +248,7 @@ def _write(
         on_progress(BuildProgress(len(finished), len(jobs), images, sum(planned.values()), rejected))
 
     try:
-        written = run_tasks(write_shard, [job for job in jobs if job.plan.name not in done])
+        written = run_tasks(write_shard, jobs.without(done))
         began_at_s = time.monotonic()
         report()
         for facts in written:

@@ -5,11 +5,11 @@ have a split already are given as `assigned`.
 """
 
 import logging
-from bisect import bisect_right
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate
+from math import ceil
 
 import numpy as np
 
@@ -19,10 +19,10 @@ from rayprob.data.building.recipe import Divide, Holdout, Recipe
 from rayprob.data.building.stratify import stratify
 from rayprob.data.building.units import FREE, followed
 from rayprob.data.manifest.columns import Ragged
-from rayprob.data.sources.image import SourceImage
+from rayprob.data.sources.image import SourceImages
 from rayprob.data.sources.rows import ALONE
 from rayprob.errors import SourceError
-from rayprob.seeds import derive
+from rayprob.seeds import derive_all
 from rayprob.text import first_of
 
 log = logging.getLogger(__name__)
@@ -40,11 +40,11 @@ class Members:
     label_names: Sequence[str]
 
     @classmethod
-    def of(cls, images: Sequence[SourceImage], label_names: Sequence[str]) -> "Members":
+    def of(cls, images: SourceImages, label_names: Sequence[str]) -> "Members":
         """Return the ids of images, and what reads their labels."""
-        ids_N = np.fromiter((image.sample_id for image in images), np.int64, len(images))
-        groups_N = _groups(images)
-        return cls(ids_N, np.where(groups_N != ALONE, groups_N, ids_N), lambda: _labels(images), label_names)
+        ids_N, groups_N = images.ids_N, images.groups_N
+        unit_ids_N = ids_N if groups_N is None else np.where(groups_N != ALONE, groups_N, ids_N)
+        return cls(ids_N, unit_ids_N, lambda: images.labels, label_names)
 
     def take(self, rows: Rows) -> "Members":
         """Return some of the images."""
@@ -63,7 +63,7 @@ class Subsets:
 
 def split_rows(
     source: str,
-    images: Sequence[SourceImage],
+    images: SourceImages,
     recipe: Recipe,
     label_names: Sequence[str] = (),
     assigned: Mapping[str, Ints] = NOTHING,
@@ -90,17 +90,18 @@ def split_rows(
 
 def by_hash(unit_ids_N: Ints, fractions: Sequence[float], salt: str) -> Ints:
     """Return the subset of each unit by a hash of its id alone; a smaller first fraction lies within a larger one."""
-    bounds = [bound * 2**63 for bound in [*accumulate(fractions)][:-1]]
-    return np.array([bisect_right(bounds, derive(0, salt, one)) for one in unit_ids_N.tolist()], dtype=np.int64)
+    bounds = np.array([ceil(bound * 2**63) for bound in [*accumulate(fractions)][:-1]], np.uint64)
+    return np.searchsorted(bounds, derive_all(0, salt, last=unit_ids_N).astype(np.uint64), side="right")
 
 
-def check_groups(images: Mapping[str, Sequence[SourceImage]], rows: Mapping[str, Mapping[str, Rows]]) -> None:
+def check_groups(images: Mapping[str, SourceImages], rows: Mapping[str, Mapping[str, Rows]]) -> None:
     """Raise SourceError where two splits have images of one group; `rows` has those of each split by source."""
     pieces = [(split, source, some) for source, splits in rows.items() for split, some in splits.items()]
-    groups_of = {source: _groups(members) for source, members in images.items()}
-    if not any(groups_N.any() for groups_N in groups_of.values()):
+    groups_of = {source: members.groups_N for source, members in images.items()}
+    if all(groups_N is None for groups_N in groups_of.values()):
         return
-    groups_M = np.concatenate([groups_of[source][some] for _, source, some in pieces])
+    groups = [(groups_of[source], some) for _, source, some in pieces]
+    groups_M = np.concatenate([np.full(len(some), ALONE) if one_N is None else one_N[some] for one_N, some in groups])
     piece_M = np.repeat(np.arange(len(pieces)), [len(some) for *_, some in pieces])
     row_M = np.concatenate([some for *_, some in pieces])
     order = np.lexsort((piece_M, groups_M))
@@ -125,7 +126,7 @@ def _before_holdout(assigned: Mapping[str, Ints], holdout: Holdout | None) -> Ma
     return {**assigned, holdout.of: np.concatenate(both)}
 
 
-def _divided(divide: Divide, images: Sequence[SourceImage], members: Members, assigned: Mapping[str, Ints]) -> dict[str, Rows]:
+def _divided(divide: Divide, images: SourceImages, members: Members, assigned: Mapping[str, Ints]) -> dict[str, Rows]:
     places_N = _given(members, list(divide.into), assigned)
     lists = {place: into for place, into in enumerate(divide.into.values()) if isinstance(into, str)}
     if lists:
@@ -188,20 +189,10 @@ def _warn_of_gaps(names: Sequence[str], labels: Ragged, side_N: Ints, label_name
         if gaps.any():
             found = [label_names[column] if label_names else f"label {column}" for column in np.flatnonzero(gaps).tolist()]
             log.warning(
-                "%s has no image with %s labels, such as %s, that at least %s images have: these are in one group, or have other "
-                "rare labels too",
+                "%s has no image with %s labels, such as %s, that at least %s images have: these are in one group, or also "
+                "have other rare labels",
                 name,
                 f"{len(found):,}",
                 first_of(found, 3),
                 len(names),
             )
-
-
-def _groups(images: Sequence[SourceImage]) -> Ints:
-    return np.fromiter((image.group for image in images), np.int64, len(images))
-
-
-def _labels(images: Sequence[SourceImage]) -> Ragged:
-    labels = [image.labels for image in images]
-    values = np.fromiter(chain.from_iterable(labels), np.int64)
-    return Ragged(values, np.concatenate([[0], np.cumsum([len(some) for some in labels], dtype=np.int64)]))
