@@ -11,13 +11,14 @@ from PIL import Image as Pillow
 
 import rayprob as rp
 from rayprob.errors import BundleError, LabelError, ModelError, QueryError, SampleError, SpecError, StorageError
-from rayprob.loader.augment import decode
+from rayprob.images.decode import decode
+from rayprob.images.reading import AS_STORED
 from rayprob.predict.job import PredictJob
 from rayprob.predict.record import Record
 from tests.loader.tiny import photo
 from tests.predict.small import NAMES, make_bundle
 
-PIXELS = decode(photo(1))
+PIXELS = decode(photo(1), AS_STORED)
 
 
 def encoded(image: Pillow.Image) -> bytes:

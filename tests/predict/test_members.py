@@ -23,7 +23,7 @@ from tests.probability.brute_force import set_probabilities
 
 def forecast(predictor: Predictor, num_images: int = 2) -> Forecast:
     random = np.random.default_rng(0)
-    sizes = [random.integers(0, 256, (num_images, 3, size_px, size_px), dtype=np.uint8) for size_px in predictor.sizes_px]
+    sizes = [random.integers(0, 256, (num_images, 3, one.size_px, one.size_px), dtype=np.uint8) for one in predictor.inputs]
     return predictor.forecast([torch.from_numpy(images) for images in sizes])
 
 
@@ -68,7 +68,7 @@ def test_an_ensemble_is_the_equal_mixture_of_its_members(bundle: Bundle) -> None
         make_bundle(3, {"name": "mixture", "components": 2}, size_px=48),
     ]
     predictor = open_predictor([bundle, *others])
-    assert predictor.sizes_px == (32, 48)
+    assert [one.size_px for one in predictor.inputs] == [32, 48]
     together = forecast(predictor)
     alone = np.mean([set_probabilities(member) for member in together.members], axis=0)
     np.testing.assert_allclose(set_probabilities(together.distribution), alone, atol=1e-9)

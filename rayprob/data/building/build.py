@@ -163,6 +163,7 @@ def _jobs(recipe: Recipe, source: SourceData) -> list[ShardJob]:
             check=recipe.check,
             encode=recipe.encode,
             rest=source.rest[shard.source],
+            reading=recipe.reading,
         )
         for shard in plan(source.images, recipe)
     ]

@@ -3,10 +3,11 @@
 import re
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from rayprob.config.spec import PluginSpec, Spec
 from rayprob.data.sources.formats import AnySource
+from rayprob.images.reading import ImageReading
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
@@ -42,7 +43,7 @@ class Recipe(PluginSpec):
         recipe.root                                         # s3://bucket/coco2014
     """
 
-    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"labels"}
+    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"labels", "window"}
 
     name: str = Field(pattern=NAME)
     """Name of the dataset: lower-case letters, digits, - and _."""
@@ -62,6 +63,8 @@ class Recipe(PluginSpec):
     """Start a new shard once one has this many samples."""
     encode: Encoding | None = None
     """Re-encode images; null copies their bytes as they are."""
+    window: tuple[NonNegativeInt, NonNegativeInt] | None = None
+    """Values of 16-bit grey that become black and white, such as [0, 4095] for 12 bits; null keeps the upper 8 bits."""
     check: Literal["decode", "header"] = "decode"
     """How to check each image: decode reads every pixel, header reads its dimensions only."""
     allow_rejects: int = Field(default=0, ge=0)
@@ -73,6 +76,18 @@ class Recipe(PluginSpec):
     def root(self) -> str:
         """Where the dataset is built: `target`, or `shards/<name>`."""
         return self.target or f"shards/{self.name}"
+
+    @property
+    def reading(self) -> ImageReading:
+        """How the images of the dataset are read: upright, and 16-bit grey by `window`."""
+        return ImageReading("upright", self.window)
+
+    @field_validator("window")
+    @classmethod
+    def _window_is_open(cls, window: tuple[int, int] | None) -> tuple[int, int] | None:
+        if window and not window[0] < window[1] < 2**16:
+            raise ValueError("expected [low, high] with low below high and high at most 65535, such as [0, 4095]")
+        return window
 
     @model_validator(mode="after")
     def _splits_fit(self) -> Self:

@@ -13,7 +13,8 @@ from rayprob.labels import LabelSpace
 FORMAT_VERSION = 1
 FORMAT_IN_PARTS = 2  # manifest/000000.parquet, ... and shards.parquet
 FORMAT_WITH_ABSENT = 3  # either, with a column of absent labels, and `rest` by split
-FORMATS = (FORMAT_VERSION, FORMAT_IN_PARTS, FORMAT_WITH_ABSENT)
+FORMAT_WITH_READING = 4  # any of these, with images that 0.1 does not read, or not as they are: PNG, WebP, turned by EXIF, ...
+FORMATS = (FORMAT_VERSION, FORMAT_IN_PARTS, FORMAT_WITH_ABSENT, FORMAT_WITH_READING)
 
 
 class _Counts(Shape):
@@ -48,6 +49,9 @@ class DatasetFacts(Shape):
     rejected: Count = 0
     sizes_corrected: Count = 0
     exif_rotated: Count | None = None
+    orientation: Literal["stored", "upright"] = "stored"
+    window: list[Count] | None = Field(default=None, min_length=2, max_length=2)
+    images: dict[str, Count] = Field(default={})
 
 
 def read_facts(root: str) -> dict[str, Any]:

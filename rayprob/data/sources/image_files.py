@@ -11,9 +11,8 @@ from rayprob.errors import SourceError, StorageError
 from rayprob.files import storage
 from rayprob.files.folders import Listing
 from rayprob.files.uris import caseless
+from rayprob.images.kinds import IMAGE_SUFFIXES
 from rayprob.text import first_of
-
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".jp2")
 
 
 class ImageFiles:
@@ -36,7 +35,7 @@ class ImageFiles:
         for other in map(normalised, other_names):
             if (size_bytes := self._size_of(other)) is not None:
                 return other, size_bytes
-        alike = self._of_stem.get(name, ()) if not name.lower().endswith(SUFFIXES) else ()
+        alike = self._of_stem.get(name, ()) if not name.lower().endswith(IMAGE_SUFFIXES) else ()
         return (alike[0], self._listing.size_of[alike[0]]) if len(alike) == 1 else None
 
     def why_absent(self, name: str) -> str:
@@ -61,7 +60,7 @@ class ImageFiles:
 
     def images(self) -> list[str]:
         """Return the names of files with the suffix of an image, without clutter."""
-        return [name for name in self._listing.size_of if name.lower().endswith(SUFFIXES) and not is_clutter(name)]
+        return [name for name in self._listing.size_of if name.lower().endswith(IMAGE_SUFFIXES) and not is_clutter(name)]
 
     def _size_of(self, name: str) -> int | None:
         found = self._listing.size_of.get(name)

@@ -7,12 +7,12 @@ from pydantic import Field, model_validator
 
 from rayprob.data.sources.cells import State, Values, as_list, as_text, stem
 from rayprob.data.sources.faults import label_space, normalised
-from rayprob.data.sources.image_files import SUFFIXES
 from rayprob.data.sources.label_list import distinct, read_names
 from rayprob.data.sources.rows import ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
 from rayprob.data.sources.table_file import Cells, Column, TableFile, open_table
 from rayprob.errors import SourceError
+from rayprob.images.kinds import IMAGE_SUFFIXES
 from rayprob.registry import unknown
 
 NO_NAME = "a row without an image name"
@@ -203,4 +203,4 @@ def _row(name: str, labels: Mapping[str, State], column_of: Mapping[str, int]) -
         of_state[state].append(column_of[label])
     present, absent, unknown_labels = (tuple(sorted(columns)) for columns in of_state.values())
     file_name = normalised(name)
-    return ImageRow(stem(file_name, SUFFIXES), file_name, present, absent, unknown_labels)
+    return ImageRow(stem(file_name, IMAGE_SUFFIXES), file_name, present, absent, unknown_labels)

@@ -2,10 +2,12 @@
 
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import NamedTuple
 
-START_OF_SCAN, APP1 = 0xDA, 0xE1
+from rayprob.images.exif import PREFIX, UPRIGHT, orientation_of
+
+START_OF_SCAN, APP1, APP2 = 0xDA, 0xE1, 0xE2
+MULTI_PICTURE = b"MPF\0"
 STANDALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 JPEG_LS = 0xF7
 FRAMES = {*range(0xC0, 0xD0), JPEG_LS} - {0xC4, 0xC8, 0xCC}
@@ -14,9 +16,6 @@ DECODED = {0xC0, 0xC1, PROGRESSIVE}
 ARITHMETIC, LOSSLESS, HIERARCHICAL = range(0xC9, 0xD0), {0xC3, 0xC7, 0xCB, 0xCF}, {0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF}
 FIRST_SCAN = {True: (0, 0), False: (0, 63)}  # of a progressive and of a sequential frame: first and last coefficient
 COMPONENTS = (1, 3, 4)
-EXIF = b"Exif\0\0"
-ORIENTATION, SHORT = 0x0112, 3
-UPRIGHT = 1
 MARKER_AND_LENGTH = struct.Struct(">xBH").unpack_from
 
 
@@ -71,14 +70,23 @@ def header_fault(jpeg: bytes) -> str | None:
     return _unread(headers) or (None if fits else "has a scan header that does not fit its frame header; replace the file")
 
 
-def orientation(jpeg: bytes) -> int:
+def jpeg_orientation(jpeg: bytes) -> int:
     """Return the EXIF orientation, 1 to 8; 1, which is upright, where there is none or its EXIF is broken."""
     for marker, start, end in segments(jpeg):
-        if marker == APP1 and jpeg.startswith(EXIF, start):
-            with suppress(struct.error):  # offsets that lead out of the segment
-                return _orientation(jpeg[start + len(EXIF) : end])
-            break
+        if marker == APP1 and jpeg.startswith(PREFIX, start):
+            return orientation_of(jpeg[start:end])
     return UPRIGHT
+
+
+def num_components(jpeg: bytes) -> int:
+    """Return of how many colour components its pixels are: 1 for grey, 4 for CMYK; 0 where it has no frame header."""
+    frame = Headers.of(jpeg).frame
+    return frame[5] if frame else 0
+
+
+def is_multi_picture(jpeg: bytes) -> bool:
+    """Return whether more pictures follow the first (MPO, CIPA DC-007), which is the one that is read."""
+    return any(marker == APP2 and jpeg.startswith(MULTI_PICTURE, start) for marker, start, _ in segments(jpeg))
 
 
 def _unread(headers: Headers) -> str | None:
@@ -100,16 +108,3 @@ def _words_for(kind: int) -> str:
         return "a JPEG-LS file"
     words = {"lossless": kind in LOSSLESS, "hierarchical": kind in HIERARCHICAL, "arithmetic-coded": kind in ARITHMETIC}
     return f"a JPEG of another kind ({', '.join(word for word, applies in words.items() if applies)})"
-
-
-def _orientation(tiff: bytes) -> int:
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return UPRIGHT
-    (first,) = struct.unpack_from(f"{order}I", tiff, 4)
-    (count,) = struct.unpack_from(f"{order}H", tiff, first)
-    for entry in range(first + 2, first + 2 + 12 * count, 12):
-        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
-        if tag == ORIENTATION:
-            return int(value) if kind == SHORT and 1 <= value <= 8 else UPRIGHT
-    return UPRIGHT
