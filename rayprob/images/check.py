@@ -10,7 +10,7 @@ from rayprob.images.header import undecodable
 from rayprob.images.jpeg_header import header_fault
 from rayprob.images.kinds import JPEG, PNG
 from rayprob.images.png_header import chunks
-from rayprob.images.reading import AS_STORED
+from rayprob.images.reading import READ_AS_STORED
 from rayprob.images.webp_header import RIFF_BYTES
 
 CUT = "is cut short: {}; replace the file"
@@ -46,7 +46,7 @@ def check_decodes(content: bytes) -> None:
     """
     if not content.startswith(JPEG.magic):
         _check_sums(content)
-        decode(content, AS_STORED)
+        decode(content, READ_AS_STORED)
         return
     try:
         simplejpeg.decode_jpeg(content, colorspace="GRAY", fastdct=True, min_height=1, min_width=1)

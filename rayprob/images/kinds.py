@@ -81,4 +81,4 @@ def _foreign(content: bytes) -> tuple[str, str]:
             return found, advice
     if content.startswith(PNG.magic[:4]):
         return "a PNG whose first bytes are damaged", "replace the file"
-    return f"a file that begins {content[:4]!r}", TO_PNG
+    return f"a file that begins {content[:4]!r}", "convert it"

@@ -23,8 +23,8 @@ class ImageReading(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what to record: only what differs from 0.1, so that the files of an old dataset stay as they were."""
-        return {key: value for key, value in self._asdict().items() if value != getattr(AS_STORED, key)}
+        return {key: value for key, value in self._asdict().items() if value != getattr(READ_AS_STORED, key)}
 
 
-AS_STORED = ImageReading()
-UPRIGHT = ImageReading("upright")
+READ_AS_STORED = ImageReading()
+READ_UPRIGHT = ImageReading("upright")

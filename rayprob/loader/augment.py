@@ -67,7 +67,7 @@ class OwnTransformSpec(TransformSpec):
 
 
 class Transform(Protocol):
-    """An image file and a seed -> uint8 [size_px, size_px, 3]. Raises SampleError for a file that `EncodedImage.decode` refuses.
+    """An image file and a seed -> uint8 [size_px, size_px, 3]. Raises SampleError for a file that does not decode.
 
     A transform may write its image into the memory `into` and return that, which saves fresh memory for it.
     """

@@ -31,7 +31,7 @@ from rayprob.config.spec import fingerprint
 from rayprob.errors import BundleError, RayprobError
 from rayprob.files import storage
 from rayprob.files.documents import Count, Shape, read_json, require_shape
-from rayprob.images.reading import AS_STORED, ImageReading
+from rayprob.images.reading import READ_AS_STORED, ImageReading
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.build import ModelSpec, build_classifier
@@ -83,7 +83,7 @@ class Bundle:
     guarantees: Mapping[str, RiskControl] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()  # modules of its parts, which must be importable where it is loaded
-    reading: ImageReading = AS_STORED  # how the images of its dataset were read, and those to predict are
+    reading: ImageReading = READ_AS_STORED  # how the images of its dataset were read, and those to predict are
 
     def distribution(self, outputs: Mapping[str, Any]) -> LabelDistribution:
         """Return the distributions that the classifier's raw outputs describe, calibrated if there is a calibrator.

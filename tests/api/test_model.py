@@ -12,13 +12,13 @@ from PIL import Image as Pillow
 import rayprob as rp
 from rayprob.errors import BundleError, LabelError, ModelError, QueryError, SampleError, SpecError, StorageError
 from rayprob.images.decode import decode
-from rayprob.images.reading import AS_STORED
+from rayprob.images.reading import READ_AS_STORED
 from rayprob.predict.job import PredictJob
 from rayprob.predict.record import Record
 from tests.loader.tiny import photo
 from tests.predict.small import NAMES, make_bundle
 
-PIXELS = decode(photo(1), AS_STORED)
+PIXELS = decode(photo(1), READ_AS_STORED)
 
 
 def encoded(image: Pillow.Image) -> bytes:
@@ -87,7 +87,7 @@ def test_one_input_gives_one_answer_and_several_give_a_list(model: rp.Model, pho
     [
         ("gone.jpg", StorageError, "gone.jpg"),
         (b"hello", SampleError, r"image is a file that begins b'hell', not a JPEG"),
-        (b"\x89PNG", SampleError, "image is a PNG that does not decode"),
+        (b"\x89PNG", SampleError, "image is a PNG whose first bytes are damaged"),
         (7, SampleError, r"image is a int; expected a path or URI, bytes .* or a list of them"),
         ([PIXELS, None], SampleError, r"images\[1\] is a NoneType"),
         (PIXELS.transpose(2, 0, 1), SampleError, r"image has the wrong shape: array \[3, 24, 32\]; expected \[H, W, 3\]"),

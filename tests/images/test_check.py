@@ -15,7 +15,7 @@ from rayprob.errors import SampleError
 from rayprob.images import header
 from rayprob.images.check import check_decodes, check_ends
 from rayprob.images.header import Size, measure
-from rayprob.images.reading import UPRIGHT
+from rayprob.images.reading import READ_UPRIGHT
 from tests.data.small_source import draw_jpeg
 
 
@@ -128,11 +128,11 @@ def decodes(content: bytes, decode: object) -> bool:
 
 def test_encoding_again_shrinks_the_short_side_and_never_grows() -> None:
     content = draw_jpeg(3, 90, 120)
-    assert measure(encode_again(content, Encoding(short_side_px=45), UPRIGHT)) == Size(45, 60)
-    assert measure(encode_again(content, Encoding(short_side_px=500), UPRIGHT)) == Size(90, 120)
-    again = encode_again(content, Encoding(quality=98, chroma="444"), UPRIGHT)
+    assert measure(encode_again(content, Encoding(short_side_px=45), READ_UPRIGHT)) == Size(45, 60)
+    assert measure(encode_again(content, Encoding(short_side_px=500), READ_UPRIGHT)) == Size(90, 120)
+    again = encode_again(content, Encoding(quality=98, chroma="444"), READ_UPRIGHT)
     assert simplejpeg.decode_jpeg_header(again)[3] == "444"
     difference = simplejpeg.decode_jpeg(again).astype(int) - simplejpeg.decode_jpeg(content).astype(int)
     assert np.abs(difference).mean() < 2
     with pytest.raises(SampleError, match="does not decode"):
-        encode_again(content[:-20], Encoding(), UPRIGHT)
+        encode_again(content[:-20], Encoding(), READ_UPRIGHT)

@@ -15,7 +15,7 @@ from rayprob.errors import SampleError
 from rayprob.images.decode import decode
 from rayprob.images.header import Size, measure, oddities, orientation
 from rayprob.images.kinds import kind_of
-from rayprob.images.reading import AS_STORED, UPRIGHT, ImageReading
+from rayprob.images.reading import READ_AS_STORED, READ_UPRIGHT, ImageReading
 from tests.images.every_kind import KINDS, UPRIGHT_SCENE, Kind, png_bytes, saved, turned_file
 from tests.loader.tiny import photo
 
@@ -38,9 +38,9 @@ def by_pillow(content: bytes) -> np.ndarray:
 def test_every_kind_has_the_pixels_that_pillow_reads(kind: Kind) -> None:
     content = kind.content()
     with warnings.catch_warnings(action="error"):
-        image = decode(content, UPRIGHT)
+        image = decode(content, READ_UPRIGHT)
         assert np.abs(image - by_pillow(content)).max() <= kind.rounding
-        assert np.array_equal(decode(content, AS_STORED), image)
+        assert np.array_equal(decode(content, READ_AS_STORED), image)
     assert kind_of(content).suffix == kind.suffix
     assert measure(content) == Size(*image.shape[:2])
     assert oddities(content) == kind.oddities
@@ -50,12 +50,12 @@ def test_every_kind_has_the_pixels_that_pillow_reads(kind: Kind) -> None:
 @pytest.mark.parametrize("title", ["JPEG", "PNG", "WEBP"])
 def test_exif_turns_every_kind_upright_as_pillow_does(title: str, value: int) -> None:
     content = turned_file(title, value)
-    image = decode(content, UPRIGHT)
+    image = decode(content, READ_UPRIGHT)
     assert orientation(content) == value
     assert np.abs(image - by_pillow(content)).max() <= (3 if title == "JPEG" else 0)
     assert np.abs(image.astype(int) - UPRIGHT_SCENE).mean() < 3  # and that is the scene that was turned
     assert image.flags["C_CONTIGUOUS"]
-    stored = decode(content, AS_STORED)
+    stored = decode(content, READ_AS_STORED)
     assert measure(content) == Size(*stored.shape[:2])
     assert measure(content).turned(value) == Size(*image.shape[:2])
 
@@ -64,12 +64,12 @@ def test_what_is_transparent_becomes_white() -> None:
     alpha = np.array([[0, 255], [255, 0]], dtype=np.uint8)
     layered = Pillow.fromarray(np.concatenate([RED_GREEN, alpha[:, :, None]], axis=2))
     for content in (saved(layered), saved(layered, "WEBP", lossless=True, exact=True)):
-        assert decode(content, UPRIGHT).tolist() == [[WHITE, [0, 255, 0]], [[9, 8, 7], WHITE]]
+        assert decode(content, READ_UPRIGHT).tolist() == [[WHITE, [0, 255, 0]], [[9, 8, 7], WHITE]]
 
 
 def test_sixteen_bits_of_grey_keep_their_upper_eight_or_a_window() -> None:
     content = saved(Pillow.fromarray(np.array([[0, 256 * 7 + 200], [65535, 256], [1000, 3000]], dtype=np.uint16)))
-    assert decode(content, UPRIGHT)[:, :, 0].tolist() == [[0, 7], [255, 1], [3, 11]]
+    assert decode(content, READ_UPRIGHT)[:, :, 0].tolist() == [[0, 7], [255, 1], [3, 11]]
     windowed = decode(content, ImageReading("upright", (1000, 3000)))
     assert windowed[:, :, 0].tolist() == [[0, 126], [255, 0], [0, 255]]  # (1992 - 1000) / 2000 x 255 = 126.48
     assert (windowed == windowed[:, :, :1]).all()
@@ -77,7 +77,7 @@ def test_sixteen_bits_of_grey_keep_their_upper_eight_or_a_window() -> None:
 
 def test_a_transparent_value_of_sixteen_bits_becomes_white() -> None:
     content = png_bytes(np.array([[[1000], [1001]]]), bits=16, colour_type=0, extra={b"tRNS": struct.pack(">H", 1000)})
-    assert decode(content, UPRIGHT)[:, :, 0].tolist() == [[255, 3]]
+    assert decode(content, READ_UPRIGHT)[:, :, 0].tolist() == [[255, 3]]
 
 
 def test_the_first_frame_of_an_animation_is_read() -> None:
@@ -87,7 +87,7 @@ def test_the_first_frame_of_an_animation_is_read() -> None:
             frames[0], title, save_all=True, append_images=frames[1:], **({"lossless": True} if title == "WEBP" else {})
         )
         assert "animated" in oddities(content)
-        assert (decode(content, UPRIGHT) == (255, 0, 0)).all()
+        assert (decode(content, READ_UPRIGHT) == (255, 0, 0)).all()
 
 
 def bomb() -> bytes:
@@ -114,7 +114,10 @@ def huge_jpeg() -> bytes:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: saved(Pillow.fromarray(decode(photo(1), AS_STORED)))[:-300], r"is a PNG that does not decode \(.*\); replace"),
+        (
+            lambda: saved(Pillow.fromarray(decode(photo(1), READ_AS_STORED)))[:-300],
+            r"is a PNG that does not decode \(.*\); replace",
+        ),
         (lambda: saved(Pillow.fromarray(RED_GREEN), "WEBP")[:-9], r"is a WebP that does not decode \(.*\); replace the file"),
         (lambda: b"\x89PNG\r\n\x1a\n but no more", "its PNG header is broken; replace the file"),
         (lambda: b"RIFF\x0a\0\0\0WEBPVP8 \0\0", "its WebP header is broken; replace the file"),
@@ -127,4 +130,4 @@ def huge_jpeg() -> bytes:
 )
 def test_damage_is_named(make: Callable[[], bytes], message: str) -> None:
     with pytest.raises(SampleError, match=message):
-        decode(make(), UPRIGHT)
+        decode(make(), READ_UPRIGHT)

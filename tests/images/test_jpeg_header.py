@@ -16,7 +16,7 @@ from rayprob.images.exif import UPRIGHT
 from rayprob.images.header import measure
 from rayprob.images.jpeg_header import APP1, FRAMES, header_fault, segments, unread_kind
 from rayprob.images.jpeg_header import jpeg_orientation as orientation
-from rayprob.images.reading import AS_STORED
+from rayprob.images.reading import READ_AS_STORED
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8))
 
@@ -44,7 +44,7 @@ def patched(content: bytes, *, marker: int | None = None, bits: int | None = Non
 
 
 def decode(content: bytes) -> np.ndarray:
-    return decode_by(content, AS_STORED)
+    return decode_by(content, READ_AS_STORED)
 
 
 def admits(content: bytes) -> bool:

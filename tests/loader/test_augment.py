@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from rayprob.errors import SpecError
 from rayprob.images.decode import EncodedImage
-from rayprob.images.reading import UPRIGHT
+from rayprob.images.reading import READ_UPRIGHT
 from rayprob.loader.augment import StrongSpec, TransformSpec, build_transform, cutout, random_crop, resize
 from rayprob.loader.randaugment import OPERATIONS, randaugment
 from tests.loader.tiny import photo
@@ -40,7 +40,7 @@ def encoded(image: np.ndarray, mode: str = "RGB", kind: str = "JPEG") -> bytes:
 @settings(max_examples=25, deadline=None)
 def test_a_transform_depends_on_its_seed_alone(name: str, seed: int) -> None:
     transform = build_transform(TransformSpec(name=name, size_px=20))
-    jpeg, state = EncodedImage(photo(3), UPRIGHT), torch.get_rng_state()
+    jpeg, state = EncodedImage(photo(3), READ_UPRIGHT), torch.get_rng_state()
     image = transform(jpeg, seed)
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
@@ -55,11 +55,13 @@ def test_a_transform_depends_on_its_seed_alone(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", ["paper", "strong"])
 def test_training_transforms_differ_between_seeds(name: str) -> None:
     transform = build_transform(TransformSpec(name=name, size_px=20))
-    assert len({transform(photo(3), seed).tobytes() for seed in range(20)}) == (2 if name == "paper" else 20)
+    assert len({transform(EncodedImage(photo(3), READ_UPRIGHT), seed).tobytes() for seed in range(20)}) == (
+        2 if name == "paper" else 20
+    )
 
 
 def test_paper_shows_the_image_or_its_mirror() -> None:
-    jpeg = EncodedImage(photo(3), UPRIGHT)
+    jpeg = EncodedImage(photo(3), READ_UPRIGHT)
     straight = build_transform(TransformSpec(name="resize", size_px=20))(jpeg, 0)
     seen = [build_transform(TransformSpec(name="paper", size_px=20))(jpeg, seed) for seed in range(200)]
     mirrored = sum((image == straight[:, ::-1]).all() for image in seen)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 from rayprob.errors import DatasetError, StorageError
-from rayprob.images.reading import AS_STORED, UPRIGHT, ImageReading
+from rayprob.images.reading import READ_AS_STORED, READ_UPRIGHT, ImageReading
 from rayprob.predict.images import find_images
 from rayprob.predict.pixels import decoded
 from tests.loader.tiny import photo, write_dataset
@@ -120,14 +120,14 @@ def test_an_image_that_is_not_read_as_a_user_may_expect_has_a_note() -> None:
     image, exif = Pillow.new("RGB", (3, 2)), Pillow.Exif()
     exif[0x0112] = 6
     turned = saved(image, "JPEG", exif=exif)
-    assert notes(turned, AS_STORED) == (
+    assert notes(turned, READ_AS_STORED) == (
         "its EXIF orientation 6 is ignored, as in training: save the image upright for a better prediction",
     )
-    assert notes(turned, UPRIGHT) == notes(photo(1), AS_STORED) == ()
+    assert notes(turned, READ_UPRIGHT) == notes(photo(1), READ_AS_STORED) == ()
     frames = saved(image, "WEBP", save_all=True, append_images=[Pillow.new("RGB", (3, 2), "red")])
-    assert notes(frames, UPRIGHT) == ("is an animation, of which the first frame was read",)
+    assert notes(frames, READ_UPRIGHT) == ("is an animation, of which the first frame was read",)
     twelve_bits = saved(Pillow.fromarray(np.array([[0, 4095]], dtype=np.uint16)))
-    (dark,) = notes(twelve_bits, UPRIGHT)
+    (dark,) = notes(twelve_bits, READ_UPRIGHT)
     assert dark.startswith("its 16 bits come out nearly black; train on a dataset whose recipe sets `window`")
     assert notes(twelve_bits, ImageReading("upright", (0, 4095))) == ()
 

@@ -96,8 +96,8 @@ def test_each_mistake_has_a_plain_error(tmp_path: Path) -> None:
     assert "has no layout of images and labels" in said("only-images/1.jpg")
     annotate(tmp_path / "only-labels" / "train.json", ["1.jpg", "2.jpg"])
     assert "none of the images" in said("only-labels")
-    annotate(tmp_path / "png" / "train.json", images(tmp_path / "png", "1.png", "2.png", content=b"\x89PNG"))
-    assert "1.png is not a JPEG file (PNG); rayprob shards only JPEG images" in said("png")
+    annotate(tmp_path / "png" / "train.json", images(tmp_path / "png", "1.gif", "2.gif", content=b"GIF89a"))
+    assert "1.gif is a GIF, not a JPEG, PNG or WebP; save one of its frames as PNG" in said("png")
     for name in ("one_train.json", "other_train.json"):
         annotate(tmp_path / "twice" / name, images(tmp_path / "twice", "1.jpg", "2.jpg"))
     assert "two annotation files for train: one_train.json and other_train.json; keep one" in said("twice")

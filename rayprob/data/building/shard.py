@@ -35,7 +35,7 @@ from rayprob.images.exif import UPRIGHT
 from rayprob.images.header import MAX_FILE_BYTES, Size, measure, orientation
 from rayprob.images.kinds import JPEG, kind_of
 from rayprob.images.notable import CONVERTED, notable
-from rayprob.images.reading import AS_STORED, ImageReading
+from rayprob.images.reading import READ_UPRIGHT, ImageReading
 from rayprob.labels import LabelSpace
 
 READ_AHEAD = 16  # images under way from an object store, where reading is mostly waiting
@@ -54,7 +54,7 @@ class ShardJob:
     check: str
     encode: Encoding | None
     rest: Rest = "absent"  # what holds for the labels that an image lists nowhere
-    reading: ImageReading = AS_STORED
+    reading: ImageReading = READ_UPRIGHT
 
     @property
     def fingerprint(self) -> str:

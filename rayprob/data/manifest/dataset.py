@@ -19,7 +19,7 @@ from rayprob.data.manifest.parts import Parts
 from rayprob.data.manifest.row_cache import HeldRows, ShardRows
 from rayprob.data.manifest.shard_list import Shards
 from rayprob.errors import DatasetError
-from rayprob.images.reading import AS_STORED, ImageReading
+from rayprob.images.reading import READ_AS_STORED, ImageReading
 from rayprob.labels import LabelSpace
 
 
@@ -50,7 +50,7 @@ class Manifest:
     held: HeldRows
     stated_counts: Mapping[str, Any] | None = None  # see label_counts
     rest: str = "absent"  # or unknown: what holds for the labels that a sample lists nowhere
-    reading: ImageReading = AS_STORED
+    reading: ImageReading = READ_AS_STORED
 
     def __len__(self) -> int:
         return int(self._ends_S[-1])
