@@ -1,6 +1,5 @@
 """What the bytes of an image become, for every kind that is read. Pillow is the oracle; rules of our own are stated here."""
 
-import io
 import struct
 import warnings
 import zlib
@@ -9,29 +8,18 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from PIL import Image as Pillow
-from PIL import ImageOps
 
 from rayprob.errors import SampleError
 from rayprob.images.decode import decode
 from rayprob.images.header import Size, measure, oddities, orientation
 from rayprob.images.kinds import kind_of
 from rayprob.images.reading import READ_AS_STORED, READ_UPRIGHT, ImageReading
+from tests.images.all_kinds import by_pillow
 from tests.images.every_kind import KINDS, UPRIGHT_SCENE, Kind, png_bytes, saved, turned_file
 from tests.loader.tiny import photo
 
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]], [[9, 8, 7], [1, 2, 3]]], dtype=np.uint8)
 WHITE = [255, 255, 255]
-
-
-def by_pillow(content: bytes) -> np.ndarray:
-    """Return what Pillow reads: upright, and what is transparent laid over white."""
-    image = ImageOps.exif_transpose(Pillow.open(io.BytesIO(content)))
-    if image.mode == "I;16":
-        image = Pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        image = Pillow.alpha_composite(Pillow.new("RGBA", layered.size, "white"), layered)
-    return np.asarray(image.convert("RGB")).astype(int)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.title)
