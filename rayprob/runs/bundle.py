@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -30,8 +30,8 @@ from rayprob import plugins
 from rayprob.config.spec import fingerprint
 from rayprob.errors import BundleError, RayprobError
 from rayprob.files import storage
-from rayprob.files.documents import Count, Shape, read_json, require_shape
-from rayprob.images.reading import READ_AS_STORED, ImageReading
+from rayprob.files.documents import read_json, require_shape
+from rayprob.images.reading import READ_AS_STORED, ImageReading, ReadingShape
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.build import ModelSpec, build_classifier
@@ -50,7 +50,7 @@ VERSION = 1
 CALIBRATOR_FILE = "calibrator.safetensors"
 
 
-class _Description(Shape):
+class _Description(ReadingShape):
     """The contents of bundle.json."""
 
     model: dict[str, Any]
@@ -62,8 +62,6 @@ class _Description(Shape):
     facts: dict[str, Any]
     files: dict[str, str]
     plugins: dict[str, str] = Field(default={})
-    orientation: Literal["stored", "upright"] = "stored"
-    window: list[Count] | None = Field(default=None, min_length=2, max_length=2)
 
 
 @dataclass(frozen=True, eq=False)

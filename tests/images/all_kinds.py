@@ -17,7 +17,7 @@ from rayprob.data.building.recipe import Recipe
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.images.decode import decode
 from rayprob.images.kinds import kind_of
-from rayprob.images.reading import ImageReading
+from rayprob.images.reading import READ_UPRIGHT, ImageReading
 from rayprob.loader.augment import Resize
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream, StreamSpec
@@ -94,9 +94,5 @@ def outcomes(folder: Path, reading: ImageReading) -> Iterator[Outcome]:
     }
     for number, (title, content) in enumerate(every_file().items()):
         loaded = load(ImageFile(str(folder / "images" / f"{number:03d}.jpg")), [Input(SIZE_PX, reading)])
-        difference = (
-            int(np.abs(decode(content, manifest.reading) - by_pillow(content)).max())
-            if manifest.reading.orientation == "upright"
-            else -1
-        )
+        difference = int(np.abs(decode(content, READ_UPRIGHT) - by_pillow(content)).max())
         yield Outcome(title, kind_of(content).suffix, difference, trained[number], loaded.squashed_S[0])

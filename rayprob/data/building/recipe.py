@@ -1,13 +1,13 @@
 """A recipe: the YAML file that says how a dataset is made. Relative paths count from the folder where the command runs."""
 
 import re
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from rayprob.config.spec import PluginSpec, Spec
 from rayprob.data.sources.formats import AnySource
-from rayprob.images.reading import ImageReading
+from rayprob.images.reading import ImageReading, ordered
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
@@ -63,7 +63,7 @@ class Recipe(PluginSpec):
     """Start a new shard once one has this many samples."""
     encode: Encoding | None = None
     """Re-encode images; null copies their bytes as they are."""
-    window: tuple[NonNegativeInt, NonNegativeInt] | None = None
+    window: Annotated[tuple[int, int] | None, AfterValidator(ordered)] = None
     """Values of 16-bit grey that become black and white, such as [0, 4095] for 12 bits; null keeps the upper 8 bits."""
     check: Literal["decode", "header"] = "decode"
     """How to check each image: decode reads every pixel, header reads its dimensions only."""
@@ -81,13 +81,6 @@ class Recipe(PluginSpec):
     def reading(self) -> ImageReading:
         """How the images of the dataset are read: upright, and 16-bit grey by `window`."""
         return ImageReading("upright", self.window)
-
-    @field_validator("window")
-    @classmethod
-    def _window_is_open(cls, window: tuple[int, int] | None) -> tuple[int, int] | None:
-        if window and not window[0] < window[1] < 2**16:
-            raise ValueError("expected [low, high] with low below high and high at most 65535, such as [0, 4095]")
-        return window
 
     @model_validator(mode="after")
     def _splits_fit(self) -> Self:

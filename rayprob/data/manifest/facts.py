@@ -8,6 +8,7 @@ from rayprob.data.manifest.shard_list import Entry
 from rayprob.errors import DatasetError, StorageError
 from rayprob.files import storage
 from rayprob.files.documents import Count, Shape, read_json, require_shape
+from rayprob.images.reading import ReadingShape
 from rayprob.labels import LabelSpace
 
 FORMAT_VERSION = 1
@@ -31,7 +32,7 @@ class _ManifestParts(Shape):
     sha256: list[str]
 
 
-class DatasetFacts(Shape):
+class DatasetFacts(ReadingShape):
     """What dataset.json states. Those that the first builders did not write have a default, and so do not have to be there."""
 
     fingerprint: str
@@ -49,8 +50,6 @@ class DatasetFacts(Shape):
     rejected: Count = 0
     sizes_corrected: Count = 0
     exif_rotated: Count | None = None
-    orientation: Literal["stored", "upright"] = "stored"
-    window: list[Count] | None = Field(default=None, min_length=2, max_length=2)
     images: dict[str, Count] = Field(default={})
 
 
