@@ -1,4 +1,4 @@
-"""Kinds of image files, told apart by their first bytes: which are read and how they are stored, and what to do about others.
+"""Kinds of image files, recognised by their first bytes: which are read and how they are stored, and what to do about others.
 
 A file's name plays no part: a PNG named photo.jpg is stored as .png.
 """
