@@ -113,7 +113,7 @@ def show_inspection(console: Console, found: Inspection) -> None:
     """Print counts, prevalence per label, label-set sizes, frequent label sets and strong pairs."""
     show_line(console, f"{found.root} (fingerprint {found.fingerprint}), {len(found.labels):,} labels")
     show_line(console, f"  fingerprint of ids and labels alone: {found.label_fingerprint}")
-    show_images(console, found.images)
+    show_images(console, found.image_facts)
     show_table(console, _splits_table(found.splits))
     show_table(console, _labels_table(found.labels, [split.split for split in found.splits]))
     show_table(console, _set_sizes_table(found))

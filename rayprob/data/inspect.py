@@ -60,7 +60,9 @@ class Inspection:
     top_sets: list[tuple[list[str], int]]
     pairs: list[Pair]
     exif_rotated: int | None  # images that EXIF turns; None: not counted by the build
-    images: dict[str, Any] = field(default_factory=dict)  # what dataset.json records of their kinds and of how they are read
+    image_facts: dict[str, Any] = field(
+        default_factory=dict
+    )  # what dataset.json records of their kinds and of how they are read
     label_fingerprint: str = ""  # of ids and labels alone, whatever format and shards they come from
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def inspect(root: str, *, top: int = 10) -> Inspection:
         top_sets=[([names[column] for column in columns], count) for columns, count in sets.most_common(top)],
         pairs=strongest_pairs(present_NL, names, top),
         exif_rotated=dataset.facts.get("exif_rotated"),
-        images={key: dataset.facts[key] for key in IMAGE_FACTS if key in dataset.facts},
+        image_facts={key: dataset.facts[key] for key in IMAGE_FACTS if key in dataset.facts},
     )
 
 

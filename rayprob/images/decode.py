@@ -40,7 +40,8 @@ class EncodedImage(NamedTuple):
 def decode(content: bytes, reading: ImageReading) -> Pixels:
     """Return an image file as RGB [H, W, 3], upright where `reading` asks for it.
 
-    Raises SampleError for other kinds of files, for damage, also where libjpeg would only warn, and, before any memory is taken, for a header that states too many pixels.
+    Raises SampleError for other kinds of files, for damage, also where libjpeg would only warn, and, before any memory is
+    taken, for a header that states too many pixels.
     """
     size, kind = measure(content), kind_of(content)
     image = _jpeg(content) if kind is JPEG else _by_pillow(content, kind, size, reading.window)

@@ -6,7 +6,7 @@ import simplejpeg
 
 from rayprob.errors import SampleError
 from rayprob.images.exif import SWAPS_SIDES
-from rayprob.images.jpeg_header import is_multi_picture, jpeg_orientation, num_components, unread_kind
+from rayprob.images.jpeg_header import jpeg_facts, jpeg_orientation, unread_kind
 from rayprob.images.kinds import JPEG, PNG, WEBP, ImageKind, kind_of
 from rayprob.images.png_header import GREY, PngFacts, png_facts, png_orientation
 from rayprob.images.webp_header import webp_facts, webp_orientation
@@ -82,7 +82,8 @@ def _size_of_facts(content: bytes, kind: ImageKind) -> tuple[int, int]:
 
 def _oddities(content: bytes, kind: ImageKind) -> dict[str, bool]:
     if kind is JPEG:
-        return {CMYK: num_components(content) == 4, MULTI_PICTURE: is_multi_picture(content)}
+        stated = jpeg_facts(content)
+        return {CMYK: stated.components == 4, MULTI_PICTURE: stated.is_multi_picture}
     facts = png_facts(content) if kind is PNG else webp_facts(content)
     assert facts is not None  # as `measure` found
     found = {TRANSPARENT: facts.is_transparent, ANIMATED: facts.is_animated}

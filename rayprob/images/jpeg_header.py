@@ -16,7 +16,15 @@ DECODED = {0xC0, 0xC1, PROGRESSIVE}
 ARITHMETIC, LOSSLESS, HIERARCHICAL = range(0xC9, 0xD0), {0xC3, 0xC7, 0xCB, 0xCF}, {0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF}
 FIRST_SCAN = {True: (0, 0), False: (0, 63)}  # of a progressive and of a sequential frame: first and last coefficient
 COMPONENTS = (1, 3, 4)
+COMPONENTS_AT = 5  # in a frame header
 MARKER_AND_LENGTH = struct.Struct(">xBH").unpack_from
+
+
+class JpegFacts(NamedTuple):
+    """How many colour components the pixels have, 1 for grey and 4 for CMYK, and whether more pictures follow (CIPA DC-007)."""
+
+    components: int
+    is_multi_picture: bool
 
 
 class Headers(NamedTuple):
@@ -78,15 +86,15 @@ def jpeg_orientation(jpeg: bytes) -> int:
     return UPRIGHT
 
 
-def num_components(jpeg: bytes) -> int:
-    """Return of how many colour components its pixels are: 1 for grey, 4 for CMYK; 0 where it has no frame header."""
-    frame = Headers.of(jpeg).frame
-    return frame[5] if frame else 0
-
-
-def is_multi_picture(jpeg: bytes) -> bool:
-    """Return whether more pictures follow the first (MPO, CIPA DC-007), which is the one that is read."""
-    return any(marker == APP2 and jpeg.startswith(MULTI_PICTURE, start) for marker, start, _ in segments(jpeg))
+def jpeg_facts(jpeg: bytes) -> JpegFacts:
+    """Return what a JPEG states before its first scan."""
+    components, is_multi_picture = 0, False
+    for marker, start, _ in segments(jpeg):
+        if marker in FRAMES:
+            components = jpeg[start + COMPONENTS_AT] if start + COMPONENTS_AT < len(jpeg) else 0
+        elif marker == APP2 and jpeg.startswith(MULTI_PICTURE, start):
+            is_multi_picture = True
+    return JpegFacts(components, is_multi_picture)
 
 
 def _unread(headers: Headers) -> str | None:
@@ -95,7 +103,7 @@ def _unread(headers: Headers) -> str | None:
         return None
     if kind not in DECODED:
         return f"is {_words_for(kind)}, which the decoder does not read; save it as a baseline or progressive JPEG"
-    bits, components = frame[0], frame[5]
+    bits, components = frame[0], frame[COMPONENTS_AT]
     if bits != 8:
         return f"has {bits} bits per channel, and the decoder reads 8; save it with 8"
     if components not in COMPONENTS:
