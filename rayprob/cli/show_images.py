@@ -52,7 +52,7 @@ def lines_of(facts: Mapping[str, Any]) -> Iterator[str]:
         how = f"{list(reading.window)} becomes 0 to 255" if reading.window else "the upper 8 are read"
         yield _line(deep, DEEP).format(how)
     if dark := counts.get(NEARLY_BLACK):
-        yield f"{_line(dark, DARK)}; {REMEDY}"
+        yield f"warning: {_line(dark, DARK)}; {REMEDY}"
 
 
 def _line(count: int, words: tuple[str, str]) -> str:

@@ -14,7 +14,9 @@ from rayprob.images.decode import decode
 from rayprob.images.exif import SWAPS_SIDES
 from rayprob.images.kinds import kind_of
 from rayprob.images.reading import READ_AS_STORED, READ_UPRIGHT, ImageReading
-from rayprob.loader.augment import resize
+from rayprob.loader.augment import Resize, resize
+from rayprob.loader.order import Place
+from rayprob.loader.streams import EvalStream, StreamSpec
 from tests.images.all_kinds import SIZE_PX, build_dataset, every_file, outcomes
 from tests.images.every_kind import KINDS
 
@@ -60,6 +62,16 @@ def test_a_dataset_of_0_1_is_read_as_it_was(folder: Path, tmp_path: Path) -> Non
     for outcome in outcomes(tmp_path, READ_AS_STORED):
         assert outcome.is_same, outcome.title
         assert np.array_equal(outcome.trained, resize(decode(contents[outcome.title], READ_AS_STORED), SIZE_PX)), outcome.title
+
+
+def test_an_evaluation_may_read_a_dataset_as_its_model_was_trained(folder: Path) -> None:
+    manifest = Dataset.open(str(folder / "built")).split("val")
+    spec, place = StreamSpec(loader_workers=0), Place()
+    stream = EvalStream(manifest, spec, Resize(SIZE_PX), place=place, micro_batch=64, reading=READ_AS_STORED)
+    (batch,) = stream
+    for number, image in zip(batch.sample_ids_B.tolist(), batch.images_BCHW, strict=True):
+        expected = resize(decode([*every_file().values()][number], READ_AS_STORED), SIZE_PX)
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
 
 
 def test_the_manifest_states_upright_sizes(folder: Path) -> None:

@@ -49,6 +49,13 @@ def test_the_layout_of_coco_2014(tmp_path: Path) -> None:
     assert found.short_side_px == 300
 
 
+def test_images_of_every_kind_that_is_read_are_found(tmp_path: Path) -> None:
+    for suffix, content in ((".png", b"\x89PNG\r\n\x1a\n"), (".webp", b"RIFF\0\0\0\0WEBP")):
+        names = images(tmp_path / suffix, f"1{suffix}", f"2{suffix}", content=content)
+        annotate(tmp_path / suffix / "train.json", names)
+        assert find(str(tmp_path / suffix)).splits["train"].num_labelled == 1
+
+
 def test_images_beside_their_annotations_with_the_same_names_in_each_split(tmp_path: Path) -> None:
     for split, first_id in (("train", 1), ("valid", 10), ("test", 20)):
         names = images(tmp_path / split, "1.jpg", "2.jpg")
