@@ -79,6 +79,7 @@ BENCHMARKS = (
     Benchmark("exact_map.py"),
     Benchmark("training_step.py"),
     Benchmark("label_layouts.py"),
+    Benchmark("image_kinds.py"),
     Benchmark("label_mixture.py", missing=needs_label_sets),
     Benchmark("startup.py"),
     Benchmark("queries_speed.py"),

@@ -165,16 +165,18 @@ def bare_loop(jpegs: list[bytes], count: int, barrier: Any, results: Any) -> Non
     """Decode, resize and flip `count` images."""
     import torch
 
+    from rayprob.images.decode import EncodedImage
+    from rayprob.images.reading import READ_UPRIGHT
     from rayprob.loader.augment import TransformSpec, build_transform
 
     torch.set_num_threads(1)
     transform = build_transform(TransformSpec(name="paper", size_px=SIZE_PX))
     for jpeg in jpegs[:30]:
-        transform(jpeg, 0)
+        transform(EncodedImage(jpeg, READ_UPRIGHT), 0)
     barrier.wait()
     cpu_s, started_at_s = time.process_time(), time.perf_counter()
     for seed, jpeg in enumerate(itertools.islice(itertools.cycle(jpegs), count)):
-        transform(jpeg, seed)
+        transform(EncodedImage(jpeg, READ_UPRIGHT), seed)
     elapsed_s, used_s = time.perf_counter() - started_at_s, time.process_time() - cpu_s
     results.put({"images_per_s": count / elapsed_s, "images_per_cpu_s": count / used_s})
 

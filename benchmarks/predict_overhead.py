@@ -57,7 +57,7 @@ def measure(head: dict[str, object], folder: str, options: argparse.Namespace) -
     plain = Question.of(predictor.bundle, queries=QUERIES, rule="0.5")
     best = Question.of(predictor.bundle, queries=QUERIES, rule="best_F1")
     told = Question.of(predictor.bundle, queries=QUERIES, rule="0.5", evidence=EVIDENCE)
-    loaded = list(batches(images, predictor.sizes_px, batch=options.batch, threads=2))
+    loaded = list(batches(images, predictor.inputs, batch=options.batch, threads=2))
     tensors = [torch.from_numpy(stacked(part, 0)) for part in loaded]
 
     forecasts = [predictor.forecast([images_BCHW]) for images_BCHW in tensors]

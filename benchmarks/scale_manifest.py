@@ -23,6 +23,7 @@ from rayprob.data.manifest.dataset import Dataset
 from rayprob.data.manifest.facts import FORMAT_IN_PARTS
 from rayprob.data.manifest.parts import PART_ROWS, part_ends, part_file, write_part
 from rayprob.data.manifest.shard_list import SHARDS_FILE, Shards
+from rayprob.images.decode import EncodedImage
 from rayprob.loader.delivery import LOOK_AHEAD
 from rayprob.loader.order import EpochOrder
 from rayprob.loader.streams import Batch, Cursor, Place, StreamSpec, TrainStream
@@ -46,7 +47,7 @@ class Pixel:
 
     size_px = 1
 
-    def __call__(self, jpeg: bytes, seed: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    def __call__(self, image: EncodedImage, seed: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Return one black pixel."""
         return np.zeros((1, 1, 3), dtype=np.uint8)
 

@@ -87,7 +87,7 @@ DECODE = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from rayprob.data.building.jpeg import check_decodes
+from rayprob.images.check import check_decodes
 
 def decode(paths):
     for path in paths:

@@ -7,7 +7,7 @@ RayprobError
 ├── DataError          a fault in the data itself
 │   ├── SourceError    annotations or images before sharding
 │   ├── DatasetError   a built dataset: manifest, shard, counts
-│   └── SampleError    one sample: its bytes, crc or JPEG
+│   └── SampleError    one sample: its bytes, crc or image
 ├── MetricError        rows missing, duplicated, or without what a metric needs
 ├── CalibrationError   predictions that do not allow the requested fit
 ├── ModelError         an unknown part, or weights that do not fit
@@ -48,7 +48,7 @@ class DatasetError(DataError):
 
 
 class SampleError(DataError):
-    """A fault in one sample: its bytes, crc or JPEG."""
+    """A fault in one sample: its bytes, crc or image."""
 
 
 class MetricError(RayprobError):

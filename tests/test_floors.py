@@ -25,6 +25,7 @@ FLOORS = (
         "processes",
         "config",
         "files",
+        "images",
     ),
     ("data", "scenes"),
     ("loader", "probability", "metrics"),

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Add a folder or file once its prose is clean.
 CLEAN = (
     *("rayprob/report", "rayprob/sweep", "rayprob/doctor", "rayprob/submit", "rayprob/loader", "rayprob/metrics"),
-    *("rayprob/scenes", "rayprob/files", "rayprob/config", "rayprob/runs", "benchmarks"),
+    *("rayprob/scenes", "rayprob/files", "rayprob/images", "rayprob/config", "rayprob/runs", "benchmarks"),
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "rayprob/cli").glob("show_*.py")),
     *("tune_configs", "shards", "cluster", "Makefile", "docs"),
 )

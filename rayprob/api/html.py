@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from rayprob.errors import RayprobError
-from rayprob.predict.images import Image
 from rayprob.predict.record import LabelLine, Record
 from rayprob.report.run.thumbnails import shrunk
 from rayprob.text import printable
@@ -23,7 +22,7 @@ def answer_html(record: Record) -> str:
     lines = [(line, _colour(line, record), _mark(line, record)) for line in record.labels]
     name = printable(PurePosixPath(record.image.name).name)
     sets = (record.top_sets or ())[:MOST_SETS]
-    return _template().render(record=record, name=name, lines=lines, sets=sets, picture=_picture(record.image))
+    return _template().render(record=record, name=name, lines=lines, sets=sets, picture=_picture(record))
 
 
 @cache
@@ -33,10 +32,10 @@ def _template() -> Template:
     return environment.get_template("answer.html")
 
 
-def _picture(image: Image) -> str | None:
-    """Return the image as a small data URI; None if it no longer exists."""
+def _picture(record: Record) -> str | None:
+    """Return the image of a prediction as a small data URI; None if it no longer exists."""
     try:
-        return shrunk(image.decode().pixels_HWC)
+        return shrunk(record.image.decode(record.reading).pixels_HWC)
     except RayprobError:
         return None
 

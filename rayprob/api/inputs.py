@@ -12,26 +12,52 @@ from PIL import Image as Pillow
 
 from rayprob.arrays import Pixels
 from rayprob.errors import SampleError
+from rayprob.images.decode import rgb_of
+from rayprob.images.exif import orientation_of, turned
+from rayprob.images.reading import ImageReading
 from rayprob.predict.images import Image, ImageFile
-from rayprob.predict.pixels import DecodedImage, decoded, rgb_of
+from rayprob.predict.pixels import DecodedImage, decoded
 
 OneImage: TypeAlias = str | os.PathLike[str] | bytes | Pillow.Image | NDArray[Any] | torch.Tensor
 Images: TypeAlias = list[Any] | tuple[Any, ...]  # of OneImage, but type checkers reject lists of mixed kinds
 
-ALLOWED = "a path or URI, bytes of a JPEG or PNG, a PIL image, an array [H, W, 3] or a tensor [3, H, W], or a list of them"
+ALLOWED = "a path or URI, bytes of an image file, a PIL image, an array [H, W, 3] or a tensor [3, H, W], or a list of them"
 
 
 @dataclass(frozen=True, eq=False)
 class ImageBytes:
-    """An image as the bytes of a JPEG or PNG file."""
+    """An image as the bytes of a JPEG, PNG or WebP file."""
 
     name: str
     content: bytes
     sample_id: None = None
 
-    def decode(self) -> DecodedImage:
+    def decode(self, reading: ImageReading) -> DecodedImage:
         """Return the pixels. Raises SampleError for bytes of another kind, or cut short."""
-        return decoded(self.content)
+        return decoded(self.content, reading)
+
+
+@dataclass(frozen=True, eq=False)
+class PillowImage:
+    """A PIL image. One opened from a file has the orientation of that file, until `ImageOps.exif_transpose` turns it."""
+
+    name: str
+    image: Pillow.Image
+    orientation: int
+    sample_id: None = None
+
+    @classmethod
+    def of(cls, name: str, given: Pillow.Image) -> "PillowImage":
+        """Return a copy, so that an answer keeps its image. Raises SampleError for an image whose range is unknown."""
+        rgb_of(given)
+        image = given.copy()
+        image.format = given.format
+        return cls(name, image, orientation_of(given.info.get("exif", b"")))
+
+    def decode(self, reading: ImageReading) -> DecodedImage:
+        """Return the pixels, upright where `reading` says so."""
+        pixels_HWC = rgb_of(self.image, reading.window)
+        return DecodedImage(turned(pixels_HWC, self.orientation) if reading.orientation == "upright" else pixels_HWC)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +68,7 @@ class ImagePixels:
     pixels_HWC: Pixels
     sample_id: None = None
 
-    def decode(self) -> DecodedImage:
+    def decode(self, reading: ImageReading) -> DecodedImage:
         """Return the pixels."""
         return DecodedImage(self.pixels_HWC)
 
@@ -70,7 +96,7 @@ def _image(given: object, name: str) -> Image:
         case bytes() | bytearray() | memoryview():
             return ImageBytes(name, bytes(given))
         case Pillow.Image():
-            return ImagePixels(name, rgb_of(given))
+            return PillowImage.of(name, given)
         case np.ndarray():
             return ImagePixels(name, _rgb(given, name, "array", "[H, W, 3] or [H, W]"))
         case torch.Tensor():

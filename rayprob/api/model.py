@@ -83,7 +83,7 @@ class Model:
 
         An image is one of:
 
-        - a path or URI of a JPEG or PNG file, as text or `Path`;
+        - a path or URI of a JPEG, PNG or WebP file, as text or `Path`;
         - the bytes of such a file;
         - a PIL image, whose transparent parts become white;
         - an array [H, W, 3] (RGB) or [H, W] (grey), uint8 or float from 0 to 1;
@@ -91,7 +91,8 @@ class Model:
 
         Several images are a list or tuple, an array [B, H, W, 3] or a tensor [B, 3, H, W]; sizes in a list may differ. Do not
         resize or normalize: the model does so as in training. Files give the same numbers as `rayprob predict`, bit for bit;
-        floats are rounded to 256 steps.
+        floats are rounded to 256 steps. EXIF turns files and PIL images upright where the model was trained on a dataset that
+        records so; models of 0.1 see them as they are stored.
 
         `evidence` is what is known of all images, {label: is present}. `rule` chooses the label sets: one of `rules`, or a
         threshold such as "0.5"; by default the best that the bundle has. `queries` are answered in `Answer.answers`. `batch`

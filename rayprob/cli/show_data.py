@@ -9,6 +9,7 @@ from rich.progress import DownloadColumn as BytesColumn
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from rayprob.cli.progress import bar, progress
+from rayprob.cli.show_images import show_images
 from rayprob.cli.table import Bar, Table, show_table
 from rayprob.cli.terminal import show_line
 from rayprob.data.building import build
@@ -95,7 +96,7 @@ def show_summary(console: Console, summary: build.Summary) -> None:
         show_line(console, f"  rejected {num_rejected:,} images, listed in {summary.root.rstrip('/')}/rejected.jsonl")
     if num_corrected := facts.get("sizes_corrected", 0):
         show_line(console, f"  {num_corrected:,} images have a different size than declared; the manifest has the real size")
-    _show_rotated(console, facts.get("exif_rotated"))
+    show_images(console, facts)
     show_line(console, f"next: rayprob inspect {summary.root}    rayprob verify {summary.root}    rayprob train RUN.yaml")
 
 
@@ -108,17 +109,11 @@ def _rest(facts: dict[str, Any]) -> str:
     return f"labels not listed for an image: {'; '.join(parts)}"
 
 
-def _show_rotated(console: Console, num_rotated: int | None) -> None:
-    """Print how many images have an EXIF rotation, which is ignored; datasets built by 0.1 do not record the number."""
-    if num_rotated:
-        show_line(console, f"  {num_rotated:,} images are rotated by EXIF; training reads them as stored")
-
-
 def show_inspection(console: Console, found: Inspection) -> None:
     """Print counts, prevalence per label, label-set sizes, frequent label sets and strong pairs."""
     show_line(console, f"{found.root} (fingerprint {found.fingerprint}), {len(found.labels):,} labels")
     show_line(console, f"  fingerprint of ids and labels alone: {found.label_fingerprint}")
-    _show_rotated(console, found.exif_rotated)
+    show_images(console, found.image_facts)
     show_table(console, _splits_table(found.splits))
     show_table(console, _labels_table(found.labels, [split.split for split in found.splits]))
     show_table(console, _set_sizes_table(found))

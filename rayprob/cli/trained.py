@@ -102,7 +102,7 @@ def calibrate(
 def predict(
     bundle: BundleArgument,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...", help="JPEG or PNG files, folders, globs, built datasets.")
+        list[str], typer.Argument(metavar="IMAGES...", help="JPEG, PNG or WebP files, folders, globs, built datasets.")
     ],
     queries: Annotated[
         list[str] | None, typer.Option("--query", "-q", metavar="Q", help="Such as 'P(fork | dining table, !person)'; repeat.")

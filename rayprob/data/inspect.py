@@ -1,7 +1,7 @@
 """What a dataset holds, in numbers: counts, prevalence, label sets and co-occurrences. N samples, L labels."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rayprob.data.manifest.dataset import Dataset, Manifest
 from rayprob.data.manifest.label_fingerprint import label_fingerprint
 
+IMAGE_FACTS = ("images", "exif_rotated", "orientation", "window")
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -58,7 +59,10 @@ class Inspection:
     distinct_sets: int
     top_sets: list[tuple[list[str], int]]
     pairs: list[Pair]
-    exif_rotated: int | None  # images that EXIF turns and training reads as they are stored; None: not counted by the build
+    exif_rotated: int | None  # images that EXIF turns; None: not counted by the build
+    image_facts: dict[str, Any] = field(
+        default_factory=dict
+    )  # what dataset.json records of their kinds and of how they are read
     label_fingerprint: str = ""  # of ids and labels alone, whatever format and shards they come from
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,6 +91,7 @@ def inspect(root: str, *, top: int = 10) -> Inspection:
         top_sets=[([names[column] for column in columns], count) for columns, count in sets.most_common(top)],
         pairs=strongest_pairs(present_NL, names, top),
         exif_rotated=dataset.facts.get("exif_rotated"),
+        image_facts={key: dataset.facts[key] for key in IMAGE_FACTS if key in dataset.facts},
     )
 
 

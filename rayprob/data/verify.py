@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rayprob.data.building.commit import data_fingerprint, label_counts
+from rayprob.data.building.commit import changed_pixels, data_fingerprint, label_counts
 from rayprob.data.building.tar import RECORD_BYTES
 from rayprob.data.manifest.facts import read_facts, read_label_space
 from rayprob.data.manifest.parts import Parts
@@ -22,6 +22,7 @@ from rayprob.errors import DatasetError, LabelError, StorageError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, parse_json, require_shape
 from rayprob.files.tables import parse_table, require_schema
+from rayprob.images.kinds import JPEG, KINDS
 from rayprob.labels import LabelSpace
 
 LISTS = ("labels", "unknown_labels", "absent_labels")
@@ -144,7 +145,8 @@ def _content_faults(facts: dict[str, Any], label_space: LabelSpace, parts: Parts
         return (parts.read(part, parts.schema.names) for part in range(len(parts)))
 
     faults = []
-    found = data_fingerprint(label_space.fingerprint, map(parts.shards.sha256, range(len(parts.shards))), tables())
+    sums = map(parts.shards.sha256, range(len(parts.shards)))
+    found = data_fingerprint(label_space.fingerprint, sums, tables(), changed_pixels(facts))
     if found != facts["fingerprint"]:
         faults.append(f"states fingerprint {facts['fingerprint']}, the data has {found}")
     if "label_counts" in facts and facts["label_counts"] != label_counts(
@@ -214,7 +216,8 @@ def _sample_faults(
     if len(member_of) < len(members):
         yield f"has {len(members) - len(member_of)} members under the name of another one"
     for row in rows:
-        image, beside = member_of.pop(f"{row['key']}.jpg", None), member_of.pop(f"{row['key']}.json", None)
+        images = [member_of.pop(name) for kind in KINDS if (name := f"{row['key']}{kind.suffix}") in member_of]
+        image, beside = images[0] if len(images) == 1 else None, member_of.pop(f"{row['key']}.json", None)
         yield from (f"sample {row['sample_id']} {what}" for what in _image_faults(content, image, row))
         yield from (f"sample {row['sample_id']} {what}" for what in _beside_faults(content, beside, row, label_space))
     for name in member_of:
@@ -223,7 +226,7 @@ def _sample_faults(
 
 def _image_faults(content: bytes, image: Member | None, row: dict[str, Any]) -> Iterator[str]:
     if image is None:
-        yield f"has no {row['key']}.jpg"
+        yield f"has no {row['key']}{JPEG.suffix}, or of another kind ({', '.join(kind.suffix for kind in KINDS[1:])})"
         return
     found, stated = (image.offset_bytes, image.size_bytes), (row["offset_bytes"], row["size_bytes"])
     if found != stated:

@@ -36,12 +36,13 @@ OPSET = 18
 LARGEST_BYTES = 2**31  # of a protobuf message
 
 DESCRIPTION = """\
-Calibrated probabilities of labels. Input `images`: uint8 [N, H, W, 3], RGB, all of one size; decode JPEGs without their EXIF
-rotation. The graph resizes images to size_px squares as the model's evaluation does, normalises, classifies, calibrates.
+Calibrated probabilities of labels. Input `images`: uint8 [N, H, W, 3], RGB, all of one size, {turned}. The graph
+resizes images to size_px squares as the model's evaluation does, normalises, classifies, calibrates.
 Output `marginals` [N, L]: P(label present), labels in the order of the metadata. A mixture also has `mixing_weights` [N, K] and
 `component_probabilities` [N, K, L], which give the probability of a whole label set; under a label prior these are
 sigmoid(`logits` [N, 1, L] + `component_offsets` [K, L]), and the graph outputs both. Metadata `rayprob` is JSON: labels,
 thresholds and guarantees (a label is chosen if its marginal >= the value), size_px, calibrator, bundle."""
+TURNED = {"stored": "decoded without their EXIF rotation", "upright": "turned upright as their EXIF states"}
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _described(model: Any, bundle: Bundle, fingerprint: str) -> bytes:
         raise ModelError(f"the model has {model.ByteSize():,} bytes; an ONNX file must have fewer than {LARGEST_BYTES:,}")
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(facts)})
-    model.doc_string = DESCRIPTION
+    model.doc_string = DESCRIPTION.format(turned=TURNED[bundle.reading.orientation])
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 

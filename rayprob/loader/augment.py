@@ -1,4 +1,4 @@
-"""Transforms by name: JPEG bytes and a seed in, uint8 [size_px, size_px, 3] out, the same bytes for the same seed.
+"""Transforms by name: an image file and a seed in, uint8 [size_px, size_px, 3] out, the same bytes for the same seed.
 
 Every random choice comes from the seed alone, never from a global generator.
 """
@@ -10,14 +10,13 @@ from typing import ClassVar, Protocol, Self, cast
 
 import cv2
 import numpy as np
-import simplejpeg
 import torch
 from pydantic import Field, model_validator
 
 from rayprob.arrays import Pixels
 from rayprob.config.parts import PartSpec
 from rayprob.config.spec import Spec
-from rayprob.data.building.jpeg import measure, undecodable
+from rayprob.images.decode import EncodedImage
 from rayprob.loader.randaugment import randaugment
 from rayprob.registry import PartTable, choose
 
@@ -68,7 +67,7 @@ class OwnTransformSpec(TransformSpec):
 
 
 class Transform(Protocol):
-    """JPEG bytes and a seed -> uint8 [size_px, size_px, 3]. Raises SampleError for bytes that are no whole JPEG.
+    """An image file and a seed -> uint8 [size_px, size_px, 3]. Raises SampleError for a file that does not decode.
 
     A transform may write its image into the memory `into` and return that, which saves fresh memory for it.
     """
@@ -78,7 +77,7 @@ class Transform(Protocol):
         """Height and width of what it returns."""
         ...
 
-    def __call__(self, jpeg: bytes, seed: int, into: Pixels | None = None) -> Pixels:
+    def __call__(self, image: EncodedImage, seed: int, into: Pixels | None = None) -> Pixels:
         """Return the transformed image."""
         ...
 
@@ -94,9 +93,9 @@ class Resize:
 
     size_px: int
 
-    def __call__(self, jpeg: bytes, seed: int, into: Pixels | None = None) -> Pixels:
+    def __call__(self, image: EncodedImage, seed: int, into: Pixels | None = None) -> Pixels:
         """Return the squashed image."""
-        return resize(decode(jpeg), self.size_px)
+        return resize(image.decode(), self.size_px)
 
 
 @dataclass(frozen=True)
@@ -105,9 +104,9 @@ class Paper:
 
     size_px: int
 
-    def __call__(self, jpeg: bytes, seed: int, into: Pixels | None = None) -> Pixels:
+    def __call__(self, image: EncodedImage, seed: int, into: Pixels | None = None) -> Pixels:
         """Return the squashed image, mirrored or not."""
-        return _flipped(resize(decode(jpeg), self.size_px), random.Random(seed), into)
+        return _flipped(resize(image.decode(), self.size_px), random.Random(seed), into)
 
 
 @dataclass(frozen=True)
@@ -117,30 +116,16 @@ class Strong:
     size_px: int
     spec: StrongSpec
 
-    def __call__(self, jpeg: bytes, seed: int, into: Pixels | None = None) -> Pixels:
+    def __call__(self, image: EncodedImage, seed: int, into: Pixels | None = None) -> Pixels:
         """Return the augmented image."""
-        chance, image = random.Random(seed), decode(jpeg)
+        chance, pixels = random.Random(seed), image.decode()
         if chance.random() < self.spec.crop_probability:
-            image = random_crop(image, self.spec.min_area, chance)
-        image = _flipped(resize(image, self.size_px), chance)
-        image = randaugment(image, self.spec.randaugment_ops, self.spec.randaugment_magnitude, chance)
+            pixels = random_crop(pixels, self.spec.min_area, chance)
+        pixels = _flipped(resize(pixels, self.size_px), chance)
+        pixels = randaugment(pixels, self.spec.randaugment_ops, self.spec.randaugment_magnitude, chance)
         if chance.random() < self.spec.cutout_probability:
-            image = cutout(image, self.spec.cutout, chance)
-        return image
-
-
-def decode(jpeg: bytes) -> Pixels:
-    """Return a JPEG as RGB; grey and CMYK are converted.
-
-    Raises SampleError for other formats, for damage that libjpeg would mend silently, and, before any memory is taken,
-    for a header that states too many pixels.
-    """
-    measure(jpeg)
-    try:
-        image: Pixels = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=True)
-    except ValueError as error:
-        raise undecodable(jpeg, f"does not decode ({error})") from error
-    return image
+            pixels = cutout(pixels, self.spec.cutout, chance)
+        return pixels
 
 
 def resize(image: Pixels, size_px: int) -> Pixels:

@@ -1,4 +1,4 @@
-"""Checks whole local shards against dataset.json during training; the crc of a sample covers only its JPEG."""
+"""Checks whole local shards against dataset.json during training; the crc of a sample covers only its image."""
 
 import hashlib
 import os

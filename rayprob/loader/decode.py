@@ -9,6 +9,8 @@ from torch import Tensor
 
 from rayprob.data.manifest.dataset import Sample
 from rayprob.errors import SampleError
+from rayprob.images.decode import EncodedImage
+from rayprob.images.reading import ImageReading
 from rayprob.loader.augment import Transform
 from rayprob.loader.order import Cursor
 from rayprob.loader.reader import SampleReader
@@ -44,11 +46,18 @@ class Decoder:
     """Reads, decodes and transforms the samples of requests; it can be pickled to a loader worker."""
 
     def __init__(
-        self, reader: SampleReader, transform: Transform, *, seed: int, on_bad_sample: Literal["fail", "skip"]
+        self,
+        reader: SampleReader,
+        transform: Transform,
+        *,
+        reading: ImageReading,
+        seed: int,
+        on_bad_sample: Literal["fail", "skip"],
     ) -> None:
         self.size_px = transform.size_px
         self._reader = reader
         self._transform = transform
+        self._reading = reading
         self._seed = seed
         self._on_bad_sample = on_bad_sample
 
@@ -69,10 +78,10 @@ class Decoder:
         return faults
 
     def _write_image(self, pixels_HWC: NDArray[np.uint8], sample: Sample, epoch: int) -> None:
-        jpeg = self._reader.read(sample)
+        content = self._reader.read(sample)
         seed = derive(self._seed, "augment", epoch, sample.sample_id)
         try:
-            image_HWC = self._transform(jpeg, seed, pixels_HWC)
+            image_HWC = self._transform(EncodedImage(content, self._reading), seed, pixels_HWC)
         except SampleError as error:
             raise SampleError(f"{self._reader.describe(sample)} {error}, and build the dataset again") from error
         if image_HWC is not pixels_HWC:

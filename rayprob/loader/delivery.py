@@ -14,6 +14,7 @@ from rayprob.data.manifest.dataset import Manifest
 from rayprob.data.manifest.facts import read_facts
 from rayprob.errors import DatasetError
 from rayprob.files import storage
+from rayprob.images.reading import ImageReading
 from rayprob.loader import workers
 from rayprob.loader.augment import Transform
 from rayprob.loader.batch import Batch
@@ -61,8 +62,17 @@ class Stream:
     """What both streams share: from requests to batches."""
 
     def __init__(
-        self, manifest: Manifest, spec: StreamSpec, transform: Transform, *, seed: int, place: Place, micro_batch: int
+        self,
+        manifest: Manifest,
+        spec: StreamSpec,
+        transform: Transform,
+        *,
+        seed: int,
+        place: Place,
+        micro_batch: int,
+        reading: ImageReading | None = None,
     ) -> None:
+        """Read the images by `reading`, by default as the dataset records."""
         self.manifest = manifest
         self.spec = spec
         self.place = place
@@ -72,7 +82,9 @@ class Stream:
         self._facts = FactsByName(manifest.root, manifest.shards)
         self._source = self._open_source()
         reader = SampleReader(manifest.root, self._source)
-        self._decoder = Decoder(reader, transform, seed=seed, on_bad_sample=spec.on_bad_sample)
+        self._decoder = Decoder(
+            reader, transform, reading=reading or manifest.reading, seed=seed, on_bad_sample=spec.on_bad_sample
+        )
 
     def _batches(
         self, requests: Callable[[], Iterator[Request]], ends_pass: Callable[[Cursor], bool]

@@ -1,4 +1,4 @@
-"""The JPEG bytes of a sample: read by offset, checked by crc."""
+"""The image file of a sample: its bytes, read by offset, checked by crc."""
 
 import zlib
 
@@ -16,18 +16,18 @@ class SampleReader:
         self._shards = shards
 
     def read(self, sample: Sample) -> bytes:
-        """Return the JPEG bytes of a sample.
+        """Return the bytes of a sample's image file.
 
         Raises SampleError if they differ from those that were built, and DatasetError if the shard is missing or truncated.
         """
-        jpeg = self._read(sample)
-        fault = self._fault(sample, jpeg)
+        content = self._read(sample)
+        fault = self._fault(sample, content)
         if fault and self._shards.forget(sample.shard):
-            jpeg = self._read(sample)
-            fault = self._fault(sample, jpeg)
+            content = self._read(sample)
+            fault = self._fault(sample, content)
         if fault:
             raise fault
-        return jpeg
+        return content
 
     def describe(self, sample: Sample) -> str:
         """Return the id, key and shard of a sample as text."""
@@ -36,13 +36,13 @@ class SampleReader:
     def _read(self, sample: Sample) -> bytes:
         return self._shards.read(sample.shard, sample.offset_bytes, sample.size_bytes)
 
-    def _fault(self, sample: Sample, jpeg: bytes) -> DatasetError | SampleError | None:
-        if len(jpeg) != sample.size_bytes:
+    def _fault(self, sample: Sample, content: bytes) -> DatasetError | SampleError | None:
+        if len(content) != sample.size_bytes:
             return DatasetError(
-                f"{self.describe(sample)}: the shard ends after {len(jpeg):,} of its {sample.size_bytes:,} bytes; "
+                f"{self.describe(sample)}: the shard ends after {len(content):,} of its {sample.size_bytes:,} bytes; "
                 f"{self._remedy()}"
             )
-        if (found := zlib.crc32(jpeg)) != sample.crc32:
+        if (found := zlib.crc32(content)) != sample.crc32:
             return SampleError(
                 f"{self.describe(sample)}: its bytes have crc32 {found:#010x}, but {sample.crc32:#010x} in the manifest; "
                 f"{self._remedy()}"

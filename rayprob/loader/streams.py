@@ -8,6 +8,7 @@ import numpy as np
 from rayprob.data.manifest.dataset import Manifest
 from rayprob.data.manifest.facts import read_facts
 from rayprob.errors import RunError
+from rayprob.images.reading import ImageReading
 from rayprob.loader import order
 from rayprob.loader.augment import Transform
 from rayprob.loader.batch import Batch
@@ -134,8 +135,18 @@ class TrainStream(Stream):
 class EvalStream(Stream):
     """Every sample of the split exactly once over all ranks, in order, without padding; ranks may differ in length."""
 
-    def __init__(self, manifest: Manifest, spec: StreamSpec, transform: Transform, *, place: Place, micro_batch: int) -> None:
-        super().__init__(manifest, spec, transform, seed=0, place=place, micro_batch=micro_batch)
+    def __init__(
+        self,
+        manifest: Manifest,
+        spec: StreamSpec,
+        transform: Transform,
+        *,
+        place: Place,
+        micro_batch: int,
+        reading: ImageReading | None = None,
+    ) -> None:
+        """Read the images by `reading`, by default as the dataset records; a bundle's gives the pixels that its model knows."""
+        super().__init__(manifest, spec, transform, seed=0, place=place, micro_batch=micro_batch, reading=reading)
         self._rows = order.evaluation_rows(len(manifest), place)
         self._check_cache(place.local_world_size, "one for each of its ranks")
 

@@ -68,6 +68,7 @@ class Answering:
                 answers=answers_B[b],
                 why=self._why(before[[b]], marginals_BL[b] - before_BL[b]),
                 uncertainty=doubts_B[b],
+                reading=self._bundle.reading,
             )
             for b, one in enumerate(loaded)
         ]

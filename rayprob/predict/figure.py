@@ -30,7 +30,7 @@ ROW_INCHES, LEAST_INCHES = 0.29, 4.2
 
 def write_figure(record: Record, path: str) -> None:
     """Draw an image next to its predictions and write the figure to a path or URI. Raises StorageError."""
-    figure = draw(record, _shown(record.image.decode().pixels_HWC))
+    figure = draw(record, _shown(record.image.decode(record.reading).pixels_HWC))
     about = {MARK: mark_of(record.image)}
     storage.write_bytes(path, rendered(figure, format="png", dpi=DPI, facecolor="white", metadata=about))
 

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rayprob.data.building.jpeg import MAX_FILE_BYTES
 from rayprob.data.images import is_clutter, warn_of_skipped
 from rayprob.data.manifest.dataset import Dataset, Sample
 from rayprob.errors import SampleError, StorageError
 from rayprob.files import storage
+from rayprob.images.header import MAX_FILE_BYTES
+from rayprob.images.kinds import READ_SUFFIXES
+from rayprob.images.reading import ImageReading
 from rayprob.loader.reader import SampleReader
 from rayprob.loader.shards import RangeReads
 from rayprob.predict.globs import matching
 from rayprob.predict.pixels import DecodedImage, decoded
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Image(Protocol):
@@ -26,7 +26,7 @@ class Image(Protocol):
     def name(self) -> str: ...
     @property
     def sample_id(self) -> int | None: ...
-    def decode(self) -> DecodedImage: ...
+    def decode(self, reading: ImageReading) -> DecodedImage: ...
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class ImageFile:
             raise SampleError(f"has more than {MAX_FILE_BYTES:,} bytes; shrink it")
         return storage.read_bytes(self.name)
 
-    def decode(self) -> DecodedImage:
-        """Return the pixels. Raises StorageError, and SampleError if the file is not a JPEG or PNG."""
-        return decoded(self.read())
+    def decode(self, reading: ImageReading) -> DecodedImage:
+        """Return the pixels. Raises StorageError, and SampleError if the file is not an image that is read."""
+        return decoded(self.read(), reading)
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,18 @@ class DatasetImage:
         return self.sample.sample_id
 
     def read(self) -> bytes:
-        """Return the JPEG bytes. Raises SampleError, DatasetError or StorageError."""
+        """Return the bytes of the image file. Raises SampleError, DatasetError or StorageError."""
         return self.reader.read(self.sample)
 
-    def decode(self) -> DecodedImage:
+    def decode(self, reading: ImageReading) -> DecodedImage:
         """Return the pixels. Raises SampleError, DatasetError or StorageError."""
-        return decoded(self.read())
+        return decoded(self.read(), reading)
 
 
 def find_images(arguments: Sequence[str], split: str = "val") -> list[Image]:
     """Return the images that the arguments name, in order and without duplicates; folders and globs are sorted.
 
-    A folder stands for all JPEG and PNG files below it, the root of a built dataset for one of its splits. Hidden files,
+    A folder stands for all JPEG, PNG and WebP files below it, the root of a built dataset for one of its splits. Hidden files,
     system files and names that are not UTF-8 are skipped, with one line in the log. Raises StorageError for a missing path, a
     folder without images and a glob without matches.
     """
@@ -112,9 +112,9 @@ def _in_folder(folder: str) -> Iterator[Image]:
     clutter = [name for name in listing.size_of if is_clutter(name)]
     warn_of_skipped(folder, clutter, listing.unusable)
     skipped = {*clutter}
-    names = [name for name in listing.size_of if name.lower().endswith(SUFFIXES) and name not in skipped]
+    names = [name for name in listing.size_of if name.lower().endswith(READ_SUFFIXES) and name not in skipped]
     if not names:
-        raise StorageError(f"no images in folder {folder}: there is no {', '.join(SUFFIXES)} file in it or below it")
+        raise StorageError(f"no images in folder {folder}: there is no {', '.join(READ_SUFFIXES)} file in it or below it")
     return (ImageFile(storage.join(folder, name)) for name in names)
 
 

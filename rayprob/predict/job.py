@@ -111,7 +111,7 @@ def forecasts(
     predictor: Predictor, images: Iterable[Image], *, batch: int, threads: int | None = None
 ) -> Iterator[tuple[list[Loaded], Forecast | None]]:
     """Yield batches of images with the forecasts of those that could be read; None if none could."""
-    for loaded in batches(images, predictor.sizes_px, batch=batch, threads=threads or (os.cpu_count() or 1)):
+    for loaded in batches(images, predictor.inputs, batch=batch, threads=threads or (os.cpu_count() or 1)):
         readable = [one for one in loaded if one.error is None]
         yield loaded, predictor.forecast(_tensors(readable, predictor)) if readable else None
 
@@ -122,4 +122,4 @@ def bundle_fingerprint(folder: str) -> str:
 
 
 def _tensors(loaded: Sequence[Loaded], predictor: Predictor) -> list[torch.Tensor]:
-    return [torch.from_numpy(stacked(loaded, size)) for size in range(len(predictor.sizes_px))]
+    return [torch.from_numpy(stacked(loaded, place)) for place in range(len(predictor.inputs))]

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from rayprob.errors import ModelError
 from rayprob.models.precision import full_precision
+from rayprob.predict.reading import Input
 from rayprob.probability.distributions.distribution import LabelDistribution, MixtureDistribution
 from rayprob.runs.bundle import Bundle
 from rayprob.seeds import derive
 
-Images = Sequence[Tensor]  # one batch [B, 3, H, W] per size in `sizes_px`
+Images = Sequence[Tensor]  # one batch [B, 3, H, W] per input
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +32,13 @@ class Forecast:
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Maps images resized to `sizes_px` to forecasts. `bundle` has the labels and rules; `why_no_guarantee` may be empty."""
+    """Maps images, as each of the `inputs` takes them, to forecasts.
+
+    `bundle` has the labels and rules; `why_no_guarantee` may be empty.
+    """
 
     bundle: Bundle
-    sizes_px: tuple[int, ...]
+    inputs: tuple[Input, ...]
     forecast: Callable[[Images], Forecast]
     num_members: int = 0
     why_no_guarantee: str = ""
@@ -43,7 +47,7 @@ class Predictor:
 def one_bundle(bundle: Bundle, device: torch.device) -> Predictor:
     """Return a predictor of one bundle."""
     network = _Network(bundle, device)
-    return Predictor(bundle, (network.size_px,), lambda images: Forecast(network.distribution(images[0])))
+    return Predictor(bundle, (network.input,), lambda images: Forecast(network.distribution(images[0])))
 
 
 def with_dropout(bundle: Bundle, device: torch.device, num_members: int, seed: int = 0) -> Predictor:
@@ -67,7 +71,7 @@ def with_dropout(bundle: Bundle, device: torch.device, num_members: int, seed: i
         kept = kept_MF if features.ndim == 2 else kept_MF[:, :, None]
         return Forecast(network.of_features(features), tuple(network.of_features(features * kept_F) for kept_F in kept))
 
-    return Predictor(bundle, (network.size_px,), forecast, num_members)
+    return Predictor(bundle, (network.input,), forecast, num_members)
 
 
 def ensemble(bundles: Sequence[Bundle], device: torch.device) -> Predictor:
@@ -79,15 +83,15 @@ def ensemble(bundles: Sequence[Bundle], device: torch.device) -> Predictor:
     for place, bundle in enumerate(bundles[1:], start=2):
         bundles[0].label_space.require_same(bundle.label_space, "bundle 1 of the ensemble", f"bundle {place}")
     networks = [_Network(bundle, device) for bundle in bundles]
-    sizes_px = tuple(sorted({network.size_px for network in networks}))
+    inputs = tuple(sorted({network.input for network in networks}, key=lambda one: (one.size_px, str(one.reading))))
 
     def forecast(images: Images) -> Forecast:
-        of_size = dict(zip(sizes_px, images, strict=True))
-        members = tuple(network.distribution(of_size[network.size_px]) for network in networks)
+        images_of = dict(zip(inputs, images, strict=True))
+        members = tuple(network.distribution(images_of[network.input]) for network in networks)
         return Forecast(equal_mixture(members), members)
 
     why_no_guarantee = "the guarantee was fitted for one bundle, not for an ensemble"
-    return Predictor(bundles[0], sizes_px, forecast, len(bundles), why_no_guarantee)
+    return Predictor(bundles[0], inputs, forecast, len(bundles), why_no_guarantee)
 
 
 def equal_mixture(members: Sequence[LabelDistribution]) -> LabelDistribution:
@@ -101,7 +105,7 @@ class _Network:
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         self.bundle = bundle
-        self.size_px = bundle.transform_spec.size_px
+        self.input = Input(bundle.transform_spec.size_px, bundle.reading)
         self._device = device
         self._classifier = bundle.classifier.to(device).to(memory_format=torch.channels_last).eval()
 

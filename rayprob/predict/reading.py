@@ -1,26 +1,34 @@
-"""Images to batches: threads read, decode and resize ahead, in order, with bounded memory. S square sizes."""
+"""Images to batches: threads read, decode and resize ahead, in order, with bounded memory. S inputs."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.arrays import Pixels
 from rayprob.errors import RayprobError, SampleError, StorageError
+from rayprob.images.reading import ImageReading
 from rayprob.loader.augment import resize
 from rayprob.predict.images import Image, ImageFile
 
 BATCHES_AHEAD = 2
 
 
+class Input(NamedTuple):
+    """What a classifier takes: images read in one way, squashed to one size."""
+
+    size_px: int
+    reading: ImageReading
+
+
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """An image resized to each requested size, uint8 [size_px, size_px, 3]; without any, the error that prevented it."""
+    """An image as each input takes it, uint8 [size_px, size_px, 3]; without any, the error that prevented it."""
 
     image: Image
     squashed_S: tuple[Pixels, ...]
@@ -28,7 +36,7 @@ class Loaded:
     error: RayprobError | None = None
 
 
-def batches(images: Iterable[Image], sizes_px: Sequence[int], *, batch: int, threads: int) -> Iterator[list[Loaded]]:
+def batches(images: Iterable[Image], inputs: Sequence[Input], *, batch: int, threads: int) -> Iterator[list[Loaded]]:
     """Yield the images in order, `batch` at a time; at most BATCHES_AHEAD + 1 batches are in memory.
 
     A fault of one image becomes its `error`. Raises DatasetError or StorageError if a dataset cannot be read.
@@ -38,7 +46,7 @@ def batches(images: Iterable[Image], sizes_px: Sequence[int], *, batch: int, thr
         ahead: deque[Future[Loaded]] = deque()
 
         def read_on(count: int) -> None:
-            ahead.extend(pool.submit(load, image, sizes_px) for image in islice(remaining, count))
+            ahead.extend(pool.submit(load, image, inputs) for image in islice(remaining, count))
 
         read_on(batch * BATCHES_AHEAD)
         try:
@@ -51,19 +59,20 @@ def batches(images: Iterable[Image], sizes_px: Sequence[int], *, batch: int, thr
                 future.cancel()
 
 
-def load(image: Image, sizes_px: Sequence[int]) -> Loaded:
-    """Return an image resized to each of the sizes, as the evaluation transform does."""
+def load(image: Image, inputs: Sequence[Input]) -> Loaded:
+    """Return an image as each of the inputs takes it, resized as the evaluation transform does."""
     try:
-        decoded = image.decode()
+        decoded = {reading: image.decode(reading) for reading in dict.fromkeys(one.reading for one in inputs)}
     except SampleError as error:
         return Loaded(image, (), error=error)
     except StorageError as error:
         if not isinstance(image, ImageFile):
             raise
         return Loaded(image, (), error=error)
-    return Loaded(image, tuple(resize(decoded.pixels_HWC, size_px) for size_px in sizes_px), decoded.notes)
+    squashed_S = tuple(resize(decoded[one.reading].pixels_HWC, one.size_px) for one in inputs)
+    return Loaded(image, squashed_S, tuple(dict.fromkeys(note for found in decoded.values() for note in found.notes)))
 
 
-def stacked(loaded: Sequence[Loaded], size: int) -> NDArray[Any]:
-    """Return the images of one size as [B, 3, size_px, size_px]: a view of interleaved bytes, which is channels_last."""
-    return np.stack([one.squashed_S[size] for one in loaded]).transpose(0, 3, 1, 2)
+def stacked(loaded: Sequence[Loaded], place: int) -> NDArray[Any]:
+    """Return the images of one input as [B, 3, size_px, size_px]: a view of interleaved bytes, which is channels_last."""
+    return np.stack([one.squashed_S[place] for one in loaded]).transpose(0, 3, 1, 2)

@@ -25,6 +25,7 @@ from typing import Any
 
 from rayprob.arrays import Floats
 from rayprob.errors import RayprobError
+from rayprob.images.reading import READ_AS_STORED, ImageReading
 from rayprob.predict.images import Image
 from rayprob.probability.queries.explain import Why
 
@@ -115,6 +116,7 @@ class Record:
     answers: tuple[AnswerLine, ...]
     why: tuple[Why, ...]
     uncertainty: Doubt | None
+    reading: ImageReading = READ_AS_STORED  # how the image was read
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""

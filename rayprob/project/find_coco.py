@@ -1,6 +1,5 @@
 """Recognises COCO's layout: annotation files in JSON, one per split, and the folder with the images of each."""
 
-import os
 import posixpath
 import re
 from collections import Counter
@@ -11,9 +10,10 @@ from rayprob.data.sources import coco
 from rayprob.data.sources.coco import CocoSource
 from rayprob.data.sources.location import SPLITS, split_in
 from rayprob.data.sources.rows import ImageRow, rows_of
-from rayprob.errors import SourceError
+from rayprob.errors import SampleError, SourceError
 from rayprob.files import storage
 from rayprob.files.folders import Listing
+from rayprob.images.kinds import kind_of
 from rayprob.labels import LabelSpace
 from rayprob.project.found import Found, FoundSplit
 
@@ -22,14 +22,14 @@ from rayprob.project.found import Found, FoundSplit
 NOT_INSTANCES = re.compile(r"^(captions|person_keypoints|stuff|panoptic|image_info)_")
 MOST_FILES = 12  # more JSON files than splits mean another format, such as one file per image
 PROBED_IMAGES = 50
-JPEG_MAGIC = b"\xff\xd8\xff"
+MAGIC_BYTES = 160  # enough to tell what kind of file it is
 
 
 def find_coco(folder: str, listing: Listing) -> Found | None:
     """Return the splits and labels of the COCO annotations below a folder, or None if there are none.
 
     Raises SourceError if two files claim one split, if none is for training, if label sets differ between splits, and if the
-    images of a split are missing or are not JPEG.
+    images of a split are missing or of a kind that is not read.
     """
     files = [name for name in listing.size_of if name.endswith(".json") and not NOT_INSTANCES.match(posixpath.basename(name))]
     named = [name for name in files if posixpath.basename(name).startswith("instances_")]
@@ -81,7 +81,7 @@ def _images_folder(folder: str, listing: Listing, annotations: str, split: str, 
     beside = posixpath.dirname(annotations)
     # Splits may use the same names in their own folders: then take the folder named after the split, or that of its file.
     best = max(votes, key=lambda prefix: (votes[prefix], split_in(prefix) == split, prefix.rstrip("/") == beside))
-    _require_jpeg(storage.join(folder, best + next(name for name in names if best + name in listing.size_of)))
+    _require_read(storage.join(folder, best + next(name for name in names if best + name in listing.size_of)))
     return storage.join(folder, best.rstrip("/")) if best else folder
 
 
@@ -95,10 +95,13 @@ def _prefixes(paths: Iterable[str], names: list[str]) -> Iterable[str]:
                 yield path[: len(path) - len(name)]
 
 
-def _require_jpeg(uri: str) -> None:
-    if storage.read_bytes(uri, length_bytes=len(JPEG_MAGIC)) != JPEG_MAGIC:
-        kind = os.path.splitext(uri)[1].lstrip(".").upper() or "another format"
-        raise SourceError(f"{uri} is not a JPEG file ({kind}); rayprob shards only JPEG images, so convert the others first")
+def _require_read(uri: str) -> None:
+    with storage.open_input(uri) as file:
+        begins = file.read(MAGIC_BYTES)
+    try:
+        kind_of(begins)
+    except SampleError as error:
+        raise SourceError(f"{uri} {error}") from error
 
 
 def _split(annotations: str, images: str, stated: list[ImageRow]) -> FoundSplit:

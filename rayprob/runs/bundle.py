@@ -3,7 +3,8 @@
 It may name plugins, which are imported by name and so run code of this machine: open bundles with plugins only from people
 you trust.
 
-<folder>/bundle.json              format version, model, label space, evaluation transform, thresholds, guarantees, facts, sums
+<folder>/bundle.json              format version, model, label space, evaluation transform, thresholds, guarantees, facts, sums,
+                              and how images are read: orientation, window
 <folder>/weights.safetensors      the classifier's parameters and buffers
 <folder>/calibrator.safetensors   only with a calibrator
 """
@@ -29,7 +30,8 @@ from rayprob import plugins
 from rayprob.config.spec import fingerprint
 from rayprob.errors import BundleError, RayprobError
 from rayprob.files import storage
-from rayprob.files.documents import Shape, read_json, require_shape
+from rayprob.files.documents import read_json, require_shape
+from rayprob.images.reading import READ_AS_STORED, ImageReading, ReadingShape
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.build import ModelSpec, build_classifier
@@ -48,7 +50,7 @@ VERSION = 1
 CALIBRATOR_FILE = "calibrator.safetensors"
 
 
-class _Description(Shape):
+class _Description(ReadingShape):
     """The contents of bundle.json."""
 
     model: dict[str, Any]
@@ -79,6 +81,7 @@ class Bundle:
     guarantees: Mapping[str, RiskControl] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()  # modules of its parts, which must be importable where it is loaded
+    reading: ImageReading = READ_AS_STORED  # how the images of its dataset were read, and those to predict are
 
     def distribution(self, outputs: Mapping[str, Any]) -> LabelDistribution:
         """Return the distributions that the classifier's raw outputs describe, calibrated if there is a calibrator.
@@ -160,6 +163,7 @@ class Bundle:
             "facts": dict(self.facts),
             "files": sums,
             **({"plugins": {name: str(plugins.file_of(name)) for name in self.plugins}} if self.plugins else {}),
+            **self.reading.to_dict(),
         }
 
 
@@ -194,6 +198,7 @@ def _rebuild(described: dict[str, Any], files: dict[str, bytes]) -> Bundle:
         guarantees={alpha: RiskControl.from_dict(value) for alpha, value in described["guarantees"].items()},
         facts=described["facts"],
         plugins=tuple(described.get("plugins", {})),
+        reading=ImageReading.of(described),
     )
 
 

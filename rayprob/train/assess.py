@@ -85,7 +85,8 @@ def predict_run(run: Run, bundle: Bundle, split: str, on_progress: Callable[[int
     compute = Compute.plan(run.precision, Place(), device)
     compute.place_weights(bundle.classifier)
     transform = build_transform(bundle.transform_spec)
-    stream = EvalStream(manifest, run.stream, transform, place=Place(), micro_batch=run.evaluation.micro_batch)
+    micro_batch = run.evaluation.micro_batch
+    stream = EvalStream(manifest, run.stream, transform, place=Place(), micro_batch=micro_batch, reading=bundle.reading)
     facts = {key: fact for key, fact in bundle.facts.items() if key != "calibration"}
     facts["dataset_fingerprint"] = dataset.fingerprint
     return predict_split(bundle.classifier, manifest, stream, compute, facts, on_progress), manifest

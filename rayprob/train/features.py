@@ -72,7 +72,8 @@ class FeatureSource:
         uri = storage.join(RunFolder(run.run_folder).bundle, DESCRIPTION_FILE)
         described = read_json(uri, _Described, error=BundleError, remedy="copy the whole bundle again")
         parts = [described["files"][WEIGHTS_FILE], described["model"], described["transform"], dataset.fingerprint]
-        return cls(run, dataset, bundle, fingerprint(parts))
+        reading = [bundle.reading.to_dict()] if bundle.reading.to_dict() else []  # features of 0.1 stay valid
+        return cls(run, dataset, bundle, fingerprint([*parts, *reading]))
 
 
 def split_features(source: FeatureSource, split: str, tell: Tell) -> Features:
@@ -96,7 +97,7 @@ def _compute(source: FeatureSource, split: str, compute: Compute, tell: Tell) ->
     manifest, bundle = source.dataset.split(split), source.bundle
     micro_batch = source.run.evaluation.micro_batch
     transform = build_transform(bundle.transform_spec)
-    stream = EvalStream(manifest, source.run.stream, transform, place=Place(), micro_batch=micro_batch)
+    stream = EvalStream(manifest, source.run.stream, transform, place=Place(), micro_batch=micro_batch, reading=bundle.reading)
     compute.place_weights(bundle.classifier)
     rows: list[tuple[Tensor, ...]] = []
     with evaluating(bundle.classifier):

@@ -246,6 +246,7 @@ def bundle_of(job: RankJob) -> Bundle:
         transform_spec=job.run.transforms.evaluate,
         facts=job.facts,
         plugins=job.run.plugins,
+        reading=job.dataset.reading,
     )
 
 

@@ -186,7 +186,13 @@ def write(source: FeatureSource, fitting: Fitting) -> None:
     predictions = predictions_of(classifier, fitting.holdout, source.bundle.label_space, {**facts, "split": split})
     predictions.write(RunFolder(run.run_folder).predictions(split))
     bundle = Bundle(
-        classifier, run.model, source.bundle.label_space, source.bundle.transform_spec, facts=facts, plugins=run.plugins
+        classifier,
+        run.model,
+        source.bundle.label_space,
+        source.bundle.transform_spec,
+        facts=facts,
+        plugins=run.plugins,
+        reading=source.bundle.reading,
     )
     bundle.save(RunFolder(run.run_folder).bundle)
 

@@ -1,6 +1,7 @@
 """`load` and `Model.predict`: every kind of input gives the answers of its pixels, and files those of `rayprob predict`."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from PIL import ImageOps
 
 import rayprob as rp
 from rayprob.errors import BundleError, LabelError, ModelError, QueryError, SampleError, SpecError, StorageError
-from rayprob.loader.augment import decode
+from rayprob.images.decode import decode
+from rayprob.images.reading import READ_AS_STORED, READ_UPRIGHT, ImageReading
 from rayprob.predict.job import PredictJob
 from rayprob.predict.record import Record
+from rayprob.report.run.thumbnails import shrunk
+from tests.images.every_kind import turned_file
 from tests.loader.tiny import photo
 from tests.predict.small import NAMES, make_bundle
 
-PIXELS = decode(photo(1))
+PIXELS = decode(photo(1), READ_AS_STORED)
 
 
 def encoded(image: Pillow.Image) -> bytes:
@@ -62,6 +67,27 @@ def test_the_same_pixels_get_the_same_numbers_whatever_they_come_in(model: rp.Mo
     assert np.array_equal(model.predict(given).marginals_L, of_file.marginals_L)
 
 
+@pytest.mark.parametrize("reading", [READ_AS_STORED, READ_UPRIGHT], ids=["0.1", "upright"])
+def test_exif_turns_files_bytes_and_pil_images_alike_where_the_model_was_trained_so(
+    tmp_path: Path, reading: ImageReading
+) -> None:
+    replace(make_bundle(0, {"name": "bernoulli"}), reading=reading).save(str(tmp_path / "bundle"))
+    model, content = rp.load(tmp_path / "bundle"), turned_file("JPEG", 6)
+    (tmp_path / "photo.jpg").write_bytes(content)
+    expected = model.predict(decode(content, reading)).marginals_L
+    with Pillow.open(tmp_path / "photo.jpg") as image:
+        for given in (tmp_path / "photo.jpg", content, image):
+            assert np.array_equal(model.predict(given).marginals_L, expected)
+        upright = model.predict(ImageOps.exif_transpose(image)).marginals_L
+    assert np.array_equal(upright, expected) == (reading == READ_UPRIGHT)
+
+
+def test_an_answer_shows_its_image_as_the_model_saw_it(tmp_path: Path) -> None:
+    replace(make_bundle(0, {"name": "bernoulli"}), reading=READ_UPRIGHT).save(str(tmp_path / "bundle"))
+    model, content = rp.load(tmp_path / "bundle"), turned_file("JPEG", 6)
+    assert shrunk(decode(content, READ_UPRIGHT)) in model.predict(content)._repr_html_()
+
+
 def test_grey_and_read_only_arrays_are_images_too(model: rp.Model) -> None:
     grey = np.ascontiguousarray(PIXELS[:, :, 0])
     grey.flags.writeable = False
@@ -86,7 +112,7 @@ def test_one_input_gives_one_answer_and_several_give_a_list(model: rp.Model, pho
     [
         ("gone.jpg", StorageError, "gone.jpg"),
         (b"hello", SampleError, r"image is a file that begins b'hell', not a JPEG"),
-        (b"\x89PNG", SampleError, "image is a PNG that does not decode"),
+        (b"\x89PNG", SampleError, "image is a PNG whose first bytes are damaged"),
         (7, SampleError, r"image is a int; expected a path or URI, bytes .* or a list of them"),
         ([PIXELS, None], SampleError, r"images\[1\] is a NoneType"),
         (PIXELS.transpose(2, 0, 1), SampleError, r"image has the wrong shape: array \[3, 24, 32\]; expected \[H, W, 3\]"),

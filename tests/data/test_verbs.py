@@ -65,13 +65,18 @@ def test_images_that_exif_turns_are_counted_by_shard_and_inspect(source: Source)
     exif[0x0112] = 6
     with Image.open(source.image(905)) as image:
         image.save(source.image(905), exif=exif)
-    line = "  1 images are rotated by EXIF; training reads them as stored\n"
+    line = "  1 image is turned upright, as its EXIF states\n"
     assert line in run("shard", recipe_file(source)).output
     assert line in run("inspect", str(source.built)).output
     facts_file = source.built / "dataset.json"
     facts = json.loads(facts_file.read_text())
     assert facts.pop("exif_rotated") == json.loads(run("inspect", str(source.built), "--json").output)["exif_rotated"] == 1
-    facts_file.write_text(json.dumps(facts))  # as 0.1 wrote it
+    assert facts.pop("orientation") == "upright"
+    facts_file.write_text(json.dumps(facts | {"exif_rotated": 1}))  # as 0.1 wrote it
+    assert "  1 image is turned by EXIF, and read as stored; build the dataset again to have it upright\n" in (
+        run("inspect", str(source.built)).output
+    )
+    facts_file.write_text(json.dumps(facts))  # as the first builds of 0.1 wrote it
     for verb in ("shard", "inspect"):
         argument = recipe_file(source) if verb == "shard" else str(source.built)
         result = run(verb, argument)

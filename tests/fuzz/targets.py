@@ -65,6 +65,8 @@ TARGETS = (
     ),
     file_target("shard", "built/val-000000.tar", (VERIFY, ("predict", "run", "built"), EVALUATE), damaged, share=2),
     file_target("image", "images/photo-1.jpg", (PREDICT, TABLE), damaged, share=2),
+    file_target("image (PNG)", "images/turned.png", (PREDICT, TABLE), damaged, share=1),
+    file_target("image (WebP)", "images/turned.webp", (PREDICT, TABLE), damaged, share=1),
     file_target(
         "bundle.json",
         "run/bundle/bundle.json",

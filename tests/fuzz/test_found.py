@@ -58,6 +58,9 @@ DATASET = [
     (targets.INSPECT, "built/dataset.json", keys("shards", 0, "samples", to=2**64)),
     (targets.INSPECT, "built/dataset.json", keys("shards", to=[])),
     (targets.INSPECT, "built/dataset.json", keys("exif_rotated", to="many")),
+    (targets.INSPECT, "built/dataset.json", keys("orientation", to="sideways")),
+    (targets.INSPECT, "built/dataset.json", keys("window", to=[7, 7])),
+    (targets.INSPECT, "built/dataset.json", keys("images", to={"JPEG": "all"})),
     (targets.SCENES, "scenes/scenes.json", keys("spec", to="abc")),
     (targets.SCENES, "scenes/scenes.json", whole(b"[" * 100_000)),
     (targets.INSPECT, "built/dataset.json", keys("label_counts", to={"train": {"present": [1], "known": [1]}})),
@@ -95,6 +98,7 @@ RUN = [
 ]
 BUNDLE = [
     (targets.PREDICT, "run/bundle/bundle.json", keys("files", to=3)),
+    (targets.PREDICT, "run/bundle/bundle.json", keys("window", to=[9])),
     (targets.PREDICT, "run/bundle/bundle.json", keys("thresholds", to="")),
     (targets.REPORT, "run/bundle/bundle.json", keys("facts", to=[])),
 ]

@@ -39,6 +39,7 @@ from rayprob.train.assess import assess
 from rayprob.train.loop import fit
 from rayprob.train.refit import RefitSpec, refit
 from tests.data.in_parts import copy_in_parts
+from tests.images.every_kind import turned_file
 from tests.loader.tiny import photo
 from tests.train.conftest import write_coco
 
@@ -167,6 +168,8 @@ def _write_images(folder: Path) -> None:
     folder.mkdir()
     for place in range(3):
         (folder / f"photo-{place}.jpg").write_bytes(photo(place))
+    for title in ("PNG", "WEBP"):
+        (folder / f"turned.{title.lower()}").write_bytes(turned_file(title, 6))
 
 
 def _link(source: str, target: str) -> None:

@@ -154,16 +154,19 @@ def test_too_little_shared_memory_is_named_before_a_worker_is_killed_for_it(
 
 @pytest.fixture
 def with_bad_sources(tmp_path: Path) -> Manifest:
-    """10 samples, of which 3 were no whole JPEG when they were built."""
+    """10 samples, of which 3 were no whole image when they were built."""
     jpegs = {sample_id: photo(sample_id) for sample_id in range(10)}
-    jpegs[2], jpegs[5], jpegs[8] = b"\x89PNG\r\n", jpegs[5][:-30], b""
+    jpegs[2], jpegs[5], jpegs[8] = b"GIF89a", jpegs[5][:-30], b""
     writer = Writer(tmp_path)
     writer.shard("train", jpegs)
     return writer.finish().split("train")
 
 
 def test_an_image_that_does_not_decode_is_named(with_bad_sources: Manifest) -> None:
-    with pytest.raises(SampleError, match=r"sample 2 .*is a PNG, not a JPEG; convert it, and build the dataset again"):
+    with pytest.raises(
+        SampleError,
+        match=r"sample 2 .*is a GIF, not a JPEG, PNG or WebP; save one of its frames as PNG, and build the dataset again",
+    ):
         evaluate(with_bad_sources)
 
 

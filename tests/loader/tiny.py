@@ -18,6 +18,7 @@ import simplejpeg
 from rayprob.data.manifest.columns import SCHEMA
 from rayprob.data.manifest.dataset import Dataset, Manifest
 from rayprob.data.manifest.facts import FORMAT_VERSION
+from rayprob.images.decode import EncodedImage
 from rayprob.loader.cache import ShardCache, _locked
 
 LABELS = ["person", "bicycle", "car"]
@@ -119,8 +120,8 @@ class Dying:
     deadly: bytes
     size_px: int = 16
 
-    def __call__(self, jpeg: bytes, seed: int, into: np.ndarray | None = None) -> np.ndarray:
-        if jpeg == self.deadly:
+    def __call__(self, image: EncodedImage, seed: int, into: np.ndarray | None = None) -> np.ndarray:
+        if image.content == self.deadly:
             os._exit(1)
         return np.zeros((16, 16, 3), dtype=np.uint8)
 
@@ -131,8 +132,8 @@ class Digest:
 
     size_px: int = 1
 
-    def __call__(self, jpeg: bytes, seed: int, into: np.ndarray | None = None) -> np.ndarray:
-        digest = hashlib.blake2b(jpeg + seed.to_bytes(8, "little"), digest_size=3).digest()
+    def __call__(self, image: EncodedImage, seed: int, into: np.ndarray | None = None) -> np.ndarray:
+        digest = hashlib.blake2b(image.content + seed.to_bytes(8, "little"), digest_size=3).digest()
         return np.frombuffer(digest, dtype=np.uint8).reshape(1, 1, 3)
 
 

@@ -2,18 +2,16 @@
 
 import io
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from rayprob.errors import DatasetError, SampleError, StorageError
-from rayprob.loader.augment import decode
+from rayprob.errors import DatasetError, StorageError
+from rayprob.images.reading import READ_AS_STORED, READ_UPRIGHT, ImageReading
 from rayprob.predict.images import find_images
-from rayprob.predict.pixels import orientation_note, read_pixels
+from rayprob.predict.pixels import decoded
 from tests.loader.tiny import photo, write_dataset
 
 
@@ -107,9 +105,7 @@ def test_what_names_no_image_is_refused(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(StorageError, match=r"no file or folder at .*gone.jpg; check the path"):
         names(photos / "gone.jpg")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        StorageError, match=r"no images in folder .*empty: there is no .jpg, .jpeg, .png file in it or below it"
-    ):
+    with pytest.raises(StorageError, match=r"no images in folder .*empty: there is no .jpg, .* .webp file in it or below it"):
         names(tmp_path / "empty")
     with pytest.raises(StorageError, match=r"no file matches .*\*.png; check the pattern"):
         names(photos / "*.png")
@@ -117,62 +113,26 @@ def test_what_names_no_image_is_refused(tmp_path: Path, photos: Path) -> None:
         names(tmp_path / "photo*")
 
 
-def test_a_jpeg_has_the_pixels_of_training() -> None:
-    assert np.array_equal(read_pixels(photo(1)), decode(photo(1)))
+def test_an_image_that_is_not_read_as_a_user_may_expect_has_a_note() -> None:
+    def notes(content: bytes, reading: ImageReading) -> tuple[str, ...]:
+        return decoded(content, reading).notes
+
+    image, exif = Pillow.new("RGB", (3, 2)), Pillow.Exif()
+    exif[0x0112] = 6
+    turned = saved(image, "JPEG", exif=exif)
+    assert notes(turned, READ_AS_STORED) == (
+        "its EXIF orientation 6 is ignored, as in training: save the image upright for a better prediction",
+    )
+    assert notes(turned, READ_UPRIGHT) == notes(photo(1), READ_AS_STORED) == ()
+    frames = saved(image, "WEBP", save_all=True, append_images=[Pillow.new("RGB", (3, 2), "red")])
+    assert notes(frames, READ_UPRIGHT) == ("is an animation, of which the first frame was read",)
+    twelve_bits = saved(Pillow.fromarray(np.array([[0, 4095]], dtype=np.uint16)))
+    (dark,) = notes(twelve_bits, READ_UPRIGHT)
+    assert dark.startswith("its 16 bits come out nearly black; train on a dataset whose recipe sets `window`")
+    assert notes(twelve_bits, ImageReading("upright", (0, 4095))) == ()
 
 
 def saved(image: Pillow.Image, kind: str = "PNG", **options: object) -> bytes:
     content = io.BytesIO()
     image.save(content, kind, **options)
     return content.getvalue()
-
-
-RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]], [[9, 8, 7], [1, 2, 3]]], dtype=np.uint8)
-WHITE = [255, 255, 255]
-
-
-def test_a_png_has_the_pixels_that_were_saved() -> None:
-    image = Pillow.fromarray(RED_GREEN)
-    assert np.array_equal(read_pixels(saved(image)), RED_GREEN)
-    assert np.array_equal(read_pixels(saved(image.quantize(8))), RED_GREEN)
-    assert np.array_equal(read_pixels(saved(Pillow.fromarray(RED_GREEN[:, :, 0]))), RED_GREEN[:, :, [0, 0, 0]])
-
-
-def test_what_is_transparent_in_a_png_becomes_white() -> None:
-    alpha = np.array([[0, 255], [255, 0]], dtype=np.uint8)
-    layered = np.concatenate([RED_GREEN, alpha[:, :, None]], axis=2)
-    assert read_pixels(saved(Pillow.fromarray(layered))).tolist() == [[WHITE, [0, 255, 0]], [[9, 8, 7], WHITE]]
-
-
-def test_sixteen_bits_of_grey_keep_their_upper_eight() -> None:
-    grey = np.array([[0, 256 * 7 + 200], [65535, 256]], dtype=np.uint16)
-    assert read_pixels(saved(Pillow.fromarray(grey)))[:, :, 0].tolist() == [[0, 7], [255, 1]]
-
-
-def bomb() -> bytes:
-    """A PNG of a few bytes whose header states 10,000 x 10,000 pixels."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-
-
-def test_what_is_no_image_says_what_it_is() -> None:
-    for content, message in (
-        (b"hello", r"is a file that begins b'hell', not a JPEG; convert it"),
-        (b"", r"is empty, not a JPEG"),
-        (saved(Pillow.fromarray(RED_GREEN), "GIF"), r"is a GIF, not a JPEG; convert it"),
-        (saved(Pillow.fromarray(decode(photo(1))))[:-300], r"is a PNG that does not decode \(.*\); replace the file"),
-        (b"\x89PNG but no more", r"is a PNG that does not decode \(its header is broken\)"),
-        (bomb(), r"its header states 10,000 x 10,000 pixels, more than 67,108,864; shrink it"),
-        (photo(1)[:-300], r"does not decode"),
-    ):
-        with pytest.raises(SampleError, match=message):
-            read_pixels(content)
-
-
-def test_an_image_that_is_stored_turned_is_remarked_on() -> None:
-    exif = Pillow.Exif()
-    assert orientation_note(photo(1)) is None
-    for orientation, message in ((1, None), (6, "its EXIF orientation 6 is ignored, as in training")):
-        exif[0x0112] = orientation
-        note = orientation_note(saved(Pillow.fromarray(RED_GREEN), "JPEG", exif=exif))
-        assert note is None if message is None else note is not None and note.startswith(message)

@@ -1,6 +1,7 @@
 """Members: dropout and ensembles, against the definition of both."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.stats import entropy as scipy_entropy
 from scipy.stats import ks_2samp
 
 from rayprob.errors import LabelError, ModelError
+from rayprob.images.reading import READ_AS_STORED, READ_UPRIGHT
 from rayprob.labels import LabelSpace
 from rayprob.predict.images import find_images
 from rayprob.predict.job import open_predictor, predict
@@ -17,13 +19,14 @@ from rayprob.predict.members import Forecast, Predictor
 from rayprob.predict.question import Question
 from rayprob.predict.record import Record
 from rayprob.runs.bundle import Bundle
+from tests.images.every_kind import turned_file
 from tests.predict.small import NAMES, make_bundle
 from tests.probability.brute_force import set_probabilities
 
 
 def forecast(predictor: Predictor, num_images: int = 2) -> Forecast:
     random = np.random.default_rng(0)
-    sizes = [random.integers(0, 256, (num_images, 3, size_px, size_px), dtype=np.uint8) for size_px in predictor.sizes_px]
+    sizes = [random.integers(0, 256, (num_images, 3, one.size_px, one.size_px), dtype=np.uint8) for one in predictor.inputs]
     return predictor.forecast([torch.from_numpy(images) for images in sizes])
 
 
@@ -68,7 +71,7 @@ def test_an_ensemble_is_the_equal_mixture_of_its_members(bundle: Bundle) -> None
         make_bundle(3, {"name": "mixture", "components": 2}, size_px=48),
     ]
     predictor = open_predictor([bundle, *others])
-    assert predictor.sizes_px == (32, 48)
+    assert [one.size_px for one in predictor.inputs] == [32, 48]
     together = forecast(predictor)
     alone = np.mean([set_probabilities(member) for member in together.members], axis=0)
     np.testing.assert_allclose(set_probabilities(together.distribution), alone, atol=1e-9)
@@ -102,6 +105,16 @@ def test_members_see_the_evidence_too(bundle: Bundle, photos: Path) -> None:
         assert [line.label for line in known] == ["cat", "dog"]
         # Mixing weights sum to 1 only to rounding.
         np.testing.assert_allclose([(line.lowest, line.total_nats) for line in known], [(1, 0), (0, 0)], atol=1e-13)
+
+
+def test_each_member_sees_images_as_it_was_trained_on_them(tmp_path: Path) -> None:
+    old, new = (
+        replace(make_bundle(seed, {"name": "bernoulli"}), reading=r) for seed, r in ((1, READ_AS_STORED), (2, READ_UPRIGHT))
+    )
+    (tmp_path / "photo.jpg").write_bytes(turned_file("JPEG", 6))
+    (both,) = records(open_predictor([old, new]), tmp_path, rule="0.5")
+    alone = [records(open_predictor([one]), tmp_path, rule="0.5")[0].marginals_L for one in (old, new)]
+    assert both.marginals_L == pytest.approx(np.mean(alone, axis=0), abs=1e-6)
 
 
 def test_an_ensemble_keeps_no_guarantee(bundle: Bundle, photos: Path) -> None:

@@ -33,7 +33,7 @@ def test_each_row_is_what_was_said_of_its_image(asking: Asking, images: list[Ima
     written = write_table(TablePlan.of(str(tmp_path / "t.parquet"), asking, images), asking.outcomes)
     assert (written.num_images, written.was_there) == (6, False)
     assert len(written.rejected) == 1
-    assert written.rejected[0].endswith("photo-1b.jpg is a file that begins b'hell', not a JPEG; convert it")
+    assert written.rejected[0].endswith("photo-1b.jpg is a file that begins b'hell', not a JPEG, PNG or WebP; convert it")
     rows = pq.read_table(tmp_path / "t.parquet").to_pylist()
     for row, said in zip(rows, asking.outcomes(images), strict=True):
         assert row["image"] == said.image.name

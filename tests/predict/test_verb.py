@@ -52,7 +52,7 @@ def test_a_run_folder_stands_for_its_bundle(bundle_path: str, photos: Path) -> N
 
 def test_bad_images_are_named_and_the_others_predicted(bundle_path: str, photos: Path) -> None:
     (photos / "photo-1b.jpg").write_text("hello")
-    message = "photo-1b.jpg is a file that begins b'hell', not a JPEG; convert it"
+    message = "photo-1b.jpg is a file that begins b'hell', not a JPEG, PNG or WebP; convert it"
     result = run(bundle_path, photos, "--json")
     assert result.exit_code == 1
     said = [json.loads(line) for line in result.stdout.splitlines()]

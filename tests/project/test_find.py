@@ -49,6 +49,13 @@ def test_the_layout_of_coco_2014(tmp_path: Path) -> None:
     assert found.short_side_px == 300
 
 
+def test_images_of_every_kind_that_is_read_are_found(tmp_path: Path) -> None:
+    for suffix, content in ((".png", b"\x89PNG\r\n\x1a\n"), (".webp", b"RIFF\0\0\0\0WEBP")):
+        names = images(tmp_path / suffix, f"1{suffix}", f"2{suffix}", content=content)
+        annotate(tmp_path / suffix / "train.json", names)
+        assert find(str(tmp_path / suffix)).splits["train"].num_labelled == 1
+
+
 def test_images_beside_their_annotations_with_the_same_names_in_each_split(tmp_path: Path) -> None:
     for split, first_id in (("train", 1), ("valid", 10), ("test", 20)):
         names = images(tmp_path / split, "1.jpg", "2.jpg")
@@ -96,8 +103,8 @@ def test_each_mistake_has_a_plain_error(tmp_path: Path) -> None:
     assert "has no layout of images and labels" in said("only-images/1.jpg")
     annotate(tmp_path / "only-labels" / "train.json", ["1.jpg", "2.jpg"])
     assert "none of the images" in said("only-labels")
-    annotate(tmp_path / "png" / "train.json", images(tmp_path / "png", "1.png", "2.png", content=b"\x89PNG"))
-    assert "1.png is not a JPEG file (PNG); rayprob shards only JPEG images" in said("png")
+    annotate(tmp_path / "png" / "train.json", images(tmp_path / "png", "1.gif", "2.gif", content=b"GIF89a"))
+    assert "1.gif is a GIF, not a JPEG, PNG or WebP; save one of its frames as PNG" in said("png")
     for name in ("one_train.json", "other_train.json"):
         annotate(tmp_path / "twice" / name, images(tmp_path / "twice", "1.jpg", "2.jpg"))
     assert "two annotation files for train: one_train.json and other_train.json; keep one" in said("twice")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from rayprob.config.spec import fingerprint
 from rayprob.errors import BundleError, QueryError, StorageError
+from rayprob.images.reading import READ_AS_STORED, READ_UPRIGHT, ImageReading
 from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.build import ModelSpec, build_classifier
@@ -77,6 +78,14 @@ def test_everything_beside_the_weights_comes_back(saved: Path) -> None:
     assert isinstance(loaded.calibrator, AffineCalibrator)
     assert loaded.calibrator.name == "platt"
     assert np.array_equal(loaded.calibrator.scale_L, [1.0, 2.0, 0.5])
+
+
+@pytest.mark.parametrize("reading", [READ_AS_STORED, READ_UPRIGHT, ImageReading("upright", (0, 4095))])
+def test_a_bundle_records_how_images_are_read_only_where_that_is_not_as_in_0_1(tmp_path: Path, reading: ImageReading) -> None:
+    replace(make(), reading=reading).save(str(tmp_path / "b"))
+    described = json.loads((tmp_path / "b" / "bundle.json").read_text())
+    assert {"orientation", "window"} & described.keys() == reading.to_dict().keys()
+    assert Bundle.load(str(tmp_path / "b")).reading == reading
 
 
 def test_a_bundle_is_json_and_safetensors_and_nothing_else(saved: Path) -> None:

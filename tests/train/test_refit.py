@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from typer.testing import CliRunner
 
 from rayprob.cli.app import app
+from rayprob.config.spec import fingerprint
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import DatasetError, RunError, SpecError
+from rayprob.images.reading import READ_AS_STORED, READ_UPRIGHT
 from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream
@@ -98,6 +101,18 @@ def test_features_give_the_outputs_that_images_give(source: str) -> None:
         for name, tensor in seen.items():
             assert np.allclose(told.outputs[name][places], tensor.numpy(), atol=1e-4)
         assert np.array_equal(told.targets_NL[places], batch.targets_BL.numpy())
+
+
+def test_a_bundle_keeps_how_its_dataset_was_read_and_features_of_another_reading_are_not_used(source: str) -> None:
+    run, bundle = open_run(source), open_bundle(source)
+    assert bundle.reading == Dataset.open(run.data.root).reading == READ_UPRIGHT
+    fingerprints = [FeatureSource.open(run, replace(bundle, reading=one)).fingerprint for one in (READ_UPRIGHT, READ_AS_STORED)]
+    described = json.loads((Path(source) / "bundle" / "bundle.json").read_text())
+    parts = [described["files"]["weights.safetensors"], described["model"], described["transform"]]
+    assert fingerprints[1] == fingerprint([*parts, Dataset.open(run.data.root).fingerprint])  # as in 0.1
+    assert fingerprints[0] != fingerprints[1]
+    refitted = refit(source, spec(head=MIXTURE, epochs=1))
+    assert open_bundle(refitted.folder).reading == READ_UPRIGHT
 
 
 def test_a_refit_keeps_the_evaluation_with_the_lowest_nll_and_gains_on_its_start(source: str) -> None:

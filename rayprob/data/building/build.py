@@ -179,6 +179,7 @@ class ShardJobs(Sequence[ShardJob]):
             check=self.recipe.check,
             encode=self.recipe.encode,
             rest=self.source.rest[shard.source],
+            reading=self.recipe.reading,
         )
 
     @property

@@ -15,7 +15,7 @@ from rayprob.data.building.plan import Outline
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, disk_full_explained, read_report, report_of
 from rayprob.data.manifest.columns import Ragged, count_labels, with_absent
-from rayprob.data.manifest.facts import FORMAT_IN_PARTS, FORMAT_VERSION, FORMAT_WITH_ABSENT
+from rayprob.data.manifest.facts import FORMAT_IN_PARTS, FORMAT_VERSION, FORMAT_WITH_ABSENT, FORMAT_WITH_READING
 from rayprob.data.manifest.parts import ONE_FILE, ONE_FILE_ROWS, PART_ROWS, part_ends, part_file, write_part
 from rayprob.data.manifest.shard_list import SHARDS_FILE, Shards
 from rayprob.data.sources.batch_file import BatchFile, joined, scratch_folder
@@ -23,6 +23,8 @@ from rayprob.data.sources.join_files import Reject
 from rayprob.data.sources.source import SourceData
 from rayprob.errors import DatasetError, SourceError
 from rayprob.files import storage
+from rayprob.images.kinds import JPEG, KINDS
+from rayprob.images.notable import CONVERTED
 
 NOT_LISTED = "an image that no file in divide.into names"
 PACKAGES = ("rayprob", "pyarrow", "pycocotools", "simplejpeg")
@@ -42,11 +44,14 @@ def commit(recipe: Recipe, source: SourceData, outlines: Sequence[Outline]) -> d
     with disk_full_explained():
         manifest = write_manifest(recipe.root, shards, tables, len(source.label_space), rest)
     in_parts = FORMAT_IN_PARTS if "manifest" in manifest else FORMAT_VERSION
+    pixels = pixel_facts(recipe, shards)
     facts = {
-        "format_version": FORMAT_WITH_ABSENT if rest else in_parts,
+        "format_version": FORMAT_WITH_READING if needs_reading(pixels) else FORMAT_WITH_ABSENT if rest else in_parts,
         "name": recipe.name,
         "recipe": recipe.model_dump(mode="json"),
-        "fingerprint": data_fingerprint(source.label_space.fingerprint, [shard.sha256 for shard in shards], tables),
+        "fingerprint": data_fingerprint(
+            source.label_space.fingerprint, [shard.sha256 for shard in shards], tables, changed_pixels(pixels)
+        ),
         "label_space_fingerprint": source.label_space.fingerprint,
         "splits": dict(sum((Counter({shard.split: shard.samples}) for shard in shards), Counter())),
         **manifest,
@@ -55,7 +60,7 @@ def commit(recipe: Recipe, source: SourceData, outlines: Sequence[Outline]) -> d
         "versions": {package: version(package) for package in PACKAGES},
         "rejected": len(rejected),
         "sizes_corrected": sum(shard.sizes_corrected for shard in shards),
-        "exif_rotated": sum(shard.exif_rotated for shard in shards),
+        **pixels,
     }
     with disk_full_explained():
         storage.write_text(storage.join(recipe.root, "labels.json"), _json(source.label_space.to_dict()))
@@ -118,14 +123,39 @@ def label_counts(
     return {split: {"present": present_L.tolist(), "known": known_L.tolist()} for split, (present_L, known_L) in counts.items()}
 
 
-def data_fingerprint(label_space_fingerprint: str, shard_sha256: Iterable[str], tables: Iterable[pa.Table]) -> str:
-    """Return 16 hex digits that change with any sample, label or shard, and with no version of Parquet."""
+def pixel_facts(recipe: Recipe, shards: Sequence[BuiltShard]) -> dict[str, Any]:
+    """Return what dataset.json states of its images: how they are read, and how many are of which kind."""
+    images = sum((Counter(shard.images) for shard in shards), Counter())
+    rotated = sum(shard.exif_rotated for shard in shards)
+    return {"exif_rotated": rotated, **recipe.reading.to_dict(), "images": dict(sorted(images.items()))}
+
+
+def needs_reading(facts: Mapping[str, Any]) -> bool:
+    """Return whether 0.1 would not read all of these images, or not to the same pixels."""
+    kinds = {kind.title for kind in KINDS} & facts["images"].keys()
+    is_converted = CONVERTED in facts["images"]  # all of its images are upright JPEGs
+    return not is_converted and (kinds != {JPEG.title} or bool(changed_pixels(facts)))
+
+
+def changed_pixels(facts: Mapping[str, Any]) -> list[Any]:
+    """Return what makes pixels other than the stored ones; nothing where an older version would read the same pixels."""
+    orientation = [facts["orientation"]] if facts.get("exif_rotated") and "orientation" in facts else []
+    return [*orientation, *([facts["window"]] if facts.get("window") else [])]
+
+
+def data_fingerprint(
+    label_space_fingerprint: str, shard_sha256: Iterable[str], tables: Iterable[pa.Table], pixels: Sequence[Any] = ()
+) -> str:
+    """Return 16 hex digits that change with any sample, label, shard or pixel, and with no version of Parquet.
+
+    `pixels` is what `changed_pixels` returns.
+    """
     # The areas are the only column that is in no shard.
     areas = hashlib.sha256()
     for table in tables:
         for chunk in table["label_areas_px2"].chunks:
             areas.update(np.from_dlpack(chunk.flatten().drop_null()).tobytes())
-    return fingerprint([label_space_fingerprint, list(shard_sha256), areas.hexdigest()])
+    return fingerprint([label_space_fingerprint, list(shard_sha256), areas.hexdigest(), *pixels])
 
 
 def remove_reports(root: str) -> None:

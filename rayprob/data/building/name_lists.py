@@ -13,9 +13,9 @@ from rayprob.data.building.units import FREE
 from rayprob.data.sources.cells import stem
 from rayprob.data.sources.faults import Faults, normalised
 from rayprob.data.sources.image import SourceImage
-from rayprob.data.sources.image_files import SUFFIXES
 from rayprob.data.sources.text_file import read_lines
 from rayprob.errors import SourceError
+from rayprob.images.kinds import IMAGE_SUFFIXES
 from rayprob.text import first_of
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def _find(names: set[str], images: Iterable[SourceImage]) -> dict[str, _Found]:
 def _names(image: SourceImage) -> Iterator[str]:
     """Yield what a line may call an image, the closest first."""
     base = posixpath.basename(image.file_name)
-    yield from (image.file_name, stem(image.file_name, SUFFIXES), base, stem(base, SUFFIXES), str(image.sample_id))
+    yield from (image.file_name, stem(image.file_name, IMAGE_SUFFIXES), base, stem(base, IMAGE_SUFFIXES), str(image.sample_id))
 
 
 def _check_found(

@@ -2,12 +2,13 @@
 
 import re
 from math import isclose
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from rayprob.config.spec import PluginSpec, Spec
 from rayprob.data.sources.formats import AnySource
+from rayprob.images.reading import ImageReading, ordered
 from rayprob.registry import unknown
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
@@ -76,7 +77,7 @@ class Recipe(PluginSpec):
         recipe.root                                         # s3://bucket/coco2014
     """
 
-    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"labels", "divide"}
+    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"labels", "divide", "window"}
 
     name: str = Field(pattern=NAME)
     """Name of the dataset: lower-case letters, digits, - and _."""
@@ -98,6 +99,8 @@ class Recipe(PluginSpec):
     """Start a new shard once one has this many samples."""
     encode: Encoding | None = None
     """Re-encode images; null copies their bytes as they are."""
+    window: Annotated[tuple[int, int] | None, AfterValidator(ordered)] = None
+    """Values of 16-bit grey that become black and white, such as [0, 4095] for 12 bits; null keeps the upper 8 bits."""
     check: Literal["decode", "header"] = "decode"
     """How to check each image: decode reads every pixel, header reads its dimensions only."""
     allow_rejects: int = Field(default=0, ge=0)
@@ -115,6 +118,11 @@ class Recipe(PluginSpec):
         """The names of all splits of the dataset but holdout."""
         given = [split for split in self.splits if not self.divide or split != self.divide.of]
         return [*given, *(self.divide.into if self.divide else ())]
+
+    @property
+    def reading(self) -> ImageReading:
+        """How the images of the dataset are read: upright, and 16-bit grey by `window`."""
+        return ImageReading("upright", self.window)
 
     @model_validator(mode="after")
     def _splits_fit(self) -> Self:

@@ -4,11 +4,11 @@ import errno
 import json
 import posixpath
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import IO, Any, cast
 
@@ -18,9 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rayprob.config.faults import faults_of
 from rayprob.config.spec import fingerprint
-from rayprob.data.building import jpeg
-from rayprob.data.building.jpeg import Size
-from rayprob.data.building.jpeg_header import UPRIGHT, orientation
+from rayprob.data.building.encode import encode_again
 from rayprob.data.building.plan import ShardPlan
 from rayprob.data.building.recipe import Encoding
 from rayprob.data.building.tar import TarWriter
@@ -32,6 +30,12 @@ from rayprob.errors import SampleError, StorageError
 from rayprob.files import storage
 from rayprob.files.documents import parse_json
 from rayprob.files.tables import parse_table, require_schema
+from rayprob.images.check import check_decodes, check_header
+from rayprob.images.exif import UPRIGHT
+from rayprob.images.header import MAX_FILE_BYTES, Size, measure, orientation
+from rayprob.images.kinds import JPEG, kind_of
+from rayprob.images.notable import CONVERTED, notable
+from rayprob.images.reading import READ_UPRIGHT, ImageReading
 from rayprob.labels import LabelSpace
 
 READ_AHEAD = 16  # images under way from an object store, where reading is mostly waiting
@@ -50,6 +54,7 @@ class ShardJob:
     check: str
     encode: Encoding | None
     rest: Rest = "absent"  # what holds for the labels that an image lists nowhere
+    reading: ImageReading = READ_UPRIGHT
 
     @property
     def fingerprint(self) -> str:
@@ -57,7 +62,8 @@ class ShardJob:
         samples = [image.values for image in self.plan.samples]
         encode = self.encode.model_dump() if self.encode else None
         place = [self.plan.name, self.plan.split, self.images, self.label_space.fingerprint]
-        return fingerprint([place, samples, self.check, encode, *([self.rest] if self.rest != "absent" else [])])
+        rest = [self.rest] if self.rest != "absent" else []
+        return fingerprint([place, samples, self.check, encode, *rest, self.reading.to_dict()])
 
     @property
     def report(self) -> str:
@@ -77,7 +83,8 @@ class BuiltShard:
     sha256: str
     sizes_corrected: int
     rejected: list[Reject]
-    exif_rotated: int = 0  # images that EXIF turns, which training reads as they are stored; reports of 0.1 do not count them
+    exif_rotated: int = 0  # images that EXIF turns; reports of 0.1 do not count them
+    images: dict[str, int] = field(default_factory=dict)  # how many of each kind and notable property the source has
 
 
 def report_of(root: str, name: str) -> str:
@@ -90,6 +97,7 @@ def write_shard(job: ShardJob) -> BuiltShard:
     rows: list[dict[str, Any]] = []
     rejected: list[Reject] = []
     sizes_corrected, exif_rotated = 0, 0
+    images: Counter[str] = Counter()
     with disk_full_explained(), storage.atomic_writer(storage.join(job.root, job.plan.name)) as file, TarWriter(file) as tar:
         for image, content in _read_images(job):
             try:
@@ -99,7 +107,8 @@ def write_shard(job: ShardJob) -> BuiltShard:
                 continue
             rows.append(_add(tar, job, image, sample))
             sizes_corrected += sample.declared_wrong(image)
-            exif_rotated += orientation(content) != UPRIGHT
+            exif_rotated += sample.orientation != UPRIGHT
+            images.update(sample.notable)
     facts = BuiltShard(
         name=job.plan.name,
         split=job.plan.split,
@@ -110,6 +119,7 @@ def write_shard(job: ShardJob) -> BuiltShard:
         sizes_corrected=sizes_corrected,
         rejected=rejected,
         exif_rotated=exif_rotated,
+        images=dict(sorted(images.items())),
     )
     _write_report(job.report, facts, rows, job.rest)
     return facts
@@ -144,25 +154,33 @@ class _Sample:
     """An image that passed its checks, as it goes into the tar."""
 
     content: bytes
-    size: Size
-    source_size: Size
+    suffix: str
+    size: Size  # as it is read
+    source_size: Size  # as the source stores it
+    orientation: int
+    notable: list[str]
 
     def declared_wrong(self, image: SourceImage) -> bool:
-        return image.height_px > 0 and image.width_px > 0 and Size(image.height_px, image.width_px) != self.source_size
+        """Return whether the source declares a size that is neither that of the stored nor that of the upright image."""
+        declared = Size(image.height_px, image.width_px)
+        either = (self.source_size, self.source_size.turned(self.orientation))
+        return image.height_px > 0 and image.width_px > 0 and declared not in either
 
 
 def _prepare(job: ShardJob, content: bytes) -> _Sample:
-    size = jpeg.measure(content)
+    size, turn = measure(content), orientation(content)
     if job.encode:
-        encoded = jpeg.encode_again(content, job.encode)
-        return _Sample(encoded, jpeg.measure(encoded), size)
+        encoded = encode_again(content, job.encode, job.reading)
+        found = [*notable(content, job.reading), CONVERTED]
+        return _Sample(encoded, JPEG.suffix, measure(encoded), size, turn, found)
     CHECKS[job.check](content)
-    return _Sample(content, size, size)
+    as_read = size.turned(turn) if job.reading.orientation == "upright" else size
+    return _Sample(content, kind_of(content).suffix, as_read, size, turn, notable(content, job.reading))
 
 
 def _add(tar: TarWriter, job: ShardJob, image: SourceImage, sample: _Sample) -> dict[str, Any]:
     key = f"{image.sample_id:012d}"
-    offset_bytes = tar.add(f"{key}.jpg", sample.content)
+    offset_bytes = tar.add(f"{key}{sample.suffix}", sample.content)
     names = job.label_space.names
     beside: dict[str, Any] = {
         "sample_id": image.sample_id,
@@ -205,10 +223,10 @@ def _read_images(job: ShardJob) -> Iterator[tuple[SourceImage, bytes]]:
     def read(image: SourceImage) -> bytes:
         try:
             if image.container:
-                return storage.read_bytes(image.container, image.offset_bytes, min(image.size_bytes, jpeg.MAX_FILE_BYTES + 1))
+                return storage.read_bytes(image.container, image.offset_bytes, min(image.size_bytes, MAX_FILE_BYTES + 1))
             with open_file(image.file_name) as file:
                 # One byte more than allowed is enough to be refused.
-                return file.read(min(image.size_bytes, jpeg.MAX_FILE_BYTES) + 1)
+                return file.read(min(image.size_bytes, MAX_FILE_BYTES) + 1)
         except (OSError, StorageError) as error:
             raise StorageError(
                 f"{image.container or storage.join(job.images, image.file_name)} was there when the build began and cannot be "
@@ -241,4 +259,4 @@ def read_ahead(read: Callable[[SourceImage], bytes], images: Sequence[SourceImag
             yield content
 
 
-CHECKS = {"decode": jpeg.check_decodes, "header": jpeg.check_header}
+CHECKS = {"decode": check_decodes, "header": check_header}

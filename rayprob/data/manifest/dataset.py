@@ -19,6 +19,7 @@ from rayprob.data.manifest.parts import Parts
 from rayprob.data.manifest.row_cache import HeldRows, ShardRows
 from rayprob.data.manifest.shard_list import Shards
 from rayprob.errors import DatasetError
+from rayprob.images.reading import READ_AS_STORED, ImageReading
 from rayprob.labels import LabelSpace
 
 
@@ -28,7 +29,7 @@ class Sample(NamedTuple):
     sample_id: int
     key: str
     shard: str
-    offset_bytes: int  # of the JPEG bytes in the tar
+    offset_bytes: int  # of the image in the tar
     size_bytes: int
     crc32: int
 
@@ -49,6 +50,7 @@ class Manifest:
     held: HeldRows
     stated_counts: Mapping[str, Any] | None = None  # see label_counts
     rest: str = "absent"  # or unknown: what holds for the labels that a sample lists nowhere
+    reading: ImageReading = READ_AS_STORED
 
     def __len__(self) -> int:
         return int(self._ends_S[-1])
@@ -156,12 +158,12 @@ class Manifest:
 
     @cached_property
     def offset_bytes_N(self) -> NDArray[np.int64]:
-        """Where the JPEG bytes of every row begin in their tar."""
+        """Where the image of every row begins in their tar."""
         return numbers(self._column("offset_bytes"))
 
     @cached_property
     def size_bytes_N(self) -> NDArray[np.int64]:
-        """The number of JPEG bytes of every row."""
+        """The size of every image file."""
         return numbers(self._column("size_bytes"))
 
     @cached_property
@@ -280,6 +282,11 @@ class Dataset:
         """16 hex digits that change with any sample, label or shard."""
         return str(self.facts["fingerprint"])
 
+    @property
+    def reading(self) -> ImageReading:
+        """How its images are read: by EXIF upright, or in datasets of 0.1 as they are stored."""
+        return ImageReading.of(self.facts)
+
     @cached_property
     def splits(self) -> dict[str, int]:
         """Number of samples of each split."""
@@ -300,6 +307,7 @@ class Dataset:
             held=self.held,
             stated_counts=self.facts.get("label_counts", {}).get(name),
             rest=self.facts.get("rest", {}).get(name, "absent"),
+            reading=self.reading,
         )
 
 

@@ -8,12 +8,14 @@ from rayprob.data.manifest.shard_list import Entry
 from rayprob.errors import DatasetError, StorageError
 from rayprob.files import storage
 from rayprob.files.documents import Count, Shape, read_json, require_shape
+from rayprob.images.reading import ReadingShape
 from rayprob.labels import LabelSpace
 
 FORMAT_VERSION = 1
 FORMAT_IN_PARTS = 2  # manifest/000000.parquet, ... and shards.parquet
 FORMAT_WITH_ABSENT = 3  # either, with a column of absent labels, and `rest` by split
-FORMATS = (FORMAT_VERSION, FORMAT_IN_PARTS, FORMAT_WITH_ABSENT)
+FORMAT_WITH_READING = 4  # any of these, with images that 0.1 does not read, or not as they are: PNG, WebP, turned by EXIF, ...
+FORMATS = (FORMAT_VERSION, FORMAT_IN_PARTS, FORMAT_WITH_ABSENT, FORMAT_WITH_READING)
 
 
 class _Counts(Shape):
@@ -30,7 +32,7 @@ class _ManifestParts(Shape):
     sha256: list[str]
 
 
-class DatasetFacts(Shape):
+class DatasetFacts(ReadingShape):
     """What dataset.json states. Those that the first builders did not write have a default, and so do not have to be there."""
 
     fingerprint: str
@@ -48,6 +50,7 @@ class DatasetFacts(Shape):
     rejected: Count = 0
     sizes_corrected: Count = 0
     exif_rotated: Count | None = None
+    images: dict[str, Count] = Field(default={})
 
 
 def read_facts(root: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from rayprob.data.sources.cells import as_list, as_text, stem
 from rayprob.data.sources.faults import label_space, short
 from rayprob.data.sources.files_of import files_of
 from rayprob.data.sources.groups import group_of
-from rayprob.data.sources.image_files import SUFFIXES
 from rayprob.data.sources.label_list import by_number, distinct, read_names
 from rayprob.data.sources.rows import ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
@@ -22,6 +21,7 @@ from rayprob.data.sources.table_file import open_table
 from rayprob.errors import SourceError, one_line
 from rayprob.files import storage, uris
 from rayprob.files.tables import DAMAGE
+from rayprob.images.kinds import IMAGE_SUFFIXES
 from rayprob.registry import unknown
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -152,7 +152,7 @@ class _Parquet:
     def _keys(self) -> Iterator[str]:
         """Yield a key for each row: the path of its image without the suffix where all paths differ, else file and row."""
         paths = [image["path"] for (images,) in self._batches([f"{self.source.image}.path"]) for image in images if image]
-        named = [stem(posixpath.basename(path), SUFFIXES) for path in paths if isinstance(path, str)]
+        named = [stem(posixpath.basename(path), IMAGE_SUFFIXES) for path in paths if isinstance(path, str)]
         counts = [self._count(file) for file in self.files]
         if all(named) and len({*named}) == sum(counts):
             return iter(named)

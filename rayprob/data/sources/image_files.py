@@ -17,9 +17,9 @@ from rayprob.errors import SourceError, StorageError
 from rayprob.files import storage
 from rayprob.files.folders import Files
 from rayprob.files.uris import caseless
+from rayprob.images.kinds import IMAGE_SUFFIXES
 from rayprob.text import first_of
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".jp2")
 SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
@@ -41,7 +41,7 @@ class ImageFiles:
         sizes_N, renamed = self._files.of(names), dict[int, str]()
         rows = np.flatnonzero(sizes_N == NOT_THERE).tolist()
         plain = [row for row in rows if not (other_names[row] or names[row].startswith(self._below_links))]
-        stems = [row for row in plain if not names[row].lower().endswith(SUFFIXES)]
+        stems = [row for row in plain if not names[row].lower().endswith(IMAGE_SUFFIXES)]
         found = dict(zip(stems, self._of_stem.find_all([names[row] for row in stems]), strict=True)) if stems else {}
         found |= {row: self.find(names[row], other_names[row]) for row in set(rows).difference(plain)}
         for row, place in found.items():
@@ -59,7 +59,7 @@ class ImageFiles:
         for other in map(normalised, other_names):
             if (size_bytes := self._size_of(other)) is not None:
                 return other, size_bytes
-        return self._of_stem.find_all([name])[0] if not name.lower().endswith(SUFFIXES) else None
+        return self._of_stem.find_all([name])[0] if not name.lower().endswith(IMAGE_SUFFIXES) else None
 
     def why_absent(self, name: str) -> str:
         """Return what is there in the place of a file that was not found, and what to do where that is known."""
@@ -83,7 +83,7 @@ class ImageFiles:
 
     def images(self) -> list[str]:
         """Return the sorted names of files with the suffix of an image, without clutter."""
-        return sorted(name for name in self._files if name.lower().endswith(SUFFIXES) and not is_clutter(name))
+        return sorted(name for name in self._files if name.lower().endswith(IMAGE_SUFFIXES) and not is_clutter(name))
 
     def _listed(self, scratch: str | None) -> tuple[FileSizes, Mapping[str, str], Sequence[str]]:
         try:
@@ -128,7 +128,7 @@ class _Stems:
         numbers: dict[str, int] = {}
         stems, endings, sizes = array("q"), array("i"), array("q")
         for name, size_bytes in files.items():
-            if name.lower().endswith(SUFFIXES) and not is_clutter(name):
+            if name.lower().endswith(IMAGE_SUFFIXES) and not is_clutter(name):
                 stem, ending = posixpath.splitext(name)
                 stems.append(hash(stem))
                 endings.append(numbers.setdefault(ending, len(numbers)))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rayprob.data.images import is_clutter
-from rayprob.data.sources.image_files import SUFFIXES
 from rayprob.errors import SourceError
 from rayprob.files import storage
+from rayprob.images.kinds import IMAGE_SUFFIXES
 from rayprob.text import first_of
 
 # In a path, whole words: instances_train2014.json, valid/_annotations.coco.json.
@@ -49,7 +49,7 @@ class Location:
     @cached_property
     def images(self) -> list[str]:
         """The files that are images by their suffix."""
-        return [name for name in self.files if name.lower().endswith(SUFFIXES)]
+        return [name for name in self.files if name.lower().endswith(IMAGE_SUFFIXES)]
 
     def folder_of(self, names: Iterable[str], split: str = "", beside: str = "") -> str | None:
         """Return the folder below the root from which most of the images lie under these names, with suffix or without.
@@ -69,7 +69,7 @@ class Location:
         return first_of([f"{count:,} {kind}" for kind, count in kinds.most_common()], 5) or "no files"
 
     def _prefixes(self, name: str) -> Iterator[str]:
-        stem = posixpath.splitext(name)[0] if name.lower().endswith(SUFFIXES) else name
+        stem = posixpath.splitext(name)[0] if name.lower().endswith(IMAGE_SUFFIXES) else name
         for path in self._by_stem.get(posixpath.basename(stem), ()):
             end = path if path.endswith(name) else posixpath.splitext(path)[0]
             if end == name or end.endswith(f"/{name}"):

@@ -6,11 +6,11 @@ from typing import Any
 
 from rayprob.data.sources.cells import as_text
 from rayprob.data.sources.huggingface import METADATA
-from rayprob.data.sources.image_files import SUFFIXES
 from rayprob.data.sources.location import SPLITS, Location, by_split, split_in
 from rayprob.data.sources.table_arrays import Column, cells_of
 from rayprob.data.sources.table_file import TableFile, open_table
 from rayprob.errors import SourceError
+from rayprob.images.kinds import IMAGE_SUFFIXES
 
 SUFFIXES_OF_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".txt")
 IMAGE = re.compile(r"(image|img|file|photo|picture|path|filename|name|id)", re.IGNORECASE)
@@ -76,7 +76,7 @@ def _image_column(place: Location, file: TableFile, cells: Cells) -> int | None:
     """Return the first column whose cells end as images do, or else one whose cells are images without their suffix."""
     for at, column in enumerate(cells):
         texts = [cell for cell in column if isinstance(cell, str)]
-        if texts and sum(text.lower().endswith(SUFFIXES) for text in texts) > len(column) / 2:
+        if texts and sum(text.lower().endswith(IMAGE_SUFFIXES) for text in texts) > len(column) / 2:
             return at
     for at, name in enumerate(file.names):
         if IMAGE.search(name) and place.folder_of([as_text(cell) for cell in cells[at] if as_text(cell)]) is not None:

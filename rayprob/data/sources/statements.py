@@ -10,9 +10,9 @@ from rayprob.data.manifest.columns import numbers, to_array
 from rayprob.data.sources.batch_file import GROUP_BYTES, BatchFile, arranged, dealt, joined
 from rayprob.data.sources.cells import State, stem
 from rayprob.data.sources.faults import normalised
-from rayprob.data.sources.image_files import SUFFIXES
 from rayprob.data.sources.rows import LABELS, ROWS, lengths, values
 from rayprob.data.sources.sample_ids import filled, hashes_of, repeated
+from rayprob.images.kinds import IMAGE_SUFFIXES
 
 STATES: tuple[State, ...] = ("present", "absent", "unknown")  # in the order of their numbers
 PRESENT, ABSENT, UNKNOWN = range(3)
@@ -100,7 +100,7 @@ class Statements:
 def image_rows(names: list[str], labels: Sequence[Pairs], groups_N: NDArray[np.int64]) -> pa.RecordBatch:
     """Return rows of ROWS for images of these names, with the pairs of row and column of each of STATES, sorted."""
     file_names = [normalised(name) for name in names]
-    columns = {"key": to_array([stem(name, SUFFIXES) for name in file_names], pa.string())}
+    columns = {"key": to_array([stem(name, IMAGE_SUFFIXES) for name in file_names], pa.string())}
     columns["file_name"] = to_array(file_names, pa.string())
     columns["group"] = to_array(groups_N, pa.int64())
     for state, pairs in zip(STATES, labels, strict=True):

@@ -11,14 +11,14 @@ from rayprob.data.sources.cells import as_list
 from rayprob.data.sources.faults import label_space, normalised, short
 from rayprob.data.sources.files_of import files_of
 from rayprob.data.sources.groups import group_of
-from rayprob.data.sources.image_files import SUFFIXES
 from rayprob.data.sources.label_list import by_number, distinct, read_names
 from rayprob.data.sources.rows import ALONE, ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
 from rayprob.errors import SourceError, one_line
 from rayprob.files import storage, uris
+from rayprob.images.kinds import IMAGE_SUFFIXES
 
-IMAGES = tuple(suffix[1:] for suffix in SUFFIXES)
+IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
 JSON_KEYS = ("labels", "label", "tags", "classes")
 MOST_TEXT_BYTES = 2**20
 NO_IMAGE = "a sample without an image"
@@ -118,7 +118,7 @@ def _members(tar: str) -> Iterator[dict[str, Any]]:
             for member in opened:
                 if not member.isreg() or member.name.startswith("__"):
                     continue
-                is_image = member.name.lower().endswith(SUFFIXES) or member.size > MOST_TEXT_BYTES
+                is_image = member.name.lower().endswith(IMAGE_SUFFIXES) or member.size > MOST_TEXT_BYTES
                 content = member if is_image else _content(opened, member)
                 yield {"fname": member.name, "data": content, "__url__": tar}
     except (tarfile.TarError, OSError, EOFError, UnicodeError) as error:

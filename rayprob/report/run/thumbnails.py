@@ -10,10 +10,10 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from rayprob.data.building.jpeg import measure
 from rayprob.data.manifest.dataset import Manifest
 from rayprob.errors import RayprobError
 from rayprob.files import storage
+from rayprob.images.decode import decode
 from rayprob.loader.reader import SampleReader
 from rayprob.loader.shards import LocalShards, RangeReads
 from rayprob.report.run.files import Note, RunFiles
@@ -33,19 +33,14 @@ def thumbnails(files: RunFiles, rows: Iterable[int]) -> tuple[dict[int, str], li
     found, faults = {}, []
     for row in sorted(set(rows)):
         try:
-            found[row] = thumbnail(reader.read(manifest.sample(place[int(files.predictions.sample_ids_N[row])])))
+            content = reader.read(manifest.sample(place[int(files.predictions.sample_ids_N[row])]))
+            found[row] = shrunk(decode(content, manifest.reading))
         except (RayprobError, ValueError, KeyError) as error:
             faults.append(str(error))
     if not faults:
         return found, []
     log.warning("%d images cannot be shown: %s", len(faults), faults[0])
     return found, [Note(f"{len(faults)} image(s) cannot be shown; the first error: {faults[0]}")]
-
-
-def thumbnail(jpeg: bytes) -> str:
-    """Return a JPEG as a data URI of a JPEG of at most LONG_SIDE_PX. Raises SampleError or ValueError if it is damaged."""
-    measure(jpeg)
-    return shrunk(simplejpeg.decode_jpeg(jpeg))
 
 
 def shrunk(image_HW3: NDArray[np.uint8]) -> str:

@@ -57,6 +57,8 @@ def test_target_moves_the_dataset() -> None:
         ({"holdout": {"of": "trian"}}, r"holdout.of is 'trian'; allowed: train, val, or holdout: null"),
         ({"holdout": {"fraction": 1.0}}, r"holdout.fraction: input should be less than 1"),
         ({"encode": {"chroma": "410"}}, r"encode.chroma: input should be '444', '422' or '420'"),
+        ({"window": [4095, 0]}, r"window: expected \[low, high\] with low below high and high at most 65535"),
+        ({"window": [0, 70_000]}, r"window: expected \[low, high\]"),
         ({"check": "none"}, r"check: input should be 'decode' or 'header'"),
         ({"allow_rejects": -1}, r"allow_rejects: input should be greater than or equal to 0"),
     ],

@@ -70,7 +70,7 @@ def test_members_carry_no_time_and_no_user(source: Source) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "is a PNG, not a JPEG"),
+        (b"GIF89a" + bytes(100), "is a GIF, not a JPEG"),
         (draw_jpeg(1, 40, 60)[:-200], "does not decode"),
         (b"", "is empty"),
     ],
@@ -100,7 +100,7 @@ def test_the_manifest_holds_the_real_size_and_counts_false_ones(source: Source) 
 
 
 @pytest.mark.parametrize("encode", [None, {"short_side_px": 16}])
-def test_images_that_exif_turns_are_counted_and_stored_as_they_are(source: Source, encode: dict[str, int] | None) -> None:
+def test_images_that_exif_turns_are_counted_and_have_their_upright_size(source: Source, encode: dict[str, int] | None) -> None:
     before, _ = write(source, holdout=None, max_shard_samples=100)
     assert before.exif_rotated == 0
     for sample_id, value in ((105, 6), (106, 1), (107, 3)):
@@ -112,7 +112,8 @@ def test_images_that_exif_turns_are_counted_and_stored_as_they_are(source: Sourc
     facts, rows = write(source, holdout=None, max_shard_samples=100, encode=encode)
     assert facts.exif_rotated == 2
     turned = next(row for row in rows if row["sample_id"] == 105)
-    assert (turned["height_px"] > turned["width_px"]) == (truth[105]["height"] > truth[105]["width"])
+    assert (turned["height_px"] > turned["width_px"]) == (truth[105]["width"] > truth[105]["height"])
+    assert facts.sizes_corrected == 0  # the sizes declared are those as stored
 
 
 def test_a_report_without_the_count_is_read(source: Source) -> None:

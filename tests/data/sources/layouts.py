@@ -269,10 +269,10 @@ def packed_tar(folder: Path, pictures: Pictures) -> Split:
     return {**split, "images": str(path)}
 
 
-def png(folder: Path, pictures: Pictures) -> Split:
+def gif(folder: Path, pictures: Pictures) -> Split:
     split = as_csv(folder, pictures)
     for path in (folder / "images").iterdir():
-        path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+        path.write_bytes(b"GIF89a" + bytes(40))
     return split
 
 
@@ -320,7 +320,7 @@ LAYOUTS = (
     ),
     Layout("CVAT's own XML", cvat, refused="holds <annotations>, not <annotation>; give VOC's XML"),
     Layout("a packed tar (.tar.gz)", packed_tar, refused="unpack it, for images within are read by their place"),
-    Layout("images of another kind (PNG)", png, refused="is a PNG, not a JPEG; convert it"),
+    Layout("images of another kind (GIF)", gif, refused="is a GIF, not a JPEG, PNG or WebP; save one of its frames as PNG"),
     Layout("images by URL", edited(urls), refused="file_name that is a URL"),
     Layout("a spreadsheet (.xlsx)", spreadsheet, refused="give a .csv, .tsv, .txt, .jsonl or .parquet file"),
 )

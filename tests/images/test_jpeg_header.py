@@ -9,10 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rayprob.data.building import jpeg
-from rayprob.data.building.jpeg_header import APP1, FRAMES, UPRIGHT, header_fault, orientation, segments, unread_kind
 from rayprob.errors import SampleError
-from rayprob.loader.augment import decode
+from rayprob.images.check import check_decodes, check_header
+from rayprob.images.decode import decode as decode_by
+from rayprob.images.exif import UPRIGHT
+from rayprob.images.header import measure
+from rayprob.images.jpeg_header import APP1, FRAMES, header_fault, segments, unread_kind
+from rayprob.images.jpeg_header import jpeg_orientation as orientation
+from rayprob.images.reading import READ_AS_STORED
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8))
 
@@ -39,10 +43,14 @@ def patched(content: bytes, *, marker: int | None = None, bits: int | None = Non
     return bytes(changed)
 
 
+def decode(content: bytes) -> np.ndarray:
+    return decode_by(content, READ_AS_STORED)
+
+
 def admits(content: bytes) -> bool:
     try:
-        jpeg.measure(content)
-        jpeg.check_header(content)
+        measure(content)
+        check_header(content)
     except SampleError:
         return False
     return True
@@ -61,7 +69,7 @@ def test_what_the_header_check_admits_decodes(mode: str, progressive: bool) -> N
                 if admits(changed):
                     num_admitted += 1
                     decode(changed)
-                    jpeg.check_decodes(changed)
+                    check_decodes(changed)
     assert num_admitted
 
 
@@ -82,8 +90,8 @@ def test_what_the_header_check_admits_decodes(mode: str, progressive: bool) -> N
 def test_a_kind_that_does_not_decode_is_named_by_every_check(change: dict[str, int], message: str) -> None:
     content = patched(saved(), **change)
     with pytest.raises(SampleError, match=message):
-        jpeg.check_header(content)
-    for decoding in (jpeg.check_decodes, decode):
+        check_header(content)
+    for decoding in (check_decodes, decode):
         with pytest.raises(SampleError, match=message):
             decoding(content)
 
@@ -91,9 +99,9 @@ def test_a_kind_that_does_not_decode_is_named_by_every_check(change: dict[str, i
 def test_headers_that_contradict_each_other_are_found() -> None:
     for content in (patched(saved(), marker=0xC2), patched(saved(progressive=True), marker=0xC0)):
         with pytest.raises(SampleError, match="has a scan header that does not fit its frame header; replace the file"):
-            jpeg.check_header(content)
+            check_header(content)
     with pytest.raises(SampleError, match="has no frame header before its first scan; replace the file"):
-        jpeg.check_header(saved()[:200] + b"\xff\xd9")
+        check_header(saved()[:200] + b"\xff\xd9")
 
 
 @pytest.mark.parametrize("value", range(1, 9))

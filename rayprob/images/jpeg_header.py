@@ -2,10 +2,12 @@
 
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import NamedTuple
 
-START_OF_SCAN, APP1 = 0xDA, 0xE1
+from rayprob.images.exif import PREFIX, UPRIGHT, orientation_of
+
+START_OF_SCAN, APP1, APP2 = 0xDA, 0xE1, 0xE2
+MULTI_PICTURE = b"MPF\0"
 STANDALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 JPEG_LS = 0xF7
 FRAMES = {*range(0xC0, 0xD0), JPEG_LS} - {0xC4, 0xC8, 0xCC}
@@ -14,10 +16,15 @@ DECODED = {0xC0, 0xC1, PROGRESSIVE}
 ARITHMETIC, LOSSLESS, HIERARCHICAL = range(0xC9, 0xD0), {0xC3, 0xC7, 0xCB, 0xCF}, {0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF}
 FIRST_SCAN = {True: (0, 0), False: (0, 63)}  # of a progressive and of a sequential frame: first and last coefficient
 COMPONENTS = (1, 3, 4)
-EXIF = b"Exif\0\0"
-ORIENTATION, SHORT = 0x0112, 3
-UPRIGHT = 1
+COMPONENTS_AT = 5  # in a frame header
 MARKER_AND_LENGTH = struct.Struct(">xBH").unpack_from
+
+
+class JpegFacts(NamedTuple):
+    """How many colour components the pixels have, 1 for grey and 4 for CMYK, and whether more pictures follow (CIPA DC-007)."""
+
+    components: int
+    is_multi_picture: bool
 
 
 class Headers(NamedTuple):
@@ -71,14 +78,23 @@ def header_fault(jpeg: bytes) -> str | None:
     return _unread(headers) or (None if fits else "has a scan header that does not fit its frame header; replace the file")
 
 
-def orientation(jpeg: bytes) -> int:
+def jpeg_orientation(jpeg: bytes) -> int:
     """Return the EXIF orientation, 1 to 8; 1, which is upright, where there is none or its EXIF is broken."""
     for marker, start, end in segments(jpeg):
-        if marker == APP1 and jpeg.startswith(EXIF, start):
-            with suppress(struct.error):  # offsets that lead out of the segment
-                return _orientation(jpeg[start + len(EXIF) : end])
-            break
+        if marker == APP1 and jpeg.startswith(PREFIX, start):
+            return orientation_of(jpeg[start:end])
     return UPRIGHT
+
+
+def jpeg_facts(jpeg: bytes) -> JpegFacts:
+    """Return what a JPEG states before its first scan."""
+    components, is_multi_picture = 0, False
+    for marker, start, _ in segments(jpeg):
+        if marker in FRAMES:
+            components = jpeg[start + COMPONENTS_AT] if start + COMPONENTS_AT < len(jpeg) else 0
+        elif marker == APP2 and jpeg.startswith(MULTI_PICTURE, start):
+            is_multi_picture = True
+    return JpegFacts(components, is_multi_picture)
 
 
 def _unread(headers: Headers) -> str | None:
@@ -87,7 +103,7 @@ def _unread(headers: Headers) -> str | None:
         return None
     if kind not in DECODED:
         return f"is {_words_for(kind)}, which the decoder does not read; save it as a baseline or progressive JPEG"
-    bits, components = frame[0], frame[5]
+    bits, components = frame[0], frame[COMPONENTS_AT]
     if bits != 8:
         return f"has {bits} bits per channel, and the decoder reads 8; save it with 8"
     if components not in COMPONENTS:
@@ -100,16 +116,3 @@ def _words_for(kind: int) -> str:
         return "a JPEG-LS file"
     words = {"lossless": kind in LOSSLESS, "hierarchical": kind in HIERARCHICAL, "arithmetic-coded": kind in ARITHMETIC}
     return f"a JPEG of another kind ({', '.join(word for word, applies in words.items() if applies)})"
-
-
-def _orientation(tiff: bytes) -> int:
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return UPRIGHT
-    (first,) = struct.unpack_from(f"{order}I", tiff, 4)
-    (count,) = struct.unpack_from(f"{order}H", tiff, first)
-    for entry in range(first + 2, first + 2 + 12 * count, 12):
-        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
-        if tag == ORIENTATION:
-            return int(value) if kind == SHORT and 1 <= value <= 8 else UPRIGHT
-    return UPRIGHT
