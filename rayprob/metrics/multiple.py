@@ -37,4 +37,4 @@ def _standard_errors(drawn_DM: Floats) -> Floats:
     number_M = np.maximum(is_defined_DM.sum(axis=0), 1)
     values_DM = np.nan_to_num(drawn_DM)
     from_mean_DM = np.where(is_defined_DM, values_DM - values_DM.sum(axis=0) / number_M, 0)
-    return np.sqrt((from_mean_DM**2).sum(axis=0) / number_M)
+    return np.asarray(np.sqrt((from_mean_DM**2).sum(axis=0) / number_M))

@@ -49,7 +49,7 @@ class Difference(Interval):
 
 
 @dataclass(frozen=True)
-class Row:
+class PairedRow:
     """A number by name, or the AP of a label: the value of each model, and the differences of the second and later ones."""
 
     name: str
@@ -67,8 +67,8 @@ class Row:
 class PairedComparison:
     """All numbers of a comparison; `labels` in column order, without those that have no positive."""
 
-    numbers: tuple[Row, ...]
-    labels: tuple[Row, ...]
+    numbers: tuple[PairedRow, ...]
+    labels: tuple[PairedRow, ...]
     num_images: int
     draws: int
     seed: int
@@ -104,9 +104,9 @@ def compare_models(
     numbers = _rows([row[:num_numbers] for row in values], np.ones(num_numbers, dtype=bool))
     labels = _rows([row[num_numbers:] for row in values], is_tested_L)
     return PairedComparison(
-        numbers=tuple(Row(name, *row) for name, row in zip(["mAP", *statistics[0]], numbers, strict=True)),
+        numbers=tuple(PairedRow(name, *row) for name, row in zip(["mAP", *statistics[0]], numbers, strict=True)),
         labels=tuple(
-            Row(name, *row, positives=int(positives))
+            PairedRow(name, *row, positives=int(positives))
             for name, row, positives in zip(names, labels, positives_L, strict=True)
             if positives
         ),

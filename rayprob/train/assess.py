@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rayprob.data.manifest.areas import largest_areas
 from rayprob.data.manifest.dataset import Manifest
+from rayprob.files import storage
 from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream
@@ -17,6 +18,7 @@ from rayprob.metrics.counting import PaperMetrics, best_single_threshold, label_
 from rayprob.metrics.ranking import average_precision, mean_average_precision_by_size
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.families import from_outputs
+from rayprob.runs.finished import staleness
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 from rayprob.runs.spec import Run
@@ -117,6 +119,31 @@ def predict_with(trained: Trained, split: str, data: str | None, on_progress: On
     facts["dataset_fingerprint"] = dataset.fingerprint
     predictions = predict_split(bundle.classifier, manifest, stream, compute, facts, on_progress, labels=labels)
     return PredictedSplit(predictions, manifest, labels, trained.predictions_path(dataset, split, data))
+
+
+@dataclass(frozen=True, eq=False)
+class KeptPredictions:
+    """A model and its uncalibrated predictions of a split, which were kept, or computed now."""
+
+    trained: Trained
+    predictions: Predictions
+    is_new: bool
+
+
+def kept_predictions(folder: str, split: str, data: str | None, on_progress: OnProgress) -> KeptPredictions:
+    """Return the predictions of a split that `evaluate` has kept; where the bundle has none of its own, predict and keep them.
+
+    Raises what `assess` raises.
+    """
+    trained = open_trained(folder, data=data)
+    path = trained.predictions_path(trained.dataset(data), split, data) if data else RunFolder(folder).predictions(split)
+    if storage.exists(path):
+        predictions = Predictions.read(path)
+        if not staleness(predictions, trained.bundle):
+            return KeptPredictions(trained, predictions, is_new=False)
+    predicted = predict_with(trained, split, data, on_progress)
+    predicted.predictions.write(predicted.path)
+    return KeptPredictions(trained, predicted.predictions, is_new=True)
 
 
 def tuned_threshold(run: Run) -> float:
