@@ -11,7 +11,7 @@ from rayprob.cli.terminal import AsJson, DataOption, SplitOption, err, out, show
 def compare(
     folders: Annotated[
         list[str],
-        typer.Argument(metavar="RUN RUN...", help="Folders of finished runs; with --data, of bundles too. The first is A."),
+        typer.Argument(metavar="RUN...", help="Folders of finished runs; with --data, of bundles too. The first is A."),
     ],
     split: SplitOption = "val",
     data: DataOption = None,

@@ -37,7 +37,7 @@ def show_comparison(console: Console, comparison: ModelComparison) -> None:
 
 def _table(title: str, rows: Sequence[PairedRow], place: int, letters: Sequence[str]) -> Table:
     first, other = letters[0], letters[place + 1]
-    table = Table(title)
+    table = Table(title, padding=1)
     table.name()
     table.number(first, other, f"{other} - {first}", "from", "to", "p")
     table.word()

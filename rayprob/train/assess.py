@@ -127,6 +127,7 @@ class KeptPredictions:
 
     trained: Trained
     predictions: Predictions
+    labels: LabelMatch | None  # how the labels of another dataset match
     is_new: bool
 
 
@@ -136,14 +137,18 @@ def kept_predictions(folder: str, split: str, data: str | None, on_progress: OnP
     Raises what `assess` raises.
     """
     trained = open_trained(folder, data=data)
-    path = trained.predictions_path(trained.dataset(data), split, data) if data else RunFolder(folder).predictions(split)
+    path, labels = RunFolder(folder).predictions(split), None
+    if data is not None:
+        dataset = trained.dataset(data)
+        path = trained.predictions_path(dataset, split, data)
+        labels = LabelMatch.of(trained.bundle.label_space, dataset.label_space, dataset.root)
     if storage.exists(path):
         predictions = Predictions.read(path)
         if not staleness(predictions, trained.bundle):
-            return KeptPredictions(trained, predictions, is_new=False)
+            return KeptPredictions(trained, predictions, labels, is_new=False)
     predicted = predict_with(trained, split, data, on_progress)
     predicted.predictions.write(predicted.path)
-    return KeptPredictions(trained, predicted.predictions, is_new=True)
+    return KeptPredictions(trained, predicted.predictions, labels, is_new=True)
 
 
 def tuned_threshold(run: Run) -> float:

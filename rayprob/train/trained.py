@@ -23,8 +23,6 @@ from rayprob.runs.spec import EvaluationSpec, PrecisionSpec, Run
 from rayprob.text import first_of
 
 MOST_NAMED = 8  # labels in a sentence
-MODEL_ALONE = "of the model's {} labels, the dataset lacks {}, which count as unknown: {}"
-DATA_ALONE = "of the dataset's {} labels, the model lacks {}, which are left out: {}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +141,16 @@ class LabelMatch:
         """Return in words what differs between the labels; nothing if none does."""
         renamed = [f"{name} = {other}" for name, other in self.renamed.items()]
         told = [f"matched under another name: {first_of(renamed, MOST_NAMED)}"] if renamed else []
-        sides = ((self.only_model, self.model, MODEL_ALONE), (self.only_data, self.data, DATA_ALONE))
-        return told + [
-            words.format(len(space), len(names), first_of(names, MOST_NAMED)) for names, space, words in sides if names
-        ]
+        if names := self.only_model:
+            told.append(
+                f"of the model's {len(self.model)} labels, the dataset lacks {len(names)}, which count as unknown: "
+                f"{first_of(names, MOST_NAMED)}"
+            )
+        return [*told, self.left_out] if self.left_out else told
+
+    @property
+    def left_out(self) -> str:
+        """In words, which labels of the dataset the model lacks; "" if it lacks none."""
+        names = self.only_data
+        words = f"of the dataset's {len(self.data)} labels, the model lacks {len(names)}, which are left out: "
+        return words + first_of(names, MOST_NAMED) if names else ""

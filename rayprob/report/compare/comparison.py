@@ -100,7 +100,7 @@ def compare(
         paired=compare_models(tables, common.names, *annotations, draws=draws, seed=seed),
         reliability=tuple(reliability_curve(one.marginals_NL, *annotations, bins=BINS) for one in tables),
         num_labels=len(common.names),
-        notes=(*_made(opened, split), *map(Note, common.notes), *_uncalibrated(opened)),
+        notes=(*_made(opened, split), *_left_out(opened), *map(Note, common.notes), *_uncalibrated(opened)),
     )
 
 
@@ -130,6 +130,10 @@ def _model(letter: str, one: KeptPredictions) -> ComparedModel:
 def _made(opened: Sequence[KeptPredictions], split: str) -> list[Note]:
     new = [one.trained.folder for one in opened if one.is_new]
     return [Note(f"Predictions of {split} were missing for {folder}, and have been written.") for folder in new]
+
+
+def _left_out(opened: Sequence[KeptPredictions]) -> list[Note]:
+    return [Note(f"{one.trained.folder}: {one.labels.left_out}.") for one in opened if one.labels and one.labels.left_out]
 
 
 def _uncalibrated(opened: Sequence[KeptPredictions]) -> list[Note]:
