@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rayprob.data.manifest.areas import largest_areas
 from rayprob.data.manifest.dataset import Manifest
+from rayprob.errors import StorageError
 from rayprob.files import storage
 from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
@@ -123,18 +124,18 @@ def predict_with(trained: Trained, split: str, data: str | None, on_progress: On
 
 @dataclass(frozen=True, eq=False)
 class KeptPredictions:
-    """A model and its uncalibrated predictions of a split, which were kept, or computed now."""
+    """A model and its uncalibrated predictions of a split, which were kept, or computed now, as `note` then says."""
 
     trained: Trained
     predictions: Predictions
     labels: LabelMatch | None  # how the labels of another dataset match
-    is_new: bool
+    note: str = ""
 
 
 def kept_predictions(folder: str, split: str, data: str | None, on_progress: OnProgress) -> KeptPredictions:
-    """Return the predictions of a split that `evaluate` has kept; where the bundle has none of its own, predict and keep them.
+    """Return the predictions of a split that `evaluate` has kept; if they are missing or another bundle's, predict now.
 
-    Raises what `assess` raises.
+    Raises what `assess` raises, but not for a folder that cannot be written to.
     """
     trained = open_trained(folder, data=data)
     path, labels = RunFolder(folder).predictions(split), None
@@ -145,10 +146,19 @@ def kept_predictions(folder: str, split: str, data: str | None, on_progress: OnP
     if storage.exists(path):
         predictions = Predictions.read(path)
         if not staleness(predictions, trained.bundle):
-            return KeptPredictions(trained, predictions, labels, is_new=False)
+            return KeptPredictions(trained, predictions, labels)
     predicted = predict_with(trained, split, data, on_progress)
-    predicted.predictions.write(predicted.path)
-    return KeptPredictions(trained, predicted.predictions, labels, is_new=True)
+    return KeptPredictions(trained, predicted.predictions, labels, _keep(predicted, folder, split))
+
+
+def _keep(predicted: PredictedSplit, folder: str, split: str) -> str:
+    """Write new predictions, and return in a sentence that they are new; the folder of a bundle may be read-only."""
+    missing = f"Predictions of {split} by the bundle of {folder} were missing"
+    try:
+        predicted.predictions.write(predicted.path)
+    except StorageError as error:
+        return f"{missing}, and cannot be kept, so that the next command computes them again: {error}."
+    return f"{missing}, and have been written."
 
 
 def tuned_threshold(run: Run) -> float:

@@ -100,7 +100,7 @@ def compare(
         paired=compare_models(tables, common.names, *annotations, draws=draws, seed=seed),
         reliability=tuple(reliability_curve(one.marginals_NL, *annotations, bins=BINS) for one in tables),
         num_labels=len(common.names),
-        notes=(*_made(opened, split), *_left_out(opened), *map(Note, common.notes), *_uncalibrated(opened)),
+        notes=(*_notes(opened), *map(Note, common.notes), *_uncalibrated(opened)),
     )
 
 
@@ -127,13 +127,10 @@ def _model(letter: str, one: KeptPredictions) -> ComparedModel:
     return ComparedModel(letter, one.trained.name, one.trained.folder, calibrator.name if calibrator else "")
 
 
-def _made(opened: Sequence[KeptPredictions], split: str) -> list[Note]:
-    new = [one.trained.folder for one in opened if one.is_new]
-    return [Note(f"Predictions of {split} were missing for {folder}, and have been written.") for folder in new]
-
-
-def _left_out(opened: Sequence[KeptPredictions]) -> list[Note]:
-    return [Note(f"{one.trained.folder}: {one.labels.left_out}.") for one in opened if one.labels and one.labels.left_out]
+def _notes(opened: Sequence[KeptPredictions]) -> list[Note]:
+    """Return which predictions are new, and which labels of the dataset each model lacks."""
+    new = [Note(one.note) for one in opened if one.note]
+    return new + [Note(f"{one.trained.folder}: {one.labels.left_out}.") for one in opened if one.labels and one.labels.left_out]
 
 
 def _uncalibrated(opened: Sequence[KeptPredictions]) -> list[Note]:

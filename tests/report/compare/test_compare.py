@@ -77,12 +77,16 @@ def test_missing_and_stale_predictions_are_made_and_named(
     path.unlink()
     found = compare(open_models([folders[0], folder], "val", None, lambda *at: seen.append(at)), "val", draws=2)
     assert seen[-1] == (folder, 48, 48)
-    assert str(found.notes[0]) == f"Predictions of val were missing for {folder}, and have been written."
-    assert not [one for one in open_models([folders[0], folder], "val", None) if one.is_new]
+    assert str(found.notes[0]) == f"Predictions of val by the bundle of {folder} were missing, and have been written."
+    assert [one.note for one in open_models([folders[0], folder], "val", None)] == ["", ""]
     table = Predictions.read(str(path))
     table.facts["step"] = 7
     table.write(str(path))
-    assert [one.is_new for one in open_models([folders[0], folder], "val", None)] == [False, True]
+    assert [bool(one.note) for one in open_models([folders[0], folder], "val", None)] == [False, True]
+    shutil.rmtree(path.parent)
+    path.parent.write_text("not a folder, so that nobody can write into it")
+    found = compare(open_models([folders[0], folder], "val", None), "val", draws=2)
+    assert "cannot be kept" in str(found.notes[0])
 
 
 def test_bundles_alone_are_compared_on_a_dataset(folders: tuple[str, ...], root: str, tmp_path: Path) -> None:
