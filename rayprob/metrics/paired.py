@@ -6,15 +6,14 @@ family p-values are adjusted (`multiple.py`), and each family gets half of the l
 comparison in twenty finds any difference at all.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rayprob.arrays import AnyFloats, Bools, Floats
 from rayprob.errors import MetricError
-from rayprob.metrics.bootstrap import CONFIDENCE, DRAWS, Interval, Resampled, Statistic, drawn_counts
+from rayprob.metrics.bootstrap import CONFIDENCE, DRAWS, DrawnCounts, Interval, Resampled, Statistic, drawn_counts
 from rayprob.metrics.drawn import average_precision_of, calibration_error_of, count_metric_of, mean_of, mean_over_drawn_labels
 from rayprob.metrics.multiple import adjusted_p_values
 
@@ -90,21 +89,15 @@ def compare_models(
     """
     _check(models, targets_NL & known_NL)
     statistics = [_statistics(model, targets_NL, known_NL) for model in models]
+    number_names = ["mAP", *statistics[0]]
     of_labels = [average_precision_of(model.scores_NL, targets_NL, known_NL) for model in models]
-    whole = next(_values(statistics, of_labels, iter([np.ones((1, len(targets_NL)), dtype=np.int32)])))
-    blocks = list(_values(statistics, of_labels, drawn_counts(len(targets_NL), draws=draws, seed=seed)))
-    drawn_KDM = np.concatenate(blocks, axis=1)
-    num_numbers = len(statistics[0]) + 1
-    values = [
-        [Resampled(float(whole[k, 0, m]), drawn_KDM[k, :, m], (len(targets_NL), seed)) for m in range(drawn_KDM.shape[2])]
-        for k in range(len(models))
-    ]
+    drawn = _resampled(statistics, of_labels, len(targets_NL), draws=draws, seed=seed)
     positives_L, negatives_L = ((known_NL & (targets_NL == side)).sum(axis=0) for side in (True, False))
     is_tested_L = np.minimum(positives_L, negatives_L) >= LEAST_POSITIVES
-    numbers = _rows([row[:num_numbers] for row in values], np.ones(num_numbers, dtype=bool))
-    labels = _rows([row[num_numbers:] for row in values], is_tested_L)
+    numbers = _rows([values[: len(number_names)] for values in drawn], np.ones(len(number_names), dtype=bool))
+    labels = _rows([values[len(number_names) :] for values in drawn], is_tested_L)
     return PairedComparison(
-        numbers=tuple(PairedRow(name, *row) for name, row in zip(["mAP", *statistics[0]], numbers, strict=True)),
+        numbers=tuple(PairedRow(name, *row) for name, row in zip(number_names, numbers, strict=True)),
         labels=tuple(
             PairedRow(name, *row, positives=int(positives))
             for name, row, positives in zip(names, labels, positives_L, strict=True)
@@ -138,17 +131,27 @@ def _statistics(model: ModelTables, targets_NL: Bools, known_NL: Bools) -> dict[
     return found
 
 
-def _values(
-    statistics: Sequence[Mapping[str, Statistic]], of_labels: Sequence[Statistic], blocks: Iterator[NDArray[np.int32]]
-) -> Iterator[Floats]:
-    """Yield for each block of draws the values [K, D, M] of K models: mAP, the other numbers, and the AP of each label."""
-    for counts_DN in blocks:
-        values = []
-        for named, ap_of in zip(statistics, of_labels, strict=True):
-            ap_LD = ap_of(counts_DN)
-            numbers = [statistic(counts_DN) for statistic in named.values()]
-            values.append(np.stack([mean_over_drawn_labels(ap_LD), *numbers, *ap_LD], axis=1))
-        yield np.stack(values)
+def _resampled(
+    statistics: Sequence[Mapping[str, Statistic]], of_labels: Sequence[Statistic], num_images: int, *, draws: int, seed: int
+) -> list[list[Resampled]]:
+    """Return for each model mAP, its other numbers and the AP of each label, on all images and on each draw."""
+    whole_KM = _values(statistics, of_labels, np.ones((1, num_images), dtype=np.int32))[:, 0]
+    blocks = [_values(statistics, of_labels, counts_DN) for counts_DN in drawn_counts(num_images, draws=draws, seed=seed)]
+    drawn_KMD = np.concatenate(blocks, axis=1).swapaxes(1, 2)
+    return [
+        [Resampled(float(value), drawn_D, (num_images, seed)) for value, drawn_D in zip(whole_M, drawn_MD, strict=True)]
+        for whole_M, drawn_MD in zip(whole_KM, drawn_KMD, strict=True)
+    ]
+
+
+def _values(statistics: Sequence[Mapping[str, Statistic]], of_labels: Sequence[Statistic], counts_DN: DrawnCounts) -> Floats:
+    """Return the values of a block of draws [K, D, M], for K models."""
+    values = []
+    for named, ap_of in zip(statistics, of_labels, strict=True):
+        ap_LD = ap_of(counts_DN)
+        numbers = [statistic(counts_DN) for statistic in named.values()]
+        values.append(np.stack([mean_over_drawn_labels(ap_LD), *numbers, *ap_LD], axis=1))
+    return np.stack(values)
 
 
 def _rows(

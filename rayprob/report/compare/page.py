@@ -33,6 +33,7 @@ class Versus:
     place: int
     letter: str
     summary: str
+    labels_clear: str
     labels: tuple[PairedRow, ...]
     differences: Markup
     against: Markup
@@ -96,6 +97,7 @@ def _versus(comparison: ModelComparison, place: int, letters: list[str]) -> Vers
         place=place,
         letter=letters[place + 1],
         summary=words.summary(comparison, place),
+        labels_clear=words.labels_clear(comparison, place),
         labels=tuple(ranked),
         differences=charts.label_differences(ranked, place, letters),
         against=charts.ap_against_ap(ranked, place, letters),

@@ -65,18 +65,21 @@ def summary(comparison: ModelComparison, place: int) -> str:
     }
     told = [f"{letter} has the better {_listed(names)}" for letter, names in by_winner.items() if names]
     numbers = "; ".join(told) if told else f"no number of {other} differs from {first}'s by more than chance"
-    return f"{numbers}; {labels_clear(comparison, place)}"
+    return f"{numbers}; {_count_clear(comparison, place)}"
 
 
 def labels_clear(comparison: ModelComparison, place: int) -> str:
-    """Return how many labels differ by more than chance, of those that have enough images to tell."""
-    differences = [row.differences[place] for row in comparison.paired.labels]
-    num_clear = sum(each.is_clear for each in differences)
-    num_tested = sum(each.p_value is not None for each in differences)
-    few = len(differences) - num_tested
+    """Return how many labels differ by more than chance, and how many have too few images to tell."""
+    few = sum(row.differences[place].p_value is None for row in comparison.paired.labels)
     rest = f" ({few} more have fewer than {LEAST_POSITIVES} images with or without it)" if few else ""
-    count = f"{num_clear} of {num_tested} labels" if num_clear else f"none of {num_tested} labels"
-    return f"{count} differ{'s' if num_clear < 2 else ''} in AP by more than chance{rest}"
+    return f"{_count_clear(comparison, place)}{rest}"
+
+
+def _count_clear(comparison: ModelComparison, place: int) -> str:
+    tested = [row.differences[place] for row in comparison.paired.labels if row.differences[place].p_value is not None]
+    num_clear = sum(each.is_clear for each in tested)
+    verb = "differs" if num_clear < 2 else "differ"
+    return f"{num_clear or 'none'} of {len(tested)} labels {verb} in AP by more than chance"
 
 
 def by_clearness(rows: Sequence[PairedRow], place: int) -> list[PairedRow]:
