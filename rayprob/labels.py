@@ -111,6 +111,25 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def columns_by_name(names: Sequence[str], others: Sequence[str]) -> dict[int, int]:
+    """Return which of `others` each of `names` is: their places, by place in `names`, for those that are in both.
+
+    Where the name itself is not in both, PASCAL VOC's and COCO's names of one label are the same.
+    """
+    found: dict[int, int] = {}
+    for spelled in (composed, _coco_name):
+        taken = set(found.values())
+        places = {spelled(name): place for place, name in enumerate(others) if place not in taken}
+        for column, name in enumerate(names):
+            if column not in found and (place := places.pop(spelled(name), None)) is not None:
+                found[column] = place
+    return dict(sorted(found.items()))
+
+
+def _coco_name(name: str) -> str:
+    return SAME_LABEL.get(composed(name), composed(name))
+
+
 def from_label_lists(label_lists: Sequence[Sequence[int]], num_labels: int) -> NDArray[np.bool_]:
     """Return bool [N, L] from N lists of columns."""
     present_NL = np.zeros((len(label_lists), num_labels), dtype=bool)
@@ -126,6 +145,16 @@ def to_label_lists(present_NL: NDArray[np.bool_]) -> list[list[int]]:
     """Return N lists of columns from bool [N, L]; the inverse of `from_label_lists`."""
     return [np.flatnonzero(row).tolist() for row in present_NL]
 
+
+# PASCAL VOC's names of what COCO names otherwise.
+SAME_LABEL = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
 
 COCO_CATEGORIES = """\
 1 person, 2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck, 9 boat, 10 traffic light,

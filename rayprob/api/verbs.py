@@ -56,19 +56,30 @@ def train(run: Run, *, fresh: bool = False, on_event: Callable[[Event], None] = 
 
 
 def evaluate(
-    run_folder: Folder, split: str = "val", *, on_progress: Callable[[int, int], None] = lambda done, total: None
+    run_folder: Folder,
+    split: str = "val",
+    *,
+    data: Folder | None = None,
+    out: Folder | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Assessment:
     """Return a finished run's numbers on a split, and write `predictions/<split>.parquet`, as `rayprob evaluate` does.
 
+    `data` is the root of another dataset; labels are matched by name, `Assessment.labels` has those that only the model or
+    only the dataset has, and `run_folder` may then be that of a bundle. Its predictions are written to
+    `predictions/<fingerprint of the dataset>/<split>.parquet`, or `out`.
+
     All numbers are fractions of one; thresholds come from holdout. `on_progress` gets the samples done and the total.
 
-    Raises RunError for a folder without a finished run, DatasetError for an unknown split.
+    Raises RunError for a folder without a finished run, DatasetError for an unknown split, LabelError for a dataset without
+    common labels.
 
     Example::
 
         rp.evaluate("demo/run").at_half.mAP                 # 0.7048, of `make demo`
     """
-    return assess(os.fspath(run_folder), split, on_progress)
+    other, table = (None if path is None else os.fspath(path) for path in (data, out))
+    return assess(os.fspath(run_folder), split, on_progress, data=other, out=table)
 
 
 def calibrate(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rayprob.cli.cluster import doctor, submit
+from rayprob.cli.compare import compare
 from rayprob.cli.data import inspect, scenes, shard, verify
 from rayprob.cli.help import Verb, Verbs, show_version
 from rayprob.cli.new import new
@@ -22,7 +23,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Projects": (new,),
     "Data": (scenes, shard, verify, inspect),
     "Training": (train, evaluate, lr_find, tune, refit),
-    "Probabilities and predictions": (calibrate, prior, predict, report, export),
+    "Probabilities and predictions": (calibrate, prior, predict, report, compare, export),
     "Clusters": (submit, doctor),
 }
 app = typer.Typer(

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from rayprob.cli.help import one_of
 from rayprob.text import printable, printable_lines
 
 Overrides = Annotated[
@@ -23,6 +24,12 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run, such as runs/demo.")]
+SplitOption = Annotated[
+    str, typer.Option("--split", metavar="SPLIT", help="Which split.", autocompletion=one_of("val", "holdout", "train"))
+]
+DataOption = Annotated[
+    str | None, typer.Option("--data", metavar="DATASET", help="Another built dataset, such as shards/voc-sample.")
+]
 
 
 def make_console(**options: Any) -> Console:

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rayprob.cli.help import one_of
-from rayprob.cli.terminal import AsJson, Overrides, RunArgument, err, out, show_line
+from rayprob.cli.terminal import AsJson, DataOption, Overrides, RunArgument, SplitOption, err, out, show_line
 
 RunFile = Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file, such as tune_configs/demo.yaml.")]
 
@@ -123,30 +122,35 @@ def refit(
 
 
 def evaluate(
-    run_folder: RunArgument,
-    split: Annotated[
-        str,
-        typer.Option("--split", metavar="SPLIT", help="Which split.", autocompletion=one_of("val", "holdout", "train")),
-    ] = "val",
+    run_folder: Annotated[
+        str, typer.Argument(metavar="RUN", help="The folder of a finished run; with --data, or of a bundle.")
+    ],
+    split: SplitOption = "val",
+    data: DataOption = None,
+    path: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="Where to write the predictions; by default in RUN.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a run's metrics on a split, and write its predictions.
+
+    With --data, on another dataset: labels are matched by name, and the run's own predictions are kept.
 
     Examples:
 
       rayprob evaluate runs/paper
       rayprob evaluate runs/paper --split holdout --json
+      rayprob evaluate runs/paper --data shards/voc-sample
     """
     from rayprob.cli.show_run import sample_progress, show_assessment
-    from rayprob.runs.paths import RunFolder
     from rayprob.train.assess import assess
 
     with sample_progress(err, f"predicting {split}") as on_progress:
-        assessment = assess(run_folder, split, on_progress)
+        assessment = assess(run_folder, split, on_progress, data=data, out=path)
     if as_json:
         typer.echo(json.dumps(assessment.to_dict()))
         return
     show_assessment(out, assessment)
-    show_line(out, f"predictions: {RunFolder(run_folder).predictions(split)}")
-    if assessment.tuned is None:
+    show_line(out, f"predictions: {assessment.predictions}")
+    if assessment.tuned is None and assessment.threshold is not None:
         show_line(out, f"next: rayprob calibrate {run_folder}")

@@ -225,7 +225,7 @@ def report(
     size = f"{written.size_bytes / 1e6:.1f} MB"
     show_line(out, f"{written.path}: {written.num_samples:,} images of {written.split}, {size}")
     for note in written.notes:
-        show_line(out, f"note: {note.text}{f' {note.command}' if note.command else ''}")
+        show_line(out, f"note: {note}")
 
 
 def _report_sweep(folder: str, split: str | None, path: str | None) -> None:

@@ -29,20 +29,34 @@ def mean_of(values_N: NDArray[np.float64]) -> Statistic:
     return statistic
 
 
-def mean_average_precision_of(scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None) -> Statistic:
-    """Return mAP over the labels that have a positive among the images drawn; raises as `average_precision`."""
+def average_precision_of(scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None) -> Statistic:
+    """Return the AP of each label as values [L, D], nan where no image drawn has it; raises as `average_precision`."""
     check_scores(scores_NL, targets_NL, known_NL)
     known_NL = np.ones_like(targets_NL) if known_NL is None else known_NL
     columns = label_columns(scores_NL, targets_NL, known_NL)
     rows = (np.flatnonzero(known_N) for known_N in known_NL.T)
-    ranked = [_Ranked.of(rows_M, *column) for rows_M, column in zip(rows, columns, strict=True) if column[1].any()]
+    pairs = zip(rows, columns, strict=True)
+    ranked = {label: _Ranked.of(rows_M, *column) for label, (rows_M, column) in enumerate(pairs) if column[1].any()}
 
     def statistic(counts_DN: DrawnCounts) -> NDArray[np.float64]:
-        ap_LD = np.array([label.average_precision(counts_DN) for label in ranked]).reshape(-1, len(counts_DN))
-        number_D = (~np.isnan(ap_LD)).sum(axis=0)
-        return np.where(number_D > 0, np.nansum(ap_LD, axis=0) / np.maximum(number_D, 1), np.nan)
+        ap_LD = np.full((targets_NL.shape[1], len(counts_DN)), np.nan)
+        for label, one in ranked.items():
+            ap_LD[label] = one.average_precision(counts_DN)
+        return ap_LD
 
     return statistic
+
+
+def mean_average_precision_of(scores_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None) -> Statistic:
+    """Return mAP over the labels that have a positive among the images drawn; raises as `average_precision`."""
+    of_labels = average_precision_of(scores_NL, targets_NL, known_NL)
+    return lambda counts_DN: mean_over_drawn_labels(of_labels(counts_DN))
+
+
+def mean_over_drawn_labels(ap_LD: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean over the labels that are not nan [D]; nan for a draw without any."""
+    number_D = (~np.isnan(ap_LD)).sum(axis=0)
+    return np.where(number_D > 0, np.nansum(ap_LD, axis=0) / np.maximum(number_D, 1), np.nan)
 
 
 def count_metric_of(name: str, predicted_NL: Bools, targets_NL: Bools, known_NL: Bools | None = None) -> Statistic:

@@ -99,6 +99,11 @@ class Bundle:
         return self.calibrator.family if self.calibrator else self.classifier.family
 
     @property
+    def has_prior(self) -> bool:
+        """Whether the calibrator changes the kind of distribution, as a label prior does, and with it the ranking of labels."""
+        return self.family != self.classifier.family
+
+    @property
     def rules(self) -> tuple[str, ...]:
         """The rules that `label_sets` accepts, besides any number from 0 to 1."""
         return Rules(self.thresholds, self.guarantees).names

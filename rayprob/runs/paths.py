@@ -4,7 +4,7 @@ runs/NAME/run.yaml            the resolved run file
           run.json            its identity, and the fingerprint of its dataset
           metrics.jsonl       the history: one row per start, logged step and evaluation
           checkpoints/        step-00000100.pt and .json
-          predictions/        SPLIT.parquet
+          predictions/        SPLIT.parquet; FINGERPRINT/SPLIT.parquet of another dataset
           bundle/             everything needed to predict
           calibration.json    what `rayprob calibrate` fitted, and its evaluation
           threshold_search.*  what `rayprob calibrate --search` found
@@ -15,6 +15,8 @@ runs/NAME/run.yaml            the resolved run file
           fault-RANK.json     what ended the last attempt of a rank on Ray, so that the same error is not retried forever
           worker.log          what a worker on this machine prints
           ray/                Ray Train's own files
+
+A bundle that is evaluated alone has a folder predictions/ like a run's, for other datasets only.
 
 sweeps/NAME/sweep.yaml         the resolved sweep file
            sweep.json         its identity
@@ -84,6 +86,10 @@ class RunFolder(Folder):
     def faults(self) -> list[str]:
         """Return the paths of these files of all ranks."""
         return [storage.join(self.folder, name) for name in storage.list_names(self.folder) if name.startswith("fault-")]
+
+    def predictions_on(self, fingerprint: str, split: str) -> str:
+        """Return the path of the predictions of a split of another dataset, which has this fingerprint."""
+        return storage.join(self.all_predictions, fingerprint, split + TABLE)
 
     @property
     def has_bundle(self) -> bool:

@@ -15,6 +15,7 @@ from rayprob.models.classifier import Classifier
 from rayprob.probability.families import family_of
 from rayprob.runs.predictions import Predictions
 from rayprob.train.compute import Compute, evaluating
+from rayprob.train.trained import LabelMatch
 
 
 def predict_split(
@@ -24,10 +25,13 @@ def predict_split(
     compute: Compute,
     facts: Mapping[str, Any],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    labels: LabelMatch | None = None,
 ) -> Predictions:
     """Return the predictions of a whole split on every rank: each rank computes its part, and the rows are gathered once.
 
-    `on_progress` gets the samples done by this rank and the total. Raises MetricError if a sample is missing or duplicated.
+    `labels` matches the classifier's labels to those of the split, by default they are the same. `on_progress` gets the samples
+    done by this rank and the total. Raises MetricError if a sample is missing or duplicated.
     """
     count = 0
 
@@ -41,11 +45,14 @@ def predict_split(
     sample_ids_n, outputs = _predict_part(classifier, counted(stream), compute)
     gathered = gather_rows(sample_ids_n, outputs, expected_ids=manifest.sample_ids_N)
     rows = np.argsort(manifest.sample_ids_N, kind="stable")
+    targets_NL, known_NL = manifest.targets(rows), manifest.known(rows)
+    if labels is not None:
+        targets_NL, known_NL = (labels.of_model(table_ND, missing=False) for table_ND in (targets_NL, known_NL))
     return Predictions(
-        label_space=manifest.label_space,
+        label_space=manifest.label_space if labels is None else labels.model,
         sample_ids_N=manifest.sample_ids_N[rows],
-        targets_NL=manifest.targets(rows),
-        known_NL=manifest.known(rows),
+        targets_NL=targets_NL,
+        known_NL=known_NL,
         family=classifier.family,
         outputs=gathered,
         facts=dict(facts, split=manifest.split),

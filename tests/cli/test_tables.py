@@ -19,6 +19,7 @@ from rayprob.calibrate.search import Ranked, SearchReport
 from rayprob.calibrate.winners import Reference, Winner
 from rayprob.cli import table as console_table
 from rayprob.cli.show_calibration import show_calibration
+from rayprob.cli.show_compare import show_comparison
 from rayprob.cli.show_data import show_inspection
 from rayprob.cli.show_doctor import show_findings
 from rayprob.cli.show_predictions import show_lines, show_record
@@ -30,9 +31,12 @@ from rayprob.data.inspect import Inspection, LabelFacts, Pair, SplitFacts
 from rayprob.doctor.finding import Finding
 from rayprob.metrics.bootstrap import Interval
 from rayprob.metrics.counting import PaperMetrics
+from rayprob.metrics.paired import Difference, PairedComparison, PairedRow
 from rayprob.metrics.reliability import Honesty
 from rayprob.predict.images import ImageFile
 from rayprob.predict.record import AnswerLine, LabelLine, Record, SetLine
+from rayprob.report.compare.comparison import ComparedModel, ModelComparison
+from rayprob.report.run.files import Note
 from rayprob.train.assess import Assessment
 from rayprob.train.other_labels import OtherLabels
 
@@ -148,8 +152,21 @@ def doctor(names: tuple[str, ...]) -> tuple[Callable[[Console], None], list[str]
     return lambda console: show_findings(console, found), ["fault", "12.5", "99.5", "87.0"]
 
 
+def compared(names: tuple[str, ...]) -> tuple[Callable[[Console], None], list[str]]:
+    values = Interval(12.3456, 12.1, 12.5), Interval(13.4567, 13.2, 13.6)
+    clear, chance = (Difference(1.1111, 0.9876, 1.2345, p_value=p_value) for p_value in (0.002, 0.345))
+    numbers = tuple(PairedRow(name, values, (each,)) for name, each in (("mAP", clear), ("NLL", chance)))
+    labels = tuple(PairedRow(name, values, (clear,), positives=7) for name in names)
+    models = tuple(ComparedModel(letter, letter, "runs/x", "platt") for letter in "AB")
+    paired = PairedComparison(numbers, labels, 40_137, 1000, 0)
+    found = ModelComparison(models, "val", None, paired, (), len(names), (Note("a note", "rayprob calibrate x"),))
+    shown = ["12.3456", "13.4567", "+1.1111", "+0.9876", "+1.2345", "0.002", "0.345", "better", "chance", "40,137"]
+    return lambda console: show_comparison(console, found), shown
+
+
 TABLES = (
     inspection, assessment, one_image, one_image_with_evidence, calibration, threshold_search, sweep, live_sweep, doctor,
+    compared,
 )  # fmt: skip
 
 

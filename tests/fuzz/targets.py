@@ -207,6 +207,10 @@ TARGETS = (
         (
             ("evaluate", "?"),
             ("evaluate", "run", "--split", "?"),
+            ("evaluate", "run", "--data", "?"),
+            ("compare", "run", "?"),
+            ("compare", "run", "run", "--split", "?", "--draws", "?"),
+            ("compare", "run", "run", "--data", "?"),
             ("calibrate", "?"),
             ("calibrate", "run", "--method", "?"),
             ("calibrate", "run", "--precision", "?", "--smoothing", "?"),

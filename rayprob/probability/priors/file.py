@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from rayprob.errors import LabelError, ModelError, RayprobError, one_line
 from rayprob.files import storage
-from rayprob.labels import LabelSpace, composed
+from rayprob.labels import LabelSpace, columns_by_name, composed
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.priors.fit import scene_names
 from rayprob.registry import unknown
@@ -22,15 +22,6 @@ VERSION = 1
 KEY = "rayprob_prior"
 # rayprob prior ../shared/labels/coco_train2014_labels.parquet --names coco -o coco.prior.safetensors --source "COCO ..."
 SHIPPED = {"coco": Path(__file__).with_name("coco.prior.safetensors")}
-# PASCAL VOC's names of what COCO names otherwise.
-SAME_LABEL = {
-    "aeroplane": "airplane",
-    "diningtable": "dining table",
-    "motorbike": "motorcycle",
-    "pottedplant": "potted plant",
-    "sofa": "couch",
-    "tvmonitor": "tv",
-}
 LEAST_IN_COMMON = 2  # labels; one alone goes together with nothing
 ROUNDED = 1e-4  # by which weights that are stored in float32 may fail to sum to 1
 REMEDY = "write one with `rayprob prior`"
@@ -51,18 +42,8 @@ class LabelPriorFile:
         return scene_names(self.mixture, self.names)
 
     def columns(self, label_space: LabelSpace) -> dict[int, int]:
-        """Return which label of the prior each column of a label space is, by name, of those that it knows.
-
-        Where the name itself is in neither, PASCAL VOC's and COCO's names of one label are the same.
-        """
-        found: dict[int, int] = {}
-        for spelled in (composed, _coco_name):
-            taken = set(found.values())
-            place = {spelled(name): own for own, name in enumerate(self.names) if own not in taken}
-            for column, name in enumerate(label_space.names):
-                if column not in found and (own := place.pop(spelled(name), None)) is not None:
-                    found[column] = own
-        return dict(sorted(found.items()))
+        """Return which label of the prior each column of a label space is, of those that it knows (`columns_by_name`)."""
+        return columns_by_name(label_space.names, self.names)
 
     def matching(self, label_space: LabelSpace) -> str:
         """Return which labels the prior knows in words, for a person: all or how many, which by another name, which not."""
@@ -117,10 +98,6 @@ class LabelPriorFile:
             return cls(_names(told["names"], mixture), mixture, str(told["source"]), dict(told["facts"]))
         except (RayprobError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"{path} is not a label prior ({one_line(error)}); {REMEDY}") from error
-
-
-def _coco_name(name: str) -> str:
-    return SAME_LABEL.get(composed(name), composed(name))
 
 
 def _names(told: Any, mixture: LabelMixture) -> tuple[str, ...]:

@@ -26,6 +26,9 @@ class Note:
     text: str
     command: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.text} {self.command}".rstrip()
+
 
 @dataclass(frozen=True)
 class RunFiles:

@@ -1,0 +1,53 @@
+"""The verb `compare`. Heavy imports stay inside it; app.py puts it on the app."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from rayprob.cli.terminal import AsJson, DataOption, SplitOption, err, out, show_line, status
+
+
+def compare(
+    folders: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Folders of finished runs; with --data, of bundles too. The first is A."),
+    ],
+    split: SplitOption = "val",
+    data: DataOption = None,
+    page: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="PAGE", help="Also write an HTML page, such as comparison.html.")
+    ] = None,
+    draws: Annotated[int, typer.Option("--draws", metavar="N", help="Draws of images for intervals and p-values.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the draws.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs, and find which differences are more than chance.
+
+    Each run is compared with the first, on the images and labels that all have. Predictions that `evaluate` has not
+    written yet are computed first.
+
+    Examples:
+
+      rayprob compare runs/paper runs/strong
+      rayprob compare runs/paper runs/strong --split holdout -o comparison.html
+      rayprob compare runs/paper old/bundle --data shards/voc-sample --json
+    """
+    from rayprob.cli.show_compare import show_comparison
+    from rayprob.report.compare.comparison import compare as compare_opened
+    from rayprob.report.compare.comparison import open_models
+    from rayprob.report.compare.page import write_page
+
+    with status(err, "opening the runs") as say:
+        opened = open_models(
+            folders, split, data, lambda folder, done, total: say(f"predicting {split} with {folder}: {done:,} of {total:,}")
+        )
+        say("drawing images")
+        comparison = compare_opened(opened, split, data, draws=draws, seed=seed)
+        written = write_page(comparison, page) if page else None
+    if as_json:
+        typer.echo(json.dumps(comparison.to_dict()))
+        return
+    show_comparison(out, comparison)
+    if written:
+        show_line(out, f"{written.path}: {written.size_bytes / 1e6:.1f} MB")

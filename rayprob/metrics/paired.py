@@ -1,0 +1,172 @@
+"""Models compared on the same images: each number, its difference from the first model's, and whether that is chance.
+
+N images, L labels, D draws of images. Every model sees the same draws, so differences are paired (`bootstrap.py`). A page of
+numbers makes two families of differences: the numbers of label sets and probabilities, and the AP of each label. Within a
+family p-values are adjusted (`multiple.py`), and each family gets half of the level: where all models are equal, at most one
+comparison in twenty finds any difference at all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rayprob.arrays import AnyFloats, Bools, Floats
+from rayprob.errors import MetricError
+from rayprob.metrics.bootstrap import CONFIDENCE, DRAWS, DrawnCounts, Interval, Resampled, Statistic, drawn_counts
+from rayprob.metrics.drawn import average_precision_of, calibration_error_of, count_metric_of, mean_of, mean_over_drawn_labels
+from rayprob.metrics.multiple import adjusted_p_values
+
+FAMILIES = 2
+LEAST_POSITIVES = 10  # of a label, and as many images without it: with fewer, its draws do not show how much its AP varies
+LOWER_IS_BETTER = ("ECE", "NLL")
+
+
+@dataclass(frozen=True, eq=False)
+class ModelTables:
+    """What a model predicts for the images: scores that rank, marginals, log P(label set) in nats, and label sets by name."""
+
+    scores_NL: AnyFloats
+    marginals_NL: AnyFloats
+    log_prob_N: AnyFloats
+    sets: Mapping[str, Bools] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A model's value less the first one's, with its own 95 % interval; the p-value is adjusted for the whole comparison.
+
+    `p_value` is None where a label has too few positives, or too few images without it, to tell.
+    """
+
+    p_value: float | None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the difference is more than chance."""
+        return self.p_value is not None and self.p_value <= 1 - CONFIDENCE
+
+
+@dataclass(frozen=True)
+class PairedRow:
+    """A number by name, or the AP of a label: the value of each model, and the differences of the second and later ones."""
+
+    name: str
+    values: tuple[Interval, ...]
+    differences: tuple[Difference, ...]
+    positives: int | None = None  # of a label
+
+    @property
+    def is_better_lower(self) -> bool:
+        """Whether the lower value is the better one; AP is better higher, whatever the name of its label."""
+        return self.positives is None and self.name in LOWER_IS_BETTER
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """All numbers of a comparison; `labels` in column order, without those that have no positive."""
+
+    numbers: tuple[PairedRow, ...]
+    labels: tuple[PairedRow, ...]
+    num_images: int
+    draws: int
+    seed: int
+
+
+def compare_models(
+    models: Sequence[ModelTables],
+    names: Sequence[str],
+    targets_NL: Bools,
+    known_NL: Bools,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> PairedComparison:
+    """Compare models on the same images; `names` are those of the labels.
+
+    Raises MetricError for fewer than two models, models whose label sets have other names, no draws, and if no label has a
+    known positive.
+    """
+    _check(models, targets_NL & known_NL)
+    statistics = [_statistics(model, targets_NL, known_NL) for model in models]
+    number_names = ["mAP", *statistics[0]]
+    of_labels = [average_precision_of(model.scores_NL, targets_NL, known_NL) for model in models]
+    drawn = _resampled(statistics, of_labels, len(targets_NL), draws=draws, seed=seed)
+    positives_L, negatives_L = ((known_NL & (targets_NL == side)).sum(axis=0) for side in (True, False))
+    is_tested_L = np.minimum(positives_L, negatives_L) >= LEAST_POSITIVES
+    numbers = _rows([values[: len(number_names)] for values in drawn], np.ones(len(number_names), dtype=bool))
+    labels = _rows([values[len(number_names) :] for values in drawn], is_tested_L)
+    return PairedComparison(
+        numbers=tuple(PairedRow(name, *row) for name, row in zip(number_names, numbers, strict=True)),
+        labels=tuple(
+            PairedRow(name, *row, positives=int(positives))
+            for name, row, positives in zip(names, labels, positives_L, strict=True)
+            if positives
+        ),
+        num_images=len(targets_NL),
+        draws=draws,
+        seed=seed,
+    )
+
+
+def _check(models: Sequence[ModelTables], present_NL: Bools) -> None:
+    if len(models) < 2:
+        raise MetricError(f"a comparison needs two models or more; got {len(models)}")
+    if len({tuple(model.sets) for model in models}) > 1:
+        listed = "; ".join(", ".join(model.sets) for model in models)
+        raise MetricError(f"models are compared by the same label sets; got {listed}")
+    if not present_NL.any():
+        raise MetricError("no label has a known positive in these images; a comparison needs at least one")
+
+
+def _statistics(model: ModelTables, targets_NL: Bools, known_NL: Bools) -> dict[str, Statistic]:
+    """Return the numbers other than mAP by name, in the order of the page."""
+    found = {
+        f"{metric} {name}": count_metric_of(metric, sets_NL, targets_NL, known_NL)
+        for name, sets_NL in model.sets.items()
+        for metric in ("OF1", "CF1")
+    }
+    found["ECE"] = calibration_error_of(model.marginals_NL, targets_NL, known_NL)
+    found["NLL"] = mean_of(-np.asarray(model.log_prob_N, dtype=np.float64))
+    return found
+
+
+def _resampled(
+    statistics: Sequence[Mapping[str, Statistic]], of_labels: Sequence[Statistic], num_images: int, *, draws: int, seed: int
+) -> list[list[Resampled]]:
+    """Return for each model mAP, its other numbers and the AP of each label, on all images and on each draw."""
+    whole_KM = _values(statistics, of_labels, np.ones((1, num_images), dtype=np.int32))[:, 0]
+    blocks = [_values(statistics, of_labels, counts_DN) for counts_DN in drawn_counts(num_images, draws=draws, seed=seed)]
+    drawn_KMD = np.concatenate(blocks, axis=1).swapaxes(1, 2)
+    return [
+        [Resampled(float(value), drawn_D, (num_images, seed)) for value, drawn_D in zip(whole_M, drawn_MD, strict=True)]
+        for whole_M, drawn_MD in zip(whole_KM, drawn_KMD, strict=True)
+    ]
+
+
+def _values(statistics: Sequence[Mapping[str, Statistic]], of_labels: Sequence[Statistic], counts_DN: DrawnCounts) -> Floats:
+    """Return the values of a block of draws [K, D, M], for K models."""
+    values = []
+    for named, ap_of in zip(statistics, of_labels, strict=True):
+        ap_LD = ap_of(counts_DN)
+        numbers = [statistic(counts_DN) for statistic in named.values()]
+        values.append(np.stack([mean_over_drawn_labels(ap_LD), *numbers, *ap_LD], axis=1))
+    return np.stack(values)
+
+
+def _rows(
+    values: Sequence[Sequence[Resampled]], is_tested_M: Bools
+) -> list[tuple[tuple[Interval, ...], tuple[Difference, ...]]]:
+    """Return the intervals and differences of a family of M numbers, from the draws of each model."""
+    differences = [[one - first for one, first in zip(row, values[0], strict=True)] for row in values[1:]]
+    tested = [(k, m) for k in range(len(differences)) for m in np.flatnonzero(is_tested_M).tolist()]
+    found = [differences[k][m] for k, m in tested]
+    drawn_DM = np.stack([one.drawn_D for one in found], axis=1) if found else np.empty((0, 0))
+    p_M = adjusted_p_values(np.array([one.value for one in found]), drawn_DM)
+    p_values = {place: min(1.0, FAMILIES * float(p)) for place, p in zip(tested, p_M, strict=True)}
+    rows = []
+    for m in range(len(is_tested_M)):
+        intervals = tuple(row[m].interval() for row in values)
+        told = ((differences[k][m].interval(), p_values.get((k, m))) for k in range(len(differences)))
+        rows.append((intervals, tuple(Difference(each.value, each.low, each.high, p) for each, p in told)))
+    return rows
