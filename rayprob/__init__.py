@@ -62,8 +62,6 @@ _MODULES = {
     "rayprob.sweep.search": ("Sweep",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-
 _WINGS = ("calibrate", "train")  # subpackages that share their name with a public function
 
 
