@@ -28,6 +28,7 @@ import torch
 
 from rayprob.runs.checkpoints import latest, list_checkpoints
 from rayprob.runs.history_rows import read_history
+from rayprob.text import counted
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 300
@@ -191,8 +192,8 @@ def line_of(run: Disturbed, inject: Callable[[Disturbed], None], undisturbed: Di
     run.finish()
     repeated = max(0, step - resumed)  # workers may continue for a while after their driver
     return (
-        f"noticed and restarted after {noticed_s:5.1f} s, made up after {made_up_s:5.1f} s, {repeated} step(s) repeated, "
-        f"{verdict(str(run.folder), str(undisturbed.folder))}"
+        f"noticed and restarted after {noticed_s:5.1f} s, made up after {made_up_s:5.1f} s, {counted(repeated, 'step')} "
+        f"repeated, {verdict(str(run.folder), str(undisturbed.folder))}"
     )
 
 

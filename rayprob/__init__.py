@@ -62,25 +62,28 @@ _MODULES = {
     "rayprob.sweep.search": ("Sweep",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
+_WINGS = ("calibrate", "train")  # subpackages that share their name with a public function
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'rayprob' has no attribute {name!r}")
     value: object = getattr(import_module(_HOME[name]), name)
+    if name in _WINGS:  # the function's attributes are the wing's, so `import rayprob.train.launch as launch` works too
+        value.__dict__ = vars(import_module(f"rayprob.{name}"))
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]
 
 
 class _Face(ModuleType):
-    """This module: `train` and `calibrate` stay the functions, although wings of the same names are imported below it."""
+    """This module: `train` and `calibrate` stay the functions when the wings of the same names are imported below it."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
+        if not (name in _WINGS and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 

@@ -3,6 +3,7 @@
 RayprobError
 ├── SpecError          a recipe or run file with an invalid key or value
 ├── LabelError         an unknown label name, or two label spaces that differ
+│   └── UnknownLabel   an unknown label name; a KeyError, too
 ├── StorageError       a path or URI cannot be read or written
 ├── DataError          a fault in the data itself
 │   ├── SourceError    annotations or images before sharding
@@ -29,6 +30,13 @@ class SpecError(RayprobError):
 
 class LabelError(RayprobError):
     """An unknown label name, or two label spaces that differ."""
+
+
+class UnknownLabel(LabelError, KeyError):
+    """An unknown label name, where `KeyError` is what Python expects: `answer.marginals["frok"]`."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would put it in quotes
 
 
 class StorageError(RayprobError):

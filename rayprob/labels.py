@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.errors import LabelError
+from rayprob.errors import LabelError, UnknownLabel
 from rayprob.registry import unknown
 
 
@@ -59,10 +59,10 @@ class LabelSpace:
         return self._column_of_name.get(composed(name)) if column is None else column
 
     def column(self, name: str) -> int:
-        """Return the column of `name`, as `find` does. Raises LabelError with the nearest names."""
+        """Return the column of `name`, as `find` does. Raises UnknownLabel with the nearest names."""
         column = self.find(name)
         if column is None:
-            raise LabelError(unknown(name, self.names, "label"))
+            raise UnknownLabel(unknown(name, self.names, "label"))
         return column
 
     def label_set(self, names: Iterable[str]) -> NDArray[np.bool_]:

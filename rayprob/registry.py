@@ -9,6 +9,7 @@ from rayprob.text import first_of
 
 T = TypeVar("T")
 LONGEST = 200
+MANY = 20  # names; with more, a message lists only those near to what was written
 HERE = "rayprob"
 # The names that a module of parts may give its tables (`plugins.py`).
 TABLES = ("BACKBONES", "POOLINGS", "HEADS", "LOSSES", "FAMILIES", "OPTIMIZERS", "SCHEDULES", "TRANSFORMS", "SOURCES")
@@ -52,11 +53,13 @@ def choose(table: Mapping[str, T], name: str, what: str, error: type[RayprobErro
 
 
 def unknown(name: str, allowed: Iterable[str], what: str) -> str:
-    """Return the message for an unknown `name`: the nearest names first, then all allowed ones (at most 40)."""
+    """Return the message for an unknown `name`: the nearest names, then all allowed ones, or their number if they are many."""
     names = [str(candidate) for candidate in allowed]
+    are_many = len(names) > MANY
     as_written = {candidate.lower(): candidate for candidate in names}
     # Matching takes time with the square of a name's length, and what is much longer than every name is near to none.
     candidates = as_written if len(name) <= LONGEST else ()
-    nearest = [as_written[match] for match in get_close_matches(name.lower(), candidates, n=3, cutoff=0.6)]
+    nearest = [as_written[match] for match in get_close_matches(name.lower(), candidates, n=5 if are_many else 3, cutoff=0.6)]
     hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-    return f"unknown {what} {name!r:.{LONGEST}}{hint}; allowed: {first_of(names, 40, in_all=True)}"
+    listed = f"{len(names):,} are allowed" if are_many and nearest else f"allowed: {first_of(names, MANY, in_all=True)}"
+    return f"unknown {what} {name!r:.{LONGEST}}{hint}; {listed}"

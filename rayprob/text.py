@@ -35,6 +35,11 @@ def first_of(names: Iterable[object], most: int, *, in_all: bool = False) -> str
     return ", ".join(texts[:most]) + (more if len(texts) > most else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, which takes an s except for one: `1 step`, `2,000 steps`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def cut(text: str, cells: int) -> str:
     """Return `text`, or its beginning and an ellipsis, in at most `cells` cells."""
     return text if cell_len(text) <= cells else _head(text, cells - 1) + CUT

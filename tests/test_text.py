@@ -1,11 +1,15 @@
 """Names are shown as they are, on one line, and stay apart when they are cut."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from rayprob.text import cut, cut_names, first_of, printable, printable_lines, wrapped
+import rayprob
+from rayprob.text import counted, cut, cut_names, first_of, printable, printable_lines, wrapped
 
 
 @pytest.mark.parametrize(
@@ -68,3 +72,13 @@ def test_the_first_of_many_names_say_that_there_are_more() -> None:
     assert first_of([1, 2, 3], 3, in_all=True) == "1, 2, 3"
     assert first_of("abc", 2) == "a, b, ..."
     assert first_of((str(n) for n in range(1234)), 1, in_all=True) == "0, ... (1,234 in all)"
+
+
+def test_a_number_takes_its_noun_in_the_plural_unless_it_is_one() -> None:
+    assert [counted(number, "trial") for number in (0, 1, 2, 1000)] == ["0 trials", "1 trial", "2 trials", "1,000 trials"]
+
+
+def test_no_message_leaves_the_plural_to_the_reader() -> None:
+    package = Path(rayprob.__file__).parent
+    files = [path for suffix in ("py", "html") for path in package.rglob(f"*.{suffix}")]
+    assert [path.name for path in files if re.search(r'[a-zA-Z]\(s\)[ ,;:"]', path.read_text(encoding="utf-8"))] == []

@@ -128,6 +128,13 @@ def test_choose_names_the_nearest_and_the_rest() -> None:
         choose({"bce": 1, "focal": 2}, "bec", "loss")
 
 
+def test_of_many_names_a_message_lists_the_nearest_five_alone() -> None:
+    names = [f"resnet{number}" for number in range(1000)]
+    assert unknown("resnt18", names, "backbone").count("resnet") == 5
+    assert unknown("resnt18", names, "backbone").endswith("; 1,000 are allowed")
+    assert unknown("vgg", names, "backbone").endswith("resnet18, resnet19, ... (1,000 in all)")
+
+
 def test_seeds_depend_on_every_part_and_its_type() -> None:
     seeds = {derive(0), derive(1), derive(0, "a"), derive(0, "a", 1), derive(0, "a1"), derive(0, "a", "1"), derive(0, 1, "a")}
     assert len(seeds) == 7

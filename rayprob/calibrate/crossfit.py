@@ -78,7 +78,7 @@ class Priors:
         with_prior = tuple(name for name in fits if map_of(name) in maps)
         if self.is_asked and not with_prior:
             raise SpecError(
-                f"--method {method} does not take a label prior; use {', '.join(prior_calibration.FITS)} or --prior none"
+                f"method {method} does not take a label prior; use {', '.join(prior_calibration.FITS)}, or the prior none"
             )
         if self.is_asked:
             return with_prior

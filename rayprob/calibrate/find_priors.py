@@ -37,10 +37,10 @@ def find_priors(bundle: Bundle, asked: str) -> Priors:
             return Priors()
         raise CalibrationError(
             f"a label prior needs a head with independent labels, but this bundle's head is a {bundle.classifier.family}; "
-            "leave out --prior"
+            "leave out the prior"
         )
     if asked != AUTO:
-        return _priors({_short(asked): LabelPriorFile.load(asked)}, bundle.label_space, is_asked=True)
+        return _priors({_short(asked): LabelPriorFile.load(asked, also=(AUTO, NONE))}, bundle.label_space, is_asked=True)
     shipped = {name: LabelPriorFile.load(name) for name in SHIPPED}
     num_labels = len(bundle.label_space)
     fitting = {name: prior for name, prior in shipped.items() if len(prior.columns(bundle.label_space)) == num_labels > 1}

@@ -28,7 +28,7 @@ from rayprob.runs.bundle import Bundle
 from rayprob.runs.finished import REPORTED, holdout_split, open_bundle, staleness
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
-from rayprob.text import columns, printable
+from rayprob.text import columns, counted, printable
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,8 +119,8 @@ def open_holdout(folder: str, bundle: Bundle) -> Predictions:
     num_stated = int(holdout.known_NL.any(axis=1).sum())
     if num_stated < MIN_HOLDOUT:
         raise CalibrationError(
-            f"{path} has {num_stated} sample(s) with a known label; calibration needs at least {MIN_HOLDOUT}, and hundreds to "
-            "be worthwhile; make the holdout larger: holdout.fraction in the recipe"
+            f"{path} has {counted(num_stated, 'sample')} with a known label; calibration needs at least {MIN_HOLDOUT}, and "
+            "hundreds to be worthwhile; make the holdout larger: holdout.fraction in the recipe"
         )
     return replace(holdout, facts={"split": split, **holdout.facts})
 

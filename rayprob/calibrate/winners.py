@@ -15,6 +15,7 @@ from rayprob.metrics.counting import top_k
 from rayprob.probability.decisions.rules import RECALL
 from rayprob.probability.decisions.thresholds import fit_global_threshold
 from rayprob.runs.predictions import Predictions
+from rayprob.text import counted
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def notes_on(
         yield from _labels_against_global(objective, holdout, [family for family in families if family.nested])
     for policy in dict.fromkeys(family.policy for family in families):
         if why := [reason for family in families if family.policy == policy for reason in family.left_out]:
-            yield f"{policy}: {len(why)} candidate(s) left out, such as: {why[0]}"
+            yield f"{policy}: {counted(len(why), 'candidate')} left out, such as: {why[0]}"
     for winner in winners:
         yield from _unclear(winner)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from rayprob.cli.terminal import AsJson, Overrides, err, out, show_line, show_message
+from rayprob.text import counted
 
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="A built dataset: a folder or URI.")]
 
@@ -95,7 +96,7 @@ def verify(dataset: DatasetArgument) -> None:
     for fault in faults:
         show_line(out, str(fault))
     if faults:
-        show_line(err, f"{len(faults):,} faults in {dataset}", "red")
+        show_line(err, f"{counted(len(faults), 'fault')} in {dataset}", "red")
         raise typer.Exit(1)
     show_line(out, f"{dataset}: every byte is as it was built")
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rayprob.cli.terminal import AsJson, err, out, status
+from rayprob.text import counted
 
 
 def prior(
@@ -52,7 +53,7 @@ def prior(
             source=said,
             most_components=most,
             seed=seed,
-            on_fit=lambda k: say(f"fitting {k} component(s)"),
+            on_fit=lambda k: say(f"fitting {counted(k, 'component')}"),
         )
     if as_json:
         typer.echo(json.dumps(made.to_dict()))

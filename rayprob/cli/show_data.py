@@ -16,6 +16,7 @@ from rayprob.data.building import build
 from rayprob.data.inspect import Inspection, LabelFacts, SplitFacts
 from rayprob.data.manifest.shard_list import Shards
 from rayprob.scenes.generate import ScenesSummary
+from rayprob.text import counted
 
 BAR_COLUMNS = 20
 
@@ -82,20 +83,20 @@ def show_summary(console: Console, summary: build.Summary) -> None:
     show_line(
         console, f"{'already built: ' if summary.already_built else ''}{summary.root} (fingerprint {facts['fingerprint']})"
     )
-    show_line(console, f"  {samples:,} images ({splits}) in {len(shards):,} shards, {_bytes(size_bytes)}")
+    show_line(console, f"  {counted(samples, 'image')} ({splits}) in {counted(len(shards), 'shard')}, {_bytes(size_bytes)}")
     if not summary.already_built:
         speed = summary.images_written / max(summary.writing_s, 1e-9)
         gone_on = f"; {summary.shards_continued:,} shards were already done" if summary.shards_continued else ""
-        written = f"  wrote {summary.images_written:,} images in {summary.writing_s:.1f} s, {speed:,.0f} images/s"
+        written = f"  wrote {counted(summary.images_written, 'image')} in {summary.writing_s:.1f} s, {speed:,.0f} images/s"
         show_line(console, f"{written} ({summary.elapsed_s:.1f} s including reading annotations and starting Ray){gone_on}")
     show_line(console, f"  {_rest(facts)}")
     for split, counts in facts.get("dropped", {}).items():
         for reason, count in counts.items():
             show_line(console, f"  {split}: left out {count:,} x {reason}")
     if num_rejected := facts.get("rejected", 0):
-        show_line(console, f"  rejected {num_rejected:,} images, listed in {summary.root.rstrip('/')}/rejected.jsonl")
+        show_line(console, f"  rejected {counted(num_rejected, 'image')}, listed in {summary.root.rstrip('/')}/rejected.jsonl")
     if num_corrected := facts.get("sizes_corrected", 0):
-        show_line(console, f"  {num_corrected:,} images have a different size than declared; the manifest has the real size")
+        show_line(console, f"  {counted(num_corrected, 'image')} of another size than declared; the manifest has the real one")
     show_images(console, facts)
     show_line(console, f"next: rayprob inspect {summary.root}    rayprob verify {summary.root}    rayprob train RUN.yaml")
 

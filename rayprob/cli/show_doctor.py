@@ -8,6 +8,7 @@ from rayprob.cli.terminal import show_line, status, styled
 from rayprob.doctor.cluster import ClusterFacts, gather_here
 from rayprob.doctor.finding import Finding
 from rayprob.doctor.findings import is_fit
+from rayprob.text import counted
 
 STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red"}
 
@@ -46,5 +47,5 @@ def _said(finding: Finding) -> Text:
 def verdict(found: list[Finding]) -> str:
     """Return the findings in one line."""
     counts = {level: sum(finding.level == level for finding in found) for level in STYLES}
-    found_counts = f"{counts['fault']} fault(s), {counts['warning']} warning(s), {counts['ok']} ok"
+    found_counts = f"{counted(counts['fault'], 'fault')}, {counted(counts['warning'], 'warning')}, {counts['ok']} ok"
     return f"{found_counts}: ready for a long job" if is_fit(found) else f"{found_counts}: fix the faults before a long job"

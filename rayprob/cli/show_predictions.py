@@ -15,6 +15,7 @@ from rayprob.predict.on_ray import write_table_on_ray
 from rayprob.predict.record import Record, Rejected
 from rayprob.predict.table import write_table_here
 from rayprob.probability.queries.explain import Why
+from rayprob.text import counted
 
 BAR_COLUMNS = 24
 MOST_NAMED = 20
@@ -50,7 +51,7 @@ def write_parquet(out: Console, err: Console, job: PredictJob, path: str, *, on_
         show_line(err, text, style="red")
     if len(written.rejected) > MOST_NAMED:
         show_line(err, f"... and {len(written.rejected) - MOST_NAMED:,} more; the column `error` lists them all", style="red")
-    show_line(out, f"{'already there: ' if written.was_there else ''}{path}: {written.num_images:,} rows")
+    show_line(out, f"{'already there: ' if written.was_there else ''}{path}: {counted(written.num_images, 'row')}")
     return len(written.rejected), written.num_images
 
 

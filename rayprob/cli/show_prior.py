@@ -5,6 +5,7 @@ from rich.console import Console
 from rayprob.calibrate.make_prior import MadePrior
 from rayprob.cli.table import Table, show_table
 from rayprob.cli.terminal import show_line
+from rayprob.text import counted
 
 MOST_SCENES = 10
 
@@ -15,7 +16,7 @@ def show_prior(console: Console, made: MadePrior) -> None:
     show_line(console, f"{fit.num_samples:,} label sets of {len(prior.names):,} labels from {prior.source}")
     show_table(console, _nats_table(made))
     show_table(console, _scenes_table(made))
-    show_line(console, f"written: {made.path}: {fit.num_components} component(s)")
+    show_line(console, f"written: {made.path}: {counted(fit.num_components, 'component')}")
     show_line(console, f"next: rayprob calibrate RUN --prior {made.path}")
 
 
@@ -36,7 +37,7 @@ def _nats_table(made: MadePrior) -> Table:
 def _scenes_table(made: MadePrior) -> Table:
     weights_K = made.prior.mixture.mixing_weights_K
     order = weights_K.argsort()[::-1][:MOST_SCENES]
-    table = Table(f"largest of {len(weights_K)} component(s), by their typical labels")
+    table = Table(f"largest of {counted(len(weights_K), 'component')}, by their typical labels")
     table.number("weight")
     table.prose()
     scenes = made.prior.scenes

@@ -12,6 +12,7 @@ from rich.progress import MofNCompleteColumn, TaskID, TimeElapsedColumn, TimeRem
 from rayprob.cli.progress import bar, progress
 from rayprob.cli.table import Table, show_table
 from rayprob.cli.terminal import show_line
+from rayprob.text import counted
 from rayprob.train.assess import NUMBERS, PAPER, Assessment
 from rayprob.train.other_labels import OtherLabels
 
@@ -66,10 +67,10 @@ class RunView:
 
     def _launch(self, event: dict[str, Any]) -> None:
         self._launched_at_s = time.monotonic()
-        device = "GPU" if event["use_gpu"] else f"{event['cpus_per_worker']} CPU(s)"
+        device = "GPU" if event["use_gpu"] else counted(event["cpus_per_worker"], "CPU")
         word = f"resuming from step {event['step']}" if event["step"] else "starting"
         least = f"{event['least']} to " if event.get("least") else ""
-        self._line(f"{word} with {least}{event['num_workers']} worker(s), {device} each; folder: {event['folder']}")
+        self._line(f"{word} with {least}{counted(event['num_workers'], 'worker')}, {device} each; folder: {event['folder']}")
         self._line("Ctrl-C saves and stops; the same command continues the run", style="dim")
 
     def _features(self, event: dict[str, Any]) -> None:
@@ -133,12 +134,12 @@ def waiting_line(event: dict[str, Any]) -> str:
     """Return what a run that has not taken a step yet is waiting for."""
     if "log" in event:
         return f"still waiting for the worker's first step; its log is {event['log']}; Ctrl-C stops"
-    each = f"{event['cpus_per_worker']} CPU(s){' and 1 GPU' if event['use_gpu'] else ''}"
+    each = f"{counted(event['cpus_per_worker'], 'CPU')}{' and 1 GPU' if event['use_gpu'] else ''}"
     has = event["resources"]
     return (
-        f"still waiting for {event['least'] or event['num_workers']} worker(s) with {each} each; the cluster currently has "
-        f"{has.get('CPU', 0):.0f} CPU(s) and {has.get('GPU', 0):.0f} GPU(s). `ray status` shows whether nodes are starting; "
-        "Ctrl-C stops"
+        f"still waiting for {counted(event['least'] or event['num_workers'], 'worker')} with {each} each; the cluster "
+        f"currently has {counted(round(has.get('CPU', 0)), 'CPU')} and {counted(round(has.get('GPU', 0)), 'GPU')}. `ray "
+        "status` shows whether nodes are starting; Ctrl-C stops"
     )
 
 

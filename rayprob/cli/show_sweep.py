@@ -13,6 +13,7 @@ from rayprob.cli.terminal import show_line, styled
 from rayprob.runs.paths import SweepFolder
 from rayprob.sweep.search import OWN_SETTINGS, described, short
 from rayprob.sweep.study import Study, Trial
+from rayprob.text import counted
 
 BEST_SHOWN = 5
 SAID = {"waiting": waiting_line, "notice": notice_line}  # by a trial of several workers
@@ -61,11 +62,13 @@ class SweepView:
         study, room = event["study"], event["room"]
         self._study = study
         done = sum(trial.state != "running" for trial in study.trials.values())
-        kind = "GPU" if room.workers.use_gpu else f"{room.workers.cpus_per_worker} CPU(s)"
-        word = f"continuing; {done} trial(s) are done and {len(study.trials) - done} unfinished" if study.trials else "starting"
+        kind = "GPU" if room.workers.use_gpu else counted(room.workers.cpus_per_worker, "CPU")
+        word = (
+            f"continuing; {counted(done, 'trial')} done, {len(study.trials) - done} unfinished" if study.trials else "starting"
+        )
         self._line(
-            f"{word}: {study.num_expected} trials at most, {room.max_concurrent} at a time, each {room.workers.num_workers} "
-            f"worker(s) with {kind}; folder: {event['folder']}"
+            f"{word}: {study.num_expected} trials at most, {room.max_concurrent} at a time, each with "
+            f"{counted(room.workers.num_workers, 'worker')}, {kind} each; folder: {event['folder']}"
         )
         self._line("Ctrl-C saves and stops; the same command continues the search", style="dim")
 
@@ -107,7 +110,7 @@ def _said(trial: Trial) -> str:
 def _ended(trial: Trial, metrics: tuple[str, ...]) -> str:
     values = "  ".join(f"{name} {value:.4f}" for name, value in zip(metrics, trial.best, strict=False))
     why = f": {trial.reason}" if trial.reason else ""
-    return f"trial {trial.number:03d}  {_said(trial)}  {values}  {trial.state} after {trial.epoch:.1f} epoch(s){why}"
+    return f"trial {trial.number:03d}  {_said(trial)}  {values}  {trial.state} after {trial.epoch:.1f} epochs{why}"
 
 
 def show_sweep(console: Console, folder: str, summary: dict[str, Any], num_shown: int = 10) -> None:
@@ -149,7 +152,7 @@ def conclusions(summary: dict[str, Any], folder: str) -> list[str]:
     failed = [row for row in summary["trials"] if row["state"] == "failed"]
     if failed:
         listed = "; ".join(f"{row['number']:03d}: {row['reason']}" for row in failed[:3])
-        lines.append(f"{len(failed)} trial(s) failed: {listed}{' ...' if len(failed) > 3 else ''}")
+        lines.append(f"{counted(len(failed), 'trial')} failed: {listed}{' ...' if len(failed) > 3 else ''}")
     if summary["full_epochs"] > summary["total_epochs"]:
         saved = 1 - summary["total_epochs"] / summary["full_epochs"]
         lines.append(

@@ -26,6 +26,7 @@ from rayprob.config import strict_yaml
 from rayprob.config.faults import as_yaml, faults_of
 from rayprob.config.field_values import fitted
 from rayprob.errors import SpecError
+from rayprob.text import counted
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
@@ -72,7 +73,7 @@ class Spec(BaseModel):
         except ValidationError as error:
             faults = faults_of(cls, error, under, options)
         lines = "\n".join(f"  {fault}" for fault in faults)
-        raise SpecError(f"{where} has {len(faults)} fault{'s' * (len(faults) != 1)}:\n{lines}")
+        raise SpecError(f"{where} has {counted(len(faults), 'fault')}:\n{lines}")
 
     def to_yaml(self) -> str:
         """Return the whole spec, including defaults, as YAML that `read` parses to an equal spec."""

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 
-from rayprob.text import first_of
+from rayprob.text import counted, first_of
 
 log = logging.getLogger(__name__)
 MOST_NAMED = 5
@@ -26,15 +26,9 @@ def is_clutter(name: str) -> bool:
 
 def warn_of_skipped(where: str, clutter: Sequence[str], unusable: Mapping[str, str]) -> None:
     """Log one line that counts the clutter skipped in a folder and names what could not be used; nothing where all was."""
-    skipped = (
-        [f"{len(clutter):,} hidden or system {_plural(clutter, 'file')} ({first_of(sorted(clutter), 1)})"] if clutter else []
-    )
+    skipped = [f"{counted(len(clutter), 'hidden or system file')} ({first_of(sorted(clutter), 1)})"] if clutter else []
     for reason in sorted(set(unusable.values())):
         names = [name for name, why in unusable.items() if why == reason and not is_clutter(name)]
         skipped += [f"{first_of(sorted(names), MOST_NAMED, in_all=True)}: {reason}"] if names else []
     if skipped:
         log.warning("%s: skipped %s", where, "; skipped ".join(skipped))
-
-
-def _plural(things: Sequence[str], word: str) -> str:
-    return word if len(things) == 1 else f"{word}s"

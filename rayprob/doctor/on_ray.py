@@ -14,6 +14,7 @@ from rayprob.doctor.cluster import ClockOffset, ClusterFacts, clock_of, new_prob
 from rayprob.doctor.facts import NodeFacts, gather
 from rayprob.doctor.storage_probe import UriFacts, read_probe, remove_probe, write_probe
 from rayprob.errors import RunError
+from rayprob.text import counted
 
 ANSWER_S = 180  # the first call starts a process and imports torch, possibly from a network disk
 FREE_GPU_S = 60
@@ -57,7 +58,7 @@ def gather_cluster(uris: tuple[str, ...], cache_folder: str, tell: Tell = lambda
     """Return the facts of every node of the cluster at RAY_ADDRESS or of a submitted job. Raises RunError without a cluster."""
     with _joined() as ray:
         nodes = _alive(ray)
-        tell(f"checking {len(nodes)} node(s)")
+        tell(f"checking {counted(len(nodes), 'node')}")
         probes = {name: _pinned(ray, node["NodeID"]) for name, node in nodes.items()}
         facts, silent = _ask(probes, lambda name: ("gather", cache_folder))
         probes = {name: probes[name] for name in facts}

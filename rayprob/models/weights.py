@@ -16,7 +16,7 @@ from rayprob.models.classifier import Classifier
 from rayprob.models.heads import Head
 from rayprob.models.tensor_files import header_of, read_tensors
 from rayprob.models.weight_sets import choose_set, describe_contents, find_sets, flat, unnamed_averages
-from rayprob.text import first_of
+from rayprob.text import counted, first_of
 
 Part = Literal["all", "features", "backbone", "ema", "model"]
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".th", ".msgpack", ".h5", ".npz", ".onnx")
@@ -122,8 +122,8 @@ def _require_usable(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], wh
     broken = [name for name, (t, ours) in pairs.items() if not _is_finite(t.to(ours.dtype)) and _is_finite(ours)]
     if broken:
         raise ModelError(
-            f"the weights at {where} contain NaN or inf: {_first(f'{len(broken)} tensor(s)', broken)}; the training that wrote "
-            "them diverged, or the file is damaged; use an earlier checkpoint"
+            f"the weights at {where} contain NaN or inf: {_first(counted(len(broken), 'tensor'), broken)}; the training that "
+            "wrote them diverged, or the file is damaged; use an earlier checkpoint"
         )
 
 

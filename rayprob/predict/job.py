@@ -86,7 +86,7 @@ def open_predictor(bundles: Sequence[Bundle], *, mc_dropout: int = 0) -> Predict
     """Return the predictor: a bundle, its head under dropout, or an ensemble of bundles. Raises LabelError or ModelError."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if mc_dropout and len(bundles) > 1:
-        raise ModelError("--mc-dropout and --ensemble cannot be combined; use one of them")
+        raise ModelError("Monte Carlo dropout and an ensemble cannot be combined; use one of them")
     if mc_dropout:
         return with_dropout(bundles[0], device, mc_dropout)
     return ensemble(bundles, device) if len(bundles) > 1 else one_bundle(bundles[0], device)

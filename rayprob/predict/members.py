@@ -57,11 +57,11 @@ def with_dropout(bundle: Bundle, device: torch.device, num_members: int, seed: i
     features are computed once. Raises ModelError for a head without dropout and for fewer than two members.
     """
     rate = bundle.model_spec.head.dropout
-    _require_several(num_members, "--mc-dropout")
+    _require_several(num_members, "Monte Carlo dropout")
     if not rate:
         raise ModelError(
-            "--mc-dropout needs a head trained with dropout, but this bundle's head has dropout 0; "
-            "train with model.head.dropout above 0, such as 0.2, or pass several bundles with --ensemble"
+            "Monte Carlo dropout needs a head trained with dropout, but this bundle's head has dropout 0; "
+            "train with model.head.dropout above 0, such as 0.2, or predict with an ensemble of several bundles"
         )
     network = _Network(bundle, device)
     kept_MF = _kept_features(num_members, bundle, rate, seed).to(device)

@@ -26,6 +26,7 @@ from rayprob.labels import LabelSpace
 from rayprob.predict.images import Image
 from rayprob.predict.job import Asking, PredictJob
 from rayprob.predict.record import Outcome, Record, Rejected, rejection
+from rayprob.text import counted
 
 FORMAT_VERSION = 1
 KEY = b"rayprob"
@@ -213,4 +214,6 @@ def _require_same(old: dict[str, Any], plan: TablePlan, where: str, remedy: str)
     changed = differing_keys(old, new)
     if changed:
         listed = "\n".join(f"  {line:.300}" for line in changed)
-        raise StorageError(f"{where} already holds another table; it differs in {len(changed)} key(s):\n{listed}\n{remedy}")
+        raise StorageError(
+            f"{where} already holds another table; it differs in {counted(len(changed), 'key')}:\n{listed}\n{remedy}"
+        )

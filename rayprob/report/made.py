@@ -10,6 +10,7 @@ from rayprob import __version__
 from rayprob.config import strict_yaml
 from rayprob.probability.families import family_of
 from rayprob.report.run.files import RunFiles
+from rayprob.text import counted
 
 PACKAGES = ("torch", "torchvision", "ray", "numpy", "scipy", "matplotlib")
 
@@ -72,7 +73,7 @@ def _of_training(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
     if starts:
         last = starts[-1]
         hosts = ", ".join(dict.fromkeys(str(row["host"]) for row in starts if "host" in row))
-        ranks = f"{last.get('world_size', 1)} rank(s) on {last.get('device', 'an unknown device')}"
+        ranks = f"{counted(last.get('world_size', 1), 'rank')} on {last.get('device', 'an unknown device')}"
         told.append(("hardware", f"{ranks}, host {hosts}" if hosts else ranks))
         told.append(
             (

@@ -20,6 +20,7 @@ from rayprob.files.documents import Shape, read_json
 from rayprob.runs.checkpoints import latest, list_checkpoints
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.spec import Run, identity
+from rayprob.text import counted
 
 
 class _Facts(Shape):
@@ -187,6 +188,6 @@ def _require_same(folder: str, old: dict[str, Any], new: dict[str, Any]) -> None
     if changed:
         listed = "\n".join(f"  {line}" for line in changed)
         raise RunError(
-            f"{folder} contains a run that differs from this one in {len(changed)} key(s):\n{listed}\n"
+            f"{folder} contains a run that differs from this one in {counted(len(changed), 'key')}:\n{listed}\n"
             "set another folder (--set folder=...), undo the changes, or start over with --fresh (which removes that run)"
         )

@@ -9,6 +9,7 @@ from rayprob.errors import RunError
 from rayprob.files import storage
 from rayprob.files.documents import Count, Shape, row_of, whole_lines
 from rayprob.runs.paths import RunFolder
+from rayprob.text import counted, first_of
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ def read_history(folder: str) -> list[dict[str, Any]]:
     """
     rows, damaged = read_rows(folder)
     if damaged:
-        uri, shown = RunFolder(folder).history, ", ".join(map(str, damaged[:5]))
-        log.warning("%s: %d damaged line(s) are left out, beginning with line %s", uri, len(damaged), shown)
+        lines = counted(len(damaged), "damaged line")
+        log.warning("%s: %s left out: line %s", RunFolder(folder).history, lines, first_of(damaged, 5))
     return rows
 
 

@@ -10,6 +10,7 @@ import torch
 
 from rayprob.errors import RayprobError, SpecError
 from rayprob.models.build import ModelSpec, build_classifier
+from rayprob.text import counted
 
 if TYPE_CHECKING:
     from rayprob.runs.spec import Run
@@ -27,7 +28,7 @@ def check_shapes(run: "Run", num_labels: int, world_size: int) -> None:
     if fault := fault_of(model, num_labels, images, train_px, training=True):
         raise SpecError(
             f"{model.backbone} cannot take a training step with transforms.train.size_px {train_px} and "
-            f"{run.micro_batch(world_size)} image(s) per micro batch: {fault}; {_remedy(fault, 'train')}"
+            f"{counted(run.micro_batch(world_size), 'image')} per micro batch: {fault}; {_remedy(fault, 'train')}"
         )
     if fault := fault_of(model, num_labels, 1, evaluate_px, training=False):
         raise SpecError(

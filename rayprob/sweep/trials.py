@@ -27,6 +27,7 @@ from rayprob.runs.history_rows import read_history
 from rayprob.runs.spec import Run, received
 from rayprob.sweep.study import DONE, WAIT, Study, Trial
 from rayprob.sweep.work import as_report, costs, train_here, train_trial
+from rayprob.text import counted
 from rayprob.train.faults import fault_text, last_frame, repeated
 from rayprob.train.launch import launch
 from rayprob.train.loop import Outcome
@@ -52,7 +53,7 @@ class Room:
     @property
     def needs(self) -> str:
         """The resources a trial needs, as text."""
-        each = f"{self.workers.cpus_per_worker} CPU(s){' and 1 GPU' if self.workers.use_gpu else ''}"
+        each = f"{counted(self.workers.cpus_per_worker, 'CPU')}{' and 1 GPU' if self.workers.use_gpu else ''}"
         return each if self.workers.num_workers == 1 else f"{self.workers.num_workers} workers with {each} each"
 
 
@@ -285,8 +286,8 @@ def room_for(run: Run, resources: Mapping[str, float], max_concurrent: int | str
     num_workers = 1 if placement.most_workers == "auto" else placement.most_workers
     if use_gpu and num_workers > gpus:
         raise RunError(
-            f"a trial takes {num_workers} GPU(s), one per worker (placement.num_workers), and this cluster has {gpus}; "
-            "lower placement.num_workers, or join a larger cluster through RAY_ADDRESS"
+            f"a trial takes {counted(num_workers, 'GPU')}, one per worker (placement.num_workers), and this cluster has "
+            f"{gpus}; lower placement.num_workers, or join a larger cluster through RAY_ADDRESS"
         )
     fitting = gpus // num_workers if use_gpu else min(4, cpus // num_workers)
     if max_concurrent == "auto":
@@ -298,8 +299,8 @@ def room_for(run: Run, resources: Mapping[str, float], max_concurrent: int | str
     each = wanted if placement.cpus_per_worker == "auto" else placement.cpus_per_worker
     if each * num_workers > cpus:
         raise RunError(
-            f"a trial takes {each * num_workers} CPU(s), {each} for each of {num_workers} worker(s), and this cluster has "
-            f"{cpus}; lower placement.num_workers or placement.cpus_per_worker"
+            f"a trial takes {counted(each * num_workers, 'CPU')}, {each} for each of {counted(num_workers, 'worker')}, and "
+            f"this cluster has {cpus}; lower placement.num_workers or placement.cpus_per_worker"
         )
     return Room(Workers(num_workers, use_gpu, each), max(1, min(concurrent, cpus // (each * num_workers))))
 

@@ -26,6 +26,7 @@ from rayprob.sweep.ledger import Ledger
 from rayprob.sweep.results import summarise, write_results
 from rayprob.sweep.search import Sweep
 from rayprob.sweep.study import Study, Trial
+from rayprob.text import counted
 from rayprob.train.assess import assess
 from rayprob.train.launch import check_folder, signals_call
 from rayprob.train.on_ray import ray_cluster
@@ -131,7 +132,7 @@ def claim(sweep: Sweep, dataset: Dataset) -> None:
         if changed:
             listed = "\n".join(f"  {line}" for line in changed)
             raise RunError(
-                f"{folder} contains another sweep of this name, which differs in {len(changed)} key(s):\n{listed}\n"
+                f"{folder} contains another sweep of this name, which differs in {counted(len(changed), 'key')}:\n{listed}\n"
                 "set another name (--set name=...), undo the changes, or start over with --fresh, which removes that sweep"
             )
     elif storage.list_names(folder):

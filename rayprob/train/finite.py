@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rayprob.errors import NonFiniteLoss
 from rayprob.loader.order import Place
+from rayprob.text import counted
 from rayprob.train.compute import gather_lists
 
 SHOWN = 20
@@ -39,8 +40,8 @@ def require_finite_loss(loss: float, step: int, loss_B: Tensor, sample_ids_B: Te
     sample_ids = gather_lists(sample_ids_B[is_bad_B].tolist(), place)
     shown = ", ".join(map(str, sample_ids[:SHOWN])) + (", ..." if len(sample_ids) > SHOWN else "")
     raise NonFiniteLoss(
-        f"the loss of step {step} is not finite, from {len(sample_ids)} sample(s): {shown}; the loss diverged to {loss}, and "
-        "this step changed no weight; lower optimizer.lr, set optimizer.clip_norm, or check these samples"
+        f"the loss of step {step} is not finite, from {counted(len(sample_ids), 'sample')}: {shown}; the loss diverged to "
+        f"{loss}, and this step changed no weight; lower optimizer.lr, set optimizer.clip_norm, or check these samples"
     )
 
 

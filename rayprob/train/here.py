@@ -11,6 +11,7 @@ from rayprob.errors import RunError, as_error
 from rayprob.files import storage
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.spec import Run
+from rayprob.text import counted
 from rayprob.train.faults import repeated
 from rayprob.train.loop import Outcome
 from rayprob.train.placing import Workers
@@ -76,7 +77,7 @@ class TrainingHere(Training):
         most = self._run.placement.max_failures
         if self._is_abandoned or 0 <= most < failures:
             raise RunError(
-                f"the run failed and its {most} restart(s) did not help: {reason}\n"
+                f"the run failed, and {counted(most, 'restart')} did not help: {reason}\n"
                 f"the worker's log is {self.log}; run the same command to resume from the last checkpoint"
             )
 

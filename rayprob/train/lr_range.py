@@ -32,6 +32,7 @@ from rayprob.models.classifier import Classifier
 from rayprob.runs.rules import check_sizes
 from rayprob.runs.spec import Run
 from rayprob.seeds import derive
+from rayprob.text import counted
 from rayprob.train.job import RankJob, prepare
 from rayprob.train.loop import steps
 from rayprob.train.meter import Meter
@@ -252,8 +253,8 @@ def _require_length(measured: Measured) -> None:
     if len(measured.steps) < fewest:
         at = f", at a learning rate of {measured.steps[-1].lr:.2g}" if measured.steps else ""
         raise RunError(
-            f"the loss diverged after {len(measured.steps)} step(s){at}, before it could fall; set --from to a hundredth of "
-            "that, and check the data if this persists"
+            f"the loss diverged after {counted(len(measured.steps), 'step')}{at}, before it could fall; set --from to a "
+            "hundredth of that, and check the data if this persists"
         )
 
 

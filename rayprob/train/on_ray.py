@@ -12,6 +12,7 @@ from rayprob.errors import RunError, as_error
 from rayprob.files.uris import canonical
 from rayprob.runs import folder
 from rayprob.runs.spec import Run
+from rayprob.text import counted
 from rayprob.train.loop import Outcome
 from rayprob.train.placing import Workers
 from rayprob.train.training import Training
@@ -75,8 +76,9 @@ class RayTraining(Training):
             raise as_error(failure)
         if ended is not None:
             raise RunError(
-                f"the run failed and its {self._run.placement.max_failures} restart(s) did not help: {_root_cause(ended)}\n"
-                f"the workers' logs are in {LOGS}; run the same command to resume from the last checkpoint"
+                f"the run failed, and {counted(self._run.placement.max_failures, 'restart')} did not help: "
+                f"{_root_cause(ended)}\nthe workers' logs are in {LOGS}; run the same command to resume from the last "
+                "checkpoint"
             ) from ended
         return Outcome(**value["outcome"])
 

@@ -10,6 +10,7 @@ import torch
 from rayprob.cluster import cluster_address
 from rayprob.errors import RunError
 from rayprob.runs.spec import Run
+from rayprob.text import counted
 
 log = logging.getLogger(__name__)
 CGROUP = Path("/sys/fs/cgroup")
@@ -46,11 +47,11 @@ def place_workers(run: Run, resources: dict[str, float]) -> Workers:
     needed = least or num_workers
     if not 0 < needed <= available and not is_joined:
         raise RunError(
-            f"placement asks for {needed} worker(s) with {cpus_per_worker} CPU(s)"
-            f"{' and 1 GPU' if use_gpu else ''} each, but this Ray has {cpus} CPU(s) and {gpus} GPU(s), "
+            f"placement asks for {counted(needed, 'worker')} with {counted(cpus_per_worker, 'CPU')}"
+            f"{' and 1 GPU' if use_gpu else ''} each, but this Ray has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}, "
             f"enough for {available}; lower placement.num_workers, or join a larger cluster through RAY_ADDRESS"
         )
-    log.info("placing %d worker(s) on %s", num_workers, kind)
+    log.info("placing %s on %s", counted(num_workers, "worker"), kind)
     return Workers(num_workers, use_gpu, cpus_per_worker, least)
 
 

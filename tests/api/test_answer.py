@@ -1,5 +1,6 @@
 """`Answer`: asked more, it says what a new prediction would say; its texts hold no markup that is not ours."""
 
+import pickle
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image as Pillow
 
 import rayprob as rp
-from rayprob.errors import LabelError, QueryError
+from rayprob.errors import LabelError, QueryError, UnknownLabel
 from rayprob.labels import LabelSpace
 from tests.loader.tiny import photo
 from tests.predict.small import NAMES, make_bundle
@@ -32,6 +33,15 @@ def test_probabilities_equal_sums_over_label_sets(answer: rp.Answer) -> None:
     top = answer.top_sets(3)
     assert [line.probability for line in top] == pytest.approx(sorted(p_S)[:-4:-1], rel=1e-9)
     assert answer.entropy == pytest.approx(-(p_S * np.log(p_S)).sum(), rel=1e-9)
+
+
+def test_an_unknown_label_names_the_nearest_and_is_a_key_error(answer: rp.Answer) -> None:
+    with pytest.raises(KeyError) as caught:
+        answer.marginals["frok"]
+    assert isinstance(caught.value, UnknownLabel)
+    assert str(caught.value).startswith("unknown label 'frok'; nearest: fork; allowed: ")
+    assert answer.marginals.get("frok") is None
+    assert pickle.loads(pickle.dumps(answer.marginals)) == dict(answer.marginals)
 
 
 def test_more_evidence_gives_the_answer_of_a_new_prediction(model: rp.Model, answer: rp.Answer) -> None:

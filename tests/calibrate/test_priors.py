@@ -173,7 +173,11 @@ def test_which_calibrators_are_tried() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prior", "message"), [("cocoo", "unknown label prior 'cocoo'; nearest: coco"), ("./none", "no file at ./none")]
+    ("prior", "message"),
+    [
+        ("cocoo", "unknown label prior 'cocoo'; nearest: coco; allowed: auto, none, coco, or the path of a file"),
+        ("./none", "no file at ./none"),
+    ],
 )
 def test_a_prior_that_is_not_there_is_named(run: tuple[str, Predictions], prior: str, message: str) -> None:
     result = CliRunner().invoke(app, ["calibrate", run[0], "--prior", prior])

@@ -224,7 +224,7 @@ def test_predictions_of_val_by_another_bundle_are_refused(tmp_path: Path) -> Non
 
 def test_candidates_that_a_holdout_cannot_carry_are_left_out_with_the_reason(tmp_path: Path) -> None:
     notes = notes_of(tmp_path, predictions(60, "holdout", seed=1), conformal_levels=[0.01, 0.3])
-    assert "recall: 5 candidate(s) left out, such as: alpha 0.01 needs 99 calibration samples with a label" in notes
+    assert "recall: 5 candidates left out, such as: alpha 0.01 needs 99 calibration samples with a label" in notes
 
 
 def test_a_gain_that_may_be_chance_and_a_winner_without_a_rule_are_said(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_folder_without_a_bundle_or_predictions_is_refused(tmp_path: Path) -> 
         search(str(tmp_path))
     with pytest.raises(RunError, match=r"holdout\.parquet is missing"):
         search(write_run(tmp_path))
-    with pytest.raises(CalibrationError, match=r"8 sample\(s\) with a known label"):
+    with pytest.raises(CalibrationError, match=r"8 samples with a known label"):
         search(write_run(tmp_path, predictions(8, "holdout", seed=1)))
 
 

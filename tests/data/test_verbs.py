@@ -56,8 +56,8 @@ def test_shard_says_what_was_rejected_corrected_and_continued(source: Source) ->
         building.build(recipe, run_tasks=stopping)
     result = run("shard", recipe_file(source), "--set", "allow_rejects=1")
     assert "1 shards were already done" in result.output
-    assert f"rejected 1 images, listed in {source.built}/rejected.jsonl" in result.output
-    assert "1 images have a different size than declared" in result.output
+    assert f"rejected 1 image, listed in {source.built}/rejected.jsonl" in result.output
+    assert "1 image of another size than declared" in result.output
 
 
 def test_images_that_exif_turns_are_counted_by_shard_and_inspect(source: Source) -> None:

@@ -190,7 +190,7 @@ def test_the_table_shows_what_to_do_and_the_verdict() -> None:
     assert "fault  free /dev/shm" in said
     assert "wanted: at least 2.0 GB" in said
     assert "do: loader workers pass batches through it" in said
-    assert said.rstrip().endswith("1 fault(s), 0 warning(s), 14 ok: fix the faults before a long job")
+    assert said.rstrip().endswith("1 fault, 0 warnings, 14 ok: fix the faults before a long job")
 
 
 def test_nothing_is_said_of_a_cluster_of_which_no_node_answers_but_that() -> None:

@@ -129,9 +129,9 @@ def test_members_that_cannot_be_are_refused(bundle: Bundle) -> None:
         ModelError, match=r"needs a head trained with dropout, but this bundle's head has dropout 0; train with"
     ):
         open_predictor([firm], mc_dropout=5)
-    with pytest.raises(ModelError, match=r"--mc-dropout needs at least 2 members; got 1"):
+    with pytest.raises(ModelError, match=r"Monte Carlo dropout needs at least 2 members; got 1"):
         open_predictor([bundle], mc_dropout=1)
-    with pytest.raises(ModelError, match=r"--mc-dropout and --ensemble cannot be combined; use one of them"):
+    with pytest.raises(ModelError, match=r"Monte Carlo dropout and an ensemble cannot be combined; use one of them"):
         open_predictor([bundle, firm], mc_dropout=5)
     other = make_bundle(2, {"name": "bernoulli"}, labels=LabelSpace(("cat", "cow"), (1, 2)))
     with pytest.raises(LabelError, match=r"the labels of bundle 1 of the ensemble and bundle 2 differ: 6 labels against 2"):

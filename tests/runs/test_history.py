@@ -60,7 +60,7 @@ def test_a_line_that_no_run_writes_is_left_out_by_number(tmp_path: Path, caplog:
     first, second, _ = (tmp_path / "metrics.jsonl").read_bytes().split(b"\n")
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([first, line, second, b""]))
     assert [row["step"] for row in read_history(str(tmp_path))] == [1, 2]
-    assert "metrics.jsonl: 1 damaged line(s) are left out, beginning with line 2" in caplog.text
+    assert "metrics.jsonl: 1 damaged line left out: line 2" in caplog.text
 
 
 def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_damaged_lines_are_left_out_with_their_numbers(tmp_path: Path, caplog: p
     with open(tmp_path / "metrics.jsonl", "ab") as file:
         file.write(b"\n".join(damaged) + b"\n")
     assert [row["step"] for row in read_history(str(tmp_path))] == [1, 2]
-    assert "8 damaged line(s) are left out, beginning with line 3, 4, 5, 6, 7" in caplog.text
+    assert "8 damaged lines left out: line 3, 4, 5, 6, 7, ..." in caplog.text
     resumed = History(str(tmp_path), 1)
     record(resumed, 2)
     resumed.close()

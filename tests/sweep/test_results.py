@@ -133,12 +133,9 @@ def test_a_person_sees_trials_live_and_what_the_sweep_says(swept: tuple[Sweep, S
         view.tell({"kind": "stopping"})
     show_sweep(console, sweep.folder, summarise(sweep, study, None, 1.0))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert (
-        "continuing; 3 trial(s) are done and 0 unfinished: 3 trials at most, 2 at a time, each 1 worker(s) with 1 CPU(s)"
-        in text
-    )
+    assert "continuing; 3 trials done, 0 unfinished: 3 trials at most, 2 at a time, each with 1 worker, 1 CPU each" in text
     assert "2 finished, 1 failed of 3 at most" in text
-    assert "failed after 0.0 epoch(s): NonFiniteLoss: at step 1" in text
+    assert "failed after 0.0 epochs: NonFiniteLoss: at step 1" in text
     assert "saving and stopping; Ctrl-C again discards what is not saved" in text
     assert f"next: rayprob train {sweep.folder}/best.yaml" in text
 
@@ -162,5 +159,5 @@ def test_a_sweep_in_which_nothing_finished_says_where_to_look(make_sweep: MakeSw
     summary = summarise(sweep, study, None, 1.0)
     assert (summary["best"], summary["val"]) == (None, None)
     said = conclusions(summary, sweep.folder)
-    assert said[0] == "2 trial(s) failed: 000: OutOfMemory: too large; 001: OutOfMemory: too large"
+    assert said[0] == "2 trials failed: 000: OutOfMemory: too large; 001: OutOfMemory: too large"
     assert said[-1].startswith("no trial has finished; see the reasons above")

@@ -81,10 +81,7 @@ def test_what_a_trial_of_several_workers_waits_for_reaches_the_terminal(
         directing.on_trial_result("tune-0", report)
     console = Console(record=True, width=300)
     SweepView(console).tell(told[-1])
-    assert (
-        "trial 000  still waiting for 2 worker(s) with 3 CPU(s) each; the cluster currently has 4 CPU(s)"
-        in console.export_text()
-    )
+    assert "trial 000  still waiting for 2 workers with 3 CPUs each; the cluster currently has 4 CPUs" in console.export_text()
 
 
 def test_the_wait_for_a_first_trial_ends_with_its_start_and_says_what_it_needs() -> None:
@@ -95,5 +92,5 @@ def test_the_wait_for_a_first_trial_ends_with_its_start_and_says_what_it_needs()
     for _ in range(2):
         started.on_trial_start(iteration=1, trials=[], trial=None)
     assert ended == [True]
-    assert Room(Workers(1, True, 4), 1).needs == "4 CPU(s) and 1 GPU"
-    assert Room(Workers(2, False, 3), 1).needs == "2 workers with 3 CPU(s) each"
+    assert Room(Workers(1, True, 4), 1).needs == "4 CPUs and 1 GPU"
+    assert Room(Workers(2, False, 3), 1).needs == "2 workers with 3 CPUs each"

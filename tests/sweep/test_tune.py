@@ -158,7 +158,7 @@ def test_a_failing_trial_is_one_row_with_its_reason(alone: tuple[Path, str]) -> 
     failed = json.loads((folder / "summary.json").read_text())["trials"][2]
     assert (failed["state"], failed["values"]) == ("failed", {})
     assert failed["reason"].startswith("NonFiniteLoss: the loss of step")
-    assert "1 trial(s) failed: 002: NonFiniteLoss" in text
+    assert "1 trial failed: 002: NonFiniteLoss" in text
 
 
 @pytest.mark.slow

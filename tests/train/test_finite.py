@@ -72,9 +72,7 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing(make_run: MakeRun, tmp_
     before, progress = learnt(job, "classifier", "optimizer", "ema"), job.state.progress
     job.loss = with_nan_in_the_second_sample(job.loss)
     step = next(batches)
-    message = (
-        rf"the loss of step 2 is not finite, from 1 sample\(s\): {step[0].sample_ids_B[1]}; the loss diverged to nan, and "
-    )
+    message = rf"the loss of step 2 is not finite, from 1 sample: {step[0].sample_ids_B[1]}; the loss diverged to nan, and "
     with pytest.raises(NonFiniteLoss, match=message + "this step changed no weight; lower optimizer.lr"):
         take_step(job, step)
     assert_equal_states(learnt(job, "classifier", "optimizer", "ema"), before)
@@ -131,7 +129,7 @@ def test_all_ranks_refuse_a_step_that_one_of_them_finds_broken(make_run: MakeRun
     spawn_ranks(_diverging_rank, 2, run)
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
-    assert "from 8 sample(s)" in first
+    assert "from 8 samples" in first
 
 
 @pytest.mark.parametrize("clip_norm", [None, 1.0])

@@ -25,6 +25,7 @@ from rayprob.errors import DatasetError, SourceError
 from rayprob.files import storage
 from rayprob.images.kinds import JPEG, KINDS
 from rayprob.images.notable import CONVERTED
+from rayprob.text import counted
 
 NOT_LISTED = "an image that no file in divide.into names"
 PACKAGES = ("rayprob", "pyarrow", "pycocotools", "simplejpeg")
@@ -76,8 +77,9 @@ def check_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
     _write_rejects(recipe, rejected)
     first = "; ".join(f"{reject.file_name} {reject.reason}" for reject in rejected[:3])
     raise SourceError(
-        f"{len(rejected):,} images cannot become samples and allow_rejects is {recipe.allow_rejects:,}: {first}; all of them: "
-        f"{storage.join(recipe.root, 'rejected.jsonl')}; mend them, or set allow_rejects, and run the same command again"
+        f"{counted(len(rejected), 'image')} cannot become samples and allow_rejects is {recipe.allow_rejects:,}: {first}; "
+        f"all of them: {storage.join(recipe.root, 'rejected.jsonl')}; mend them, or set allow_rejects, and run the same "
+        "command again"
     )
 
 

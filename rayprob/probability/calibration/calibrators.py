@@ -61,7 +61,7 @@ def choose_calibrator(
     all_rows = np.arange(problem.num_samples)
     if len(tried) < 2:
         kept = (tried or names)[0]
-        reason = f"{kept}: {problem.num_samples} samples with known labels leave no other candidate to compare with"
+        reason = f"{kept}: {problem.num_samples} samples with known labels are too few to compare it with another"
         return Choice(problem.fit(kept, all_rows), {}, reason)
     nll_by_name = {name: problem.held_out_nll(name, num_folds, seed) for name in tried}
     chosen, reason = _simplest_within_one_standard_error(nll_by_name)
@@ -125,8 +125,8 @@ def _simplest_within_one_standard_error(nll_by_name: Mapping[str, Floats]) -> tu
         return bool(worse_N.mean() <= worse_N.std(ddof=1) / np.sqrt(len(worse_N)))
 
     chosen = _best_prior(next(name for name in nll_by_name if is_close(name)), nll_by_name)
-    found, least = nll_by_name[chosen].mean(), nll_by_name[best].mean()
-    return chosen, f"{chosen}: cross-validated NLL {found:.4f} nats a sample; the best, {best}, has {least:.4f}"
+    reason = f"{chosen}: {nll_by_name[chosen].mean():.4f} nats per image, cross-validated"
+    return chosen, reason if chosen == best else f"{reason}; {best}, less simple, reaches {nll_by_name[best].mean():.4f}"
 
 
 def _best_prior(name: str, nll_by_name: Mapping[str, Floats]) -> str:

@@ -142,7 +142,7 @@ def fit_label_mixture(
     others, pass its lists as targets: the fit models `listed = present and kept`, and returns the mixture of what is present.
 
     Each label's probability in a component is smoothed by `smoothing` imagined samples with the label's prevalence. Stops when
-    an iteration gains less than `tolerance` nats a sample, or after `max_iterations`. Raises SpecError, DataError.
+    an iteration gains less than `tolerance` nats per sample, or after `max_iterations`. Raises SpecError, DataError.
     """
     _check(targets_NL, known_NL)
     _check_settings(num_components, restarts, max_iterations, retention, smoothing)
@@ -152,10 +152,10 @@ def fit_label_mixture(
         fitted = _fit_once(
             rows, num_components, derive(seed, "mixture", restart), smoothing, max_iterations, tolerance, retention
         )
-        log.debug("restart %d of %d: %.4f nats a sample", restart + 1, restarts, -fitted[0])
+        log.debug("restart %d of %d: %.4f nats per sample", restart + 1, restarts, -fitted[0])
         best = fitted if best is None or fitted[0] > best[0] else best
     assert best is not None
-    log.info("label mixture: %d components, %d samples, %.4f nats a sample", num_components, len(targets_NL), -best[0])
+    log.info("label mixture: %d components, %d samples, %.4f nats per sample", num_components, len(targets_NL), -best[0])
     return LabelMixture(best[1].mixing_weights_K, np.clip(best[1].probabilities_KL / retention, SMALLEST, 1 - SMALLEST))
 
 

@@ -1,7 +1,7 @@
 """A label prior in a file: a mixture over named labels, as safetensors with its source in the metadata. Safe to open."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,11 +82,14 @@ class LabelPriorFile:
         storage.write_bytes(uri, safetensors.numpy.save(arrays, {KEY: json.dumps(told)}))
 
     @classmethod
-    def load(cls, name: str) -> "LabelPriorFile":
-        """Return the prior of that name that ships with rayprob, or the one in a file. Raises StorageError, ModelError."""
+    def load(cls, name: str, *, also: Sequence[str] = ()) -> "LabelPriorFile":
+        """Return the prior of that name that ships with rayprob, or the one in a file. Raises StorageError, ModelError.
+
+        `also` are further names that the caller allows, for the error of an unknown one.
+        """
         path = str(SHIPPED.get(name, name))
         if name not in SHIPPED and "/" not in name and not storage.exists(name):
-            raise ModelError(f"{unknown(name, SHIPPED, 'label prior')}, or the path of a file: {REMEDY}")
+            raise ModelError(f"{unknown(name, (*also, *SHIPPED), 'label prior')}, or the path of a file: {REMEDY}")
         content = storage.read_bytes(path)
         try:
             arrays = safetensors.numpy.load(content)

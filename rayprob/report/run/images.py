@@ -10,6 +10,7 @@ from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.queries.answer import probabilities
 from rayprob.probability.queries.expression import And, Count, Exactly, Expression, Label, Query
 from rayprob.report.run.judged import Judged
+from rayprob.text import counted
 
 BEST, WORST, SUSPECTS = 6, 9, 18
 TOP_LABELS = 5
@@ -68,7 +69,7 @@ class Images:
 
     best: tuple[Card, ...]
     worst: tuple[Card, ...]
-    least_labels: int  # of a best image: one with few labels is likely without being interesting
+    least_labels: str  # of a best image: one with few labels is likely without being interesting
     suspects: tuple[Suspect, ...]
     surprises: int  # annotations that the model gives less than 5 %
 
@@ -85,7 +86,7 @@ def images(judged: Judged) -> Images:
     return Images(
         best=tuple(card(judged, row) for row in best),
         worst=tuple(card(judged, row) for row in worst),
-        least_labels=least,
+        least_labels=counted(least, "label"),
         suspects=tuple(suspects(judged, of_truth_NL)),
         surprises=int((judged.known_NL & (of_truth_NL < logit(0.05))).sum()),
     )

@@ -17,6 +17,7 @@ from rayprob.images.decode import decode
 from rayprob.loader.reader import SampleReader
 from rayprob.loader.shards import LocalShards, RangeReads
 from rayprob.report.run.files import Note, RunFiles
+from rayprob.text import counted
 
 LONG_SIDE_PX = 200
 QUALITY = 72
@@ -40,7 +41,7 @@ def thumbnails(files: RunFiles, rows: Iterable[int]) -> tuple[dict[int, str], li
     if not faults:
         return found, []
     log.warning("%d images cannot be shown: %s", len(faults), faults[0])
-    return found, [Note(f"{len(faults)} image(s) cannot be shown; the first error: {faults[0]}")]
+    return found, [Note(f"{counted(len(faults), 'image')} cannot be shown; the first error: {faults[0]}")]
 
 
 def shrunk(image_HW3: NDArray[np.uint8]) -> str:

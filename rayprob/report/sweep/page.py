@@ -15,6 +15,7 @@ from rayprob.report.sweep.words import SURE, figure, improvement, searched
 from rayprob.runs.finished import REPORTED
 from rayprob.runs.paths import RunFolder, SweepFolder
 from rayprob.runs.sweep_summary import SweepSummary, TrialSummary, finite, open_sweep
+from rayprob.text import counted
 
 STATES = ("finished", "pruned", "failed", "stopped", "running")
 MOST_REASON = 400  # letters
@@ -104,9 +105,9 @@ def tiles(sweep: SweepSummary) -> list[Tile]:
     best = sweep.best_trial
     value = best.value(sweep.metric) if best else None
     where = f"trial {best.number} on {sweep.split}" if best else "no trial reached a value"
-    counted = {state: sweep.count(state) for state in STATES}
+    of_state = {state: sweep.count(state) for state in STATES}
     told_tiles = [Tile(f"best {sweep.metric.name}", figure(value), where), _gain(sweep)]
-    told_tiles.append(Tile("trials", f"{len(sweep.trials):,}", words.counts(counted)))
+    told_tiles.append(Tile("trials", f"{len(sweep.trials):,}", words.counts(of_state)))
     told_tiles += [tile for tile in (_epochs(sweep), _reported_tile(sweep)) if tile]
     if sweep.elapsed_s is not None:
         told_tiles.append(Tile("time", lasted(sweep.elapsed_s), "of the whole sweep"))
@@ -122,7 +123,9 @@ def notes(sweep: SweepSummary) -> list[str]:
         found.append("The run file's own settings were not tried, so the gain over them is unknown.")
     open_trials = sweep.count("running") + sweep.count("stopped")
     if open_trials:
-        found.append(f"{open_trials} trial(s) are not finished: run the same `rayprob tune` command again to continue them.")
+        found.append(
+            f"{counted(open_trials, 'trial')} not finished: run the same `rayprob tune` command again to continue them."
+        )
     if not sweep.valued:
         found.append("No trial reached a value, so there are no charts; see the table of trials for the reasons.")
     return found

@@ -6,6 +6,7 @@ from typing import Any
 
 from rayprob.report.html import NONE
 from rayprob.runs.sweep_summary import Metric, Noise, Range, SweepSummary, TrialSummary
+from rayprob.text import counted
 
 NOT_SET = "not set"
 SURE = 2  # standard errors
@@ -90,8 +91,8 @@ def on_search(sweep: SweepSummary) -> str:
     on = f" on {sweep.dataset}" if sweep.dataset else ""
     repeats = sum(trial.kind == "confirm" for trial in sweep.trials)
     again = f" {repeats} trials repeat the default and the best setting with other seeds." if repeats else ""
-    number = "1 trial" if count == 1 else f"{count} trials"
-    return f"{number}{on} over {spaces}, chosen by {ways}{stops}; the goal is the {goals} on {sweep.split}.{again}"
+    trials = f"{counted(count, 'trial')}{on} over {spaces}, chosen by {ways}{stops}"
+    return f"{trials}; the goal is the {goals} on {sweep.split}.{again}"
 
 
 def on_winner(sweep: SweepSummary) -> str:

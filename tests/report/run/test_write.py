@@ -164,7 +164,7 @@ def test_a_damaged_image_costs_its_thumbnail_only(root: str, tmp_path: Path) -> 
         shard.unlink()
     path = Path(folder) / "run.yaml"
     path.write_text(path.read_text().replace(root, str(tmp_path / "damaged")))
-    assert "image(s) cannot be shown; the first error: cannot open shard" in notes_of(folder)
+    assert "cannot be shown; the first error: cannot open shard" in notes_of(folder)
 
 
 def test_predictions_of_another_step_are_not_calibrated_by_the_bundle(root: str, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_open_trials_and_a_choice_on_val_are_noted(tmp_path: Path) -> None:
     value = summary(split="val")
     value["trials"][1]["state"] = "running"
     text = words_of(value, tmp_path)
-    assert "1 trial(s) are not finished" in text
+    assert "1 trial not finished" in text
     assert "The sweep chose the winner on val, so its numbers on val are optimistic" in text
 
 
