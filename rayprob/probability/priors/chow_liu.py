@@ -1,6 +1,6 @@
 """The best tree of pairwise dependences between labels (Chow and Liu, IEEE Trans. Inf. Theory 1968). N samples, L labels.
 
-A baseline for label mixtures: it knows which labels go together two by two, and nothing beyond.
+A baseline for label mixtures: it models which pairs of labels co-occur, and nothing beyond pairs.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from rayprob.arrays import Bools, Floats
 
-SMOOTHING = 0.5  # imagined samples of each pair of values
-TIE = 1e-12  # a weight of 0 would be no edge, and labels without any information on others must be in the tree too
+SMOOTHING = 0.5  # pseudo-samples of each pair of values
+TIE = 1e-12  # a weight of 0 would mean no edge, but labels without any information on others must be in the tree too
 
 
 @dataclass(frozen=True, eq=False)
 class ChowLiuTree:
-    """p(label set) = P(root) prod P(label | its parent): the labels in an order in which parents come first."""
+    """p(label set) = P(root) prod P(label | its parent): the labels are ordered with parents first."""
 
     order_L: NDArray[np.int64]
     parent_L: NDArray[np.int64]
@@ -25,9 +25,9 @@ class ChowLiuTree:
 
     @classmethod
     def fit(cls, targets_NL: Bools, known_NL: Bools | None = None) -> "ChowLiuTree":
-        """Return the tree of the largest likelihood: a spanning tree of the largest mutual information.
+        """Return the maximum-likelihood tree: the spanning tree with the largest mutual information.
 
-        Of partly known samples, a pair is counted where both of its labels are known.
+        In partly known samples, a pair is counted if both of its labels are known.
         """
         joint_LL22 = _pairs(targets_NL, np.ones_like(targets_NL) if known_NL is None else known_NL)
         first_LL2, second_LL2 = joint_LL22.sum(axis=3), joint_LL22.sum(axis=2)

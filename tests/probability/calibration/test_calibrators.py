@@ -225,6 +225,9 @@ def test_choosing_finds_the_kind_of_miscalibration(log_scale: float, shift: floa
     assert choice.calibrator.name == best
     assert set(choice.nll_by_name) == {"identity", "temperature", "shared_platt", "platt", "isotonic"}
     assert best in choice.reason
+    words = f"{best}: {choice.nll_by_name[best]:.4f} nats per image, cross-validated"
+    least = min(choice.nll_by_name, key=choice.nll_by_name.__getitem__)
+    assert choice.reason == words + f"; {least}, less simple, reaches {choice.nll_by_name[least]:.4f}" * (least != best)
 
 
 def test_choosing_finds_a_curved_miscalibration_among_300_samples() -> None:
@@ -242,7 +245,7 @@ def test_wanted_candidates_only_are_tried() -> None:
     assert set(choice.nll_by_name) == {"identity", "temperature"}
     only = choose_calibrator("bernoulli", {"logits": raw_NL}, targets_NL, known_NL, candidates=["platt"])
     assert (only.calibrator.name, only.nll_by_name) == ("platt", {})
-    assert "leave no other candidate" in only.reason
+    assert "are too few to compare" in only.reason
 
 
 def test_samples_without_known_labels_do_not_count() -> None:
@@ -268,7 +271,7 @@ LABELS = np.ones((4, 3), dtype=bool)
             np.where(np.eye(4, 3) > 0, np.nan, 0.0),
             LABELS,
             LABELS,
-            "logits hold nan at row 0, label column 0; they must be finite",
+            "logits contain nan at row 0, label column 0; they must be finite",
         ),
     ],
 )
@@ -303,9 +306,9 @@ def test_a_calibrator_of_other_labels_is_refused() -> None:
 
 def test_a_bundle_without_its_arrays_is_refused() -> None:
     scale = {"scale_L": np.ones(1)}
-    with pytest.raises(BundleError, match=re.escape("calibrator 'platt' lacks array 'shift_L'; it holds scale_L; write")):
+    with pytest.raises(BundleError, match=re.escape("calibrator 'platt' lacks array 'shift_L'; found scale_L; write")):
         calibrator_from_arrays("bernoulli", "platt", scale)
-    with pytest.raises(BundleError, match="calibrator 'isotonic' lacks array 'knots'; it holds scale_L; write"):
+    with pytest.raises(BundleError, match="calibrator 'isotonic' lacks array 'knots'; found scale_L; write"):
         calibrator_from_arrays("bernoulli", "isotonic", scale)
     with pytest.raises(BundleError, match="unknown calibrator 'beta'"):
         calibrator_from_arrays("bernoulli", "beta", scale)
