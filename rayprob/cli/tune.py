@@ -43,7 +43,7 @@ def tune(
         swept = run_sweep(sweep, view.tell, fresh=fresh)
     if not swept.is_finished:
         done = sum(row["state"] != "running" for row in swept.summary["trials"])
-        words = f"{done} trial(s) are finished and running ones are saved"
+        words = f"{done} trial(s) are done and those under way are saved"
         show_line(out, f"stopped; {words}; the same command continues from there")
         raise typer.Exit(130)
     show_sweep(out, sweep.folder, swept.summary)

@@ -197,7 +197,7 @@ def test_ctrl_c_then_a_killed_driver_then_a_killed_trial_lose_nothing_and_repeat
     child.send_signal(signal.SIGINT)
     text, _ = child.communicate(timeout=LIMIT_S)
     assert child.returncode == 130, text
-    assert "running ones are saved; the same command continues from there" in text
+    assert "those under way are saved; the same command continues from there" in text
 
     child = disturbed()
     wait_until(lambda: max(steps_of(folder, 0)) >= starts(folder, 0)[-1]["step"] + 9, child)
