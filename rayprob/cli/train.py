@@ -28,7 +28,7 @@ def train(
     from rayprob.config.spec import read_yaml
     from rayprob.train.ready import num_workers_of, worker_ready
 
-    with worker_ready(num_workers_of(read_yaml(run_file, overrides or ()))):  # imports in parallel with this process
+    with worker_ready(num_workers_of(read_yaml(run_file, overrides or ()))):  # imports side by side with this process
         from rayprob.cli.show_run import RunView
         from rayprob.runs.spec import Run
         from rayprob.train.launch import launch

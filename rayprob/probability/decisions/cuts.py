@@ -19,7 +19,7 @@ NEVER = 2.0  # a threshold that no marginal reaches
 
 @dataclass(frozen=True)
 class Cuts:
-    """Counts at every cut of every label, and the marginals between which the cuts lie."""
+    """Counts at every cut of every label, and the marginals that they separate."""
 
     scores_NL: Floats  # decreasing; unknown ones are -1 and come last
     true_positives_CL: Ints

@@ -199,10 +199,10 @@ def _fit_once(
     tolerance: float,
     retention: float,
 ) -> tuple[float, LabelMixture]:
-    """Return (mean log-likelihood of what is listed, mixture of what is listed) of one run of EM from a random start."""
+    """Return (mean log-likelihood, mixture), both of the listed labels, of one run of EM from a random start."""
     random = np.random.default_rng(seed)
     if retention < 1:
-        # What is listed fits a little better from a partition, but what is present then fits new samples far worse.
+        # A partition fits the listed labels slightly better, but its mixture of present labels fits new samples far worse.
         mixture, warm_up = _start_from_rows(rows, num_components, random), WARM_UP_ITERATIONS
     else:
         mixture, warm_up = _start_from_partition(rows, num_components, random, smoothing), 0

@@ -1,6 +1,6 @@
 """The best tree of pairwise dependences between labels (Chow and Liu, IEEE Trans. Inf. Theory 1968). N samples, L labels.
 
-A baseline for label mixtures: it models which pairs of labels co-occur, and nothing beyond pairs.
+A baseline for label mixtures: it knows which labels go together two by two, and nothing beyond.
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class ChowLiuTree:
 
     @classmethod
     def fit(cls, targets_NL: Bools, known_NL: Bools | None = None) -> "ChowLiuTree":
-        """Return the maximum-likelihood tree: the spanning tree with the largest mutual information.
+        """Return the tree of the largest likelihood: a spanning tree of the largest mutual information.
 
-        In partly known samples, a pair is counted if both of its labels are known.
+        Of partly known samples, a pair is counted where both of its labels are known.
         """
         joint_LL22 = _pairs(targets_NL, np.ones_like(targets_NL) if known_NL is None else known_NL)
         first_LL2, second_LL2 = joint_LL22.sum(axis=3), joint_LL22.sum(axis=2)
