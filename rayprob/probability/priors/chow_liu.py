@@ -1,6 +1,6 @@
 """The best tree of pairwise dependences between labels (Chow and Liu, IEEE Trans. Inf. Theory 1968). N samples, L labels.
 
-A baseline for label mixtures: it knows which labels go together two by two, and nothing beyond.
+A baseline for label mixtures: it knows how pairs of labels co-occur, and nothing beyond.
 """
 
 from dataclasses import dataclass
