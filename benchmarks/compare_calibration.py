@@ -1,4 +1,4 @@
-"""How often `rayprob compare` finds a difference between two models: where there is none, and where one is planted.
+"""How often `rayprob compare` finds a difference between two models: if no difference exists, and if one is planted.
 
     python benchmarks/compare_calibration.py [--seeds 300] [--images 400 1600] [--planted 0.2 0.4]
 

@@ -131,7 +131,7 @@ def counting_unstated_as_missing_nothing(stated: Table, alpha: float, known: flo
 
 
 FITS_ON_STATED: dict[str, FitOnStated] = {
-    "counting 0 where none stated": counting_unstated_as_missing_nothing,
+    "counting 0 if none is stated": counting_unstated_as_missing_nothing,
     "on labels stated": lambda stated, alpha, known: fit_risk_control(*stated, alpha),
     "for all labels, with the rate": lambda stated, alpha, known: fit_risk_control(*stated, alpha, known_rate=known),
 }

@@ -4,7 +4,7 @@ prediction see the same ones.
 python benchmarks/image_kinds.py      # a table in Markdown
 
 Each file is named .jpg, whatever it is. The difference, of 255, is that of the channel of a pixel that is farthest from what
-Pillow reads: `ImageOps.exif_transpose`, transparency laid over white, the upper 8 of 16 bits.
+Pillow reads: `ImageOps.exif_transpose`, transparency composited over white, the upper 8 of 16 bits.
 """
 
 import logging

@@ -3,7 +3,7 @@
     python benchmarks/prior_scale.py [--sizes 40137x80x200 100x10000x64] [--tasks marginals ...] [--separation 1.6]
 
 Sizes are images x labels x components. For up to 80 labels the prior is COCO's, its components repeated with a little noise;
-for more it is drawn. Label sets are drawn from the prior, and logits from a classifier that sees each label by itself: its log
+for more it is drawn. Label sets are drawn from the prior, and logits from a classifier that sees each label separately: its log
 likelihood ratio is normal with a standard deviation of `--separation`, which by default leaves images about as unclear as those
 of the COCO sample (6 nats). Each task runs in its own process, so that its peak memory is its own. CPU seconds (all
 threads) depend less than wall seconds on other work on the machine. With OMP_NUM_THREADS=1 one core is used.

@@ -5,7 +5,7 @@
 Predictions are drawn: rare labels, an image's own ones raised, components that raise labels together. Queries are drawn in
 label names in the shares given by MIX, and go through the parser. Answers are reduced chunk by chunk to the mean
 and the five most probable images of each query, so that memory is bounded; its growth is printed as the process reports it.
-Then each kind of query is timed by itself, and single questions, conditioning, top sets, expected-F1 sets and information.
+Then each kind of query is timed separately, and single questions, conditioning, top sets, expected-F1 sets and information.
 Wall seconds depend on other work on the machine; CPU seconds (all threads of the process) much less.
 """
 

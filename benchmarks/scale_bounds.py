@@ -86,7 +86,7 @@ def counted_bytes_per_node(scenario: Scenario) -> float:
 def hit_share(nodes: int, cached_share: float, epochs: int, progress: float, grid: int = 200) -> float:
     """Return the share of needed shards in the cache, over the first `progress` of an epoch that others came before.
 
-    Every epoch deals the shards anew: a node needed a given shard last k epochs ago with chance (1/M)(1 - 1/M)^(k-1) for M
+    Every epoch deals the shards again: a node needed a given shard last k epochs ago with chance (1/M)(1 - 1/M)^(k-1) for M
     nodes. Since then it has used a share u of that epoch, all of k - 1, and b of this one; the distinct shards among them are
     1 - (1 - u/M)(1 - 1/M)^(k-1)(1 - b/M) of all, and least-recently-used keeps the shard where they fit into the cache. The
     mean is over u in [0, 1] and b in [0, progress]. Exact for many shards and a cache much larger than the windows in use.

@@ -8,7 +8,7 @@ same as a notebook: `python make_notebook.py quickstart.py quickstart.ipynb`.
 
 # %% [markdown]
 # # rayprob in two minutes
-# Draw images, train a classifier on them, make its probabilities honest, and ask it questions.
+# Draw images, train a classifier on them, calibrate its probabilities, and ask it questions.
 
 # %%
 import rayprob as rp

@@ -8,8 +8,8 @@
     answer = rp.load(run.run_folder).predict("photo.jpg", evidence={"dining table": True})
     answer.label_set, answer.marginals, answer.prob("P(fork | !person)")
 
-The names in `__all__` are the public API; whatever lies below them may change. A name is imported when it is first used, so
-that `import rayprob` costs nothing. Every error that a user can correct is a `RayprobError`.
+The names in `__all__` are the public API; everything else may change. A name is imported when it is first used, so that
+`import rayprob` costs nothing. Every error that a user can correct is a `RayprobError`.
 """
 
 import sys

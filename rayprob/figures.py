@@ -1,4 +1,4 @@
-"""What all figures share: text in them is text and never mathematics, and is drawn in fonts that have its letters."""
+"""What all figures share: text is drawn literally, never as mathematics, and in fonts that have its letters."""
 
 import io
 import logging
@@ -18,8 +18,8 @@ from matplotlib.ticker import FuncFormatter
 
 from rayprob.text import printable, printable_lines
 
-LITERAL: Any = {"text.parse_math": False}  # a file name may hold dollar signs
-# Fonts of TeX, whose code points are not Unicode's, and fonts that draw a box for every letter there is.
+LITERAL: Any = {"text.parse_math": False}  # a file name may contain dollar signs
+# Fonts of TeX, whose code points are not Unicode's, and fonts that draw a box for every letter.
 UNFIT = re.compile(r"cm(b|ex|mi|r|ss|sy|ti|tt)10|STIX(NonUnicode|Size.*)|\.?Last ?Resort.*", re.IGNORECASE)
 INVISIBLE = {"Cc", "Cf", "Mn", "Me", "Zs", "Zl", "Zp"}
 MOST_NAMED = 20
@@ -29,16 +29,16 @@ _told: set[str] = set()
 
 @contextmanager
 def literal() -> Iterator[None]:
-    """Within, or in a function that this decorates, `$`, `_` and `^` in the texts of new figures are letters like others."""
+    """A context, also usable as a decorator, in which new figures draw `$`, `_` and `^` in texts literally."""
     with mpl.rc_context(LITERAL):
         yield
 
 
 @literal()
 def rendered(figure: Figure, *, keeps_text: bool = False, **options: Any) -> bytes:
-    """Return a figure as a file's content, drawn with fonts of this machine that have its letters.
+    """Return a figure as the contents of a file, drawn with fonts of this machine that have its letters.
 
-    Letters that no font has are named once in the log, unless the format `keeps_text`, so that its reader brings the fonts.
+    Letters that no font has are logged once, unless the format `keeps_text`: then its viewer provides the fonts.
     """
     _escape(figure)
     content = _saved(figure, options)
@@ -82,7 +82,7 @@ def _letters_of(family: str) -> frozenset[str]:
         try:
             path = font_manager.findfont(font_manager.FontProperties(family=[family]), fallback_to_default=False)
             return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
-        except (ValueError, OSError, RuntimeError):  # named in matplotlib's list, and gone or damaged since
+        except (ValueError, OSError, RuntimeError):  # in matplotlib's list, but removed or damaged since
             return frozenset()
 
 
@@ -115,7 +115,7 @@ def _saved(figure: Figure, options: dict[str, Any]) -> bytes:
 
 
 def _escape(figure: Figure) -> None:
-    """Write out control characters in the texts of a figure: no font has them, and no SVG may."""
+    """Escape control characters in the texts of a figure: no font has them, and SVG does not allow them."""
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_text(printable_lines(text.get_text()))

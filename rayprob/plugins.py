@@ -20,7 +20,7 @@ from rayprob.errors import RayprobError, SpecError, one_line
 from rayprob.registry import OPEN, TABLES, PartTable
 
 _folders: list[str] = []
-_added: list[str] = []  # those of them that Python's path did not have
+_added: list[str] = []  # those that were not in Python's path before
 
 
 def look_in(folders: Iterable[str | Path]) -> None:
@@ -34,9 +34,9 @@ def look_in(folders: Iterable[str | Path]) -> None:
 
 
 def look_beside(files: Iterable[str | Path], names: Sequence[str]) -> None:
-    """Look for the plugins `names` in the folders of the files that name them, too.
+    """Also look for the plugins `names` in the folders of the files that list them.
 
-    Raises SpecError where this process has another module of that name than a new process would import.
+    Raises SpecError if a new process would import another module of that name than this process.
     """
     beside = [os.path.dirname(os.path.abspath(file)) for file in files]
     look_in(beside)
@@ -55,7 +55,7 @@ def load(names: Sequence[str], error: type[RayprobError] = SpecError, *, of: str
     """Import the modules `names` and register their parts, once; the next call also fills tables that are defined later.
 
     Raises `error` for a module that is missing or that fails, and for one of the same name that this process has imported from
-    elsewhere; SpecError for a clash of names. Messages name whose plugins they are, `of`, and where one of them `was` before.
+    elsewhere; SpecError for a clash of names. For messages, `of` is what lists the plugins, and `was` a plugin's former path.
     """
     if names:
         look_in([os.getcwd()])
@@ -67,7 +67,7 @@ def load(names: Sequence[str], error: type[RayprobError] = SpecError, *, of: str
         if not found:
             raise error(f"the plugin {name} defines none of the tables {', '.join(TABLES)}; add one at the end of the module")
         opened = [(OPEN[table], parts) for table, parts in found.items() if table in OPEN]
-        for table, parts in opened:  # all of them first, so that a module joins with all of its parts or with none
+        for table, parts in opened:  # check all tables first, so that either all parts of a module are added or none
             _require_own(name, table, parts)
             table.require_free(parts, name)
         for table, parts in opened:
@@ -84,7 +84,7 @@ def file_of(name: str) -> Path:
 
 
 def sum_of(name: str) -> str:
-    """Return the sha256 of the file of a plugin's own module as it now is; of what a package has besides, nothing."""
+    """Return the sha256 of a plugin's module file; it does not cover other files of a package."""
     spec = _found(name)
     return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin and spec.has_location else ""
 
@@ -92,7 +92,7 @@ def sum_of(name: str) -> str:
 def _found(name: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(name)
-    except (ImportError, ValueError):  # its package is no package or fails; or a module that was not imported, as __main__
+    except (ImportError, ValueError):  # its parent fails or is not a package, or it has no spec, such as __main__
         return None
 
 
@@ -103,7 +103,7 @@ def _place_of(spec: ModuleSpec) -> Path:
 
 
 def _file_in_new_process(name: str, beside: Sequence[str]) -> Path | None:
-    """Return where a new process finds a plugin that files in the folders `beside` name: `file_of` there."""
+    """Return `file_of` a plugin in a new process, if files in the folders `beside` list it."""
     own = [folder for folder in sys.path if folder not in _added]
     spec = PathFinder.find_spec(name.partition(".")[0], [*own, *beside, os.getcwd()])
     return None if spec is None else _place_of(spec)
@@ -113,8 +113,8 @@ def _require_file(name: str, expected: Sequence[Path], error: type[RayprobError]
     found = file_of(name)
     if os.path.realpath(found) not in map(os.path.realpath, expected):
         raise error(
-            f"the plugin {name} is {found} in this process, where {expected[0]} is needed, and a process has one module of a "
-            "name: work with one of them in another process, or rename one"
+            f"the plugin {name} is {found} in this process, where {expected[0]} is needed; a process can import only one "
+            "module of a name: use one of them in another process, or rename one"
         )
 
 
@@ -139,7 +139,7 @@ def _absence(name: str, of: str, was: str) -> str:
     top = name.partition(".")[0]
     missing = f"there is no module {name}, a plugin{f' of {of}' if of else ''}"
     if was:
-        return f"{missing}; it was {was}: export PYTHONPATH={os.path.dirname(was)}, install its package, or copy it here"
+        return f"{missing}; it was at {was}: export PYTHONPATH={os.path.dirname(was)}, install its package, or copy it here"
     return (
         f"{missing}; put {top}.py next to the file that lists it or into the working folder, install its package, "
         "or add its folder to Python's path: export PYTHONPATH=FOLDER"

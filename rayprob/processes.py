@@ -8,7 +8,7 @@ from types import ModuleType
 
 
 class _Main:
-    """The program's `__main__`, put aside while a block needs it to be, in whichever of its threads."""
+    """The program's `__main__`, replaced by an empty module while any thread is in such a block."""
 
     def __init__(self) -> None:
         self._lock, self._blocks, self._aside = threading.Lock(), 0, ModuleType("__main__")
@@ -31,11 +31,11 @@ _main = _Main()
 
 @contextmanager
 def without_main() -> Iterator[None]:
-    """Let processes that multiprocessing starts in the block not run the program's `__main__` again.
+    """Keep processes that multiprocessing starts in the block from running the program's `__main__` again.
 
-    By `spawn` and `forkserver` each would import the script that was started, and repeat whatever it does outside of
-    `if __name__ == "__main__"`. Ours work on objects of this package only, so they need none of it; what is sent to them must
-    not be defined in `__main__`. Blocks may overlap, in several threads as well: the last one that is left puts it back.
+    With `spawn` and `forkserver`, each would import the program's script and repeat what it does outside of
+    `if __name__ == "__main__"`. rayprob's processes use only objects of this package, so they do not need the script; objects
+    sent to them must not be defined in `__main__`. Blocks may overlap, also across threads: the last one to end restores it.
     """
     _main.put_aside()
     try:

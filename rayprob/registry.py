@@ -1,4 +1,4 @@
-"""Tables of parts by name, open to plugins; the one lookup in them, and the one error for a name that does not exist."""
+"""Tables of parts by name, open to plugins, with one lookup and one error for unknown names."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -17,7 +17,7 @@ OPEN: dict[str, "PartTable[object]"] = {}
 
 
 class PartTable(dict[str, T]):
-    """An open table of parts by name, at the foot of the module that defines them. Plugins add theirs to it.
+    """An open table of parts by name, at the end of the module that defines them. Plugins add their own.
 
     `origin` has the module that each part comes from.
     """
@@ -38,7 +38,7 @@ class PartTable(dict[str, T]):
             self[name] = part
 
     def require_free(self, parts: Mapping[str, T], origin: str) -> None:
-        """Raise SpecError for a name that another module has given to another part; one that passes a part on may repeat it."""
+        """Raise SpecError for a name that another module gave to another part; a module may repeat a part that it imports."""
         for name, part in parts.items():
             taken = self.origin.get(name, origin)
             if taken != origin and self[name] is not part:

@@ -1,4 +1,4 @@
-"""How text that is not ours is shown: labels, files, runs, parameters and messages of libraries, as they are and on one line.
+"""Shows foreign text, such as names of labels and files or messages of libraries, literally and on one line.
 
 Widths are in cells, as terminals count them: a Chinese character takes two.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
 
-CONTROL = {"Cc", "Cs", "Zl", "Zp"}  # what ends a line or steers a terminal, and halves of characters, which no file can hold
+CONTROL = {"Cc", "Cs", "Zl", "Zp"}  # line ends, control characters, and surrogates, which no file can contain
 TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # these reorder the letters around them
 CUT = "…"
 
@@ -29,7 +29,7 @@ def printable_lines(text: str) -> str:
 
 
 def first_of(names: Iterable[object], most: int, *, in_all: bool = False) -> str:
-    """Return the first `most` names with commas between them, and three dots where there are more; `in_all` counts them."""
+    """Return the first `most` names, joined by commas, with three dots if there are more; `in_all` adds their number."""
     texts = [str(name) for name in names]
     more = f", ... ({len(texts):,} in all)" if in_all else ", ..."
     return ", ".join(texts[:most]) + (more if len(texts) > most else "")
@@ -46,9 +46,9 @@ def cut(text: str, cells: int) -> str:
 
 
 def cut_names(names: Iterable[str], cells: int) -> list[str]:
-    """Return each name in at most `cells` cells; names that differ stay different wherever `cells` allow it.
+    """Return each name in at most `cells` cells; names that differ stay different if `cells` allows it.
 
-    A name is cut at its end. Where others would then look the same, its beginning stays and the part that tells them apart.
+    A name is cut at its end. If it would then look like another, its beginning and the part that differs are kept.
     """
     names = list(names)
     shown = {name: cut(name, cells) for name in names}
@@ -70,7 +70,7 @@ def columns(rows: Iterable[Sequence[str]]) -> str:
 
 
 def wrapped(text: str, cells: int, most_lines: int) -> list[str]:
-    """Return `text` in lines of at most `cells` cells, broken at blanks where there are some; a last line too many is cut."""
+    """Return `text` in lines of at most `cells` cells, broken at spaces if possible, and cut after `most_lines` lines."""
     lines = [""]
     for word in text.split(" "):
         if len(lines) > most_lines:
@@ -92,7 +92,7 @@ def wrapped(text: str, cells: int, most_lines: int) -> list[str]:
 
 
 def _told_apart(names: Sequence[str], cells: int) -> dict[str, str]:
-    """Cut names so that each shows the letters from the first place on where not all of them are equal."""
+    """Cut names so that each shows its letters from the first position at which they differ."""
     first = _shared(names)
     shown = {name: _from(name, first, cells) for name in names}
     for alike in _collisions(shown):

@@ -188,7 +188,7 @@ def test_a_bundle_says_which_plugin_is_missing_elsewhere(tmp_path: Path) -> None
     assert Bundle.load(str(tmp_path / "bundle")).plugins == ("wide_parts",)
     del sys.modules["wide_parts"]
     (tmp_path / "wide_parts.py").rename(tmp_path / "elsewhere.py")
-    message = rf"no module wide_parts, a plugin of the bundle at \S+; it was {tmp_path}/wide_parts.py: export PYTHONPATH=/"
+    message = rf"no module wide_parts, a plugin of the bundle at \S+; it was at {tmp_path}/wide_parts.py: export PYTHONPATH=/"
     with pytest.raises(BundleError, match=message):
         Bundle.load(str(tmp_path / "bundle"))
 
@@ -217,7 +217,7 @@ def test_a_run_folder_says_where_its_plugin_was(tmp_path: Path) -> None:
     assert open_run(str(tmp_path / "run")) == run
     del sys.modules["wide_parts"]
     (tmp_path / "wide_parts.py").rename(tmp_path / "elsewhere.py")
-    with pytest.raises(RunError, match=f"a plugin of the run in {tmp_path}/run; it was {tmp_path}/wide_parts.py"):
+    with pytest.raises(RunError, match=f"a plugin of the run in {tmp_path}/run; it was at {tmp_path}/wide_parts.py"):
         open_run(str(tmp_path / "run"))
 
 

@@ -1,1 +1,1 @@
-"""Calibration of a run: honest marginals, thresholds and guarantees, fitted on holdout and stored in its bundle."""
+"""Calibration of a run: calibrated marginals, thresholds and guarantees, fitted on holdout and stored in its bundle."""

@@ -1,4 +1,4 @@
-"""One split before and after calibration: how honest its marginals are, and what each rule's label sets are worth."""
+"""One split before and after calibration: how well its marginals are calibrated, and how good each rule's label sets are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from rayprob.runs.predictions import Predictions
 
 @dataclass(frozen=True)
 class SetNumbers:
-    """What label sets are worth, as fractions of one.
+    """The quality of label sets, as fractions of one.
 
-    A guarantee bounds `missed_share`: of the labels stated present, over images with one.
+    A guarantee bounds `missed_share`: the share of labels stated present that are missed, over images with one.
     """
 
     OP: float

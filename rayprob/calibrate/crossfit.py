@@ -69,7 +69,7 @@ class Priors:
     def candidates(self, method: str) -> tuple[str, ...] | None:
         """Return the calibrators to choose from, by name; None for all. `method` may already name a prior.
 
-        Raises SpecError where a prior is asked for together with a method that does not take one.
+        Raises SpecError if a prior is requested together with a method that does not take one.
         """
         if WITH in method:
             return (method,)

@@ -71,12 +71,12 @@ def _own(bundle: Bundle) -> tuple[dict[str, LabelPriorFile], str]:
 
 
 def _other_dataset(root: str, fingerprint: object) -> str:
-    """Return why the dataset at `root` is not the one that the run trained on, which holdout was cut from; "" where it is."""
+    """Return why the dataset at `root` is not the one that the run trained on, which holdout was cut from; "" if it is."""
     try:
         found = Dataset.open(root).fingerprint
     except RayprobError as error:
         return str(error)
-    return "" if fingerprint in (found, None) else f"{root} holds another dataset than the run trained on"
+    return "" if fingerprint in (found, None) else f"{root} contains another dataset than the run trained on"
 
 
 def _some(label_sets: LabelSets) -> tuple[Bools, Bools | None]:

@@ -1,4 +1,4 @@
-"""`rayprob calibrate`: from a run's holdout predictions to a bundle with honest marginals, thresholds and guarantees.
+"""`rayprob calibrate`: from a run's holdout predictions to a bundle with calibrated marginals, thresholds and guarantees.
 
 Everything is fitted on holdout; val is only reported on. N samples, L labels.
 
@@ -115,7 +115,7 @@ def open_holdout(folder: str, bundle: Bundle) -> Predictions:
     holdout = Predictions.read(path)
     stale = staleness(holdout, bundle)
     if stale:
-        raise RunError(f"{path} is not of this bundle ({stale}); {renew}")
+        raise RunError(f"{path} does not come from this bundle ({stale}); {renew}")
     num_stated = int(holdout.known_NL.any(axis=1).sum())
     if num_stated < MIN_HOLDOUT:
         raise CalibrationError(
@@ -184,7 +184,7 @@ def open_reported(folder: str, bundle: Bundle, *, then: str) -> tuple[Prediction
         return None, [f"no predictions of {REPORTED} to report on: {renew}"]
     predictions = Predictions.read(path)
     if stale := staleness(predictions, bundle):
-        return None, [f"the predictions of {REPORTED} are not of this bundle ({stale}): {renew}"]
+        return None, [f"the predictions of {REPORTED} do not come from this bundle ({stale}): {renew}"]
     return predictions, []
 
 
@@ -196,7 +196,7 @@ def notes_on(fit: CrossFit, holdout: Predictions, spec: CalibrateSpec) -> list[s
     untried = [f"{name} ({candidates.min_samples[name]:,})" for name in candidates.fits if name not in tried]
     notes = [f"{num_stated:,} samples are too few to try {', '.join(untried)}"] if untried and spec.method == AUTO else []
     if fit.fitted.rules.guarantees and not keeps_order(holdout, fit.choice.calibrator):
-        notes.append("guarantees stand on cross-fitted marginals: within alpha to the precision of the calibrator's own fit")
+        notes.append("guarantees are fitted on cross-fitted marginals: they hold up to the error of the calibrator's own fit")
     if fit.fitted.rules.guarantees:
         notes += _coverage_notes(holdout, spec)
     notes += [f"{rule} is not possible: {why}" for rule, why in fit.fitted.impossible.items()]

@@ -1,4 +1,4 @@
-"""The front door: puts the verbs together, in panels, and turns errors into messages. Only verbs print."""
+"""The entry point: registers the verbs by panel, and turns errors into messages. Only verbs print."""
 
 import logging
 import sys

@@ -17,7 +17,7 @@ def submit(
         str | None, typer.Option("--address", metavar="URL", help="The cluster's job server; by default http://127.0.0.1:8265.")
     ] = None,
     job_id: Annotated[
-        str | None, typer.Option("--id", metavar="NAME", help="The job's name; by default the run's and the time.")
+        str | None, typer.Option("--id", metavar="NAME", help="The job's name; by default the run's name and the time.")
     ] = None,
     env: Annotated[
         list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="An environment variable of the job; repeat.")
@@ -30,7 +30,7 @@ def submit(
 ) -> None:
     """Run a run or sweep file as a job on a Ray cluster.
 
-    The job takes along this package, and the file with what it extends. Follows the job's log, and exits with the job's
+    The job gets this package, the file, and the files that it extends. Follows the job's log, and exits with the job's
     exit code; Ctrl-C leaves the job running.
 
     Examples:

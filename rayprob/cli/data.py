@@ -28,7 +28,7 @@ def scenes(
         int | None, typer.Option("--processes", metavar="N", help="How many draw; by default one per core.")
     ] = None,
 ) -> None:
-    """Draw images with labels, for a first try without data.
+    """Draw images with labels, to try rayprob without data.
 
     They come in the layout of COCO-2014, with COCO's labels and their real co-occurrence.
 
@@ -82,7 +82,7 @@ def shard(
 def verify(dataset: DatasetArgument) -> None:
     """Read every byte of a dataset again, and list what is damaged.
 
-    The exit code is 1 where a fault is found.
+    The exit code is 1 if a fault is found.
 
     Examples:
 

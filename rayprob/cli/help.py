@@ -1,7 +1,7 @@
-"""How `--help` reads: verbs in panels, each line whole at 80 columns, and examples as they are typed at the foot of a verb.
+"""The layout of `--help`: verbs in panels, no line cut at 80 columns, and a verb's examples at the end, as they are typed.
 
-A verb's docstring is its help: a first line of at most 66 letters, which the list of verbs shows; then what else there is to
-know; then `Examples:` with one command per line.
+A verb's docstring is its help: a first line of at most 66 letters, which the list of verbs shows; then the details; then
+`Examples:` with one command per line.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ EXAMPLES = "\nExamples:\n\n"
 
 
 class Verb(TyperCommand):
-    """A verb whose examples stand below its options, line by line as in its docstring."""
+    """A verb whose examples follow its options, line by line as in its docstring."""
 
     @property
     def summary(self) -> str:
@@ -26,7 +26,7 @@ class Verb(TyperCommand):
         _write_text(formatter, (self.help or "").partition(EXAMPLES)[0])
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments and options; an argument by its name alone, as the usage line shows whether it is required."""
+        """Write arguments and options; arguments by name only, since the usage line shows whether they are required."""
         records: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
         for param in self.get_params(ctx):
             if record := param.get_help_record(ctx):
@@ -36,7 +36,7 @@ class Verb(TyperCommand):
         _write_list(formatter, "Options", records["option"])
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, one per line, never wrapped: they are to be copied."""
+        """Write the examples, one per line and never wrapped, so that they can be copied."""
         write_verbatim(formatter, "Examples", (self.help or "").partition(EXAMPLES)[2].splitlines())
 
 
@@ -44,7 +44,7 @@ class Verbs(TyperGroup):
     """The list of verbs, by panel."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write each panel as a heading with its verbs; all panels share one width of names, so that the lines align."""
+        """Write each panel as a heading with its verbs; names have the same width in all panels, so that the lines align."""
         panels: dict[str, list[tuple[str, str]]] = {}
         verbs = [(name, verb) for name in self.list_commands(ctx) if isinstance(verb := self.get_command(ctx, name), Verb)]
         width = max(len(name) for name, _ in verbs)
@@ -54,7 +54,7 @@ class Verbs(TyperGroup):
             _write_list(formatter, panel, rows)
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
-        """Write what rayprob is for, and the commands that a newcomer types first."""
+        """Write what rayprob is for, and the first commands for a newcomer."""
         text, _, below = (self.help or "").partition("\nStart here:\n")
         commands, _, rest = below.partition("\n\n")
         _write_text(formatter, text)
@@ -75,7 +75,7 @@ def _write_list(formatter: Any, heading: str, rows: list[tuple[str, str]]) -> No
 
 
 def write_verbatim(formatter: Any, heading: str, lines: Iterable[str]) -> None:
-    """Write lines below a heading as they are; nothing where there are none."""
+    """Write lines unchanged below a heading; nothing if there are no lines."""
     kept = [line.strip() for line in lines if line.strip()]
     if not kept:
         return
@@ -85,7 +85,7 @@ def write_verbatim(formatter: Any, heading: str, lines: Iterable[str]) -> None:
 
 
 def one_of(*choices: str) -> Any:
-    """Return a completion for an option that takes one of a few words, or something else."""
+    """Return a shell completion that suggests `choices`; other values stay allowed."""
 
     def complete(incomplete: str) -> list[str]:
         return [choice for choice in choices if choice.startswith(incomplete)]
@@ -94,7 +94,7 @@ def one_of(*choices: str) -> Any:
 
 
 def show_version(asked: bool) -> None:
-    """Print the version and end, where it was asked for."""
+    """Print the version and exit, if `asked`."""
     if asked:
         from rayprob import __version__
 

@@ -1,4 +1,4 @@
-"""The verb that begins: new. Heavy imports stay inside it; app.py puts it on the app."""
+"""The verb for a new project: new. Heavy imports stay inside it; app.py puts it on the app."""
 
 from typing import Annotated
 
@@ -8,14 +8,14 @@ from rayprob.cli.terminal import out
 
 
 def complete_starters(incomplete: str) -> list[str]:
-    """Return the run files that come with rayprob and begin so."""
+    """Return the run files that come with rayprob and start with `incomplete`."""
     from rayprob.project.starters import starter_names
 
     return [name for name in starter_names() if name.startswith(incomplete)]
 
 
 def new(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="The project's folder, made where it is missing.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="The project's folder, created if it is missing.")],
     source: Annotated[
         str | None,
         typer.Option("--from", metavar="FOLDER", help="Your images with their COCO annotations."),
@@ -35,7 +35,7 @@ def new(
         typer.Option(
             "--like",
             metavar="NAME",
-            help="Without --from: a run file of rayprob's, such as paper; by default demo-sweep.",
+            help="Without --from: one of rayprob's run files, such as paper; by default demo-sweep.",
             autocompletion=complete_starters,
         ),
     ] = None,

@@ -26,13 +26,13 @@ def prior(
         typer.Option("--names", metavar="NAMES", help="What numbers in that column stand for: coco, or a file of names."),
     ] = None,
     said: Annotated[
-        str | None, typer.Option("--source", metavar="TEXT", help="Where the label sets come from, in words.")
+        str | None, typer.Option("--source", metavar="TEXT", help="A description of where the label sets come from.")
     ] = None,
     most: Annotated[int, typer.Option("--components", metavar="K", help="The largest number of components to try.")] = 200,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the held-out part and of the fits.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Learn which labels go together, from label sets alone.
+    """Learn which labels occur together, from label sets alone.
 
     Writes a label prior for `rayprob calibrate --prior PRIOR`. It needs no images.
 

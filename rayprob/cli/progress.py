@@ -1,4 +1,4 @@
-"""Progress bars, with words beside them that are printed as they are."""
+"""Progress bars, with literal text next to them."""
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -6,17 +6,17 @@ from rich.text import Text
 
 from rayprob.text import cut, printable
 
-MOST_CELLS = 48  # of words beside a bar
+MOST_CELLS = 48  # of text next to a bar
 
 
 class Words(TextColumn):
-    """Words beside a progress bar: a format with `task`, such as "{task.completed} images"."""
+    """Text next to a progress bar: a format with `task`, such as "{task.completed} images"."""
 
     def __init__(self, text_format: str) -> None:
         super().__init__(text_format, markup=False)
 
     def render(self, task: Task) -> Text:
-        """Return the words, cut where they would leave no room for the bar."""
+        """Return the text, cut so that it leaves room for the bar."""
         return Text(cut(printable(self.text_format.format(task=task)), MOST_CELLS))
 
 

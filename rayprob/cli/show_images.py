@@ -22,7 +22,7 @@ READ_AS = {
     CMYK: ("is CMYK, read as RGB", "are CMYK, read as RGB"),
     MULTI_PICTURE: ("holds several pictures, of which the first is read", "hold several pictures, of which the first is read"),
     ANIMATED: ("is an animation, of which the first frame is read", "are animations, of which the first frame is read"),
-    TRANSPARENT: ("has transparency, laid over white", "have transparency, laid over white"),
+    TRANSPARENT: ("has transparency, composited over white", "have transparency, composited over white"),
     DEEP_COLOUR: (
         "has 16 bits per colour, of which the upper 8 are read",
         "have 16 bits per colour, of which the upper 8 are read",

@@ -1,4 +1,4 @@
-"""The one kind of table that all verbs print. In a narrow terminal names are cut and prose wraps; numbers are always whole."""
+"""The tables that all verbs print. In a narrow terminal names are cut and prose wraps; numbers are never cut."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -40,12 +40,12 @@ class Column:
 
     @property
     def natural(self) -> int:
-        """The width that the cells and the heading take."""
+        """The width that the cells and the heading need."""
         return max(map(self._cells_of, [self.heading, *self.cells]))
 
     @property
     def least(self) -> int:
-        """The width below which the column does not shrink: that of the longest cell where nothing may be cut."""
+        """The width below which the column does not shrink: that of the longest cell if cells may not be cut."""
         if self.kind in ("number", "word"):
             return max(map(self._cells_of, self.cells), default=0)
         return min(self.natural, LEAST_CELLS[self.kind])
@@ -57,7 +57,7 @@ class Column:
 
 
 class Table:
-    """A table that is built column by column and row by row, and laid out for the width that it is printed in."""
+    """A table that is built column by column and row by row, and laid out for the width of the console."""
 
     def __init__(
         self, title: str = "", *, title_style: str = "bold", caption: str = "", box: Box | None = None, padding: int = 2
@@ -70,16 +70,16 @@ class Table:
         self._styles: list[str] = []
 
     def name(self, heading: str = "") -> None:
-        """Add a column of names, which are cut where there is no room for them."""
+        """Add a column of names, which are cut if they do not fit."""
         self._columns.append(Column(printable(heading), "name"))
 
     def number(self, *headings: str | tuple[str, ...]) -> None:
-        """Add columns of numbers, which are never cut; a heading is a text, or its lines."""
+        """Add columns of numbers, which are never cut; a heading is a text or a tuple of lines."""
         lines = [(heading,) if isinstance(heading, str) else heading for heading in headings]
         self._columns += [Column("\n".join(map(printable, heading)), "number") for heading in lines]
 
     def word(self, heading: str = "") -> None:
-        """Add a column of short words of ours, which are never cut either."""
+        """Add a column of rayprob's own short words, which are never cut."""
         self._columns.append(Column(printable(heading), "word"))
 
     def prose(self, heading: str = "") -> None:
@@ -101,15 +101,15 @@ class Table:
         widths = self._widths(options.max_width - around)
         table = self._laid_out(widths)
         width = max(options.max_width, sum(widths) + around)
-        # Trailing blanks would make a terminal that is narrower than the numbers show empty lines between the rows.
+        # With trailing spaces, a terminal narrower than the numbers would show empty lines between the rows.
         for line in Segment.split_lines(console.render(table, options.update(width=width))):
             yield from _stripped(line)
             yield Segment.line()
 
     def _widths(self, room: int) -> list[int]:
-        """Return the width of each column: the widest shrink first, and none below its least."""
+        """Return the width of each column: the widest columns shrink first, and none below its least width."""
         least = [column.least for column in self._columns]
-        # No column gets more than the room for all, which spares one with a text of thousands of letters as many steps.
+        # No column gets more than the room for all: a text of thousands of letters would need as many steps.
         widths = [max(low, min(column.natural, room)) for low, column in zip(least, self._columns, strict=True)]
         while sum(widths) > room:
             spare = [place for place, low in enumerate(least) if widths[place] > low]
@@ -134,7 +134,7 @@ class Table:
 
 
 def show_table(console: Console, table: Table) -> None:
-    """Print a table; one whose numbers alone are wider than the terminal is printed whole, and the terminal wraps it."""
+    """Print a table; if its numbers alone are wider than the terminal, it is printed in full and the terminal wraps it."""
     console.print(table, crop=False)
 
 

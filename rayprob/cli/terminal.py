@@ -1,7 +1,7 @@
 """What all verbs share: the two consoles, the ways to print to them, and the arguments of many verbs.
 
-Everything printed goes through here, table.py or progress.py. Text is never read as rich's markup, for most of
-it holds names that are not ours, such as the label `box [open]`; what is to be coloured gets a style.
+Everything printed goes through here, table.py or progress.py. Text is never read as rich's markup, because most
+of it contains foreign names, such as the label `box [open]`; colours come from styles.
 """
 
 import io
@@ -33,7 +33,7 @@ DataOption = Annotated[
 
 
 def make_console(**options: Any) -> Console:
-    """Return a console that prints text as it is."""
+    """Return a console that prints text literally."""
     return Console(markup=False, emoji=False, highlight=False, **options)
 
 
@@ -42,7 +42,7 @@ err = make_console(stderr=True)
 
 
 def show_what_can_be_shown() -> None:
-    """Let standard output write what its encoding lacks as an escape, instead of failing: a name or a bar in ASCII."""
+    """Make standard output escape characters that its encoding lacks, such as a bar in ASCII, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -54,24 +54,24 @@ def show_line(console: Console, text: str, style: str = "") -> None:
 
 
 def show_message(console: Console, text: str, style: str = "") -> None:
-    """Print a message whose line breaks are its own."""
+    """Print a message with its own line breaks."""
     console.print(Text(printable_lines(text), style), soft_wrap=True)
 
 
 def styled(text: str, style: str = "") -> Text:
-    """Return text as it is, on one line, in a style."""
+    """Return text literally, on one line, in a style."""
     return Text(printable(text), style)
 
 
 @contextmanager
 def status(console: Console, text: str) -> Iterator[Callable[[str], None]]:
-    """Show a spinner beside `text` until the block ends; yield a function that changes the text."""
+    """Show a spinner next to `text` until the block ends; yield a function that changes the text."""
     with console.status(styled(text)) as spinner:
         yield lambda changed: spinner.update(styled(changed))
 
 
 class LogLines(logging.Formatter):
-    """Formats log records for the terminal, where names in them must not steer it."""
+    """Formats log records for the terminal, so that names in them cannot control it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""

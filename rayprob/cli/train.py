@@ -88,7 +88,7 @@ def refit(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as head.name=bernoulli or epochs=40; repeat.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="The new run's name; its folder lies beside RUN.")
+        str | None, typer.Option("--name", metavar="NAME", help="The new run's name; its folder is next to RUN.")
     ] = None,
     folder: Annotated[str | None, typer.Option("--folder", metavar="DIR", help="The new run's folder.")] = None,
 ) -> None:
@@ -107,12 +107,12 @@ def refit(
     from rayprob.train.refit import RefitSpec
     from rayprob.train.refit import refit as train_head
 
-    load_plugins(run_folder)  # which may bring the head that is asked for
+    load_plugins(run_folder)  # they may define the requested head
     spec = RefitSpec.parse(override({}, overrides or ()), where="refit")
     with RunView(out) as view:
         refitted = train_head(run_folder, spec, name=name, folder=folder, tell=view.tell)
     best = refitted.best
-    already = "was there already" if refitted.was_finished else "finished"
+    already = "already finished" if refitted.was_finished else "finished"
     show_line(
         out,
         f"{already}; best holdout NLL {best['nll_nats']:.3f} nats, mAP {best['mAP']:.4f} at step {best['step']} "

@@ -130,7 +130,7 @@ def predict(
         bool, typer.Option("--ray", help="Write the table on Ray: on a cluster, or on all CPUs of this machine.")
     ] = False,
     figure: Annotated[
-        str | None, typer.Option("--figure", metavar="DIR", help="Write a PNG per image, with bars beside it.")
+        str | None, typer.Option("--figure", metavar="DIR", help="Write a PNG per image, with bars next to it.")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Exit with 0 even if some images cannot be read.")] = False,
     batch: Annotated[int, typer.Option("--batch", metavar="N", help="Images per forward pass.")] = 16,
@@ -190,7 +190,7 @@ def export(
     batches = ", ".join(map(str, exported.batches))
     show_line(
         out,
-        f"onnxruntime differs from PyTorch by {exported.largest_difference:.1e} at most (allowed {TOLERANCE:.0e}), "
+        f"onnxruntime differs from PyTorch by at most {exported.largest_difference:.1e} (allowed {TOLERANCE:.0e}), "
         f"for batches of {batches} images of several sizes",
     )
 

@@ -17,7 +17,7 @@ def fitted(value: Any, annotation: Any) -> Any:
     """Return a value from a file converted to the field's type; a value that does not fit is left to the type's validation.
 
     Booleans are not numbers, numbers are not booleans, and text is a number or boolean only by YAML's core schema.
-    Raises ValueError where the type's own validation would silently convert such a value.
+    Raises ValueError if the type's own validation would silently convert such a value.
     """
     kinds = leaves(annotation)
     if Any in kinds or isinstance(value, dict):

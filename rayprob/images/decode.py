@@ -1,7 +1,7 @@
 """The one decoder: bytes of a JPEG, PNG or WebP to RGB, for sharding, training and prediction alike.
 
-JPEG is decoded by libjpeg-turbo, which converts grey and CMYK; PNG and WebP by Pillow. What is transparent is laid over white,
-grey of 16 bits becomes 8 by a window or its upper bits, and of an animation the first frame is read.
+JPEG is decoded by libjpeg-turbo, which converts grey and CMYK; PNG and WebP by Pillow. Transparent pixels are composited over
+white, 16-bit grey becomes 8-bit by a window or its upper bits, and of an animation the first frame is read.
 """
 
 import io

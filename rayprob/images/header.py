@@ -47,7 +47,7 @@ def measure(content: bytes) -> Size:
 
 
 def orientation(content: bytes) -> int:
-    """Return the EXIF orientation of an image file, 1 to 8; 1, which is upright, where there is none or its EXIF is broken.
+    """Return the EXIF orientation of an image file, 1 to 8; 1, which is upright, if it has none or its EXIF is broken.
 
     An orientation in XMP does not count, as in browsers. Raises SampleError for a kind of file that is not read.
     """

@@ -79,7 +79,7 @@ def header_fault(jpeg: bytes) -> str | None:
 
 
 def jpeg_orientation(jpeg: bytes) -> int:
-    """Return the EXIF orientation, 1 to 8; 1, which is upright, where there is none or its EXIF is broken."""
+    """Return the EXIF orientation, 1 to 8; 1, which is upright, if it has none or its EXIF is broken."""
     for marker, start, end in segments(jpeg):
         if marker == APP1 and jpeg.startswith(PREFIX, start):
             return orientation_of(jpeg[start:end])

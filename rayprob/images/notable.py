@@ -17,7 +17,7 @@ BLACK = 32
 def notable(content: bytes, reading: ImageReading) -> list[str]:
     """Return the kind of an image that `measure` has taken, its oddities, and whether 16 bits come out nearly black.
 
-    Only an image of 16 bits is decoded for it. Raises SampleError where that fails.
+    Only an image of 16 bits is decoded for it. Raises SampleError if that fails.
     """
     found = oddities(content)
     is_black = not DEEP.isdisjoint(found) and is_nearly_black(found, decode(content, reading))

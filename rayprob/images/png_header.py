@@ -38,7 +38,7 @@ def png_facts(png: bytes) -> PngFacts | None:
 
 
 def png_orientation(png: bytes) -> int:
-    """Return the orientation in the eXIf chunk, which may follow the pixels; 1, which is upright, where there is none."""
+    """Return the orientation in the eXIf chunk, which may follow the pixels; 1, which is upright, if it has none."""
     return next((orientation_of(png[start:end]) for name, start, end in chunks(png) if name == b"eXIf"), UPRIGHT)
 
 

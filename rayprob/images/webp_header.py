@@ -41,7 +41,7 @@ def webp_facts(webp: bytes) -> WebpFacts | None:
 
 
 def webp_orientation(webp: bytes) -> int:
-    """Return the orientation in the EXIF chunk, which follows the pixels; 1, which is upright, where there is none."""
+    """Return the orientation in the EXIF chunk, which follows the pixels; 1, which is upright, if it has none."""
     name, start, _ = next(chunks(webp), (b"", 0, 0))
     if name != b"VP8X" or not webp[start : start + 1] or not webp[start] & EXIF:
         return UPRIGHT

@@ -54,7 +54,7 @@ class TransformSpec(PartSpec):
 
 
 class OwnTransformSpec(TransformSpec):
-    """Those of this module, all of which have the options of `strong` written down."""
+    """The transforms of this module; each of them records the options of `strong`."""
 
     strong: StrongSpec = StrongSpec()
     """Settings of `strong`."""
@@ -69,12 +69,12 @@ class OwnTransformSpec(TransformSpec):
 class Transform(Protocol):
     """An image file and a seed -> uint8 [size_px, size_px, 3]. Raises SampleError for a file that does not decode.
 
-    A transform may write its image into the memory `into` and return that, which saves fresh memory for it.
+    A transform may write its image into `into` and return that array, which saves an allocation.
     """
 
     @property
     def size_px(self) -> int:
-        """Height and width of what it returns."""
+        """Height and width of the returned image."""
         ...
 
     def __call__(self, image: EncodedImage, seed: int, into: Pixels | None = None) -> Pixels:
@@ -129,7 +129,7 @@ class Strong:
 
 
 def resize(image: Pixels, size_px: int) -> Pixels:
-    """Return the image squashed to a square: bilinear, antialiased where it shrinks, as Pillow and torchvision do it."""
+    """Return the image squashed to a square: bilinear, antialiased when shrinking, as in Pillow and torchvision."""
     # This stride order makes torch choose its kernel for interleaved bytes, and return [height, width, 3] without a copy.
     pixels_BCHW = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
     resized_BCHW = torch.nn.functional.interpolate(
@@ -140,7 +140,7 @@ def resize(image: Pixels, size_px: int) -> Pixels:
 
 
 def random_crop(image: Pixels, min_area: float, chance: random.Random) -> Pixels:
-    """Return a crop with an area of `min_area` to 1 of the image and an aspect of 3:4 to 4:3, else the whole image."""
+    """Return a crop with `min_area` to 1 of the image's area and an aspect of 3:4 to 4:3, or the image if ten do not fit."""
     height_px, width_px, _ = image.shape
     for _ in range(10):
         area_px2 = height_px * width_px * chance.uniform(min_area, 1.0)
@@ -154,7 +154,7 @@ def random_crop(image: Pixels, min_area: float, chance: random.Random) -> Pixels
 
 
 def cutout(image: Pixels, side: float, chance: random.Random) -> Pixels:
-    """Return the image with a square of `side` x its size put out in a random colour; it may lie partly outside."""
+    """Return the image with a square, `side` times its size, filled with a random colour; it may be partly outside."""
     size_px = image.shape[0]
     half_px = int(size_px * side / 2)
     row, column = chance.randrange(size_px), chance.randrange(size_px)

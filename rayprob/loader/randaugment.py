@@ -110,7 +110,7 @@ def _counts(image: Pixels, channel: int) -> NDArray[np.int64]:
 
 
 def _equalizing(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the new value of each level [256], as Pillow's equalize has it."""
+    """Return the new value of each level [256], as in Pillow's equalize."""
     step = (int(counts.sum()) - int(counts[np.flatnonzero(counts)[-1]])) // 255
     if step == 0:
         return LEVELS

@@ -1,1 +1,1 @@
-"""Exact multi-label metrics, on one process or gathered from many. Knows nothing of images."""
+"""Exact multi-label metrics, on one process or gathered from many. Independent of images."""

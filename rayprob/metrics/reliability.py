@@ -77,7 +77,7 @@ def adaptive_calibration_error(
 def calibration_error_of_labels(
     marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None, *, binning: str = "equal_width", bins: int = BINS
 ) -> NDArray[np.float64]:
-    """Return the calibration error of each label [L], nan where none is known; their mean is the classwise ECE (Kull 2019)."""
+    """Return the calibration error of each label [L], nan if none is known; their mean is the classwise ECE (Kull 2019)."""
     curves = reliability_curves(marginals_NL, targets_NL, known_NL, binning=binning, bins=bins)
     return np.array([curve.calibration_error for curve in curves])
 

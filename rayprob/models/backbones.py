@@ -53,7 +53,7 @@ class Backbone(nn.Module):
 
 
 def patch_px(name: str) -> int | None:
-    """Return what the side of images must be a multiple of, according to the backbone's name; None if any side works.
+    """Return the number of which image sides must be a multiple, by the backbone's name; None if any side works.
 
     Convolutions include the last, incomplete cell; patches drop it, and MaxViT needs whole windows of 7 x 32 pixels.
     """

@@ -137,7 +137,7 @@ class MixtureSpec(AttentiveSpec):
 
     @property
     def files(self) -> Mapping[str, str]:
-        """The prior, unless it is one that rayprob brings along."""
+        """The prior, unless it comes with rayprob."""
         return {} if self.prior is None or self.prior in SHIPPED else {"prior": self.prior}
 
     @property
@@ -177,7 +177,7 @@ class Head(nn.Module):
 
 
 class BernoulliHead(Head):
-    """Independent labels: one logit each, the paper's head."""
+    """Independent labels: one logit per label."""
 
     def __init__(self, num_features: int, num_labels: int, spec: AttentiveSpec, start: Start) -> None:
         super().__init__()

@@ -39,7 +39,7 @@ class LossSpec(PartSpec):
 
 
 class _LossOf01(LossSpec):
-    """A loss of version 0.1, which wrote the options of all losses."""
+    """A loss that rayprob 0.1 had, which wrote the options of all losses into every run file."""
 
     as_written: ClassVar[Mapping[str, Any]] = {
         "name": "",

@@ -124,5 +124,5 @@ def _matching(pattern: str) -> list[Image]:
     files = [name for name in names if not storage.is_folder(name)]
     if not files:
         found = "only folders match" if names else "no file matches"
-        raise StorageError(f"{found} {pattern}; check the pattern, and quote it only where the shell must not expand it")
+        raise StorageError(f"{found} {pattern}; check the pattern, and quote it only if the shell must not expand it")
     return [ImageFile(name) for name in files]

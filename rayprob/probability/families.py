@@ -1,7 +1,7 @@
 """Families: kinds of distribution over label sets, with everything that differs between them. N images, K components, L labels.
 
-A head names its family, and all code after the head asks the family: which outputs there are, which distributions they
-describe, how they are calibrated, exported, summarised and named.
+A head names its family. All code after the head asks the family which outputs the head has, which distributions they
+describe, and how they are calibrated, exported, summarised and named.
 """
 
 import math
@@ -62,7 +62,7 @@ class Family:
         return self.own_candidates or Candidates.of(self.name, self.distribution)
 
     def build_graph(self, calibrator: OutputsCalibrator | None) -> Probabilities:
-        """Return the module from the head's outputs to the exported ones. Raises ModelError if there is none."""
+        """Return the module that maps the head's outputs to the exported ones. Raises ModelError without a `graph`."""
         if self.graph is None:
             raise ModelError(
                 f"heads of the family {self.name} cannot be exported: the family defines no graph; use another head"

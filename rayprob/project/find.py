@@ -1,4 +1,4 @@
-"""Finds out what a folder of labelled images holds: COCO's layout by its own rules, every other format as it is recognised."""
+"""Finds out what a folder of labelled images contains: COCO's layout by rules of its own, any other format it recognises."""
 
 from rayprob.data.sources.recognise import recognise
 from rayprob.errors import LabelError, SourceError, StorageError
@@ -9,7 +9,7 @@ from rayprob.project.found import Found, FoundSplit
 
 
 def find(folder: str) -> Found:
-    """Return what a folder of images and annotations, or a file in it, holds, with absolute paths. Raises SourceError."""
+    """Return what a folder of images and annotations, or a file in it, contains, with absolute paths. Raises SourceError."""
     where = str(storage.local_path(folder).resolve()) if storage.is_local(folder) else folder
     if storage.exists(where) and not storage.is_folder(where):
         return _as_found(where)

@@ -69,7 +69,7 @@ def _file_of_split(folder: str, files: list[str]) -> dict[str, str]:
 
 
 def _images_folder(folder: str, listing: Listing, annotations: str, split: str, stated: list[ImageRow]) -> str:
-    """Return the folder below which the images of a split lie by the names that their annotations give."""
+    """Return the folder that contains the images of a split, under the names in its annotations."""
     names = [image.file_name for image in islice(stated, PROBED_IMAGES)]
     votes = Counter(_prefixes(listing.size_of, names))
     if not votes:

@@ -16,7 +16,7 @@ class FoundSplit:
 
     @property
     def images(self) -> str:
-        """The folder or files that hold the images."""
+        """The folder or files that contain the images."""
         return str(self.keys["images"])
 
 

@@ -1,4 +1,4 @@
-"""`rayprob new`: a project that runs as it is, or one that fits a folder of labelled images."""
+"""`rayprob new`: a project that is ready to run, or one that fits a folder of labelled images."""
 
 from rayprob.errors import SpecError
 from rayprob.files import storage

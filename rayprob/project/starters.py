@@ -38,6 +38,6 @@ def starter_files(name: str) -> dict[str, str]:
 
 
 def _root_of(recipe: Path) -> str:
-    from rayprob.data.building.recipe import Recipe  # with the readers of all formats, which the names of starters do not need
+    from rayprob.data.building.recipe import Recipe  # imports all readers of formats, which names of starters do not need
 
     return Recipe.parse(read_yaml(recipe), str(recipe)).root

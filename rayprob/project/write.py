@@ -71,7 +71,7 @@ def readme(title: str, files: dict[str, str]) -> str:
     blocks = [extras_of(files), *((f"# {name}", *lines) for name, lines in commands.items())]
     body = "\n\n".join("\n".join(lines) for lines in blocks if lines)
     return (
-        f"# {title}\n\nWritten by `rayprob new`. Each file opens with what it does; run its commands in this folder.\n\n"
+        f"# {title}\n\nWritten by `rayprob new`. The first lines of each file explain it; run its commands in this folder.\n\n"
         f"```\n{body}\n```\n"
     )
 

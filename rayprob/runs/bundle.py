@@ -3,7 +3,7 @@
 It may name plugins, which are imported by name and so run code of this machine: open bundles with plugins only from people
 you trust.
 
-<folder>/bundle.json              format version, model, label space, evaluation transform, thresholds, guarantees, facts, sums,
+<folder>/bundle.json              version, model, label space, evaluation transform, thresholds, guarantees, facts, checksums,
                               and how images are read: orientation, window
 <folder>/weights.safetensors      the classifier's parameters and buffers
 <folder>/calibrator.safetensors   only with a calibrator
@@ -225,7 +225,7 @@ def _read_description(folder: str) -> dict[str, Any]:
 
 
 def _require_unchanged(described: dict[str, Any], folder: str) -> None:
-    """Raise BundleError if the description was changed after writing; bundles of version 0.1 have no fingerprint to check."""
+    """Raise BundleError if the description was changed after writing; bundles of rayprob 0.1 have no fingerprint to check."""
     written = {key: value for key, value in described.items() if key != "fingerprint"}
     if "fingerprint" in described and described["fingerprint"] != fingerprint(written):
         raise BundleError(

@@ -246,7 +246,7 @@ def identity(run: Run) -> dict[str, object]:
 
 
 def received(described: dict[str, Any]) -> Run:
-    """Return the run that another process sent as plain data. Raises SpecError where this node lacks one of its plugins."""
+    """Return the run that another process sent as plain data. Raises SpecError if this node lacks one of its plugins."""
     return Run.parse(described, where=f"the run, as node {platform.node()} reads it,")
 
 
@@ -263,5 +263,5 @@ def absolute(run: Run) -> Run:
 
 
 def _absolute_where_local(uri: str) -> str:
-    """Return the absolute path of a file on this machine; URIs, and names of what a library has, as they are."""
+    """Return the absolute path of a file on this machine; URIs and a library's names are returned unchanged."""
     return uris.absolute(uri) if storage.is_local(uri) and storage.local_path(uri).exists() else uri

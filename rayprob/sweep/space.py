@@ -11,7 +11,7 @@ from rayprob.config.spec import Spec, assigned
 from rayprob.errors import SpecError
 
 RESOLUTION = "resolution_px"
-# A run has the second filled in from the first: a search that sets the first alone lets it be filled in anew.
+# A run has the second filled in from the first: a search that sets only the first has the second filled in again.
 FILLED_IN = {"model.head.prior": "model.head.components"}
 MOST_STEPS = 10_000
 KINDS = ("choice", "grid", "uniform", "loguniform", "quniform")

@@ -27,7 +27,7 @@ from rayprob.train.placing import place_workers, resources_here
 from rayprob.train.ready import drop_worker, needs_no_ray, worker_ready
 from rayprob.train.training import Tell, Training
 
-WAITING_S = 120.0  # after this long without a worker, the user is told
+WAITING_S = 120.0  # after this long without a worker, a message tells the user
 
 
 def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Outcome:

@@ -107,7 +107,7 @@ def test_guarantees_hold_on_average_with_a_calibrator_a_label(tmp_path: Path) ->
     for seed in range(6):
         holdout, val = (predictions(100, "holdout", seed=seed), predictions(1000, "val", seed=100 + seed))
         report = calibrate(write_run(tmp_path / str(seed), holdout, val), CalibrateSpec(method="platt", alphas=(0.2,)))
-        assert any("guarantees stand on cross-fitted marginals" in note for note in report.notes)
+        assert any("guarantees are fitted on cross-fitted marginals" in note for note in report.notes)
         assert report.reported is not None
         risks.append(report.reported.sets["recall@0.2"].missed_share)
     standard_error = np.std(risks, ddof=1) / np.sqrt(len(risks))
@@ -143,7 +143,7 @@ def test_a_tiny_holdout_says_what_it_cannot_carry(tmp_path: Path) -> None:
     assert "no predictions of val to report on: `rayprob evaluate" in notes
     tiny = calibrate(write_run(tmp_path / "ten", predictions(10, "holdout", seed=1)), AUTO)
     assert list(tiny.guarantees) == ["0.2"]
-    assert "recall@0.05 is not possible: alpha 0.05 needs 19 calibration samples with a label at least, found" in "\n".join(
+    assert "recall@0.05 is not possible: alpha 0.05 needs at least 19 calibration samples with a label, found" in "\n".join(
         tiny.notes
     )
 
@@ -151,7 +151,7 @@ def test_a_tiny_holdout_says_what_it_cannot_carry(tmp_path: Path) -> None:
 def test_predictions_of_val_by_another_checkpoint_are_not_reported(tmp_path: Path) -> None:
     report = calibrate(write_run(tmp_path, predictions(40, "holdout", seed=1), predictions(40, "val", seed=2, step=6)), SHARED)
     assert report.reported is None
-    assert any("val are not of this bundle (step 6, the bundle's 12): `rayprob evaluate" in note for note in report.notes)
+    assert any("val do not come from this bundle (step 6, the bundle's 12): `rayprob evaluate" in note for note in report.notes)
 
 
 def test_a_label_out_of_reach_is_noted_by_name(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ FAULTS = [
         (predictions(40, "holdout", seed=1, step=6),),
         AUTO,
         RunError,
-        r"is not of this bundle \(step 6, the bundle's 12\); `rayprob",
+        r"does not come from this bundle \(step 6, the bundle's 12\); `rayprob",
     ),
     (
         (predictions(40, "holdout", seed=1),),

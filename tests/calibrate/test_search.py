@@ -219,7 +219,7 @@ def test_a_run_without_predictions_of_val_says_how_to_write_them(tmp_path: Path)
 
 def test_predictions_of_val_by_another_bundle_are_refused(tmp_path: Path) -> None:
     notes = notes_of(tmp_path, predictions(60, "holdout", seed=1), predictions(60, "val", seed=2, step=99))
-    assert "the predictions of val are not of this bundle (step 99, the bundle's 12)" in notes
+    assert "the predictions of val do not come from this bundle (step 99, the bundle's 12)" in notes
 
 
 def test_candidates_that_a_holdout_cannot_carry_are_left_out_with_the_reason(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_every_notable_property_has_a_line_in_the_singular_or_plural() -> None:
         "1 image was converted to an upright JPEG (encode)",
         "1 image is CMYK, read as RGB",
         "2 images are animations, of which the first frame is read",
-        "3 images have transparency, laid over white",
+        "3 images have transparency, composited over white",
         "1 image has 16 bits per colour, of which the upper 8 are read",
         "7 images have 16 bits of grey: the upper 8 are read",
     ]

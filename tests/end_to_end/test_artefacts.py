@@ -265,7 +265,7 @@ def test_report_writes_a_page(place: Place, folder: str) -> None:
 
 
 def test_refit_finds_itself_and_trains_the_same_head_again(place: Place) -> None:
-    assert "was there already" in place.rayprob("refit", "run", "--folder", "refitted", *REFIT)
+    assert "already finished" in place.rayprob("refit", "run", "--folder", "refitted", *REFIT)
     place.rayprob("refit", "run", "--folder", "again", *REFIT)
     found, recorded = (place.rows(f"{folder}/metrics.jsonl") for folder in ("again", "refitted"))
     require_same([lasting(row) for row in found], [lasting(row) for row in recorded], within=drift() or 1e-9)

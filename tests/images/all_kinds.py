@@ -57,7 +57,7 @@ def build_dataset(folder: Path, **changes: Any) -> Summary:
 
 
 def by_pillow(content: bytes) -> np.ndarray:
-    """Return what Pillow reads: upright, what is transparent laid over white, and the upper 8 of 16 bits."""
+    """Return what Pillow reads: upright, what is transparent composited over white, and the upper 8 of 16 bits."""
     image = ImageOps.exif_transpose(Pillow.open(io.BytesIO(content)))
     if image.mode == "I;16":
         image = Pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))

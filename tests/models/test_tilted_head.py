@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_a_prior_of_other_labels_or_components_is_named(tmp_path: Path) -> None:
     spec = HeadSpec.parse({"name": "mixture", "prior": prior_file(tmp_path)})
-    with pytest.raises(LabelError, match="the label prior from a test knows 1 of the 2 labels, and needs 2"):
+    with pytest.raises(LabelError, match="the label prior from a test knows 1 of the 2 labels, but needs at least 2"):
         prior_mixture(spec, LabelSpace(("fork", "whale"), (1, 2)))
     other = HeadSpec.parse({"name": "mixture", "prior": spec.prior, "components": 5})
     with pytest.raises(SpecError, match=r"head.components is 5, but the label prior .* has 3; set head.components to 3"):

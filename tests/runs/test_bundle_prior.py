@@ -146,5 +146,5 @@ def test_sets_of_the_largest_expected_f1(loaded: tuple[LabelDistribution, Floats
 
 def test_a_prior_over_other_labels_is_named() -> None:
     given = replace(calibrator(0.6), mixture=calibrator(0.6).mixture.restricted(range(5)))
-    with pytest.raises(CalibrationError, match=r"'platt \+ scenes' holds a prior over 5 labels, the logits have 12"):
+    with pytest.raises(CalibrationError, match=r"'platt \+ scenes' has a prior over 5 labels, but the logits have 12"):
         given.apply_outputs({"logits": np.zeros((1, 12))})

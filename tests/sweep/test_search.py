@@ -149,7 +149,7 @@ def test_a_searched_prior_brings_its_number_of_components(
     runs = [absolute(sweep.trial_run(1, {"start": name})) for name in parts]
     found = [(spec.prior, spec.components) for spec in (run.model.head for run in runs) if isinstance(spec, MixtureSpec)]
     assert found == [(str(tmp_path / "two"), 2), (str(tmp_path / "three"), 3)]
-    asked = sweep.trial_run(1, {"start": "two", "model.head.components": 7})  # refused where the prior is laid over labels
+    asked = sweep.trial_run(1, {"start": "two", "model.head.components": 7})  # refused if the prior would be applied to labels
     assert asked.model.head.model_dump()["components"] == 7
 
 

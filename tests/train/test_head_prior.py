@@ -129,7 +129,7 @@ def test_a_prior_that_does_not_fit_is_refused_before_any_work(make_run: MakeRun,
     dataset = Dataset.open(run.data.root)
     with pytest.raises(SpecError, match=r"head.components is 7, but the label prior .* has 2; set head.components to 2"):
         check(run, dataset, world_size=1)
-    with pytest.raises(LabelError, match="knows 0 of the 4 labels, and needs 2"):
+    with pytest.raises(LabelError, match="knows 0 of the 4 labels, but needs at least 2"):
         check(made(make_run, tmp_path, "coco"), dataset, world_size=1)
 
 

@@ -1,1 +1,1 @@
-"""Making it honest: maps from logits to calibrated logits, fitted on holdout."""
+"""Calibrators: maps from logits to calibrated logits, fitted on the holdout."""

@@ -14,7 +14,7 @@ from rayprob.probability.calibration.of_logits import OfLogits
 
 @dataclass(frozen=True)
 class AffineCalibrator(OfLogits):
-    """logit -> scale * logit + shift with scale > 0: one value for all labels [1], or one a label [L]."""
+    """logit -> scale * logit + shift with scale > 0: one value for all labels [1], or one per label [L]."""
 
     name: str
     scale_L: Floats
@@ -22,7 +22,7 @@ class AffineCalibrator(OfLogits):
     family: ClassVar[str] = "bernoulli"
 
     def apply(self, logits_NL: ArrayLike) -> Floats:
-        """Return calibrated logits [N, L]; each label's ranking stays as it is."""
+        """Return calibrated logits [N, L]; the ranking within each label does not change."""
         logits_NL = np.asarray(logits_NL, dtype=np.float64)
         if self.scale_L.size not in (1, logits_NL.shape[-1]):
             raise CalibrationError(
@@ -37,10 +37,10 @@ class AffineCalibrator(OfLogits):
 
     @classmethod
     def from_arrays(cls, name: str, arrays: Mapping[str, NDArray[Any]]) -> "AffineCalibrator":
-        """Rebuild a calibrator from its name and `to_arrays`. Raises BundleError where an array is missing."""
+        """Rebuild a calibrator from its name and `to_arrays`. Raises BundleError if an array is missing."""
         try:
             return cls(name, np.asarray(arrays["scale_L"], np.float64), np.asarray(arrays["shift_L"], np.float64))
         except KeyError as error:
             raise BundleError(
-                f"calibrator {name!r} lacks array {error}; it holds {', '.join(arrays) or 'none'}; write the bundle again"
+                f"calibrator {name!r} lacks array {error}; found {', '.join(arrays) or 'none'}; write the bundle again"
             ) from error

@@ -1,4 +1,4 @@
-"""Calibrators: fitted maps that make probabilities honest, fitted on holdout only. N samples, L labels.
+"""Calibrators: maps, fitted on the holdout only, that make probabilities match observed frequencies. N samples, L labels.
 
 Each family of distributions has its own: `independent.py` for independent labels, `mixture.py` for mixtures.
 """
@@ -21,7 +21,7 @@ from rayprob.registry import choose
 
 @dataclass(frozen=True)
 class Choice:
-    """The calibrator chosen and the evidence: cross-validated NLL per sample in nats of every candidate."""
+    """The chosen calibrator, why it was chosen, and the cross-validated NLL of every candidate in nats per sample."""
 
     calibrator: OutputsCalibrator
     nll_by_name: dict[str, float]
@@ -48,9 +48,9 @@ def choose_calibrator(
     """Return the simplest candidate whose cross-validated NLL is within one standard error of the best, fitted on all rows.
 
     The NLL is that of a sample's known labels under the family: "bernoulli" with outputs "logits", or "mixture". The standard
-    error is that of the paired difference over samples (Breiman et al. 1984, the one-standard-error rule). Candidates count as
-    simple in the order of FITS, those with one of `priors` after all others; of several priors the one of least NLL counts. By
-    default all are tried for which the holdout has MIN_SAMPLES.
+    error is that of the paired difference over samples (Breiman et al. 1984, the one-standard-error rule). FITS lists
+    candidates from simple to complex; those with one of `priors` come last, and of several priors the one with the lowest NLL
+    counts. By default every candidate is tried for which the holdout has MIN_SAMPLES.
     """
     candidates_of = choose(FAMILIES, family, "family of distributions").candidates
     problem = _Problem.of(candidates_of, outputs, targets_NL, known_NL, priors)
@@ -75,7 +75,7 @@ def calibrator_from_arrays(family: str, name: str, arrays: Mapping[str, NDArray[
 
 @dataclass(frozen=True)
 class _Problem:
-    """The rows of a holdout that state a label, and the fits to try on them."""
+    """The holdout rows with a known label, and the fits to try on them."""
 
     candidates: Candidates
     fits: Mapping[str, Fit]
@@ -130,7 +130,7 @@ def _simplest_within_one_standard_error(nll_by_name: Mapping[str, Floats]) -> tu
 
 
 def _best_prior(name: str, nll_by_name: Mapping[str, Floats]) -> str:
-    """Return the candidate with the same map of logits and the prior of least NLL; no prior is simpler than another."""
+    """Return the candidate with the same map of logits and the prior with the lowest NLL; priors count as equally simple."""
     if WITH not in name:
         return name
     alike = [other for other in nll_by_name if map_of(other) == map_of(name) and WITH in other]

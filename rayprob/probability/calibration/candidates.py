@@ -1,4 +1,4 @@
-"""What a calibrator is to a bundle, and which calibrators a family of distributions has to choose from. N samples, L labels."""
+"""The interface of a calibrator, and the calibrators that a family of distributions offers. N samples, L labels."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ NO_PRIORS: Mapping[str, LabelMixture] = MappingProxyType({})
 
 
 class OutputsCalibrator(Protocol):
-    """What a bundle keeps: maps a head's outputs to calibrated outputs, and these to distributions of `family`.
+    """A calibrator as stored in a bundle: maps a head's outputs to calibrated outputs, and these to distributions of `family`.
 
-    `family` may be another than the head's: a label prior makes mixtures of independent labels.
+    `family` may differ from the head's: a label prior turns independent labels into mixtures.
     """
 
     @property
@@ -39,12 +39,12 @@ Fit = Callable[[Outputs, Bools, Bools], OutputsCalibrator]  # of checked outputs
 
 @dataclass(frozen=True)
 class Candidates:
-    """The calibrators of a family of outputs, and what it takes to choose one of them.
+    """The calibrators of a family, and the functions that choose among them.
 
-    `fits` has the simplest first, and `min_samples` how many samples each needs to be tried. `check` returns outputs in float64
-    with targets and known [N, L], or raises CalibrationError. `nll` returns the negative log-likelihood [N] in nats of each
-    sample's known labels. `rebuild` is the inverse of `to_arrays`. Those in `keep_order` keep the order of an image's
-    marginals. `with_priors` returns the fits of maps of the outputs together with label priors, for a family that takes them.
+    `fits` lists the simplest first; `min_samples` is the number of samples from which each is tried. `check` returns outputs in
+    float64 with targets and known [N, L], or raises CalibrationError. `nll` returns the negative log-likelihood [N] in nats of
+    each sample's known labels. `rebuild` is the inverse of `to_arrays`. Those in `keep_order` keep the order of an image's
+    marginals. `with_priors` returns the fits that combine a map of the outputs with a label prior, if the family supports it.
     """
 
     fits: Mapping[str, Fit]
@@ -56,12 +56,12 @@ class Candidates:
     with_priors: Callable[[Mapping[str, LabelMixture]], Mapping[str, Fit]] | None = None
 
     def enough(self, num_samples: int) -> tuple[str, ...]:
-        """Return the calibrators that so many samples with a known label allow."""
+        """Return the calibrators that may be tried on `num_samples` samples with a known label."""
         return tuple(name for name in self.fits if num_samples >= self.min_samples[name])
 
     @classmethod
     def of(cls, family: str, distribution: Callable[[Outputs], LabelDistribution]) -> "Candidates":
-        """Return the outputs as they are as the only candidate: for a family without calibrators of its own."""
+        """Return the identity as the only candidate, for a family without calibrators of its own."""
         same = AsItIs(family, distribution)
 
         def rebuild(name: str, arrays: Outputs) -> OutputsCalibrator:
@@ -93,7 +93,7 @@ class AsItIs:
         return dict(outputs)
 
     def as_distribution(self, outputs: Outputs) -> LabelDistribution:
-        """Return the distributions that the outputs state."""
+        """Return the distributions that the outputs describe."""
         return self.distribution(outputs)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -102,7 +102,7 @@ class AsItIs:
 
 
 def joint_nll(calibrator: OutputsCalibrator, outputs: Outputs, targets_NL: Bools, known_NL: Bools) -> Floats:
-    """Return the negative log-likelihood [N] in nats of the known labels, by the distributions themselves."""
+    """Return the negative log-likelihood [N] in nats of the known labels, computed by the distributions."""
     distribution = calibrator.as_distribution(calibrator.apply_outputs(outputs))
     return np.asarray(-distribution.log_prob(targets_NL, known_NL))
 

@@ -12,12 +12,12 @@ from rayprob.seeds import derive
 
 
 def checked_logits(logits_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike) -> tuple[Floats, Bools, Bools]:
-    """Return logits (float64), targets and known of equal shape [N, L]; unknown targets come back as absent."""
+    """Return logits (float64), targets and known of equal shape [N, L]; unknown targets are returned as absent."""
     return _checked(logits_NL, targets_NL, known_NL, "logits")
 
 
 def checked_marginals(marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike) -> tuple[Floats, Bools, Bools]:
-    """Return marginals in [0, 1], targets and known of equal shape [N, L]; unknown targets come back as absent."""
+    """Return marginals in [0, 1], targets and known of equal shape [N, L]; unknown targets are returned as absent."""
     marginals_NL, targets_NL, known_NL = _checked(marginals_NL, targets_NL, known_NL, "marginals")
     lowest, highest = marginals_NL.min(), marginals_NL.max()
     if lowest < 0 or highest > 1:
@@ -28,7 +28,7 @@ def checked_marginals(marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL: 
 
 
 def folds(num_samples: int, num_folds: int, seed: int) -> Iterator[tuple[Rows, Rows]]:
-    """Yield (rows to fit on, rows to judge on) for each fold: a random partition of the samples."""
+    """Yield (rows to fit on, rows to evaluate on) for each fold: a random partition of the samples."""
     if not 2 <= num_folds <= num_samples:
         raise CalibrationError(f"{num_folds} folds of {num_samples} samples; cross-validation takes 2 to {num_samples} folds")
     order_N = np.random.default_rng(derive(seed, "folds")).permutation(num_samples)
@@ -37,7 +37,7 @@ def folds(num_samples: int, num_folds: int, seed: int) -> Iterator[tuple[Rows, R
 
 
 def require_outputs(outputs: Mapping[str, Any], family: str, *names: str) -> None:
-    """Raise CalibrationError unless a head's outputs hold those of `family`."""
+    """Raise CalibrationError unless a head's outputs include those of `family`."""
     missing = sorted(set(names) - outputs.keys())
     if missing:
         found = ", ".join(outputs) or "none"
@@ -57,7 +57,7 @@ def _checked(values: ArrayLike, targets: ArrayLike, known: ArrayLike, what: str)
     if not np.isfinite(values_NL).all():
         row, column = np.argwhere(~np.isfinite(values_NL))[0]
         raise CalibrationError(
-            f"{what} hold {values_NL[row, column]} at row {row}, label column {column}; they must be finite, so look for a "
-            "diverged model"
+            f"{what} contain {values_NL[row, column]} at row {row}, label column {column}; they must be finite: the model "
+            "may have diverged"
         )
     return values_NL, targets_NL & known_NL, known_NL

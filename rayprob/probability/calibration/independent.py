@@ -1,13 +1,13 @@
 """Calibrators of independent labels, which map logits. N samples, L labels.
 
-    identity      the logits as they are
+    identity      the logits unchanged
     temperature   one scale for all labels (Guo et al., ICML 2017)
-    shared_platt  one scale and one shift for all labels: what losses that favour positives (ASL, focal) need at least
+    shared_platt  one scale and one shift for all labels: the least that losses which favour positives (ASL, focal) need
     platt         a scale and a shift per label, rare labels drawn towards the others (`platt.py`); vector scaling with a prior
-    isotonic      a rising curve on top of platt, rare labels drawn towards the pooled one (`isotonic.py`)
+    isotonic      an increasing curve on top of platt, rare labels drawn towards the pooled one (`isotonic.py`)
 
-All but the last keep the ranking within each label, so AP stays as it is. A label prior may stand beside the first four
-(`platt + coco`: `prior.py`), which makes mixtures of the labels.
+All but the last keep the ranking within each label, so AP does not change. The first four can be combined with a label prior
+(`platt + coco`: `prior.py`), which gives mixtures.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,9 +27,9 @@ from rayprob.probability.calibration.isotonic import IsotonicCalibrator, fit_iso
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.registry import choose
 
-# What a candidate needs to be tried: few samples cannot tell candidates apart. Above that cross-validation decides, also on
-# isotonic, which overfits few samples where a straight line would do (Niculescu-Mizil and Caruana, ICML 2005) and wins where
-# none does.
+# Samples from which a candidate is tried: fewer cannot distinguish candidates. Above that, cross-validation decides, also on
+# isotonic, which overfits few samples where a straight line is enough (Niculescu-Mizil and Caruana, ICML 2005) and wins where
+# it is not.
 MIN_SAMPLES = {"identity": 0, "temperature": 10, "shared_platt": 10, "platt": 50, "isotonic": 50}
 
 

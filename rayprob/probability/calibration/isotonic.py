@@ -1,10 +1,10 @@
-"""Isotonic calibration on top of Platt scaling: a rising curve for all labels, bent for each label that has the data.
+"""Isotonic calibration on top of Platt scaling: one increasing curve for all labels, adapted to each label with enough data.
 
 N samples, L labels. Curves map Platt-scaled logits (`platt.py`) to probabilities. A label's curve is
-weight * own + (1 - weight) * pooled, with weight = positives / (positives + PRIOR_POSITIVES): the pooled curve mends what the
-logistic shape misses, and a rare label, whose own curve would be noise, keeps it. A curve fitted on n targets asserts no
-probability below 1 / (n + 2) (rule of succession), so that no NLL is infinite. Isotonic regression as calibration: Zadrozny
-and Elkan, KDD 2002.
+weight * own + (1 - weight) * pooled, with weight = positives / (positives + PRIOR_POSITIVES): the pooled curve corrects what
+the logistic shape misses, and a rare label, whose own curve would be noise, stays close to it. A curve fitted on n targets
+stays between 1 / (n + 2) and 1 - 1 / (n + 2) (rule of succession), so that no NLL is infinite. Isotonic regression as
+calibration: Zadrozny and Elkan, KDD 2002.
 """
 
 from collections.abc import Mapping
@@ -20,19 +20,19 @@ from rayprob.errors import BundleError, CalibrationError
 from rayprob.probability.calibration import platt
 from rayprob.probability.calibration.of_logits import OfLogits
 
-PRIOR_POSITIVES = 400.0  # of 20, 100, 400 and all pooled, the least held-out NLL on simulated 500 and 4,100 samples
+PRIOR_POSITIVES = 400.0  # the lowest held-out NLL of 20, 100, 400 and all pooled, on 500 and 4,100 simulated samples
 
 
 @dataclass(frozen=True)
 class Curves:
-    """C rising piecewise linear curves in three arrays: curve c has knots[starts[c]:starts[c + 1]], and values likewise."""
+    """C increasing piecewise linear curves in three arrays: curve c has knots[starts[c]:starts[c + 1]], and values likewise."""
 
     knots: Floats
     values: Floats
     starts_C: NDArray[np.int64]
 
     def at(self, curve: int, logits_N: Floats) -> Floats:
-        """Return the curve's probability at each logit, level beyond its first and last knot."""
+        """Return the curve's probability at each logit, constant beyond its first and last knot."""
         piece = slice(self.starts_C[curve], self.starts_C[curve + 1])
         return np.asarray(np.interp(logits_N, self.knots[piece], self.values[piece]))
 
@@ -49,7 +49,7 @@ class IsotonicCalibrator(OfLogits):
     family: ClassVar[str] = "bernoulli"
 
     def apply(self, logits_NL: ArrayLike) -> Floats:
-        """Return calibrated logits [N, L], finite and rising with the logits given."""
+        """Return calibrated logits [N, L], finite and increasing with the logits."""
         logits_NL = np.asarray(logits_NL, dtype=np.float64)
         if logits_NL.shape[-1] != self.weight_L.size:
             raise CalibrationError(
@@ -71,13 +71,13 @@ class IsotonicCalibrator(OfLogits):
 
     @classmethod
     def from_arrays(cls, name: str, arrays: Mapping[str, NDArray[Any]]) -> "IsotonicCalibrator":
-        """Rebuild a calibrator from `to_arrays`. Raises BundleError where an array is missing."""
+        """Rebuild a calibrator from `to_arrays`. Raises BundleError if an array is missing."""
         try:
             curves = Curves(arrays["knots"], arrays["values"], arrays["starts_C"])
             return cls(arrays["scale_L"], arrays["shift_L"], curves, arrays["weight_L"], name)
         except KeyError as error:
             raise BundleError(
-                f"calibrator {name!r} lacks array {error}; it holds {', '.join(arrays) or 'none'}; write the bundle again"
+                f"calibrator {name!r} lacks array {error}; found {', '.join(arrays) or 'none'}; write the bundle again"
             ) from error
 
 
@@ -97,7 +97,7 @@ def fit_isotonic(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Isoto
 
 
 def _curve(logits_M: Floats, targets_M: Bools) -> tuple[Floats, Floats]:
-    from sklearn.isotonic import IsotonicRegression  # not above: every training process imports this module
+    from sklearn.isotonic import IsotonicRegression  # imported here because every training process imports this module
 
     floor = 1.0 / (len(logits_M) + 2)
     fitted = IsotonicRegression(y_min=floor, y_max=1.0 - floor, out_of_bounds="clip").fit(logits_M, targets_M)

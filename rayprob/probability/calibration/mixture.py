@@ -1,11 +1,11 @@
-"""Calibration of a mixture of independent label models that leaves it one. N samples, K components, L labels.
+"""Calibration of a mixture of independent label models; the result is a mixture again. N samples, K components, L labels.
 
-A map on marginals alone would contradict the joint distribution that conditionals, queries and label sets are read from. So
-the parameters are mapped: mixing logits are multiplied by one scale (the temperature of the choice of component), and every
-component's logit of label l becomes scale_l * logit + shift_l. The result is a mixture again; with one component it is
-Platt scaling (or a temperature) of independent labels.
+A map of the marginals alone would contradict the joint distribution behind conditionals, queries and label sets. So the
+parameters are mapped: mixing logits are multiplied by one scale (the temperature of the choice of component), and every
+component's logit of label l becomes scale_l * logit + shift_l. With one component this is Platt scaling (or temperature
+scaling) of independent labels.
 
-The fit minimises the joint negative log-likelihood of the known labels, the proper score of all that is read from the
+The fit minimises the joint negative log-likelihood of the known labels, a proper score of everything computed from the
 mixture; the labels' (log scale, shift) have the prior that `platt.fit_labels` finds on the marginals.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy  # which loads scipy.optimize at its first use: every training process imports this module
+import scipy  # loads scipy.optimize on first use; every training process imports this module
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, log_softmax, logsumexp
 
@@ -26,12 +26,12 @@ from rayprob.probability.calibration.holdout import checked_logits, require_outp
 from rayprob.probability.distributions.distribution import LabelDistribution, MixtureDistribution
 from rayprob.registry import choose
 
-CHUNK_VALUES = 250_000  # component logits worked on at a time: 2 MB an array, which stays in cache
+CHUNK_VALUES = 250_000  # component logits processed at a time: 2 MB per array, which stays in the cache
 
 
 @dataclass(frozen=True)
 class MixtureCalibrator:
-    """Mixing logits times `mixing_scale`; component logits times `scale_L` plus `shift_L` (one value, or one a label)."""
+    """Mixing logits times `mixing_scale`; component logits times `scale_L` plus `shift_L` (one value, or one per label)."""
 
     name: str
     mixing_scale: float
@@ -40,7 +40,7 @@ class MixtureCalibrator:
     family: ClassVar[str] = "mixture"
 
     def apply_outputs(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return calibrated "mixing_logits" [..., K] and "component_logits" [..., K, L] in the type they came in."""
+        """Return calibrated "mixing_logits" [..., K] and "component_logits" [..., K, L] in their input dtype."""
         require_outputs(outputs, "mixture", "mixing_logits", "component_logits")
         mixing_NK, component_NKL = outputs["mixing_logits"], outputs["component_logits"]
         if self.scale_L.size not in (1, component_NKL.shape[-1]):
@@ -53,7 +53,7 @@ class MixtureCalibrator:
         return {"mixing_logits": mixing_NK * mixing_scale, "component_logits": component_NKL * scale_L + shift_L}
 
     def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> LabelDistribution:
-        """Return the distributions that calibrated outputs state."""
+        """Return the distributions that calibrated outputs describe."""
         return MixtureDistribution.of_outputs(outputs)
 
     def to_arrays(self) -> dict[str, Floats]:
@@ -62,13 +62,13 @@ class MixtureCalibrator:
 
     @classmethod
     def from_arrays(cls, name: str, arrays: Mapping[str, NDArray[Any]]) -> "MixtureCalibrator":
-        """Rebuild a calibrator from its name and `to_arrays`. Raises BundleError where an array is missing."""
+        """Rebuild a calibrator from its name and `to_arrays`. Raises BundleError if an array is missing."""
         try:
             scale_L, shift_L = (np.asarray(arrays[key], dtype=np.float64) for key in ("scale_L", "shift_L"))
             return cls(name, float(arrays["mixing_scale"][0]), scale_L, shift_L)
         except KeyError as error:
             raise BundleError(
-                f"mixture calibrator {name!r} lacks array {error}; it holds {', '.join(arrays)}; write the bundle again"
+                f"mixture calibrator {name!r} lacks array {error}; found {', '.join(arrays)}; write the bundle again"
             ) from error
 
 
@@ -148,7 +148,7 @@ def _shared_platt(mixing_NK: Floats, component_NKL: Floats, targets_NL: Bools, k
 
 def _platt(mixing_NK: Floats, component_NKL: Floats, targets_NL: Bools, known_NL: Bools) -> MixtureCalibrator:
     theta_L2, prior = platt.fit_labels(marginal_logits(mixing_NK, component_NKL), targets_NL, known_NL)
-    root_22 = np.linalg.cholesky(prior.covariance_22)  # whitened by the prior, rare labels do not slow the descent
+    root_22 = np.linalg.cholesky(prior.covariance_22)  # whitening by the prior keeps rare labels from slowing the descent
 
     def theta(parameters: Floats) -> Floats:
         return np.asarray(prior.mean_2 + parameters[1:].reshape(-1, 2) @ root_22.T)

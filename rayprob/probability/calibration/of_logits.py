@@ -1,4 +1,4 @@
-"""What the calibrators of independent labels share: they map logits, and logits are what they put out."""
+"""What the calibrators of independent labels share: they map logits to logits."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ class OfLogits(ABC):
         """Return calibrated logits [N, L]."""
 
     def apply_outputs(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return calibrated outputs "logits" in the type they came in. Raises CalibrationError where they are missing."""
+        """Return calibrated outputs "logits" in their input dtype. Raises CalibrationError if they are missing."""
         require_outputs(outputs, "bernoulli", "logits")
         return {"logits": self.apply(outputs["logits"]).astype(outputs["logits"].dtype)}
 
     def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> LabelDistribution:
-        """Return the distributions that calibrated outputs state."""
+        """Return the distributions that calibrated outputs describe."""
         return BernoulliDistribution.of_outputs(outputs)

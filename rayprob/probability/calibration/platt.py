@@ -2,16 +2,16 @@
 
 N samples, L labels. A label's parameters are theta = (log scale, shift), so that a scale is positive and keeps the label's
 ranking. Labels are exchangeable a priori: theta_l ~ Normal(mean, covariance). Mean and covariance come from the data
-(empirical Bayes): EM whose posterior of a label is its Laplace approximation, as in MacKay, "Bayesian interpolation"
+(empirical Bayes) by EM with a Laplace approximation of each label's posterior, as in MacKay, "Bayesian interpolation"
 (Neural Computation 1992), and Breslow and Clayton, "Approximate inference in generalized linear mixed models" (JASA 1993).
-A label with many positives gets its own maximum-likelihood fit (Platt 1999), one with none gets the mean of the labels.
+A label with many positives gets its own maximum-likelihood fit (Platt 1999); a label without known targets gets the mean.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # which loads scipy.optimize at its first use: every training process imports this module
+import scipy  # loads scipy.optimize on first use; every training process imports this module
 from scipy.special import expit
 
 from rayprob.arrays import Bools, Floats
@@ -22,7 +22,7 @@ PRIOR_SD = 0.25  # of theta before any label is seen, with the weight of PRIOR_L
 PRIOR_LABELS = 2.0
 MAX_ROUNDS = 60
 TOLERANCE = 1e-4
-CHUNK_VALUES = 4_000_000  # logits worked on at a time: 32 MB an array
+CHUNK_VALUES = 4_000_000  # logits processed at a time: 32 MB per array
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def binary_nll(logits: Floats, targets: Bools) -> Floats:
 
 
 def fit_log_scale(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> float:
-    """Return the one log scale (minus the log temperature) of least negative log-likelihood, within +-MAX_LOG_SCALE."""
+    """Return the one log scale (minus the log temperature) with the lowest negative log-likelihood, within +-MAX_LOG_SCALE."""
     logits_M, targets_M = logits_NL[known_NL], targets_NL[known_NL]
 
     def nll(log_scale: float) -> float:
@@ -50,7 +50,7 @@ def fit_log_scale(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> floa
 
 
 def fit_shared(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Floats:
-    """Return the one (log scale, shift) [2] of least negative log-likelihood over all labels."""
+    """Return the one (log scale, shift) [2] with the lowest negative log-likelihood over all labels."""
     logits_M, targets_M = logits_NL[known_NL], targets_NL[known_NL]
 
     def nll_and_slope(theta_2: Floats) -> tuple[float, Floats]:
@@ -67,7 +67,7 @@ def fit_shared(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Floats:
 
 
 def fit_labels(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> tuple[Floats, PlattPrior]:
-    """Return theta_L2 = (log scale, shift) of each label, and the prior that the labels were found to share."""
+    """Return theta_L2 = (log scale, shift) of each label, and the fitted prior that the labels share."""
     stated_L = np.asarray(known_NL.any(axis=0))
     stated = logits_NL[:, stated_L], targets_NL[:, stated_L], known_NL[:, stated_L]
     prior = PlattPrior(fit_shared(*stated), np.eye(2) * PRIOR_SD**2)

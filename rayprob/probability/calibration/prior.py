@@ -1,10 +1,10 @@
 """Calibration of independent labels together with a label prior. N samples, L labels, K components.
 
-A calibrator makes u_l = scale_l * logit_l + shift_l of the classifier's logits, and lays a prior over them with one strength
-(`prior.py`). All are fitted at once, by the exact likelihood of the known labels: a classifier that has learned what goes
-together needs less of the prior, and flatter logits beside it. The strength has a normal prior around 0, so that a small
-holdout, which cannot tell, leaves the classifier alone; the labels' (log scale, shift) have the prior that `platt.fit_labels`
-finds.
+A calibrator computes u_l = scale_l * logit_l + shift_l from the classifier's logits, and applies a label prior with one
+strength (`priors/prior.py`). All parameters are fitted jointly, by the exact likelihood of the known labels: a classifier that
+has learned which labels co-occur needs a weaker prior, and smaller logits with it. The strength has a normal prior around 0, so
+that a holdout too small to determine it leaves the classifier unchanged; the labels' (log scale, shift) have the prior that
+`platt.fit_labels` finds.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy  # which loads scipy.optimize at its first use: every training process imports this module
+import scipy  # loads scipy.optimize on first use; every training process imports this module
 from numpy.typing import NDArray
 
 from rayprob.arrays import Bools, Floats
@@ -33,7 +33,7 @@ Energy = Callable[[Floats], tuple[float, Floats]]
 
 @dataclass(frozen=True)
 class PriorCalibrator:
-    """Logits through a scale and a shift, and a prior of some strength over them. Its distributions are mixtures."""
+    """A scale and a shift of logits, followed by a label prior of some strength. Its distributions are mixtures."""
 
     affine: AffineCalibrator
     strength: float
@@ -52,17 +52,17 @@ class PriorCalibrator:
         return LabelPrior.of(self.mixture)
 
     def apply_outputs(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return calibrated outputs "logits" [N, L], in the type they came in, and the "strength" [N, 1] over each image."""
+        """Return calibrated outputs "logits" [N, L], in their input dtype, and the prior's "strength" [N, 1] for each image."""
         logits_NL = self.affine.apply_outputs(outputs)["logits"]
         if (num_labels := self.mixture.probabilities_KL.shape[1]) != logits_NL.shape[1]:
             raise CalibrationError(
-                f"calibrator {self.name!r} holds a prior over {num_labels} labels, the logits have {logits_NL.shape[1]}; "
+                f"calibrator {self.name!r} has a prior over {num_labels} labels, but the logits have {logits_NL.shape[1]}; "
                 "use the calibrator of this model"
             )
         return {"logits": logits_NL, "strength": np.full((len(logits_NL), 1), self.strength)}
 
     def as_distribution(self, outputs: Mapping[str, NDArray[Any]]) -> TiltedDistribution:
-        """Return the distributions that calibrated outputs and the prior make."""
+        """Return the distributions of calibrated outputs under the prior."""
         return TiltedDistribution(self.prior, outputs["logits"], outputs["strength"])
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -71,23 +71,21 @@ class PriorCalibrator:
 
     @classmethod
     def from_arrays(cls, name: str, arrays: Mapping[str, NDArray[Any]]) -> "PriorCalibrator":
-        """Rebuild a calibrator from its name and `to_arrays`. Raises BundleError where an array is missing, ModelError."""
+        """Rebuild a calibrator from its name and `to_arrays`. Raises BundleError, and ModelError for an invalid mixture."""
         affine, _, prior_name = name.partition(WITH)
         if "strength" not in arrays:
-            raise BundleError(
-                f"calibrator {name!r} lacks array 'strength'; it holds {', '.join(arrays)}; write the bundle again"
-            )
+            raise BundleError(f"calibrator {name!r} lacks array 'strength'; found {', '.join(arrays)}; write the bundle again")
         strength = float(np.ravel(arrays["strength"])[:1].sum())
         if not 0 <= strength <= MOST_STRENGTH:
             raise BundleError(
-                f"calibrator {name!r} has a prior of strength {strength:g}, which must lie between 0 and {MOST_STRENGTH:g}; "
+                f"calibrator {name!r} has a prior of strength {strength:g}, which must be between 0 and {MOST_STRENGTH:g}; "
                 "write the bundle again"
             )
         return cls(AffineCalibrator.from_arrays(affine, arrays), strength, prior_name, LabelMixture.from_arrays(arrays))
 
 
 def fits_with(priors: Mapping[str, LabelMixture]) -> dict[str, Callable[[Floats, Bools, Bools], "PriorCalibrator"]]:
-    """Return a fit of holdout logits, targets and known for each map of logits with each prior, by their name together."""
+    """Return the fit of each map of logits combined with each prior, by the name of the calibrator."""
     return {
         f"{affine}{WITH}{name}": partial(fit_prior_calibrator, affine, name, mixture)
         for name, mixture in priors.items()
@@ -98,7 +96,7 @@ def fits_with(priors: Mapping[str, LabelMixture]) -> dict[str, Callable[[Floats,
 def fit_prior_calibrator(
     affine_name: str, prior_name: str, mixture: LabelMixture, logits_NL: Floats, targets_NL: Bools, known_NL: Bools
 ) -> PriorCalibrator:
-    """Return the map of logits called `affine_name` and the strength that fit holdout's known labels together."""
+    """Return a calibrator: the map of logits called `affine_name` and the strength, fitted jointly to the known labels."""
     fit = _Fit(LabelPrior.of(mixture), logits_NL, targets_NL, known_NL)
     theta_L2, strength = FITS[affine_name](fit)
     affine = AffineCalibrator(affine_name, np.exp(theta_L2[:, 0]), theta_L2[:, 1])
@@ -107,7 +105,7 @@ def fit_prior_calibrator(
 
 @dataclass(frozen=True)
 class _Fit:
-    """The energy of (log scale, shift) of each label and a strength: negative log-likelihood and the strength's own prior."""
+    """The energy of each label's (log scale, shift) and the strength: negative log-likelihood plus the strength's own prior."""
 
     prior: LabelPrior
     logits_NL: Floats
@@ -156,7 +154,7 @@ def _shared_platt(fit: _Fit) -> tuple[Floats, float]:
 
 def _platt(fit: _Fit) -> tuple[Floats, float]:
     theta_L2, labels = platt.fit_labels(fit.logits_NL, fit.targets_NL, fit.known_NL)
-    root_22 = np.linalg.cholesky(labels.covariance_22)  # whitened by the prior, rare labels do not slow the descent
+    root_22 = np.linalg.cholesky(labels.covariance_22)  # whitening by the prior keeps rare labels from slowing the descent
 
     def theta(parameters: Floats) -> Floats:
         return np.asarray(labels.mean_2 + parameters[1:].reshape(-1, 2) @ root_22.T)

@@ -1,34 +1,34 @@
 """Conformal risk control: label sets that miss at most a share alpha of an image's labels on average. N samples, L labels.
 
-The risk is the expected share of an image's labels present that its set lacks, among images that have a label present. Sets
-are the labels whose marginal reaches one threshold, so the share missed only rises with it, and the highest threshold at which
-n calibration samples with such a label miss (n * mean share + 1) / (n + 1) <= alpha keeps the risk of the next sample at or
-below alpha, whatever the model and distribution (Angelopoulos, Bates, Fisch, Lei, Schuster, "Conformal risk control", ICLR
-2024, theorem 1). Where marginals are not tied the expectation is at least alpha - 2 / (n + 1) (theorem 2).
+The risk is the expected share of an image's present labels that its set misses, over images with a present label. A set
+contains the labels whose marginal reaches one threshold, so the missed share can only rise with the threshold. Take the highest
+threshold with (n * mean share + 1) / (n + 1) <= alpha on n calibration samples with a present label: the risk of the next
+sample is then at most alpha, for any model and distribution (Angelopoulos, Bates, Fisch, Lei, Schuster, "Conformal risk
+control", ICLR 2024, theorem 1). If no marginals are tied, the expectation is at least alpha - 2 / (n + 1) (theorem 2).
 
-The expectation is over calibration samples and the next one, which must be exchangeable: no model choice, no early stopping and
-no calibrator with parameters a label may have seen the calibration samples. One temperature, or one scale and shift for all
-labels, leaves the sets what they are and may.
+The expectation is over the calibration samples and the next one, which must be exchangeable: the calibration samples must not
+be used to choose the model, to stop training early, or to fit a calibrator with parameters per label. One temperature, or one
+scale and shift for all labels, may be fitted on them, because it does not change the sets.
 
-**Unknown labels.** Shares can be computed of stated labels only, so without more the promise is about those: among images with
-a label stated present, the share of labels stated present that is missed. Where labels are missing at random at a known rate,
-it can be carried over to all labels. Let each label be stated with probability r, whatever it is and whatever the image. An
-image with n labels present, of which a set misses m, shows N ~ Binomial(n, r) of them; given N >= 1 they are a random subset,
-so the share S missed of those shown has the mean m / n. Images with many labels show one more often, 1 - (1 - r)^n, so the mean
-of S over images that show one is the risk of the wrong mix of images. Weigh an image by w(1) = 1 / r and w(N) = 1 for N > 1. Of
-an image with n labels the expected weight is then
+**Unknown labels.** Shares can only be computed over stated labels, so in general the guarantee covers these: over images with a
+label stated present, the missed share of the labels stated present. If labels are missing at random at a known rate, it can be
+extended to all labels. Let each present label be stated with probability r, independently of the label and the image. An image
+with n present labels, of which a set misses m, states N ~ Binomial(n, r) of them; given N >= 1 they are a random subset, so the
+missed share S of the stated ones has mean m / n. Images with many labels are more likely to state one, 1 - (1 - r)^n, so the
+mean of S over images that state one weighs images wrongly. Weigh an image by w(1) = 1 / r and w(N) = 1 for N > 1. An image with
+n labels then has the expected weight
 
     e(n) = n r (1 - r)^(n - 1) / r + 1 - (1 - r)^n - n r (1 - r)^(n - 1) = 1 + (n - 1) (1 - r)^n,
 
-which lies between 1 and k = max over n <= L of e(n): 1 where r = 1, 1.25 for r = 0.5, 1.72 for r = 0.3. With E over images that
-have a label present, E[m / n] <= E[e(n) m / n] = E[w S], and E[w; N >= 1] = E[e(n)] <= k. So a threshold with
+which is between 1 and k = max over n <= L of e(n): 1 for r = 1, 1.25 for r = 0.5, 1.72 for r = 0.3. With E over images that
+have a present label, E[m / n] <= E[e(n) m / n] = E[w S], and E[w; N >= 1] = E[e(n)] <= k. So a threshold with
 E[w (S - alpha / k)] <= 0 has a risk of at most alpha. This loss rises with the threshold, is at most (1 - alpha / k) / r, and
-is 0 for images that show no label, so the theorem holds for it with the images that show one; r = 1 gives the plain rule. The
-weights are our own: exact ones, 1 - (1 - 1 / r)^N, turn negative for r < 1 / 2. The bound is safe rather than tight: between
-alpha / k and alpha. Where present and absent labels are stated at different rates, r is that of labels present.
+is 0 for images that state no label, so the theorem holds for it with the images that state one; r = 1 gives the plain rule. The
+weights are our own: the exact ones, 1 - (1 - 1 / r)^N, are negative for r < 1 / 2. The bound is conservative rather than tight:
+between alpha / k and alpha. If present and absent labels are stated at different rates, r is the rate of present labels.
 
-MAPIE 1.6 has the method but takes a fixed grid of thresholds, refuses images without labels and has no unknown labels, so
-these few lines are ours; a test holds them against MAPIE.
+MAPIE 1.6 implements the method, but on a fixed grid of thresholds, without images that have no labels and without unknown
+labels, so this module has its own; a test compares it with MAPIE.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ from rayprob.probability.calibration.holdout import checked_marginals
 ROUNDING = 1e-9  # of sums of shares such as 1/3
 
 
-STATED, EVERY, AT_RANDOM, UNRECORDED = "stated", "every", "missing at random", ""  # which labels a promise covers
+STATED, EVERY, AT_RANDOM, UNRECORDED = "stated", "every", "missing at random", ""  # which labels a guarantee covers
 WORDS = {
     EVERY: "of an image's labels on average, over images like those of the holdout that have a label",
     STATED: "of the labels stated present in an image on average, over images like those of the holdout that have one; "
@@ -59,18 +59,18 @@ WORDS = {
 
 @dataclass(frozen=True)
 class RiskControl:
-    """A threshold for all labels, and the guarantee that it carries: E[missed share of an image's labels] <= alpha."""
+    """A threshold for all labels, and its guarantee: E[missed share of an image's labels] <= alpha."""
 
     threshold: float
     alpha: float
     num_samples: int  # with a label stated present
     empirical_risk: float  # mean missed share on the samples it was fitted on; weighted where labels are missing at random
-    covers: str = UNRECORDED  # a key of WORDS; bundles of version 0.1 do not say
-    known_rate: float = 1.0  # the probability that a label present is stated; 1 unless labels are missing at random
+    covers: str = UNRECORDED  # a key of WORDS; bundles of rayprob 0.1 do not record it
+    known_rate: float = 1.0  # the probability that a present label is stated; 1 unless labels are missing at random
 
     @property
     def words(self) -> str:
-        """What is promised, of which labels and over which images."""
+        """The guarantee in words: which labels and images it covers."""
         return f"misses at most {100 * self.alpha:g} % {WORDS[self.covers].format(rate=self.known_rate)}"
 
     def decide(self, marginals_NL: ArrayLike) -> Bools:
@@ -84,7 +84,7 @@ class RiskControl:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "RiskControl":
-        """Rebuild a risk control from `to_dict`. Raises BundleError where a part is missing."""
+        """Rebuild a risk control from `to_dict`. Raises BundleError if a part is missing."""
         try:
             threshold, alpha, risk = (float(value[key]) for key in ("threshold", "alpha", "empirical_risk"))
             covers, known_rate = str(value.get("covers", UNRECORDED)), float(value.get("known_rate", 1.0))
@@ -100,9 +100,9 @@ def fit_risk_control(
 ) -> RiskControl:
     """Return the highest threshold that guarantees E[missed share] <= alpha, fitted on the samples with a label stated present.
 
-    The share is of labels stated present, which are all where every label is known. With `known_rate`, the probability with
-    which a label present is stated whatever the label and image, it is of all labels: see above. Raises SpecError for an alpha
-    or rate outside its range, CalibrationError where the samples are too few: at rate 1, 1 / alpha - 1 at least.
+    The share is over labels stated present: all present labels if every label is known. With `known_rate`, the probability that
+    a present label is stated, independently of the label and the image, it is over all labels (see above). Raises SpecError for
+    an alpha or rate outside its range, and CalibrationError for too few samples: rate 1 needs at least 1 / alpha - 1.
     """
     marginals_NL, targets_NL, known_NL = checked_marginals(marginals_NL, targets_NL, known_NL)
     _check_shares(alpha, known_rate, known_NL)
@@ -120,14 +120,14 @@ def fit_risk_control(
 
 
 def missed_share(sets_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike) -> Floats:
-    """Return the share of each sample's labels stated present that its set lacks [N], 0 where it has none."""
+    """Return the share of each sample's labels stated present that its set misses [N]; 0 for samples without one."""
     present_NL = np.asarray(targets_NL, dtype=bool) & np.asarray(known_NL, dtype=bool)
     missed_N = (present_NL & ~np.asarray(sets_NL, dtype=bool)).sum(axis=1)
     return np.asarray(missed_N / np.maximum(present_NL.sum(axis=1), 1))
 
 
 def mean_missed_share(sets_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike) -> float:
-    """Return the mean share over the samples with a label stated present, nan without any: the risk that is promised."""
+    """Return the controlled risk: the mean missed share over samples with a label stated present, nan without such samples."""
     has_label_N = (np.asarray(targets_NL, dtype=bool) & np.asarray(known_NL, dtype=bool)).any(axis=1)
     return float(missed_share(sets_NL, targets_NL, known_NL)[has_label_N].mean()) if has_label_N.any() else float("nan")
 
@@ -152,7 +152,7 @@ def _too_few(alpha: float, weight_N: Floats, largest: float, rate: float) -> str
     lowest_alpha = np.ceil(1e4 * largest / (1 + rate * weight_N.sum())) / 1e4
     instead = f" or take alpha {lowest_alpha} or more" if lowest_alpha < 1 else ""
     return (
-        f"alpha {alpha:g} needs {fewest} calibration samples with a label at least, found {num_samples}; add samples{instead}"
+        f"alpha {alpha:g} needs at least {fewest} calibration samples with a label, found {num_samples}; add samples{instead}"
     )
 
 
@@ -168,7 +168,7 @@ def _check_shares(alpha: float, known_rate: float | None, known_NL: Bools) -> No
 
 
 def _highest_threshold(marginals_NL: Floats, targets_NL: Bools, weight_N: Floats, missable: float) -> float:
-    """Return the highest threshold below which lie labels whose shares sum to no more than `missable`; 1 where all may."""
+    """Return the highest threshold at which the missed shares sum to at most `missable`; 1 if all may be missed."""
     share_NL = weight_N[:, None] * targets_NL / np.maximum(targets_NL.sum(axis=1, keepdims=True), 1)
     marginals_P, share_P = marginals_NL[targets_NL], share_NL[targets_NL]
     order_P = np.argsort(marginals_P)

@@ -1,8 +1,8 @@
 """Every decision that thresholds can make on given rows, and the best of them. N samples, L labels, C = N + 1 cuts.
 
-Cut c of a label predicts its c highest known marginals. An objective is a function of sums over labels: `contribute` gives a
-label's share [..., D] of the sums at given counts, and `combine` turns sums into the value. One threshold for all labels is
-then found by one sort, and a threshold a label by `best_cuts`.
+Cut c of a label predicts its c highest known marginals. An objective is a function of sums over labels: `contribute` returns a
+label's share [..., D] of the sums at given counts, and `combine` turns sums into the value. The best threshold for all labels
+then takes one sort, and the best threshold per label comes from `best_cuts`.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy  # which loads scipy.optimize at its first use: every training process imports this module
+import scipy  # loads scipy.optimize on first use; every training process imports this module
 
 from rayprob.arrays import Bools, Floats, Ints
 
@@ -19,9 +19,9 @@ NEVER = 2.0  # a threshold that no marginal reaches
 
 @dataclass(frozen=True)
 class Cuts:
-    """Counts at every cut of every label, and the marginals between which the cuts lie."""
+    """Counts at every cut of every label, and the marginals that they separate."""
 
-    scores_NL: Floats  # falling; unknown ones are -1, last
+    scores_NL: Floats  # decreasing; unknown ones are -1 and come last
     true_positives_CL: Ints
     is_cut_CL: Bools  # false between equal marginals, and among unknown ones
     positives_L: Ints
@@ -52,7 +52,7 @@ class Cuts:
 
     @cached_property
     def pooled(self) -> tuple[Floats, Ints, Ints]:
-        """Return the distinct thresholds T of all labels, falling, with the true positives and the number predicted at each."""
+        """Return the distinct thresholds T of all labels, decreasing, with true positives and number predicted at each."""
         is_known_NL = self.scores_NL >= 0
         scores_M, hits_M = self.scores_NL[is_known_NL], np.diff(self.true_positives_CL, axis=0)[is_known_NL]
         order_M = np.argsort(-scores_M, kind="stable")
@@ -80,7 +80,7 @@ class Objective:
     contribute: Callable[[Ints, Ints, Ints], Floats]  # (true positives, predicted, positives) [..., L] -> [..., L, D]
     combine: Callable[[Floats, Ints], Floats]  # (sums [..., D], positives_L) -> [...]
     best_cuts: Callable[[Cuts], Ints]
-    smoothings: tuple[float, ...]  # worth trying: positives that the threshold for all weighs as much as; inf is that alone
+    smoothings: tuple[float, ...]  # to try: the weight of the threshold for all, in positives; inf uses it alone
 
     def value(self, true_positives_L: Ints, predicted_L: Ints, positives_L: Ints) -> float:
         """Return the objective at the counts of each label."""
@@ -89,13 +89,13 @@ class Objective:
 
 
 def between(upper: Floats, lower: Floats) -> Floats:
-    """Return the middle of marginals upper > lower, or `upper` where a float32 middle would fall onto `lower`."""
+    """Return the middle of marginals upper > lower, or `upper` if the middle rounds to `lower` in float32."""
     middle = 0.5 * (upper + lower)
     return np.where(middle.astype(np.float32) > lower, middle, upper)
 
 
 def best_shared_threshold(cuts: Cuts, objective: Objective) -> tuple[float, float]:
-    """Return the one threshold for all labels of the highest value, and that value; the highest of equal ones. Exact."""
+    """Return the threshold for all labels with the highest value, and that value; the highest one if several tie. Exact."""
     thresholds_T, values_T = shared_curve(cuts, objective)
     best = int(np.argmax(values_T))
     if values_T[best] <= 0:
@@ -104,7 +104,7 @@ def best_shared_threshold(cuts: Cuts, objective: Objective) -> tuple[float, floa
 
 
 def shared_curve(cuts: Cuts, objective: Objective) -> tuple[Floats, Floats]:
-    """Return every threshold for all labels that decides differently, falling [T], and its value. One sort serves them all."""
+    """Return every distinct threshold for all labels, decreasing [T], and its value; one sort finds them all."""
     shares_CLD = objective.contribute(cuts.true_positives_CL, cuts.predicted_C1, cuts.positives_L)
     is_known_NL = cuts.scores_NL >= 0
     scores_M, gains_MD = cuts.scores_NL[is_known_NL], np.diff(shares_CLD, axis=0)[is_known_NL]
@@ -144,8 +144,8 @@ def _of1(sums: Floats, positives_L: Ints) -> Floats:
 def _of1_cuts(cuts: Cuts) -> Ints:
     """Return the cuts of the highest OF1 = 2 TP / (P + predicted), a ratio of sums over labels. Exact.
 
-    Dinkelbach, "On nonlinear fractional programming" (1967): for a guess F, every label maximises 2 TP_l - F predicted_l by
-    itself; the OF1 of those cuts is the next guess, and rises until it is the maximum.
+    Dinkelbach, "On nonlinear fractional programming" (1967): for a guess F, every label maximises 2 TP_l - F predicted_l
+    independently; the OF1 of those cuts is the next guess, and rises until it is the maximum.
     """
     value = 0.0
     while True:
@@ -170,10 +170,10 @@ def _cf1(sums: Floats, positives_L: Ints) -> Floats:
 
 
 def _cf1_cuts(cuts: Cuts) -> Ints:
-    """Return cuts of the highest CF1 = 2 CP CR / (CP + CR) that hull search and then label-by-label ascent find.
+    """Return the cuts with the highest CF1 = 2 CP CR / (CP + CR) found by a hull search and then coordinate ascent over labels.
 
-    CF1 is the least of 2 (w^2 CP + (1 - w)^2 CR) over w in [0, 1]. For a given w labels choose by themselves, and the best
-    choice bounds every CF1 from above; the bound is convex in w. Its minimum is the answer up to a gap that falls with the
+    CF1 is the least of 2 (w^2 CP + (1 - w)^2 CR) over w in [0, 1]. For a given w the labels are independent, and their best
+    cuts bound every CF1 from above; the bound is convex in w. Its minimum is the highest CF1 up to a gap that shrinks with the
     number of labels (Shapley and Folkman), and the ascent closes most of it.
     """
     shares_CL2 = _cf1_shares(cuts.true_positives_CL, cuts.predicted_C1, cuts.positives_L)
@@ -194,7 +194,7 @@ def _cf1_cuts(cuts: Cuts) -> Ints:
 
 
 def _ascend(cuts: Cuts, shares_CL2: Floats, cuts_L: Ints) -> Ints:
-    """Return cuts where no label alone can raise CF1 any more."""
+    """Return cuts at which no change of a single label raises CF1."""
     cuts_L = cuts_L.copy()
     sums_2 = shares_CL2[cuts_L, np.arange(len(cuts_L))].sum(axis=0)
     improved = True

@@ -1,14 +1,14 @@
-"""Rules: from marginals, or a whole distribution, to label sets, by name. N samples, L labels.
+"""Named rules that turn marginals, or a whole distribution, into label sets. N samples, L labels.
 
     0.5                   labels whose marginal reaches a number, the same for all labels
     global_OF1            labels whose marginal reaches the fitted threshold of that name; one for all labels,
-    label_CF1             or one a label
-    global_precision_0.9  likewise, for a wanted precision
+    label_CF1             or one per label
+    global_precision_0.9  likewise, for a target precision
     recall@0.1            the set that misses an expected share of at most 0.1 of an image's labels, by risk control
-    best_F1               the set of the largest expected F1
+    best_F1               the set with the largest expected F1
     top_set               the most probable set
 
-The last two need no fit, for they are read from the distribution.
+The last two need no fit: they are computed from the distribution.
 """
 
 import re
@@ -32,7 +32,7 @@ from rayprob.probability.decisions.thresholds import (
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.registry import unknown
 
-RECALL = "recall@"  # and an alpha
+RECALL = "recall@"  # followed by an alpha
 NUMBER = re.compile(r"0?\.\d+|[01](\.0*)?")
 
 
@@ -50,11 +50,11 @@ class Rules:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All rules, besides any number from 0 to 1."""
+        """The names of all rules; any number from 0 to 1 is a rule as well."""
         return (*self.fitted, *JOINT_RULES)
 
     def label_sets(self, distribution: LabelDistribution, rule: str) -> Bools:
-        """Return the label sets [N, L] that a rule chooses. Raises QueryError with the rules that there are."""
+        """Return the label sets [N, L] that a rule chooses. Raises QueryError for an unknown rule, with the known ones."""
         if rule in JOINT_RULES:
             return JOINT_RULES[rule](distribution)
         return self._decision(rule)(distribution.marginals())
@@ -76,7 +76,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class FittedRules:
-    """Rules, and for each that the samples cannot carry the reason."""
+    """The fitted rules, and the reason for each that could not be fitted."""
 
     rules: Rules
     impossible: dict[str, str]
@@ -93,10 +93,10 @@ def fit_rules(
     smoothing: float | None = None,
     known_rate: float | None = None,
 ) -> FittedRules:
-    """Fit thresholds for objectives and, where one is wanted, a precision, and the guarantees that the samples allow.
+    """Fit thresholds for the objectives and an optional target precision, and the guarantees that the samples allow.
 
-    Without a `smoothing`, that of the thresholds a label is cross-validated. Guarantees are on labels stated present; with a
-    `known_rate`, at which labels are stated at random, on all labels (see `conformal`).
+    Without `smoothing`, the smoothing of per-label thresholds is cross-validated. Guarantees cover labels stated present; with
+    `known_rate`, the rate at which present labels are stated at random, they cover all labels (see `conformal`).
     """
     rows = marginals_NL, targets_NL, known_NL
     thresholds, guarantees, impossible = {}, {}, {}

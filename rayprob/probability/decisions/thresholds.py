@@ -1,10 +1,10 @@
-"""Thresholds on marginals: one for all labels or one a label, fitted on holdout only. N samples, L labels.
+"""Thresholds on marginals: one for all labels or one per label, fitted on the holdout only. N samples, L labels.
 
 A label is present where its marginal >= its threshold. Objectives are OF1, CF1 (harmonic mean of CP and CR) and mean_F1 (over
-labels with positives), or a wanted precision. A threshold a label overfits rare labels, so each is drawn towards the threshold
-for all, on the logit scale, by weight smoothing / (positives + smoothing), and entirely for a label without positives. How
-much is cross-validated, but for CF1: there the best thresholds are extreme, some labels for precision and others for recall,
-and anything between was worse on held-out samples in simulations of 50 to 4,100.
+labels with positives), or a target precision. Per-label thresholds overfit rare labels, so each is drawn towards the threshold
+for all on the logit scale, with weight smoothing / (positives + smoothing); a label without positives takes the threshold for
+all. The smoothing is cross-validated, except for CF1: its best thresholds are extreme, for precision in some labels and for
+recall in others, and any compromise was worse on held-out samples in simulations of 50 to 4,100 samples.
 """
 
 import logging
@@ -26,18 +26,18 @@ log = logging.getLogger(__name__)
 
 Checked = tuple[Floats, Bools, Bools]  # marginals_NL, targets_NL, known_NL
 
-MIN_POSITIVES = 5  # for a precision of its own; below, a label takes the threshold for all
+MIN_POSITIVES = 5  # for a threshold of its own; a label with fewer takes the threshold for all
 PRECISION_SMOOTHING = 10.0
-FARTHEST = 1e-9  # of a blended threshold from 0 and 1
+FARTHEST = 1e-9  # thresholds are clipped to this distance from 0 and 1 before blending
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """A threshold a label, how it was chosen, and the objective's value on the rows it was chosen on."""
+    """One threshold per label, how they were chosen, and the objective's value on the rows they were chosen on."""
 
     values_L: Floats
     objective: str
-    smoothing: float  # inf where one threshold serves all labels
+    smoothing: float  # inf for one threshold for all labels
     value: float
     num_samples: int
     notes: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class Thresholds:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Thresholds":
-        """Rebuild thresholds from `to_dict`. Raises BundleError where a part is missing."""
+        """Rebuild thresholds from `to_dict`. Raises BundleError if a part is missing."""
         try:
             smoothing = np.inf if value["smoothing"] is None else float(value["smoothing"])
             values_L = np.asarray(value["values"], dtype=np.float64)
@@ -72,7 +72,7 @@ class Thresholds:
 def fit_global_threshold(
     marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike, *, objective: str = "OF1"
 ) -> Thresholds:
-    """Return the one threshold for all labels of the highest objective on the rows given: exact, the highest of equals."""
+    """Return the threshold for all labels that maximises the objective on these rows, exactly; the highest if several tie."""
     aim = choose(OBJECTIVES, objective, "threshold objective")
     cuts = _cuts(*checked_marginals(marginals_NL, targets_NL, known_NL))
     threshold, value = best_shared_threshold(cuts, aim)
@@ -89,10 +89,11 @@ def fit_label_thresholds(
     num_folds: int = 5,
     seed: int = 0,
 ) -> Thresholds:
-    """Return a threshold a label. Without smoothing (0), where every label has a positive, OF1 and mean_F1 are the maximum
-    over all thresholds, and CF1 is the best that `cuts` finds.
+    """Return one threshold per label.
 
-    By default the smoothing is that of `Objective.smoothings` with the highest cross-validated value, the largest of equals.
+    With smoothing 0 and a positive for every label, OF1 and mean_F1 are the maxima over all thresholds, and CF1 is the best
+    that `cuts` finds. By default the smoothing is the one of `Objective.smoothings` with the highest cross-validated value, the
+    largest if several tie.
     """
     aim = choose(OBJECTIVES, objective, "threshold objective")
     rows = checked_marginals(marginals_NL, targets_NL, known_NL)
@@ -105,7 +106,7 @@ def fit_label_thresholds(
 
 
 def smoothed_thresholds(cuts: Cuts, *, objective: str, smoothings: Sequence[float]) -> Floats:
-    """Return the thresholds of `fit_label_thresholds` at each smoothing [S, L], for the work of one."""
+    """Return the thresholds of `fit_label_thresholds` at each smoothing [S, L], for the cost of one."""
     aim = choose(OBJECTIVES, objective, "threshold objective")
     return np.stack(_blended(cuts, aim, smoothings))
 
@@ -113,9 +114,9 @@ def smoothed_thresholds(cuts: Cuts, *, objective: str, smoothings: Sequence[floa
 def fit_global_precision(
     marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike, *, precision: float
 ) -> Thresholds:
-    """Return the lowest threshold for all labels whose overall precision reaches `precision` on the rows given.
+    """Return the lowest threshold for all labels whose overall precision reaches `precision` on these rows.
 
-    Raises CalibrationError with the highest precision there is where none does.
+    Raises CalibrationError, with the highest precision found, if no threshold reaches it.
     """
     cuts = cuts_of(marginals_NL, targets_NL, known_NL)
     threshold, value = lowest_precise(cuts, precision)
@@ -126,9 +127,9 @@ def fit_global_precision(
 def fit_label_precision(marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike, *, precision: float) -> Thresholds:
     """Return for each label the lowest threshold whose precision reaches `precision`, drawn towards the one for all.
 
-    A label with fewer than MIN_POSITIVES positives takes the threshold for all; another that cannot reach the precision is
-    never predicted, which `notes` and the log say. `value` is the overall precision. Raises CalibrationError where no threshold
-    for all labels reaches it.
+    A label with fewer than MIN_POSITIVES positives takes the threshold for all; any other label that cannot reach the precision
+    is never predicted, which `notes` and the log report. `value` is the overall precision. Raises CalibrationError if no
+    threshold for all labels reaches the precision.
     """
     rows = checked_marginals(marginals_NL, targets_NL, known_NL)
     cuts = _cuts(*rows)
@@ -141,7 +142,7 @@ def fit_label_precision(marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL
 
 
 def precise_thresholds(cuts: Cuts, precision: float) -> tuple[Floats, Bools]:
-    """Return the thresholds of `fit_label_precision`, and which labels they never predict for want of precision."""
+    """Return the thresholds of `fit_label_precision`, and the labels that are never predicted because they cannot reach it."""
     shared, _ = lowest_precise(cuts, precision)
     is_precise_CL = cuts.is_cut_CL & (cuts.precision_CL >= precision)
     cuts_L = np.where(is_precise_CL.any(axis=0), len(is_precise_CL) - 1 - np.argmax(is_precise_CL[::-1], axis=0), 0)
@@ -152,7 +153,7 @@ def precise_thresholds(cuts: Cuts, precision: float) -> tuple[Floats, Bools]:
 
 
 def cuts_of(marginals_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike) -> Cuts:
-    """Return the cuts of rows that thresholds are fitted on. Raises CalibrationError as the fits do."""
+    """Return the cuts of the rows to fit thresholds on. Raises CalibrationError like the fits."""
     return _cuts(*checked_marginals(marginals_NL, targets_NL, known_NL))
 
 
@@ -214,7 +215,7 @@ def _checked_precision(precision: float) -> None:
 
 
 def lowest_precise(cuts: Cuts, precision: float) -> tuple[float, float]:
-    """Return the lowest threshold for all labels that reaches a precision, and its precision. Raises as the fits do."""
+    """Return the lowest threshold for all labels that reaches a precision, and its precision. Raises like the fits."""
     _checked_precision(precision)
     thresholds_T, true_positives_T, predicted_T = cuts.pooled
     precision_T = true_positives_T / predicted_T
@@ -231,7 +232,7 @@ def lowest_precise(cuts: Cuts, precision: float) -> tuple[float, float]:
 def _out_of_reach_notes(is_out_of_reach_L: Bools, precision: float, highest_L: Floats) -> tuple[str, ...]:
     columns = np.flatnonzero(is_out_of_reach_L)
     notes = tuple(
-        f"label column {column} reaches precision {highest_L[column]:.3f} at most, not {precision:g}: never predicted"
+        f"label column {column} reaches at most precision {highest_L[column]:.3f}, not {precision:g}: never predicted"
         for column in columns
     )
     for note in notes:

@@ -1,1 +1,1 @@
-"""What a model says of an image: exact joint distributions over label sets."""
+"""What a model predicts for an image: exact joint distributions over label sets."""

@@ -1,7 +1,7 @@
-"""Two ways to compute sums of products of probabilities: on the numbers themselves, and on their logarithms. K components.
+"""Sums of products of probabilities, computed on the probabilities themselves or on their logarithms. K components.
 
-On the numbers, every factor is at most 1, so what underflows loses at most 1e-308 of a result each time: a result above SAFE
-has all its digits. The few below it are computed again on logarithms, which are ten times slower and lose nothing.
+Every factor is at most 1, so an underflow changes a result by at most 1e-308: a result above SAFE keeps all its digits. The
+few results below SAFE are computed again on logarithms, which is ten times slower but does not underflow.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ SAFE = 1e-250
 
 @dataclass(frozen=True, eq=False)
 class Arithmetic:
-    """How probabilities are held, multiplied and added; `zero` and `one` are the probabilities 0 and 1."""
+    """How probabilities are represented, multiplied and added; `zero` and `one` are the probabilities 0 and 1."""
 
     zero: float
     one: float
@@ -32,10 +32,10 @@ class Arithmetic:
 
 
 def log_odds_of(present_BL: Floats, absent_BL: Floats, components: Callable[[Ints, Ints], tuple[Floats, Floats]]) -> Floats:
-    """Return log present - log absent [B, L], both being sums over components of weight times P(label present or absent).
+    """Return log present - log absent [B, L]; each is a sum over components of weight times P(label present) or P(absent).
 
-    Where one of the two is not SAFE, both are summed again on logarithms: `components` gives log weights and logits [E, K] of
-    the E places at these rows and columns. Returns nan where every weight is 0.
+    Where one of the two is at most SAFE, both are summed again as logarithms: `components(rows, columns)` returns the log
+    weights and logits [E, K] of these E entries. Returns nan if every weight is 0.
     """
     faint = np.nonzero(np.minimum(present_BL, absent_BL) <= SAFE)
     with np.errstate(invalid="ignore"):
@@ -64,7 +64,7 @@ def _log_dot(values: Floats, factors: Floats) -> Floats:
 
 
 def log(values: Floats) -> Floats:
-    """Return the logarithms, of 0 minus infinity."""
+    """Return the logarithms; log 0 is minus infinity."""
     with np.errstate(divide="ignore"):
         return np.asarray(np.log(values))
 

@@ -1,4 +1,4 @@
-"""What is exact about independent labels, given P(present) and P(absent) as arrays [L, ...] of any trailing shape.
+"""Exact quantities of independent labels, from arrays of logits of any shape.
 
 Every component of a mixture is such a model, so the mixture's answers are weighted sums of these.
 """

@@ -1,4 +1,4 @@
-"""A chunk of images as queries walk over it: label by label. L labels, K components, B images; arrays [K, B]."""
+"""A chunk of images in the layout that queries read, one label at a time. L labels, K components, B images; arrays [K, B]."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ COUNTS_KEPT = 8
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """Mixing weights, and P(present) and P(absent) of the labels asked for; labels are independent inside a component.
+    """Mixing weights, and P(present) and P(absent) of the queried labels; labels are independent within a component.
 
-    Both probabilities are kept, as 1 - P(present) has no digits left where a label is all but certain. They and all results are
-    held as `arithmetic` holds them: as numbers or as logarithms.
+    Both probabilities are kept because 1 - P(present) loses its digits where a label is almost certain. Inputs and results are
+    numbers or logarithms, as `arithmetic` defines.
     """
 
     log_weight_KB: Floats
@@ -30,7 +30,7 @@ class Components:
 
     @classmethod
     def of(cls, part: Joint, columns: Iterable[int], arithmetic: Arithmetic = NUMBERS) -> "Components":
-        """Lay the columns of a chunk out so that a query reads only the labels it names, in a row."""
+        """Return the columns of a chunk, contiguous, so that a query reads only the labels it names."""
         chosen = sorted(columns)
         logits_CKB = np.ascontiguousarray(part.logits_of(chosen).transpose(2, 1, 0), dtype=np.float64)
         present, absent = (dict(zip(chosen, state_CKB, strict=True)) for state_CKB in arithmetic.states(logits_CKB))
@@ -51,14 +51,14 @@ class Components:
         """Return `joint` summed over components [B]."""
         if not literals or self.arithmetic is not NUMBERS:
             return self.arithmetic.total(self.joint(literals, weight_KB), 0)
-        *others, last = literals.items()  # of numbers, the last product and the sum take one pass
+        *others, last = literals.items()  # on plain numbers, the last product and the sum take one pass
         return np.asarray(np.einsum("kb,kb->b", self.joint(dict(others), weight_KB), self._literal(*last)))
 
     def _literal(self, column: int, is_present: bool) -> Floats:
         return (self.present if is_present else self.absent)[column]
 
     def counts(self, columns: Sequence[int], cap: int) -> Floats:
-        """Return P(number of `columns` present = n) [cap + 1, K, B], the last holding n >= cap; kept for a while."""
+        """Return P(number of `columns` present = n) [cap + 1, K, B]; the last entry is P(n >= cap). Cached."""
         key = (tuple(columns), cap)
         if key not in self._counts:
             if len(self._counts) == COUNTS_KEPT:

@@ -1,6 +1,6 @@
-"""How many of some independent labels are present, given P(present) and P(absent) as arrays [L, ...] of any trailing shape.
+"""The number of independent labels that are present, from P(present) and P(absent) as arrays [L, ...] of any trailing shape.
 
-The Poisson-binomial distribution by its convolution, one label at a time; every term is positive, so nothing cancels.
+The Poisson-binomial distribution by convolution, one label at a time; every term is positive, so nothing cancels.
 """
 
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ import numpy as np
 from rayprob.arrays import Floats
 from rayprob.probability.distributions.arithmetic import NUMBERS, Arithmetic
 
-BLOCK_NUMBERS = 2**15  # counts that are raised by one label at a time: they and their terms fit in a cache
+BLOCK_NUMBERS = 2**15  # counts updated at once: they and their terms fit in the cache
 
 
 def count_probabilities(
     present_L: Sequence[Floats] | Floats, absent_L: Sequence[Floats] | Floats, cap: int, arithmetic: Arithmetic = NUMBERS
 ) -> Floats:
-    """Return P(number of labels present = n) [cap + 1, ...] for n < cap, and of n >= cap in the last place.
+    """Return P(number of labels present = n) [cap + 1, ...] for n < cap; the last entry is P(n >= cap).
 
-    Probabilities are given and returned as `arithmetic` holds them.
+    Probabilities are numbers or logarithms, as `arithmetic` defines.
     """
     count = np.full((cap + 1, *present_L[0].shape), arithmetic.zero)
     count[0] = arithmetic.one

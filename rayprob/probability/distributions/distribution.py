@@ -1,8 +1,8 @@
-"""Distributions over label sets, one an image. B images, L labels, K components; log_mixing_BK, component_logits_BKL.
+"""Distributions over label sets, one per image. B images, L labels, K components; log_mixing_BK, component_logits_BKL.
 
 Two families: independent labels, and the conditional Bernoulli mixture p(y|x) = sum_k pi_k(x) prod_l Bernoulli(y_l; p_kl(x))
-of Li, Wang, Pavlu & Aslam (ICML 2016), of which the independent model is the case K = 1. So every answer is written once, for
-components inside which labels are independent, in float64 and over chunks of images that fit in a cache.
+of Li, Wang, Pavlu & Aslam (ICML 2016). Independent labels are the case K = 1, so every answer is implemented once, for
+components with independent labels, in float64 and over chunks of images that fit in the cache.
 """
 
 from abc import ABC, abstractmethod
@@ -22,8 +22,8 @@ from rayprob.probability.distributions.components import Components
 from rayprob.probability.distributions.evidence import Evidence
 from rayprob.probability.queries import answer
 
-LABELS_MULTIPLIED = 32  # factors of at least 1e-8, before a logarithm is taken
-CHUNK_BYTES = 16 * 2**20  # arrays above 32 MiB would be mapped afresh each time, which costs more than to compute them
+LABELS_MULTIPLIED = 32  # whose factors, each at least 1e-8, are multiplied before a logarithm is taken
+CHUNK_BYTES = 16 * 2**20  # arrays above 32 MiB are mapped for each allocation, which costs more than computing them
 
 
 class LabelDistribution(ABC):
@@ -39,7 +39,7 @@ class LabelDistribution(ABC):
     @property
     @abstractmethod
     def component_logits_BKL(self) -> NDArray[Any]:
-        """Logit of each label in each component, in the precision in which it came."""
+        """Logit of each label in each component, in the precision of the input."""
 
     @abstractmethod
     def rebuilt(self, log_mixing_BK: Floats, component_logits_BKL: NDArray[Any]) -> "LabelDistribution":
@@ -58,7 +58,7 @@ class LabelDistribution(ABC):
         return self.component_logits_BKL[:, :, columns]
 
     def logits_at(self, columns_BC: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the logits [B, K, C] of other columns in each image."""
+        """Return the logits [B, K, C] of columns that differ between images."""
         return np.take_along_axis(self.component_logits_BKL, columns_BC[:, None], axis=2)
 
     @property
@@ -76,7 +76,7 @@ class LabelDistribution(ABC):
         return 8 * self.num_components * self.num_labels
 
     def chunks(self, bytes_per_image: int | None = None) -> Iterator[slice]:
-        """Yield slices of so few images that `bytes_per_image` of each, by default those above, fit into CHUNK_BYTES."""
+        """Yield slices of images that fit into CHUNK_BYTES, at `bytes_per_image` each (default: the property)."""
         step = max(1, CHUNK_BYTES // max(bytes_per_image or self.bytes_per_image, 1))
         yield from (slice(start, start + step) for start in range(0, max(len(self), 1), step))
 
@@ -100,12 +100,12 @@ class LabelDistribution(ABC):
     def ranking_scores(self) -> NDArray[Any]:
         """Return scores [B, L] to rank by, in the order of the marginals; unlike those they never saturate at 0 or 1.
 
-        They are finite: a label that is certain, with infinite log-odds, has the largest number of all.
+        They are finite: infinite log-odds become the largest finite number of that sign.
         """
         return np.nan_to_num(self.marginal_logits(), copy=False, nan=np.nan)
 
     def log_prob(self, label_sets_BL: Bools, known_BL: Bools | None = None) -> Floats:
-        """Return log p [B], in nats, of one label set an image; labels not known drop out of the product."""
+        """Return log p [B], in nats, of one label set per image; unknown labels drop out of the product."""
         known_BL = np.ones((1, self.num_labels), dtype=bool) if known_BL is None else known_BL
         joint_BK = self.joint_log_prob(Evidence(*np.broadcast_arrays(label_sets_BL, known_BL)))
         return np.asarray(logsumexp(joint_BK, axis=1))
@@ -121,9 +121,9 @@ class LabelDistribution(ABC):
         return np.asarray(self.log_mixing_BK + np.concatenate(parts))
 
     def log_bounds(self, state_BL: Bools) -> Floats:
-        """Return for each label [B, L] what no log probability of a label set exceeds in which it is as stated.
+        """Return, for each label [B, L], an upper bound on the log probability of every label set in which it is as stated.
 
-        That is the logarithm of the sum over components of the most probable such set's probability.
+        The bound is the logarithm of the sum over components of the largest probability of such a set in the component.
         """
 
         def bounds(part: LabelDistribution, stated_BL: Bools) -> Floats:
@@ -136,13 +136,13 @@ class LabelDistribution(ABC):
         return np.concatenate([bounds(self[rows], state_BL[rows]) for rows in self.chunks()])
 
     def prob(self, query: answer.Query) -> Floats:
-        """Return the answer to a query [B], exactly. Raises QueryError where its evidence is impossible."""
+        """Return the answer to a query [B], exactly. Raises QueryError if its evidence is impossible."""
         return answer.probability(query, self)
 
     def condition(self, evidence: Evidence | Mapping[int, bool]) -> "LabelDistribution":
-        """Return the distributions once the evidence is known, exactly: mixing weights by Bayes' rule, its labels certain.
+        """Return the exact distributions given the evidence: mixing weights follow Bayes' rule, known labels are certain.
 
-        Raises QueryError where an image gives the evidence probability 0.
+        Raises QueryError if the evidence has probability 0 for an image.
         """
         evidence, log_mixing_BK = self._given(evidence)
         logits_BKL = self.component_logits_BKL
@@ -222,7 +222,7 @@ class LabelDistribution(ABC):
     # ---- inside
 
     def query_bytes(self, num_columns: int) -> int:
-        """How much memory to count for an image where queries ask about so many labels."""
+        """The memory in bytes to budget per image for queries about `num_columns` labels."""
         return self.bytes_per_image
 
     @property
@@ -237,7 +237,7 @@ class LabelDistribution(ABC):
         return np.concatenate([function(self[rows]) for rows in self.chunks(bytes_per_image)])
 
     def _given(self, evidence: Evidence | Mapping[int, bool]) -> tuple[Evidence, Floats]:
-        """Return the evidence and the log mixing weights [B, K] that it leaves. Raises QueryError where it is impossible."""
+        """Return the evidence and the log mixing weights [B, K] given it. Raises QueryError if it is impossible."""
         if not isinstance(evidence, Evidence):
             evidence = Evidence.of(evidence, self.num_labels)
         joint_BK = self.joint_log_prob(evidence)
@@ -246,18 +246,18 @@ class LabelDistribution(ABC):
         return evidence, np.asarray(joint_BK - log_prob_B1)
 
     def _stated(self, evidence: Evidence) -> tuple[Bools, Bools]:
-        """Return the values and known flags [B, L] of each image. Raises QueryError where the evidence is of another shape."""
+        """Return the values and known flags [B, L] of each image. Raises QueryError if the evidence has another shape."""
         if evidence.values_BL.shape[1] != self.num_labels or len(evidence.values_BL) not in (1, len(self)):
             raise QueryError(
                 f"evidence or label sets have shape {evidence.values_BL.shape}; "
-                f"these distributions are of {len(self)} images and {self.num_labels} labels"
+                f"these distributions have {len(self)} images and {self.num_labels} labels"
             )
         shape = (len(self), self.num_labels)
         return np.broadcast_to(evidence.values_BL, shape), np.broadcast_to(evidence.known_BL, shape)
 
 
 class BernoulliDistribution(LabelDistribution):
-    """Independent labels: the sigmoid head of the paper, and a mixture of one component."""
+    """Independent labels: a sigmoid per label, which is a mixture of one component."""
 
     family = "bernoulli"
 
@@ -266,7 +266,7 @@ class BernoulliDistribution(LabelDistribution):
 
     @classmethod
     def of_outputs(cls, outputs: Mapping[str, Any]) -> "BernoulliDistribution":
-        """Return the distributions that a head's outputs state. Raises ModelError where one is missing, misshapen or nan."""
+        """Return the distributions that a head's outputs describe. Raises ModelError if one is missing, misshapen or nan."""
         return cls(*outputs_named(("logits",), outputs, cls.family))
 
     @property
@@ -314,7 +314,7 @@ class MixtureDistribution(LabelDistribution):
 
     @classmethod
     def of_outputs(cls, outputs: Mapping[str, Any]) -> "MixtureDistribution":
-        """Return the distributions that a head's outputs state. Raises ModelError where one is missing, misshapen or nan."""
+        """Return the distributions that a head's outputs describe. Raises ModelError if one is missing, misshapen or nan."""
         return cls(*outputs_named(("mixing_logits", "component_logits"), outputs, cls.family))
 
     @property
@@ -330,7 +330,7 @@ class MixtureDistribution(LabelDistribution):
 
 
 def outputs_named(names: Sequence[str], outputs: Mapping[str, Any], family: str) -> list[NDArray[Any]]:
-    """Return the outputs `names` as arrays; tensors may be of any device. Raises ModelError where one is missing."""
+    """Return the outputs `names` as arrays; tensors may be on any device. Raises ModelError if one is missing."""
     missing = [name for name in names if name not in outputs]
     if missing:
         raise ModelError(f"family {family!r} needs outputs {', '.join(names)}; found {', '.join(outputs) or 'none'}")
@@ -347,7 +347,7 @@ def _finite_or_certain(values: ArrayLike, ndim: int, what: str) -> NDArray[Any]:
     if array.ndim != ndim:
         raise ModelError(f"{what} expected, found shape {array.shape}")
     if np.isnan(array).any():
-        raise ModelError(f"{what} hold nan, first in image {int(np.argwhere(np.isnan(array))[0, 0])}; the model diverged")
+        raise ModelError(f"{what} contain nan, first in image {int(np.argwhere(np.isnan(array))[0, 0])}; the model diverged")
     return array
 
 

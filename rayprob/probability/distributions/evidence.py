@@ -1,4 +1,4 @@
-"""Labels that are known before a question is asked. B images (1: the same for all), L labels."""
+"""Evidence: the labels that a query takes as known. B images (1: the same evidence for all), L labels."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +31,7 @@ class Evidence:
 
     @classmethod
     def of(cls, presence: Mapping[int, bool], num_labels: int) -> "Evidence":
-        """Return evidence that holds for every image: whether the label of each column given is present."""
+        """Return evidence that holds for every image, from {column: is present}."""
         values_BL, known_BL = np.zeros((2, 1, num_labels), dtype=bool)
         columns = list(presence)
         known_BL[0, columns] = True
@@ -42,8 +42,8 @@ class Evidence:
 def parse_evidence(texts: Iterable[str], label_space: LabelSpace) -> dict[int, bool]:
     """Return {column: is present} of texts such as `dining table=1`, `person=0`, `dog` or `!cat`.
 
-    Any name can be written in quotes, those inside of it doubled: `"a=1"=0`, `!"5"" nut"`. Raises LabelError for an unknown
-    label, and QueryError for a value that is neither, a label stated both ways, or a text that can be read as two labels.
+    Any name can be quoted; quotes inside it are doubled: `"a=1"=0`, `!"5"" nut"`. Raises LabelError for an unknown label, and
+    QueryError for any other value, a label stated both ways, or a text that can be read as two labels.
     """
     presence: dict[int, bool] = {}
     for text in texts:
@@ -87,7 +87,7 @@ def _read(text: str, label_space: LabelSpace) -> tuple[int, bool]:
 
 
 def _in_quotes(text: str) -> tuple[str, bool] | None:
-    """Return the name and presence of `"NAME"`, `!"NAME"` or `"NAME"=VALUE`; None where the text is none of them."""
+    """Return the name and presence of `"NAME"`, `!"NAME"` or `"NAME"=VALUE`; None for any other text."""
     match = QUOTED.fullmatch(text.strip())
     value = match["value"] if match else None
     if not match or (value is not None and (match["absent"] or value.lower() not in PRESENCE)):
@@ -97,7 +97,7 @@ def _in_quotes(text: str) -> tuple[str, bool] | None:
 
 
 def _without_quotes(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield each name and presence that a text may stand for: a name may itself begin with ! or end with =1."""
+    """Yield each name and presence that a text may mean: a name may itself begin with ! or end with =1."""
     yield text, True
     if text.strip().startswith("!"):
         yield text.strip().removeprefix("!"), False

@@ -5,10 +5,10 @@ General F-measure maximiser of Dembczynski, Waegeman, Cheng & Huellermeier (NIPS
 
     E[y_i 2 / (n + m)] = 2 * integral from 0 to 1 of t^(m - 1) E[y_i t^n] dt,
 
-so the best of each size takes the m labels that score most. E[y_i t^n] is a polynomial in t, and for a given t exact for a
-mixture: a product over labels in each component. The integral is a sum over nodes by Gauss's rule, exact where n + m <= 2 Q. Q
-is chosen so that this leaves out less than NEGLIGIBLE of the probability of n; with Q = L nothing is left out. All
-terms are positive, so nothing cancels. F1 of an empty prediction is 1 where nothing is present, and 0 otherwise.
+so the best set of each size has the m labels with the highest scores. E[y_i t^n] is a polynomial in t. At a given t, a mixture
+gives it exactly, as a product over labels in each component. Gauss-Legendre quadrature with Q nodes gives the integral exactly
+where n + m <= 2 Q. Q is chosen so that larger n have a total probability below NEGLIGIBLE; with Q = L the result is exact. All
+terms are positive, so nothing cancels. The F1 of an empty prediction is 1 if no label is present, and 0 otherwise.
 """
 
 from collections.abc import Sequence
@@ -35,10 +35,10 @@ class F1Sets:
 
 
 def best_f1_sets(distribution: Joint) -> F1Sets:
-    """Return the best set of each image; of two that tie, the smaller.
+    """Return the best set of each image; the smaller one if two tie.
 
-    A set of size m has an expected F1 of at most 2 E[n] / (E[n] + m), as 2 n / (n + m) is concave in n. So sizes are tried up
-    to where that falls below what a smaller set reaches.
+    A set of size m has an expected F1 of at most 2 E[n] / (E[n] + m), as 2 n / (n + m) is concave in n. So sizes are tried
+    until this bound falls below the best value of a smaller set.
     """
     num_labels = distribution.num_labels
     mean_B = distribution.marginals().sum(axis=1)
@@ -63,7 +63,7 @@ def joined(parts: Sequence[F1Sets]) -> F1Sets:
 
 
 def _most_present(distribution: Joint) -> Ints:
-    """Return a number of labels that more are present than with a probability below NEGLIGIBLE: P(n >= m) <= E[t^n] / t^m."""
+    """Return, per image, a count that n exceeds with probability below NEGLIGIBLE, from P(n >= m) <= E[t^n] / t^m."""
     powers = np.array(POWERS)
     log_powers_Q1 = np.log(powers)[:, None]
     log_mean_QB, _ = distribution.weighed_by_count(powers)
@@ -72,7 +72,7 @@ def _most_present(distribution: Joint) -> Ints:
 
 
 def _alike(left_B: Ints, most_B: Ints, sizes_B: Ints, num_labels: int) -> list[tuple[Ints, int, int]]:
-    """Return images that need about as many nodes, and how many nodes and sizes they need."""
+    """Return groups of images that need the same number of nodes, each with its numbers of nodes and sizes."""
     nodes_B = np.minimum(-(-(most_B + sizes_B) // (2 * NODES_STEP)) * NODES_STEP, num_labels)
     parts = []
     for num_nodes in np.unique(nodes_B[left_B]):

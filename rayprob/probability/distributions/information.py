@@ -1,4 +1,4 @@
-"""Entropy, mutual information and draws. B images, L labels, K components; log_mixing_BK, logits_BKL float64, all in nats."""
+"""Entropy, mutual information and sampling. B images, L labels, K components; log_mixing_BK, logits_BKL in float64; nats."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from rayprob.probability.distributions.arithmetic import SAFE
 from rayprob.probability.distributions.bernoulli import entropy_of_logits, present_and_absent
 
 ENUMERATED_LABELS = 12
-STEEPEST = 1e5  # of logits: a component that drew a set has each of its labels with e^-40 at least, so e^-1e5 is as good as 0
+STEEPEST = 1e5  # replaces infinite logits: a sampled set's labels have at least e^-40 in its component, so e^-1e5 counts as 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +22,10 @@ class Estimate:
 
 
 def mixture_entropy(log_mixing_BK: Floats, logits_BKL: Floats, num_samples: int, random: np.random.Generator) -> Estimate:
-    """Return the entropy of the label sets: by enumeration for few labels, else an estimate.
+    """Return the entropy of the label sets: exact by enumeration for few labels, otherwise an estimate.
 
-    With Z the component, H(Y) = H(Z) + H(Y|Z) - H(Z|Y). The first two are exact sums; only H(Z|Y), which lies between 0 and
-    H(Z), is averaged over draws, so the error is never larger than what the choice of component adds.
+    With Z the component, H(Y) = H(Z) + H(Y|Z) - H(Z|Y). The first two are exact sums; only H(Z|Y), which is between 0 and
+    H(Z), is averaged over samples, so the error is limited by the entropy of the component.
     """
     if logits_BKL.shape[2] <= ENUMERATED_LABELS:
         return Estimate(_enumerated_entropy(log_mixing_BK, logits_BKL), np.zeros(len(logits_BKL)))
@@ -61,7 +61,7 @@ def mutual_information(log_mixing_BK: Floats, logits_BKL: Floats) -> Floats:
 
 
 def draw(log_mixing_BK: Floats, logits_BKL: Floats, num_samples: int, random: np.random.Generator) -> Bools:
-    """Return label sets [S, B, L]: a component by its weight, then its labels."""
+    """Return sampled label sets [S, B, L]: a component is drawn by its weight, then its labels."""
     num_images, num_components, num_labels = logits_BKL.shape
     edges_BK = np.cumsum(np.exp(log_mixing_BK), axis=1)
     uniform_SB = random.random((num_samples, num_images)) * edges_BK[:, -1]
@@ -102,7 +102,7 @@ def _enumerated_entropy(log_mixing_BK: Floats, logits_BKL: Floats) -> Floats:
 
 
 def _responsibilities(log_mixing_BK: Floats, logits_BKL: Floats, sets_SBL: Bools) -> Floats:
-    """Return P(component | label set) [S, B, K] by matrix products, for which certain labels get steep but finite logits."""
+    """Return P(component | label set) [S, B, K] by matrix products; infinite logits are replaced by +-STEEPEST."""
     logits_BKL = np.clip(logits_BKL, -STEEPEST, STEEPEST)
     log_none_BK = log_expit(-logits_BKL).sum(axis=2)
     sets_BSL = sets_SBL.transpose(1, 0, 2).astype(np.float64)

@@ -1,4 +1,4 @@
-"""What searches and queries ask of a distribution, whichever kind it is. B images, L labels, K components."""
+"""The interface through which searches and queries read any distribution. B images, L labels, K components."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol

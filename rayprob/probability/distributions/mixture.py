@@ -43,7 +43,7 @@ class LabelMixture:
             raise ModelError(f"mixing weights must be positive and sum to 1; smallest {weights_K.min()}, sum {weights_K.sum()}")
         if not np.all((p_KL > 0) & (p_KL < 1)):
             raise ModelError(
-                f"a mixture's probabilities must lie strictly between 0 and 1, found {p_KL.min()} to {p_KL.max()}; "
+                f"a mixture's probabilities must be strictly between 0 and 1, found {p_KL.min()} to {p_KL.max()}; "
                 f"clip them to [{SMALLEST}, 1 - {SMALLEST}]"
             )
 
@@ -71,7 +71,7 @@ class LabelMixture:
         return _softmax(self._joint_log_prob_NK(targets_NL, known_NL))[1]
 
     def distribution(self) -> MixtureDistribution:
-        """Return the mixture as a distribution of one image, to be asked questions and given evidence."""
+        """Return the mixture as a distribution of one image, which answers queries and takes evidence."""
         return MixtureDistribution(self.mixing_logits_K[None], self.component_logits_KL[None])
 
     def sample(self, num_samples: int, seed: int) -> Bools:
@@ -91,7 +91,7 @@ class LabelMixture:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, ArrayLike]) -> "LabelMixture":
-        """Rebuild a mixture from `to_arrays`. Raises ModelError where a parameter is missing or out of range."""
+        """Rebuild a mixture from `to_arrays`. Raises ModelError if a parameter is missing or out of range."""
         missing = {"mixing_weights_K", "probabilities_KL"} - set(arrays)
         if missing:
             raise ModelError(
@@ -107,7 +107,7 @@ class LabelMixture:
 
     @classmethod
     def load(cls, uri: str) -> "LabelMixture":
-        """Read a mixture that `save` wrote. Raises ModelError where the file is no label mixture."""
+        """Read a mixture that `save` wrote. Raises ModelError if the file is not a label mixture."""
         content = storage.read_bytes(uri)
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
@@ -137,9 +137,9 @@ def fit_label_mixture(
 ) -> LabelMixture:
     """Fit a mixture of `num_components` to label sets by expectation-maximisation; the best of `restarts` on these samples.
 
-    Labels that are not known drop out of the likelihood, which is right where a label's being unknown does not depend on its
-    value (missing at random). Where a source lists each present label with probability `retention` and says nothing of the
-    others, pass its lists as targets: the fit models `listed = present and kept`, and returns the mixture of what is present.
+    Unknown labels drop out of the likelihood, which is right if whether a label is known does not depend on its value (missing
+    at random). If a source lists each present label with probability `retention` and does not list absent ones, pass its lists
+    as targets: the fit models `listed = present and kept`, and returns the mixture of the present labels.
 
     Each label's probability in a component is smoothed by `smoothing` imagined samples with the label's prevalence. Stops when
     an iteration gains less than `tolerance` nats per sample, or after `max_iterations`. Raises SpecError, DataError.
@@ -161,7 +161,7 @@ def fit_label_mixture(
 
 @dataclass(frozen=True, eq=False)
 class DistinctRows:
-    """M distinct rows as numbers [M, L], or [M, 2 L] where labels are unknown (see `_features`), and how many samples each."""
+    """M distinct rows as features [M, L], or [M, 2 L] if labels are unknown (see `_features`), and the samples of each."""
 
     features_MF: Floats
     count_M: Floats
@@ -174,13 +174,13 @@ class DistinctRows:
 
     @cached_property
     def prevalence_L(self) -> Floats:
-        """Share of the samples that know a label in which it is present, a little away from 0 and 1."""
+        """Share of the samples with a known label in which it is present, smoothed away from 0 and 1."""
         present_L, known_L = self.split(self.count_M @ self.features_MF, self.count_M.sum())
         return (present_L + 0.5) / (known_L + 1)
 
 
 def distinct_rows(targets_NL: Bools, known_NL: Bools | None) -> DistinctRows:
-    """Return the distinct rows with their counts: COCO's 82,081 label sets are 18,955 distinct ones."""
+    """Return the distinct rows with their counts: COCO's 82,081 label sets have 18,955 distinct rows."""
     if known_NL is not None and known_NL.all():
         known_NL = None
     stated_NF = targets_NL if known_NL is None else np.concatenate([targets_NL & known_NL, known_NL], axis=1)
@@ -199,16 +199,16 @@ def _fit_once(
     tolerance: float,
     retention: float,
 ) -> tuple[float, LabelMixture]:
-    """Return (mean log-likelihood of what is listed, mixture of what is listed) of one run of EM from a random start."""
+    """Return (mean log-likelihood, mixture), both of the listed labels, of one run of EM from a random start."""
     random = np.random.default_rng(seed)
     if retention < 1:
-        # What is listed fits a little better from a partition, but what is present then fits new samples far worse.
+        # A partition fits the listed labels slightly better, but its mixture of present labels fits new samples far worse.
         mixture, warm_up = _start_from_rows(rows, num_components, random), WARM_UP_ITERATIONS
     else:
         mixture, warm_up = _start_from_partition(rows, num_components, random, smoothing), 0
     before = -np.inf
     for iteration in range(max_iterations):
-        # Deterministic annealing (Ueda & Nakano 1998): a warm start is drawn less firmly to the first components it met.
+        # Deterministic annealing (Ueda & Nakano 1998): a high temperature keeps rows from settling in their first components.
         temperature = FIRST_TEMPERATURE ** (1 - iteration / warm_up) if iteration < warm_up else 1.0
         log_prob_M, responsibility_MK = _softmax(_joint_log_prob(mixture, rows.features_MF) / temperature)
         mean_log_prob = float(log_prob_M @ rows.count_M / rows.count_M.sum())
@@ -232,9 +232,9 @@ def _maximise(rows: DistinctRows, responsibility_MK: Floats, smoothing: float, r
 def _start_from_partition(
     rows: DistinctRows, num_components: int, random: np.random.Generator, smoothing: float
 ) -> LabelMixture:
-    """Return the components of a random partition of the rows: nearly alike, so that the data parts them, not the start.
+    """Return the components of a random partition of the rows: nearly alike, so that the data separates them, not the start.
 
-    On label sets of COCO held out, .04 nats better than components made from single rows and annealed (the mean of 10 pairs of
+    On held-out label sets of COCO this is .04 nats better than annealed components made from single rows (mean of 10 pairs with
     20 and 50 components).
     """
     component_M = random.integers(num_components, size=len(rows.count_M))
@@ -251,7 +251,7 @@ def _start_from_rows(rows: DistinctRows, num_components: int, random: np.random.
 
 
 def _features(targets_NL: Bools, known_NL: Bools | None) -> Floats:
-    """Return numbers in which the log probability is linear: present [N, L], or present beside known [N, 2 L]."""
+    """Return numbers in which the log probability is linear: present [N, L], or present and known [N, 2 L]."""
     if known_NL is None:
         return targets_NL.astype(np.float64)
     return np.concatenate([targets_NL & known_NL, known_NL], axis=1, dtype=np.float64)
@@ -277,7 +277,7 @@ def _check(targets_NL: Bools, known_NL: Bools | None) -> None:
     if targets_NL.ndim != 2 or targets_NL.dtype != bool or not len(targets_NL):
         raise DataError(f"targets must be bool [N, L] with N >= 1, found {targets_NL.dtype} {targets_NL.shape}")
     if known_NL is not None and (known_NL.shape != targets_NL.shape or known_NL.dtype != bool):
-        raise DataError(f"known must be bool {targets_NL.shape} as the targets are, found {known_NL.dtype} {known_NL.shape}")
+        raise DataError(f"known must be bool {targets_NL.shape} like the targets, found {known_NL.dtype} {known_NL.shape}")
 
 
 def _check_settings(num_components: int, restarts: int, max_iterations: int, retention: float, smoothing: float) -> None:
@@ -286,4 +286,4 @@ def _check_settings(num_components: int, restarts: int, max_iterations: int, ret
             f"num_components {num_components}, restarts {restarts} and max_iterations {max_iterations} must be at least 1"
         )
     if not (0 < retention <= 1 and smoothing > 0):
-        raise SpecError(f"retention {retention} must lie in (0, 1] and smoothing {smoothing} must be positive")
+        raise SpecError(f"retention {retention} must be in (0, 1] and smoothing {smoothing} must be positive")

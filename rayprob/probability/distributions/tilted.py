@@ -1,7 +1,7 @@
-"""What a label prior makes of independent labels: a mixture whose components differ from an image's logits by fixed offsets.
+"""Independent labels under a label prior: a mixture whose components differ from an image's logits by fixed offsets.
 
-B images, L labels, K components. Weights, marginals and the probability of evidence come from `label_groups`, and other answers
-from the components of a chunk of images, of the labels that they ask about: an array [B, K, L] of all images never exists.
+B images, L labels, K components. Weights, marginals and the probability of evidence come from `label_groups`. Other answers are
+computed for a chunk of images at a time, from the labels in question, so no array [B, K, L] of all images is ever built.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class TiltedDistribution(LabelDistribution):
     def __init__(
         self, prior: LabelPrior, logits_BL: ArrayLike, strength_B1: ArrayLike, log_weight_BK: Floats | None = None
     ) -> None:
-        """`log_weight_BK` is what `prior.log_weights` returns, where it is known already. Raises ModelError for nan."""
+        """`log_weight_BK` is the result of `prior.log_weights`, if already computed. Raises ModelError for nan."""
         self.prior = prior
         self.logits_BL = np.asarray(BernoulliDistribution(logits_BL).logits_BL, dtype=np.float64)
         self.strength_B1 = np.broadcast_to(np.asarray(strength_B1, dtype=np.float64), (len(self.logits_BL), 1))
@@ -69,7 +69,7 @@ class TiltedDistribution(LabelDistribution):
         return TiltedDistribution(self.prior, self.logits_BL[rows], self.strength_B1[rows], self._log_weight_BK[rows])
 
     def rebuilt(self, log_mixing_BK: Floats, component_logits_BKL: NDArray[Any]) -> MixtureDistribution:
-        """Return the mixture of other parameters, which need not share anything."""
+        """Return a mixture with other parameters, whose components need not differ by fixed offsets."""
         return MixtureDistribution(log_mixing_BK, component_logits_BKL)
 
     def marginals(self) -> Floats:
@@ -93,7 +93,7 @@ class TiltedDistribution(LabelDistribution):
         return np.asarray(self.prior.log_weights(logits_BL, self.strength_B1) + alone_B1 - self._log_total_B1)
 
     def log_bounds(self, state_BL: Bools) -> Floats:
-        """Return bounds as every distribution does, a little larger: without a number per image, component and label."""
+        """Return slightly larger bounds than other distributions, without an array over images, components and labels."""
         bound_BL = np.empty_like(self.logits_BL)
         for rows_b, groups in self.prior.by_strength(self.logits_BL, self.strength_B1):
             if groups is None:

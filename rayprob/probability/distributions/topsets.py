@@ -1,20 +1,19 @@
-"""The most probable label sets, exactly. B images, L labels, K components; P partial sets; T sets an image; M open labels.
+"""The most probable label sets, exactly. B images, L labels, K components; P partial sets; T sets per image; M open labels.
 
-Label by label, in the order of an image's doubt, every partial set is extended both ways. A partial set stands for all its
-completions, and none of these is more probable than
+A branch-and-bound search: labels are decided one at a time, the most uncertain of an image first, and every partial set is
+extended with the label present and absent. No completion of a partial set is more probable than
 
     bound = sum_k mixing_k * prod over decided labels P_k(as decided) * prod over open labels max(P_k(present), P_k(absent)),
 
 because the sum of the maxima is no less than the maximum of the sum. Three passes:
 
-1. The labels of most doubt, all others as they rather are, give T good sets. A label whose unlikely side alone has a smaller
-   bound than the worst of these is as it rather is in every better set. It is closed; of 80 labels a dozen stay open.
+1. The most uncertain labels, with all others at their more likely value, give T good sets. If the less likely value of a label
+   has a bound below the worst of these, every better set has its more likely value: it is closed. Of 80 labels, 12 stay open.
 2. A narrow pass over the open labels keeps only the best partial sets of each image, and so finds T better sets.
 3. The last pass keeps every partial set whose bound exceeds the worst of those T, so no better set is lost.
 
-With one component the bound is attained, and no partial set is kept in vain. Finding the mode of a mixture is hard in general:
-where components disagree about very many labels the last pass outgrows MOST_NUMBERS, and then an error says so rather than a
-wrong answer.
+With one component the bound is attained, and no partial set is kept unnecessarily. Finding the mode of a mixture is hard in
+general: where components disagree about very many labels, the last pass exceeds MOST_NUMBERS and raises an error.
 """
 
 from collections.abc import Sequence
@@ -33,15 +32,15 @@ MOST_NUMBERS = 2**24  # partial sets times components in memory at once
 SPARE = 6  # partial sets that the narrow pass keeps beyond k
 DOUBTFUL = 8  # labels of the first pass, or as many as k sets need
 IMAGES_AT_ONCE = 64
-ROUNDING = 1e-12  # two label sets nearer than this (relative) are a tie
-CLOSE_BELOW = 1e-9  # in nats: bounds nearer to the worst set may be it within rounding
+ROUNDING = 1e-12  # two label sets closer than this (relative) tie
+CLOSE_BELOW = 1e-9  # in nats: a bound this close to the worst set may equal it up to rounding
 
 
 @dataclass(frozen=True, eq=False)
 class TopSets:
     """The T most probable label sets of each image, best first, with their log probabilities in nats.
 
-    T = min(k, 2^L), and no set stands twice; sets that evidence rules out have log probability -inf and come last.
+    T = min(k, 2^L), and no set appears twice; sets that evidence rules out have log probability -inf and come last.
     """
 
     sets_BTL: Bools
@@ -49,9 +48,9 @@ class TopSets:
 
 
 def top_sets(distribution: Joint, k: int, first_image: int = 0) -> TopSets:
-    """Return the k most probable label sets of each image; `first_image` is the number of the first one in errors.
+    """Return the k most probable label sets of each image; errors number the images from `first_image`.
 
-    Raises QueryError where k < 1 or the search grows too large.
+    Raises QueryError if k < 1 or the search grows too large.
     """
     if k < 1:
         raise QueryError(f"top_sets needs k of at least 1, found {k}")
@@ -59,7 +58,7 @@ def top_sets(distribution: Joint, k: int, first_image: int = 0) -> TopSets:
     k = min(k, 2 ** min(num_labels, 62))
     labels = _labels(distribution, k)
     top = TopSets(np.zeros((num_images, k, num_labels), dtype=bool), np.zeros((num_images, k)))
-    chunks = _in_parts(np.argsort(labels.num_open_B, kind="stable"))  # so that images of a part walk over as many labels
+    chunks = _in_parts(np.argsort(labels.num_open_B, kind="stable"))  # images of a part have about as many open labels
     while chunks:
         images_B = chunks.pop(0)
         found = _top_of_chunk(distribution[images_B], labels.where(images_B), k)
@@ -70,7 +69,7 @@ def top_sets(distribution: Joint, k: int, first_image: int = 0) -> TopSets:
         else:
             raise QueryError(
                 f"the top {k} label sets of image {first_image + images_B[0]} cannot be found exactly: its components "
-                f"disagree about so many labels that more than {MOST_NUMBERS // distribution.num_components:,} partial sets "
+                f"disagree about too many labels, and more than {MOST_NUMBERS // distribution.num_components:,} partial sets "
                 "are open; ask for fewer, or give evidence"
             )
     return top
@@ -86,7 +85,7 @@ def _in_parts(images_B: Ints) -> list[Ints]:
 
 
 def _top_of_chunk(part: Joint, labels: "_Labels", k: int) -> TopSets | None:
-    """Return the top sets of a few images, or None where the search outgrows its memory."""
+    """Return the top sets of a few images, or None if the search exceeds MOST_NUMBERS."""
     found = _top_in(NUMBERS, part, labels, k)
     if found is None:
         return None
@@ -110,7 +109,7 @@ def _labels(distribution: Joint, k: int) -> "_Labels":
 
 @dataclass(frozen=True, eq=False)
 class _Labels:
-    """The labels in the order of doubt, whether each is rather present, and how many are open in each image."""
+    """The labels, most uncertain first, whether each is more likely present, and how many are open in each image."""
 
     order_BL: Ints
     likely_BL: Bools
@@ -118,7 +117,7 @@ class _Labels:
 
     @classmethod
     def of(cls, part: Joint, k: int) -> "_Labels":
-        """Find good sets among the labels of most doubt, and the labels that better ones may differ in."""
+        """Find good sets over the most uncertain labels, and the labels in which better sets may differ."""
         marginal_BL = part.marginals()
         order_BL = np.argsort(-np.minimum(marginal_BL, 1 - marginal_BL), axis=1, kind="stable")
         likely_BL = marginal_BL >= 0.5
@@ -140,17 +139,17 @@ class _Labels:
         return _Labels(self.order_BL[chosen_B], self.likely_BL[chosen_B], self.num_open_B[chosen_B])
 
     def all_open(self) -> "_Labels":
-        """Return the same with no label closed: numbers may have lost what tells that one can be."""
+        """Return the same with no label closed, for images whose bounds underflow."""
         return _Labels(self.order_BL, self.likely_BL, np.full_like(self.num_open_B, self.order_BL.shape[1]))
 
     @property
     def open_BM(self) -> Ints:
-        """As many labels in each image as the image with the most open ones has."""
+        """The first M labels of each image, where M is the most open labels of any image."""
         return self.order_BL[:, : max(1, self.num_open_B.max(initial=1))]
 
 
 def _top_in(arithmetic: Arithmetic, part: Joint, labels: _Labels, k: int) -> tuple[TopSets, NDArray[np.bool_]] | None:
-    """Return the top sets in an arithmetic, and of which images numbers would have lost some; None as `_top_of_chunk`."""
+    """Return the top sets in an arithmetic, and the images whose plain numbers underflow; None as `_top_of_chunk`."""
     space = _Space.of(arithmetic, part, labels.open_BM, labels.likely_BL)
     good = _narrow(space, k + SPARE)
     if good is None:
@@ -167,7 +166,7 @@ def _top_in(arithmetic: Arithmetic, part: Joint, labels: _Labels, k: int) -> tup
 
 
 def _just_above(worst_B: Floats, arithmetic: Arithmetic) -> Floats:
-    """Return bounds that a label set must exceed to be no tie with the worst."""
+    """Return the bounds that a label set must exceed to be better than the worst beyond rounding."""
     if arithmetic is NUMBERS:
         return worst_B * (1 + ROUNDING)
     return np.where(worst_B > -np.inf, worst_B + ROUNDING * np.maximum(1, np.abs(np.nan_to_num(worst_B))), -np.inf)
@@ -175,18 +174,18 @@ def _just_above(worst_B: Floats, arithmetic: Arithmetic) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _Space:
-    """What the search walks over: the open labels in their order, and by what factor a choice lowers each component's bound."""
+    """The search space: the open labels in order, and the factor by which each choice lowers a component's bound."""
 
     arithmetic: Arithmetic  # of the bounds and factors
     label_BM: Ints
     start_BK: Floats  # bound with these labels open, over exp(log_scale)
-    factors_MBK: tuple[Floats, Floats]  # of absent, of present: one of both is 1
+    factors_MBK: tuple[Floats, Floats]  # of absent and of present; one of the two is 1
     log_scale_B: Floats
-    likely_BL: Bools  # what the other labels are
+    likely_BL: Bools  # the values of the other labels
 
     @classmethod
     def of(cls, arithmetic: Arithmetic, part: Joint, label_BM: Ints, likely_BL: Bools) -> "_Space":
-        """Prepare the search of a few images; labels that are not open are as they rather are."""
+        """Return the search space of a few images; closed labels have their more likely value."""
         closed_BL = np.ones_like(likely_BL)
         np.put_along_axis(closed_BL, label_BM, False, axis=1)
         logits_MBK = np.ascontiguousarray(part.logits_at(label_BM).transpose(2, 0, 1), dtype=np.float64)
@@ -198,7 +197,7 @@ class _Space:
 
 
 def _factors(arithmetic: Arithmetic, logits_MBK: Floats, smaller_MBK: Floats) -> tuple[Floats, Floats]:
-    """Return P(absent) and P(present) over the larger of both."""
+    """Return P(absent) and P(present), divided by the larger of the two."""
     if arithmetic is LOGARITHMS:
         return -np.maximum(logits_MBK, 0), np.minimum(logits_MBK, 0)  # log P(present) - log P(absent) is the logit
     is_present_MBK = logits_MBK >= 0
@@ -224,7 +223,7 @@ class _Found:
 def _narrow(space: _Space, width: int) -> _Found | None:
     """Return the complete sets of a search that keeps the `width` best partial sets of each image.
 
-    Returns None where these outgrow MOST_NUMBERS.
+    Returns None if these exceed MOST_NUMBERS.
     """
     arithmetic, images_B1 = space.arithmetic, np.arange(len(space.start_BK))[:, None]
     value_BWK, bound_BW = space.start_BK[:, None], arithmetic.total(space.start_BK, 1)[:, None]
@@ -246,7 +245,7 @@ def _narrow(space: _Space, width: int) -> _Found | None:
 
 
 def _all_above(space: _Space, floor_B: Floats) -> _Found | None:
-    """Return all label sets more probable than their image's floor; None where partial sets outgrow MOST_NUMBERS."""
+    """Return all label sets more probable than their image's floor; None if partial sets exceed MOST_NUMBERS."""
     arithmetic = space.arithmetic
     image_P, value_PK = np.arange(len(space.start_BK)), space.start_BK
     bound_P = arithmetic.total(value_PK, 1)
@@ -270,7 +269,7 @@ def _all_above(space: _Space, floor_B: Floats) -> _Found | None:
 
 
 def _trace_back(space: _Space, image_P: Ints, parents: list[Ints], choices: list[Bools]) -> Bools:
-    """Return the label set of each survivor [P, L] from who begot it at each level and by which choice."""
+    """Return the label set of each survivor [P, L] by following its parents and choices back through the levels."""
     sets_PL, label_PM = space.likely_BL[image_P], space.label_BM[image_P]
     rows_P = place_P = np.arange(len(image_P))
     for level in reversed(range(len(parents))):
@@ -280,7 +279,7 @@ def _trace_back(space: _Space, image_P: Ints, parents: list[Ints], choices: list
 
 
 def _rank_in_image(image_P: Ints, bound_P: Floats) -> Ints:
-    """Return the place of each partial set among those of its image, the best at 0."""
+    """Return the rank of each partial set among those of its image; 0 is the best."""
     order_P = np.lexsort((-bound_P, image_P))
     sorted_P = image_P[order_P]
     rank_P = np.empty(len(order_P), dtype=np.int64)
@@ -289,7 +288,7 @@ def _rank_in_image(image_P: Ints, bound_P: Floats) -> Ints:
 
 
 def _best(found: _Found, k: int, num_images: int) -> tuple[Bools, Floats]:
-    """Return the k best sets of each image [B, k, L] and their scaled probabilities [B, k], 0 where there are fewer."""
+    """Return the k best sets of each image [B, k, L] and their scaled probabilities [B, k], padded with 0."""
     rank_P = _rank_in_image(found.image_P, found.bound_P)
     sets_BTL, scaled_BT = np.zeros((num_images, k, found.sets_PL.shape[1]), dtype=bool), np.zeros((num_images, k))
     top_P = rank_P < k

@@ -1,16 +1,16 @@
-"""What several members say together: how uncertain, and of what kind. M members, N samples, L labels; nats throughout.
+"""Uncertainty from several members: how much, and of which kind. M members, N samples, L labels; nats throughout.
 
 Members are passes of one model under Monte-Carlo dropout (Gal and Ghahramani, ICML 2016) or models of an ensemble
 (Lakshminarayanan et al., NeurIPS 2017). For each label, total = entropy of the mean marginal, aleatoric = mean of the members'
 entropies, epistemic = total - aleatoric: the mutual information between label and member (Houlsby et al. 2011; Depeweg et al.,
-ICML 2018). Aleatoric uncertainty stays however much one trains; epistemic uncertainty is where the members disagree.
+ICML 2018). More training does not reduce aleatoric uncertainty; epistemic uncertainty is the members' disagreement.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # which loads scipy.integrate at its first use: every prediction imports this module
+import scipy  # loads scipy.integrate on first use; every prediction imports this module
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
@@ -53,7 +53,7 @@ class Uncertainty:
 
 @dataclass(frozen=True)
 class AbstentionCurve:
-    """Quality of the `coverage_C` share of samples that are answered, abstaining on others by three orders.
+    """Quality on the `coverage_C` share of samples that are answered, for three orders of abstention.
 
     `quality_C` abstains on the most uncertain first, `random_C` at random (mean of several orders), `oracle_C` on the samples
     of the highest loss. Areas are means over the coverages; `gain` is 0 for a useless order and 1 for the oracle's.
@@ -71,13 +71,13 @@ class AbstentionCurve:
 
     @property
     def gain(self) -> float:
-        """Return (area - random area) / (oracle area - random area), nan where the oracle gains nothing."""
+        """Return (area - random area) / (oracle area - random area), nan if the oracle gains nothing."""
         random, oracle = (_area(curve_C, self.coverage_C) for curve_C in (self.random_C, self.oracle_C))
         return (self.area - random) / (oracle - random) if abs(oracle - random) > 1e-12 else float("nan")
 
 
 def uncertainty(member_marginals_MNL: ArrayLike) -> Uncertainty:
-    """Return the uncertainty of equally weighted members. Raises CalibrationError for one member, or no marginals."""
+    """Return the uncertainty of equally weighted members. Raises CalibrationError for one member, or values outside [0, 1]."""
     members_MNL = np.asarray(member_marginals_MNL, dtype=np.float64)
     if members_MNL.ndim != 3 or len(members_MNL) < 2:
         raise CalibrationError(
@@ -85,7 +85,7 @@ def uncertainty(member_marginals_MNL: ArrayLike) -> Uncertainty:
             "since one cannot disagree with itself"
         )
     if not ((members_MNL >= 0) & (members_MNL <= 1)).all():
-        raise CalibrationError("member marginals are not all within 0 and 1; pass probabilities, not logits")
+        raise CalibrationError("member marginals are not all between 0 and 1; pass probabilities, not logits")
     mean_NL = members_MNL.mean(axis=0)
     total_NL, aleatoric_NL = _entropy(mean_NL), _entropy(members_MNL).mean(axis=0)
     return Uncertainty(mean_NL, total_NL, aleatoric_NL, np.maximum(total_NL - aleatoric_NL, 0.0), len(members_MNL))
@@ -130,7 +130,7 @@ def _area(curve_C: Floats, coverage_C: Floats) -> float:
 def _check_curve(uncertainty_N: Floats, losses_N: Floats, coverage_C: NDArray[np.float64]) -> None:
     if uncertainty_N.ndim != 1 or uncertainty_N.shape != losses_N.shape or not len(losses_N):
         raise CalibrationError(
-            f"uncertainties {list(uncertainty_N.shape)} and losses {list(losses_N.shape)} must be of the same samples, one each"
+            f"uncertainties {list(uncertainty_N.shape)} and losses {list(losses_N.shape)} must have one value per sample"
         )
     if not len(coverage_C) or not ((coverage_C > 0) & (coverage_C <= 1)).all() or (np.diff(coverage_C) <= 0).any():
-        raise CalibrationError(f"coverages {coverage_C.tolist()} must rise within (0, 1]; such as 0.5, 0.75, 1")
+        raise CalibrationError(f"coverages {coverage_C.tolist()} must increase within (0, 1], such as 0.5, 0.75, 1")

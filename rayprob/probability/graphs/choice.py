@@ -1,4 +1,4 @@
-"""Which module exports the probabilities of a bundle: one for each calibrator of the built-in families."""
+"""The modules that export the probabilities of a bundle: one for each calibrator of the built-in families."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ OF_MIXTURES: Modules = {MixtureCalibrator: MixtureProbabilities}
 
 
 def independent_labels(calibrator: OutputsCalibrator | None) -> Probabilities:
-    """Return the module from "logits" to the marginals, and under a label prior to the mixture that it makes.
+    """Return the module that maps "logits" to the marginals, or with a label prior to the parameters of the mixture.
 
     Raises ModelError for a calibrator without one.
     """
@@ -34,7 +34,7 @@ def independent_labels(calibrator: OutputsCalibrator | None) -> Probabilities:
 
 
 def mixtures(calibrator: OutputsCalibrator | None) -> Probabilities:
-    """Return the module from "mixing_logits" and "component_logits" to marginals, mixing weights and component probabilities.
+    """Return the module that maps a mixture's outputs to marginals, mixing weights and component probabilities.
 
     Raises ModelError for a calibrator without one.
     """

@@ -1,4 +1,4 @@
-"""Independent labels in a graph: a scale and a shift of logits, or rising curves. N images, L labels."""
+"""Independent labels in an exported graph: a scale and a shift of logits, or increasing curves. N images, L labels."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class AffineProbabilities(Probabilities):
 
 
 class IsotonicProbabilities(Probabilities):
-    """Logits through two rising curves, the label's own and the pooled one, as `IsotonicCalibrator` has them."""
+    """Logits mapped by two increasing curves, the label's own and the pooled one, as in `IsotonicCalibrator`."""
 
     def __init__(self, calibrator: IsotonicCalibrator) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class IsotonicProbabilities(Probabilities):
 
 
 class PiecewiseLinear(nn.Module):
-    """Piecewise linear curves, one a label or one for all, level beyond their ends; M knots each after padding."""
+    """Piecewise linear curves, one per label or one for all, constant beyond their ends; M knots each after padding."""
 
     def __init__(self, curves: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
         super().__init__()

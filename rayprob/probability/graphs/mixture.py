@@ -1,4 +1,4 @@
-"""A mixture in a graph. N images, L labels, K components."""
+"""A mixture in an exported graph. N images, L labels, K components."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from rayprob.probability.graphs.probabilities import Probabilities, constant
 
 
 class MixtureProbabilities(Probabilities):
-    """The parameters of a mixture, calibrated by scales and a shift; and the marginals that they give.
+    """The parameters of a mixture, calibrated by scales and a shift, and its marginals.
 
     mixing_weights [N, K] and component_probabilities [N, K, L] determine the joint distribution:
     sum_k mixing_weights_k prod_l Bernoulli(component_probabilities_kl).

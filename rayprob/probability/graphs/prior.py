@@ -1,6 +1,6 @@
-"""Independent labels under a label prior in a graph. N images, L labels, K components, G groups of labels, T = 16 label sets.
+"""Independent labels under a label prior in an exported graph. N images, L labels, K components, G groups, T = 16 label sets.
 
-As in `probability.priors.label_groups`, four labels at a time: the largest tensors are [G, N, K], a quarter of [N, K, L].
+Labels are taken four at a time, as in `priors.label_groups`: the largest tensors are [G, N, K], a quarter of [N, K, L].
 """
 
 from typing import Any
@@ -20,11 +20,11 @@ from rayprob.probability.priors.label_groups import GROUP, PRESENT_TJ, STEEPEST,
 
 
 class PriorProbabilities(Probabilities):
-    """Calibrated logits and the components that a prior makes of them, which differ from these by the same offsets everywhere.
+    """Calibrated logits and the mixture under the prior, whose components differ from the logits by fixed offsets.
 
     logits [N, L], mixing_weights [N, K] and component_offsets [K, L] determine the joint distribution:
-    sum_k mixing_weights_k prod_l Bernoulli(sigmoid(logits_l + component_offsets_kl)). For marginals and weights, logits beyond
-    +-100 count as +-100.
+    sum_k mixing_weights_k prod_l Bernoulli(sigmoid(logits_l + component_offsets_kl)). For marginals and weights, logits are
+    clipped to +-100.
     """
 
     names = ("marginals", "logits", "mixing_weights", "component_offsets")

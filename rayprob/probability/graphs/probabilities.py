@@ -1,4 +1,4 @@
-"""From a head's outputs to calibrated probabilities, as tensor operations: what every kind of calibrator has a module for."""
+"""Modules that map a head's outputs to calibrated probabilities by tensor operations, one for each kind of calibrator."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from rayprob.probability.distributions.distribution import LabelDistribution
 
 
 class Probabilities(nn.Module, ABC):
-    """A calibrator in a graph. It computes in float64 and returns float32: by default the marginals alone."""
+    """A calibrator in an exported graph. It computes in float64 and returns float32: by default only the marginals."""
 
     names: ClassVar[tuple[str, ...]] = ("marginals",)  # of the outputs, in order
 
@@ -27,5 +27,5 @@ class Probabilities(nn.Module, ABC):
 
 
 def constant(values: NDArray[Any]) -> nn.Buffer:
-    """Return values as a part of the graph."""
+    """Return values as a constant of the graph."""
     return nn.Buffer(torch.from_numpy(np.array(values, dtype=np.float64)), persistent=False)

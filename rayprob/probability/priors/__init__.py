@@ -1,1 +1,1 @@
-"""What goes together, learned from label sets without images."""
+"""Label priors: which labels co-occur, learned from label sets without images."""

@@ -11,13 +11,13 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from rayprob.arrays import Bools, Floats
 
-SMOOTHING = 0.5  # imagined samples of each pair of values
-TIE = 1e-12  # a weight of 0 would be no edge, and labels without any information on others must be in the tree too
+SMOOTHING = 0.5  # pseudo-samples of each pair of values
+TIE = 1e-12  # a weight of 0 would mean no edge, but labels without any information on others must be in the tree too
 
 
 @dataclass(frozen=True, eq=False)
 class ChowLiuTree:
-    """p(label set) = P(root) prod P(label | its parent): the labels in an order in which parents come first."""
+    """p(label set) = P(root) prod P(label | its parent): the labels are ordered with parents first."""
 
     order_L: NDArray[np.int64]
     parent_L: NDArray[np.int64]

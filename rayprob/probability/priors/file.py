@@ -1,4 +1,4 @@
-"""A label prior in a file: a mixture over named labels, as safetensors with its source in the metadata. Safe to open."""
+"""A label prior file: a mixture over named labels, as safetensors with its source in the metadata. Safe to open."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ VERSION = 1
 KEY = "rayprob_prior"
 # rayprob prior ../shared/labels/coco_train2014_labels.parquet --names coco -o coco.prior.safetensors --source "COCO ..."
 SHIPPED = {"coco": Path(__file__).with_name("coco.prior.safetensors")}
-LEAST_IN_COMMON = 2  # labels; one alone goes together with nothing
-ROUNDED = 1e-4  # by which weights that are stored in float32 may fail to sum to 1
+LEAST_IN_COMMON = 2  # labels; one alone has no label to depend on
+ROUNDED = 1e-4  # tolerance of the sum of weights that are stored in float32
 REMEDY = "write one with `rayprob prior`"
 
 
 @dataclass(frozen=True, eq=False)
 class LabelPriorFile:
-    """A mixture over the labels `names`, where it comes from in words, and facts of its fit as plain data."""
+    """A mixture over the labels `names`, a description of its source, and facts of its fit as plain data."""
 
     names: tuple[str, ...]
     mixture: LabelMixture
@@ -46,7 +46,7 @@ class LabelPriorFile:
         return columns_by_name(label_space.names, self.names)
 
     def matching(self, label_space: LabelSpace) -> str:
-        """Return which labels the prior knows in words, for a person: all or how many, which by another name, which not."""
+        """Describe which labels the prior knows: all or how many, which under another name, and which not."""
         columns, names = self.columns(label_space), label_space.names
         renamed = [
             f"{names[column]} as {self.names[own]}"
@@ -55,20 +55,20 @@ class LabelPriorFile:
         ]
         unknown_names = [name for column, name in enumerate(names) if column not in columns]
         known = f"{len(columns)} of the {len(names)} labels" if unknown_names else f"all {len(names)} labels"
-        apart = f"; independent of the others stay {first_of(unknown_names, 8)}" if unknown_names else ""
+        apart = f"; treated as independent of the others: {first_of(unknown_names, 8)}" if unknown_names else ""
         return f"knows {known}{f', {first_of(renamed, 8)}' if renamed else ''}{apart}"
 
     def over(self, label_space: LabelSpace) -> LabelMixture:
-        """Return the mixture over the labels of a label space, in their order; exact, as it sums out all others.
+        """Return the mixture over the labels of a label space, in their order; exact, since all others are summed out.
 
-        A label that the prior does not know is even in every component, which says nothing of it. Raises LabelError where
-        fewer than two labels are in common.
+        A label that the prior does not know has probability 0.5 in every component, which carries no information. Raises
+        LabelError if fewer than two labels match.
         """
         columns = self.columns(label_space)
         if len(columns) < LEAST_IN_COMMON:
             raise LabelError(
-                f"the label prior from {self.source} knows {len(columns)} of the {len(label_space)} labels, and needs 2 at "
-                f"least to say what goes together; its labels: {', '.join(self.names[:8])}, ..."
+                f"the label prior from {self.source} knows {len(columns)} of the {len(label_space)} labels, but needs at "
+                f"least 2 to model which labels co-occur; its labels: {', '.join(self.names[:8])}, ..."
             )
         p_KL = np.full((len(self.mixture.mixing_weights_K), len(label_space)), 0.5)
         p_KL[:, list(columns)] = self.mixture.probabilities_KL[:, list(columns.values())]
@@ -76,7 +76,7 @@ class LabelPriorFile:
 
     def save(self, uri: str) -> None:
         """Write the prior to a path or URI. Raises StorageError."""
-        # safetensors writes memory as it lies, and would mix up an array that is not in row order.
+        # safetensors writes raw memory, which would scramble an array that is not in row order.
         arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in self.mixture.to_arrays().items()}
         told = {"version": VERSION, "names": list(self.names), "source": self.source, "facts": dict(self.facts)}
         storage.write_bytes(uri, safetensors.numpy.save(arrays, {KEY: json.dumps(told)}))

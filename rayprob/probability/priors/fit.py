@@ -1,4 +1,4 @@
-"""A label prior from label sets without images: how many components held-out label sets ask for. N samples, L labels."""
+"""Fit a label prior to label sets without images; held-out label sets choose the number of components. N samples, L labels."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -16,15 +16,15 @@ from rayprob.seeds import derive
 COMPONENTS = (1, 2, 5, 10, 20, 50, 100, 200)
 HELD_OUT = 0.2
 LEAST_SAMPLES = 20
-WORSE_IN_A_ROW = 2  # numbers of components, after which larger ones are not tried
+WORSE_IN_A_ROW = 2  # numbers of components; larger ones are then not tried
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class PriorFit:
-    """A mixture fitted to all label sets, and what held-out ones say: nats per label set, by number of components.
+    """A mixture fitted to all label sets, and the held-out NLL in nats per label set, by number of components.
 
-    `chow_liu_nats` is None where labels are unknown, whose tree has no closed form.
+    `chow_liu_nats` is None if labels are unknown, because the tree then has no closed form.
     """
 
     mixture: LabelMixture
@@ -34,7 +34,7 @@ class PriorFit:
 
     @property
     def num_components(self) -> int:
-        """The number of components with the fewest held-out nats."""
+        """The number of components with the lowest held-out NLL."""
         return min(self.nats_by_components, key=lambda k: self.nats_by_components[k])
 
     @property
@@ -51,9 +51,9 @@ def fit_prior(
     seed: int = 0,
     on_fit: Callable[[int], None] = lambda k: None,
 ) -> PriorFit:
-    """Fit mixtures to four fifths of the label sets, judge them by the rest, and fit the best number of components to all.
+    """Fit mixtures to four fifths of the label sets, evaluate them on the rest, and refit the best number of components to all.
 
-    `on_fit` is called with each number of components before its fit. Larger numbers are left out once two in a row are worse
+    `on_fit` is called with each number of components before its fit. Larger numbers are skipped once two in a row are worse
     than the best so far. Raises DataError for fewer than LEAST_SAMPLES label sets.
     """
     if len(targets_NL) < LEAST_SAMPLES:
@@ -95,7 +95,7 @@ def _rows(targets_NL: Bools, known_NL: Bools | None, rows: NDArray[np.int64]) ->
 
 
 def scene_names(mixture: LabelMixture, names: Sequence[str], most: int = 3) -> list[str]:
-    """Return for each component the labels that make it what it is, such as `fork, dining table, cup`.
+    """Return the most characteristic labels of each component, such as `fork, dining table, cup`.
 
     They are those with the largest p_kl log(p_kl / p_l): present often, and more often than elsewhere.
     """

@@ -1,12 +1,12 @@
 """Sums over the label sets of independent labels under a prior, four labels at a time. B images, G groups, K components.
 
-For one strength, component k weighs label l by a factor if it is absent and by another if it is present. Four labels have
+For a given strength, component k multiplies label l by one factor if it is absent and by another if present. Four labels have
 T = 16 label sets, and the product over the four of P(absent) x factor + P(present) x factor is
 
     sum over their label sets t of P(t | image) x (product of the component's factors for t),
 
-a matrix product of [B, T] and [T, K]. So nothing has a number for each image, component and label, and no exponential is
-taken for each either. All terms are positive, so that nothing cancels; factors are scaled to 1 at most in each component.
+a matrix product of [B, T] and [T, K]. So no array over images, components and labels is needed, and no exponential of each of
+its entries. All terms are positive, so nothing cancels; factors are scaled to at most 1 in each component.
 """
 
 from dataclasses import dataclass
@@ -19,27 +19,27 @@ from rayprob.arrays import Floats
 from rayprob.probability.distributions.arithmetic import log
 from rayprob.probability.distributions.bernoulli import present_and_absent
 
-GROUP = 4  # labels: of 2 to 6, the fastest for 80 labels and 200 components
+GROUP = 4  # labels: the fastest of 2 to 6 for 80 labels and 200 components
 STATES = 2**GROUP
 MOST_REACH = 600.0  # nats by which a product of factors may shrink before its logarithm is taken: e^-745 is 0
-STEEPEST = 100.0  # of finite logits: four labels keep e^-400 at least
-IMAGES_AT_ONCE = 64  # whose numbers for all components stay in a cache; threads of the matrix products only wait there
+STEEPEST = 100.0  # the largest finite logit: the product of four labels is then at least e^-400
+IMAGES_AT_ONCE = 64  # their numbers for all components fit in the cache; matrix products of this size gain nothing from threads
 
 PRESENT_TJ = (np.arange(STATES)[:, None] >> np.arange(GROUP) & 1).astype(np.float64)  # label set, place in the group
 
 
 @dataclass(frozen=True, eq=False)
 class LabelGroups:
-    """The factors of a prior of one strength, from tilt_KL = strength x odds: 1 and exp(tilt), over the larger of both."""
+    """The factors of a prior of one strength, from tilt_KL = strength x odds: 1 and exp(tilt), over the larger of the two."""
 
     tilt_KL: Floats
     factors_GTK: Floats
     log_scale_K: Floats  # what they were divided by, over all labels
-    reach_G: Floats  # how far below 1 the factors of a group lie at most, in nats
+    reach_G: Floats  # the most by which the factors of a group are below 1, in nats
 
     @classmethod
     def of(cls, tilt_KL: Floats) -> "LabelGroups":
-        """Group the labels in their order; the last group is filled up with labels that every component leaves alone."""
+        """Group the labels in their order; the last group is padded with labels that no component changes."""
         tilt_GJK = np.pad(tilt_KL.T, ((0, -tilt_KL.shape[1] % GROUP), (0, 0))).reshape(-1, GROUP, len(tilt_KL))
         log_absent_GJK, log_present_GJK = np.minimum(-tilt_GJK, 0), np.minimum(tilt_GJK, 0)
         factors_GTK = np.exp((1 - PRESENT_TJ) @ log_absent_GJK + PRESENT_TJ @ log_present_GJK)
@@ -48,11 +48,11 @@ class LabelGroups:
 
     @property
     def is_steep(self) -> bool:
-        """Whether one group alone may shrink to 0."""
+        """Whether a single group may underflow to 0."""
         return bool(self.reach_G.max(initial=0) > MOST_REACH)
 
     def log_products(self, states_GBT: Floats) -> Floats:
-        """Return the logarithm [B, K] of the product over all labels, of what `states` returned."""
+        """Return the logarithm [B, K] of the product over all labels, from the result of `states`."""
         log_BK = np.tile(self.log_scale_K, (states_GBT.shape[1], 1))
         product_BK, reach = np.ones_like(log_BK), 0.0
         for states_BT, factors_TK, more in zip(states_GBT, self.factors_GTK, self.reach_G, strict=True):
@@ -74,7 +74,7 @@ class LabelGroups:
         return present_BL, absent_BL
 
     def log_peaks(self, logits_BL: Floats) -> Floats:
-        """Return the logarithm [B, K] of the product over all labels of the larger of both terms, one label at a time."""
+        """Return the logarithm [B, K] of the product over all labels of the larger of the two terms, one label at a time."""
         log_BK: Floats = np.zeros((len(logits_BL), len(self.tilt_KL)))
         term_BK = np.empty_like(log_BK)
         sides_LB1 = (np.ascontiguousarray(log_expit(sign * logits_BL).T)[..., None] for sign in (-1, 1))
@@ -85,9 +85,9 @@ class LabelGroups:
         return log_BK
 
     def log_bounds(self, log_peak_BK: Floats, logits_BL: Floats, state_BL: NDArray[np.bool_]) -> Floats:
-        """Return the logarithm [B, L] of no less than a sum over components: of the peak, once each label is as stated.
+        """Return an upper bound [B, L] on the log of the sum over components of the peak with each label as stated.
 
-        That lowers the peak by min(1, exp(+-(logit + tilt))), and by no more than the exponential, which is a matrix product.
+        Stating a label multiplies the peak by min(1, exp(+-(logit + tilt))), at most the exponential: a matrix product.
         """
         scale_B1 = log_peak_BK.max(axis=1, keepdims=True)
         peak_BK = np.exp(log_peak_BK - scale_B1)
@@ -111,5 +111,5 @@ def states(logits_BL: Floats) -> Floats:
 
 
 def is_steep(logits_BL: Floats) -> NDArray[np.bool_]:
-    """Return which images [B] have a finite logit that four labels together may be too steep with."""
+    """Return which images [B] have a finite logit beyond +-STEEPEST, where the product of four labels may underflow."""
     return np.asarray(((np.abs(logits_BL) > STEEPEST) & np.isfinite(logits_BL)).any(axis=1))

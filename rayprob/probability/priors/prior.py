@@ -1,4 +1,4 @@
-"""A label prior: how probable label sets are before an image is looked at, laid over what a classifier says of the image.
+"""A label prior: how probable label sets are before the image is seen, combined with a classifier's output for the image.
 
 For the classifier's marginals p_l(x), a mixture (pi_k, p_kl) fitted to label sets without images, its marginals p_l, and a
 strength s of at least 0:
@@ -6,8 +6,8 @@ strength s of at least 0:
     p(y | x)  is proportional to  prod_l p_l(x)^y_l (1 - p_l(x))^(1 - y_l)
                                   * sum_k pi_k prod_l [ (p_kl / p_l)^y_l ((1 - p_kl) / (1 - p_l))^(1 - y_l) ]^s
 
-With s = 1 this is Bayes' rule for a classifier that knows nothing of what goes together; with s = 0 it is the classifier alone.
-It is a mixture again. Component k has the logits u_l(x) + s odds_kl, where u_l(x) are those of the classifier and
+With s = 1 this is Bayes' rule for a classifier that treats labels as independent; with s = 0 it is the classifier alone.
+The result is a mixture. Component k has the logits u_l(x) + s odds_kl, where u_l(x) are those of the classifier and
 odds_kl = logit p_kl - logit p_l, and the weight
 
     pi_k prod_l [ (1 - p_l(x)) ((1 - p_kl) / (1 - p_l))^s + p_l(x) (p_kl / p_l)^s ]
@@ -27,7 +27,7 @@ from rayprob.probability.priors import label_groups
 from rayprob.probability.priors.label_groups import LabelGroups
 
 STRENGTHS_KEPT = 4
-CHUNK_VALUES = 250_000  # component logits worked on at a time: 2 MB an array, which stays in cache
+CHUNK_VALUES = 250_000  # component logits processed at a time: 2 MB per array, which stays in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,8 @@ class Slopes:
 class LabelPrior:
     """What a mixture over label sets adds to a classifier's logits: log_mixing_K, odds_KL and absent_K.
 
-    absent_K is sum_l log (1 - p_kl) / (1 - p_l). A label that the prior does not know has odds 0, which leaves it as
-    independent of the others as it was.
+    absent_K is sum_l log (1 - p_kl) / (1 - p_l). A label that the prior does not know has odds 0, so it
+    stays independent of the others.
     """
 
     log_mixing_K: Floats
@@ -54,16 +54,16 @@ class LabelPrior:
 
     @classmethod
     def of(cls, mixture: LabelMixture) -> "LabelPrior":
-        """Return the prior that a mixture over the same labels in the same order makes."""
+        """Return the prior of a mixture over the classifier's labels, in the same order."""
         p_KL, p_L = mixture.probabilities_KL, mixture.marginals_L
         absent_KL = np.log1p(-p_KL) - np.log1p(-p_L)
         return cls(np.log(mixture.mixing_weights_K), np.log(p_KL) - np.log(p_L) - absent_KL, absent_KL.sum(axis=1))
 
     def log_weights(self, logits_NL: Floats, strength_N1: Floats) -> Floats:
-        """Return the logarithms [N, K] of pi_k times the product over labels, as above: mixing weights before the division.
+        """Return the logarithms [N, K] of pi_k times the product over labels, as above: unnormalised mixing weights.
 
         A logit of plus or minus infinity is a label known for certain, whose factor is the prior's alone: the sum of the
-        weights is then the probability of the known labels over that under the classifier.
+        weights is then the probability of the known labels, divided by that under the classifier.
         """
         log_NK: Floats = np.empty((len(logits_NL), len(self.log_mixing_K)))
         for rows_n, groups in self.by_strength(logits_NL, strength_N1):
@@ -74,7 +74,7 @@ class LabelPrior:
         return log_NK + self.log_base(strength_N1)
 
     def by_strength(self, logits_NL: Floats, strength_N1: Floats) -> Iterator[tuple[Ints, LabelGroups | None]]:
-        """Yield the rows of a few images of one strength and its label groups; None for rows that are too steep for them."""
+        """Yield rows of images of one strength with its label groups, or with None if their logits are too large for groups."""
         steep_N = label_groups.is_steep(logits_NL)
         for strength in np.unique(strength_N1):
             groups, here_N = self._groups_of(float(strength)), strength_N1[:, 0] == strength

@@ -1,1 +1,1 @@
-"""What people ask: expressions over labels, and their exact answers."""
+"""Queries: expressions over labels, and their exact answers."""

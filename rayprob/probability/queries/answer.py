@@ -1,4 +1,4 @@
-"""Questions in label names, answered exactly. Q queries, B images, K components. The language is described in syntax.py."""
+"""Exact answers to queries in label names. Q queries, B images, K components. `syntax.py` describes the language."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ __all__ = ["Query", "answers", "parse", "probabilities", "probability", "refuse_
 
 
 def parse(text: str, label_space: LabelSpace) -> Query:
-    """Return the query that `text` asks in the names of `label_space`; `str(query)` writes it back.
+    """Parse a query that uses the names of `label_space`; `str(query)` writes it back.
 
-    Raises QueryError, with a caret under the place, for wrong syntax or an unknown label; and where the evidence contradicts
-    itself or an expression has too many cases.
+    Raises QueryError, with a caret under the error, for wrong syntax or an unknown label, and without one if the evidence
+    contradicts itself or an expression has too many cases.
     """
     query = syntax.read(text, label_space)
     _plan(query)
@@ -33,12 +33,12 @@ def parse(text: str, label_space: LabelSpace) -> Query:
 
 
 def probability(query: Query, distribution: Joint) -> Floats:
-    """Return the answer for each image [B]. Raises QueryError where an image gives the evidence probability 0."""
+    """Return the answer for each image [B]. Raises QueryError if the evidence has probability 0 for an image."""
     return np.asarray(probabilities([query], distribution)[0])
 
 
 def probabilities(queries: Sequence[Query], distribution: Joint) -> Floats:
-    """Return the answers [Q, B]; `answers` gives them in chunks where that is too much to hold."""
+    """Return the answers [Q, B]; `answers` yields them in chunks, for results that do not fit in memory."""
     return np.concatenate([answers_QB for _, answers_QB in answers(queries, distribution)], axis=1)
 
 
@@ -62,23 +62,23 @@ def answers(queries: Sequence[Query], distribution: Joint) -> Iterator[tuple[sli
 
 
 def refuse_impossible(is_possible_B: NDArray[np.bool_], what: str, first_image: int = 0) -> None:
-    """Raise QueryError that names the first image for which the evidence `what` has probability 0."""
+    """Raise QueryError, with the first such image, if the evidence `what` has probability 0 for an image."""
     impossible = np.flatnonzero(~is_possible_B)
     if len(impossible):
         raise QueryError(
             f"{what} has probability 0 for {len(impossible)} of {len(is_possible_B)} images, first image "
-            f"{first_image + impossible[0]}: it contradicts what is known of it already; drop one of the two"
+            f"{first_image + impossible[0]}: it contradicts what is already known; drop one of the two"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """P(event | given): single labels by themselves, which are products, and what is left of event and evidence."""
+    """P(event | given), split into single labels, whose probabilities multiply, and the rest of event and evidence."""
 
     text: str
     evidence: Mapping[int, bool]
     condition: Cases | None  # the rest of the evidence, once its single labels are known
-    event: Mapping[int, bool] | None  # None: the event cannot be
+    event: Mapping[int, bool] | None  # None if the event is impossible
     joint: Cases | None  # the rest of event and evidence, once all single labels are known
 
     @property
@@ -99,7 +99,7 @@ def _plan(query: Query) -> _Plan:
     given_rest = _rest(given)
     condition = cases_of(given_rest, evidence, num_labels) if given_rest else None
     if condition and condition.never:
-        raise QueryError(f"contradictory evidence: what is given can never be in {query}")
+        raise QueryError(f"contradictory evidence: the condition can never be true in {query}")
     wanted = conjuncts(query.event)
     event, twice = _literals(wanted)
     if twice is not None or any(evidence.get(column, is_present) != is_present for column, is_present in event.items()):
@@ -111,7 +111,7 @@ def _plan(query: Query) -> _Plan:
 
 
 def _answer(plan: _Plan, part: Joint, components: Components, first_image: int) -> Floats:
-    """Return P(event | evidence) [B] of a chunk, on logarithms for the images where numbers may have lost digits."""
+    """Return P(event | evidence) [B] of a chunk, on logarithms for the images whose probabilities underflow."""
     joint_B, whole_B = _joint_and_whole(plan, components)
     least_B = whole_B if plan.event is None else np.minimum(joint_B, whole_B)
     if least_B.min(initial=1) > SAFE:
@@ -140,7 +140,7 @@ def _joint_and_whole(plan: _Plan, components: Components) -> tuple[Floats, Float
 
 
 def _literals(parts: Iterable[Expression]) -> tuple[dict[int, bool], int | None]:
-    """Return {column: is present} of the single labels among the parts, and a column that stands both ways, if any."""
+    """Return {column: is present} of the single labels among the parts, and a column that is stated both ways, if any."""
     stated: dict[int, bool] = {}
     for column, is_present in filter(None, map(literal, parts)):
         if stated.setdefault(column, is_present) != is_present:

@@ -1,8 +1,8 @@
-"""An expression made ready to be evaluated: its truth in every case, as a decision diagram. K components, B images.
+"""An expression prepared for evaluation: its truth in every case, as a decision diagram. K components, B images.
 
-A case is which of the expression's own labels are present, and how many of the other labels that it counts. Labels that are
-fixed beforehand are in no case. The truth table over the own labels is folded into an ordered decision diagram (Bryant 1986),
-so that its probability costs one step a node and not one a case: `a | b | c | ...` has one node a label.
+A case states which of the expression's own labels are present, and how many of the other labels that it counts. Labels that are
+already fixed are not part of a case. The truth table over the own labels is folded into an ordered decision diagram (Bryant
+1986), so that its probability costs one step per node rather than per case: `a | b | c | ...` has one node per label.
 """
 
 import operator
@@ -27,7 +27,7 @@ COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """Labels that belong to the same counts: only how many of them are present matters, and nothing beyond `cap`."""
+    """Labels that belong to the same counts: only the number of them that are present matters, up to `cap`."""
 
     columns: tuple[int, ...]
     cap: int
@@ -50,7 +50,7 @@ class Cases:
 
     @property
     def never(self) -> bool:
-        """No case makes the expression true."""
+        """Whether no case makes the expression true."""
         return not self.root_of_counts
 
     def probability(self, components: Components) -> Floats | float:
@@ -72,7 +72,7 @@ class Cases:
 def cases_of(parts: Sequence[Expression], fixed: Mapping[int, bool], num_labels: int) -> Cases:
     """Return the cases in which all parts are true, once the `fixed` labels are present or absent.
 
-    Raises QueryError where there are more than MOST_CASES.
+    Raises QueryError if there are more than MOST_CASES.
     """
     parts = [_without_exactly(part, num_labels) for part in parts]
     own = tuple(sorted(set().union(*(labels_of(part) for part in parts)) - fixed.keys()))
@@ -90,7 +90,7 @@ def cases_of(parts: Sequence[Expression], fixed: Mapping[int, bool], num_labels:
 
 
 class _Grid:
-    """All cases: N ways of the counts down, A = 2^len(own) assignments of the own labels across."""
+    """All cases: N combinations of counts in rows, A = 2^len(own) assignments of the own labels in columns."""
 
     def __init__(self, own: tuple[int, ...], fixed: Mapping[int, bool], cells: tuple[Cell, ...]) -> None:
         bits_CA = np.arange(2 ** len(own)) >> np.arange(len(own))[::-1, None] & 1
@@ -100,7 +100,7 @@ class _Grid:
         self.cells = [(set(cell.columns), numbers_N1) for cell, numbers_N1 in zip(cells, numbers_NC.T[:, :, None], strict=True)]
 
     def count(self, group: set[int]) -> Any:
-        """Return the number of labels of `group` present in each case, or more than any comparison asks for."""
+        """Return the number of labels of `group` present in each case, capped above every number that it is compared with."""
         own = sum((bits for column, bits in self.present.items() if column in group), start=np.zeros((1, 1), dtype=int))
         return own + sum(numbers_N1 for columns, numbers_N1 in self.cells if columns <= group)
 
@@ -120,7 +120,7 @@ def _truth(part: Expression, grid: _Grid) -> Any:
             assert part.group is not None
             return COMPARE[part.comparison](grid.count({label.column for label in part.group}), part.number)
         case Exactly():
-            raise AssertionError("was rewritten")
+            raise AssertionError("rewritten by _without_exactly")
 
 
 def _without_exactly(part: Expression, num_labels: int) -> Expression:
@@ -153,7 +153,7 @@ def _counts_in(part: Expression) -> list[Count]:
 
 
 def _cells(parts: Sequence[Expression], apart: set[int], num_labels: int) -> tuple[Cell, ...]:
-    """Return the labels that are counted, without those in `apart`, cut where the groups of the counts cut them."""
+    """Return the counted labels without those in `apart`, partitioned by the groups that contain them."""
     counts = [count for part in parts for count in _counts_in(part)]
     groups = [{label.column for label in count.group or ()} for count in counts]
     by_groups: dict[tuple[int, ...], list[int]] = {}

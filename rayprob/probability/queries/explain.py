@@ -1,4 +1,4 @@
-"""Why a label is believed: what each piece of evidence changed, and through which components. L labels, K components."""
+"""Explain a label's probability: what each piece of evidence changed, and through which components. L labels, K components."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from rayprob.probability.distributions.distribution import LabelDistribution
 
 @dataclass(frozen=True)
 class Piece:
-    """One piece of evidence and by how much it changed the label's log-odds: `alone`, and `last`, when all others are known."""
+    """One piece of evidence and by how much it changed the label's log-odds: `alone`, and `last`, given all others."""
 
     name: str
     is_present: bool
@@ -42,8 +42,8 @@ class Why:
     label: str
     log_odds_before: float
     log_odds: float
-    pieces: tuple[Piece, ...]  # by the size of `last`
-    scenes: tuple[Component, ...]  # by share
+    pieces: tuple[Piece, ...]  # the largest change in `last` first
+    scenes: tuple[Component, ...]  # the largest share first
 
 
 def explain(
@@ -55,7 +55,7 @@ def explain(
     names_K: Sequence[str] | None = None,
     num_scenes: int = 3,
 ) -> Why:
-    """Return why one image's label is believed, given the evidence {column: is present}.
+    """Explain the probability of a label of one image, given the evidence {column: is present}.
 
     `names_K` names the components; by default each is named by its most characteristic labels in this image. Raises QueryError
     for a batch of several images, for a label that is itself evidence, and for impossible evidence.
@@ -99,9 +99,9 @@ def influences(distribution: LabelDistribution, column: int) -> tuple[Floats, Fl
 def component_names(
     probabilities_KL: Floats, mixing_weights_K: Floats, label_space: LabelSpace, num_labels: int = 3
 ) -> list[str]:
-    """Return a name for each component: the labels that tell it best from all components together.
+    """Return a name for each component: the labels that best distinguish it from the whole mixture.
 
-    These are the labels with the largest p log(p / marginal), their part in the divergence of component from mixture.
+    These are the labels with the largest p log(p / marginal), their share of the divergence of component from mixture.
     """
     marginal_L = mixing_weights_K @ probabilities_KL
     with np.errstate(divide="ignore", invalid="ignore"):

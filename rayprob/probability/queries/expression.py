@@ -1,4 +1,4 @@
-"""What a query asks, as a tree: labels, not, and, or, counts. Immutable, compared by value, printed as it is written."""
+"""A query as a tree of labels, not, and, or, and counts: immutable, compared by value, printed in query syntax."""
 
 import re
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ QUOTE = '"'
 
 
 def is_plain(name: str) -> bool:
-    """Return whether a label's name can stand in a query without quotes."""
+    """Return whether a label's name needs no quotes in a query."""
     return name not in ("", *KEYWORDS) and not RESERVED.search(name) and name == " ".join(name.split())
 
 
 def quoted(name: str) -> str:
-    """Return a label's name in quotes, those inside of it doubled: any name can be written so, in queries and evidence."""
+    """Return a label's name in quotes, with quotes inside it doubled; queries and evidence accept any name in this form."""
     return f'"{name.replace(QUOTE, 2 * QUOTE)}"'
 
 
@@ -35,7 +35,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Not:
-    """`part` is not so."""
+    """`part` does not hold."""
 
     part: "Expression"
 
@@ -45,7 +45,7 @@ class Not:
 
 @dataclass(frozen=True)
 class And:
-    """All `parts` are so."""
+    """All `parts` hold."""
 
     parts: tuple["Expression", ...]
 
@@ -55,7 +55,7 @@ class And:
 
 @dataclass(frozen=True)
 class Or:
-    """At least one of `parts` is so. It keeps its parentheses, as a bare bar means `given`."""
+    """At least one of `parts` holds. It is always printed in parentheses, since a bare bar means `given`."""
 
     parts: tuple["Expression", ...]
 
@@ -65,7 +65,7 @@ class Or:
 
 @dataclass(frozen=True)
 class Count:
-    """The number of labels present, in a group or (with none) of all labels, compares with `number` as `comparison` says."""
+    """A comparison of the number of present labels, in `group` or (if None) in all labels, with `number`."""
 
     group: tuple[Label, ...] | None
     comparison: str
@@ -90,7 +90,7 @@ Expression: TypeAlias = Label | Not | And | Or | Count | Exactly
 
 @dataclass(frozen=True)
 class Query:
-    """P(event | given), over the labels of `label_space`; all of `given` holds."""
+    """P(event | given), over the labels of `label_space`; all expressions of `given` hold."""
 
     event: Expression
     given: tuple[Expression, ...]
@@ -112,14 +112,14 @@ def literal(expression: Expression) -> tuple[int, bool] | None:
 
 
 def conjuncts(expression: Expression) -> list[Expression]:
-    """Return what must all hold for the expression to hold."""
+    """Return the parts that must all hold for the expression to hold."""
     if isinstance(expression, And):
         return list(chain.from_iterable(conjuncts(part) for part in expression.parts))
     return [expression]
 
 
 def labels_of(expression: Expression) -> set[int]:
-    """Return the columns of labels that stand in the expression by themselves, outside of counts."""
+    """Return the columns of the labels that occur in the expression outside of counts."""
     if isinstance(expression, Label):
         return {expression.column}
     if isinstance(expression, Not):

@@ -1,4 +1,4 @@
-"""The query language: text to `Query`, by recursive descent.
+"""The query language, parsed into a `Query` by recursive descent.
 
     P(fork & knife)                   both are present
     P(cat | dog)                      cat, given that dog is present
@@ -14,8 +14,8 @@
     both   = one {"&" one}                      exactly = "exactly" group
     either = both {"|" both}                    group   = "{" [label {"," label}] "}"
 
-A label is written as its label space names it, blanks included; in quotes any name can be written. Errors show the text with a
-caret under the fault.
+A label is written as its label space names it, spaces included; any name can be quoted. Errors show the text with a caret under
+the error.
 """
 
 import re
@@ -35,7 +35,7 @@ DEEPEST = 100
 
 @dataclass(frozen=True)
 class Token:
-    """One symbol, quoted name, run of words, or the end (all fields empty); `start` and `end` are places in the text."""
+    """One symbol, quoted name, run of words, or the end of the text; `start` and `end` are positions in the text."""
 
     kind: str
     text: str
@@ -44,12 +44,12 @@ class Token:
 
 
 def read(text: str, label_space: LabelSpace) -> Query:
-    """Return the query that `text` asks. Raises QueryError that points at the fault."""
+    """Parse a query. Raises QueryError, which points at the error."""
     return _Reader(text, label_space).query()
 
 
 def tokens_of(text: str) -> list[Token]:
-    """Return the tokens of a text, the last one its end."""
+    """Return the tokens of a text; the last one marks its end."""
     tokens, place = [], 0
     end = len(text.rstrip())
     while place < end:

@@ -136,7 +136,7 @@ def choose_split(folder: str, holdout: str, split: str | None) -> str:
 
 
 def has_predictions(folder: str, split: str) -> bool:
-    """Return whether the folder holds predictions of a split."""
+    """Return whether the folder has predictions of a split."""
     return storage.exists(RunFolder(folder).predictions(split))
 
 

@@ -1,4 +1,4 @@
-"""Where the values of a parameter or metric stand on an axis from 0 to 1: linear, logarithmic, or one place per choice."""
+"""Positions of the values of a parameter or metric on an axis from 0 to 1: linear, logarithmic, or one place per choice."""
 
 import math
 from collections.abc import Iterable, Sequence

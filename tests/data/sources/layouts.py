@@ -304,7 +304,7 @@ LAYOUTS = (
     Layout("Parquet with lists of labels", parquet(wide=False)),
     Layout("Parquet, a column per label", parquet(wide=True)),
     Layout("Pascal VOC with ImageSets", as_voc),
-    Layout("VOC XML beside images (Roboflow)", voc_beside),
+    Layout("VOC XML next to images (Roboflow)", voc_beside),
     Layout("YOLO with data.yaml", yolo_yaml),
     Layout("YOLO with classes.txt (Label Studio)", as_yolo),
     Layout("a folder per label", as_folders),

@@ -271,7 +271,7 @@ LABELS = np.ones((4, 3), dtype=bool)
             np.where(np.eye(4, 3) > 0, np.nan, 0.0),
             LABELS,
             LABELS,
-            "logits hold nan at row 0, label column 0; they must be finite",
+            "logits contain nan at row 0, label column 0; they must be finite",
         ),
     ],
 )
@@ -306,9 +306,9 @@ def test_a_calibrator_of_other_labels_is_refused() -> None:
 
 def test_a_bundle_without_its_arrays_is_refused() -> None:
     scale = {"scale_L": np.ones(1)}
-    with pytest.raises(BundleError, match=re.escape("calibrator 'platt' lacks array 'shift_L'; it holds scale_L; write")):
+    with pytest.raises(BundleError, match=re.escape("calibrator 'platt' lacks array 'shift_L'; found scale_L; write")):
         calibrator_from_arrays("bernoulli", "platt", scale)
-    with pytest.raises(BundleError, match="calibrator 'isotonic' lacks array 'knots'; it holds scale_L; write"):
+    with pytest.raises(BundleError, match="calibrator 'isotonic' lacks array 'knots'; found scale_L; write"):
         calibrator_from_arrays("bernoulli", "isotonic", scale)
     with pytest.raises(BundleError, match="unknown calibrator 'beta'"):
         calibrator_from_arrays("bernoulli", "beta", scale)

@@ -165,7 +165,7 @@ def test_a_mixture_calibrator_of_other_labels_is_refused() -> None:
 
 def test_a_bundle_without_its_mixture_arrays_is_refused() -> None:
     scale = {"scale_L": np.ones(1)}
-    with pytest.raises(BundleError, match="mixture calibrator 'platt' lacks array 'shift_L'; it holds scale_L; write"):
+    with pytest.raises(BundleError, match="mixture calibrator 'platt' lacks array 'shift_L'; found scale_L; write"):
         calibrator_from_arrays("mixture", "platt", scale)
     with pytest.raises(BundleError, match="unknown mixture calibrator 'beta'"):
         calibrator_from_arrays("mixture", "beta", scale)

@@ -229,7 +229,7 @@ def test_faulty_outputs_are_refused() -> None:
         BernoulliDistribution(np.zeros(2))
     with pytest.raises(ModelError, match=r"mixing logits \(3, 2\) and component logits \(3, 4, 5\) do not fit"):
         MixtureDistribution(np.zeros((3, 2)), np.zeros((3, 4, 5)))
-    with pytest.raises(ModelError, match=r"hold nan, first in image 1; the model diverged"):
+    with pytest.raises(ModelError, match=r"contain nan, first in image 1; the model diverged"):
         BernoulliDistribution(np.array([[0.0, np.inf], [np.nan, -np.inf]]))
 
 
@@ -245,7 +245,7 @@ def test_impossible_evidence_is_refused_and_names_the_image() -> None:
 
 
 def test_evidence_of_the_wrong_shape_is_refused() -> None:
-    with pytest.raises(QueryError, match=r"shape \(1, 5\); these distributions are of 4 images and 8 labels"):
+    with pytest.raises(QueryError, match=r"shape \(1, 5\); these distributions have 4 images and 8 labels"):
         random_mixture(0).condition(Evidence.of({0: True}, 5))
     with pytest.raises(QueryError, match=r"values and known flags \[B, L\], found \(8,\), \(8,\)"):
         Evidence(np.zeros(8, dtype=bool), np.zeros(8, dtype=bool))

@@ -163,9 +163,9 @@ def test_faulty_fits_are_refused() -> None:
     targets_NL = np.zeros((4, 3), dtype=bool)
     with pytest.raises(SpecError, match="num_components 0, restarts 1 and max_iterations 300 must be at least 1"):
         fit_label_mixture(targets_NL, num_components=0, seed=0)
-    with pytest.raises(SpecError, match=r"retention 1.5 must lie in \(0, 1\]"):
+    with pytest.raises(SpecError, match=r"retention 1.5 must be in \(0, 1\]"):
         fit_label_mixture(targets_NL, num_components=1, seed=0, retention=1.5)
     with pytest.raises(DataError, match=r"bool \[N, L\] with N >= 1, found int64 \(4, 3\)"):
         fit_label_mixture(targets_NL.astype(np.int64), num_components=1, seed=0)
-    with pytest.raises(DataError, match=r"known must be bool \(4, 3\) as the targets are, found bool \(3, 3\)"):
+    with pytest.raises(DataError, match=r"known must be bool \(4, 3\) like the targets, found bool \(3, 3\)"):
         fit_label_mixture(targets_NL, targets_NL[:3], num_components=1, seed=0)

@@ -132,11 +132,11 @@ def test_faults_are_named() -> None:
         uncertainty(np.zeros((2, 3)))
     for bad in (1.5, -0.1, np.nan):
         with pytest.raises(
-            CalibrationError, match="member marginals are not all within 0 and 1; pass probabilities, not logits"
+            CalibrationError, match="member marginals are not all between 0 and 1; pass probabilities, not logits"
         ):
             uncertainty(np.full((2, 2, 2), bad))
-    with pytest.raises(CalibrationError, match=r"uncertainties \[3\] and losses \[2\] must be of the same samples"):
+    with pytest.raises(CalibrationError, match=r"uncertainties \[3\] and losses \[2\] must have one value per sample"):
         abstention_curve(np.zeros(3), lambda rows_R: 0.0, np.zeros(2))
     for coverages in ([0.5, 0.2], [0.0, 1.0], [0.5, 1.2], []):
-        with pytest.raises(CalibrationError, match=r"must rise within \(0, 1\]; such as 0\.5, 0\.75, 1"):
+        with pytest.raises(CalibrationError, match=r"must increase within \(0, 1\], such as 0\.5, 0\.75, 1"):
             abstention_curve(np.zeros(3), lambda rows_R: 0.0, np.zeros(3), coverages_C=coverages)

@@ -51,7 +51,7 @@ def test_pascal_vocs_names_are_cocos_labels() -> None:
     voc = space("aeroplane", "tvmonitor", "person", "diningtable", "unicorn")
     assert [coco.names[own] for own in coco.columns(voc).values()] == ["airplane", "tv", "person", "dining table"]
     words = "knows 4 of the 5 labels, aeroplane as airplane, tvmonitor as tv, diningtable as dining table; "
-    assert coco.matching(voc) == words + "independent of the others stay unicorn"
+    assert coco.matching(voc) == words + "treated as independent of the others: unicorn"
     assert coco.matching(COCO_80) == "knows all 80 labels"
     other_way = LabelPriorFile(voc.names[:3], PRIOR.mixture, "VOC")
     assert other_way.columns(space("tv", "dog", "airplane")) == {0: 1, 2: 0}
@@ -63,7 +63,7 @@ def test_a_label_of_the_prior_stands_for_one_label_only() -> None:
 
 
 def test_too_few_labels_in_common_are_named() -> None:
-    with pytest.raises(LabelError, match=r"the label prior from a test knows 1 of the 2 labels, and needs 2 at least"):
+    with pytest.raises(LabelError, match=r"the label prior from a test knows 1 of the 2 labels, but needs at least 2"):
         PRIOR.over(space("cat", "cow"))
 
 
@@ -99,7 +99,7 @@ ODD = [
     (NAMES, np.array([0.5, 0.75]), P_KL, "sum to 1.25, not to 1"),
     (NAMES, WEIGHTS[:, None], P_KL, r"of shape \[2, 1\]"),
     (NAMES, WEIGHTS, P_KL[:1], r"a label mixture needs weights \[K\] and probabilities \[K, L\]"),
-    (NAMES, WEIGHTS, np.full((2, 2), np.nan), "probabilities must lie strictly between 0 and 1"),
+    (NAMES, WEIGHTS, np.full((2, 2), np.nan), "probabilities must be strictly between 0 and 1"),
     (["cat", "dog", "cow"], WEIGHTS, P_KL, "its names must be a list of 2 texts"),
     ("cd", WEIGHTS, P_KL, "its names must be a list of 2 texts"),
     (["caf\u00e9", "cafe\u0301"], WEIGHTS, P_KL, "have the same name"),
