@@ -29,8 +29,11 @@ READ_AS = {
     ),
 }
 DEEP = ("has 16 bits of grey: {}", "have 16 bits of grey: {}")
-DARK = "comes out nearly black in 8 bits", "come out nearly black in 8 bits"
-REMEDY = "set `window` in the recipe, such as [0, 4095] for 12 bits, and build again"
+DARK = ("comes out nearly black in 8 bits", "come out nearly black in 8 bits")
+REMEDIES = {
+    NEARLY_BLACK[DEEP_GREY]: "set `window` in the recipe, such as [0, 4095] for 12 bits of grey, and build again",
+    NEARLY_BLACK[DEEP_COLOUR]: "save them with 8 bits per colour, and build again",
+}
 
 
 def show_images(console: Console, facts: Mapping[str, Any]) -> None:
@@ -51,8 +54,7 @@ def lines_of(facts: Mapping[str, Any]) -> Iterator[str]:
     if deep := counts.get(DEEP_GREY):
         how = f"{list(reading.window)} becomes 0 to 255" if reading.window else "the upper 8 are read"
         yield _line(deep, DEEP).format(how)
-    if dark := counts.get(NEARLY_BLACK):
-        yield f"warning: {_line(dark, DARK)}; {REMEDY}"
+    yield from (f"warning: {_line(counts[dark], DARK)}; {remedy}" for dark, remedy in REMEDIES.items() if dark in counts)
 
 
 def _line(count: int, words: tuple[str, str]) -> str:

@@ -216,8 +216,8 @@ def _sample_faults(
     if len(member_of) < len(members):
         yield f"has {len(members) - len(member_of)} members under the name of another one"
     for row in rows:
-        images = [member_of.pop(name) for kind in KINDS if (name := f"{row['key']}{kind.suffix}") in member_of]
-        image, beside = images[0] if len(images) == 1 else None, member_of.pop(f"{row['key']}.json", None)
+        name = next((name for kind in KINDS if (name := f"{row['key']}{kind.suffix}") in member_of), "")
+        image, beside = member_of.pop(name, None), member_of.pop(f"{row['key']}.json", None)
         yield from (f"sample {row['sample_id']} {what}" for what in _image_faults(content, image, row))
         yield from (f"sample {row['sample_id']} {what}" for what in _beside_faults(content, beside, row, label_space))
     for name in member_of:

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from rayprob.arrays import Pixels
 from rayprob.images.decode import decode
 from rayprob.images.exif import UPRIGHT
-from rayprob.images.header import ANIMATED, oddities, orientation
+from rayprob.images.header import ANIMATED, DEEP_COLOUR, DEEP_GREY, oddities, orientation
 from rayprob.images.kinds import JPEG
-from rayprob.images.notable import is_nearly_black
+from rayprob.images.notable import NEARLY_BLACK, nearly_black
 from rayprob.images.reading import ImageReading
 
 FIRST_FRAME = "is an animation, of which the first frame was read"
-NEARLY_BLACK = "its 16 bits come out nearly black; train on a dataset whose recipe sets `window`, or scale its values"
+DARK = {
+    NEARLY_BLACK[DEEP_GREY]: "its 16 bits of grey come out nearly black; train on a dataset whose recipe sets `window`",
+    NEARLY_BLACK[DEEP_COLOUR]: "its 16 bits per colour come out nearly black; save it with 8",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,5 +39,4 @@ def _notes(content: bytes, reading: ImageReading, pixels_HWC: Pixels) -> Iterato
     found = [] if content.startswith(JPEG.magic) else oddities(content)
     if ANIMATED in found:
         yield FIRST_FRAME
-    if is_nearly_black(found, pixels_HWC):
-        yield NEARLY_BLACK
+    yield from (DARK[dark] for dark in nearly_black(found, pixels_HWC))

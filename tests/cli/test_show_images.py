@@ -1,7 +1,6 @@
 """The lines that `shard` and `inspect` print of the images of a dataset."""
 
 from rayprob.cli.show_images import lines_of
-from rayprob.images.notable import NEARLY_BLACK
 
 
 def test_upright_jpegs_need_no_line() -> None:
@@ -33,11 +32,11 @@ def test_every_notable_property_has_a_line_in_the_singular_or_plural() -> None:
 
 
 def test_images_that_come_out_nearly_black_are_a_warning_with_its_remedy() -> None:
-    dark = {"PNG": 7, "16-bit grey": 7, NEARLY_BLACK: 7}
+    dark = {"PNG": 7, "16-bit grey": 7, "nearly black grey": 7}
     assert list(lines_of({"images": dark, "orientation": "upright"}))[1:] == [
         "7 images have 16 bits of grey: the upper 8 are read",
-        "warning: 7 images come out nearly black in 8 bits; set `window` in the recipe, such as [0, 4095] for 12 bits, "
-        "and build again",
+        "warning: 7 images come out nearly black in 8 bits; set `window` in the recipe, such as [0, 4095] for 12 bits "
+        "of grey, and build again",
     ]
     windowed = {"images": {"PNG": 7, "16-bit grey": 7}, "orientation": "upright", "window": [0, 4095]}
     assert list(lines_of(windowed))[1:] == ["7 images have 16 bits of grey: [0, 4095] becomes 0 to 255"]

@@ -128,7 +128,7 @@ def test_an_image_that_is_not_read_as_a_user_may_expect_has_a_note() -> None:
     assert notes(frames, READ_UPRIGHT) == ("is an animation, of which the first frame was read",)
     twelve_bits = saved(Pillow.fromarray(np.array([[0, 4095]], dtype=np.uint16)))
     (dark,) = notes(twelve_bits, READ_UPRIGHT)
-    assert dark.startswith("its 16 bits come out nearly black; train on a dataset whose recipe sets `window`")
+    assert dark == "its 16 bits of grey come out nearly black; train on a dataset whose recipe sets `window`"
     assert notes(twelve_bits, ImageReading("upright", (0, 4095))) == ()
 
 
