@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rayprob.config.kinds import RECIPE, FileKind
 from rayprob.config.spec import PluginSpec, Spec
 from rayprob.data.sources.formats import AnySource
 
@@ -43,6 +44,7 @@ class Recipe(PluginSpec):
     """
 
     later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"labels"}
+    file_kind: ClassVar[FileKind | None] = RECIPE
 
     name: str = Field(pattern=NAME)
     """Name of the dataset: lower-case letters, digits, - and _."""
