@@ -1,11 +1,12 @@
 """A search file, `tune_configs/thresholds.yaml`: what to search on a run's saved predictions."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from rayprob.calibrate.crossfit import MIN_HOLDOUT
+from rayprob.config.kinds import SEARCH_FILE, FileKind
 from rayprob.config.spec import Spec
 
 SMOOTHINGS = (0.0, *(round(float(value), 3) for value in np.geomspace(0.5, 500, 40)))
@@ -50,6 +51,8 @@ class ThresholdSearchSpec(Spec):
 
 class ThresholdSearch(Spec):
     """A search file: one part, `thresholds`."""
+
+    file_kind: ClassVar[FileKind | None] = SEARCH_FILE
 
     thresholds: ThresholdSearchSpec
     """The search."""

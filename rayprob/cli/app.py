@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rayprob.cli.calibrate import calibrate
 from rayprob.cli.cluster import doctor, submit
 from rayprob.cli.compare import compare
 from rayprob.cli.data import inspect, scenes, shard, verify
@@ -15,7 +16,7 @@ from rayprob.cli.new import new
 from rayprob.cli.prior import prior
 from rayprob.cli.terminal import LogLines, err, show_line, show_message, show_what_can_be_shown
 from rayprob.cli.train import evaluate, lr_find, refit, train
-from rayprob.cli.trained import calibrate, export, predict, report
+from rayprob.cli.trained import export, predict, report
 from rayprob.cli.tune import tune
 from rayprob.errors import RayprobError
 

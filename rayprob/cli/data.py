@@ -62,7 +62,7 @@ def shard(
 
     Examples:
 
-      rayprob shard shards/coco2014.yaml
+      rayprob shard shards/scenes.yaml
       rayprob shard shards/coco2014.yaml --set target=s3://bucket/coco2014
     """
     from rayprob.cli.show_data import shard_progress, show_summary
@@ -86,7 +86,7 @@ def verify(dataset: DatasetArgument) -> None:
 
     Examples:
 
-      rayprob verify shards/coco2014
+      rayprob verify demo/shards
     """
     from rayprob.cli.show_data import bytes_progress
     from rayprob.data.verify import verify as find_faults
@@ -110,8 +110,8 @@ def inspect(
 
     Examples:
 
-      rayprob inspect shards/coco2014
-      rayprob inspect shards/coco2014 --json
+      rayprob inspect demo/shards
+      rayprob inspect demo/shards --json
     """
     from rayprob.cli.show_data import show_inspection
     from rayprob.data.inspect import inspect as find_facts

@@ -23,7 +23,7 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; repeat for more keys."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run, such as runs/demo.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run, such as demo/run.")]
 SplitOption = Annotated[
     str, typer.Option("--split", metavar="SPLIT", help="Which split.", autocompletion=one_of("val", "holdout", "train"))
 ]

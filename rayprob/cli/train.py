@@ -22,12 +22,15 @@ def train(
     Examples:
 
       rayprob train tune_configs/demo.yaml
-      rayprob train tune_configs/demo.yaml --set optimizer.lr=0.01 --set name=fast
+      rayprob train tune_configs/demo.yaml --set folder=demo/again --set seed=1
     """
-    from rayprob.config.spec import read_yaml
+    from rayprob.config.kinds import RUN_FILE
+    from rayprob.config.spec import check_file
     from rayprob.train.ready import num_workers_of, worker_ready
 
-    with worker_ready(num_workers_of(read_yaml(run_file, overrides or ()))):  # imports side by side with this process
+    with worker_ready(
+        num_workers_of(check_file(run_file, overrides or (), RUN_FILE))
+    ):  # imports side by side with this process
         from rayprob.cli.show_run import RunView
         from rayprob.runs.spec import Run
         from rayprob.train.launch import launch
@@ -65,6 +68,10 @@ def lr_find(
 
       rayprob lr-find tune_configs/demo.yaml
     """
+    from rayprob.config.kinds import RUN_FILE
+    from rayprob.config.spec import check_file
+
+    check_file(run_file, overrides or (), RUN_FILE)
     from rayprob.cli.show_lr import show_lr_range
     from rayprob.cli.show_run import sample_progress
     from rayprob.runs.spec import Run
@@ -98,17 +105,20 @@ def refit(
 
     Examples:
 
-      rayprob refit runs/paper
-      rayprob refit runs/paper --set head.components=32 --set epochs=40
+      rayprob refit demo/run
+      rayprob refit demo/run --name wide --set head.components=32 --set epochs=40
     """
+    from rayprob.runs.kinds import require_run
+
+    require_run(run_folder)
     from rayprob.cli.show_run import RunView
-    from rayprob.config.spec import override
+    from rayprob.config.spec import override, with_overrides
     from rayprob.runs.folder import load_plugins
     from rayprob.train.refit import RefitSpec
     from rayprob.train.refit import refit as train_head
 
     load_plugins(run_folder)  # they may define the requested head
-    spec = RefitSpec.parse(override({}, overrides or ()), where="refit")
+    spec = with_overrides(lambda given: RefitSpec.parse(override({}, given), where="refit"), overrides or ())
     with RunView(out) as view:
         refitted = train_head(run_folder, spec, name=name, folder=folder, tell=view.tell)
     best = refitted.best
@@ -138,10 +148,15 @@ def evaluate(
 
     Examples:
 
-      rayprob evaluate runs/paper
-      rayprob evaluate runs/paper --split holdout --json
-      rayprob evaluate runs/paper --data shards/voc-sample
+      rayprob evaluate demo/run
+      rayprob evaluate demo/run --split holdout --json
+      rayprob evaluate demo/run --data shards/voc-sample
     """
+    from rayprob.runs.kinds import require_run
+    from rayprob.runs.paths import is_bundle
+
+    if not is_bundle(run_folder):
+        require_run(run_folder)
     from rayprob.cli.show_run import sample_progress, show_assessment
     from rayprob.train.assess import assess
 

@@ -1,102 +1,12 @@
-"""Verbs about what was trained: calibrate, predict, export, report. Heavy imports stay inside them; app.py has the app."""
+"""Verbs about what was trained: predict, export, report. Heavy imports stay inside them; app.py has the app."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from rayprob.cli.help import one_of
-from rayprob.cli.terminal import AsJson, err, out, show_line, status
-from rayprob.cli.tune import search_for_thresholds
-from rayprob.errors import SpecError
+from rayprob.cli.terminal import err, out, show_line, status
 
-BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a run's, such as runs/demo.")]
-METHODS = ("auto", "identity", "temperature", "shared_platt", "platt", "isotonic")
-
-
-def calibrate(
-    run_folder: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="The folder of a finished run, such as runs/demo.")
-    ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            "--method", metavar="NAME", help=f"{', '.join(METHODS[:-1])} or isotonic.", autocompletion=one_of(*METHODS)
-        ),
-    ] = "auto",
-    prior_name: Annotated[
-        str,
-        typer.Option(
-            "--prior",
-            metavar="PRIOR",
-            help="Label prior: auto (only if it helps), none, coco, or a file.",
-            autocompletion=one_of("auto", "none", "coco"),
-        ),
-    ] = "auto",
-    precision: Annotated[
-        float | None, typer.Option("--precision", metavar="P", help="Fit thresholds for this precision too, such as 0.9.")
-    ] = None,
-    smoothing: Annotated[
-        float | None,
-        typer.Option("--smoothing", metavar="S", help="Smoothing for per-label thresholds; by default cross-validated."),
-    ] = None,
-    objectives: Annotated[
-        list[str] | None, typer.Option("--objective", metavar="NAME", help="Also fit thresholds for this objective: mean_F1.")
-    ] = None,
-    alphas: Annotated[
-        list[float] | None,
-        typer.Option("--alpha", metavar="A", help="Level of a guarantee, instead of 0.05, 0.1 and 0.2; repeat."),
-    ] = None,
-    known_rate: Annotated[
-        float | None,
-        typer.Option("--known-rate", metavar="R", help="Share of labels stated, at random: guarantees then cover all labels."),
-    ] = None,
-    search: Annotated[
-        str | None,
-        typer.Option("--search", metavar="FILE", help="Try the candidates of a search file on the run; change nothing."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Fit a calibrator, thresholds and guarantees on holdout.
-
-    They go into the run's bundle, where `predict` uses them; val is only reported. With --search FILE, find out first which
-    calibrator and rule suit the run best.
-
-    Examples:
-
-      rayprob calibrate runs/paper
-      rayprob calibrate runs/paper --search tune_configs/thresholds.yaml
-      rayprob calibrate runs/paper --precision 0.9 --alpha 0.1
-    """
-    from rayprob.calibrate.crossfit import CalibrateSpec
-    from rayprob.calibrate.fitting import calibrate as fit
-    from rayprob.cli.show_calibration import show_calibration
-
-    asked: dict[str, object] = {
-        "method": method,
-        "prior": prior_name,
-        "precision": precision,
-        "smoothing": smoothing,
-        "known_rate": known_rate,
-    }
-    asked |= {"objectives": list(dict.fromkeys(("OF1", "CF1", *(objectives or ()))))}
-    asked |= {"alphas": alphas} if alphas else {}
-    options = {"method": "--method", "precision": "--precision", "smoothing": "--smoothing"}
-    options |= {"objectives": "--objective", "alphas": "--alpha", "known_rate": "--known-rate"}
-    spec = CalibrateSpec.parse(asked, where="calibrate", options=options)
-    if search is not None:
-        if spec != CalibrateSpec():
-            raise SpecError("--search FILE takes what to try from FILE; leave out the other options of calibrate")
-        search_for_thresholds(search, [f"thresholds.run={run_folder}"] if run_folder else [], as_json=as_json)
-        return
-    if run_folder is None:
-        raise SpecError("calibrate needs the folder of a finished run, such as runs/demo, or --search FILE")
-    with status(err, "calibrating"):
-        report = fit(run_folder, spec)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict()))
-        return
-    show_calibration(out, run_folder, report)
+BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a run's, such as demo/run.")]
 
 
 def predict(
@@ -142,15 +52,19 @@ def predict(
 
     Examples:
 
-      rayprob predict runs/paper photo.jpg
-      rayprob predict runs/paper photo.jpg -q 'P(fork | dining table)'
-      rayprob predict runs/paper photos/ --parquet predictions.parquet
+      rayprob predict demo/run photo.jpg
+      rayprob predict demo/run photo.jpg -q 'P(chair | dining table)'
+      rayprob predict demo/run photos/ --parquet predictions.parquet
     """
+    if (parquet and (as_json or figure)) or (on_ray and not parquet):
+        raise typer.BadParameter(_table_alone(parquet, as_json=as_json))
+    from rayprob.runs.kinds import require_bundle
+
+    for folder in (bundle, *(others or ())):
+        require_bundle(folder)
     from rayprob.cli.show_predictions import finish, show_outcomes, write_parquet
     from rayprob.predict.job import PredictJob
 
-    if (parquet and (as_json or figure)) or (on_ray and not parquet):
-        raise typer.BadParameter(_table_alone(parquet, as_json=as_json))
     asked = {"queries": queries or (), "evidence": evidence or (), "rule": rule, "top": top}
     asked |= {"mc_dropout": mc_dropout, "batch": batch}
     job = PredictJob((bundle, *(others or ())), tuple(images), asked, split)
@@ -177,8 +91,11 @@ def export(
 
     Examples:
 
-      rayprob export runs/paper --onnx paper.onnx
+      rayprob export demo/run --onnx demo.onnx
     """
+    from rayprob.runs.kinds import require_bundle
+
+    require_bundle(bundle)
     from rayprob.export.onnx_file import TOLERANCE, export_onnx
     from rayprob.predict.job import bundle_fingerprint
     from rayprob.runs.bundle import Bundle
@@ -196,7 +113,7 @@ def export(
 
 
 def report(
-    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of an evaluated run, such as runs/demo.")],
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of an evaluated run, such as demo/run.")],
     split: Annotated[
         str | None, typer.Option("--split", metavar="SPLIT", help="Which split; by default val, else holdout.")
     ] = None,
@@ -210,14 +127,15 @@ def report(
 
     Examples:
 
-      rayprob report runs/paper
-      rayprob report sweeps/learning-rate --out sweep.html
+      rayprob report demo/run
+      rayprob report demo/sweep --out sweep.html
     """
-    from rayprob.runs.sweep_summary import is_sweep
+    from rayprob.runs.kinds import is_sweep, require_run
 
     if is_sweep(run_folder):
         _report_sweep(run_folder, split, path)
         return
+    require_run(run_folder)
     from rayprob.report.run.write import report as write_page
 
     with status(err, "drawing the page"):

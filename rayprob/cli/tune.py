@@ -27,13 +27,15 @@ def tune(
     Examples:
 
       rayprob tune tune_configs/demo-sweep.yaml
-      rayprob tune tune_configs/thresholds.yaml --set thresholds.run=runs/paper
+      rayprob tune tune_configs/thresholds.yaml --set thresholds.run=demo/run
     """
-    from rayprob.config.spec import read_yaml
+    from rayprob.config.kinds import SWEEP_FILE
+    from rayprob.config.spec import check_file, read_yaml
 
     if "thresholds" in read_yaml(sweep_file, overrides or ()):
         search_for_thresholds(sweep_file, overrides or ())
         return
+    check_file(sweep_file, overrides or (), SWEEP_FILE)
     from rayprob.cli.show_sweep import SweepView, show_sweep
     from rayprob.report.sweep.page import sweep_report
     from rayprob.sweep.search import Sweep

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -25,9 +25,13 @@ from rayprob import plugins
 from rayprob.config import strict_yaml
 from rayprob.config.faults import as_yaml, faults_of
 from rayprob.config.field_values import fitted
-from rayprob.errors import SpecError
+from rayprob.config.kinds import FileKind, require_kind
+from rayprob.errors import RayprobError, SpecError
+from rayprob.registry import unknown
 from rayprob.text import counted
 
+T = TypeVar("T")
+SET = "--set"
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -37,6 +41,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     # Keys newer than 0.1, written only where they differ from their default: files without them keep their fingerprint.
     later_keys: ClassVar[frozenset[str]] = frozenset()
+    file_kind: ClassVar[FileKind | None] = None
 
     @field_validator("*", mode="before")
     @classmethod
@@ -54,8 +59,9 @@ class Spec(BaseModel):
 
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
-        """Read a YAML file and apply overrides such as `optimizer.lr=0.1`. Raises SpecError naming file and key."""
-        return cls.parse(read_yaml(path, overrides), where=str(path))
+        """Read a YAML file and apply overrides such as `optimizer.lr=0.1`. Raises SpecError naming file, key and override."""
+
+        return with_overrides(lambda given: cls.parse(read_kind(path, given, cls.file_kind), where=str(path)), overrides)
 
     @classmethod
     def read_text(cls, text: str | bytes, where: str) -> Self:
@@ -175,6 +181,45 @@ def _read_mapping(path: str | Path) -> dict[str, Any]:
     return value
 
 
+def read_kind(path: str | Path, overrides: Sequence[str], kind: FileKind | None) -> dict[str, Any]:
+    """Return the mapping of `read_yaml`. Raises SpecError as it does, and for a file of another kind."""
+    value = read_yaml(path, overrides)
+    require_kind(value, kind, path)
+    return value
+
+
+def check_file(path: str | Path, overrides: Sequence[str], kind: FileKind) -> dict[str, Any]:
+    """Return the mapping of `read_kind`, having refused unknown keys too: all that can be checked without loading parts."""
+
+    def checked(overrides: Sequence[str]) -> dict[str, Any]:
+        value = read_kind(path, overrides, kind)
+        if faults := [f"  {unknown(key, kind.keys, 'key')}" for key in value if key not in kind.keys]:
+            raise SpecError("\n".join([f"{path} has {counted(len(faults), 'fault')}:", *faults]))
+        return value
+
+    return with_overrides(checked, overrides)
+
+
+def with_overrides(read: Callable[[Sequence[str]], T], overrides: Sequence[str]) -> T:
+    """Return what `read` returns for overrides. An error that some of them cause names these: without them it is another."""
+    try:
+        return read(overrides)
+    except RayprobError as error:
+        if (message := str(error)).startswith(SET):
+            raise
+        rest = ((one, [other for other in overrides if other is not one]) for one in overrides)
+        causes = [f"{SET} {one:.200}" for one, others in rest if _message(read, others) != message]
+        raise type(error)(f"with {', '.join(causes)}, {message}" if causes else message) from error
+
+
+def _message(read: Callable[[Sequence[str]], object], overrides: Sequence[str]) -> str:
+    try:
+        read(overrides)
+    except RayprobError as error:
+        return str(error)
+    return ""
+
+
 def override(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return a copy of `value` with `a.b=c` assignments applied in order, so the last assignment of a key wins.
 
@@ -183,8 +228,8 @@ def override(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     for assignment in overrides:
         key, equals, text = assignment.partition("=")
         if not equals or not all(part.strip() for part in key.split(".")):
-            raise SpecError(f"--set needs KEY=VALUE, such as optimizer.lr=0.1; found {assignment!r:.200}")
-        where = f"--set {assignment:.200}"
+            raise SpecError(f"{SET} needs KEY=VALUE, such as optimizer.lr=0.1; found {assignment!r:.200}")
+        where = f"{SET} {assignment:.200}"
         value = assigned(value, key.strip(), strict_yaml.load(text, f"{where}: the value", comments=False), where)
     return value
 

@@ -44,6 +44,7 @@ from rayprob.probability.decisions.rules import Rules
 from rayprob.probability.decisions.thresholds import Thresholds
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.families import from_outputs
+from rayprob.runs.kinds import require_bundle
 from rayprob.runs.paths import DESCRIPTION_FILE
 
 VERSION = 1
@@ -215,9 +216,8 @@ def _thresholds(name: str, value: dict[str, Any], num_labels: int) -> Thresholds
 
 
 def _read_description(folder: str) -> dict[str, Any]:
+    require_bundle(folder)
     path = storage.join(folder, DESCRIPTION_FILE)
-    if not storage.exists(path):
-        raise BundleError(f"no bundle at {folder}: {DESCRIPTION_FILE} is missing; give the folder that training wrote")
     described = read_json(path, error=BundleError, remedy=MAKE_ANEW)
     if (version := described.get("version")) != VERSION:
         raise BundleError(f"the bundle at {folder} has version {version!r}, but this rayprob reads {VERSION}; {MAKE_ANEW}")

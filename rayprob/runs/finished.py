@@ -5,6 +5,7 @@ from typing import Any
 
 from rayprob.errors import RunError
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.kinds import UNFINISHED, require_run
 from rayprob.runs.paths import RunFolder, is_bundle
 from rayprob.runs.predictions import Predictions
 
@@ -14,10 +15,9 @@ ORIGIN = ("run_fingerprint", "step")  # facts that predictions share with the bu
 
 def open_bundle(folder: str) -> Bundle:
     """Return the bundle of the run in `folder`. Raises RunError for an unfinished run and for the folder of a bundle."""
-    if is_bundle(folder):
-        raise RunError(f"{folder} is a bundle; give the run's folder, which also contains its predictions")
-    if not RunFolder(folder).has_bundle:
-        raise RunError(f"{folder} has no bundle yet: the run is not finished; continue with `rayprob train` and the same file")
+    if is_bundle(folder) or not RunFolder(folder).has_bundle:
+        require_run(folder)
+        raise RunError(f"{folder} {UNFINISHED}")
     return Bundle.load(RunFolder(folder).bundle)
 
 

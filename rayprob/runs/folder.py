@@ -18,6 +18,7 @@ from rayprob.errors import RayprobError, RunError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json
 from rayprob.runs.checkpoints import latest, list_checkpoints
+from rayprob.runs.kinds import require_run
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.spec import Run, identity
 from rayprob.text import counted
@@ -114,9 +115,8 @@ def clear(run: Run) -> None:
 
 def open_run(folder: str) -> Run:
     """Return the run of this folder. Raises RunError if it is not a run folder."""
+    require_run(folder)
     uri = RunFolder(folder).run_file
-    if not storage.exists(uri):
-        raise RunError(f"{folder} is not a run folder: it has no run.yaml; give the folder that `rayprob train` printed")
     load_plugins(folder)
     return Run.read_text(storage.read_bytes(uri), where=uri).model_copy(update={"folder": folder})
 

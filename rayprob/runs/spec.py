@@ -2,10 +2,11 @@
 
 import math
 import platform
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SerializeAsAny, field_validator, model_validator
 
+from rayprob.config.kinds import RUN_FILE, FileKind
 from rayprob.config.spec import PluginSpec, Spec
 from rayprob.files import storage, uris
 from rayprob.loader.augment import TransformSpec
@@ -174,6 +175,8 @@ class Run(PluginSpec):
         run.run_folder                                      # demo/run
         print(run.to_yaml())                                # all keys, defaults included
     """
+
+    file_kind: ClassVar[FileKind | None] = RUN_FILE
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run: letters, digits, ., _ and -."""

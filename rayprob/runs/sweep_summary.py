@@ -173,12 +173,6 @@ class SweepSummary:
         return next((trial for trial in self.trials if trial.number == number), None)
 
 
-def is_sweep(folder: str) -> bool:
-    """Return whether a folder is a sweep's."""
-    paths = SweepFolder(folder)
-    return storage.exists(paths.summary) or storage.exists(paths.sweep_file)
-
-
 def open_sweep(folder: str) -> SweepSummary:
     """Read a sweep's summary. Raises RunError if it is missing or invalid, with its faults."""
     uri = SweepFolder(folder).summary

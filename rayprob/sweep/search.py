@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from rayprob.config import strict_yaml
-from rayprob.config.spec import Spec, read_yaml
+from rayprob.config.kinds import SWEEP_FILE
+from rayprob.config.spec import Spec, read_kind, with_overrides
 from rayprob.errors import SpecError
 from rayprob.models.backbones import check_image_size
 from rayprob.registry import unknown
@@ -148,10 +150,14 @@ class Sweep(Spec):
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
         """Read a sweep file. Raises SpecError if the file has no `search` part or the space does not fit the run file."""
-        value = read_yaml(path, overrides)
+        return with_overrides(partial(cls._read, path), overrides)
+
+    @classmethod
+    def _read(cls, path: str | Path, overrides: Sequence[str]) -> Self:
+        value = read_kind(path, overrides, SWEEP_FILE)
         search = value.pop("search", None)
         if search is None:
-            raise SpecError(f"{path} is a run file: it has no search part; use `rayprob train {path}`, or add `search:`")
+            raise SpecError(f"{path} has no part `search`; add it, with its space and metric")
         if isinstance(search, dict) and not search.get("metric"):
             raise SpecError(
                 f"{path}: search has no metric, so trials cannot be ranked; add search.metric, "

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 import rayprob
 from rayprob.cli.app import PANELS, app
 from rayprob.cli.help import EXAMPLES
+from rayprob.runs.spec import Run, identity
 from tests.commands import fault_of, rayprob_commands, verbs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +70,43 @@ def test_the_help_of_a_verb_fits_and_ends_with_examples_that_are_commands(name: 
     assert {example[0] for example in examples} == {name}
     assert [fault for example in examples if (fault := fault_of(example))] == []
     assert VERBS[name].help.partition(EXAMPLES)[2]
+
+
+def test_the_examples_run_after_the_demo() -> None:
+    pages = (shown(name, "--help").partition("\nExamples:\n")[2] for name in VERBS)
+    examples = [example for page in pages for example in rayprob_commands(page)]
+    made = {"demo/run", "demo/shards", "demo/sweep", "demo/scenes"}
+    named = {
+        word for example in examples for word in example if re.fullmatch(r"(tune_configs|shards|demo|runs|sweeps)/\S+", word)
+    }
+    assert [path for path in named - made if not (ROOT / path).exists()] == ["shards/mine"]
+    trained = [Run.read(rest[1], [word for word in rest if "=" in word]) for rest in examples if rest[0] == "train"]
+    assert len({(run.run_folder, str(identity(run))) for run in trained}) == len({run.run_folder for run in trained})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train tune_configs/demo.yaml --set optimizr.lr=1", "unknown key 'optimizr'; nearest: optimizer"),
+        ("train shards/scenes.yaml", "use `rayprob shard shards/scenes.yaml`"),
+        ("tune shards/scenes.yaml", "use `rayprob shard shards/scenes.yaml`"),
+        ("evaluate runs/nothing", "runs/nothing does not exist"),
+        ("calibrate tune_configs/demo.yaml", "is a run file"),
+        ("predict runs/nothing photo.jpg", "no bundle at runs/nothing"),
+    ],
+)
+def test_mistyped_names_are_refused_before_torch_or_ray_is_imported(arguments: str, message: str) -> None:
+    code = MODULES.replace("'numpy', 'pyarrow'", "'torchvision'")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments.split()],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert message in done.stderr
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "[]")
 
 
 @pytest.mark.parametrize("name", sorted(VERBS))

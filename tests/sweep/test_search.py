@@ -82,7 +82,7 @@ def test_a_run_file_is_no_sweep_file(make_sweep: MakeSweep, tmp_path: Path) -> N
     value = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
     del value["search"]
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(value))
-    with pytest.raises(SpecError, match=r"is a run file: it has no search part; use `rayprob train"):
+    with pytest.raises(SpecError, match=r"is a run file, not a sweep file; use `rayprob train"):
         Sweep.read(tmp_path / "run.yaml")
 
 

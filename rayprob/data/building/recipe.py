@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from rayprob.config.kinds import RECIPE, FileKind
 from rayprob.config.spec import PluginSpec, Spec
 from rayprob.data.sources.formats import AnySource
 from rayprob.images.reading import ImageReading, ordered
@@ -78,6 +79,7 @@ class Recipe(PluginSpec):
     """
 
     later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"labels", "divide", "window"}
+    file_kind: ClassVar[FileKind | None] = RECIPE
 
     name: str = Field(pattern=NAME)
     """Name of the dataset: lower-case letters, digits, - and _."""

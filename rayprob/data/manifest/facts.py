@@ -16,6 +16,7 @@ FORMAT_IN_PARTS = 2  # manifest/000000.parquet, ... and shards.parquet
 FORMAT_WITH_ABSENT = 3  # either, with a column of absent labels, and `rest` by split
 FORMAT_WITH_READING = 4  # any of these, with images that 0.1 does not read, or not as they are: PNG, WebP, turned by EXIF, ...
 FORMATS = (FORMAT_VERSION, FORMAT_IN_PARTS, FORMAT_WITH_ABSENT, FORMAT_WITH_READING)
+FACTS_FILE = "dataset.json"  # written last, so a dataset with it is finished
 
 
 class _Counts(Shape):
@@ -53,10 +54,15 @@ class DatasetFacts(ReadingShape):
     images: dict[str, Count] = Field(default={})
 
 
+def is_dataset(root: str) -> bool:
+    """Return whether a folder holds a finished dataset."""
+    return storage.exists(storage.join(root, FACTS_FILE))
+
+
 def read_facts(root: str) -> dict[str, Any]:
     """Return dataset.json. Raises DatasetError where the dataset was not built, not finished, or by another version."""
     remedy = "run `rayprob shard RECIPE` to build it, or to finish a stopped build"
-    facts = _read_json(root, "dataset.json", remedy)
+    facts = _read_json(root, FACTS_FILE, remedy)
     if facts.get("format_version") not in FORMATS:
         raise DatasetError(
             f"{root} has dataset format {facts.get('format_version')!r}, this version reads {', '.join(map(str, FORMATS))}; "

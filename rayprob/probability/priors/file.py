@@ -87,9 +87,8 @@ class LabelPriorFile:
 
         `also` are further names that the caller allows, for the error of an unknown one.
         """
+        require_prior(name, also)
         path = str(SHIPPED.get(name, name))
-        if name not in SHIPPED and "/" not in name and not storage.exists(name):
-            raise ModelError(f"{unknown(name, (*also, *SHIPPED), 'label prior')}, or the path of a file: {REMEDY}")
         content = storage.read_bytes(path)
         try:
             arrays = safetensors.numpy.load(content)
@@ -101,6 +100,13 @@ class LabelPriorFile:
             return cls(_names(told["names"], mixture), mixture, str(told["source"]), dict(told["facts"]))
         except (RayprobError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"{path} is not a label prior ({one_line(error)}); {REMEDY}") from error
+
+
+def require_prior(name: str, also: Sequence[str] = ()) -> None:
+    """Raise ModelError for a name that is neither one of `also`, nor of a prior that ships with rayprob, nor of a file."""
+    names = (*also, *SHIPPED)
+    if name not in names and "/" not in name and not storage.exists(name):
+        raise ModelError(f"{unknown(name, names, 'label prior')}, or the path of a file: {REMEDY}")
 
 
 def _names(told: Any, mixture: LabelMixture) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from rayprob.files.documents import Shape, read_json, require_shape
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.finished import REPORTED, holdout_split, staleness
 from rayprob.runs.history_rows import read_history
+from rayprob.runs.kinds import require_run
 from rayprob.runs.paths import TABLE, RunFolder
 from rayprob.runs.predictions import Predictions
 
@@ -105,9 +106,8 @@ class _CalibrationShape(Shape):
 
 def read_run(folder: str) -> dict[str, Any]:
     """Return run.yaml as plain values. Raises RunError if it is missing or not a mapping."""
+    require_run(folder)
     uri = RunFolder(folder).run_file
-    if not storage.exists(uri):
-        raise RunError(f"{folder} is not a run folder: it has no run.yaml; give the folder that `rayprob train` printed")
     try:
         run = strict_yaml.plain(strict_yaml.load(storage.read_bytes(uri), uri))
     except SpecError as error:

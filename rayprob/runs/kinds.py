@@ -1,0 +1,55 @@
+"""What a path is where the folder of a run is expected. Imports nothing heavy, so that a wrong path is refused at once."""
+
+from rayprob.config.kinds import kind_of
+from rayprob.config.spec import read_yaml
+from rayprob.data.manifest.facts import is_dataset
+from rayprob.errors import BundleError, RunError, SpecError
+from rayprob.files import storage
+from rayprob.runs.paths import DESCRIPTION_FILE, RunFolder, SweepFolder, is_bundle
+
+UNFINISHED = "has no bundle yet: the run is not finished; continue with `rayprob train` and the same file"
+UNKNOWN = "is not a run folder: it has no run.yaml; give the folder that `rayprob train` printed"
+
+
+def require_run(folder: str) -> None:
+    """Raise RunError unless `folder` is a run's; it names what else the path is, and what to do with that."""
+    if not storage.exists(RunFolder(folder).run_file):
+        raise RunError(f"{folder} {found_instead(folder) or UNKNOWN}")
+
+
+def require_bundle(path: str) -> None:
+    """Raise BundleError unless `path` is a bundle's folder or that of a finished run; it names what else the path is."""
+    if is_bundle(path) or RunFolder(path).has_bundle:
+        return
+    if storage.exists(RunFolder(path).run_file):
+        raise BundleError(f"{path} {UNFINISHED}")
+    instead = found_instead(path)
+    why = f"it {instead}" if instead else f"{DESCRIPTION_FILE} is missing; give the folder that training wrote"
+    raise BundleError(f"no bundle at {path}: {why}")
+
+
+def is_sweep(folder: str) -> bool:
+    """Return whether a folder is a sweep's."""
+    paths = SweepFolder(folder)
+    return storage.exists(paths.summary) or storage.exists(paths.sweep_file)
+
+
+def found_instead(path: str) -> str:
+    """Return what a path is that is not a run's folder, and which command takes it; "" for what rayprob did not write."""
+    if is_bundle(path):
+        return "is a bundle; give the run's folder, which also contains its predictions"
+    if is_sweep(path):
+        return f"is the folder of a sweep; give that of one of its runs, such as {SweepFolder(path).trial(0)}"
+    if is_dataset(path):
+        return f"is a dataset; `rayprob inspect {path}` shows it"
+    if path.endswith((".yaml", ".yml")):
+        return _file(path)
+    return "" if storage.exists(path) else "does not exist; give the folder that `rayprob train` printed"
+
+
+def _file(path: str) -> str:
+    try:
+        kind = kind_of(read_yaml(path))
+    except SpecError:
+        return ""
+    return f"is {kind.name}, not a folder; use `{kind.command} {path}`" if kind else ""
