@@ -108,7 +108,7 @@ def refit(
     from rayprob.train.refit import RefitSpec
     from rayprob.train.refit import refit as train_head
 
-    load_plugins(run_folder)  # they may define the requested head
+    load_plugins(run_folder)  # which may bring the head that is asked for
     spec = RefitSpec.parse(override({}, overrides or ()), where="refit")
     with RunView(out) as view:
         refitted = train_head(run_folder, spec, name=name, folder=folder, tell=view.tell)
