@@ -143,9 +143,7 @@ def test_a_tiny_holdout_says_what_it_cannot_carry(tmp_path: Path) -> None:
     assert "no predictions of val to report on: `rayprob evaluate" in notes
     tiny = calibrate(write_run(tmp_path / "ten", predictions(10, "holdout", seed=1)), AUTO)
     assert list(tiny.guarantees) == ["0.2"]
-    assert "recall@0.05 is not possible: alpha 0.05 needs at least 19 calibration samples with a label, found" in "\n".join(
-        tiny.notes
-    )
+    assert "recall@0.05 is not possible: alpha 0.05 needs 19 calibration samples with a label, found" in "\n".join(tiny.notes)
 
 
 def test_predictions_of_val_by_another_checkpoint_are_not_reported(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ Fit = Callable[[Outputs, Bools, Bools], OutputsCalibrator]  # of checked outputs
 
 @dataclass(frozen=True)
 class Candidates:
-    """The calibrators of a family, and the functions that choose among them.
+    """The calibrators of a family, and the functions that check, compare and restore them.
 
     `fits` lists the simplest first; `min_samples` is the number of samples from which each is tried. `check` returns outputs in
     float64 with targets and known [N, L], or raises CalibrationError. `nll` returns the negative log-likelihood [N] in nats of

@@ -151,9 +151,7 @@ def _too_few(alpha: float, weight_N: Floats, largest: float, rate: float) -> str
     fewest = int(np.ceil((largest / alpha - 1) / (rate * mean_weight) - ROUNDING))
     lowest_alpha = np.ceil(1e4 * largest / (1 + rate * weight_N.sum())) / 1e4
     instead = f" or take alpha {lowest_alpha} or more" if lowest_alpha < 1 else ""
-    return (
-        f"alpha {alpha:g} needs at least {fewest} calibration samples with a label, found {num_samples}; add samples{instead}"
-    )
+    return f"alpha {alpha:g} needs {fewest} calibration samples with a label, found {num_samples}; add samples{instead}"
 
 
 def _check_shares(alpha: float, known_rate: float | None, known_NL: Bools) -> None:

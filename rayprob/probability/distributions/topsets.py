@@ -8,7 +8,7 @@ extended with the label present and absent. No completion of a partial set is mo
 because the sum of the maxima is no less than the maximum of the sum. Three passes:
 
 1. The most uncertain labels, with all others at their more likely value, give T good sets. If the less likely value of a label
-   has a bound below the worst of these, every better set has its more likely value: it is closed. Of 80 labels, 12 stay open.
+   has a bound below the worst of these, every better set has its more likely value: it is closed. Of 80, about 12 stay open.
 2. A narrow pass over the open labels keeps only the best partial sets of each image, and so finds T better sets.
 3. The last pass keeps every partial set whose bound exceeds the worst of those T, so no better set is lost.
 
@@ -58,7 +58,7 @@ def top_sets(distribution: Joint, k: int, first_image: int = 0) -> TopSets:
     k = min(k, 2 ** min(num_labels, 62))
     labels = _labels(distribution, k)
     top = TopSets(np.zeros((num_images, k, num_labels), dtype=bool), np.zeros((num_images, k)))
-    chunks = _in_parts(np.argsort(labels.num_open_B, kind="stable"))  # images of a part have about as many open labels
+    chunks = _in_parts(np.argsort(labels.num_open_B, kind="stable"))  # a part has images with similar numbers of them
     while chunks:
         images_B = chunks.pop(0)
         found = _top_of_chunk(distribution[images_B], labels.where(images_B), k)
