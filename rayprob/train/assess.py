@@ -25,9 +25,9 @@ from rayprob.runs.predictions import Predictions
 from rayprob.runs.spec import Run
 from rayprob.text import columns, printable
 from rayprob.train.compute import Compute
+from rayprob.train.evaluable import LabelMatch, Trained, open_trained
 from rayprob.train.evaluate import marginals, predict_split, ranking_scores
 from rayprob.train.other_labels import OtherLabels, compare_other_labels
-from rayprob.train.trained import LabelMatch, Trained, open_trained
 
 OnProgress = Callable[[int, int], None]
 

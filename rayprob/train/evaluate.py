@@ -15,7 +15,7 @@ from rayprob.models.classifier import Classifier
 from rayprob.probability.families import family_of
 from rayprob.runs.predictions import Predictions
 from rayprob.train.compute import Compute, evaluating
-from rayprob.train.trained import LabelMatch
+from rayprob.train.evaluable import LabelMatch
 
 
 def predict_split(

@@ -1,7 +1,7 @@
 """Models compared: from their folders to numbers, by the procedure of `metrics/paired.py`. M images, L labels in common."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
@@ -62,7 +62,10 @@ class ModelComparison:
 
 
 def open_models(
-    folders: Sequence[str], split: str, data: str | None, on_progress: Any = lambda folder, done, total: None
+    folders: Sequence[str],
+    split: str,
+    data: str | None,
+    on_progress: Callable[[str, int, int], None] = lambda folder, done, total: None,
 ) -> list[KeptPredictions]:
     """Return the models with their predictions of a split; those that are missing or out of date are computed and kept.
 

@@ -20,8 +20,8 @@ from rayprob.loader.order import Place
 from rayprob.metrics.ranking import average_precision
 from rayprob.runs.predictions import Predictions
 from rayprob.train.assess import assess
+from rayprob.train.evaluable import LabelMatch
 from rayprob.train.loop import fit
-from rayprob.train.trained import LabelMatch
 from tests.train.conftest import NAMES, MakeRun, write_coco
 
 OTHERS = ("purple", "bright", "Red", "green")  # two of the model's labels, in another order and without boxes
