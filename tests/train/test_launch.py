@@ -57,6 +57,7 @@ def wait_for_step(run: Run, step: int, timeout_s: float = 150) -> dict[str, Any]
     raise AssertionError(f"{run.run_folder} did not reach step {step} in {timeout_s} s")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_two_workers_see_ones_losses_and_survive_a_kill_bit_for_bit(ray_here: None, make_run: MakeRun, tmp_path: Path) -> None:
     alone = small(make_run, tmp_path / "alone")
