@@ -159,7 +159,7 @@ def sample_progress(console: Console, what: str) -> Iterator[Callable[[int, int]
 
 
 def show_assessment(console: Console, assessment: Assessment) -> None:
-    """Print the seven numbers next to the paper's, mAP by object size, and the best and worst labels."""
+    """Print the seven numbers, with COCO's labels next to the paper's; mAP by object size, and the best and worst labels."""
     title = f"{assessment.run} on {assessment.split}: {assessment.num_samples:,} images"
     table = Table(title, title_style="italic", box=box.HEAVY_HEAD)
     table.word()
@@ -168,12 +168,13 @@ def show_assessment(console: Console, assessment: Assessment) -> None:
         columns["prior, at 0.5"] = assessment.with_prior
     if assessment.tuned:
         columns["tuned (per label)"] = assessment.tuned
-    columns |= {"top 3": assessment.top_3, "the paper, at 0.5": PAPER}
+    columns |= {"top 3": assessment.top_3, **({"the paper, at 0.5": PAPER} if assessment.is_coco else {})}
     table.number(*columns)
     for name in NUMBERS:
         table.row(name, *(f"{getattr(column, name):.4f}" for column in columns.values()))
     show_table(console, table)
-    show_line(console, "thresholds were chosen on holdout; the paper's row is COCO-2014 val, ResNet-101 at 448 px", "dim")
+    paper = "; the paper's column is COCO-2014 val, ResNet-101 at 448 px" if assessment.is_coco else ""
+    show_line(console, f"thresholds were chosen on holdout{paper}", "dim")
     if assessment.other_labels:
         show_table(console, _other_labels_table(assessment.other_labels))
         show_line(console, OTHER_LABELS_LEGEND, "dim")

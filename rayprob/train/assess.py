@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rayprob.data.manifest.areas import largest_areas
 from rayprob.data.manifest.dataset import Dataset, Manifest
+from rayprob.labels import COCO_80
 from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream
@@ -50,6 +51,7 @@ class Assessment:
     other_labels: tuple[OtherLabels, ...] | None  # None if labels are independent: evidence changes nothing
     map_by_size: dict[str, float | None]
     ap: dict[str, float]
+    is_coco: bool = False  # whether the labels are COCO's 80, those of the paper's numbers
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -126,6 +128,7 @@ def assessment(run: Run, bundle: Bundle, predictions: Predictions, areas_NL: NDA
         other_labels=other_labels(calibrated, predictions) if calibrated.num_components > 1 else None,
         map_by_size={size: mean.value if mean else None for size, mean in by_size.items()},
         ap={label: float(ap) for label, ap in zip(names, ap_L, strict=True) if np.isfinite(ap)},
+        is_coco=predictions.label_space == COCO_80,
     )
 
 
