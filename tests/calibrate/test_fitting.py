@@ -174,7 +174,7 @@ FAULTS = [
         (predictions(9, "holdout", seed=1),),
         AUTO,
         CalibrationError,
-        r"holdout.parquet has 9 sample.s. with a known label; calibration needs at least 10",
+        r"holdout.parquet has 9 samples with a known label; calibration needs at least 10",
     ),
     (
         (predictions(40, "val", seed=1),),
@@ -222,6 +222,7 @@ def test_every_fault_is_named_and_leaves_the_bundle(
 
 
 def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").touch()
     with pytest.raises(
         RunError, match=r"has no bundle yet: the run is not finished; continue with `rayprob train` and the same file"
     ):
