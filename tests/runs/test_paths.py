@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rayprob.runs.paths import DESCRIPTION_FILE, PathIn, RunFolder, SweepFolder, bundle_folder, trial_name
+from rayprob.runs.paths import DESCRIPTION_FILE, RAYS_OWN, TUNES_OWN, PathIn, RunFolder, SweepFolder, bundle_folder, trial_name
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rayprob"
 KINDS = {*RunFolder.__mro__, *SweepFolder.__mro__}
@@ -15,7 +15,7 @@ NAMES = {
     DESCRIPTION_FILE,
     "trials",
     *(entry.name for kind in KINDS for entry in vars(kind).values() if isinstance(entry, PathIn)),
-}
+} - {RAYS_OWN, TUNES_OWN}  # which are words of other paths, too
 FILES = {name for name in NAMES if "." in name}
 # A name by itself, or beside a slash: in the middle of a sentence it is a word of a message.
 SPELLED = re.compile(rf"(?:{'|'.join(map(re.escape, FILES))})$|\S*/(?:{'|'.join(map(re.escape, NAMES))})\b")
