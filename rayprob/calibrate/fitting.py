@@ -155,7 +155,8 @@ def report_on(
     unjudged = (f"{rule} has no cross-fitted numbers: on a part of holdout, {why}" for rule, why in only_in_folds.items())
     is_chosen = spec.method == AUTO or bool(fit.choice.nll_by_name)
     judged = compare(holdout, fit.distribution, fit.sets)
-    fitted_notes = (*prior_notes(fit.choice, priors), *worse_notes(judged), *notes_on(fit, holdout, spec))
+    worse = [note for split in (judged, reported) if split for note in worse_notes(split)]
+    fitted_notes = (*prior_notes(fit.choice, priors), *worse, *notes_on(fit, holdout, spec))
     return CalibrationReport(
         run=str(bundle.facts["run"].get("name", "unnamed")),
         method=fit.choice.calibrator.name,
@@ -205,13 +206,13 @@ def few_notes(holdout: Predictions) -> list[str]:
 
 
 def worse_notes(judged: Comparison) -> list[str]:
-    """Return a warning where cross-fitted calibration makes the ECE clearly worse, although it improves the likelihood."""
+    """Return a warning where calibration makes the ECE clearly worse, as may happen while the likelihood improves."""
     before, after = judged.before.ECE, judged.after.ECE
     if after <= before + MOST_WORSE:
         return []
     return [
-        f"calibration raises ECE from {before:.4f} to {after:.4f} on {judged.split}, cross-fitted; "
-        "method identity and prior none leave the marginals as they are"
+        f"calibration raises ECE from {before:.4f} to {after:.4f} on {judged.split}: it is chosen by "
+        "likelihood on holdout; method identity and prior none leave the marginals as they are"
     ]
 
 

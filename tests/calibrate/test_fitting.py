@@ -294,5 +294,5 @@ def test_a_calibration_that_raises_the_ece_is_noted(after: float, is_noted: bool
     judged = Comparison(
         "holdout", 15, Honesty(**{**numbers, "ECE": 0.0086}), Honesty(**{**numbers, "ECE": after}), at_half, {}, {}
     )
-    words = "calibration raises ECE from 0.0086 to 0.0356 on holdout, cross-fitted; method identity and prior none leave the "
+    words = "calibration raises ECE from 0.0086 to 0.0356 on holdout: it is chosen by likelihood on holdout; "
     assert [note.startswith(words) for note in worse_notes(judged)] == [True] * is_noted

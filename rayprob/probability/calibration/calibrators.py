@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rayprob.arrays import Bools, Floats, Rows
 from rayprob.probability.calibration.candidates import NO_PRIORS, WITH, Candidates, Fit, Outputs, OutputsCalibrator, map_of
-from rayprob.probability.calibration.holdout import FEW, checked_logits, folds
+from rayprob.probability.calibration.holdout import checked_logits, folds
 from rayprob.probability.calibration.independent import FITS, Calibrator
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.families import FAMILIES, family_of
@@ -46,9 +46,6 @@ def choose_calibrator(
     seed: int = 0,
 ) -> Choice:
     """Return the simplest candidate whose cross-validated NLL is within one standard error of the best, fitted on all rows.
-
-    On fewer than FEW samples, where the standard error itself is rough, one without a prior is preferred to a better one with a
-    prior within two.
 
     The NLL is that of a sample's known labels under the family: "bernoulli" with outputs "logits", or "mixture". The standard
     error is that of the paired difference over samples (Breiman et al. 1984, the one-standard-error rule). Candidates count as
@@ -125,8 +122,7 @@ def _simplest_within_one_standard_error(nll_by_name: Mapping[str, Floats]) -> tu
 
     def is_close(name: str) -> bool:
         worse_N = nll_by_name[name] - nll_by_name[best]
-        errors = 2 if len(worse_N) < FEW and WITH in best and WITH not in name else 1
-        return bool(worse_N.mean() <= errors * worse_N.std(ddof=1) / np.sqrt(len(worse_N)))
+        return bool(worse_N.mean() <= worse_N.std(ddof=1) / np.sqrt(len(worse_N)))
 
     chosen = _best_prior(next(name for name in nll_by_name if is_close(name)), nll_by_name)
     reason = f"{chosen}: {nll_by_name[chosen].mean():.4f} nats per image, cross-validated"

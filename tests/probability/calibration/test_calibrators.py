@@ -14,12 +14,7 @@ from sklearn.metrics import average_precision_score, log_loss
 from rayprob.errors import BundleError, CalibrationError, SpecError
 from rayprob.metrics.reliability import expected_calibration_error
 from rayprob.probability.calibration import calibrators, platt
-from rayprob.probability.calibration.calibrators import (
-    _simplest_within_one_standard_error,
-    calibrator_from_arrays,
-    choose_calibrator,
-    fit_calibrator,
-)
+from rayprob.probability.calibration.calibrators import calibrator_from_arrays, choose_calibrator, fit_calibrator
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -241,17 +236,6 @@ def test_choosing_finds_a_curved_miscalibration_among_300_samples() -> None:
     choice = choose_calibrator("bernoulli", {"logits": bent_NL}, targets_NL, np.ones_like(targets_NL))
     assert choice.calibrator.name == "isotonic"
     assert choice.nll_by_name["isotonic"] < choice.nll_by_name["platt"] - 0.1
-
-
-@pytest.mark.parametrize(
-    ("num_samples", "errors", "chosen"),
-    [(40, 1.5, "identity"), (40, 2.5, "identity + coco"), (400, 1.5, "identity + coco"), (400, 0.5, "identity")],
-)
-def test_a_prior_must_gain_two_standard_errors_on_few_samples(num_samples: int, errors: float, chosen: str) -> None:
-    gain_N = np.random.default_rng(0).normal(size=num_samples)
-    gain_N = (gain_N - gain_N.mean()) / gain_N.std(ddof=1) + errors / np.sqrt(num_samples)
-    names = {"identity": 5 + gain_N, "identity + coco": np.full(num_samples, 5.0)}
-    assert _simplest_within_one_standard_error(names)[0] == chosen
 
 
 def test_wanted_candidates_only_are_tried() -> None:
