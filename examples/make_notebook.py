@@ -3,6 +3,7 @@
     python make_notebook.py quickstart.py quickstart.ipynb
 
 Jupyter is not needed. As there, the value of a cell's last line is its output, as text and, if the value supports it, as HTML.
+What a script prints in the last line of a cell, `print(answer)`, is in the notebook that value, `answer`.
 """
 
 import ast
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+LAST_PRINT = re.compile(r"^print\(([^\n]*)\)\Z", re.M)
 FORMAT = {"nbformat": 4, "nbformat_minor": 5}
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 
@@ -26,6 +28,7 @@ def make_notebook(script: str, on_cell: Callable[[int], None] = lambda number: N
     cells: list[Json] = []
     for number, (is_text, source) in enumerate(cells_of(script)):
         on_cell(number)
+        source = source if is_text else LAST_PRINT.sub(r"\1", source)
         cell: Json = {"id": f"cell-{number}", "metadata": {}, "source": source.splitlines(keepends=True)}
         if is_text:
             cells.append({"cell_type": "markdown", **cell})

@@ -2,8 +2,9 @@
 
     python quickstart.py
 
-It needs no dataset, no GPU and no `if __name__ == "__main__"`. A second run finds everything done. quickstart.ipynb is the
-same as a notebook: `python make_notebook.py quickstart.py quickstart.ipynb`.
+It prints what each step found. It needs no dataset, no GPU and no `if __name__ == "__main__"`; a second run finds everything
+done. docs/python.md explains it; quickstart.ipynb is the same as a notebook, written by
+`python make_notebook.py quickstart.py quickstart.ipynb`.
 """
 
 # %% [markdown]
@@ -13,13 +14,13 @@ same as a notebook: `python make_notebook.py quickstart.py quickstart.ipynb`.
 # %%
 import rayprob as rp
 
-NUM_IMAGES, EPOCHS = 1000, 8
-
 # %% [markdown]
 # **Images.** Drawn scenes with 12 of COCO's labels in their real co-occurrence, in COCO's layout; `shard` packs them into
 # WebDataset tars, and splits a holdout off the training images. Your own images need only the recipe.
 
 # %%
+NUM_IMAGES, EPOCHS = 1000, 8
+
 rp.draw_scenes("scenes", num_train=NUM_IMAGES, num_val=NUM_IMAGES // 5, size_px=96, num_labels=12)
 recipe = rp.Recipe.parse(
     {
@@ -33,7 +34,7 @@ recipe = rp.Recipe.parse(
         "max_shard_samples": 100,
     }
 )
-rp.shard(recipe, use_ray=False)
+print(rp.shard(recipe, use_ray=False))
 
 # %% [markdown]
 # **Train.** A run is a YAML file (`rp.Run.read`) or a dictionary. The head is a mixture: given the image, labels depend on one
@@ -54,17 +55,23 @@ run = rp.Run.parse(
         "placement": {"num_workers": 1},
     }
 )
-outcome = rp.train(run)
-outcome
+
+
+def follow(event):
+    if event["kind"] == "evaluation":
+        print(f"step {event['step']:>3}: mAP {event['mAP']:.4f} on holdout")
+
+
+print(rp.train(run, on_event=follow))
 
 # %% [markdown]
 # **Evaluate and calibrate.** Thresholds, calibrator and guarantees are fitted on the holdout; val is only reported on.
 
 # %%
-rp.evaluate(run.run_folder)
+print(rp.evaluate(run.run_folder))
 
 # %%
-rp.calibrate(run.run_folder)
+print(rp.calibrate(run.run_folder))
 
 # %% [markdown]
 # **Ask.** An image is a path, bytes, a PIL image, an array or a tensor, or a list of them.
@@ -73,16 +80,18 @@ rp.calibrate(run.run_folder)
 model = rp.load(run.run_folder)
 image = f"scenes/val2014/COCO_val2014_{NUM_IMAGES + 6:012d}.jpg"
 answer = model.predict(image)
-answer
+print(answer)
 
 # %% [markdown]
 # What if you know that there is a dining table? Evidence does not compute the image again.
 
 # %%
-answer.given({"dining table": True})
+print(answer.given({"dining table": True}))
 
 # %%
-{query: round(answer.prob(query), 4) for query in ("P(cup)", "P(cup | dining table)", "P(cup & bottle)", "P(count >= 3)")}
+for query in ("P(cup)", "P(cup | dining table)", "P(cup & bottle)", "P(count >= 3)"):
+    print(f"{query} = {answer.prob(query):.4f}")
 
 # %%
-answer.top_sets(3)
+for line in answer.top_sets(3):
+    print(f"{line.probability:.3f} {{{', '.join(line.labels)}}}")

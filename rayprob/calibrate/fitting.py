@@ -18,6 +18,7 @@ from rayprob.calibrate.prior_notes import prior_notes
 from rayprob.calibrate.screen import worth_trying
 from rayprob.errors import CalibrationError, RunError, SpecError
 from rayprob.files import storage
+from rayprob.probability.calibration.holdout import FEW
 from rayprob.probability.calibration.prior import PriorCalibrator
 from rayprob.probability.decisions.conformal import RiskControl
 from rayprob.probability.decisions.rules import RECALL, Rules
@@ -29,6 +30,8 @@ from rayprob.runs.finished import REPORTED, holdout_split, open_bundle, stalenes
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 from rayprob.text import columns, counted, printable
+
+MOST_WORSE = 0.005  # of ECE: half a percentage point
 
 
 @dataclass(frozen=True, repr=False)
@@ -151,16 +154,19 @@ def report_on(
     only_in_folds = {rule: why for rule, why in fit.left_out.items() if rule not in fit.fitted.impossible}
     unjudged = (f"{rule} has no cross-fitted numbers: on a part of holdout, {why}" for rule, why in only_in_folds.items())
     is_chosen = spec.method == AUTO or bool(fit.choice.nll_by_name)
+    judged = compare(holdout, fit.distribution, fit.sets)
+    worse = [note for split in (judged, reported) if split for note in worse_notes(split)]
+    fitted_notes = (*prior_notes(fit.choice, priors), *worse, *notes_on(fit, holdout, spec))
     return CalibrationReport(
         run=str(bundle.facts["run"].get("name", "unnamed")),
         method=fit.choice.calibrator.name,
         reason=fit.choice.reason if is_chosen else f"{fit.choice.calibrator.name}: named, not chosen",
         nll_by_method=fit.choice.nll_by_name,
-        holdout=compare(holdout, fit.distribution, fit.sets),
+        holdout=judged,
         reported=reported,
         thresholds=dict(fit.fitted.rules.thresholds),
         guarantees=dict(fit.fitted.rules.guarantees),
-        notes=(*prior_notes(fit.choice, priors), *notes_on(fit, holdout, spec), *unjudged, *stale),
+        notes=(*few_notes(holdout), *fitted_notes, *unjudged, *stale),
         spec=spec,
     )
 
@@ -186,6 +192,28 @@ def open_reported(folder: str, bundle: Bundle, *, then: str) -> tuple[Prediction
     if stale := staleness(predictions, bundle):
         return None, [f"the predictions of {REPORTED} do not come from this bundle ({stale}): {renew}"]
     return predictions, []
+
+
+def few_notes(holdout: Predictions) -> list[str]:
+    """Return a warning where fewer than FEW samples state a label: everything is fitted on those."""
+    num_stated = int(holdout.known_NL.any(axis=1).sum())
+    if num_stated >= FEW:
+        return []
+    return [
+        f"{num_stated} images with a known label are few: what is fitted on less than {FEW} may do worse on new images than "
+        "the outputs as they are; make the holdout larger (holdout.fraction in the recipe)"
+    ]
+
+
+def worse_notes(judged: Comparison) -> list[str]:
+    """Return a warning where calibration makes the ECE clearly worse, as may happen while the likelihood improves."""
+    before, after = judged.before.ECE, judged.after.ECE
+    if after <= before + MOST_WORSE:
+        return []
+    return [
+        f"calibration raises ECE from {before:.4f} to {after:.4f} on {judged.split}: it is chosen by "
+        "likelihood on holdout; method identity and prior none leave the marginals as they are"
+    ]
 
 
 def notes_on(fit: CrossFit, holdout: Predictions, spec: CalibrateSpec) -> list[str]:

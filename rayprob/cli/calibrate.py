@@ -103,9 +103,9 @@ def _fit(run_folder: str | None, asked: dict[str, object], *, as_json: bool) -> 
 def _check(run_folder: str, prior: str) -> None:
     """Refuse a wrong folder or prior before anything heavy is imported."""
     from rayprob.probability.priors.file import require_prior
-    from rayprob.runs.kinds import require_run
+    from rayprob.runs.kinds import require_finished
 
-    require_run(run_folder)
+    require_finished(run_folder)
     require_prior(prior, also=("auto", "none"))
 
 

@@ -159,20 +159,21 @@ def sample_progress(console: Console, what: str) -> Iterator[Callable[[int, int]
 
 
 def show_assessment(console: Console, assessment: Assessment) -> None:
-    """Print the seven numbers next to the paper's, mAP by object size, and the best and worst labels."""
+    """Print the seven numbers, with COCO's labels next to the paper's; mAP by object size, and the best and worst labels."""
     of = f" of {assessment.data}" if assessment.data else ""
     title = f"{assessment.run} on {assessment.split}{of}: {assessment.num_samples:,} images"
     table = Table(title, title_style="italic", box=box.HEAVY_HEAD)
     table.word()
-    columns = {**assessment.by_rule(), "the paper, at 0.5": PAPER}
+    columns = {**assessment.by_rule(), **({"the paper, at 0.5": PAPER} if assessment.is_coco else {})}
     table.number(*columns)
     for name in NUMBERS:
         table.row(name, *(f"{getattr(column, name):.4f}" for column in columns.values()))
     show_table(console, table)
     for sentence in assessment.labels.sentences() if assessment.labels else ():
         show_line(console, sentence)
-    chosen = "thresholds were chosen on holdout; " if assessment.at_threshold or assessment.tuned else ""
-    show_line(console, f"{chosen}the paper's row is COCO-2014 val, ResNet-101 at 448 px", "dim")
+    chosen = ["thresholds were chosen on holdout"] if assessment.at_threshold or assessment.tuned else []
+    paper = ["the paper's column is COCO-2014 val, ResNet-101 at 448 px"] if assessment.is_coco else []
+    show_line(console, "; ".join(chosen + paper), "dim")
     if assessment.other_labels:
         show_table(console, _other_labels_table(assessment.other_labels))
         show_line(console, OTHER_LABELS_LEGEND, "dim")

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from rayprob import __version__
 from rayprob.errors import StorageError
 from rayprob.project.fitting import Fit, Network
 from rayprob.project.found import Found
@@ -16,6 +17,16 @@ from rayprob.text import first_of
 
 # A command in the header of a file, with continuation lines.
 COMMAND = re.compile(r"^#   (rayprob (?:.*\\\n#\s+)*.*)$", re.M)
+INTRODUCTION = f"""\
+Written by `rayprob new`. Each file opens with what it does; run its commands in this folder, with rayprob {__version__}
+installed. CHECKOUT is the folder of its source:
+
+```
+. CHECKOUT/.venv/bin/activate      # the environment that `make demo` creates there
+pip install CHECKOUT               # or install it into the active environment
+```
+
+Then:"""
 TIMM_EXTRA = "pip install 'rayprob[timm]'"
 NAME_LETTERS = re.compile(r"[^a-z0-9_-]+")
 
@@ -66,14 +77,11 @@ def extras_of(files: dict[str, str]) -> tuple[str, ...]:
 
 
 def readme(title: str, files: dict[str, str]) -> str:
-    """Return a README with the commands of each run file, including those of its recipe."""
+    """Return a README: how to install rayprob, then the commands of each run file, including those of its recipe."""
     commands = {name: commands_in(text) for name, text in files.items() if name.startswith("tune_configs/")}
     blocks = [extras_of(files), *((f"# {name}", *lines) for name, lines in commands.items())]
     body = "\n\n".join("\n".join(lines) for lines in blocks if lines)
-    return (
-        f"# {title}\n\nWritten by `rayprob new`. The first lines of each file explain it; run its commands in this folder.\n\n"
-        f"```\n{body}\n```\n"
-    )
+    return f"# {title}\n\n{INTRODUCTION}\n\n```\n{body}\n```\n"
 
 
 def name_for(folder: str) -> str:

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rayprob.errors import RunError
 from rayprob.runs.bundle import Bundle
-from rayprob.runs.kinds import UNFINISHED, require_run
-from rayprob.runs.paths import RunFolder, is_bundle
+from rayprob.runs.kinds import require_finished
+from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 
 REPORTED = "val"  # the split on which nothing is chosen
@@ -15,9 +14,7 @@ ORIGIN = ("run_fingerprint", "step")  # facts that predictions share with the bu
 
 def open_bundle(folder: str) -> Bundle:
     """Return the bundle of the run in `folder`. Raises RunError for an unfinished run and for the folder of a bundle."""
-    if is_bundle(folder) or not RunFolder(folder).has_bundle:
-        require_run(folder)
-        raise RunError(f"{folder} {UNFINISHED}")
+    require_finished(folder)
     return Bundle.load(RunFolder(folder).bundle)
 
 

@@ -17,6 +17,13 @@ def require_run(folder: str) -> None:
         raise RunError(f"{folder} {found_instead(folder) or UNKNOWN}")
 
 
+def require_finished(folder: str) -> None:
+    """Raise RunError unless `folder` is that of a run with its bundle."""
+    if is_bundle(folder) or not RunFolder(folder).has_bundle:
+        require_run(folder)
+        raise RunError(f"{folder} {UNFINISHED}")
+
+
 def require_bundle(path: str) -> None:
     """Raise BundleError unless `path` is a bundle's folder or that of a finished run; it names what else the path is."""
     if is_bundle(path) or RunFolder(path).has_bundle:

@@ -34,6 +34,7 @@ from typing import Any
 from rayprob.files import storage
 
 TABLE = ".parquet"
+RAYS_OWN, TUNES_OWN = "ray", "tune"  # subfolders for the files of Ray Train and of Ray Tune, which join the name themselves
 DESCRIPTION_FILE = "bundle.json"  # written last, so a bundle with it is complete
 
 
@@ -74,6 +75,7 @@ class RunFolder(Folder):
     stop = PathIn("stop")
     failure = PathIn("failed.json")
     worker_log = PathIn("worker.log")
+    rays_own = PathIn(RAYS_OWN)
 
     def predictions(self, split: str) -> str:
         """Return the path of the predictions of a split."""
@@ -109,6 +111,7 @@ class SweepFolder(Folder):
     results_table = PathIn("results.parquet")
     results_csv = PathIn("results.csv")
     best_file = PathIn("best.yaml")
+    tunes_own = PathIn(TUNES_OWN)
 
     def trial(self, number: int) -> str:
         """Return the folder of a trial, which is a run's."""

@@ -24,6 +24,7 @@ from rayprob.files import storage
 from rayprob.files.uris import canonical
 from rayprob.runs import folder
 from rayprob.runs.history_rows import read_history
+from rayprob.runs.paths import TUNES_OWN, SweepFolder
 from rayprob.runs.spec import Run, received
 from rayprob.sweep.study import DONE, WAIT, Study, Trial
 from rayprob.sweep.work import as_report, costs, train_here, train_trial
@@ -39,7 +40,6 @@ TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials write their own histories, which survive restarts
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints its banner at any verbosity
 }
-TUNES_OWN = "tune"  # subfolder of the sweep's folder for the state that Tune writes
 MakeRun = Callable[[Trial], Run]
 
 
@@ -167,7 +167,7 @@ class TrialsThread(threading.Thread):
 
     def run(self) -> None:
         # Tune's own files are only for restoring it; the ledger does that here.
-        tunes_own = storage.join(self._sweep_folder, TUNES_OWN)
+        tunes_own = SweepFolder(self._sweep_folder).tunes_own
         try:
             storage.remove_folder(tunes_own)
             with ExitStack() as waiting:

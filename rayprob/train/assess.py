@@ -12,6 +12,7 @@ from rayprob.data.manifest.areas import largest_areas
 from rayprob.data.manifest.dataset import Manifest
 from rayprob.errors import StorageError
 from rayprob.files import storage
+from rayprob.labels import COCO_80
 from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream
@@ -56,6 +57,7 @@ class Assessment:
     data: str | None = None  # the root of another dataset
     labels: LabelMatch | None = None  # how the labels of another dataset match
     predictions: str = ""  # the path of the table
+    is_coco: bool = False  # whether the labels are COCO's 80, those of the paper's numbers
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -200,6 +202,7 @@ def assessment(trained: Trained, predicted: PredictedSplit, path: str) -> Assess
         data=predicted.manifest.root if predicted.labels else None,
         labels=predicted.labels,
         predictions=path,
+        is_coco=predictions.label_space == COCO_80,
     )
 
 

@@ -11,6 +11,7 @@ from rayprob.cluster import cluster_address, import_ray, is_running, start_ray
 from rayprob.errors import RunError, as_error
 from rayprob.files.uris import canonical
 from rayprob.runs import folder
+from rayprob.runs.paths import RAYS_OWN
 from rayprob.runs.spec import Run
 from rayprob.text import counted
 from rayprob.train.loop import Outcome
@@ -108,7 +109,7 @@ def _trainer(run: Run, workers: Workers) -> Any:
             resources_per_worker={"CPU": workers.cpus_per_worker, **({"GPU": 1} if workers.use_gpu else {})},
         ),
         run_config=RunConfig(
-            name="ray",
+            name=RAYS_OWN,
             storage_path=canonical(run.run_folder),
             failure_config=FailureConfig(max_failures=placement.max_failures, controller_failure_limit=10),
             logging_config=LoggingConfig(log_level="ERROR"),

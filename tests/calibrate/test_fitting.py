@@ -11,11 +11,13 @@ from scipy.special import expit
 from sklearn.metrics import f1_score
 from typer.testing import CliRunner
 
+from rayprob.calibrate.comparison import Comparison, SetNumbers
 from rayprob.calibrate.crossfit import CalibrateSpec
-from rayprob.calibrate.fitting import calibrate
+from rayprob.calibrate.fitting import calibrate, worse_notes
 from rayprob.cli.app import app
 from rayprob.errors import CalibrationError, LabelError, RayprobError, RunError, SpecError
 from rayprob.labels import LabelSpace
+from rayprob.metrics.reliability import Honesty
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.predictions import Predictions
 from tests.calibrate.calibrated_run import FACTS, LABELS, mixture_predictions, predictions, true_logits, write_run
@@ -139,6 +141,7 @@ def test_a_tiny_holdout_says_what_it_cannot_carry(tmp_path: Path) -> None:
     assert "recall@0.2" in report.holdout.sets
     notes = "\n".join(report.notes)
     assert "26 samples are too few to try platt (50), isotonic (50)" in notes
+    assert notes.startswith("26 images with a known label are few: what is fitted on less than 100 may do worse on new images")
     assert "recall@0.05 has no cross-fitted numbers: on a part of holdout, alpha 0.05 needs 19" in notes
     assert "no predictions of val to report on: `rayprob evaluate" in notes
     tiny = calibrate(write_run(tmp_path / "ten", predictions(10, "holdout", seed=1)), AUTO)
@@ -172,7 +175,7 @@ FAULTS = [
         (predictions(9, "holdout", seed=1),),
         AUTO,
         CalibrationError,
-        r"holdout.parquet has 9 sample.s. with a known label; calibration needs at least 10",
+        r"holdout.parquet has 9 samples with a known label; calibration needs at least 10",
     ),
     (
         (predictions(40, "val", seed=1),),
@@ -220,6 +223,7 @@ def test_every_fault_is_named_and_leaves_the_bundle(
 
 
 def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").touch()
     with pytest.raises(
         RunError, match=r"has no bundle yet: the run is not finished; continue with `rayprob train` and the same file"
     ):
@@ -279,3 +283,14 @@ def test_the_verbs_json_is_the_file_that_it_writes(tmp_path: Path) -> None:
     assert json.loads(result.output) == json.loads((tmp_path / "calibration.json").read_text())
     assert json.loads(result.output)["method"] == "temperature"
     assert isinstance(run(folder, "--method", "magic").exception, SpecError)
+
+
+@pytest.mark.parametrize(("after", "is_noted"), [(0.012, False), (0.0356, True)])
+def test_a_calibration_that_raises_the_ece_is_noted(after: float, is_noted: bool) -> None:
+    numbers = dict.fromkeys(Honesty.__dataclass_fields__, 0.1)
+    at_half = SetNumbers(*[0.5] * 8)
+    judged = Comparison(
+        "holdout", 15, Honesty(**{**numbers, "ECE": 0.0086}), Honesty(**{**numbers, "ECE": after}), at_half, {}, {}
+    )
+    words = "calibration raises ECE from 0.0086 to 0.0356 on holdout: it is chosen by likelihood on holdout; "
+    assert [note.startswith(words) for note in worse_notes(judged)] == [True] * is_noted

@@ -261,7 +261,7 @@ def test_faults_are_named(tmp_path: Path, changes: dict[str, Any], error: type[R
 
 
 def test_a_folder_without_a_bundle_or_predictions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="has no bundle yet"):
+    with pytest.raises(RunError, match="is not a run folder"):
         search(str(tmp_path))
     with pytest.raises(RunError, match=r"holdout\.parquet is missing"):
         search(write_run(tmp_path))
@@ -305,7 +305,7 @@ def test_calibrate_with_search_and_tune_find_the_same_and_leave_the_bundle_as_it
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "calibrate needs the folder of a finished run, such as runs/demo, or --search FILE"),
+        ([], "calibrate needs the folder of a finished run, such as demo/run, or --search FILE"),
         (["--search", "file.yaml", "--method", "platt"], "--search FILE takes what to try from FILE; leave out the other"),
     ],
 )

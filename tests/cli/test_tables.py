@@ -65,10 +65,21 @@ def assessment(names: tuple[str, ...]) -> tuple[Callable[[Console], None], list[
     at = [PaperMetrics(*(place / 10 + digit / 10_000 for digit in range(7))) for place in range(1, 5)]
     ap = {name: 0.125 + place / 1000 for place, name in enumerate(names)}
     others = tuple(OtherLabels(m, 9_870 + m, 0.61 + m / 1000, 0.71, Interval(0.1, 0.081, 0.091 + m / 1000)) for m in range(4))
-    found = Assessment("run", "val", 12_345, 0.123, at[0], at[1], at[2], None, at[3], others, {"small": 0.321}, ap)
+    found = Assessment(
+        "run", "val", 12_345, 0.123, at[0], at[1], at[2], None, at[3], others, {"small": 0.321}, ap, is_coco=True
+    )
     numbers = [f"{getattr(one, name):.4f}" for one in at for name in ("mAP", "OP", "OR", "OF1", "CP", "CR", "CF1")]
     numbers += ["0.7940", "0.125", "0.126", "9,870", "9,873", "0.610", "0.613", "0.710", "+0.100", "+0.081", "+0.094"]
     return lambda console: show_assessment(console, found), numbers
+
+
+def test_the_papers_column_is_shown_for_cocos_labels_alone() -> None:
+    at = PaperMetrics(*[0.5] * 7)
+    for is_coco in (False, True):
+        console = Console(file=io.StringIO(), width=100)
+        found = Assessment("run", "val", 9, 0.3, at, at, None, None, at, None, {}, {"a": 0.5}, is_coco=is_coco)
+        show_assessment(console, found)
+        assert ("the paper" in console.file.getvalue()) is is_coco  # type: ignore[attr-defined]
 
 
 def record(names: tuple[str, ...], *, has_evidence: bool) -> Record:

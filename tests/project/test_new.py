@@ -99,6 +99,7 @@ def test_the_readme_of_a_project_lists_commands_that_are_known(tmp_path: Path) -
 def test_a_network_of_timm_names_the_extra_that_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install = "pip install 'rayprob[timm]'"
     new_like(str(tmp_path / "demo"), "demo")
+    assert "\npip install CHECKOUT " in (tmp_path / "demo" / "README.md").read_text().partition(install)[0]
     assert f"```\n{install}\n\n# tune_configs/demo.yaml\n" in (tmp_path / "demo" / "README.md").read_text()
     monkeypatch.setattr("rayprob.project.write.find_spec", lambda name: None)
     assert new_like(str(tmp_path / "again"), "demo").next_commands[0] == install

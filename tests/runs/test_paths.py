@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rayprob.runs.paths import DESCRIPTION_FILE, PathIn, RunFolder, SweepFolder, bundle_folder, trial_name
+from rayprob.runs.paths import DESCRIPTION_FILE, RAYS_OWN, TUNES_OWN, PathIn, RunFolder, SweepFolder, bundle_folder, trial_name
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rayprob"
 KINDS = {*RunFolder.__mro__, *SweepFolder.__mro__}
@@ -15,7 +15,7 @@ NAMES = {
     DESCRIPTION_FILE,
     "trials",
     *(entry.name for kind in KINDS for entry in vars(kind).values() if isinstance(entry, PathIn)),
-}
+} - {RAYS_OWN, TUNES_OWN}  # which are words of other paths, too
 FILES = {name for name in NAMES if "." in name}
 # A name by itself, or beside a slash: in the middle of a sentence it is a word of a message.
 SPELLED = re.compile(rf"(?:{'|'.join(map(re.escape, FILES))})$|\S*/(?:{'|'.join(map(re.escape, NAMES))})\b")
@@ -29,6 +29,9 @@ def spelled(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
             if SPELLED.match(node.value):
                 yield f"{path.relative_to(PACKAGE)}:{node.lineno}: {node.value!r}"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("RunConfig"):  # which joins name to a folder
+            names = [word.value.value for word in node.keywords if word.arg == "name" and isinstance(word.value, ast.Constant)]
+            yield from (f"{path.relative_to(PACKAGE)}:{node.lineno}: joins {name!r}" for name in names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("storage.join", "join"):
             joined = [part.value for part in node.args if isinstance(part, ast.Constant)]
             yield from (f"{path.relative_to(PACKAGE)}:{node.lineno}: joins {name!r}" for name in joined if name in NAMES)
@@ -41,7 +44,12 @@ def test_no_path_of_a_run_is_spelled_twice() -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ['uri = storage.join(folder, "bundle")', 'show(f"{folder}/predictions/{split}.parquet")', 'FILE = "metrics.jsonl"'],
+    [
+        'uri = storage.join(folder, "bundle")',
+        'show(f"{folder}/predictions/{split}.parquet")',
+        'FILE = "metrics.jsonl"',
+        'tune.RunConfig(name="tune")',
+    ],
 )
 def test_a_path_spelled_again_is_found(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(__name__ + ".PACKAGE", tmp_path)

@@ -10,6 +10,8 @@ from rayprob.arrays import Bools, Floats, Rows
 from rayprob.errors import CalibrationError
 from rayprob.seeds import derive
 
+FEW = 100  # samples below which a fit may do worse on new images than the outputs as they are
+
 
 def checked_logits(logits_NL: ArrayLike, targets_NL: ArrayLike, known_NL: ArrayLike) -> tuple[Floats, Bools, Bools]:
     """Return logits (float64), targets and known of equal shape [N, L]; unknown targets are returned as absent."""
