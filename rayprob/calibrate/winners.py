@@ -135,21 +135,11 @@ def decide(holdout: Predictions, spec: CalibrateSpec, rule: str | None, judged: 
 
 def command(folder: str, spec: CalibrateSpec) -> str:
     """Return the command that stores a winner in the run's bundle."""
-    options: list[tuple[str, str]] = [("--objective", aim) for aim in spec.objectives[2:]]
+    options = [("--method", spec.method), ("--prior", spec.prior), *(("--objective", aim) for aim in spec.objectives[2:])]
     options += [("--smoothing", f"{spec.smoothing:g}")] if spec.smoothing is not None else []
     options += [("--precision", f"{spec.precision:g}")] if spec.precision is not None else []
     options += [("--alpha", f"{alpha:g}") for alpha in spec.alphas] if spec.alphas != CalibrateSpec().alphas else []
-    return " ".join(
-        [
-            "rayprob calibrate",
-            folder,
-            "--method",
-            spec.method,
-            "--prior",
-            spec.prior,
-            *(part for option in options for part in option),
-        ]
-    )
+    return " ".join(["rayprob calibrate", folder, *(word for option in options for word in option)])
 
 
 def notes_on(

@@ -108,9 +108,6 @@ def refit(
       rayprob refit demo/run
       rayprob refit demo/run --name wide --set head.components=32 --set epochs=40
     """
-    from rayprob.runs.kinds import require_run
-
-    require_run(run_folder)
     from rayprob.cli.show_run import RunView
     from rayprob.config.spec import override, with_overrides
     from rayprob.runs.folder import load_plugins

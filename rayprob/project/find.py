@@ -1,45 +1,36 @@
-"""Finds out what a folder of labelled images contains: COCO's layout by rules of its own, any other format it recognises."""
+"""Finds out what a folder of labelled images contains, in any format that rayprob reads."""
 
-from rayprob.data.sources.recognise import recognise
-from rayprob.errors import LabelError, SourceError, StorageError
+from typing import Any
+
+from rayprob.data.sources.recognise import RecognisedSplit, recognise
+from rayprob.errors import LabelError, SourceError
 from rayprob.files import storage
-from rayprob.files.folders import Listing
-from rayprob.project.find_coco import find_coco
 from rayprob.project.found import Found, FoundSplit
+from rayprob.text import counted
 
 
 def find(folder: str) -> Found:
     """Return what a folder of images and annotations, or a file in it, contains, with absolute paths. Raises SourceError."""
     where = str(storage.local_path(folder).resolve()) if storage.is_local(folder) else folder
-    if storage.exists(where) and not storage.is_folder(where):
-        return _as_found(where)
     try:
-        return find_coco(where, _list(where)) or _as_found(where)
+        recognised = recognise(where)
     except LabelError as error:
         raise SourceError(str(error)) from error
-
-
-def _as_found(where: str) -> Found:
-    recognised = recognise(where)
-    splits = {
-        name: FoundSplit(
-            keys=recognised.recipe["splits"][name],
-            num_labelled=split.num_labelled,
-            num_unlabelled=split.num_images - split.num_labelled,
-            short_sides_px=split.short_sides_px,
-        )
-        for name, split in recognised.splits.items()
-    }
+    splits = {name: _split(recognised.recipe["splits"][name], split) for name, split in recognised.splits.items()}
     if "train" not in splits:
         raise SourceError(f"{where} has {', '.join(splits)} but no train; give the folder that has both")
     return Found(where, splits, recognised.labels)
 
 
-def _list(folder: str) -> Listing:
-    try:
-        if storage.is_folder(folder):
-            return storage.list_below(folder)
-        reason = "it is a file" if storage.exists(folder) else "no such folder"
-    except StorageError as error:
-        reason = str(error)
-    raise SourceError(f"cannot read {folder}: {reason}; give the folder that contains images and annotations")
+def _split(keys: dict[str, Any], split: RecognisedSplit) -> FoundSplit:
+    """Return a split whose images are there and have labels. Raises SourceError for any other."""
+    source = keys.get("annotations", keys["images"])
+    if split.num_missing == split.num_images > 0:
+        raise SourceError(
+            f"none of the images of {source} is below {keys['images']}; give a folder that contains both images and annotations"
+        )
+    if not split.num_labelled:
+        raise SourceError(
+            f"{source} lists {counted(split.num_images, 'image')}, but none has a label; annotate some, or give another folder"
+        )
+    return FoundSplit(keys, split.num_labelled, split.num_images - split.num_labelled, split.short_sides_px)

@@ -35,7 +35,7 @@ def test_a_changed_run_file_is_refused_with_the_keys_that_differ(make_run: MakeR
     dataset = Dataset.open(tiny)
     folder.claim(make_run(tmp_path), dataset)
     with pytest.raises(
-        RunError, match=r"differs from this one in 2 key\(s\):\n  duration.steps: 12 -> 5\n  seed: 0 -> 3\n.*--fresh"
+        RunError, match=r"differs from this one in 2 keys:\n  duration.steps: 12 -> 5\n  seed: 0 -> 3\n.*--fresh"
     ):
         folder.claim(make_run(tmp_path, seed=3, duration={"steps": 5}), dataset)
 

@@ -24,7 +24,7 @@ def checked(make_run: MakeRun, tiny: str, model: dict[str, Any], size_px: int, m
 
 @pytest.mark.parametrize("backbone", ["resnet18", "timm/test_resnet"])
 def test_batch_norm_with_one_value_per_channel_is_refused(make_run: MakeRun, tiny: str, backbone: str) -> None:
-    with pytest.raises(SpecError, match=r"size_px 32 and 1 image\(s\) per micro batch: .*raise placement.micro_batch"):
+    with pytest.raises(SpecError, match=r"size_px 32 and 1 image per micro batch: .*raise placement.micro_batch"):
         checked(make_run, tiny, {"backbone": backbone}, 32, 1)
 
 

@@ -253,7 +253,7 @@ def test_two_sweeps_with_one_name_are_told_apart(make_run: MakeRun, tmp_path: Pa
     identity.write_text(identity.read_text().replace(f'"rayprob": "{__version__}"', '"rayprob": "0.0.1"'))
     claim(first, dataset)  # by another version
     with pytest.raises(
-        RunError, match=r"contains another sweep of this name, which differs in 1 key\(s\):\n  run\.seed: 0 -> 5\nset"
+        RunError, match=r"contains another sweep of this name, which differs in 1 key:\n  run\.seed: 0 -> 5\nset"
     ):
         claim(Sweep.read(file, ["seed=5"]), dataset)
 
@@ -326,8 +326,8 @@ def test_as_many_trials_run_as_fit(
 
 def test_a_trial_larger_than_the_cluster_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     with pytest.raises(
-        RunError, match=r"a trial takes 8 GPU\(s\), one per worker \(placement\.num_workers\), and this cluster has 4"
+        RunError, match=r"a trial takes 8 GPUs, one per worker \(placement\.num_workers\), and this cluster has 4"
     ):
         room_for(make_run(tmp_path, placement={"num_workers": 8}), {"CPU": 64, "GPU": 4}, "auto")
-    with pytest.raises(RunError, match=r"a trial takes 4 CPU\(s\), 1 for each of 4 worker\(s\), and this cluster has 2"):
+    with pytest.raises(RunError, match=r"a trial takes 4 CPUs, 1 for each of 4 workers, and this cluster has 2"):
         room_for(make_run(tmp_path, placement={"num_workers": 4}), {"CPU": 2}, "auto")

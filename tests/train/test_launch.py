@@ -96,7 +96,7 @@ def test_an_error_of_ours_ends_the_run_with_its_own_message(ray_here: None, make
 @pytest.mark.ray
 def test_more_workers_than_there_are_cores_is_refused_at_once(ray_here: None, make_run: MakeRun, tmp_path: Path) -> None:
     run = small(make_run, tmp_path, placement={"num_workers": 4, "use_gpu": False, "cpus_per_worker": 1})
-    with pytest.raises(RunError, match=r"asks for 4 worker\(s\) .*, but this Ray has 2 CPU\(s\) and 0 GPU\(s\), enough for 2"):
+    with pytest.raises(RunError, match=r"asks for 4 workers .*, but this Ray has 2 CPUs and 0 GPUs, enough for 2"):
         launch(run)
     assert not list(tmp_path.glob("run.*"))  # a changed run may have the folder
 

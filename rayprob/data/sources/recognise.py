@@ -11,7 +11,11 @@ from rayprob.data.sources.join_labels import ColumnMap, joined_space
 from rayprob.data.sources.location import Location
 from rayprob.data.sources.recognise_layouts import LAYOUTS, Splits
 from rayprob.data.sources.rows import ImageRow, Rest, rows_of
-from rayprob.errors import SourceError, StorageError, one_line
+from rayprob.errors import SampleError, SourceError, StorageError, one_line
+from rayprob.files import storage
+from rayprob.images.kinds import kind_of
+
+MAGIC_BYTES = 160  # enough to recognise the kind of an image
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,18 @@ def _described(found: str, recipe: dict[str, Any]) -> Recognised:
 
 
 def _num_missing(rows: list[ImageRow], folder: str) -> int:
+    """Return how many files are missing. Raises SourceError if the first one that is there is not of a kind that is read."""
     outside = [row for row in rows if not (row.content or row.container)]
-    files = ImageFiles(folder) if outside else None
-    return sum(files is not None and files.find(row.file_name, row.other_names) is None for row in outside)
+    if not outside:
+        return 0
+    files = ImageFiles(folder)
+    places = [place for row in outside if (place := files.find(row.file_name, row.other_names)) is not None]
+    for name, size_bytes in places[:1]:
+        try:
+            kind_of(storage.read_bytes(storage.join(folder, name), 0, min(size_bytes, MAGIC_BYTES)))
+        except SampleError as error:
+            raise SourceError(f"{name} {error}") from error
+    return len(outside) - len(places)
 
 
 def _counted(rows: list[ImageRow], rest: Rest, names: tuple[str, ...], num_missing: int) -> RecognisedSplit:
