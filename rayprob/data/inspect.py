@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.data.in_place import TarsInPlace, tars_in_place
 from rayprob.data.manifest.dataset import Dataset, Manifest
 from rayprob.data.manifest.label_fingerprint import label_fingerprint
 
@@ -60,6 +61,7 @@ class Inspection:
     pairs: list[Pair]
     exif_rotated: int | None  # images that EXIF turns and training reads as they are stored; None: not counted by the build
     label_fingerprint: str = ""  # of ids and labels alone, whatever format and shards they come from
+    in_place: TarsInPlace | None = None  # None: the dataset has all images in its own shards
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -87,6 +89,7 @@ def inspect(root: str, *, top: int = 10) -> Inspection:
         top_sets=[([names[column] for column in columns], count) for columns, count in sets.most_common(top)],
         pairs=strongest_pairs(present_NL, names, top),
         exif_rotated=dataset.facts.get("exif_rotated"),
+        in_place=tars_in_place(root, dataset.facts, dataset.shards),
     )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rayprob.data.manifest.shard_list import shard_uri
 from rayprob.errors import DatasetError, SpecError, StorageError
 from rayprob.files import storage
 from rayprob.loader.shards import ShardFacts
@@ -59,7 +60,7 @@ class ShardCache:
         """
         descriptor = self.open(shard)
         if descriptor is None:
-            uri = storage.join(self.root, shard)
+            uri = shard_uri(self.root, shard)
             return self._retried(uri, lambda: storage.read_bytes(uri, offset_bytes, length_bytes))
         try:
             os.utime(descriptor)  # eviction is by time of last use
@@ -83,7 +84,10 @@ class ShardCache:
 
     def path(self, shard: str) -> Path:
         """Return the path of the shard when it is cached."""
-        return self.folder / f"{self.fingerprint}-{shard}"
+        # A shard in place has a name with folders in it, and any suffix.
+        is_file_name = "/" not in shard and shard.endswith(".tar")
+        file = shard if is_file_name else f"{hashlib.sha256(shard.encode()).hexdigest()[:32]}.tar"
+        return self.folder / f"{self.fingerprint}-{file}"
 
     def _open_cached(self, shard: str) -> int | None:
         try:
@@ -106,7 +110,7 @@ class ShardCache:
         return descriptor
 
     def _fetch_into(self, part: Path, shard: str) -> int:
-        uri = storage.join(self.root, shard)
+        uri = shard_uri(self.root, shard)
         try:
             self._retried(uri, lambda: _download(uri, part, self.facts[shard]))
             # Locked before others can see it, so that it is not evicted before it is read.

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from rayprob.data.manifest.shard_list import shard_uri
 from rayprob.errors import DatasetError
 from rayprob.files import storage
 from rayprob.loader.shards import ShardFacts
@@ -58,7 +59,7 @@ class LocalCheck:
 
 
 def _identity(root: str, shard: str, facts: ShardFacts) -> Identity:
-    path = str(storage.local_path(storage.join(root, shard)))
+    path = str(storage.local_path(shard_uri(root, shard)))
     try:
         found = os.stat(path)
     except OSError as error:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayprob.data.manifest.facts import read_facts
-from rayprob.data.manifest.shard_list import Shards
+from rayprob.data.manifest.shard_list import Shards, shard_uri
 from rayprob.errors import DatasetError
 from rayprob.files import storage
 
@@ -112,7 +112,7 @@ class LocalShards:
     def _descriptor(self, shard: str) -> int:
         descriptor = self._files.get(shard)
         if descriptor is None:
-            descriptor = _open(storage.local_path(storage.join(self._root, shard)), self._root)
+            descriptor = _open(storage.local_path(shard_uri(self._root, shard)), self._root)
             self._files[shard] = descriptor
             if len(self._files) > MAX_OPEN_SHARDS:
                 os.close(self._files.popitem(last=False)[1])
@@ -134,11 +134,19 @@ class RangeReads:
 
     def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
         """Return bytes of a shard. Raises StorageError, also if the shard ends before them."""
-        return storage.read_bytes(storage.join(self._root, shard), offset_bytes, length_bytes)
+        return storage.read_bytes(shard_uri(self._root, shard), offset_bytes, length_bytes)
 
     def forget(self, shard: str) -> bool:
         """Return False: there is no other copy to read from."""
         return False
+
+
+def are_local(root: str, shards: Shards) -> bool:
+    """Return whether all of these shards of the dataset at `root` are on this machine's file system."""
+    # Without a Python string for each of a million names.
+    if pc.any(pc.match_substring_regex(shards.names, r"^[A-Za-z][A-Za-z0-9+.-]*://")).as_py():
+        return False
+    return storage.is_local(root) or bool(pc.all(pc.starts_with(shards.names, "/")).as_py())
 
 
 def _open(path: Path, root: str) -> int:

@@ -20,6 +20,7 @@ from rayprob.data.building.plan import plan
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, ShardJob, read_report, write_shard
 from rayprob.data.manifest.facts import read_facts
+from rayprob.data.manifest.shard_list import shard_uri
 from rayprob.data.sources.source import SourceData, read_source
 from rayprob.errors import DatasetError, RayprobError, StorageError
 from rayprob.files import storage, uris
@@ -146,7 +147,7 @@ def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
     if differing := differing_keys(theirs, ours):
         raise DatasetError(
             f"{recipe.root} was built from another recipe: {'; '.join(differing)}; "
-            "remove that folder to build it again, or give another target"
+            f"remove {'its dataset.json' if facts.get('in_place') else 'that folder'} to build it again, or give another target"
         )
     remove_reports(recipe.root)
     return facts
@@ -185,7 +186,7 @@ def _done(job: ShardJob) -> BuiltShard | None:
     if not storage.exists(job.report):
         return None
     facts, _ = read_report(job.report)
-    tar = storage.join(job.root, job.plan.name)
+    tar = shard_uri(job.root, job.plan.file)
     # A shard with rejects is written again: somebody may have mended its images.
     if facts.rejected or facts.job != job.fingerprint or not storage.exists(tar):
         return None
@@ -195,7 +196,7 @@ def _done(job: ShardJob) -> BuiltShard | None:
 def _check_room(recipe: Recipe, jobs: Sequence[ShardJob]) -> None:
     if recipe.encode or not storage.is_local(recipe.root):
         return
-    needed_bytes = sum(image.size_bytes for job in jobs for image in job.plan.samples)
+    needed_bytes = sum(image.size_bytes for job in jobs if not job.plan.tar for image in job.plan.samples)
     folder = storage.local_path(recipe.root).absolute()
     free_bytes = shutil.disk_usage(_nearest_existing(folder)).free
     if needed_bytes > free_bytes:

@@ -4,18 +4,21 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rayprob.config.spec import fingerprint
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, ShardJob, disk_full_explained, read_report
 from rayprob.data.manifest.columns import Ragged, count_labels, with_absent
-from rayprob.data.manifest.facts import FORMAT_IN_PARTS, FORMAT_VERSION, FORMAT_WITH_ABSENT
+from rayprob.data.manifest.facts import FORMAT_IN_PARTS, FORMAT_IN_PLACE, FORMAT_VERSION, FORMAT_WITH_ABSENT
 from rayprob.data.manifest.parts import ONE_FILE, ONE_FILE_ROWS, PART_ROWS, part_ends, part_file, write_part
+from rayprob.data.manifest.rows_digest import RowsDigest
 from rayprob.data.manifest.shard_list import SHARDS_FILE, Shards
 from rayprob.data.sources.source import Reject, SourceData
 from rayprob.errors import DatasetError, SourceError
@@ -30,6 +33,7 @@ def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob]) -> dict
     Raises SourceError for more rejects than the recipe allows, DatasetError for a shard that is not there.
     """
     shards, tables = _reports(recipe.root, jobs)
+    shards = _with_sha256(shards)
     rejected = source.missing + [reject for shard in shards for reject in shard.rejected]
     check_rejects(recipe, rejected)
     _write_rejects(recipe, rejected)
@@ -40,16 +44,18 @@ def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob]) -> dict
         tables = [*map(with_absent, tables)]
     with disk_full_explained():
         manifest = write_manifest(recipe.root, shards, tables, len(source.label_space), rest)
+    in_place = [*dict.fromkeys(shard.split for shard in shards if shard.tar)]
     in_parts = FORMAT_IN_PARTS if "manifest" in manifest else FORMAT_VERSION
     facts = {
-        "format_version": FORMAT_WITH_ABSENT if rest else in_parts,
+        "format_version": FORMAT_IN_PLACE if in_place else FORMAT_WITH_ABSENT if rest else in_parts,
         "name": recipe.name,
         "recipe": recipe.model_dump(mode="json"),
-        "fingerprint": data_fingerprint(source.label_space.fingerprint, [shard.sha256 for shard in shards], tables),
+        "fingerprint": data_fingerprint(source.label_space.fingerprint, [shard.sha256 for shard in shards], tables, in_place),
         "label_space_fingerprint": source.label_space.fingerprint,
         "splits": dict(sum((Counter({shard.split: shard.samples}) for shard in shards), Counter())),
         **manifest,
         **({"rest": rest} if rest else {}),
+        **({"in_place": in_place} if in_place else {}),
         "dropped": {split: counts for split, counts in source.dropped.items() if counts},
         "versions": {package: version(package) for package in PACKAGES},
         "rejected": len(rejected),
@@ -117,14 +123,22 @@ def label_counts(
     return {split: {"present": present_L.tolist(), "known": known_L.tolist()} for split, (present_L, known_L) in counts.items()}
 
 
-def data_fingerprint(label_space_fingerprint: str, shard_sha256: Iterable[str], tables: Iterable[pa.Table]) -> str:
-    """Return 16 hex digits that change with any sample, label or shard, and with no version of Parquet."""
-    # The areas are the only column that is in no shard.
-    areas = hashlib.sha256()
+def data_fingerprint(
+    label_space_fingerprint: str, shard_sha256: Iterable[str], tables: Iterable[pa.Table], in_place: Sequence[str] = ()
+) -> str:
+    """Return 16 hex digits that change with any sample, label or shard, and with no version of Parquet.
+
+    `in_place` are the splits of which the shards are tars of others. It does not change when those tars are moved.
+    """
+    # The areas are the only column that is in no shard, but of a split in place, whose tars do not say which labels were read.
+    areas, rows = hashlib.sha256(), RowsDigest()
     for table in tables:
         for chunk in table["label_areas_px2"].chunks:
             areas.update(np.from_dlpack(chunk.flatten().drop_null()).tobytes())
-    return fingerprint([label_space_fingerprint, list(shard_sha256), areas.hexdigest()])
+        if in_place:
+            rows.update(table.filter(pc.is_in(table["split"], pa.array(in_place))))
+    digests = [areas.hexdigest(), *([rows.hexdigest()] if in_place else [])]
+    return fingerprint([label_space_fingerprint, list(shard_sha256), *digests])
 
 
 def remove_reports(root: str) -> None:
@@ -145,6 +159,12 @@ def _reports(root: str, jobs: Sequence[ShardJob]) -> tuple[list[BuiltShard], lis
     return [facts for facts, _ in reports], [table for _, table in reports]
 
 
+def _with_sha256(shards: Sequence[BuiltShard]) -> list[BuiltShard]:
+    """Return the shards, each in a tar that it shares with another split with the sha256 of that tar."""
+    sha256_of = {shard.file: shard.sha256 for shard in shards if shard.sha256}
+    return [replace(shard, sha256=sha256_of[shard.file]) for shard in shards]
+
+
 def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard]) -> list[BuiltShard]:
     """Drop shards whose images were all rejected; raises SourceError where a split has nothing else."""
     kept = [shard for shard in shards if shard.samples]
@@ -154,7 +174,7 @@ def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard]) -> list[BuiltSh
         )
     for shard in shards:
         if not shard.samples:
-            storage.remove(storage.join(recipe.root, shard.name))
+            storage.remove(storage.join(recipe.root, shard.name))  # never the tar of others, which `file` names
     return kept
 
 
@@ -165,7 +185,7 @@ def _rest_of_splits(source: SourceData, jobs: Sequence[ShardJob]) -> dict[str, s
 
 
 def _shard_entry(shard: BuiltShard) -> dict[str, Any]:
-    return {key: getattr(shard, key) for key in ("name", "split", "samples", "size_bytes", "sha256")}
+    return {"name": shard.file} | {key: getattr(shard, key) for key in ("split", "samples", "size_bytes", "sha256")}
 
 
 def _write_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from math import ceil
 
 from rayprob.data.building.recipe import Recipe
+from rayprob.data.manifest.shard_list import shard_name
 from rayprob.data.sources.image import SourceImage
 from rayprob.errors import SourceError
 from rayprob.seeds import derive
@@ -13,23 +14,38 @@ from rayprob.seeds import derive
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be: its file name, its split, the split of the source that its images come from, and its samples."""
+    """One shard to be: its file name, its split, the split of the source that its images come from, and its samples.
+
+    A shard in place has a tar, in which its images lie already. Of several in one tar, one reads all of it: `takes_sha256`.
+    """
 
     name: str
     split: str
     source: str
     samples: tuple[SourceImage, ...]
+    tar: str = ""  # as the dataset calls it; "": none, so a tar is written under `name`
+    takes_sha256: bool = False
+
+    @property
+    def file(self) -> str:
+        """The name of the shard in the dataset."""
+        return self.tar or self.name
 
 
 def plan(images: Mapping[str, Sequence[SourceImage]], recipe: Recipe) -> list[ShardPlan]:
     """Return the shards of every split, each sample in exactly one of them.
 
     A shard is a random subset of its split, all shards of a split differ by at most one sample, and the order of the
-    annotations file plays no part. Raises SourceError where a split would be empty.
+    annotations file plays no part. Of a source in place, a shard is what a tar holds of a split. Raises SourceError where a
+    split would be empty.
     """
     shards = []
     for source, members in images.items():
-        for split, samples in _with_holdout(source, members, recipe).items():
+        splits = _with_holdout(source, members, recipe)
+        if recipe.splits[source].in_place:
+            shards += _by_tar(source, splits, recipe)
+            continue
+        for split, samples in splits.items():
             shards += _cut(split, source, samples, recipe)
     return shards
 
@@ -50,6 +66,23 @@ def _with_holdout(source: str, members: Sequence[SourceImage], recipe: Recipe) -
             f"{len(held)} in holdout; change holdout.fraction or write holdout: null"
         )
     return {source: rest, "holdout": held}
+
+
+def _by_tar(source: str, splits: Mapping[str, Sequence[SourceImage]], recipe: Recipe) -> list[ShardPlan]:
+    """Return a shard for each split and tar, in the order of the source, its samples as they lie in the tar."""
+    shards: list[ShardPlan] = []
+    read: set[str] = set()
+    for split, samples in splits.items():
+        of_tar: dict[str, list[SourceImage]] = {}
+        for image in samples:
+            of_tar.setdefault(image.container, []).append(image)
+        for number, (tar, images) in enumerate(of_tar.items()):
+            # No name of a file: what a build writes and removes under its names never is somebody's tar.
+            name = f"{split}-in-place-{number:06d}"
+            within = tuple(sorted(images, key=lambda image: image.offset_bytes))
+            shards.append(ShardPlan(name, split, source, within, shard_name(recipe.root, tar), tar not in read))
+            read.add(tar)
+    return shards
 
 
 def _cut(split: str, source: str, samples: Sequence[SourceImage], recipe: Recipe) -> list[ShardPlan]:

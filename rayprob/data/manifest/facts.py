@@ -13,7 +13,8 @@ from rayprob.labels import LabelSpace
 FORMAT_VERSION = 1
 FORMAT_IN_PARTS = 2  # manifest/000000.parquet, ... and shards.parquet
 FORMAT_WITH_ABSENT = 3  # either, with a column of absent labels, and `rest` by split
-FORMATS = (FORMAT_VERSION, FORMAT_IN_PARTS, FORMAT_WITH_ABSENT)
+FORMAT_IN_PLACE = 4  # any of these, with splits whose shards are tars of others
+FORMATS = (FORMAT_VERSION, FORMAT_IN_PARTS, FORMAT_WITH_ABSENT, FORMAT_IN_PLACE)
 
 
 class _Counts(Shape):
@@ -44,6 +45,7 @@ class DatasetFacts(Shape):
     manifest_sha256: str | None = None
     label_counts: dict[str, _Counts] = Field(default={})
     rest: dict[str, Literal["absent", "unknown"]] = Field(default={})
+    in_place: list[str] = Field(default=[])
     dropped: dict[str, dict[str, Count]] = Field(default={})
     rejected: Count = 0
     sizes_corrected: Count = 0

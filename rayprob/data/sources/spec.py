@@ -34,6 +34,11 @@ class Source(Spec):
     """What the labels are that the source does not list for an image: absent or unknown; null for the format's own rule."""
 
     @property
+    def in_place(self) -> bool:
+        """Whether images stay in the files in which the source holds them, instead of being copied into shards."""
+        return False
+
+    @property
     def described(self) -> str:
         """Where the labels come from, for messages."""
         return str(getattr(self, "annotations", self.images))

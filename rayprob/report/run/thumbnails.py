@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from rayprob.data.building.jpeg import measure
 from rayprob.data.manifest.dataset import Manifest
 from rayprob.errors import RayprobError
-from rayprob.files import storage
 from rayprob.loader.reader import SampleReader
-from rayprob.loader.shards import LocalShards, RangeReads
+from rayprob.loader.shards import LocalShards, RangeReads, are_local
 from rayprob.report.run.files import Note, RunFiles
 
 LONG_SIDE_PX = 200
@@ -61,4 +60,4 @@ def shrunk(image_HW3: NDArray[np.uint8]) -> str:
 
 
 def _shards(manifest: Manifest) -> LocalShards | RangeReads:
-    return LocalShards(manifest.root) if storage.is_local(manifest.root) else RangeReads(manifest.root)
+    return LocalShards(manifest.root) if are_local(manifest.root, manifest.shards) else RangeReads(manifest.root)
