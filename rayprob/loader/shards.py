@@ -6,15 +6,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayprob.data.manifest.facts import read_facts
-from rayprob.data.manifest.shard_list import Shards, shard_uri
-from rayprob.errors import DatasetError
+from rayprob.data.manifest.shard_list import Shards, missing_shard, shard_uri
 from rayprob.files import storage
 
 MAX_OPEN_SHARDS = 64
@@ -112,7 +110,7 @@ class LocalShards:
     def _descriptor(self, shard: str) -> int:
         descriptor = self._files.get(shard)
         if descriptor is None:
-            descriptor = _open(storage.local_path(shard_uri(self._root, shard)), self._root)
+            descriptor = _open(self._root, shard)
             self._files[shard] = descriptor
             if len(self._files) > MAX_OPEN_SHARDS:
                 os.close(self._files.popitem(last=False)[1])
@@ -149,8 +147,8 @@ def are_local(root: str, shards: Shards) -> bool:
     return storage.is_local(root) or bool(pc.all(pc.starts_with(shards.names, "/")).as_py())
 
 
-def _open(path: Path, root: str) -> int:
+def _open(root: str, shard: str) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(storage.local_path(shard_uri(root, shard)), os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise DatasetError(f"cannot open shard {path}: {error.strerror}; run `rayprob verify {root}`") from error
+        raise missing_shard(root, shard, str(error.strerror)) from error

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from rayprob.config.spec import fingerprint
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, ShardJob, disk_full_explained, read_report
-from rayprob.data.manifest.columns import Ragged, count_labels, with_absent
+from rayprob.data.manifest.columns import Ragged, count_labels, to_array, with_absent
 from rayprob.data.manifest.facts import FORMAT_IN_PARTS, FORMAT_IN_PLACE, FORMAT_VERSION, FORMAT_WITH_ABSENT
 from rayprob.data.manifest.parts import ONE_FILE, ONE_FILE_ROWS, PART_ROWS, part_ends, part_file, write_part
 from rayprob.data.manifest.rows_digest import RowsDigest
@@ -136,7 +136,7 @@ def data_fingerprint(
         for chunk in table["label_areas_px2"].chunks:
             areas.update(np.from_dlpack(chunk.flatten().drop_null()).tobytes())
         if in_place:
-            rows.update(table.filter(pc.is_in(table["split"], pa.array(in_place))))
+            rows.update(table.filter(pc.is_in(table["split"], to_array(in_place, pa.string()))))
     digests = [areas.hexdigest(), *([rows.hexdigest()] if in_place else [])]
     return fingerprint([label_space_fingerprint, list(shard_sha256), *digests])
 

@@ -1,14 +1,16 @@
 """A tar that is read once from start to end: images on the way, and the sha256 of all of it."""
 
 import hashlib
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, cast
 
 from rayprob.errors import StorageError
 from rayprob.files import storage
 
 CHUNK_BYTES = 2**20
+PIECE_BYTES = 2**23
 
 
 class TarReader:
@@ -55,7 +57,8 @@ class TarReader:
 @contextmanager
 def tar_reader(uri: str) -> Iterator[TarReader]:
     """Open a tar to read parts of it; the rest is read when the block ends. Raises StorageError."""
-    with storage.open_input(uri) as file:
-        reader = TarReader(file, uri)
+    with storage.open_input_file(uri) as file:
+        # An object store is asked for large pieces, not for each image and each gap.
+        reader = TarReader(io.BufferedReader(cast(io.RawIOBase, file), PIECE_BYTES), uri)
         yield reader
         reader.finish()

@@ -151,6 +151,13 @@ def shard_name(root: str, uri: str) -> str:
     return uris.below(root, uri) or uris.absolute(uri)
 
 
+def missing_shard(root: str, name: str, reason: str) -> DatasetError:
+    """Return the error for a shard that cannot be opened, with what to do: a tar of others may have been moved."""
+    uri = shard_uri(root, name)
+    moved = ", and where its tars were moved, shard the recipe again" if "/" in name else ""
+    return DatasetError(f"cannot open shard {uri}: {reason}; run `rayprob verify {root}`{moved}")
+
+
 def _ranges(root: str, splits: pa.DictionaryArray) -> dict[str, range]:
     codes_S = numbers(splits.indices)
     firsts = np.flatnonzero(np.diff(codes_S, prepend=-1)).tolist()

@@ -68,7 +68,6 @@ def _samples(codes_of: CodesOf, tar: str) -> TarSamples:
     from webdataset.tariterators import group_by_keys  # seconds, for it imports torch
 
     samples, without_image = [], 0
-    _require_unpacked(tar)
     try:
         for sample in group_by_keys(_members(tar)):
             image = next((suffix for suffix in IMAGES if suffix in sample), None)
@@ -81,16 +80,6 @@ def _samples(codes_of: CodesOf, tar: str) -> TarSamples:
     except ValueError as error:  # two members of one name
         raise SourceError(f"{tar} is not a tar of samples: {one_line(error.args[0])}; write it again") from error
     return TarSamples(samples, without_image)
-
-
-def _require_unpacked(tar: str) -> None:
-    with storage.open_input(tar) as file:
-        start = file.read(max(map(len, PACKED_STARTS)))
-    for magic, kind in PACKED_STARTS.items():
-        if start.startswith(magic):
-            raise SourceError(
-                f"{tar} is packed with {kind}, and images are read by their place in a tar; unpack it, and give the .tar"
-            )
 
 
 def _members(tar: str) -> Iterator[dict[str, Any]]:
@@ -106,7 +95,16 @@ def _members(tar: str) -> Iterator[dict[str, Any]]:
                 yield {"fname": member.name, "data": member if is_image else _content(opened, member), "__url__": tar}
                 opened.members = []  # type: ignore[attr-defined]  # tarfile keeps every member that it has met
     except (tarfile.TarError, OSError, EOFError, UnicodeError) as error:
-        raise SourceError(f"{tar} cannot be read as a tar: {one_line(error)}; write it again") from error
+        fault = _packing(tar) or f"cannot be read as a tar: {one_line(error)}; write it again"
+        raise SourceError(f"{tar} {fault}") from error
+
+
+def _packing(tar: str) -> str:
+    """Return what to do about a tar that is packed; "" for another."""
+    with storage.open_input_file(tar) as file:
+        start = file.read(max(map(len, PACKED_STARTS)))
+    kind = next((kind for magic, kind in PACKED_STARTS.items() if start.startswith(magic)), "")
+    return kind and f"is packed with {kind}, and images are read by their place in a tar; unpack it, and give the .tar"
 
 
 def _buffered(tar: str, file: Any) -> Any:
