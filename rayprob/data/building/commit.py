@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayprob.config.spec import fingerprint
+from rayprob.data.building.mixing import warn_of_sorted
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, ShardJob, disk_full_explained, read_report
 from rayprob.data.manifest.columns import Ragged, count_labels, to_array, with_absent
@@ -45,6 +46,8 @@ def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob]) -> dict
     with disk_full_explained():
         manifest = write_manifest(recipe.root, shards, tables, len(source.label_space), rest)
     in_place = [*dict.fromkeys(shard.split for shard in shards if shard.tar)]
+    for split in in_place:
+        warn_of_sorted(split, [table for table in tables if table["split"][0].as_py() == split], len(source.label_space))
     in_parts = FORMAT_IN_PARTS if "manifest" in manifest else FORMAT_VERSION
     facts = {
         "format_version": FORMAT_IN_PLACE if in_place else FORMAT_WITH_ABSENT if rest else in_parts,
