@@ -13,7 +13,7 @@ from rayprob.labels import LabelSpace
 FORMAT_VERSION = 1
 FORMAT_IN_PARTS = 2  # manifest/000000.parquet, ... and shards.parquet
 FORMAT_WITH_ABSENT = 3  # either, with a column of absent labels, and `rest` by split
-FORMAT_IN_PLACE = 4  # any of these, with splits whose shards are tars of others
+FORMAT_IN_PLACE = 5  # any of these, with splits whose shards are tars of others
 FORMATS = (FORMAT_VERSION, FORMAT_IN_PARTS, FORMAT_WITH_ABSENT, FORMAT_IN_PLACE)
 
 
