@@ -46,8 +46,7 @@ def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob]) -> dict
     with disk_full_explained():
         manifest = write_manifest(recipe.root, shards, tables, len(source.label_space), rest)
     in_place = [*dict.fromkeys(shard.split for shard in shards if shard.tar)]
-    for split in in_place:
-        warn_of_sorted(split, [table for table in tables if table["split"][0].as_py() == split], len(source.label_space))
+    warn_of_sorted(tables, in_place, len(source.label_space))
     in_parts = FORMAT_IN_PARTS if "manifest" in manifest else FORMAT_VERSION
     facts = {
         "format_version": FORMAT_IN_PLACE if in_place else FORMAT_WITH_ABSENT if rest else in_parts,
