@@ -21,11 +21,11 @@ PACKED_STARTS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28
 KEY_AND_SUFFIX = re.compile(r"((?:.*/|)[^.]+)[.][^/]*", re.DOTALL)  # webdataset's own rule
 MOST_TEXT_BYTES = 2**20
 REMOTE_TARS, REMOTE_BUFFER_BYTES = 16, 2**20  # read at once, and of each: two requests per member would wait a day
-Codes = list[str] | None
+Codes = tuple[str, ...] | None
 CodesOf = Callable[[dict[str, Any], str], Codes]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there are many
 class TarSample:
     """One sample of a tar: where its image lies, and its labels; None where it has no member with labels."""
 

@@ -1,6 +1,7 @@
 """Tars that others wrote for WebDataset: where the labels of their samples are, copied or in place."""
 
 import json
+import sys
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +13,7 @@ from rayprob.data.sources.files_of import files_of
 from rayprob.data.sources.label_list import by_number, distinct, read_names
 from rayprob.data.sources.rows import ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
-from rayprob.data.sources.tar_members import PACKED, TarSample, names_of, read_tars
+from rayprob.data.sources.tar_members import PACKED, Codes, TarSample, names_of, read_tars
 from rayprob.errors import SourceError, one_line
 from rayprob.files import uris
 
@@ -84,7 +85,7 @@ def _rows(samples: list[TarSample], column_of: dict[str, int]) -> Iterator[Image
         )
 
 
-def _codes(source: WebdatasetSource, sample: dict[str, Any], where: str) -> list[str] | None:
+def _codes(source: WebdatasetSource, sample: dict[str, Any], where: str) -> Codes:
     """Return the labels of a sample, as the recipe says where they are; None where it has no such member or key."""
     if source.label is not None and source.label.startswith("."):
         found = sample.get(source.label[1:])
@@ -96,14 +97,19 @@ def _codes(source: WebdatasetSource, sample: dict[str, Any], where: str) -> list
         return None
     document = _document(sample["json"], where)
     cell = next((found for key in keys if (found := _at(document, key)) is not None), None)
-    return None if cell is None else as_list(cell, source.separator, where)
+    return None if cell is None else _once(as_list(cell, source.separator, where))
 
 
-def _of_text(source: WebdatasetSource, content: Any, where: str) -> list[str]:
+def _of_text(source: WebdatasetSource, content: Any, where: str) -> Codes:
     try:
-        return as_list(content.decode(), source.separator, where)
+        return _once(as_list(content.decode(), source.separator, where))
     except (UnicodeDecodeError, AttributeError) as error:
         raise SourceError(f"{where}: its labels are not text in UTF-8; say with `label` where they are") from error
+
+
+def _once(codes: list[str]) -> Codes:
+    """Return labels of which each is in memory once, however many samples have it."""
+    return tuple(map(sys.intern, codes))
 
 
 def _document(content: Any, where: str) -> Any:
