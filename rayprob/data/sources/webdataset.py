@@ -1,11 +1,13 @@
 """Tars that others wrote for WebDataset: where the labels of their samples are, copied or in place."""
 
 import json
-import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar
+
+import numpy as np
 
 from rayprob.data.sources.cells import as_list
 from rayprob.data.sources.faults import label_space, normalised, short
@@ -13,9 +15,10 @@ from rayprob.data.sources.files_of import files_of
 from rayprob.data.sources.label_list import by_number, distinct, read_names
 from rayprob.data.sources.rows import ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
-from rayprob.data.sources.tar_members import PACKED, Codes, TarSample, names_of, read_tars
+from rayprob.data.sources.tar_members import PACKED, Codes, TarSamples, names_of, read_tars
 from rayprob.errors import SourceError, one_line
 from rayprob.files import uris
+from rayprob.seeds import derive
 
 JSON_KEYS = ("labels", "label", "tags", "classes")
 NO_IMAGE = "a sample without an image"
@@ -45,13 +48,13 @@ with warnings.catch_warnings(action="ignore", category=UserWarning):  # BaseMode
 
 def read(source: WebdatasetSource) -> Stated:
     """Return what the samples of tars state; one without a member with labels states nothing. Raises SourceError."""
-    tars = files_of(source.images, (".tar", *PACKED))
+    tars = files_of(source.images, (".tar",), refused=PACKED)
     found = read_tars(tars, partial(_codes, source))
-    if not found.samples:
+    if not any(map(len, found)):
         raise SourceError(
             f"{source.images} holds no sample with an image; members of one sample share a key, as in 0.jpg and 0.json"
         )
-    codes = sorted({code for sample in found.samples for code in sample.codes or ()}, key=by_number)
+    codes = sorted({code for tar in found for code in tar.codes}, key=by_number)
     names = distinct(source.images, read_names(source.names)) if source.names is not None else {code: code for code in codes}
     if wrong := [code for code in codes if code not in names]:
         raise SourceError(f"{source.images} has the label {wrong[0]!r:.80}, which `names` does not name; add it there")
@@ -59,21 +62,21 @@ def read(source: WebdatasetSource) -> Stated:
     return Stated(
         label_space=label_space(source.images, list(names.values())),
         rest=source.rest or "absent",
-        batches=batches_of(_rows(found.samples, column_of)),
+        batches=batches_of(_rows(found, column_of)),
         images=source.images,
-        dropped={NO_IMAGE: found.without_image} if found.without_image else {},
+        dropped={NO_IMAGE: without_image} if (without_image := sum(tar.without_image for tar in found)) else {},
         is_declared=source.names is not None,
     )
 
 
-def _rows(samples: list[TarSample], column_of: dict[str, int]) -> Iterator[ImageRow]:
+def _rows(found: list[TarSamples], column_of: dict[str, int]) -> Iterator[ImageRow]:
     # Other tars may use the same keys; then the tar is part of the key, with its folder where tars have the same name as well.
-    is_unique = len({sample.key for sample in samples}) == len(samples)
-    tars = {sample.tar: uris.split(sample.tar)[1] for sample in samples}
-    if len({(tars[sample.tar], sample.key) for sample in samples}) < len(samples):
-        tars = names_of(list(tars))
-    for sample in samples:
-        tar, codes = tars[sample.tar], sample.codes
+    is_unique = _are_unique(key for tar in found for key in tar.keys)
+    names = {tar.tar: uris.split(tar.tar)[1] for tar in found}
+    if not is_unique and not _are_unique(f"{names[tar.tar]}/{key}" for tar in found for key in tar.keys):
+        names = names_of(list(names))
+    for sample in chain.from_iterable(found):
+        tar, codes = names[sample.tar], sample.codes
         yield ImageRow(
             key=sample.key if is_unique else f"{tar.removesuffix('.tar')}/{sample.key}",
             file_name=normalised(f"{tar}/{sample.name}"),
@@ -83,6 +86,12 @@ def _rows(samples: list[TarSample], column_of: dict[str, int]) -> Iterator[Image
             offset_bytes=sample.offset_bytes,
             size_bytes=sample.size_bytes,
         )
+
+
+def _are_unique(keys: Iterable[str]) -> bool:
+    """Return whether no two keys have the same hash of 63 bits: eight bytes each, where a set takes a hundred."""
+    hashes_N = np.fromiter((derive(0, "key", key) for key in keys), np.int64)
+    return len(np.unique(hashes_N)) == len(hashes_N)
 
 
 def _codes(source: WebdatasetSource, sample: dict[str, Any], where: str) -> Codes:
@@ -97,19 +106,14 @@ def _codes(source: WebdatasetSource, sample: dict[str, Any], where: str) -> Code
         return None
     document = _document(sample["json"], where)
     cell = next((found for key in keys if (found := _at(document, key)) is not None), None)
-    return None if cell is None else _once(as_list(cell, source.separator, where))
+    return None if cell is None else as_list(cell, source.separator, where)
 
 
 def _of_text(source: WebdatasetSource, content: Any, where: str) -> Codes:
     try:
-        return _once(as_list(content.decode(), source.separator, where))
+        return as_list(content.decode(), source.separator, where)
     except (UnicodeDecodeError, AttributeError) as error:
         raise SourceError(f"{where}: its labels are not text in UTF-8; say with `label` where they are") from error
-
-
-def _once(codes: list[str]) -> Codes:
-    """Return labels of which each is in memory once, however many samples have it."""
-    return tuple(map(sys.intern, codes))
 
 
 def _document(content: Any, where: str) -> Any:
