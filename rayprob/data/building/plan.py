@@ -77,7 +77,7 @@ def _by_tar(source: str, splits: Mapping[str, Sequence[SourceImage]], recipe: Re
         for image in samples:
             of_tar.setdefault(image.container, []).append(image)
         for number, (tar, images) in enumerate(of_tar.items()):
-            # No name of a file: what a build writes and removes under its names never is somebody's tar.
+            # Not a file name, so that a build never overwrites or removes somebody's tar under it.
             name = f"{split}-in-place-{number:06d}"
             within = tuple(sorted(images, key=lambda image: image.offset_bytes))
             shards.append(ShardPlan(name, split, source, within, shard_name(recipe.root, tar), tar not in read))

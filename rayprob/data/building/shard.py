@@ -61,7 +61,9 @@ class ShardJob:
         samples = [image.values for image in self.plan.samples]
         encode = self.encode.model_dump() if self.encode else None
         place = [self.plan.name, self.plan.split, self.images, self.label_space.fingerprint]
-        return fingerprint([place, samples, self.check, encode, *([self.rest] if self.rest != "absent" else [])])
+        in_place = [self.plan.tar, self.plan.takes_sha256] if self.plan.tar else []
+        rest = [self.rest] if self.rest != "absent" else []
+        return fingerprint([place, samples, self.check, encode, *rest, *in_place])
 
     @property
     def report(self) -> str:
