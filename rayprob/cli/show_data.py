@@ -111,7 +111,7 @@ def _own_shards(shards: Shards, in_place: TarsInPlace | None) -> str:
 
 
 def _show_in_place(console: Console, found: TarsInPlace | None) -> None:
-    """Print where the images are that are read in place; nothing where there are none."""
+    """Print where the images are that are read in place, if any."""
     if found is not None:
         where = f"{found.tars:,} tars, {_bytes(found.size_bytes)}, in {first_of(found.folders, 3, in_all=True)}"
         show_line(console, f"  images of {', '.join(found.splits)} are not copied but read in place: {where}")
