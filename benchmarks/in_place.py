@@ -3,8 +3,8 @@
     python benchmarks/in_place.py [--rounds 5] [--images-per-run 572] [--no-s3]
 
 The train split of ../shared/coco-sample is sharded. The samples of each shard are then written into a tar of their own, in
-the same order, twice: by webdataset's ShardWriter, and in img2dataset's layout (000000000.jpg, .txt, .json, and Parquet
-beside the tars). Both are indexed with `copy: false`, from the disk and from an S3 server (moto) on this machine.
+the same order, twice: by webdataset's ShardWriter, and in img2dataset's layout (000000000.jpg, .txt, .json, and a Parquet file
+per tar). Both are indexed with `copy: false`, from the disk and from an S3 server (moto) on this machine.
 
 Images/s are those of the training stream at 224 px that decodes in its own process, in turns, after a first epoch that reads
 everything once; over S3 that epoch fills the cache, so later ones measure what training sees of a dataset that fits there. The
@@ -154,7 +154,7 @@ def by_img2dataset(folder: Path, shards: list[list[Sample]]) -> None:
 
 
 def compare(loader: "Loader", datasets: dict[str, Dataset], rounds: int, num_images: int) -> None:
-    """Print whether batches are equal to those of our own shards, and images/s beside theirs."""
+    """Print whether batches are equal to those of our own shards, and images/s compared with theirs."""
     own = list(itertools.islice(loader.batches(datasets[OWN], "resize"), 40))
     equal = {name: equality(own, itertools.islice(loader.batches(one, "resize"), 40)) for name, one in datasets.items()}
     rates: list[dict[str, tuple[float, float]]] = [
@@ -163,8 +163,8 @@ def compare(loader: "Loader", datasets: dict[str, Dataset], rounds: int, num_ima
     print(f"{'':18} {'images/s':>9} {'of own':>7} {'by CPU time':>12}  40 batches against those of our own shards")
     for name in datasets:
         per_s = statistics.median(one[name][0] for one in rates)
-        beside = OWN_S3 if name.endswith("S3") else OWN
-        wall, cpu = (statistics.median(one[name][kind] / one[beside][kind] for one in rates) for kind in (0, 1))
+        base = OWN_S3 if name.endswith("S3") else OWN
+        wall, cpu = (statistics.median(one[name][kind] / one[base][kind] for one in rates) for kind in (0, 1))
         print(f"{name:18} {per_s:9.1f} {wall:7.2f} {cpu:12.2f}  {equal[name]}")
 
 

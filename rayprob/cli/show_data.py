@@ -84,7 +84,7 @@ def show_summary(console: Console, summary: build.Summary) -> None:
     show_line(
         console, f"{'already built: ' if summary.already_built else ''}{summary.root} (fingerprint {facts['fingerprint']})"
     )
-    show_line(console, f"  {counted(samples, 'image')} ({splits}) in {_own_shards(shards, in_place)}")
+    show_line(console, f"  {counted(samples, 'image')} ({splits}){_own_shards(shards, in_place)}")
     _show_in_place(console, in_place)
     if not summary.already_built:
         speed = summary.images_written / max(summary.writing_s, 1e-9)
@@ -105,17 +105,17 @@ def show_summary(console: Console, summary: build.Summary) -> None:
 
 
 def _own_shards(shards: Shards, in_place: TarsInPlace | None) -> str:
-    """Return how many shards and bytes the dataset has of its own."""
+    """Return how many shards and bytes the dataset has of its own; "" where all of its images are read in place."""
     own = [span for split, span in shards.splits.items() if in_place is None or split not in in_place.splits]
     size_bytes = sum(int(shards.size_bytes_S[span.start : span.stop].sum()) for span in own)
-    return f"{counted(sum(map(len, own)), 'shard')}, {_bytes(size_bytes)}"
+    return f" in {counted(sum(map(len, own)), 'shard')}, {_bytes(size_bytes)}" if own else ""
 
 
 def _show_in_place(console: Console, found: TarsInPlace | None) -> None:
-    """Print where the images lie that are read in place; nothing where there are none."""
+    """Print where the images are that are read in place, if any."""
     if found is not None:
         where = f"{counted(found.tars, 'tar')}, {_bytes(found.size_bytes)}, in {first_of(found.folders, 3, in_all=True)}"
-        show_line(console, f"  images of {', '.join(found.splits)} are read in place, none is copied: {where}")
+        show_line(console, f"  images of {', '.join(found.splits)} are not copied but read in place: {where}")
 
 
 def _rest(facts: dict[str, Any]) -> str:

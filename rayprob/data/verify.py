@@ -145,7 +145,7 @@ def _double_ids(ids: Sequence[NDArray[np.int64]]) -> list[Fault]:
 
 def _stray_files(root: str, parts: Parts, *, are_in_place: bool) -> list[Fault]:
     listed = {*parts.shards, *(parts.file(part) for part in range(len(parts)))}
-    # Beside tars in place, others of theirs may lie of which no sample is here.
+    # Next to tars in place there may be others, without samples in this dataset.
     found = [] if are_in_place else [name for name in storage.list_names(root) if name.endswith(".tar")]
     found += [f"manifest/{name}" for name in storage.list_names(storage.join(root, "manifest"))]
     return [Fault(name, "is not listed in dataset.json; remove it") for name in found if name not in listed]

@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from typer.testing import CliRunner
 from rayprob.cli.app import app
 from rayprob.data.building import build as building
 from rayprob.data.building.build import Summary, build, in_process
+from rayprob.data.building.plan import plan
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, ShardJob
 from rayprob.data.inspect import inspect
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.data.manifest.label_fingerprint import label_fingerprint
+from rayprob.data.sources.source import read_source
 from rayprob.data.verify import verify
 from rayprob.errors import DatasetError, SampleError, SourceError, SpecError, StorageError
 from rayprob.files import storage
@@ -43,6 +46,12 @@ def index(target: Path | str, splits: dict[str, dict[str, Any]], **changes: Any)
     in_place = {split: {**source, "copy": False} for split, source in splits.items()}
     recipe = {"name": "tars", "splits": in_place, "target": str(target), "holdout": {"fraction": 0.3}, **changes}
     return build(Recipe.parse(recipe), run_tasks=in_process)
+
+
+def build_copies(target: Path, splits: dict[str, dict[str, Any]], **changes: Any) -> None:
+    """Build a dataset of copies of the same images."""
+    recipe = {"name": "copied", "splits": splits, "target": str(target), "holdout": {"fraction": 0.3}, **changes}
+    build(Recipe.parse(recipe), run_tasks=in_process)
 
 
 def files_in(folder: Path) -> dict[str, tuple[str, int]]:
@@ -101,8 +110,7 @@ def test_tars_of_others_are_trained_on_as_their_copies_are(
     folders = [Path(source["images"]) for source in written[name].values()]
     before = [files_in(folder) for folder in folders]
     index(tmp_path / "index", written[name])
-    recipe = {"name": "copied", "splits": written[name], "target": str(tmp_path / "copied"), "holdout": {"fraction": 0.3}}
-    build(Recipe.parse(recipe), run_tasks=in_process)
+    build_copies(tmp_path / "copied", written[name])
     ours, theirs = Dataset.open(str(tmp_path / "index")), Dataset.open(str(tmp_path / "copied"))
     assert label_fingerprint(ours) == label_fingerprint(theirs)
     for split in ("train", "holdout", "val"):
@@ -295,6 +303,17 @@ def test_a_stopped_index_is_continued_and_a_tar_that_changed_is_read_again(
     assert verify(str(tmp_path / "stopped")) == []
 
 
+def test_a_report_without_a_sha256_is_not_taken_for_one_that_must_have_it(
+    tmp_path: Path, tars: dict[str, dict[str, Any]]
+) -> None:
+    recipe = Recipe.parse({"name": "x", "splits": {"train": {**tars["train"], "copy": False}}, "target": str(tmp_path)})
+    source = read_source(recipe)
+    shard = plan(source.images, recipe)[0]
+    assert shard.takes_sha256
+    job = ShardJob(shard, recipe.root, recipe.splits["train"].images, source.label_space, recipe.check, recipe.encode)
+    assert replace(job, plan=replace(shard, takes_sha256=False)).fingerprint != job.fingerprint
+
+
 def test_no_tar_of_others_is_ever_written_over_or_removed(tmp_path: Path, pictures: dict[str, Pictures]) -> None:
     source = by_shard_writer(tmp_path / "here", pictures["train"])
     for number in range(3):
@@ -374,11 +393,11 @@ def test_shard_and_inspect_say_where_the_images_lie(
     (tmp_path / "x.yaml").write_text(Recipe.parse(recipe).to_yaml())
     size_mb = sum(path.stat().st_size for path in (tmp_path / "tars").rglob("*.tar")) / 1e6
     folders = f"{tmp_path}/tars/train, {tmp_path}/tars/val"
-    line = f"images of train, holdout, val are read in place, none is copied: 4 tars, {size_mb:.1f} MB, in {folders}"
+    line = f"images of train, holdout, val are not copied but read in place: 4 tars, {size_mb:.1f} MB, in {folders}"
     runner = CliRunner()
     shown = runner.invoke(app, ["shard", str(tmp_path / "x.yaml")], env={"COLUMNS": "400"}).output
     assert "32 images (train 2" in shown
-    assert "in 0 shards, 0.0 MB" in shown
+    assert "shards" not in shown.split("images of train")[0]
     assert "checked 32 images in" in shown
     assert line in shown
     assert line in runner.invoke(app, ["inspect", str(tmp_path / "index")], env={"COLUMNS": "400"}).output

@@ -141,7 +141,7 @@ class _Tars:
         for number, (start, end) in enumerate(pairwise([*firsts, len(order)])):
             tar = int(self.tar_N[order[start]])
             shard = Outline(
-                # No name of a file: what a build writes and removes under its names never is somebody's tar.
+                # Not a file name, so that a build never overwrites or removes somebody's tar under it.
                 name=f"{split}-in-place-{number:06d}",
                 split=split,
                 source=self.source,

@@ -67,7 +67,8 @@ class ShardJob:
         encode = self.encode.model_dump() if self.encode else None
         place = [self.plan.name, self.plan.split, self.images, self.label_space.fingerprint]
         rest = [self.rest] if self.rest != "absent" else []
-        return fingerprint([place, samples, self.check, encode, *rest, self.reading.to_dict()])
+        in_place = [self.plan.tar, self.plan.takes_sha256] if self.plan.tar else []
+        return fingerprint([place, samples, self.check, encode, *rest, *in_place, self.reading.to_dict()])
 
     @property
     def report(self) -> str:
