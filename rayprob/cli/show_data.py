@@ -13,10 +13,11 @@ from rayprob.cli.show_images import show_images
 from rayprob.cli.table import Bar, Table, show_table
 from rayprob.cli.terminal import show_line
 from rayprob.data.building import build
+from rayprob.data.in_place import TarsInPlace, tars_in_place
 from rayprob.data.inspect import Inspection, LabelFacts, SplitFacts
 from rayprob.data.manifest.shard_list import Shards
 from rayprob.scenes.generate import ScenesSummary
-from rayprob.text import counted
+from rayprob.text import counted, first_of
 
 BAR_COLUMNS = 20
 
@@ -78,16 +79,18 @@ def show_summary(console: Console, summary: build.Summary) -> None:
     """Print what a build wrote, where, and the next command."""
     facts = summary.facts
     samples, shards = sum(facts["splits"].values()), Shards.read(summary.root, facts)
-    size_bytes = int(shards.size_bytes_S.sum())
+    in_place = tars_in_place(summary.root, facts, shards)
     splits = ", ".join(f"{split} {count:,}" for split, count in facts["splits"].items())
     show_line(
         console, f"{'already built: ' if summary.already_built else ''}{summary.root} (fingerprint {facts['fingerprint']})"
     )
-    show_line(console, f"  {counted(samples, 'image')} ({splits}) in {counted(len(shards), 'shard')}, {_bytes(size_bytes)}")
+    show_line(console, f"  {counted(samples, 'image')} ({splits}){_own_shards(shards, in_place)}")
+    _show_in_place(console, in_place)
     if not summary.already_built:
         speed = summary.images_written / max(summary.writing_s, 1e-9)
         gone_on = f"; {summary.shards_continued:,} shards were already done" if summary.shards_continued else ""
-        written = f"  wrote {counted(summary.images_written, 'image')} in {summary.writing_s:.1f} s, {speed:,.0f} images/s"
+        done = "wrote" if in_place is None else "checked"
+        written = f"  {done} {counted(summary.images_written, 'image')} in {summary.writing_s:.1f} s, {speed:,.0f} images/s"
         show_line(console, f"{written} ({summary.elapsed_s:.1f} s including reading annotations and starting Ray){gone_on}")
     show_line(console, f"  {_rest(facts)}")
     for split, counts in facts.get("dropped", {}).items():
@@ -99,6 +102,20 @@ def show_summary(console: Console, summary: build.Summary) -> None:
         show_line(console, f"  {counted(num_corrected, 'image')} of another size than declared; the manifest has the real one")
     show_images(console, facts)
     show_line(console, f"next: rayprob inspect {summary.root}    rayprob verify {summary.root}    rayprob train RUN.yaml")
+
+
+def _own_shards(shards: Shards, in_place: TarsInPlace | None) -> str:
+    """Return how many shards and bytes the dataset has of its own; "" where all of its images are read in place."""
+    own = [span for split, span in shards.splits.items() if in_place is None or split not in in_place.splits]
+    size_bytes = sum(int(shards.size_bytes_S[span.start : span.stop].sum()) for span in own)
+    return f" in {counted(sum(map(len, own)), 'shard')}, {_bytes(size_bytes)}" if own else ""
+
+
+def _show_in_place(console: Console, found: TarsInPlace | None) -> None:
+    """Print where the images are that are read in place, if any."""
+    if found is not None:
+        where = f"{counted(found.tars, 'tar')}, {_bytes(found.size_bytes)}, in {first_of(found.folders, 3, in_all=True)}"
+        show_line(console, f"  images of {', '.join(found.splits)} are not copied but read in place: {where}")
 
 
 def _rest(facts: dict[str, Any]) -> str:
@@ -115,6 +132,7 @@ def show_inspection(console: Console, found: Inspection) -> None:
     show_line(console, f"{found.root} (fingerprint {found.fingerprint}), {len(found.labels):,} labels")
     show_line(console, f"  fingerprint of ids and labels alone: {found.label_fingerprint}")
     show_images(console, found.image_facts)
+    _show_in_place(console, found.in_place)
     show_table(console, _splits_table(found.splits))
     show_table(console, _labels_table(found.labels, [split.split for split in found.splits]))
     show_table(console, _set_sizes_table(found))

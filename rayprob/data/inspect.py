@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.data.in_place import TarsInPlace, tars_in_place
 from rayprob.data.manifest.dataset import Dataset, Manifest
 from rayprob.data.manifest.label_fingerprint import label_fingerprint
 
@@ -64,6 +65,7 @@ class Inspection:
         default_factory=dict
     )  # what dataset.json records of their kinds and of how they are read
     label_fingerprint: str = ""  # of ids and labels alone, whatever format and shards they come from
+    in_place: TarsInPlace | None = None  # None: the dataset has all images in its own shards
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -92,6 +94,7 @@ def inspect(root: str, *, top: int = 10) -> Inspection:
         pairs=strongest_pairs(present_NL, names, top),
         exif_rotated=dataset.facts.get("exif_rotated"),
         image_facts={key: dataset.facts[key] for key in IMAGE_FACTS if key in dataset.facts},
+        in_place=tars_in_place(root, dataset.facts, dataset.shards),
     )
 
 

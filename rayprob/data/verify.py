@@ -2,7 +2,6 @@
 
 import hashlib
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +16,8 @@ from rayprob.data.building.commit import changed_pixels, data_fingerprint, label
 from rayprob.data.building.tar import RECORD_BYTES
 from rayprob.data.manifest.facts import read_facts, read_label_space
 from rayprob.data.manifest.parts import Parts
-from rayprob.data.manifest.shard_list import REMEDY, Shards
+from rayprob.data.manifest.shard_list import REMEDY, Shards, shard_uri
+from rayprob.data.verify_tar import crc32_faults, tar_faults, whole_faults
 from rayprob.errors import DatasetError, LabelError, StorageError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, parse_json, require_shape
@@ -59,7 +59,7 @@ def verify(root: str, on_progress: Callable[[int, int], None] = lambda done, tot
     shards = Shards.read(root, facts)
     label_space, faults = _label_space(root, facts)
     parts = Parts.stated(root, shards, facts, len(label_space) if label_space else None)
-    faults += _counts_faults(facts, shards) + _stray_files(root, parts)
+    faults += _counts_faults(facts, shards) + _stray_files(root, parts, are_in_place="in_place" in facts)
     ids: list[NDArray[np.int64]] = []
     entries = iter(shards.entries())
     done_bytes, total_bytes = 0, int(shards.size_bytes_S.sum())
@@ -69,8 +69,13 @@ def verify(root: str, on_progress: Callable[[int, int], None] = lambda done, tot
         ids += [np.asarray(table["sample_id"])] if table else []
         for shard in islice(entries, len(parts.shards_of(part))):
             on_progress(done_bytes, total_bytes)
-            rows = table.filter(pc.equal(table["shard"], shard["name"])).to_pylist() if table else []
-            faults += [Fault(shard["name"], what) for what in _shard_faults(root, shard, rows, label_space)]
+            rows = _rows_of(table, shard) if table else []
+            found = (
+                tar_faults(shard_uri(root, shard["name"]), shard, rows)
+                if shard["split"] in facts.get("in_place", ())
+                else _shard_faults(root, shard, rows, label_space)
+            )
+            faults += [Fault(shard["name"], what) for what in found]
             done_bytes += shard["size_bytes"]
     on_progress(total_bytes, total_bytes)
     faults += _double_ids(ids)
@@ -119,6 +124,13 @@ def _part_faults(content: bytes, table: pa.Table, parts: Parts, part: int) -> It
         yield f"has {len(found):,} rows, and not shard by shard the {len(stated):,} samples that dataset.json lists"
 
 
+def _rows_of(table: pa.Table, shard: dict[str, Any]) -> list[dict[str, Any]]:
+    # A tar in place may be a shard of several splits.
+    is_its = pc.and_(pc.equal(table["shard"], shard["name"]), pc.equal(table["split"], shard["split"]))
+    rows: list[dict[str, Any]] = table.filter(is_its).to_pylist()
+    return rows
+
+
 def _counts_faults(facts: dict[str, Any], shards: Shards) -> list[Fault]:
     if (found := shards.samples_of_splits()) == facts.get("splits"):
         return []
@@ -131,9 +143,10 @@ def _double_ids(ids: Sequence[NDArray[np.int64]]) -> list[Fault]:
     return [Fault("manifest", f"has {len(twice):,} sample ids more than once: {twice[:5]}")] if twice else []
 
 
-def _stray_files(root: str, parts: Parts) -> list[Fault]:
+def _stray_files(root: str, parts: Parts, *, are_in_place: bool) -> list[Fault]:
     listed = {*parts.shards, *(parts.file(part) for part in range(len(parts)))}
-    found = [name for name in storage.list_names(root) if name.endswith(".tar")]
+    # Next to tars in place there may be others, without samples in this dataset.
+    found = [] if are_in_place else [name for name in storage.list_names(root) if name.endswith(".tar")]
     found += [f"manifest/{name}" for name in storage.list_names(storage.join(root, "manifest"))]
     return [Fault(name, "is not listed in dataset.json; remove it") for name in found if name not in listed]
 
@@ -146,7 +159,8 @@ def _content_faults(facts: dict[str, Any], label_space: LabelSpace, parts: Parts
 
     faults = []
     sums = map(parts.shards.sha256, range(len(parts.shards)))
-    found = data_fingerprint(label_space.fingerprint, sums, tables(), changed_pixels(facts))
+    in_place = facts.get("in_place", ())
+    found = data_fingerprint(label_space.fingerprint, sums, tables(), changed_pixels(facts), in_place)
     if found != facts["fingerprint"]:
         faults.append(f"states fingerprint {facts['fingerprint']}, the data has {found}")
     if "label_counts" in facts and facts["label_counts"] != label_counts(
@@ -164,11 +178,7 @@ def _shard_faults(
     except StorageError as error:
         yield f"cannot be read: {error}"
         return
-    if len(content) != shard["size_bytes"]:
-        yield f"has {len(content):,} bytes, dataset.json says {shard['size_bytes']:,}"
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != shard["sha256"]:
-        yield f"has sha256 {sha256:.16}..., dataset.json says {shard['sha256']:.16}..."
+    yield from whole_faults(len(content), hashlib.sha256(content).hexdigest(), shard)
     members, broken = read_members(content)
     if broken:
         yield broken
@@ -231,8 +241,7 @@ def _image_faults(content: bytes, image: Member | None, row: dict[str, Any]) -> 
     found, stated = (image.offset_bytes, image.size_bytes), (row["offset_bytes"], row["size_bytes"])
     if found != stated:
         yield f"has its image at (byte, bytes) {found}, the manifest says {stated}"
-    if zlib.crc32(_content(content, image)) != row["crc32"]:
-        yield "has image bytes of another crc32 than the manifest says"
+    yield from crc32_faults(_content(content, image), row)
 
 
 def _beside_faults(content: bytes, beside: Member | None, row: dict[str, Any], label_space: LabelSpace | None) -> Iterator[str]:

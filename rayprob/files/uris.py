@@ -10,7 +10,7 @@ import posixpath
 import re
 import unicodedata
 from pathlib import Path
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from rayprob.errors import StorageError
 
@@ -57,6 +57,16 @@ def join(uri: str, *parts: str) -> str:
         return posixpath.join(uri, *parts)
     place, mark, options = uri.partition("?")
     return posixpath.join(place, *map(_escaped, parts)) + mark + options
+
+
+def below(folder: str, uri: str) -> str | None:
+    """Return the name of `uri` below `folder`, for which `join` leads back to it; None where it lies elsewhere."""
+    if is_local(folder) and is_local(uri):
+        path = posixpath.relpath(absolute(uri), absolute(folder))
+        return None if path.split("/")[0] in ("..", ".") else path
+    (place, _, options), (path, _, options_of_uri) = folder.partition("?"), uri.partition("?")
+    prefix = place.rstrip("/") + "/"
+    return unquote(path.removeprefix(prefix)) if options == options_of_uri and path.startswith(prefix) else None
 
 
 def beside(uri: str, ending: str) -> str:

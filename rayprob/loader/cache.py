@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rayprob.errors import DatasetError, SpecError, StorageError
+from rayprob.data.manifest.shard_list import missing_shard, shard_uri
+from rayprob.errors import SpecError, StorageError
 from rayprob.files import storage
 from rayprob.loader.shards import ShardFacts
 
@@ -59,8 +60,8 @@ class ShardCache:
         """
         descriptor = self.open(shard)
         if descriptor is None:
-            uri = storage.join(self.root, shard)
-            return self._retried(uri, lambda: storage.read_bytes(uri, offset_bytes, length_bytes))
+            uri = shard_uri(self.root, shard)
+            return self._retried(shard, lambda: storage.read_bytes(uri, offset_bytes, length_bytes))
         try:
             os.utime(descriptor)  # eviction is by time of last use
             return os.pread(descriptor, length_bytes, offset_bytes)
@@ -83,7 +84,10 @@ class ShardCache:
 
     def path(self, shard: str) -> Path:
         """Return the path of the shard when it is cached."""
-        return self.folder / f"{self.fingerprint}-{shard}"
+        # A shard in place has a name with folders in it, and any suffix.
+        is_file_name = "/" not in shard and shard.endswith(".tar")
+        file = shard if is_file_name else f"{hashlib.sha256(shard.encode()).hexdigest()[:32]}.tar"
+        return self.folder / f"{self.fingerprint}-{file}"
 
     def _open_cached(self, shard: str) -> int | None:
         try:
@@ -106,9 +110,9 @@ class ShardCache:
         return descriptor
 
     def _fetch_into(self, part: Path, shard: str) -> int:
-        uri = storage.join(self.root, shard)
+        uri = shard_uri(self.root, shard)
         try:
-            self._retried(uri, lambda: _download(uri, part, self.facts[shard]))
+            self._retried(shard, lambda: _download(uri, part, self.facts[shard]))
             # Locked before others can see it, so that it is not evicted before it is read.
             descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -140,13 +144,14 @@ class ShardCache:
         """Return the lock for counting, adding and removing files."""
         return _locked(self.folder / "cache.lock")
 
-    def _retried(self, uri: str, attempt: Callable[[], T]) -> T:
+    def _retried(self, shard: str, attempt: Callable[[], T]) -> T:
+        uri = shard_uri(self.root, shard)
         for count in range(self.retries + 1):
             try:
                 return attempt()
             except (StorageError, OSError, pa.ArrowException) as error:
                 if storage.is_missing(error):
-                    raise DatasetError(f"the shard {uri} does not exist; run `rayprob verify {self.root}`") from error
+                    raise missing_shard(self.root, shard, "it does not exist") from error
                 last = error
             if count < self.retries:
                 log.info("attempt %d to fetch %s failed: %s", count + 1, uri, last)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from rayprob.data.manifest.shard_list import missing_shard, shard_uri
 from rayprob.errors import DatasetError
 from rayprob.files import storage
 from rayprob.loader.shards import ShardFacts
@@ -58,11 +59,11 @@ class LocalCheck:
 
 
 def _identity(root: str, shard: str, facts: ShardFacts) -> Identity:
-    path = str(storage.local_path(storage.join(root, shard)))
+    path = str(storage.local_path(shard_uri(root, shard)))
     try:
         found = os.stat(path)
     except OSError as error:
-        raise DatasetError(f"cannot open shard {path}: {error.strerror}; run `rayprob verify {root}`") from error
+        raise missing_shard(root, shard, str(error.strerror)) from error
     if found.st_size != facts.size_bytes:
         raise _changed(root, path, f"has {found.st_size:,} bytes, but {facts.size_bytes:,} in dataset.json")
     return path, found.st_size, found.st_mtime_ns

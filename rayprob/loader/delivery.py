@@ -24,7 +24,7 @@ from rayprob.loader.decode import Decoded, Decoder, Located, Request
 from rayprob.loader.order import Cursor, Place
 from rayprob.loader.prefetch import Prefetcher
 from rayprob.loader.reader import SampleReader
-from rayprob.loader.shards import FactsByName, LocalShards, ShardKeeper
+from rayprob.loader.shards import FactsByName, LocalShards, ShardKeeper, are_local
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class Stream:
 
     def _open_source(self) -> LocalShards | ShardCache:
         root, spec = self.manifest.root, self.spec
-        if storage.is_local(root):
+        if are_local(root, self.manifest.shards):
             # The ranks of a node divide the shards, so that they do not all query a shared folder for a million shards.
             ranks = self.place.local_world_size
             mine = range(self.place.rank % ranks, len(self.manifest.shards), ranks)

@@ -3,8 +3,8 @@
 import zlib
 
 from rayprob.data.manifest.dataset import Sample
+from rayprob.data.manifest.shard_list import shard_uri
 from rayprob.errors import DatasetError, SampleError
-from rayprob.files import storage
 from rayprob.loader.shards import ShardSource
 
 
@@ -31,7 +31,7 @@ class SampleReader:
 
     def describe(self, sample: Sample) -> str:
         """Return the id, key and shard of a sample as text."""
-        return f"sample {sample.sample_id} ({sample.key!r} in {storage.join(self.root, sample.shard)})"
+        return f"sample {sample.sample_id} ({sample.key!r} in {shard_uri(self.root, sample.shard)})"
 
     def _read(self, sample: Sample) -> bytes:
         return self._shards.read(sample.shard, sample.offset_bytes, sample.size_bytes)

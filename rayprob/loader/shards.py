@@ -6,15 +6,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayprob.data.manifest.facts import read_facts
-from rayprob.data.manifest.shard_list import Shards
-from rayprob.errors import DatasetError
+from rayprob.data.manifest.shard_list import Shards, missing_shard, shard_uri
 from rayprob.files import storage
 
 MAX_OPEN_SHARDS = 64
@@ -112,7 +110,7 @@ class LocalShards:
     def _descriptor(self, shard: str) -> int:
         descriptor = self._files.get(shard)
         if descriptor is None:
-            descriptor = _open(storage.local_path(storage.join(self._root, shard)), self._root)
+            descriptor = _open(self._root, shard)
             self._files[shard] = descriptor
             if len(self._files) > MAX_OPEN_SHARDS:
                 os.close(self._files.popitem(last=False)[1])
@@ -134,15 +132,23 @@ class RangeReads:
 
     def read(self, shard: str, offset_bytes: int, length_bytes: int) -> bytes:
         """Return bytes of a shard. Raises StorageError, also if the shard ends before them."""
-        return storage.read_bytes(storage.join(self._root, shard), offset_bytes, length_bytes)
+        return storage.read_bytes(shard_uri(self._root, shard), offset_bytes, length_bytes)
 
     def forget(self, shard: str) -> bool:
         """Return False: there is no other copy to read from."""
         return False
 
 
-def _open(path: Path, root: str) -> int:
+def are_local(root: str, shards: Shards) -> bool:
+    """Return whether all of these shards of the dataset at `root` are on this machine's file system."""
+    # Without a Python string for each of a million names.
+    if pc.any(pc.match_substring_regex(shards.names, r"^[A-Za-z][A-Za-z0-9+.-]*://")).as_py():
+        return False
+    return storage.is_local(root) or bool(pc.all(pc.starts_with(shards.names, "/")).as_py())
+
+
+def _open(root: str, shard: str) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(storage.local_path(shard_uri(root, shard)), os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise DatasetError(f"cannot open shard {path}: {error.strerror}; run `rayprob verify {root}`") from error
+        raise missing_shard(root, shard, str(error.strerror)) from error

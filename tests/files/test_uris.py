@@ -89,6 +89,31 @@ def test_other_libraries_find_the_same_place() -> None:
         assert uris.canonical(uri) == uri.replace("#", "%23")
 
 
+@given(NAMES, NAMES)
+@example("100%", "a?b")
+def test_a_name_below_a_folder_leads_back_to_the_file(folder: str, name: str) -> None:
+    for root in ("/data", "s3://bucket/x", f"s3://bucket/x{OPTIONS}", "data"):
+        below = uris.below(root, uris.join(root, folder, name))
+        assert below is not None
+        assert uris.join(root, below) == uris.join(root, folder, name)
+
+
+@pytest.mark.parametrize(
+    ("folder", "uri"),
+    [
+        ("/data/set", "/data/set2/0.tar"),
+        ("/data/set", "/data/0.tar"),
+        ("/data/set", "/data/set"),
+        ("/data/set", "s3://data/set/0.tar"),
+        ("s3://data/set", "/data/set/0.tar"),
+        ("s3://data/set", "s3://data/set2/0.tar"),
+        (f"s3://data/set{OPTIONS}", "s3://data/set/0.tar"),  # of another server
+    ],
+)
+def test_what_lies_elsewhere_has_no_name_below_a_folder(folder: str, uri: str) -> None:
+    assert uris.below(folder, uri) is None
+
+
 def test_parts_of_a_table_lie_beside_it() -> None:
     assert uris.beside(f"s3://bucket/t.parquet{OPTIONS}", ".parts") == f"s3://bucket/t.parquet.parts{OPTIONS}"
     assert uris.beside("out/t?.parquet", ".parts") == "out/t?.parquet.parts"

@@ -183,7 +183,7 @@ def test_a_lasting_fault_names_uri_attempts_and_last_reason(
 
 def test_a_missing_shard_is_not_tried_again(cache: ShardCache, manifest: Manifest) -> None:
     cache = replace(cache, root=f"{manifest.root}/nowhere", backoff_s=1000.0)
-    with pytest.raises(DatasetError, match=r"the shard .*/nowhere/train-000000.tar does not exist; run `rayprob verify"):
+    with pytest.raises(DatasetError, match=r"cannot open shard .*/nowhere/train-000000.tar: it does not exist; run `rayprob"):
         cache.read(manifest.shards[0], 0, 10)
 
 

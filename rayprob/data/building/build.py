@@ -20,6 +20,7 @@ from rayprob.data.building.plan import Outline, Plan, plan
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, ShardJob, read_report, report_of, write_shard
 from rayprob.data.manifest.facts import read_facts
+from rayprob.data.manifest.shard_list import shard_uri
 from rayprob.data.sources.source import SourceData, read_source
 from rayprob.errors import DatasetError, RayprobError, StorageError
 from rayprob.files import storage, uris
@@ -147,7 +148,7 @@ def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
     if differing := differing_keys(theirs, ours):
         raise DatasetError(
             f"{recipe.root} was built from another recipe: {'; '.join(differing)}; "
-            "remove that folder to build it again, or give another target"
+            f"remove {'its dataset.json' if facts.get('in_place') else 'that folder'} to build it again, or give another target"
         )
     remove_reports(recipe.root)
     return facts
@@ -212,7 +213,7 @@ def _remove_leftovers(root: str, jobs: ShardJobs) -> None:
 def _done(job: ShardJob) -> BuiltShard | None:
     """Return the facts of a shard of which an earlier call left a report; None where it is to be written again."""
     facts, _ = read_report(job.report)
-    tar = storage.join(job.root, job.plan.name)
+    tar = shard_uri(job.root, job.plan.file)
     # A shard with rejects is written again: somebody may have mended its images.
     if facts.rejected or facts.job != job.fingerprint or not storage.exists(tar):
         return None
@@ -222,7 +223,7 @@ def _done(job: ShardJob) -> BuiltShard | None:
 def _check_room(recipe: Recipe, jobs: ShardJobs) -> None:
     if recipe.encode or not storage.is_local(recipe.root):
         return
-    needed_bytes = sum(shard.size_bytes for shard in jobs.outlines)
+    needed_bytes = sum(shard.size_bytes for shard in jobs.outlines if not shard.tar)
     folder = storage.local_path(recipe.root).absolute()
     free_bytes = shutil.disk_usage(_nearest_existing(folder)).free
     if needed_bytes > free_bytes:

@@ -4,19 +4,29 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rayprob.config.spec import fingerprint
+from rayprob.data.building.mixing import warn_of_sorted
 from rayprob.data.building.plan import Outline
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, disk_full_explained, read_report, report_of
-from rayprob.data.manifest.columns import Ragged, count_labels, with_absent
-from rayprob.data.manifest.facts import FORMAT_IN_PARTS, FORMAT_VERSION, FORMAT_WITH_ABSENT, FORMAT_WITH_READING
+from rayprob.data.manifest.columns import Ragged, count_labels, to_array, with_absent
+from rayprob.data.manifest.facts import (
+    FORMAT_IN_PARTS,
+    FORMAT_IN_PLACE,
+    FORMAT_VERSION,
+    FORMAT_WITH_ABSENT,
+    FORMAT_WITH_READING,
+)
 from rayprob.data.manifest.parts import ONE_FILE, ONE_FILE_ROWS, PART_ROWS, part_ends, part_file, write_part
+from rayprob.data.manifest.rows_digest import RowsDigest
 from rayprob.data.manifest.shard_list import SHARDS_FILE, Shards
 from rayprob.data.sources.batch_file import BatchFile, joined, scratch_folder
 from rayprob.data.sources.join_files import Reject
@@ -38,25 +48,28 @@ def commit(recipe: Recipe, source: SourceData, outlines: Sequence[Outline]) -> d
     """
     rest = _rest_of_splits(source, outlines)
     shards, tables = _reports(recipe.root, outlines, with_absent if rest else None)
+    shards = _with_sha256(shards)
     rejected = source.missing + [reject for shard in shards for reject in shard.rejected]
     check_rejects(recipe, rejected)
     _write_rejects(recipe, rejected)
     shards = _without_empty(recipe, shards)
     with disk_full_explained():
         manifest = write_manifest(recipe.root, shards, tables, len(source.label_space), rest)
-    in_parts = FORMAT_IN_PARTS if "manifest" in manifest else FORMAT_VERSION
+    in_place = [*dict.fromkeys(shard.split for shard in shards if shard.tar)]
+    warn_of_sorted(tables, in_place, len(source.label_space))
     pixels = pixel_facts(recipe, shards)
     facts = {
-        "format_version": FORMAT_WITH_READING if needs_reading(pixels) else FORMAT_WITH_ABSENT if rest else in_parts,
+        "format_version": _format_version(manifest, rest, pixels, in_place),
         "name": recipe.name,
         "recipe": recipe.model_dump(mode="json"),
         "fingerprint": data_fingerprint(
-            source.label_space.fingerprint, [shard.sha256 for shard in shards], tables, changed_pixels(pixels)
+            source.label_space.fingerprint, [shard.sha256 for shard in shards], tables, changed_pixels(pixels), in_place
         ),
         "label_space_fingerprint": source.label_space.fingerprint,
         "splits": dict(sum((Counter({shard.split: shard.samples}) for shard in shards), Counter())),
         **manifest,
         **({"rest": rest} if rest else {}),
+        **({"in_place": in_place} if in_place else {}),
         "dropped": {split: counts for split, counts in _dropped(source, outlines).items() if counts},
         "versions": {package: version(package) for package in PACKAGES},
         "rejected": len(rejected),
@@ -125,6 +138,19 @@ def label_counts(
     return {split: {"present": present_L.tolist(), "known": known_L.tolist()} for split, (present_L, known_L) in counts.items()}
 
 
+def _format_version(
+    manifest: Mapping[str, Any], rest: Mapping[str, str], pixels: Mapping[str, Any], in_place: Sequence[str]
+) -> int:
+    """Return the lowest version whose readers read all of a dataset with these facts as it is."""
+    if in_place:
+        return FORMAT_IN_PLACE
+    if needs_reading(pixels):
+        return FORMAT_WITH_READING
+    if rest:
+        return FORMAT_WITH_ABSENT
+    return FORMAT_IN_PARTS if "manifest" in manifest else FORMAT_VERSION
+
+
 def pixel_facts(recipe: Recipe, shards: Sequence[BuiltShard]) -> dict[str, Any]:
     """Return what dataset.json states of its images: how they are read, and how many are of which kind."""
     images = sum((Counter(shard.images) for shard in shards), Counter())
@@ -146,18 +172,26 @@ def changed_pixels(facts: Mapping[str, Any]) -> list[Any]:
 
 
 def data_fingerprint(
-    label_space_fingerprint: str, shard_sha256: Iterable[str], tables: Iterable[pa.Table], pixels: Sequence[Any] = ()
+    label_space_fingerprint: str,
+    shard_sha256: Iterable[str],
+    tables: Iterable[pa.Table],
+    pixels: Sequence[Any] = (),
+    in_place: Sequence[str] = (),
 ) -> str:
     """Return 16 hex digits that change with any sample, label, shard or pixel, and with no version of Parquet.
 
-    `pixels` is what `changed_pixels` returns.
+    `pixels` is what `changed_pixels` returns. `in_place` are the splits of which the shards are tars of others: the fingerprint
+    does not change when those tars are moved.
     """
-    # The areas are the only column that is in no shard.
-    areas = hashlib.sha256()
+    # The areas are the only column that is in no shard, but of a split in place, whose tars do not say which labels were read.
+    areas, rows = hashlib.sha256(), RowsDigest()
     for table in tables:
         for chunk in table["label_areas_px2"].chunks:
             areas.update(np.from_dlpack(chunk.flatten().drop_null()).tobytes())
-    return fingerprint([label_space_fingerprint, list(shard_sha256), areas.hexdigest(), *pixels])
+        if in_place:
+            rows.update(table.filter(pc.is_in(table["split"], to_array(in_place, pa.string()))))
+    digests = [areas.hexdigest(), *([rows.hexdigest()] if in_place else [])]
+    return fingerprint([label_space_fingerprint, list(shard_sha256), *digests, *pixels])
 
 
 def remove_reports(root: str) -> None:
@@ -215,6 +249,12 @@ def _reports(
     return shards, tables
 
 
+def _with_sha256(shards: Sequence[BuiltShard]) -> list[BuiltShard]:
+    """Return the shards, each in a tar that it shares with another split with the sha256 of that tar."""
+    sha256_of = {shard.file: shard.sha256 for shard in shards if shard.sha256}
+    return [replace(shard, sha256=sha256_of[shard.file]) for shard in shards]
+
+
 def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard]) -> list[BuiltShard]:
     """Drop shards whose images were all rejected; raises SourceError where a split has nothing else."""
     kept = [shard for shard in shards if shard.samples]
@@ -224,7 +264,7 @@ def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard]) -> list[BuiltSh
         )
     for shard in shards:
         if not shard.samples:
-            storage.remove(storage.join(recipe.root, shard.name))
+            storage.remove(storage.join(recipe.root, shard.name))  # never the tar of others, which `file` names
     return kept
 
 
@@ -247,7 +287,7 @@ def _dropped(source: SourceData, outlines: Sequence[Outline]) -> dict[str, dict[
 
 
 def _shard_entry(shard: BuiltShard) -> dict[str, Any]:
-    return {key: getattr(shard, key) for key in ("name", "split", "samples", "size_bytes", "sha256")}
+    return {"name": shard.file} | {key: getattr(shard, key) for key in ("split", "samples", "size_bytes", "sha256")}
 
 
 def _write_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import ceil
 from typing import overload
 
@@ -11,6 +11,7 @@ import numpy as np
 from rayprob.arrays import Ints, Rows
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.splits import check_groups, split_rows
+from rayprob.data.manifest.shard_list import shard_name
 from rayprob.data.sources.batch_file import BatchFile, arranged
 from rayprob.data.sources.image import SourceImage, SourceImages, images_in
 from rayprob.seeds import derive_all
@@ -18,12 +19,22 @@ from rayprob.seeds import derive_all
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be: its file name, its split, the split of the source that its images come from, and its samples."""
+    """One shard to be: its file name, its split, the split of the source that its images come from, and its samples.
+
+    A shard in place has a tar, in which its images lie already. Of several in one tar, one reads all of it: `takes_sha256`.
+    """
 
     name: str
     split: str
     source: str
     samples: tuple[SourceImage, ...]
+    tar: str = ""  # as the dataset calls it; "": none, so a tar is written under `name`
+    takes_sha256: bool = False
+
+    @property
+    def file(self) -> str:
+        """The name of the shard in the dataset."""
+        return self.tar or self.name
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,8 @@ class Outline:
     place: int  # of its batch among those of its source
     num_samples: int
     size_bytes: int  # of its images
+    tar: str = ""  # as of ShardPlan
+    takes_sha256: bool = False
 
 
 class Plan(Sequence[ShardPlan]):
@@ -56,7 +69,8 @@ class Plan(Sequence[ShardPlan]):
         if isinstance(place, slice):
             return self.of(self.outlines[place])
         shard = self.outlines[place]
-        return ShardPlan(shard.name, shard.split, shard.source, images_in(self._batches[shard.source][shard.place]))
+        samples = images_in(self._batches[shard.source][shard.place])
+        return ShardPlan(shard.name, shard.split, shard.source, samples, shard.tar, shard.takes_sha256)
 
     def of(self, outlines: Sequence[Outline]) -> "Plan":
         """Return the plan of some of the shards."""
@@ -67,23 +81,79 @@ def plan(images: Mapping[str, SourceImages], recipe: Recipe, label_names: Sequen
     """Return the shards of every split, each sample in exactly one of them.
 
     A shard is a random subset of its split, all shards of a split differ by at most one sample, and the order of the
-    annotations file plays no part. Raises SourceError where a split would be empty, or has images of another one's group.
+    annotations file plays no part. Of a source in place, a shard is what a tar holds of a split. Raises SourceError where a
+    split would be empty, or has images of another one's group.
     """
     rows_of = {source: split_rows(source, members, recipe, label_names) for source, members in images.items()}
     check_groups(images, rows_of)
     outlines: list[Outline] = []
     batches: dict[str, BatchFile] = {}
     for source, members in images.items():
-        orders, ends, first = [], list[int](), 0
+        sharder = (_Tars if recipe.splits[source].in_place else _Shuffle)(source, members, recipe)
+        orders, of_source = [], list[Outline]()
         for split, rows in rows_of[source].items():
-            order = _shuffled(members.ids_N, rows, recipe.seed)
-            cuts = _cuts(members.size_bytes_N[order], recipe)
-            outlines += _outlined(split, source, members.size_bytes_N[order], cuts, len(ends))
+            order, shards = sharder.shards(split, rows, len(of_source))
             orders.append(order)
-            ends += [first + end for end in cuts[1:]]
-            first += len(order)
+            of_source += shards
+        ends = [*accumulate(shard.num_samples for shard in of_source)]
         batches[source] = arranged(members.batches, np.concatenate(orders), ends)
+        outlines += of_source
     return Plan(outlines, batches)
+
+
+class _Shuffle:
+    """Divides the samples of a source at random."""
+
+    def __init__(self, source: str, images: SourceImages, recipe: Recipe) -> None:
+        self.source, self.images, self.recipe = source, images, recipe
+
+    def shards(self, split: str, rows: Rows, place: int) -> tuple[Rows, list[Outline]]:
+        """Return the rows of a split shard by shard, and its shards, the first of them at `place`."""
+        order = _shuffled(self.images.ids_N, rows, self.recipe.seed)
+        size_bytes_N = self.images.size_bytes_N[order]
+        return order, [
+            Outline(
+                name=f"{split}-{number:06d}.tar",
+                split=split,
+                source=self.source,
+                place=place + number,
+                num_samples=end - start,
+                size_bytes=int(size_bytes_N[start:end].sum()),
+            )
+            for number, (start, end) in enumerate(pairwise(_cuts(size_bytes_N, self.recipe)))
+        ]
+
+
+class _Tars:
+    """Leaves the samples of a source in their tars."""
+
+    def __init__(self, source: str, images: SourceImages, recipe: Recipe) -> None:
+        self.source, self.images, self.recipe = source, images, recipe
+        self.tars, self.tar_N, self.offset_bytes_N = images.containers()
+        self.read: set[int] = set()
+
+    def shards(self, split: str, rows: Rows, place: int) -> tuple[Rows, list[Outline]]:
+        """Return the rows of a split as they lie in their tars, tars in the order of the source, and a shard for each tar."""
+        order = rows[np.lexsort((self.offset_bytes_N[rows], self.tar_N[rows]))]
+        size_bytes_N = self.images.size_bytes_N[order]
+        firsts = np.flatnonzero(np.diff(self.tar_N[order], prepend=-1)).tolist()
+        shards = []
+        for number, (start, end) in enumerate(pairwise([*firsts, len(order)])):
+            tar = int(self.tar_N[order[start]])
+            shard = Outline(
+                # Not a file name, so that a build never overwrites or removes somebody's tar under it.
+                name=f"{split}-in-place-{number:06d}",
+                split=split,
+                source=self.source,
+                place=place + number,
+                num_samples=end - start,
+                size_bytes=int(size_bytes_N[start:end].sum()),
+                tar=shard_name(self.recipe.root, self.tars[tar]),
+                takes_sha256=tar not in self.read,
+            )
+            shards.append(shard)
+            self.read.add(tar)
+        return order, shards
 
 
 def _shuffled(ids_N: Ints, rows: Rows, seed: int) -> Rows:
@@ -98,10 +168,3 @@ def _cuts(size_bytes_N: Ints, recipe: Recipe) -> list[int]:
     num_shards = max(ceil(int(size_bytes_N.sum()) / recipe.shard_bytes), ceil(num_samples / recipe.max_shard_samples))
     num_shards = min(num_shards, num_samples)
     return [num_samples * place // num_shards for place in range(num_shards + 1)] if num_shards else [0]
-
-
-def _outlined(split: str, source: str, size_bytes_N: Ints, cuts: Sequence[int], first: int) -> list[Outline]:
-    return [
-        Outline(f"{split}-{number:06d}.tar", split, source, first + number, end - start, int(size_bytes_N[start:end].sum()))
-        for number, (start, end) in enumerate(pairwise(cuts))
-    ]

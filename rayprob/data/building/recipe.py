@@ -140,4 +140,8 @@ class Recipe(PluginSpec):
             raise ValueError(f"holdout.of is {self.holdout.of!r}; allowed: {', '.join(names)}, or holdout: null")
         if self.holdout and "holdout" in names:
             raise ValueError("there is a split named holdout already; write holdout: null to use it")
+        if self.encode and (in_place := [split for split, source in self.splits.items() if source.in_place]):
+            raise ValueError(
+                f"splits.{in_place[0]} has copy: false, which leaves images as they are, and encode writes new ones; remove one"
+            )
         return self

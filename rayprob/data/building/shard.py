@@ -5,10 +5,11 @@ import json
 import posixpath
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from typing import IO, Any, cast
 
@@ -22,10 +23,13 @@ from rayprob.data.building.encode import encode_again
 from rayprob.data.building.plan import ShardPlan
 from rayprob.data.building.recipe import Encoding
 from rayprob.data.building.tar import TarWriter
+from rayprob.data.building.tar_reader import tar_reader
 from rayprob.data.manifest.columns import SCHEMA, SCHEMA_WITH_ABSENT, to_table
+from rayprob.data.manifest.shard_list import shard_uri
 from rayprob.data.sources.image import SourceImage
 from rayprob.data.sources.join_files import Reject
 from rayprob.data.sources.rows import Rest
+from rayprob.data.sources.tar_members import key_of
 from rayprob.errors import SampleError, StorageError
 from rayprob.files import storage
 from rayprob.files.documents import parse_json
@@ -63,7 +67,8 @@ class ShardJob:
         encode = self.encode.model_dump() if self.encode else None
         place = [self.plan.name, self.plan.split, self.images, self.label_space.fingerprint]
         rest = [self.rest] if self.rest != "absent" else []
-        return fingerprint([place, samples, self.check, encode, *rest, self.reading.to_dict()])
+        in_place = [self.plan.tar, self.plan.takes_sha256] if self.plan.tar else []
+        return fingerprint([place, samples, self.check, encode, *rest, *in_place, self.reading.to_dict()])
 
     @property
     def report(self) -> str:
@@ -85,6 +90,12 @@ class BuiltShard:
     rejected: list[Reject]
     exif_rotated: int = 0  # images that EXIF turns; reports of 0.1 do not count them
     images: dict[str, int] = field(default_factory=dict)  # how many of each kind and notable property the source has
+    tar: str = ""  # of a shard in place, as the dataset calls it
+
+    @property
+    def file(self) -> str:
+        """The name of the shard in the dataset."""
+        return self.tar or self.name
 
 
 def report_of(root: str, name: str) -> str:
@@ -93,35 +104,25 @@ def report_of(root: str, name: str) -> str:
 
 
 def write_shard(job: ShardJob) -> BuiltShard:
-    """Write the tar of a job, then its report. The same job gives the same bytes. Raises StorageError."""
-    rows: list[dict[str, Any]] = []
-    rejected: list[Reject] = []
-    sizes_corrected, exif_rotated = 0, 0
-    images: Counter[str] = Counter()
-    with disk_full_explained(), storage.atomic_writer(storage.join(job.root, job.plan.name)) as file, TarWriter(file) as tar:
-        for image, content in _read_images(job):
-            try:
-                sample = _prepare(job, content)
-            except SampleError as error:
-                rejected.append(Reject(image.sample_id, job.plan.split, image.file_name, str(error)))
-                continue
-            rows.append(_add(tar, job, image, sample))
-            sizes_corrected += sample.declared_wrong(image)
-            exif_rotated += sample.orientation != UPRIGHT
-            images.update(sample.notable)
+    """Write the tar of a job, or read the one that it has, then write its report. The same job gives the same bytes.
+
+    Raises StorageError.
+    """
+    checked, size_bytes, sha256 = _in_place(job) if job.plan.tar else _written(job)
     facts = BuiltShard(
         name=job.plan.name,
         split=job.plan.split,
         job=job.fingerprint,
-        samples=len(rows),
-        size_bytes=tar.size_bytes,
-        sha256=tar.sha256,
-        sizes_corrected=sizes_corrected,
-        rejected=rejected,
-        exif_rotated=exif_rotated,
-        images=dict(sorted(images.items())),
+        samples=len(checked.rows),
+        size_bytes=size_bytes,
+        sha256=sha256,
+        sizes_corrected=checked.sizes_corrected,
+        rejected=checked.rejected,
+        exif_rotated=checked.exif_rotated,
+        images=dict(sorted(checked.images.items())),
+        tar=job.plan.tar,
     )
-    _write_report(job.report, facts, rows, job.rest)
+    _write_report(job.report, facts, checked.rows, job.rest)
     return facts
 
 
@@ -147,6 +148,56 @@ def disk_full_explained() -> Iterator[None]:
         if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise StorageError(f"{error}; make room or choose another target, then the same command continues") from error
+
+
+@dataclass
+class _Checked:
+    """What came of the images of a job: rows of the manifest, and what was found on the way."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[Reject] = field(default_factory=list)
+    sizes_corrected: int = 0
+    exif_rotated: int = 0
+    images: Counter[str] = field(default_factory=Counter)
+
+
+def _written(job: ShardJob) -> tuple[_Checked, int, str]:
+    """Write the images of a job into a tar; return what came of them, and its size and sha256."""
+    with disk_full_explained(), storage.atomic_writer(storage.join(job.root, job.plan.name)) as file, TarWriter(file) as tar:
+        checked = _check(job, _read_images(job), partial(_add, tar, job))
+    return checked, tar.size_bytes, tar.sha256
+
+
+def _in_place(job: ShardJob) -> tuple[_Checked, int, str]:
+    """Read the images of a job where they lie; return what came of them, and their tar's size and sha256, where it takes it."""
+    uri = shard_uri(job.root, job.plan.tar)
+    if not job.plan.takes_sha256:
+        return _check(job, _read_images(job), _where_it_lies), storage.size_bytes(uri), ""
+    with _read_or_explained(uri), tar_reader(uri) as tar:
+        contents = ((image, tar.read(image.offset_bytes, _read_bytes(image))) for image in job.plan.samples)
+        checked = _check(job, contents, _where_it_lies)
+    return checked, tar.size_bytes, tar.sha256
+
+
+def _check(
+    job: ShardJob,
+    contents: Iterable[tuple[SourceImage, bytes]],
+    place_of: Callable[[SourceImage, "_Sample"], tuple[str, int]],
+) -> _Checked:
+    """Check images, and have each that passes put into its place: key and offset."""
+    checked = _Checked()
+    for image, content in contents:
+        try:
+            sample = _prepare(job, content)
+        except SampleError as error:
+            checked.rejected.append(Reject(image.sample_id, job.plan.split, image.file_name, str(error)))
+            continue
+        key, offset_bytes = place_of(image, sample)
+        checked.rows.append(_row(job, image, sample, key, offset_bytes))
+        checked.sizes_corrected += sample.declared_wrong(image)
+        checked.exif_rotated += sample.orientation != UPRIGHT
+        checked.images.update(sample.notable)
+    return checked
 
 
 @dataclass(frozen=True)
@@ -178,7 +229,12 @@ def _prepare(job: ShardJob, content: bytes) -> _Sample:
     return _Sample(content, kind_of(content).suffix, as_read, size, turn, notable(content, job.reading))
 
 
-def _add(tar: TarWriter, job: ShardJob, image: SourceImage, sample: _Sample) -> dict[str, Any]:
+def _where_it_lies(image: SourceImage, sample: _Sample) -> tuple[str, int]:
+    return key_of(image.file_name), image.offset_bytes
+
+
+def _add(tar: TarWriter, job: ShardJob, image: SourceImage, sample: _Sample) -> tuple[str, int]:
+    """Append an image and the JSON beside it to a tar; return the key of the two, and the offset of the image."""
     key = f"{image.sample_id:012d}"
     offset_bytes = tar.add(f"{key}{sample.suffix}", sample.content)
     names = job.label_space.names
@@ -193,11 +249,15 @@ def _add(tar: TarWriter, job: ShardJob, image: SourceImage, sample: _Sample) -> 
     if job.rest == "unknown":
         beside |= {"absent_labels": [names[column] for column in image.absent_labels], "rest": job.rest}
     tar.add(f"{key}.json", COMPACT.encode(beside).encode())
+    return key, offset_bytes
+
+
+def _row(job: ShardJob, image: SourceImage, sample: _Sample, key: str, offset_bytes: int) -> dict[str, Any]:
     return {
         "sample_id": image.sample_id,
         "key": key,
         "split": job.plan.split,
-        "shard": job.plan.name,
+        "shard": job.plan.file,
         "offset_bytes": offset_bytes,
         "size_bytes": len(sample.content),
         "height_px": sample.size.height_px,
@@ -221,22 +281,32 @@ def _read_images(job: ShardJob) -> Iterator[tuple[SourceImage, bytes]]:
     open_file = _opener(job.images)
 
     def read(image: SourceImage) -> bytes:
-        try:
+        with _read_or_explained(image.container or storage.join(job.images, image.file_name)):
             if image.container:
-                return storage.read_bytes(image.container, image.offset_bytes, min(image.size_bytes, MAX_FILE_BYTES + 1))
+                return storage.read_bytes(image.container, image.offset_bytes, _read_bytes(image))
             with open_file(image.file_name) as file:
-                # One byte more than allowed is enough to be refused.
                 return file.read(min(image.size_bytes, MAX_FILE_BYTES) + 1)
-        except (OSError, StorageError) as error:
-            raise StorageError(
-                f"{image.container or storage.join(job.images, image.file_name)} was there when the build began and cannot be "
-                f"read now: {error}; where several machines build, give a folder that all of them share, or a URI"
-            ) from error
 
     images = job.plan.samples
     are_local = all(storage.is_local(image.container or job.images) for image in images)
     contents = map(read, images) if are_local else read_ahead(read, images, READ_AHEAD)
     return zip(images, contents, strict=True)
+
+
+def _read_bytes(image: SourceImage) -> int:
+    """Return how many bytes to read of an image in a container: one more than allowed is enough to be refused."""
+    return min(image.size_bytes, MAX_FILE_BYTES + 1)
+
+
+@contextmanager
+def _read_or_explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, StorageError) as error:
+        raise StorageError(
+            f"{what} was there when the build began and cannot be read now: {error}; where several machines build, give a "
+            "folder that all of them share, or a URI"
+        ) from error
 
 
 def _opener(folder: str) -> Callable[[str], IO[bytes]]:

@@ -15,7 +15,8 @@ FORMAT_VERSION = 1
 FORMAT_IN_PARTS = 2  # manifest/000000.parquet, ... and shards.parquet
 FORMAT_WITH_ABSENT = 3  # either, with a column of absent labels, and `rest` by split
 FORMAT_WITH_READING = 4  # any of these, with images that 0.1 does not read, or not as they are: PNG, WebP, turned by EXIF, ...
-FORMATS = (FORMAT_VERSION, FORMAT_IN_PARTS, FORMAT_WITH_ABSENT, FORMAT_WITH_READING)
+FORMAT_IN_PLACE = 5  # any of these, with splits whose shards are tars of others
+FORMATS = (FORMAT_VERSION, FORMAT_IN_PARTS, FORMAT_WITH_ABSENT, FORMAT_WITH_READING, FORMAT_IN_PLACE)
 FACTS_FILE = "dataset.json"  # written last, so a dataset with it is finished
 
 
@@ -47,6 +48,7 @@ class DatasetFacts(ReadingShape):
     manifest_sha256: str | None = None
     label_counts: dict[str, _Counts] = Field(default={})
     rest: dict[str, Literal["absent", "unknown"]] = Field(default={})
+    in_place: list[str] = Field(default=[])
     dropped: dict[str, dict[str, Count]] = Field(default={})
     rejected: Count = 0
     sizes_corrected: Count = 0

@@ -1,7 +1,8 @@
 """The shards of a dataset: their names and facts, a few numbers each. S shards.
 
-dataset.json lists them as objects; that of a dataset with a manifest in parts leaves them to shards.parquet, which a process
-reads in a tenth of the memory.
+A shard is a tar in the dataset's own folder, or of a dataset in place one that somebody else wrote: its name then leads there
+(`shard_uri`), and samples of several splits may lie in it. dataset.json lists shards as objects; that of a dataset with a
+manifest in parts leaves them to shards.parquet, which a process reads in a tenth of the memory.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from pydantic import Field
 
 from rayprob.data.manifest.columns import numbers, to_array, whole
 from rayprob.errors import DatasetError, StorageError
-from rayprob.files import storage
+from rayprob.files import storage, uris
 from rayprob.files.documents import Count, Shape
 from rayprob.files.tables import parse_table, require_schema
 
@@ -138,6 +139,23 @@ class Shards(Sequence[str]):
             }
             for place, name in enumerate(self)
         ]
+
+
+def shard_uri(root: str, name: str) -> str:
+    """Return where a shard lies: its name is an absolute path, a URI, or counts from the dataset's root."""
+    return name if name.startswith("/") or not uris.is_local(name) else storage.join(root, name)
+
+
+def shard_name(root: str, uri: str) -> str:
+    """Return the name by which `shard_uri` finds a tar. Below the root it is relative, so that both can be moved together."""
+    return uris.below(root, uri) or uris.absolute(uri)
+
+
+def missing_shard(root: str, name: str, reason: str) -> DatasetError:
+    """Return the error for a shard that cannot be opened, with what to do: a tar of others may have been moved."""
+    uri = shard_uri(root, name)
+    moved = ", and where its tars were moved, shard the recipe again" if "/" in name else ""
+    return DatasetError(f"cannot open shard {uri}: {reason}; run `rayprob verify {root}`{moved}")
 
 
 def _ranges(root: str, splits: pa.DictionaryArray) -> dict[str, range]:

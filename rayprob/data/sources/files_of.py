@@ -11,13 +11,13 @@ from rayprob.files import storage, uris
 WILDCARDS = frozenset("*?[{")
 
 
-def files_of(given: str, suffixes: tuple[str, ...]) -> list[str]:
+def files_of(given: str, suffixes: tuple[str, ...], *, refused: tuple[str, ...] = ()) -> list[str]:
     """Return the sorted files that `given` stands for: one, those in a folder and below with the suffixes, or a pattern's.
 
-    In its last part a pattern may have `*`, `?`, `[abc]`, and anywhere braces such as `{000..012}`. Raises SourceError where no
-    file is there.
+    In its last part a pattern may have `*`, `?`, `[abc]`, and anywhere braces such as `{000..012}`. Of a folder, files with the
+    suffixes `refused` are returned as well, so that the caller can name them. Raises SourceError where no file is there.
     """
-    found = sorted({file for one in _expanded(given) for file in _files(one, suffixes)})
+    found = sorted({file for one in _expanded(given) for file in _files(one, (*suffixes, *refused))})
     if not found:
         raise SourceError(f"{given} leads to no file that ends with {' or '.join(suffixes)}; check the path")
     return found

@@ -58,6 +58,11 @@ class Source(Spec):
         return self.group_pattern is not None or getattr(self, "group", None) is not None
 
     @property
+    def in_place(self) -> bool:
+        """Whether images stay in the files in which the source holds them, instead of being copied into shards."""
+        return False
+
+    @property
     def described(self) -> str:
         """Where the labels come from, for messages."""
         return str(getattr(self, "annotations", self.images))

@@ -1,11 +1,13 @@
-"""Tars that others wrote for WebDataset: members of one key are a sample, as the package itself groups them."""
+"""Tars that others wrote for WebDataset: where the labels of their samples are, copied or in place."""
 
 import json
-import tarfile
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import chain
 from typing import Any, ClassVar
+
+import numpy as np
 
 from rayprob.data.sources.cells import as_list
 from rayprob.data.sources.faults import label_space, normalised, short
@@ -14,53 +16,48 @@ from rayprob.data.sources.groups import group_of
 from rayprob.data.sources.label_list import by_number, distinct, read_names
 from rayprob.data.sources.rows import ALONE, ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
+from rayprob.data.sources.tar_members import PACKED, Codes, TarSamples, names_of, read_tars
 from rayprob.errors import SourceError, one_line
-from rayprob.files import storage, uris
-from rayprob.images.kinds import IMAGE_SUFFIXES
+from rayprob.files import uris
+from rayprob.seeds import derive
 
-IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
 JSON_KEYS = ("labels", "label", "tags", "classes")
-MOST_TEXT_BYTES = 2**20
 NO_IMAGE = "a sample without an image"
 
 
-class WebdatasetSource(Source):
-    """Samples in tars. `images` is a tar, a folder of tars, or a pattern such as data/shard-{000..012}.tar."""
+with warnings.catch_warnings(action="ignore", category=UserWarning):  # BaseModel.copy, long replaced by model_copy
 
-    later_keys: ClassVar[frozenset[str]] = Source.later_keys | {"group"}
+    class WebdatasetSource(Source):
+        """Samples in tars. `images` is a tar, a folder of tars, or a pattern such as data/shard-{000..012}.tar."""
 
-    label: str | None = None
-    """Where labels are: .cls, .txt, or a key of .json such as meta.tags. Null takes .cls, or the key labels or label."""
-    separator: str | None = None
-    """What stands between labels in a text."""
-    names: str | list[str] | dict[str, str] | None = None
-    """Names for labels that are numbers: a file, a list or a mapping."""
-    group: str | None = None
-    """A key of .json, such as meta.video: images with the same value share a split."""
+        later_keys: ClassVar[frozenset[str]] = Source.later_keys | {"copy", "group"}
 
+        label: str | None = None
+        """Where labels are: .cls, .txt, or a key of .json such as meta.tags. Null takes .cls, or the key labels or label."""
+        separator: str | None = None
+        """What stands between labels in a text."""
+        names: str | list[str] | dict[str, str] | None = None
+        """Names for labels that are numbers: a file, a list or a mapping."""
+        group: str | None = None
+        """A key of .json, such as meta.video: images with the same value share a split."""
+        copy: bool = True  # type: ignore[assignment]
+        """Whether images are copied into shards. false leaves them in these tars, and the dataset reads them there."""
 
-@dataclass(frozen=True)
-class _Sample:
-    """One sample of a tar: where its image lies, and its labels; None where it has no member with labels."""
-
-    tar: str
-    key: str
-    name: str
-    offset_bytes: int
-    size_bytes: int
-    codes: list[str] | None
-    group: int
+        @property
+        def in_place(self) -> bool:
+            """Whether images stay in the tars."""
+            return not self.copy
 
 
 def read(source: WebdatasetSource) -> Stated:
     """Return what the samples of tars state; one without a member with labels states nothing. Raises SourceError."""
-    dropped: dict[str, int] = {}
-    samples = [sample for tar in files_of(source.images, (".tar",)) for sample in _samples(source, tar, dropped)]
-    if not samples:
+    tars = files_of(source.images, (".tar",), refused=PACKED)
+    found = read_tars(tars, partial(_codes_and_group, source))
+    if not any(map(len, found)):
         raise SourceError(
             f"{source.images} holds no sample with an image; members of one sample share a key, as in 0.jpg and 0.json"
         )
-    codes = sorted({code for sample in samples for code in sample.codes or ()}, key=by_number)
+    codes = sorted({code for tar in found for code in tar.codes}, key=by_number)
     names = distinct(source.images, read_names(source.names)) if source.names is not None else {code: code for code in codes}
     if wrong := [code for code in codes if code not in names]:
         raise SourceError(f"{source.images} has the label {wrong[0]!r:.80}, which `names` does not name; add it there")
@@ -68,20 +65,21 @@ def read(source: WebdatasetSource) -> Stated:
     return Stated(
         label_space=label_space(source.images, list(names.values())),
         rest=source.rest or "absent",
-        batches=batches_of(_rows(samples, column_of)),
+        batches=batches_of(_rows(found, column_of)),
         images=source.images,
-        dropped=dropped,
+        dropped={NO_IMAGE: without_image} if (without_image := sum(tar.without_image for tar in found)) else {},
         is_declared=source.names is not None,
     )
 
 
-def _rows(samples: list[_Sample], column_of: dict[str, int]) -> Iterator[ImageRow]:
-    # Other tars may use the same keys; then the tar is part of the key.
-    times = Counter(sample.key for sample in samples)
-    is_unique = len(times) == len(samples)
-    for sample in samples:
-        tar = uris.split(sample.tar)[1]
-        codes = sample.codes
+def _rows(found: list[TarSamples], column_of: dict[str, int]) -> Iterator[ImageRow]:
+    # Other tars may use the same keys; then the tar is part of the key, with its folder where tars have the same name as well.
+    is_unique = _are_unique(key for tar in found for key in tar.keys)
+    names = {tar.tar: uris.split(tar.tar)[1] for tar in found}
+    if not is_unique and not _are_unique(f"{names[tar.tar]}/{key}" for tar in found for key in tar.keys):
+        names = names_of(list(names))
+    for sample in chain.from_iterable(found):
+        tar, codes = names[sample.tar], sample.codes
         yield ImageRow(
             key=sample.key if is_unique else f"{tar.removesuffix('.tar')}/{sample.key}",
             file_name=normalised(f"{tar}/{sample.name}"),
@@ -94,49 +92,17 @@ def _rows(samples: list[_Sample], column_of: dict[str, int]) -> Iterator[ImageRo
         )
 
 
-def _samples(source: WebdatasetSource, tar: str, dropped: dict[str, int]) -> Iterator[_Sample]:
-    from webdataset.tariterators import group_by_keys  # seconds, for it imports torch
-
-    try:
-        for sample in group_by_keys(_members(tar)):
-            image = next((suffix for suffix in IMAGES if suffix in sample), None)
-            if image is None:
-                dropped[NO_IMAGE] = dropped.get(NO_IMAGE, 0) + 1
-                continue
-            member = sample[image]
-            where = f"{tar}, sample {sample['__key__']}"
-            codes, group = _codes(source, sample, where), _group(source, sample, where)
-            yield _Sample(tar, sample["__key__"], member.name, member.offset_data, member.size, codes, group)
-    except ValueError as error:  # two members of one name
-        raise SourceError(f"{tar} is not a tar of samples: {one_line(error.args[0])}; write it again") from error
+def _are_unique(keys: Iterable[str]) -> bool:
+    """Return whether no two keys have the same hash of 63 bits: eight bytes each, where a set takes a hundred."""
+    hashes_N = np.fromiter((derive(0, "key", key) for key in keys), np.int64)
+    return len(np.unique(hashes_N)) == len(hashes_N)
 
 
-def _members(tar: str) -> Iterator[dict[str, Any]]:
-    """Yield the members as `group_by_keys` takes them: of images where they lie, of others their bytes."""
-    try:
-        with storage.open_input_file(tar) as file, tarfile.open(fileobj=file, mode="r:") as opened:
-            for member in opened:
-                if not member.isreg() or member.name.startswith("__"):
-                    continue
-                is_image = member.name.lower().endswith(IMAGE_SUFFIXES) or member.size > MOST_TEXT_BYTES
-                content = member if is_image else _content(opened, member)
-                yield {"fname": member.name, "data": content, "__url__": tar}
-    except (tarfile.TarError, OSError, EOFError, UnicodeError) as error:
-        hint = "; unpack it, for images within are read by their place" if _is_packed(tar) else "; write it again"
-        raise SourceError(f"{tar} cannot be read as a tar: {one_line(error)}{hint}") from error
+def _codes_and_group(source: WebdatasetSource, sample: dict[str, Any], where: str) -> tuple[Codes, int]:
+    return _codes(source, sample, where), _group(source, sample, where)
 
 
-def _content(opened: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = opened.extractfile(member)
-    return file.read() if file else b""
-
-
-def _is_packed(tar: str) -> bool:
-    with storage.open_input(tar) as file:
-        return file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7")
-
-
-def _codes(source: WebdatasetSource, sample: dict[str, Any], where: str) -> list[str] | None:
+def _codes(source: WebdatasetSource, sample: dict[str, Any], where: str) -> Codes:
     """Return the labels of a sample, as the recipe says where they are; None where it has no such member or key."""
     if source.label is not None and source.label.startswith("."):
         found = sample.get(source.label[1:])
@@ -157,7 +123,7 @@ def _group(source: WebdatasetSource, sample: dict[str, Any], where: str) -> int:
     return group_of(_at(_document(sample["json"], where), source.group))
 
 
-def _of_text(source: WebdatasetSource, content: Any, where: str) -> list[str]:
+def _of_text(source: WebdatasetSource, content: Any, where: str) -> Codes:
     try:
         return as_list(content.decode(), source.separator, where)
     except (UnicodeDecodeError, AttributeError) as error:

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from rayprob.data.manifest.dataset import Manifest
 from rayprob.errors import RayprobError
-from rayprob.files import storage
 from rayprob.images.decode import decode
 from rayprob.loader.reader import SampleReader
-from rayprob.loader.shards import LocalShards, RangeReads
+from rayprob.loader.shards import LocalShards, RangeReads, are_local
 from rayprob.report.run.files import Note, RunFiles
 from rayprob.text import counted
 
@@ -57,4 +56,4 @@ def shrunk(image_HW3: NDArray[np.uint8]) -> str:
 
 
 def _shards(manifest: Manifest) -> LocalShards | RangeReads:
-    return LocalShards(manifest.root) if storage.is_local(manifest.root) else RangeReads(manifest.root)
+    return LocalShards(manifest.root) if are_local(manifest.root, manifest.shards) else RangeReads(manifest.root)

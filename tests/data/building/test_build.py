@@ -308,7 +308,7 @@ def test_rejects_beyond_the_allowance_fail_with_count_reasons_and_list(source: S
 def test_missing_images_fail_before_anything_is_written(source: Source) -> None:
     source.image(904).unlink()
     with pytest.raises(
-        SourceError, match=r"1 images cannot become samples and allow_rejects is 0: COCO_val2014_000000000904.jpg missing"
+        SourceError, match=r"1 image cannot become samples and allow_rejects is 0: COCO_val2014_000000000904.jpg missing"
     ):
         build(source.recipe(), run_tasks=forbidden)
     assert set(files(source.built)) == {"rejected.jsonl"}
@@ -317,7 +317,7 @@ def test_missing_images_fail_before_anything_is_written(source: Source) -> None:
 def test_mended_images_are_taken_by_the_same_command(source: Source) -> None:
     whole = source.image(105).read_bytes()
     source.image(105).write_bytes(whole[:-50] + bytes(50))  # of the same size, so that nothing but the bytes tells
-    with pytest.raises(SourceError, match="1 images cannot become samples"):
+    with pytest.raises(SourceError, match="1 image cannot become samples"):
         source.build()
     source.image(105).write_bytes(whole)
     summary = source.build()

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from rayprob.data.building.build import build, on_ray
+from rayprob.data.building.build import build, in_process, on_ray
+from rayprob.data.building.recipe import Recipe
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.data.verify import verify
 from rayprob.errors import StorageError
 from rayprob.files import storage
-from tests.data.small_source import FIRST_ID, Source, run_script
+from tests.data.small_source import FIRST_ID, Source, draw_jpeg, run_script
+from tests.data.tars import by_shard_writer
 
 
 @pytest.fixture
@@ -80,9 +82,24 @@ def test_a_build_on_ray_is_the_build_in_one_process_and_passes_its_errors_on(sou
     assert summary.facts["manifest_sha256"] == Dataset.open(str(source.built)).facts["manifest_sha256"]
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_here")
+def test_tars_are_indexed_by_ray_tasks_as_in_one_process(tmp_path: Path) -> None:
+    pictures = {f"{number:03d}": (draw_jpeg(number, 24, 24), ["cat", "dog"][number % 2 :]) for number in range(1, 25)}
+    train = {**by_shard_writer(tmp_path / "tars", pictures), "copy": False}
+    recipe = {"name": "tars", "splits": {"train": train}, "holdout": {"fraction": 0.3}}
+    found = [
+        build(Recipe.parse({**recipe, "target": str(tmp_path / name)}), run_tasks=run_tasks).facts
+        for name, run_tasks in (("here", in_process), ("by-ray", on_ray()))
+    ]
+    assert found[0]["manifest_sha256"] == found[1]["manifest_sha256"]
+    assert found[0]["fingerprint"] == found[1]["fingerprint"]
+
+
 STOPPED = """
 import os, time
-from rayprob.data.building.build import build, on_ray
+from rayprob.data.building.build import build, in_process, on_ray
+from rayprob.data.building.recipe import Recipe
 def slowly(progress):
     print(progress.shards, flush=True)
     if progress.shards >= 3:

@@ -319,7 +319,7 @@ LAYOUTS = (
         tar("json", lambda some: json.dumps({"key": "0", "meta": {"tags": some}}).encode(), label="meta.tags"),
     ),
     Layout("CVAT's own XML", cvat, refused="holds <annotations>, not <annotation>; give VOC's XML"),
-    Layout("a packed tar (.tar.gz)", packed_tar, refused="unpack it, for images within are read by their place"),
+    Layout("a packed tar (.tar.gz)", packed_tar, refused="images are read by their place in a tar; unpack it"),
     Layout("images of another kind (GIF)", gif, refused="is a GIF, not a JPEG, PNG or WebP; save one of its frames as PNG"),
     Layout("images by URL", edited(urls), refused="file_name that is a URL"),
     Layout("a spreadsheet (.xlsx)", spreadsheet, refused="give a .csv, .tsv, .txt, .jsonl or .parquet file"),
