@@ -12,6 +12,7 @@ from rayprob.cli.progress import bar, progress
 from rayprob.cli.table import Bar, Table, show_table
 from rayprob.cli.terminal import show_line
 from rayprob.data.building import build
+from rayprob.data.building.duplicates import COPIES_FILE
 from rayprob.data.inspect import Inspection, LabelFacts, SplitFacts
 from rayprob.data.manifest.shard_list import Shards
 from rayprob.scenes.generate import ScenesSummary
@@ -87,7 +88,8 @@ def show_summary(console: Console, summary: build.Summary) -> None:
         gone_on = f"; {summary.shards_continued:,} shards were already done" if summary.shards_continued else ""
         written = f"  wrote {summary.images_written:,} images in {summary.writing_s:.1f} s, {speed:,.0f} images/s"
         show_line(console, f"{written} ({summary.elapsed_s:.1f} s including reading annotations and starting Ray){gone_on}")
-    show_line(console, f"  {_rest(facts)}")
+    for line in (*_ways_of_splitting(facts["recipe"]), _rest(facts)):
+        show_line(console, f"  {line}")
     for split, counts in facts.get("dropped", {}).items():
         for reason, count in counts.items():
             show_line(console, f"  {split}: left out {count:,} x {reason}")
@@ -96,7 +98,40 @@ def show_summary(console: Console, summary: build.Summary) -> None:
     if num_corrected := facts.get("sizes_corrected", 0):
         show_line(console, f"  {num_corrected:,} images have a different size than declared; the manifest has the real size")
     _show_rotated(console, facts.get("exif_rotated"))
+    _show_duplicates(console, facts.get("duplicates"), f"{summary.root.rstrip('/')}/{COPIES_FILE}")
     show_line(console, f"next: rayprob inspect {summary.root}    rayprob verify {summary.root}    rayprob train RUN.yaml")
+
+
+def _ways_of_splitting(recipe: dict[str, Any]) -> list[str]:
+    """Return what a recipe's splits were made by, beside its sources."""
+    lines = []
+    if divide := recipe.get("divide"):
+        parts = [f"{name} {part if isinstance(part, str) else f'{part:.3g}'}" for name, part in divide["into"].items()]
+        by = "" if all(isinstance(part, str) for part in divide["into"].values()) else f", {_by(divide)}"
+        lines.append(f"{divide['of']} divided into {', '.join(parts)}{by}")
+    if holdout := recipe.get("holdout"):
+        lines.append(f"holdout: {holdout['fraction']:.3g} of {holdout['of']}, {_by(holdout)}")
+    grouped = [
+        f"{split} by {source.get('group') or source.get('group_pattern')}"
+        for split, source in recipe.get("splits", {}).items()
+        if source.get("group") or source.get("group_pattern")
+    ]
+    return lines + ([f"groups stay in one split: {', '.join(grouped)}"] if grouped else [])
+
+
+def _by(part: dict[str, Any]) -> str:
+    return "stratified by labels" if part.get("by") == "stratified" else "by a hash of sample ids or groups"
+
+
+def _show_duplicates(console: Console, found: dict[str, Any] | None, listed: str) -> None:
+    if found:
+        pairs = [f"{pair['images']:,} of {pair['split']} as in {pair['of']}" for pair in found["splits"]]
+        verb = "dropped" if found["dropped"] else "kept"
+        other = f", {found['other_labels']:,} with other labels" if found["other_labels"] else ""
+        show_line(
+            console,
+            f"  {verb} {found['images']:,} images with the bytes of another ({', '.join(pairs)}{other}), listed in {listed}",
+        )
 
 
 def _rest(facts: dict[str, Any]) -> str:

@@ -8,17 +8,18 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rayprob.cluster import import_ray, is_running, require_cluster, start_ray, told_when_long
-from rayprob.config.spec import differing_keys
-from rayprob.data.building.commit import check_rejects, commit, remove_reports
+from rayprob.config.spec import differing_keys, fingerprint
+from rayprob.data.building.commit import check_rejects, commit, remove_reports, require_reports
+from rayprob.data.building.duplicates import find_copies
 from rayprob.data.building.plan import plan
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.shard import BuiltShard, ShardJob, read_report, write_shard
+from rayprob.data.building.shard import BuiltShard, Copy, ShardJob, read_report, write_shard
 from rayprob.data.manifest.facts import read_facts
 from rayprob.data.sources.source import SourceData, read_source
 from rayprob.errors import DatasetError, RayprobError, StorageError
@@ -78,7 +79,12 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildPr
     done = {job.plan.name: shard for job in jobs if (shard := _done(job))}
     _check_room(recipe, [job for job in jobs if job.plan.name not in done])
     images_written, writing_s = _write(jobs, done, run_tasks, on_progress)
-    facts = commit(recipe, source, jobs)
+    require_reports(recipe.root, jobs)
+    copies = find_copies(recipe, lambda: (read_report(job.report)[1] for job in jobs))
+    if recipe.duplicates == "drop" and copies:
+        again_s = _write(_dropping(jobs, copies), {}, run_tasks, on_progress)[1]
+        writing_s, copies = writing_s + again_s, []
+    facts = commit(recipe, source, jobs, copies)
     return Summary(
         root=recipe.root,
         facts=facts,
@@ -154,7 +160,7 @@ def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
 
 def _jobs(recipe: Recipe, source: SourceData) -> list[ShardJob]:
     root = uris.absolute(recipe.root)
-    return [
+    jobs = [
         ShardJob(
             plan=shard,
             root=root,
@@ -166,6 +172,19 @@ def _jobs(recipe: Recipe, source: SourceData) -> list[ShardJob]:
         )
         for shard in plan(source.images, recipe, source.label_space.names)
     ]
+    if recipe.duplicates != "drop":
+        return jobs
+    among = fingerprint([job.fingerprint for job in jobs])
+    return [replace(job, among=among) for job in jobs]
+
+
+def _dropping(jobs: Sequence[ShardJob], copies: Sequence[Copy]) -> list[ShardJob]:
+    """Return the jobs that write shards with copies again without them; the same command finds them done after a stop."""
+    of_shard: dict[str, list[Copy]] = {}
+    for copy in copies:
+        of_shard.setdefault(copy.shard, []).append(copy)
+    before = {name: read_report(job.report)[0].dropped for job in jobs if (name := job.plan.name) in of_shard}
+    return [replace(job, dropped=(*before[name], *of_shard[name])) for job in jobs if (name := job.plan.name) in of_shard]
 
 
 def _remove_leftovers(root: str, jobs: Sequence[ShardJob]) -> None:

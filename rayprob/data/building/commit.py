@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from rayprob.config.spec import fingerprint
+from rayprob.data.building.duplicates import COPIES_FILE, handle_copies
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.shard import BuiltShard, ShardJob, disk_full_explained, read_report
+from rayprob.data.building.shard import BuiltShard, Copy, ShardJob, disk_full_explained, read_report
 from rayprob.data.manifest.columns import Ragged, count_labels, with_absent
 from rayprob.data.manifest.facts import FORMAT_IN_PARTS, FORMAT_VERSION, FORMAT_WITH_ABSENT
 from rayprob.data.manifest.parts import ONE_FILE, ONE_FILE_ROWS, PART_ROWS, part_ends, part_file, write_part
@@ -25,15 +26,16 @@ NOT_LISTED = "an image that no file in divide.into names"
 PACKAGES = ("rayprob", "pyarrow", "pycocotools", "simplejpeg")
 
 
-def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob]) -> dict[str, Any]:
-    """Turn the reports of all shards into a dataset; returns the content of dataset.json.
+def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob], copies: Sequence[Copy] = ()) -> dict[str, Any]:
+    """Turn the reports of all shards into a dataset; returns the content of dataset.json. `copies` are those that stay.
 
-    Raises SourceError for more rejects than the recipe allows, DatasetError for a shard that is not there.
+    Raises SourceError for more rejects than the recipe allows, and for copies where it says so.
     """
-    shards, tables = _reports(recipe.root, jobs)
+    shards, tables = _reports(jobs)
     rejected = source.missing + [reject for shard in shards for reject in shard.rejected]
     check_rejects(recipe, rejected)
     _write_rejects(recipe, rejected)
+    duplicates = handle_copies(recipe, copies, [copy for shard in shards for copy in shard.dropped])
     shards = _without_empty(recipe, shards)
     tables = [table for table in tables if table.num_rows]
     rest = _rest_of_splits(source, jobs)
@@ -51,6 +53,7 @@ def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob]) -> dict
         "splits": dict(sum((Counter({shard.split: shard.samples}) for shard in shards), Counter())),
         **manifest,
         **({"rest": rest} if rest else {}),
+        **({"duplicates": duplicates} if duplicates else {}),
         "dropped": {split: counts for split, counts in _dropped(source, jobs).items() if counts},
         "versions": {package: version(package) for package in PACKAGES},
         "rejected": len(rejected),
@@ -135,13 +138,17 @@ def remove_reports(root: str) -> None:
         filesystem.delete_dir(folder)
 
 
-def _reports(root: str, jobs: Sequence[ShardJob]) -> tuple[list[BuiltShard], list[pa.Table]]:
+def require_reports(root: str, jobs: Sequence[ShardJob]) -> None:
+    """Raise DatasetError where a shard that was written is not there."""
     lost = [job.plan.name for job in jobs if not storage.exists(job.report)]
     if lost:
         raise DatasetError(
             f"{len(lost)} of {len(jobs)} shards were written, but not into {root} as this machine sees it: {lost[0]}, ...; "
             "where several machines build, give a target folder that all of them share, or a URI"
         )
+
+
+def _reports(jobs: Sequence[ShardJob]) -> tuple[list[BuiltShard], list[pa.Table]]:
     reports = [read_report(job.report) for job in jobs]
     return [facts for facts, _ in reports], [table for _, table in reports]
 
@@ -151,7 +158,8 @@ def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard]) -> list[BuiltSh
     kept = [shard for shard in shards if shard.samples]
     if gone := {shard.split for shard in shards} - {shard.split for shard in kept}:
         raise SourceError(
-            f"split {min(gone)} is empty: every image of it was rejected; see {storage.join(recipe.root, 'rejected.jsonl')}"
+            f"split {min(gone)} is empty: every image of it was rejected, or dropped as a copy; see "
+            f"{storage.join(recipe.root, 'rejected.jsonl')} and {COPIES_FILE}"
         )
     for shard in shards:
         if not shard.samples:

@@ -10,6 +10,7 @@ from rayprob.config.spec import PluginSpec, Spec
 from rayprob.data.sources.formats import AnySource
 from rayprob.registry import unknown
 
+HOLDOUT = "holdout"
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
 
@@ -76,7 +77,7 @@ class Recipe(PluginSpec):
         recipe.root                                         # s3://bucket/coco2014
     """
 
-    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"labels", "divide"}
+    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"labels", "divide", "duplicates"}
 
     name: str = Field(pattern=NAME)
     """Name of the dataset: lower-case letters, digits, - and _."""
@@ -102,6 +103,8 @@ class Recipe(PluginSpec):
     """How to check each image: decode reads every pixel, header reads its dimensions only."""
     allow_rejects: int = Field(default=0, ge=0)
     """Fail the build when more images than this are unreadable."""
+    duplicates: Literal["report", "drop", "fail"] = "report"
+    """What to do with images that have the same bytes: list them, drop all but the one in an evaluation split, or fail."""
     seed: int = 0
     """Seed of the order in which samples are written to shards."""
 
@@ -128,6 +131,6 @@ class Recipe(PluginSpec):
             raise ValueError(f"divide.into has the split {twice[0]!r}, which `splits` has as well; give it another name")
         if self.holdout and self.holdout.of not in names:
             raise ValueError(f"holdout.of is {self.holdout.of!r}; allowed: {', '.join(names)}, or holdout: null")
-        if self.holdout and "holdout" in names:
+        if self.holdout and HOLDOUT in names:
             raise ValueError("there is a split named holdout already; write holdout: null to use it")
         return self

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import IO, Any, cast
 
@@ -40,6 +40,20 @@ COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True)
+class Copy:
+    """An image whose bytes those of another image are, which is kept."""
+
+    sample_id: int
+    split: str
+    shard: str
+    file_name: str
+    kept_id: int
+    kept_split: str
+    kept_file_name: str
+    other_labels: bool  # the two do not have the same labels present
+
+
+@dataclass(frozen=True)
 class ShardJob:
     """All that a task needs to write one shard, wherever it runs."""
 
@@ -50,14 +64,31 @@ class ShardJob:
     check: str
     encode: Encoding | None
     rest: Rest = "absent"  # what holds for the labels that an image lists nowhere
+    among: str = ""  # of a build that drops copies, a fingerprint of all shards, for these decide which image is one
+    dropped: tuple[Copy, ...] = ()
+
+    @property
+    def samples(self) -> list[SourceImage]:
+        """The images to write."""
+        gone = {copy.sample_id for copy in self.dropped}
+        return [image for image in self.plan.samples if image.sample_id not in gone]
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change with anything that changes the shard's content."""
+        """16 hex digits that change with anything that changes the shard's content before copies are dropped."""
         samples = [image.values for image in self.plan.samples]
         encode = self.encode.model_dump() if self.encode else None
         place = [self.plan.name, self.plan.split, self.images, self.label_space.fingerprint]
-        return fingerprint([place, samples, self.check, encode, *([self.rest] if self.rest != "absent" else [])])
+        return fingerprint(
+            [
+                place,
+                samples,
+                self.check,
+                encode,
+                *([self.rest] if self.rest != "absent" else []),
+                *([self.among] if self.among else []),
+            ]
+        )
 
     @property
     def report(self) -> str:
@@ -78,6 +109,7 @@ class BuiltShard:
     sizes_corrected: int
     rejected: list[Reject]
     exif_rotated: int = 0  # images that EXIF turns, which training reads as they are stored; reports of 0.1 do not count them
+    dropped: list[Copy] = field(default_factory=list)
 
 
 def write_shard(job: ShardJob) -> BuiltShard:
@@ -105,6 +137,7 @@ def write_shard(job: ShardJob) -> BuiltShard:
         sizes_corrected=sizes_corrected,
         rejected=rejected,
         exif_rotated=exif_rotated,
+        dropped=list(job.dropped),
     )
     _write_report(job.report, facts, rows, job.rest)
     return facts
@@ -210,7 +243,7 @@ def _read_images(job: ShardJob) -> Iterator[tuple[SourceImage, bytes]]:
                 f"read now: {error}; where several machines build, give a folder that all of them share, or a URI"
             ) from error
 
-    images = job.plan.samples
+    images = job.samples
     are_local = all(storage.is_local(image.container or job.images) for image in images)
     contents = map(read, images) if are_local else read_ahead(read, images, READ_AHEAD)
     return zip(images, contents, strict=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from rayprob.arrays import Ints, Rows
 from rayprob.data.building.name_lists import place_in_lists
-from rayprob.data.building.recipe import Divide, Holdout, Recipe
+from rayprob.data.building.recipe import HOLDOUT, Divide, Holdout, Recipe
 from rayprob.data.building.stratify import stratify
 from rayprob.data.building.units import FREE, followed
 from rayprob.data.manifest.columns import Ragged
@@ -26,7 +26,6 @@ from rayprob.seeds import derive
 from rayprob.text import first_of
 
 log = logging.getLogger(__name__)
-HOLDOUT = "holdout"
 NOTHING: Mapping[str, Ints] = {}
 
 
@@ -188,7 +187,7 @@ def _warn_of_gaps(names: Sequence[str], labels: Ragged, side_N: Ints, label_name
         if gaps.any():
             found = [label_names[column] if label_names else f"label {column}" for column in np.flatnonzero(gaps).tolist()]
             log.warning(
-                "%s has no image with %s labels, such as %s, that at least %s images have: these are in one group, or have other "
+                "%s has no image with %s labels, such as %s, that at least %s images have: they share a group, or have other "
                 "rare labels too",
                 name,
                 f"{len(found):,}",
