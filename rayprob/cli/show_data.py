@@ -103,7 +103,7 @@ def show_summary(console: Console, summary: build.Summary) -> None:
 
 
 def _ways_of_splitting(recipe: dict[str, Any]) -> list[str]:
-    """Return what a recipe's splits were made by, beside its sources."""
+    """Return how the splits of a recipe were made from its sources."""
     lines = []
     if divide := recipe.get("divide"):
         parts = [f"{name} {part if isinstance(part, str) else f'{part:.3g}'}" for name, part in divide["into"].items()]

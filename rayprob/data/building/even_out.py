@@ -66,7 +66,8 @@ def _costs(division: Division, units: Ints) -> Floats:
     labels, counts = division.units.labels_E[entries], division.units.counts_E[entries]
     sides, sizes = division.side_U[units], division.units.sizes_U[units]
     here = sides[places]
-    weight_KL, weight_K = (np.maximum(share, 1) ** -0.5 for share in (division.share_KL, division.share_K))
+    # A root is rounded alike on every machine, which a power is not: there must be one result.
+    weight_KL, weight_K = (1 / np.sqrt(np.maximum(share, 1)) for share in (division.share_KL, division.share_K))
     counted_L = division.units_L >= division.num_subsets
 
     def added(weight: Floats, need: Floats, counts: Ints) -> Floats:

@@ -12,6 +12,7 @@ from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.splits import split_rows
 from rayprob.data.sources.image import SourceImage
 from rayprob.errors import SourceError, SpecError
+from tests.data.small_source import Source
 
 SOURCE = {"images": "a", "annotations": "b"}
 
@@ -121,6 +122,13 @@ def test_a_file_of_names_that_does_not_fit_is_refused(tmp_path: Path, train: lis
     images = [*IMAGES[:8], SourceImage(900, "more/7.jpg", 1, 1, (), (), ())]
     with pytest.raises(SourceError, match=message):
         ids_of(images, recipe(divide={"of": "train", "into": lists(tmp_path, train=train, val=["2", "3"])}))
+
+
+def test_images_that_no_file_names_are_counted_among_those_left_out(source: Source) -> None:
+    into = lists(source.folder, val=["901", "902"], test=["903"])
+    facts = source.build(divide={"of": "val", "into": into}).facts
+    assert facts["splits"] == {"train": 31, "holdout": 8, "val": 2, "test": 1}
+    assert facts["dropped"]["val"]["an image that no file in divide.into names"] == 8
 
 
 def test_a_division_that_leaves_a_split_empty_is_refused() -> None:

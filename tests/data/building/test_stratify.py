@@ -101,3 +101,9 @@ def test_a_hundred_rare_labels_that_come_in_chains_are_all_on_both_sides() -> No
     sets = [[label for label in (sample - 1, sample) if 0 <= label < 100] for sample in range(101)]
     sides = stratify(np.arange(101), ragged(sets), [0.05, 0.95])
     assert (sides[1:] != sides[:-1]).all()
+
+
+def test_a_stratified_holdout_never_changes() -> None:
+    # Written down when the method was made: a change would mix old holdout images into new training sets.
+    held = stratify(np.arange(300), ragged(drawn(300, 12)), [0.05, 0.95]) == 0
+    assert np.flatnonzero(held).tolist() == [35, 38, 67, 68, 83, 138, 150, 152, 165, 184, 192, 224, 229, 248, 250]
