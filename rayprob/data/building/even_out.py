@@ -26,7 +26,7 @@ def even_out(division: Division, free_U: Bools) -> None:
     def fills_gaps() -> Ints:
         labels = np.flatnonzero(division.missing_KL.any(axis=0)).tolist()
         entries = np.concatenate([np.zeros(0, np.int64), *map(division.entries_of_label, labels)])
-        units = np.unique(division.units.units_E[entries])
+        units: Ints = np.unique(division.units.units_E[entries])
         return units[free_U[units]]
 
     _search(division, fills_gaps)
