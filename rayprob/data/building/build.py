@@ -9,11 +9,10 @@ import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
-from rayprob.cluster import import_ray, is_running, require_cluster, start_ray, told_when_long
+from rayprob.cluster import require_cluster
 from rayprob.config.spec import differing_keys
 from rayprob.data.building.commit import check_rejects, commit, remove_reports
 from rayprob.data.building.plan import Outline, Plan, plan
@@ -21,12 +20,13 @@ from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, ShardJob, read_report, report_of, write_shard
 from rayprob.data.manifest.facts import read_facts
 from rayprob.data.sources.source import SourceData, read_source
-from rayprob.errors import DatasetError, RayprobError, StorageError
+from rayprob.data.tasks import RunAll, Wording, as_ray_tasks
+from rayprob.data.tasks import in_process as in_process
+from rayprob.errors import DatasetError, StorageError
 from rayprob.files import storage, uris
 
 log = logging.getLogger(__name__)
 RunTasks = Callable[[Callable[[ShardJob], BuiltShard], Sequence[ShardJob]], Iterator[BuiltShard]]
-MOST_ENDING_S = 60.0  # for tasks that were cancelled
 TEMPORARY = re.compile(r"\.(tar|parquet|json|jsonl)\.[0-9a-f]{8}\.tmp$")
 
 
@@ -90,54 +90,12 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildPr
     )
 
 
-def in_process(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
-    """Write the shards one after the other in this process."""
-    return map(write, jobs)
-
-
-def on_ray(**init: Any) -> RunTasks:
+def on_ray(**init: Any) -> RunAll:
     """Return a mapper that writes shards as Ray tasks, at most two per CPU under way.
 
     It joins the cluster of RAY_ADDRESS; without one it starts Ray on this machine with the arguments `init`, and stops it.
     """
-
-    def run_tasks(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
-        if not jobs:
-            return iter(())
-        was_running = is_running()
-        if not was_running:
-            start_ray(**init)
-        return _map_on_ray(write, jobs, shut_down=not was_running)
-
-    return run_tasks
-
-
-def _map_on_ray(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob], *, shut_down: bool) -> Iterator[BuiltShard]:
-    ray = import_ray()
-    task = ray.remote(num_cpus=1, max_retries=2)(write)
-    bound = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-    waiting = iter(jobs)
-    under_way = [task.remote(job) for job in islice(waiting, bound)]
-    try:
-        while under_way:
-            with told_when_long("a task that writes a shard: it needs 1 CPU; `ray status` shows what is free"):
-                (ready,), under_way = ray.wait(under_way, num_returns=1)
-            under_way += [task.remote(job) for job in islice(waiting, 1)]
-            yield ray.get(ready)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, RayprobError):
-            raise error.cause from None
-        raise
-    except ray.exceptions.RayError as error:
-        raise DatasetError(f"Ray lost a task that wrote a shard: {error}; the same command continues") from error
-    finally:
-        for ref in under_way:
-            ray.cancel(ref)
-        if shut_down:
-            ray.shutdown()
-        elif under_way:
-            # Until they have ended they write, and the next build would meet their files.
-            ray.wait(under_way, num_returns=len(under_way), timeout=MOST_ENDING_S)
+    return as_ray_tasks(Wording("writes a shard", "wrote a shard", "the same command continues"), **init)
 
 
 def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from rayprob.data.manifest.columns import to_array, whole
 from rayprob.errors import StorageError
 from rayprob.files import storage
 
-HELD_BYTES = 2**25  # what a file keeps in memory before it goes to disk
-GROUP_BYTES = 2**26  # of rows that are brought into another order at once
+HELD_BYTES = 2**23  # what a file keeps in memory before it goes to disk
+GROUP_BYTES = 2**25  # of rows that are brought into another order at once
 GroupOf = Callable[[int, pa.RecordBatch], NDArray[np.integer[Any]]]  # the group of each row
 
 
