@@ -4,7 +4,7 @@ import os
 import posixpath
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, TypeVar, cast
 
@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from rayprob.errors import StorageError, one_line
 from rayprob.files import folders, patience
-from rayprob.files.folders import Listing
+from rayprob.files.folders import Files, Listing
 from rayprob.files.uris import beside as beside
 from rayprob.files.uris import for_arrow, is_utf8, scheme_of, utf8_name
 from rayprob.files.uris import is_local as is_local
@@ -67,10 +67,29 @@ def list_below(uri: str) -> Listing:
         path = resolve(uri)[1]
         with _reported(uri, "list"):
             return folders.walk(path) if os.path.isdir(path) else Listing()
+    return Listing(dict(sorted(_files_below(uri))))
+
+
+def walk_below(uri: str) -> tuple[Iterator[Files], Mapping[str, str], Sequence[str]]:
+    """Return what `list_below` lists: files, chunk by chunk and in no order; what is unusable; what is listed elsewhere.
+
+    The latter two are complete after the last chunk. Raises StorageError, also while a local folder is iterated over.
+    """
+    if not is_local(uri):
+        return iter([_files_below(uri)]), {}, ()
+    walk = folders.Walk(resolve(uri)[1])
+    return _chunks(uri, walk), walk.unusable, walk.again
+
+
+def _chunks(uri: str, walk: folders.Walk) -> Iterator[Files]:
+    with _reported(uri, "list"):
+        yield from walk
+
+
+def _files_below(uri: str) -> Files:
     path, entries = _entries(uri, recursive=True)
     root = path.rstrip("/") + "/"
-    sizes = {entry.path.removeprefix(root): entry.size for entry in entries if entry.type == fs.FileType.File}
-    return Listing(dict(sorted(sizes.items())))
+    return [(entry.path.removeprefix(root), entry.size) for entry in entries if entry.type == fs.FileType.File]
 
 
 def read_bytes(uri: str, offset_bytes: int = 0, length_bytes: int | None = None) -> bytes:

@@ -7,27 +7,27 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from rayprob.cluster import import_ray, is_running, require_cluster, start_ray, told_when_long
+from rayprob.cluster import require_cluster
 from rayprob.config.spec import differing_keys, fingerprint
 from rayprob.data.building.commit import check_rejects, commit, remove_reports, require_reports
 from rayprob.data.building.duplicates import find_copies
-from rayprob.data.building.plan import plan
+from rayprob.data.building.plan import Outline, Plan, plan
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.shard import BuiltShard, Copy, ShardJob, read_report, write_shard
+from rayprob.data.building.shard import BuiltShard, Copy, ShardJob, read_report, report_of, write_shard
 from rayprob.data.manifest.facts import read_facts
 from rayprob.data.sources.source import SourceData, read_source
-from rayprob.errors import DatasetError, RayprobError, StorageError
+from rayprob.data.tasks import RunAll, Wording, as_ray_tasks
+from rayprob.data.tasks import in_process as in_process
+from rayprob.errors import DatasetError, StorageError
 from rayprob.files import storage, uris
 
 log = logging.getLogger(__name__)
 RunTasks = Callable[[Callable[[ShardJob], BuiltShard], Sequence[ShardJob]], Iterator[BuiltShard]]
-MOST_ENDING_S = 60.0  # for tasks that were cancelled
 TEMPORARY = re.compile(r"\.(tar|parquet|json|jsonl)\.[0-9a-f]{8}\.tmp$")
 
 
@@ -74,17 +74,20 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildPr
         require_cluster()
     source = read_source(recipe)
     check_rejects(recipe, source.missing)
-    jobs = _jobs(recipe, source)
+    jobs = ShardJobs(recipe, source, plan(source.images, recipe, source.label_space.names))
+    if recipe.duplicates == "drop":
+        jobs.among = fingerprint([job.fingerprint for job in jobs])
     _remove_leftovers(recipe.root, jobs)
-    done = {job.plan.name: shard for job in jobs if (shard := _done(job))}
-    _check_room(recipe, [job for job in jobs if job.plan.name not in done])
+    reported = [place for place, shard in enumerate(jobs.outlines) if storage.exists(jobs.report(shard))]
+    done = {shard.name: shard for place in reported if (shard := _done(jobs[place]))}
+    _check_room(recipe, jobs.without(done))
     images_written, writing_s = _write(jobs, done, run_tasks, on_progress)
-    require_reports(recipe.root, jobs)
-    copies = find_copies(recipe, lambda: (read_report(job.report)[1] for job in jobs))
+    require_reports(recipe.root, jobs.outlines)
+    copies = find_copies(recipe, lambda: (read_report(jobs.report(shard))[1] for shard in jobs.outlines))
     if recipe.duplicates == "drop" and copies:
-        again_s = _write(_dropping(jobs, copies), {}, run_tasks, on_progress)[1]
+        again_s = _write(jobs.dropping(copies), {}, run_tasks, on_progress)[1]
         writing_s, copies = writing_s + again_s, []
-    facts = commit(recipe, source, jobs, copies)
+    facts = commit(recipe, source, jobs.outlines, copies)
     return Summary(
         root=recipe.root,
         facts=facts,
@@ -95,54 +98,12 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildPr
     )
 
 
-def in_process(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
-    """Write the shards one after the other in this process."""
-    return map(write, jobs)
-
-
-def on_ray(**init: Any) -> RunTasks:
+def on_ray(**init: Any) -> RunAll:
     """Return a mapper that writes shards as Ray tasks, at most two per CPU under way.
 
     It joins the cluster of RAY_ADDRESS; without one it starts Ray on this machine with the arguments `init`, and stops it.
     """
-
-    def run_tasks(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
-        if not jobs:
-            return iter(())
-        was_running = is_running()
-        if not was_running:
-            start_ray(**init)
-        return _map_on_ray(write, jobs, shut_down=not was_running)
-
-    return run_tasks
-
-
-def _map_on_ray(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob], *, shut_down: bool) -> Iterator[BuiltShard]:
-    ray = import_ray()
-    task = ray.remote(num_cpus=1, max_retries=2)(write)
-    bound = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-    waiting = iter(jobs)
-    under_way = [task.remote(job) for job in islice(waiting, bound)]
-    try:
-        while under_way:
-            with told_when_long("a task that writes a shard: it needs 1 CPU; `ray status` shows what is free"):
-                (ready,), under_way = ray.wait(under_way, num_returns=1)
-            under_way += [task.remote(job) for job in islice(waiting, 1)]
-            yield ray.get(ready)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, RayprobError):
-            raise error.cause from None
-        raise
-    except ray.exceptions.RayError as error:
-        raise DatasetError(f"Ray lost a task that wrote a shard: {error}; the same command continues") from error
-    finally:
-        for ref in under_way:
-            ray.cancel(ref)
-        if shut_down:
-            ray.shutdown()
-        elif under_way:
-            # Until they have ended they write, and the next build would meet their files.
-            ray.wait(under_way, num_returns=len(under_way), timeout=MOST_ENDING_S)
+    return as_ray_tasks(Wording("writes a shard", "wrote a shard", "the same command continues"), **init)
 
 
 def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -158,51 +119,81 @@ def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
     return facts
 
 
-def _jobs(recipe: Recipe, source: SourceData) -> list[ShardJob]:
-    root = uris.absolute(recipe.root)
-    jobs = [
-        ShardJob(
+class ShardJobs(Sequence[ShardJob]):
+    """One job per shard of a plan; that of a shard is made, with its samples, when it is asked for."""
+
+    def __init__(self, recipe: Recipe, source: SourceData, shards: Plan) -> None:
+        self.recipe, self.source, self.shards = recipe, source, shards
+        self.root = uris.absolute(recipe.root)
+        self.among = ""  # see ShardJob
+        self.dropped: Mapping[str, Sequence[Copy]] = {}  # by shard
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    @overload
+    def __getitem__(self, place: int) -> ShardJob: ...
+    @overload
+    def __getitem__(self, place: slice) -> "ShardJobs": ...
+    def __getitem__(self, place: "int | slice") -> "ShardJob | ShardJobs":
+        if isinstance(place, slice):
+            return self._of(self.shards[place])
+        shard = self.shards[place]
+        return ShardJob(
             plan=shard,
-            root=root,
-            images=uris.absolute(source.folders[shard.source]),
-            label_space=source.label_space,
-            check=recipe.check,
-            encode=recipe.encode,
-            rest=source.rest[shard.source],
+            root=self.root,
+            images=uris.absolute(self.source.folders[shard.source]),
+            label_space=self.source.label_space,
+            check=self.recipe.check,
+            encode=self.recipe.encode,
+            rest=self.source.rest[shard.source],
+            among=self.among,
+            dropped=tuple(self.dropped.get(shard.name, ())),
         )
-        for shard in plan(source.images, recipe, source.label_space.names)
-    ]
-    if recipe.duplicates != "drop":
+
+    @property
+    def outlines(self) -> Sequence[Outline]:
+        """What is known of each shard without its samples."""
+        return self.shards.outlines
+
+    def report(self, shard: Outline) -> str:
+        """Return where the report of a shard lies while the dataset is being built."""
+        return report_of(self.root, shard.name)
+
+    def without(self, done: Container[str]) -> "ShardJobs":
+        """Return the jobs of the shards that are not among the names `done`."""
+        return self._of(self.shards.of([shard for shard in self.outlines if shard.name not in done]))
+
+    def dropping(self, copies: Sequence[Copy]) -> "ShardJobs":
+        """Return the jobs that write shards with copies again without them; the same command finds them done after a stop."""
+        of_shard: dict[str, list[Copy]] = {}
+        for copy in copies:
+            of_shard.setdefault(copy.shard, []).append(copy)
+        again = self._of(self.shards.of([shard for shard in self.outlines if shard.name in of_shard]))
+        before = {shard.name: read_report(self.report(shard))[0].dropped for shard in again.outlines}
+        again.dropped = {name: [*before[name], *some] for name, some in of_shard.items()}
+        return again
+
+    def _of(self, shards: Plan) -> "ShardJobs":
+        jobs = ShardJobs(self.recipe, self.source, shards)
+        jobs.among, jobs.dropped = self.among, self.dropped
         return jobs
-    among = fingerprint([job.fingerprint for job in jobs])
-    return [replace(job, among=among) for job in jobs]
 
 
-def _dropping(jobs: Sequence[ShardJob], copies: Sequence[Copy]) -> list[ShardJob]:
-    """Return the jobs that write shards with copies again without them; the same command finds them done after a stop."""
-    of_shard: dict[str, list[Copy]] = {}
-    for copy in copies:
-        of_shard.setdefault(copy.shard, []).append(copy)
-    before = {name: read_report(job.report)[0].dropped for job in jobs if (name := job.plan.name) in of_shard}
-    return [replace(job, dropped=(*before[name], *of_shard[name])) for job in jobs if (name := job.plan.name) in of_shard]
-
-
-def _remove_leftovers(root: str, jobs: Sequence[ShardJob]) -> None:
+def _remove_leftovers(root: str, jobs: ShardJobs) -> None:
     """Remove what a killed build left half-written, and the shards of an unfinished build that had another plan."""
     for folder in (root, storage.join(root, ".build"), storage.join(root, "manifest")):
         for name in storage.list_names(folder):
             if TEMPORARY.search(name):
                 storage.remove(storage.join(folder, name))
-    planned = {f"{job.plan.name}.parquet" for job in jobs}
+    planned = {f"{shard.name}.parquet" for shard in jobs.outlines}
     for name in set(storage.list_names(storage.join(root, ".build"))) - planned:
         storage.remove(storage.join(root, name.removesuffix(".parquet")))
         storage.remove(storage.join(root, ".build", name))
 
 
 def _done(job: ShardJob) -> BuiltShard | None:
-    """Return the facts of a shard that an earlier call finished; None where it is to be written, or written again."""
-    if not storage.exists(job.report):
-        return None
+    """Return the facts of a shard of which an earlier call left a report; None where it is to be written again."""
     facts, _ = read_report(job.report)
     tar = storage.join(job.root, job.plan.name)
     # A shard with rejects is written again: somebody may have mended its images.
@@ -211,10 +202,10 @@ def _done(job: ShardJob) -> BuiltShard | None:
     return facts if storage.size_bytes(tar) == facts.size_bytes else None
 
 
-def _check_room(recipe: Recipe, jobs: Sequence[ShardJob]) -> None:
+def _check_room(recipe: Recipe, jobs: ShardJobs) -> None:
     if recipe.encode or not storage.is_local(recipe.root):
         return
-    needed_bytes = sum(image.size_bytes for job in jobs for image in job.plan.samples)
+    needed_bytes = sum(shard.size_bytes for shard in jobs.outlines)
     folder = storage.local_path(recipe.root).absolute()
     free_bytes = shutil.disk_usage(_nearest_existing(folder)).free
     if needed_bytes > free_bytes:
@@ -229,10 +220,10 @@ def _nearest_existing(folder: Path) -> Path:
 
 
 def _write(
-    jobs: Sequence[ShardJob], done: dict[str, BuiltShard], run_tasks: RunTasks, on_progress: Callable[[BuildProgress], None]
+    jobs: ShardJobs, done: dict[str, BuiltShard], run_tasks: RunTasks, on_progress: Callable[[BuildProgress], None]
 ) -> tuple[int, float]:
     """Write the shards that are not done; returns the number of images looked at and the seconds that it took."""
-    planned = {job.plan.name: len(job.plan.samples) for job in jobs}
+    planned = {shard.name: shard.num_samples for shard in jobs.outlines}
     finished = set(done)
     rejected = 0
 
@@ -241,7 +232,7 @@ def _write(
         on_progress(BuildProgress(len(finished), len(jobs), images, sum(planned.values()), rejected))
 
     try:
-        written = run_tasks(write_shard, [job for job in jobs if job.plan.name not in done])
+        written = run_tasks(write_shard, jobs.without(done))
         began_at_s = time.monotonic()
         report()
         for facts in written:

@@ -3,22 +3,25 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 
 from rayprob.config.spec import fingerprint
 from rayprob.data.building.duplicates import COPIES_FILE, handle_copies
+from rayprob.data.building.plan import Outline
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.shard import BuiltShard, Copy, ShardJob, disk_full_explained, read_report
+from rayprob.data.building.shard import BuiltShard, Copy, disk_full_explained, read_report, report_of
 from rayprob.data.manifest.columns import Ragged, count_labels, with_absent
 from rayprob.data.manifest.facts import FORMAT_IN_PARTS, FORMAT_VERSION, FORMAT_WITH_ABSENT
 from rayprob.data.manifest.parts import ONE_FILE, ONE_FILE_ROWS, PART_ROWS, part_ends, part_file, write_part
 from rayprob.data.manifest.shard_list import SHARDS_FILE, Shards
-from rayprob.data.sources.source import Reject, SourceData
+from rayprob.data.sources.batch_file import BatchFile, joined, scratch_folder
+from rayprob.data.sources.join_files import Reject
+from rayprob.data.sources.source import SourceData
 from rayprob.errors import DatasetError, SourceError
 from rayprob.files import storage
 
@@ -26,21 +29,18 @@ NOT_LISTED = "an image that no file in divide.into names"
 PACKAGES = ("rayprob", "pyarrow", "pycocotools", "simplejpeg")
 
 
-def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob], copies: Sequence[Copy] = ()) -> dict[str, Any]:
-    """Turn the reports of all shards into a dataset; returns the content of dataset.json. `copies` are those that stay.
+def commit(recipe: Recipe, source: SourceData, outlines: Sequence[Outline], copies: Sequence[Copy] = ()) -> dict[str, Any]:
+    """Turn the reports of all shards into a dataset; returns the content of dataset.json. Rows pass through in batches.
 
-    Raises SourceError for more rejects than the recipe allows, and for copies where it says so.
+    `copies` are those that stay. Raises SourceError for more rejects than the recipe allows, and for copies where it says so.
     """
-    shards, tables = _reports(jobs)
+    rest = _rest_of_splits(source, outlines)
+    shards, tables = _reports(recipe.root, outlines, with_absent if rest else None)
     rejected = source.missing + [reject for shard in shards for reject in shard.rejected]
     check_rejects(recipe, rejected)
     _write_rejects(recipe, rejected)
     duplicates = handle_copies(recipe, copies, [copy for shard in shards for copy in shard.dropped])
     shards = _without_empty(recipe, shards)
-    tables = [table for table in tables if table.num_rows]
-    rest = _rest_of_splits(source, jobs)
-    if rest:
-        tables = [*map(with_absent, tables)]
     with disk_full_explained():
         manifest = write_manifest(recipe.root, shards, tables, len(source.label_space), rest)
     in_parts = FORMAT_IN_PARTS if "manifest" in manifest else FORMAT_VERSION
@@ -54,7 +54,7 @@ def commit(recipe: Recipe, source: SourceData, jobs: Sequence[ShardJob], copies:
         **manifest,
         **({"rest": rest} if rest else {}),
         **({"duplicates": duplicates} if duplicates else {}),
-        "dropped": {split: counts for split, counts in _dropped(source, jobs).items() if counts},
+        "dropped": {split: counts for split, counts in _dropped(source, outlines).items() if counts},
         "versions": {package: version(package) for package in PACKAGES},
         "rejected": len(rejected),
         "sizes_corrected": sum(shard.sizes_corrected for shard in shards),
@@ -138,19 +138,55 @@ def remove_reports(root: str) -> None:
         filesystem.delete_dir(folder)
 
 
-def require_reports(root: str, jobs: Sequence[ShardJob]) -> None:
+class _Tables(Sequence[pa.Table]):
+    """Tables of rows that wait on disk; each has the schema that it was added with, to the names of list items."""
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = folder
+        self._files: dict[str, BatchFile] = {}
+        self._places: list[tuple[BatchFile, int]] = []
+
+    def append(self, table: pa.Table) -> None:
+        """Add a table."""
+        file = self._files.setdefault(str(table.schema), BatchFile(table.schema, self._folder))
+        self._places.append((file, len(file)))
+        file.append(joined(table.to_batches(), table.schema))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> pa.Table: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[pa.Table]: ...
+    def __getitem__(self, place: int | slice) -> pa.Table | list[pa.Table]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        file, batch = self._places[place]
+        return pa.Table.from_batches([file[batch]])
+
+
+def require_reports(root: str, outlines: Sequence[Outline]) -> None:
     """Raise DatasetError where a shard that was written is not there."""
-    lost = [job.plan.name for job in jobs if not storage.exists(job.report)]
+    lost = [shard.name for shard in outlines if not storage.exists(report_of(root, shard.name))]
     if lost:
         raise DatasetError(
-            f"{len(lost)} of {len(jobs)} shards were written, but not into {root} as this machine sees it: {lost[0]}, ...; "
+            f"{len(lost)} of {len(outlines)} shards were written, but not into {root} as this machine sees it: {lost[0]}, ...; "
             "where several machines build, give a target folder that all of them share, or a URI"
         )
 
 
-def _reports(jobs: Sequence[ShardJob]) -> tuple[list[BuiltShard], list[pa.Table]]:
-    reports = [read_report(job.report) for job in jobs]
-    return [facts for facts, _ in reports], [table for _, table in reports]
+def _reports(
+    root: str, outlines: Sequence[Outline], change: Callable[[pa.Table], pa.Table] | None
+) -> tuple[list[BuiltShard], Sequence[pa.Table]]:
+    """Return the facts of all shards, and the rows of those that have some, changed where a change is given."""
+    shards, tables = [], _Tables(scratch_folder(root))
+    for shard in outlines:
+        facts, table = read_report(report_of(root, shard.name))
+        shards.append(facts)
+        if table.num_rows:
+            tables.append(change(table) if change else table)
+    return shards, tables
 
 
 def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard]) -> list[BuiltShard]:
@@ -167,15 +203,17 @@ def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard]) -> list[BuiltSh
     return kept
 
 
-def _rest_of_splits(source: SourceData, jobs: Sequence[ShardJob]) -> dict[str, str]:
+def _rest_of_splits(source: SourceData, outlines: Sequence[Outline]) -> dict[str, str]:
     """Return what holds in each split for labels that a sample lists nowhere; nothing where it is absent in all of them."""
-    rest = {job.plan.split: str(source.rest[job.plan.source]) for job in jobs}
+    rest = {shard.split: str(source.rest[shard.source]) for shard in outlines}
     return rest if "unknown" in rest.values() else {}
 
 
-def _dropped(source: SourceData, jobs: Sequence[ShardJob]) -> dict[str, dict[str, int]]:
+def _dropped(source: SourceData, outlines: Sequence[Outline]) -> dict[str, dict[str, int]]:
     """Return how much of each split of the source was left out, by reason."""
-    planned = Counter(job.plan.source for job in jobs for _ in job.plan.samples)
+    planned = Counter[str]()
+    for shard in outlines:
+        planned[shard.source] += shard.num_samples
     unlisted = {split: len(images) - planned[split] for split, images in source.images.items()}
     return {
         split: {**counts, **({NOT_LISTED: unlisted[split]} if unlisted[split] else {})}

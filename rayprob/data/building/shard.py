@@ -26,8 +26,8 @@ from rayprob.data.building.recipe import Encoding
 from rayprob.data.building.tar import TarWriter
 from rayprob.data.manifest.columns import SCHEMA, SCHEMA_WITH_ABSENT, to_table
 from rayprob.data.sources.image import SourceImage
+from rayprob.data.sources.join_files import Reject
 from rayprob.data.sources.rows import Rest
-from rayprob.data.sources.source import Reject
 from rayprob.errors import SampleError, StorageError
 from rayprob.files import storage
 from rayprob.files.documents import parse_json
@@ -93,7 +93,7 @@ class ShardJob:
     @property
     def report(self) -> str:
         """Where the report lies while the dataset is being built."""
-        return storage.join(self.root, ".build", f"{self.plan.name}.parquet")
+        return report_of(self.root, self.plan.name)
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,11 @@ class BuiltShard:
     rejected: list[Reject]
     exif_rotated: int = 0  # images that EXIF turns, which training reads as they are stored; reports of 0.1 do not count them
     dropped: list[Copy] = field(default_factory=list)
+
+
+def report_of(root: str, name: str) -> str:
+    """Return where the report of a shard lies while the dataset at `root` is being built."""
+    return storage.join(root, ".build", f"{name}.parquet")
 
 
 def write_shard(job: ShardJob) -> BuiltShard:

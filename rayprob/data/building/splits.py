@@ -5,24 +5,26 @@ have a split already are given as `assigned`.
 """
 
 import logging
-from bisect import bisect_right
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate
+from math import ceil
 
 import numpy as np
+import pyarrow as pa
 
 from rayprob.arrays import Ints, Rows
 from rayprob.data.building.name_lists import place_in_lists
 from rayprob.data.building.recipe import HOLDOUT, Divide, Holdout, Recipe
 from rayprob.data.building.stratify import stratify
 from rayprob.data.building.units import FREE, followed
-from rayprob.data.manifest.columns import Ragged
-from rayprob.data.sources.image import SourceImage
-from rayprob.data.sources.rows import ALONE
+from rayprob.data.manifest.columns import Ragged, numbers
+from rayprob.data.sources.image import SourceImages
+from rayprob.data.sources.rows import ALONE, LABELS
+from rayprob.data.sources.sample_ids import filled
 from rayprob.errors import SourceError
-from rayprob.seeds import derive
+from rayprob.seeds import derive_all
 from rayprob.text import first_of
 
 log = logging.getLogger(__name__)
@@ -39,10 +41,9 @@ class Members:
     label_names: Sequence[str]
 
     @classmethod
-    def of(cls, images: Sequence[SourceImage], label_names: Sequence[str]) -> "Members":
+    def of(cls, images: SourceImages, label_names: Sequence[str]) -> "Members":
         """Return the ids of images, and what reads their labels."""
-        ids_N = np.fromiter((image.sample_id for image in images), np.int64, len(images))
-        groups_N = _groups(images)
+        groups_N, ids_N = _groups(images), images.ids_N
         return cls(ids_N, np.where(groups_N != ALONE, groups_N, ids_N), lambda: _labels(images), label_names)
 
     def take(self, rows: Rows) -> "Members":
@@ -62,7 +63,7 @@ class Subsets:
 
 def split_rows(
     source: str,
-    images: Sequence[SourceImage],
+    images: SourceImages,
     recipe: Recipe,
     label_names: Sequence[str] = (),
     assigned: Mapping[str, Ints] = NOTHING,
@@ -89,11 +90,12 @@ def split_rows(
 
 def by_hash(unit_ids_N: Ints, fractions: Sequence[float], salt: str) -> Ints:
     """Return the subset of each unit by a hash of its id alone; a smaller first fraction lies within a larger one."""
-    bounds = [bound * 2**63 for bound in [*accumulate(fractions)][:-1]]
-    return np.array([bisect_right(bounds, derive(0, salt, one)) for one in unit_ids_N.tolist()], dtype=np.int64)
+    # Integers, for an array of them is rounded to 53 bits where it is compared with a float.
+    bounds = np.array([ceil(bound * 2**63) for bound in [*accumulate(fractions)][:-1]])
+    return np.searchsorted(bounds, derive_all(0, salt, last=unit_ids_N), side="right")
 
 
-def check_groups(images: Mapping[str, Sequence[SourceImage]], rows: Mapping[str, Mapping[str, Rows]]) -> None:
+def check_groups(images: Mapping[str, SourceImages], rows: Mapping[str, Mapping[str, Rows]]) -> None:
     """Raise SourceError where two splits have images of one group; `rows` has those of each split by source."""
     pieces = [(split, source, some) for source, splits in rows.items() for split, some in splits.items()]
     groups_of = {source: _groups(members) for source, members in images.items()}
@@ -124,7 +126,7 @@ def _before_holdout(assigned: Mapping[str, Ints], holdout: Holdout | None) -> Ma
     return {**assigned, holdout.of: np.concatenate(both)}
 
 
-def _divided(divide: Divide, images: Sequence[SourceImage], members: Members, assigned: Mapping[str, Ints]) -> dict[str, Rows]:
+def _divided(divide: Divide, images: SourceImages, members: Members, assigned: Mapping[str, Ints]) -> dict[str, Rows]:
     places_N = _given(members, list(divide.into), assigned)
     lists = {place: into for place, into in enumerate(divide.into.values()) if isinstance(into, str)}
     if lists:
@@ -196,11 +198,10 @@ def _warn_of_gaps(names: Sequence[str], labels: Ragged, side_N: Ints, label_name
             )
 
 
-def _groups(images: Sequence[SourceImage]) -> Ints:
-    return np.fromiter((image.group for image in images), np.int64, len(images))
+def _groups(images: SourceImages) -> Ints:
+    return filled(len(images), (numbers(batch.column("group")) for batch in images.batches))
 
 
-def _labels(images: Sequence[SourceImage]) -> Ragged:
-    labels = [image.labels for image in images]
-    values = np.fromiter(chain.from_iterable(labels), np.int64)
-    return Ragged(values, np.concatenate([[0], np.cumsum([len(some) for some in labels], dtype=np.int64)]))
+def _labels(images: SourceImages) -> Ragged:
+    columns = [batch.column("labels") for batch in images.batches]
+    return Ragged.from_column(pa.chunked_array(columns, LABELS))

@@ -1,6 +1,6 @@
 """The columns of a manifest, as tables of Parquet and as arrays. N rows."""
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Any
@@ -43,7 +43,7 @@ def with_absent(table: pa.Table) -> pa.Table:
     return table.append_column(SCHEMA_WITH_ABSENT.field("absent_labels"), to_array([()] * len(table), pa.list_(pa.int32())))
 
 
-def to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def to_array(values: Sequence[Any] | NDArray[Any], kind: pa.DataType) -> pa.Array:
     """Return lists, strings, bytes or numbers as an array of that type."""
     # pa.array would do, but imports pandas: half a second in each process that writes shards.
     if pa.types.is_list(kind):
@@ -54,7 +54,7 @@ def to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.array(values, dtype=kind.to_pandas_dtype()))])
 
 
-def _starts(lists: Sequence[Sized]) -> pa.Array:
+def _starts(lists: Iterable[Sized]) -> pa.Array:
     """Return where each list starts when all lie one after the other, and where the last one stops."""
     return to_array(list(accumulate(map(len, lists), initial=0)), pa.int32())
 
@@ -63,7 +63,7 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
     """Return a column of a table in one piece."""
     joined = column.combine_chunks()
     if isinstance(joined, pa.ChunkedArray):
-        joined = pa.concat_arrays(joined.chunks) if joined.num_chunks else pa.array([], type=joined.type)
+        joined = pa.concat_arrays(joined.chunks) if joined.num_chunks else to_array([], joined.type)
     return joined
 
 

@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import pyarrow as pa
+
 from rayprob.data.sources.faults import label_space
-from rayprob.data.sources.rows import ImageRow, Stated
+from rayprob.data.sources.rows import ImageRow, Stated, batch_of, lengths, rows_of
 from rayprob.errors import LabelError, SourceError
 from rayprob.labels import LabelSpace, composed
 from rayprob.registry import unknown
@@ -73,6 +75,12 @@ class ColumnMap:
         others = set(range(len(space))) - set(self._columns) if stated.is_declared and not self._is_federated else set()
         self._others = sorted(others)
         self._left_out: Counter[str] = Counter()
+
+    def of_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return rows of ROWS with the dataset's columns."""
+        if self._is_same and not (self._is_federated and lengths(batch.column("unknown_labels")).any()):
+            return batch
+        return batch_of([self.of(row) for row in rows_of([batch])])
 
     def of(self, row: ImageRow) -> ImageRow:
         """Return a row with the dataset's columns."""

@@ -2,13 +2,13 @@
 
 import posixpath
 import re
-from itertools import islice
 from typing import Any
 
 from rayprob.data.sources.cells import as_text
 from rayprob.data.sources.huggingface import METADATA
 from rayprob.data.sources.image_files import SUFFIXES
 from rayprob.data.sources.location import SPLITS, Location, by_split, split_in
+from rayprob.data.sources.table_arrays import Column, cells_of
 from rayprob.data.sources.table_file import TableFile, open_table
 from rayprob.errors import SourceError
 
@@ -67,8 +67,9 @@ def guess(place: Location, name: str) -> Guess | None:
 
 
 def _first_rows(file: TableFile) -> Cells:
-    batch: Cells = next(iter(file.read(list(range(len(file.names))))), [[] for _ in file.names])
-    return [list(islice(column, PROBED_ROWS)) for column in batch]
+    nothing: list[Column] = [[] for _ in file.names]
+    columns = next(iter(file.read(list(range(len(file.names))))), nothing)
+    return [cells_of(column[:PROBED_ROWS]) for column in columns]
 
 
 def _image_column(place: Location, file: TableFile, cells: Cells) -> int | None:

@@ -1,11 +1,13 @@
 """What every format gives: its labels, and Arrow batches of rows that say where each image lies and what is known of it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from rayprob.data.manifest.columns import numbers, to_array
 from rayprob.labels import LabelSpace
@@ -73,20 +75,43 @@ def batches_of(rows: Iterable[ImageRow]) -> Iterator[pa.RecordBatch]:
     """Yield rows as batches of ROWS."""
     waiting = iter(rows)
     while some := list(islice(waiting, BATCH_ROWS)):
-        columns = dict(zip(ImageRow._fields, zip(*some, strict=True), strict=True))
-        yield pa.RecordBatch.from_arrays([to_array(columns[field.name], field.type) for field in ROWS], schema=ROWS)
+        yield batch_of(some)
+
+
+def batch_of(rows: Sequence[ImageRow]) -> pa.RecordBatch:
+    """Return rows, at least one, as a batch of ROWS."""
+    columns = dict(zip(ImageRow._fields, zip(*rows, strict=True), strict=True))
+    return pa.RecordBatch.from_arrays([to_array(columns[field.name], field.type) for field in ROWS], schema=ROWS)
 
 
 def rows_of(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRow]:
     """Yield the rows in batches of ROWS, the inverse of `batches_of`."""
     for batch in batches:
-        yield from map(ImageRow, *(_values(batch.column(name)) for name in ImageRow._fields))
+        yield from map(ImageRow, *(values(batch.column(name)) for name in ImageRow._fields))
 
 
-def _values(column: pa.Array) -> Iterable[Any]:
+def values(column: pa.Array) -> Iterable[Any]:
     """Return the values of a column, lists as tuples, for which `to_pylist` is slow."""
     if not pa.types.is_list(column.type):
         return column.to_pylist() if column.type in (pa.string(), pa.binary()) else numbers(column).tolist()  # type: ignore[no-any-return]
-    flat = list(_values(column.flatten()))
+    flat = list(values(column.flatten()))
     starts = numbers(column.offsets).tolist()
     return [tuple(flat[start - starts[0] : end - starts[0]]) for start, end in pairwise(starts)] if flat else [()] * len(column)
+
+
+def with_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
+    """Return rows with another column of that name."""
+    arrays = [column if field == name else batch.column(field) for field in batch.schema.names]
+    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
+
+
+def lengths(lists: pa.ListArray) -> NDArray[np.int32]:
+    """Return how many values each list holds [N]."""
+    return np.diff(numbers(lists.offsets))
+
+
+def has_text(column: pa.Array) -> NDArray[np.bool_]:
+    """Return which strings or bytes are not empty [N]."""
+    offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
+    found: NDArray[np.bool_] = np.diff(offsets) > 0
+    return found

@@ -1,39 +1,109 @@
-"""Sample ids: the source's own numbers where they are unique over all splits, else hashes of split and key."""
+"""Sample ids: the source's own numbers where they are unique over all splits, else hashes of split and key. N rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
+from rayprob.data.sources.batch_file import BatchFile
+from rayprob.data.sources.faults import doubles
 from rayprob.errors import SourceError
-from rayprob.seeds import derive
+from rayprob.seeds import derive_each
 
 LIMIT = 2**63
+NO_NUMBER = -1
 
 
-def sample_ids(keys: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
-    """Return the sample ids of the keys of each split. Raises SourceError where two hashes are equal."""
-    numbers = {split: [*map(_number, some)] for split, some in keys.items()}
-    if _are_unique(numbers):
-        return numbers  # type: ignore[return-value]  # None is not unique
-    hashes = {split: [derive(0, "sample", split, key) for key in some] for split, some in keys.items()}
+@dataclass(frozen=True)
+class Keys:
+    """The column `key` of the rows of a split."""
+
+    rows: BatchFile
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return (batch.column("key").to_pylist() for batch in self.rows)
+
+    @cached_property
+    def hashes_N(self) -> NDArray[np.int64]:
+        """A hash of each key, which differs from run to run: equal keys have equal ones."""
+        return filled(self.rows.num_rows, (hashes_of(some) for some in self))
+
+    def numbers(self) -> NDArray[np.int64]:
+        """Return each key as the number that it is, or NO_NUMBER [N]."""
+        return filled(self.rows.num_rows, (np.fromiter(map(_number, some), np.int64, len(some)) for some in self))
+
+    def hashes_under(self, split: str) -> NDArray[np.int64]:
+        """Return the 63-bit hash of a split's name and each key [N], the same on every machine."""
+        each = (np.fromiter(derive_each(0, "sample", split, last=some), np.int64, len(some)) for some in self)
+        return filled(self.rows.num_rows, each)
+
+    def doubles(self) -> list[str]:
+        """Return the keys that occur more than once, in the order of the rows."""
+        twice = repeated(self.hashes_N)
+        return doubles(self.at(np.flatnonzero(np.isin(self.hashes_N, twice)))) if len(twice) else []
+
+    def at(self, rows: NDArray[np.int64]) -> Iterator[str]:
+        """Yield the keys of some rows, which ascend."""
+        for first, batch in self.rows.with_starts():
+            start, end = np.searchsorted(rows, [first, first + batch.num_rows])
+            column = batch.column("key")
+            yield from (column[row - first].as_py() for row in rows[start:end].tolist())
+
+
+def sample_ids(keys: Mapping[str, Keys]) -> dict[str, NDArray[np.int64]]:
+    """Return the sample ids of the keys of each split [N]. Raises SourceError where two hashes are equal."""
+    numbers = {split: some.numbers() for split, some in keys.items()}
+    if all((some_N != NO_NUMBER).all() for some_N in numbers.values()) and _are_unique(numbers):
+        return numbers
+    del numbers
+    hashes = {split: some.hashes_under(split) for split, some in keys.items()}
     if not _are_unique(hashes):
         raise SourceError("two images have the same 63-bit hash of split and name; rename one of them")
     return hashes
 
 
-def shared_keys(keys: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, str]]:
-    """Yield each key that two splits have, with both."""
-    split_of: dict[str, str] = {}
-    for split, some in keys.items():
-        yield from ((key, split_of[key], split) for key in some if key in split_of)
-        split_of |= dict.fromkeys(some, split)
+def shared_keys(keys: Mapping[str, Keys]) -> tuple[int, str, str, str] | None:
+    """Return how many keys two splits have, and the first of them with both; None where all differ."""
+    found: list[tuple[int, str, str, str]] = []
+    splits = list(keys)
+    for place, split in enumerate(splits):
+        others = {other: np.isin(keys[split].hashes_N, keys[other].hashes_N) for other in reversed(splits[:place])}
+        shared_N = np.logical_or.reduce(list(others.values())) if others else np.zeros(0, dtype=bool)
+        if shared_N.any():
+            first = np.flatnonzero(shared_N)[:1]
+            latest = next(other for other, is_shared_N in others.items() if is_shared_N[first[0]])
+            found.append((int(shared_N.sum()), next(keys[split].at(first)), latest, split))
+    return (sum(count for count, *_ in found), *found[0][1:]) if found else None
 
 
-def _number(key: str) -> int | None:
+def hashes_of(texts: list[str]) -> NDArray[np.int64]:
+    """Return a hash of each text [N], which differs from run to run; different texts hardly ever have the same."""
+    return np.fromiter(map(hash, texts), np.int64, len(texts))
+
+
+def filled(length: int, arrays: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return arrays one after the other as one of a known length, without holding any of them twice."""
+    found, start = np.empty(length, np.int64), 0
+    for some in arrays:
+        found[start : start + len(some)] = some
+        start += len(some)
+    assert start == length
+    return found
+
+
+def repeated(values_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the values that occur more than once, ascending."""
+    ordered = np.sort(values_N)
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+
+
+def _number(key: str) -> int:
     if not (key.isascii() and key.isdecimal() and len(key) <= 19):
-        return None
-    return number if (number := int(key)) < LIMIT else None
+        return NO_NUMBER
+    return number if (number := int(key)) < LIMIT else NO_NUMBER
 
 
-def _are_unique(ids: Mapping[str, Sequence[int | None]]) -> bool:
-    count = sum(map(len, ids.values()))
-    distinct = {one for some in ids.values() for one in some}
-    return None not in distinct and len(distinct) == count
+def _are_unique(ids: Mapping[str, NDArray[np.int64]]) -> bool:
+    return not len(repeated(np.concatenate(list(ids.values()))))

@@ -3,7 +3,9 @@
 from contextlib import ExitStack
 from typing import IO
 
-from rayprob.data.sources.rows import ImageRow
+import pyarrow as pa
+
+from rayprob.data.sources.rows import ImageRow, batch_of, has_text, rows_of
 from rayprob.files import storage, uris
 
 
@@ -16,8 +18,13 @@ class Spool:
         self._stack = ExitStack()
         self._size_bytes = 0
 
-    def put(self, row: ImageRow) -> ImageRow:
-        """Return a row that leads to its image here; a row without content as it is. Raises StorageError."""
+    def put(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return rows of ROWS that lead to their images here; those without content as they are. Raises StorageError."""
+        if not has_text(batch.column("content")).any():
+            return batch
+        return batch_of([self._put(row) for row in rows_of([batch])])
+
+    def _put(self, row: ImageRow) -> ImageRow:
         if not row.content:
             return row
         if self._file is None:

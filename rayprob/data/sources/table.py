@@ -1,18 +1,26 @@
 """Tables of labels: a column per label, a column that lists labels, or a row per image and label."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import numpy as np
+import pyarrow as pa
 from pydantic import Field, model_validator
 
-from rayprob.data.sources.cells import State, Values, as_list, as_text, stem
+from rayprob.arrays import Ints
+from rayprob.data.manifest.columns import to_array
+from rayprob.data.sources.cells import State, Values, as_list, as_text
 from rayprob.data.sources.faults import label_space, normalised
 from rayprob.data.sources.groups import group_of
-from rayprob.data.sources.image_files import SUFFIXES
-from rayprob.data.sources.label_list import distinct, read_names
-from rayprob.data.sources.rows import ALONE, ImageRow, Stated, batches_of
+from rayprob.data.sources.label_list import distinct as distinct_names
+from rayprob.data.sources.label_list import read_names
+from rayprob.data.sources.rows import ALONE, Stated, with_column
 from rayprob.data.sources.spec import Source
-from rayprob.data.sources.table_file import Cells, Column, TableFile, open_table
+from rayprob.data.sources.statements import PRESENT, STATES, Pairs, Statements, image_rows, sorted_pairs
+from rayprob.data.sources.table_arrays import Column, cells_of, distinct, expanded, is_plain, listed, mapped, rows_of
+from rayprob.data.sources.table_file import Column as TableColumn
+from rayprob.data.sources.table_file import TableFile, open_table
 from rayprob.errors import SourceError
 from rayprob.registry import unknown
 
@@ -89,40 +97,45 @@ def read(source: TableSource) -> Stated:
 
 
 class _Reader:
-    """Reads the tables of one source."""
+    """Reads the tables of one source, a batch of rows at a time.
+
+    A batch is read column by column where its cells are plain. One that is not, or in which a cell has no meaning, is read row
+    by row, which names the first row at fault.
+    """
 
     def __init__(self, source: TableSource) -> None:
         self.source = source
         self.files = [open_table(uri, delimiter=source.delimiter, has_header=source.header) for uri in source.tables]
-        self.names = None if source.names is None else distinct(source.described, read_names(source.names))
+        self.names = None if source.names is None else distinct_names(source.described, read_names(source.names))
         self.values = Values(source.values, source.present_from, source.absent_to)
         self.dropped: dict[str, int] = {}
-        self.group_of_image: dict[str, int] = {}  # of the images that are being read
+        self._group_of: dict[str, int] = {}  # of the images read, by name
+        self._first: dict[str, int] = {}  # the row where each reason first applied
+        self.statements = Statements(lambda row: self._drop(CONTRADICTED, row))
 
     def read(self) -> Stated:
         if self.source.one_hot is not None:
             return self._wide(self.source.one_hot)
-        statements: dict[str, dict[str, State]] = {}
         for file in self.files:
-            self._gather(file, statements)
-        found = sorted({label for labels in statements.values() for label in labels})
-        ordered = found if self.names is None else list(self.names.values())
+            self._gather(file)
+        number_of = self.statements.number_of
+        ordered = sorted(number_of) if self.names is None else list(self.names.values())
         column_of = {label: column for column, label in enumerate(ordered)}
-        rows = (self._with_group(name, _row(name, labels, column_of)) for name, labels in statements.items())
+        batches = self.statements.images([column_of[label] for label in number_of])
         rest = "absent" if self.source.value is None else "unknown"
-        return self._stated(ordered, rows, rest, is_declared=self.names is not None)
+        return self._stated(ordered, batches, rest, is_declared=self.names is not None)
 
-    def _stated(self, names: list[str], rows: Iterator[ImageRow], rest: Any, *, is_declared: bool) -> Stated:
+    def _stated(self, names: list[str], batches: Iterator[pa.RecordBatch], rest: Any, *, is_declared: bool) -> Stated:
         return Stated(
             label_space=label_space(self.source.described, names),
             rest=self.source.rest or rest,
-            batches=batches_of(rows),
+            batches=map(self._with_groups, batches),
             images=self.source.images,
             dropped=self.dropped,
             is_declared=is_declared,
         )
 
-    def _wide(self, columns: Column | list[Column]) -> Stated:
+    def _wide(self, columns: TableColumn | list[TableColumn]) -> Stated:
         places = [file.places(columns) for file in self.files]
         labels = [
             [self._column_name(file, n, place) for n, place in enumerate(some)]
@@ -131,8 +144,12 @@ class _Reader:
         for file, some in zip(self.files, labels, strict=True):
             if some != labels[0]:
                 raise SourceError(f"{file.uri} has other columns of labels than {self.files[0].uri}; give tables with the same")
-        rows = (row for file, some in zip(self.files, places, strict=True) for row in self._wide_rows(file, some, labels[0]))
-        return self._stated(labels[0], rows, "absent", is_declared=True)
+        batches = (
+            image_rows(rows.names, self._wide_pairs(rows, labels[0]))
+            for file, some in zip(self.files, places, strict=True)
+            for rows in self._rows(file, some)
+        )
+        return self._stated(labels[0], batches, "absent", is_declared=True)
 
     def _column_name(self, file: TableFile, number: int, place: int) -> str:
         if file.names[place]:
@@ -141,37 +158,73 @@ class _Reader:
             raise SourceError(f"{file.uri} has no header, so its labels have no names; give `names`, a list in their order")
         return self._named(str(number), file.uri)
 
-    def _wide_rows(self, file: TableFile, places: list[int], labels: list[str]) -> Iterator[ImageRow]:
-        for line, name, cells in self._lines(file, places):
-            states = [self.values.of(cell, f"{file.uri}, row {line}, {labels[n]!r}") for n, cell in enumerate(cells)]
-            row = _row(name, dict(zip(labels, states, strict=True)), {label: column for column, label in enumerate(labels)})
-            yield self._with_group(name, row)
+    def _wide_pairs(self, rows: "_Rows", labels: list[str]) -> list[Pairs]:
+        """Return the rows and columns of the labels in each state."""
+        states_NL = np.empty((len(rows.names), len(labels)), np.int8)
+        try:
+            for column, cells in enumerate(rows.columns):
+                states_NL[:, column] = mapped(rows.plain(cells), lambda cell: self._state(cell, ""))
+        except (SourceError, NotPlain):
+            for row, cells in enumerate(zip(*map(cells_of, rows.columns), strict=True)):
+                where = rows.where(row)
+                states_NL[row] = [self._state(cell, f"{where}, {labels[n]!r}") for n, cell in enumerate(cells)]
+        found = (np.nonzero(states_NL == state) for state in range(len(STATES)))
+        return [(rows_M, columns_M) for rows_M, columns_M in found]
 
-    def _gather(self, file: TableFile, statements: dict[str, dict[str, State]]) -> None:
+    def _gather(self, file: TableFile) -> None:
         """Add what the rows of a table with lists, or a row per label, state of each image."""
         source = self.source
-        lists = source.lists is not None
         columns = file.places(source.lists) if source.lists is not None else [file.place(source.label)]  # type: ignore[arg-type]
         if source.value is not None:
             columns.append(file.place(source.value))
-        for line, name, cells in self._lines(file, columns):
-            where = f"{file.uri}, row {line}"
-            state = "present" if source.value is None else self.values.of(cells[-1], where)
-            codes = (
-                [code for cell in cells for code in as_list(cell, source.separator, where)] if lists else [as_text(cells[0])]
-            )
-            labels = statements.setdefault(name, {})
-            for code in codes:
-                if code and code not in source.no_label:
-                    self._state(labels, self._named(code, where), state)
+        for rows in self._rows(file, columns):
+            try:
+                states_N, pairs = self._at_once(rows)
+            except (SourceError, NotPlain):
+                states_N, pairs = self._row_by_row(rows)
+            self.statements.add(rows.names, states_N, pairs)
 
-    def _state(self, labels: dict[str, State], label: str, state: State) -> None:
-        before = labels.setdefault(label, state)
-        if before == "unknown":
-            labels[label] = state
-        elif state not in (before, "unknown"):
-            labels[label] = "unknown"
-            self._drop(CONTRADICTED)
+    def _at_once(self, rows: "_Rows") -> tuple[Ints, Pairs]:
+        """Return the state that each row states, and rows with the numbers of labels. Raises SourceError, NotPlain."""
+        label_columns, states_N = rows.columns, np.full(len(rows.names), PRESENT)
+        if self.source.value is not None:
+            *label_columns, value = rows.columns
+            states_N = mapped(rows.plain(value), lambda cell: self._state(cell, ""))
+        found = [self._pairs(rows, column) for column in label_columns]
+        return states_N, sorted_pairs(*(np.concatenate(some) for some in zip(*found, strict=True)))
+
+    def _pairs(self, rows: "_Rows", column: Column) -> Pairs:
+        separator = self.source.separator
+        if separator is not None and separator != separator.strip():
+            raise NotPlain  # the blanks at the ends of a cell are no separators
+        items = listed(rows.array(column), separator) if self.source.lists is not None else None
+        if items is not None:
+            cells, places = distinct(rows.plain(items[0]))
+            return expanded(items[1], places, [self._numbers([as_text(cell)], "") for cell in cells])
+        cells, places = distinct(rows.plain(column))
+        return expanded(np.arange(len(rows.names)), places, [self._numbers(self._codes([cell], ""), "") for cell in cells])
+
+    def _row_by_row(self, rows: "_Rows") -> tuple[Ints, Pairs]:
+        """Return what `_at_once` does. Raises SourceError for the first row with a fault."""
+        states, pairs = [], [(0, 0)][:0]
+        for row, cells in enumerate(zip(*map(cells_of, rows.columns), strict=True)):
+            where = rows.where(row)
+            states.append(PRESENT if self.source.value is None else self._state(cells[-1], where))
+            labels = cells if self.source.value is None else cells[:-1]
+            pairs += [(row, number) for number in self._numbers(self._codes(labels, where), where)]
+        found_M, numbers_M = np.array(pairs, np.int64).reshape(-1, 2).T
+        return np.array(states, np.int64), (found_M, numbers_M)
+
+    def _codes(self, cells: Sequence[Any], where: str) -> list[str]:
+        if self.source.lists is None:
+            return [as_text(cells[0])]
+        return [code for cell in cells for code in as_list(cell, self.source.separator, where)]
+
+    def _numbers(self, codes: list[str], where: str) -> list[int]:
+        return [self.statements.number(self._named(code, where)) for code in codes if code and code not in self.source.no_label]
+
+    def _state(self, cell: Any, where: str) -> int:
+        return STATES.index(self.values.of(cell, where))
 
     def _named(self, code: str, where: str) -> str:
         if self.names is None:
@@ -180,45 +233,77 @@ class _Reader:
             raise SourceError(f"{where}: {unknown(code, self.names, 'label code')}; add it to `names`")
         return self.names[code]
 
-    def _lines(self, file: TableFile, places: list[int]) -> Iterator[tuple[int, str, Cells]]:
-        """Yield the number, image name and chosen cells of each row that `where` takes."""
+    def _rows(self, file: TableFile, places: list[int]) -> Iterator["_Rows"]:
+        """Yield the rows that `where` takes and that name an image, with the chosen columns."""
         image = file.place(self.source.image)
         filters = [(file.place(column), _texts(allowed)) for column, allowed in self.source.where.items()]
-        group = [] if self.source.group is None else [file.place(self.source.group)]
-        line = int(self.source.header)
-        for columns in file.read([image, *(place for place, _ in filters), *places, *group]):
-            for image_cell, *cells in zip(*columns, strict=True):
-                line += 1
-                if any(as_text(cell) not in allowed for cell, (_, allowed) in zip(cells, filters, strict=False)):
-                    continue
-                name = image_cell.strip() if isinstance(image_cell, str) else as_text(image_cell)
-                if not name:
-                    self._drop(NO_NAME)
-                    continue
-                if group:
-                    self._note_group(name, cells[-1], f"{file.uri}, row {line}")
-                yield line, name, cells[len(filters) : len(filters) + len(places)]
+        groups = [] if self.source.group is None else [file.place(self.source.group)]
+        line = int(self.source.header) + 1
+        for columns in file.read([image, *(place for place, _ in filters), *places, *groups]):
+            names = [cell.strip() if isinstance(cell, str) else as_text(cell) for cell in cells_of(columns[0])]
+            taken = np.ones(len(names), dtype=bool)
+            for column, (_, allowed) in zip(columns[1:], filters, strict=False):
+                taken &= np.array([as_text(cell) in allowed for cell in cells_of(column)], dtype=bool)
+            is_named = np.array([*map(bool, names)], dtype=bool)
+            for row in np.flatnonzero(taken & ~is_named).tolist():
+                self._drop(NO_NAME, line + row)
+            rows = np.flatnonzero(taken & is_named)
+            chosen = [rows_of(column, rows) for column in columns[1 + len(filters) :]]
+            found = _Rows(file.uri, [names[row] for row in rows.tolist()], rows + line, chosen[: len(places)])
+            if groups:
+                self._note_groups(found, chosen[-1])
+            yield found
+            line += len(names)
 
-    def _note_group(self, name: str, cell: Any, where: str) -> None:
-        group = group_of(cell)
-        if self.group_of_image.setdefault(name, group) != group:
-            raise SourceError(f"{where}: {name!a} has another {self.source.group} than in a row before; give it one")
+    def _note_groups(self, rows: "_Rows", column: Column) -> None:
+        for row, (name, cell) in enumerate(zip(rows.names, cells_of(column), strict=True)):
+            group = group_of(cell)
+            if self._group_of.setdefault(normalised(name), group) != group:
+                raise SourceError(
+                    f"{rows.where(row)}: {name!a} has another {self.source.group} than in a row before; give it one"
+                )
 
-    def _with_group(self, name: str, row: ImageRow) -> ImageRow:
-        return row._replace(group=self.group_of_image.pop(name, ALONE))
+    def _with_groups(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return rows with their groups, which are then forgotten."""
+        if self.source.group is None:
+            return batch
+        groups = [self._group_of.pop(name, ALONE) for name in batch.column("file_name").to_pylist()]
+        return with_column(batch, "group", to_array(groups, pa.int64()))
 
-    def _drop(self, reason: str) -> None:
+    def _drop(self, reason: str, row: int) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        self._first.setdefault(reason, row)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of a table: the image that each names, its number from 1, and the columns of what is stated."""
+
+    uri: str
+    names: list[str]
+    lines_N: Ints
+    columns: list[Column]
+
+    def where(self, row: int) -> str:
+        """Return what an error calls a row."""
+        return f"{self.uri}, row {self.lines_N[row]}"
+
+    def array(self, column: Column) -> pa.Array:
+        """Return a column that is an array; raises NotPlain for another one."""
+        if isinstance(column, list):
+            raise NotPlain
+        return column
+
+    def plain(self, column: Column) -> pa.Array:
+        """Return an array of texts, numbers, booleans or nulls; raises NotPlain for another column."""
+        if not is_plain(self.array(column).type):
+            raise NotPlain
+        return column
+
+
+class NotPlain(Exception):
+    """A column whose cells are understood one by one."""
 
 
 def _texts(allowed: str | int | list[str | int]) -> set[str]:
     return {*map(as_text, allowed if isinstance(allowed, list) else [allowed])}
-
-
-def _row(name: str, labels: Mapping[str, State], column_of: Mapping[str, int]) -> ImageRow:
-    of_state: dict[str, list[int]] = {"present": [], "absent": [], "unknown": []}
-    for label, state in labels.items():
-        of_state[state].append(column_of[label])
-    present, absent, unknown_labels = (tuple(sorted(columns)) for columns in of_state.values())
-    file_name = normalised(name)
-    return ImageRow(stem(file_name, SUFFIXES), file_name, present, absent, unknown_labels)

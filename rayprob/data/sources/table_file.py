@@ -31,11 +31,11 @@ Cells = list[Any]
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table: the names of its columns, and what reads the cells of some of them, batch by batch."""
+    """A table: the names of its columns, and what reads some of them, batch by batch: as arrays, or as lists of cells."""
 
     uri: str
     names: list[str]
-    read: Callable[[list[int]], Iterator[list[Cells]]]
+    read: Callable[[list[int]], Iterator[list[pa.Array | Cells]]]
 
     def place(self, column: Column) -> int:
         """Return the place of a column, from 0, that is given by name, or by its number from 1. Raises SourceError."""
@@ -91,7 +91,7 @@ def _delimited(uri: str, sign: str, has_header: bool) -> TableFile:
     parse = arrow_csv.ParseOptions(delimiter=sign, newlines_in_values=True)
     types = dict.fromkeys(columns, pa.string())
 
-    def cells(places: list[int]) -> Iterator[list[Cells]]:
+    def cells(places: list[int]) -> Iterator[list[pa.Array | Cells]]:
         convert = arrow_csv.ConvertOptions(
             column_types=types, strings_can_be_null=False, include_columns=[columns[place] for place in places]
         )
@@ -101,7 +101,7 @@ def _delimited(uri: str, sign: str, has_header: bool) -> TableFile:
                 arrow_csv.open_csv(file, read_options=read, parse_options=parse, convert_options=convert) as reader,
             ):
                 for batch in reader:
-                    yield [column.to_pylist() for column in batch.columns]
+                    yield batch.columns
         except DAMAGE as error:
             if "Empty CSV file" in str(error):
                 return
@@ -133,7 +133,7 @@ def _blank_separated(uri: str, has_header: bool) -> TableFile:
         raise SourceError(f"{uri} is empty; download it again")
     names = rows[0] if has_header else [""] * max(map(len, rows))
 
-    def cells(places: list[int]) -> Iterator[list[Cells]]:
+    def cells(places: list[int]) -> Iterator[list[pa.Array | Cells]]:
         yield [[row[place] if place < len(row) else "" for row in rows[has_header:]] for place in places]
 
     return TableFile(uri, names, cells)
@@ -145,7 +145,7 @@ def _json_lines(uri: str) -> TableFile:
         raise SourceError(f"{uri} is empty; download it again")
     names = list(dict.fromkeys(name for record in records for name in record))
 
-    def cells(places: list[int]) -> Iterator[list[Cells]]:
+    def cells(places: list[int]) -> Iterator[list[pa.Array | Cells]]:
         waiting = iter(records)
         while some := list(islice(waiting, BATCH_ROWS)):
             yield [[record.get(names[place]) for record in some] for place in places]
@@ -171,13 +171,13 @@ def _parquet(uri: str) -> TableFile:
     except DAMAGE as error:
         raise SourceError(f"{uri} cannot be read as Parquet ({one_line(error)}); {REMEDY}") from error
 
-    def cells(places: list[int]) -> Iterator[list[Cells]]:
+    def cells(places: list[int]) -> Iterator[list[pa.Array | Cells]]:
         try:
             with storage.open_input_file(uri) as file:
                 table = pq.ParquetFile(file)
                 for batch in table.iter_batches(BATCH_ROWS, columns=[names[place] for place in places], use_threads=False):
                     batch.validate(full=True)
-                    yield [batch.column(names[place]).to_pylist() for place in places]
+                    yield [batch.column(names[place]) for place in places]
         except (*DAMAGE, KeyError) as error:
             raise SourceError(f"{uri} cannot be read as Parquet ({one_line(error)}); {REMEDY}") from error
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rayprob.data.building.plan import plan
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.splits import by_hash
-from rayprob.data.sources.image import SourceImage
+from rayprob.data.sources.image import SourceImage, SourceImages
 from rayprob.errors import SourceError
 
 SPLITS = {"train": {"images": "a", "annotations": "b"}, "val": {"images": "a", "annotations": "b"}}
@@ -35,7 +35,7 @@ sizes_of_ids = st.dictionaries(st.integers(0, 10**12), st.integers(0, 500), min_
 @given(sizes_of_ids, st.integers(1, 2000), st.integers(1, 30), st.integers(0, 3))
 def test_every_sample_is_in_exactly_one_shard(sizes: dict[int, int], shard_bytes: int, most: int, seed: int) -> None:
     images = [image(sample_id, size) for sample_id, size in sizes.items()]
-    shards = plan({"train": images}, recipe(shard_bytes=shard_bytes, max_shard_samples=most, seed=seed))
+    shards = plan({"train": SourceImages.of(images)}, recipe(shard_bytes=shard_bytes, max_shard_samples=most, seed=seed))
     assert Counter(i.sample_id for shard in shards for i in shard.samples) == Counter(list(sizes))
     counts = [len(shard.samples) for shard in shards]
     assert max(counts) - min(counts) <= 1
@@ -50,11 +50,12 @@ def test_the_order_of_the_annotations_plays_no_part(sizes: dict[int, int], rando
     images = [image(sample_id, size) for sample_id, size in sizes.items()]
     shuffled = list(images)
     random.shuffle(shuffled)  # type: ignore[arg-type]
-    assert plan({"train": images}, recipe(shard_bytes=900)) == plan({"train": shuffled}, recipe(shard_bytes=900))
+    plans = [list(plan({"train": SourceImages.of(some)}, recipe(shard_bytes=900))) for some in (images, shuffled)]
+    assert plans[0] == plans[1]
 
 
 def test_a_shard_is_a_random_subset_that_the_seed_chooses() -> None:
-    images = [image(sample_id) for sample_id in range(3000)]
+    images = SourceImages.of([image(sample_id) for sample_id in range(3000)])
     first = plan({"train": images}, recipe(max_shard_samples=1000))
     means = [np.mean([i.sample_id for i in shard.samples]) for shard in first]
     # The mean of 1,000 of 3,000 ids has a standard deviation of 22.
@@ -65,14 +66,14 @@ def test_a_shard_is_a_random_subset_that_the_seed_chooses() -> None:
 
 
 def test_shards_are_cut_by_bytes() -> None:
-    shards = plan({"train": [image(sample_id, 1000) for sample_id in range(100)]}, recipe(shard_bytes=10_000))
+    shards = plan({"train": SourceImages.of([image(sample_id, 1000) for sample_id in range(100)])}, recipe(shard_bytes=10_000))
     assert len(shards) == 10
 
 
 def test_splits_follow_one_another_with_the_holdout_after_its_origin() -> None:
     images = {
-        "train": [image(sample_id) for sample_id in range(200)],
-        "val": [image(sample_id) for sample_id in range(300, 320)],
+        "train": SourceImages.of([image(sample_id) for sample_id in range(200)]),
+        "val": SourceImages.of([image(sample_id) for sample_id in range(300, 320)]),
     }
     shards = plan(images, recipe(holdout={"of": "train", "fraction": 0.2}, max_shard_samples=50))
     assert list(dict.fromkeys(shard.split for shard in shards)) == ["train", "holdout", "val"]
@@ -110,4 +111,4 @@ def test_holdout_never_changes() -> None:
 def test_a_holdout_that_would_leave_a_split_empty_is_refused(fraction: float) -> None:
     holdout = {"of": "train", "fraction": fraction}
     with pytest.raises(SourceError, match=r"a holdout of 0\.\d+ leaves \d+ of the 10 images in train and \d+ in holdout"):
-        plan({"train": [image(sample_id) for sample_id in range(10)]}, recipe(holdout=holdout))
+        plan({"train": SourceImages.of([image(sample_id) for sample_id in range(10)])}, recipe(holdout=holdout))

@@ -10,7 +10,7 @@ from rayprob.arrays import Ints
 from rayprob.data.building.plan import plan
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.splits import split_rows
-from rayprob.data.sources.image import SourceImage
+from rayprob.data.sources.image import SourceImage, SourceImages
 from rayprob.errors import SourceError, SpecError
 from tests.data.small_source import Source
 
@@ -26,7 +26,7 @@ def recipe(splits: tuple[str, ...] = ("train",), **changes: Any) -> Recipe:
 
 
 def ids_of(images: list[SourceImage], of: Recipe, **assigned: Ints) -> dict[str, list[int]]:
-    rows = split_rows("train", images, of, (), assigned)
+    rows = split_rows("train", SourceImages.of(images), of, (), assigned)
     return {split: [images[row].sample_id for row in some] for split, some in rows.items()}
 
 
@@ -71,14 +71,14 @@ def test_a_group_is_in_one_split(by: str) -> None:
     splits = ids_of(images, of)
     groups = {split: {1 + sample_id % 60 for sample_id in some} for split, some in splits.items()}
     assert sum(map(len, groups.values())) == len(set().union(*groups.values())) == 60
-    plan({"train": images}, of)
+    plan({"train": SourceImages.of(images)}, of)
 
 
 def test_groups_that_the_source_itself_tears_apart_are_refused_with_examples() -> None:
-    images = {"train": [image(1, group=7), image(2, group=8)], "val": [image(3, group=7)]}
+    images = {"train": SourceImages.of([image(1, group=7), image(2, group=8)]), "val": SourceImages.of([image(3, group=7)])}
     with pytest.raises(SourceError, match=r"1 groups have .* splits: photos/1.jpg \(train\) and photos/3.jpg \(val\); give"):
         plan(images, recipe(("train", "val")))
-    plan({"train": [image(1), image(2)], "val": [image(3)]}, recipe(("train", "val")))
+    plan({"train": SourceImages.of([image(1), image(2)]), "val": SourceImages.of([image(3)])}, recipe(("train", "val")))
 
 
 def lists(folder: Path, **names: list[str]) -> dict[str, str]:
@@ -139,7 +139,7 @@ def test_a_division_that_leaves_a_split_empty_is_refused() -> None:
 
 def test_labels_that_groups_keep_out_of_holdout_are_named(caplog: pytest.LogCaptureFixture) -> None:
     images = [image(n, (1,) if n < 4 else (0,), group=1 + n // 4) for n in range(40)]
-    split_rows("train", images, recipe(holdout={"fraction": 0.2, "by": "stratified"}), ("cat", "dog"))
+    split_rows("train", SourceImages.of(images), recipe(holdout={"fraction": 0.2, "by": "stratified"}), ("cat", "dog"))
     assert "holdout has no image with 1 labels, such as dog, that at least 2 images have: they share a group" in caplog.text
 
 

@@ -65,10 +65,10 @@ def test_a_missing_image_is_told_from_one_that_is_named_otherwise(source: Source
 
 
 def test_a_dot_before_a_name_means_the_name(source: Source) -> None:
-    before = read_source(source.recipe()).images["val"]
+    before = list(read_source(source.recipe()).images["val"])
     name_in_val(source, 3, "./COCO_val2014_000000000903.jpg")
     name_in_val(source, 4, "x/../COCO_val2014_000000000904.jpg".replace("x/../", ".//"))
-    assert read_source(source.recipe()).images["val"] == before
+    assert list(read_source(source.recipe()).images["val"]) == before
 
 
 def test_links_to_folders_give_each_file_once_and_under_any_name(source: Source) -> None:

@@ -1,0 +1,69 @@
+"""Columns of a table's batch read at once: each distinct cell is understood one time. N rows, D distinct cells."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rayprob.data.manifest.columns import numbers, to_array
+from rayprob.data.sources.statements import Pairs
+
+Column: TypeAlias = pa.Array | list[Any]
+
+
+def cells_of(column: Column) -> list[Any]:
+    """Return the cells of a column as Python has them."""
+    return column if isinstance(column, list) else column.to_pylist()
+
+
+def rows_of(column: Column, rows: NDArray[np.int64]) -> Column:
+    """Return some rows of a column."""
+    if isinstance(column, list):
+        return [column[row] for row in rows.tolist()]
+    return column.take(to_array(rows, pa.int64())) if len(rows) < len(column) else column
+
+
+def is_plain(kind: pa.DataType) -> bool:
+    """Return whether cells of a type are texts, numbers, booleans or null."""
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    return any(test(kind) for test in (*tests, pa.types.is_null))
+
+
+def distinct(column: pa.Array) -> tuple[list[Any], NDArray[np.int64]]:
+    """Return the distinct cells of a plain column [D], and for each row the place of its own [N]."""
+    if pa.types.is_null(column.type):
+        return [None], np.zeros(len(column), np.int64)
+    encoded = column.dictionary_encode(null_encoding="encode")
+    return encoded.dictionary.to_pylist(), numbers(encoded.indices).astype(np.int64)
+
+
+def listed(column: pa.Array, separator: str | None) -> tuple[pa.Array, NDArray[np.int64]] | None:
+    """Return the items of all lists of a column, and the row of each; None where a cell is a single item.
+
+    A text with a separator is a list; of blanks as separators nothing is known here.
+    """
+    if pa.types.is_string(column.type) and separator is not None:
+        column = pc.split_pattern(column, separator)
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        return None
+    return column.flatten(), numbers(pc.list_parent_indices(column)).astype(np.int64)
+
+
+def expanded(rows: NDArray[np.int64], places: NDArray[np.int64], lists: Sequence[Sequence[int]]) -> Pairs:
+    """Return each row with each value of the list that its place names."""
+    lengths_D = np.array([len(one) for one in lists], np.int64)
+    values_of, starts_D = np.array([*chain.from_iterable(lists)], np.int64), np.cumsum(lengths_D) - lengths_D
+    lengths = lengths_D[places]
+    into = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.repeat(rows, lengths), values_of[np.repeat(starts_D[places], lengths) + into]
+
+
+def mapped(column: pa.Array, meaning: Callable[[Any], int]) -> NDArray[np.int64]:
+    """Return what each cell of a plain column means [N]; raises what `meaning` raises."""
+    cells, places_N = distinct(column)
+    meanings_D = np.fromiter(map(meaning, cells), np.int64, len(cells))
+    return meanings_D[places_N]
