@@ -4,6 +4,7 @@ Images never pass through Ray's object store: a task reads them from the source,
 """
 
 import logging
+import os
 import re
 import shutil
 import time
@@ -73,7 +74,8 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildPr
         require_cluster()
     source = read_source(recipe)
     check_rejects(recipe, source.missing)
-    jobs = ShardJobs(recipe, source, plan(source.images, recipe))
+    threads = (os.cpu_count() or 1) if run_tasks is in_process else 1
+    jobs = ShardJobs(recipe, source, plan(source.images, recipe), threads)
     _remove_leftovers(recipe.root, jobs)
     reported = [place for place, shard in enumerate(jobs.outlines) if storage.exists(jobs.report(shard))]
     done = {shard.name: shard for place in reported if (shard := _done(jobs[place]))}
@@ -114,8 +116,8 @@ def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
 class ShardJobs(Sequence[ShardJob]):
     """One job per shard of a plan; that of a shard is made, with its samples, when it is asked for."""
 
-    def __init__(self, recipe: Recipe, source: SourceData, shards: Plan) -> None:
-        self.recipe, self.source, self.shards = recipe, source, shards
+    def __init__(self, recipe: Recipe, source: SourceData, shards: Plan, threads: int = 1) -> None:
+        self.recipe, self.source, self.shards, self.threads = recipe, source, shards, threads
         self.root = uris.absolute(recipe.root)
 
     def __len__(self) -> int:
@@ -127,7 +129,7 @@ class ShardJobs(Sequence[ShardJob]):
     def __getitem__(self, place: slice) -> "ShardJobs": ...
     def __getitem__(self, place: "int | slice") -> "ShardJob | ShardJobs":
         if isinstance(place, slice):
-            return ShardJobs(self.recipe, self.source, self.shards[place])
+            return self._of(self.shards[place])
         shard = self.shards[place]
         return ShardJob(
             plan=shard,
@@ -137,6 +139,7 @@ class ShardJobs(Sequence[ShardJob]):
             check=self.recipe.check,
             encode=self.recipe.encode,
             rest=self.source.rest[shard.source],
+            threads=self.threads,
         )
 
     @property
@@ -151,7 +154,10 @@ class ShardJobs(Sequence[ShardJob]):
     def without(self, done: Container[str]) -> "ShardJobs":
         """Return the jobs of the shards that are not among the names `done`."""
         outlines = [shard for shard in self.outlines if shard.name not in done]
-        return ShardJobs(self.recipe, self.source, self.shards.of(outlines))
+        return self._of(self.shards.of(outlines))
+
+    def _of(self, shards: Plan) -> "ShardJobs":
+        return ShardJobs(self.recipe, self.source, shards, self.threads)
 
 
 def _remove_leftovers(root: str, jobs: ShardJobs) -> None:
