@@ -4,6 +4,7 @@ Images never pass through Ray's object store: a task reads them from the source,
 """
 
 import logging
+import os
 import re
 import shutil
 import time
@@ -74,7 +75,8 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildPr
         require_cluster()
     source = read_source(recipe)
     check_rejects(recipe, source.missing)
-    jobs = ShardJobs(recipe, source, plan(source.images, recipe, source.label_space.names))
+    threads = (os.cpu_count() or 1) if run_tasks is in_process else 1
+    jobs = ShardJobs(recipe, source, plan(source.images, recipe, source.label_space.names), threads)
     if recipe.duplicates == "drop":
         jobs.among = fingerprint([job.fingerprint for job in jobs])
     _remove_leftovers(recipe.root, jobs)
@@ -122,8 +124,8 @@ def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
 class ShardJobs(Sequence[ShardJob]):
     """One job per shard of a plan; that of a shard is made, with its samples, when it is asked for."""
 
-    def __init__(self, recipe: Recipe, source: SourceData, shards: Plan) -> None:
-        self.recipe, self.source, self.shards = recipe, source, shards
+    def __init__(self, recipe: Recipe, source: SourceData, shards: Plan, threads: int = 1) -> None:
+        self.recipe, self.source, self.shards, self.threads = recipe, source, shards, threads
         self.root = uris.absolute(recipe.root)
         self.among = ""  # see ShardJob
         self.dropped: Mapping[str, Sequence[Copy]] = {}  # by shard
@@ -147,6 +149,7 @@ class ShardJobs(Sequence[ShardJob]):
             check=self.recipe.check,
             encode=self.recipe.encode,
             rest=self.source.rest[shard.source],
+            threads=self.threads,
             among=self.among,
             dropped=tuple(self.dropped.get(shard.name, ())),
         )
@@ -175,7 +178,7 @@ class ShardJobs(Sequence[ShardJob]):
         return again
 
     def _of(self, shards: Plan) -> "ShardJobs":
-        jobs = ShardJobs(self.recipe, self.source, shards)
+        jobs = ShardJobs(self.recipe, self.source, shards, self.threads)
         jobs.among, jobs.dropped = self.among, self.dropped
         return jobs
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +34,7 @@ from rayprob.files.documents import parse_json
 from rayprob.files.tables import parse_table, require_schema
 from rayprob.labels import LabelSpace
 
+T = TypeVar("T")
 READ_AHEAD = 16  # images under way from an object store, where reading is mostly waiting
 FACTS = b"rayprob"
 COMPACT = json.JSONEncoder(separators=(",", ":"))
@@ -64,6 +65,7 @@ class ShardJob:
     check: str
     encode: Encoding | None
     rest: Rest = "absent"  # what holds for the labels that an image lists nowhere
+    threads: int = 1  # that read and check images, while another one writes them
     among: str = ""  # of a build that drops copies, a fingerprint of all shards, for these decide which image is one
     dropped: tuple[Copy, ...] = ()
 
@@ -123,15 +125,13 @@ def write_shard(job: ShardJob) -> BuiltShard:
     rejected: list[Reject] = []
     sizes_corrected, exif_rotated = 0, 0
     with disk_full_explained(), storage.atomic_writer(storage.join(job.root, job.plan.name)) as file, TarWriter(file) as tar:
-        for image, content in _read_images(job):
-            try:
-                sample = _prepare(job, content)
-            except SampleError as error:
-                rejected.append(Reject(image.sample_id, job.plan.split, image.file_name, str(error)))
+        for image, sample in _samples(job):
+            if isinstance(sample, SampleError):
+                rejected.append(Reject(image.sample_id, job.plan.split, image.file_name, str(sample)))
                 continue
             rows.append(_add(tar, job, image, sample))
             sizes_corrected += sample.declared_wrong(image)
-            exif_rotated += orientation(content) != UPRIGHT
+            exif_rotated += sample.orientation != UPRIGHT
     facts = BuiltShard(
         name=job.plan.name,
         split=job.plan.split,
@@ -179,18 +179,19 @@ class _Sample:
     content: bytes
     size: Size
     source_size: Size
+    orientation: int
 
     def declared_wrong(self, image: SourceImage) -> bool:
         return image.height_px > 0 and image.width_px > 0 and Size(image.height_px, image.width_px) != self.source_size
 
 
 def _prepare(job: ShardJob, content: bytes) -> _Sample:
-    size = jpeg.measure(content)
+    size, turn = jpeg.measure(content), orientation(content)
     if job.encode:
         encoded = jpeg.encode_again(content, job.encode)
-        return _Sample(encoded, jpeg.measure(encoded), size)
+        return _Sample(encoded, jpeg.measure(encoded), size, turn)
     CHECKS[job.check](content)
-    return _Sample(content, size, size)
+    return _Sample(content, size, size, turn)
 
 
 def _add(tar: TarWriter, job: ShardJob, image: SourceImage, sample: _Sample) -> dict[str, Any]:
@@ -232,7 +233,8 @@ def _write_report(uri: str, facts: BuiltShard, rows: list[dict[str, Any]], rest:
         pq.write_table(table, file)
 
 
-def _read_images(job: ShardJob) -> Iterator[tuple[SourceImage, bytes]]:
+def _samples(job: ShardJob) -> Iterator[tuple[SourceImage, _Sample | SampleError]]:
+    """Yield each image with what goes into the tar, or why it does not. Decoding leaves other threads free to run."""
     open_file = _opener(job.images)
 
     def read(image: SourceImage) -> bytes:
@@ -248,10 +250,19 @@ def _read_images(job: ShardJob) -> Iterator[tuple[SourceImage, bytes]]:
                 f"read now: {error}; where several machines build, give a folder that all of them share, or a URI"
             ) from error
 
+    def checked(content: bytes) -> _Sample | SampleError:
+        try:
+            return _prepare(job, content)
+        except SampleError as error:
+            return error
+
     images = job.samples
-    are_local = all(storage.is_local(image.container or job.images) for image in images)
-    contents = map(read, images) if are_local else read_ahead(read, images, READ_AHEAD)
-    return zip(images, contents, strict=True)
+    depth = 1 if all(storage.is_local(image.container or job.images) for image in images) else READ_AHEAD
+    if job.threads > 1:
+        samples = read_ahead(lambda image: checked(read(image)), images, max(2 * job.threads, depth))
+    else:
+        samples = map(checked, map(read, images) if depth == 1 else read_ahead(read, images, depth))
+    return zip(images, samples, strict=True)
 
 
 def _opener(folder: str) -> Callable[[str], IO[bytes]]:
@@ -263,11 +274,11 @@ def _opener(folder: str) -> Callable[[str], IO[bytes]]:
     return lambda name: cast(IO[bytes], filesystem.open_input_file(posixpath.join(path, name)))
 
 
-def read_ahead(read: Callable[[SourceImage], bytes], images: Sequence[SourceImage], depth: int) -> Iterator[bytes]:
+def read_ahead(read: Callable[[SourceImage], T], images: Sequence[SourceImage], depth: int) -> Iterator[T]:
     """Yield `read(image)` in order, with at most `depth` reads under way."""
     with ThreadPoolExecutor(depth) as pool:
         waiting = iter(images)
-        under_way: deque[Future[bytes]] = deque(pool.submit(read, image) for image in islice(waiting, depth))
+        under_way: deque[Future[T]] = deque(pool.submit(read, image) for image in islice(waiting, depth))
         while under_way:
             content = under_way.popleft().result()
             under_way.extend(pool.submit(read, image) for image in islice(waiting, 1))
