@@ -31,6 +31,11 @@ def needs_label_sets() -> str | None:
     return None if (SHARED / "labels").is_dir() else "needs ../shared/labels"
 
 
+def needs_labels_and_voc() -> str | None:
+    """Return why COCO's label table and the sample of Pascal VOC cannot be used, if they cannot."""
+    return needs_label_sets() if (SHARED / "voc-sample").is_dir() else "needs ../shared/voc-sample"
+
+
 def needs_weights() -> str | None:
     """Return why the ImageNet weights and label sets cannot be used, if they cannot."""
     return needs_label_sets() if (SHARED / "weights").is_dir() else "needs ../shared/weights"
@@ -81,6 +86,7 @@ BENCHMARKS = (
     Benchmark("label_layouts.py"),
     Benchmark("image_kinds.py"),
     Benchmark("label_mixture.py", missing=needs_label_sets),
+    Benchmark("holdouts.py", missing=needs_labels_and_voc),
     Benchmark("startup.py"),
     Benchmark("queries_speed.py"),
     Benchmark("conformal_risk.py"),

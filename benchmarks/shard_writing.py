@@ -103,7 +103,8 @@ with ProcessPoolExecutor(cores) as pool:
 """
 BUILD = """
 import resource, sys, time
-from rayprob.data.building.build import build, import_ray, in_process, on_ray, start_ray
+from rayprob.cluster import import_ray, start_ray
+from rayprob.data.building.build import build, in_process, on_ray
 from rayprob.data.building.recipe import Recipe
 
 def usage():

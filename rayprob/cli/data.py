@@ -82,17 +82,20 @@ def shard(
 def verify(dataset: DatasetArgument) -> None:
     """Read every byte of a dataset again, and list what is damaged.
 
-    The exit code is 1 if a fault is found.
+    Datasets of more than 4 GiB are read by Ray tasks, and all if RAY_ADDRESS is set. The exit code is 1 if a fault is found.
 
     Examples:
 
       rayprob verify demo/shards
     """
     from rayprob.cli.show_data import bytes_progress
+    from rayprob.data.tasks import in_process
+    from rayprob.data.verify import is_worth_ray, on_ray
     from rayprob.data.verify import verify as find_faults
 
+    run_tasks = on_ray() if is_worth_ray(dataset) else in_process
     with bytes_progress(err, "verifying") as on_progress:
-        faults = find_faults(dataset, on_progress)
+        faults = find_faults(dataset, on_progress, run_tasks=run_tasks)
     for fault in faults:
         show_line(out, str(fault))
     if faults:

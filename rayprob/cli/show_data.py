@@ -13,6 +13,7 @@ from rayprob.cli.show_images import show_images
 from rayprob.cli.table import Bar, Table, show_table
 from rayprob.cli.terminal import show_line
 from rayprob.data.building import build
+from rayprob.data.building.duplicates import COPIES_FILE
 from rayprob.data.in_place import TarsInPlace, tars_in_place
 from rayprob.data.inspect import Inspection, LabelFacts, SplitFacts
 from rayprob.data.manifest.shard_list import Shards
@@ -92,7 +93,8 @@ def show_summary(console: Console, summary: build.Summary) -> None:
         done = "wrote" if in_place is None else "checked"
         written = f"  {done} {counted(summary.images_written, 'image')} in {summary.writing_s:.1f} s, {speed:,.0f} images/s"
         show_line(console, f"{written} ({summary.elapsed_s:.1f} s including reading annotations and starting Ray){gone_on}")
-    show_line(console, f"  {_rest(facts)}")
+    for line in (*_ways_of_splitting(facts["recipe"]), _rest(facts)):
+        show_line(console, f"  {line}")
     for split, counts in facts.get("dropped", {}).items():
         for reason, count in counts.items():
             show_line(console, f"  {split}: left out {count:,} x {reason}")
@@ -101,6 +103,7 @@ def show_summary(console: Console, summary: build.Summary) -> None:
     if num_corrected := facts.get("sizes_corrected", 0):
         show_line(console, f"  {counted(num_corrected, 'image')} of another size than declared; the manifest has the real one")
     show_images(console, facts)
+    _show_duplicates(console, facts.get("duplicates"), f"{summary.root.rstrip('/')}/{COPIES_FILE}")
     show_line(console, f"next: rayprob inspect {summary.root}    rayprob verify {summary.root}    rayprob train RUN.yaml")
 
 
@@ -116,6 +119,37 @@ def _show_in_place(console: Console, found: TarsInPlace | None) -> None:
     if found is not None:
         where = f"{counted(found.tars, 'tar')}, {_bytes(found.size_bytes)}, in {first_of(found.folders, 3, in_all=True)}"
         show_line(console, f"  images of {', '.join(found.splits)} are not copied but read in place: {where}")
+
+
+def _ways_of_splitting(recipe: dict[str, Any]) -> list[str]:
+    """Return how the splits of a recipe were made from its sources."""
+    lines = []
+    if divide := recipe.get("divide"):
+        parts = [f"{name} {part if isinstance(part, str) else f'{part:.3g}'}" for name, part in divide["into"].items()]
+        by = "" if all(isinstance(part, str) for part in divide["into"].values()) else f", {_by(divide)}"
+        lines.append(f"{divide['of']} divided into {', '.join(parts)}{by}")
+    if holdout := recipe.get("holdout"):
+        lines.append(f"holdout: {holdout['fraction']:.3g} of {holdout['of']}, {_by(holdout)}")
+    grouped = [
+        f"{split} by {source.get('group') or source.get('group_pattern')}"
+        for split, source in recipe.get("splits", {}).items()
+        if source.get("group") or source.get("group_pattern")
+    ]
+    return lines + ([f"groups stay in one split: {', '.join(grouped)}"] if grouped else [])
+
+
+def _by(part: dict[str, Any]) -> str:
+    return "stratified by labels" if part.get("by") == "stratified" else "by a hash of sample ids or groups"
+
+
+def _show_duplicates(console: Console, found: dict[str, Any] | None, listed: str) -> None:
+    """Print how many images have the same bytes as another one, and where they are listed."""
+    if found:
+        pairs = [f"{pair['images']:,} of {pair['split']} as in {pair['of']}" for pair in found["splits"]]
+        verb = "dropped" if found["dropped"] else "kept"
+        other = f", {found['other_labels']:,} with other labels" if found["other_labels"] else ""
+        images = counted(found["images"], "image")
+        show_line(console, f"  {verb} {images} with the bytes of another ({', '.join(pairs)}{other}), listed in {listed}")
 
 
 def _rest(facts: dict[str, Any]) -> str:

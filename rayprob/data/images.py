@@ -21,7 +21,7 @@ CLUTTER = {
 
 def is_clutter(name: str) -> bool:
     """Return whether a path below a folder is hidden, or was left there by a system: ._x.JPG, __MACOSX/x.jpg, Thumbs.db."""
-    return any(part.lower() in CLUTTER or (part.startswith(".") and part not in (".", "..")) for part in name.split("/"))
+    return any(part.lower() in CLUTTER or (part[:1] == "." and part not in (".", "..")) for part in name.split("/"))
 
 
 def warn_of_skipped(where: str, clutter: Sequence[str], unusable: Mapping[str, str]) -> None:

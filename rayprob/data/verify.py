@@ -2,9 +2,8 @@
 
 import hashlib
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,19 +11,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rayprob.cluster import cluster_address
 from rayprob.data.building.commit import changed_pixels, data_fingerprint, label_counts
 from rayprob.data.building.tar import RECORD_BYTES
+from rayprob.data.manifest.columns import numbers
 from rayprob.data.manifest.facts import read_facts, read_label_space
-from rayprob.data.manifest.parts import Parts
-from rayprob.data.manifest.shard_list import REMEDY, Shards, shard_uri
+from rayprob.data.manifest.parts import ONE_FILE, Parts
+from rayprob.data.manifest.shard_list import REMEDY, SHARDS_FILE, Shards, shard_uri
+from rayprob.data.tasks import RunAll, Wording, as_ray_tasks, in_process
 from rayprob.data.verify_tar import crc32_faults, tar_faults, whole_faults
 from rayprob.errors import DatasetError, LabelError, StorageError
-from rayprob.files import storage
+from rayprob.files import storage, uris
 from rayprob.files.documents import Shape, parse_json, require_shape
 from rayprob.files.tables import parse_table, require_schema
 from rayprob.images.kinds import JPEG, KINDS
 from rayprob.labels import LabelSpace
 
+ALONE_BYTES = 2**32  # a dataset of more is checked by several processes
+LEFT_OVER = "a part of the manifest of another plan, which an earlier build left"
 LISTS = ("labels", "unknown_labels", "absent_labels")
 
 
@@ -49,39 +53,100 @@ class _Beside(Shape):
     unknown_labels: list[str]
 
 
-def verify(root: str, on_progress: Callable[[int, int], None] = lambda done, total: None) -> list[Fault]:
+@dataclass(frozen=True)
+class ShardCheck:
+    """All that a task needs to check one shard, wherever it runs. `rows` are its rows of the manifest, if these can be read."""
+
+    root: str
+    place: int  # among all shards
+    shard: dict[str, Any]
+    rows: pa.Table | None
+    label_space: LabelSpace | None
+    is_in_place: bool = False  # whether the shard is a tar of others
+
+
+@dataclass(frozen=True)
+class CheckedShard:
+    """What is wrong with a shard."""
+
+    place: int
+    size_bytes: int
+    faults: list[Fault]
+
+
+def verify(
+    root: str, on_progress: Callable[[int, int], None] = lambda done, total: None, *, run_tasks: RunAll = in_process
+) -> list[Fault]:
     """Return every fault of the dataset at `root`; none for a sound one. Any changed bit of a shard is a fault.
 
-    `on_progress` is called with the bytes read and their total. Raises DatasetError where dataset.json, against which the
-    rest is held, is missing or unreadable.
+    `on_progress` is called with the bytes read and their total. `run_tasks` maps the check over the shards, in any order:
+    `on_ray()` or `in_process`. Raises DatasetError where dataset.json, against which the rest is held, is missing or
+    unreadable, and RunError where the cluster of RAY_ADDRESS does not answer.
     """
     facts = read_facts(root)
     shards = Shards.read(root, facts)
     label_space, faults = _label_space(root, facts)
     parts = Parts.stated(root, shards, facts, len(label_space) if label_space else None)
-    faults += _counts_faults(facts, shards) + _stray_files(root, parts, are_in_place="in_place" in facts)
-    ids: list[NDArray[np.int64]] = []
-    entries = iter(shards.entries())
+    in_place = facts.get("in_place", ())
+    faults += _counts_faults(facts, shards) + _stray_files(root, parts, are_in_place=bool(in_place))
+    rows = _ManifestRows(parts, label_space, root if run_tasks is in_process else uris.absolute(root), in_place)
     done_bytes, total_bytes = 0, int(shards.size_bytes_S.sum())
+    on_progress(done_bytes, total_bytes)
+    of_shards: dict[int, list[Fault]] = {}
+    for checked in run_tasks(check_shard, rows.checks()):
+        done_bytes += checked.size_bytes
+        of_shards[checked.place] = checked.faults
+        on_progress(done_bytes, total_bytes)
     for part in range(len(parts)):
-        table, part_faults = _part(parts, part)
-        faults += part_faults
-        ids += [np.asarray(table["sample_id"])] if table else []
-        for shard in islice(entries, len(parts.shards_of(part))):
-            on_progress(done_bytes, total_bytes)
-            rows = _rows_of(table, shard) if table else []
-            found = (
-                tar_faults(shard_uri(root, shard["name"]), shard, rows)
-                if shard["split"] in facts.get("in_place", ())
-                else _shard_faults(root, shard, rows, label_space)
-            )
-            faults += [Fault(shard["name"], what) for what in found]
-            done_bytes += shard["size_bytes"]
-    on_progress(total_bytes, total_bytes)
-    faults += _double_ids(ids)
+        faults += rows.faults[part] + [fault for shard in parts.shards_of(part) for fault in of_shards.get(shard, [])]
+    faults += _double_ids(rows.ids)
     if label_space and not faults:
         faults += _content_faults(facts, label_space, parts)
     return faults
+
+
+def on_ray(**init: Any) -> RunAll:
+    """Return a mapper that checks shards as Ray tasks; it joins or starts Ray as that of a build does."""
+    return as_ray_tasks(Wording("checks a shard", "checked a shard", "run it again"), **init)
+
+
+def is_worth_ray(root: str) -> bool:
+    """Return whether Ray tasks are worth their start: RAY_ADDRESS is set, or the dataset is large. Raises DatasetError."""
+    return cluster_address() is not None or int(Shards.read(root, read_facts(root)).size_bytes_S.sum()) > ALONE_BYTES
+
+
+def check_shard(check: ShardCheck) -> CheckedShard:
+    """Read a shard and return its faults."""
+    rows = check.rows.to_pylist() if check.rows is not None else []
+    if check.is_in_place:
+        found = tar_faults(shard_uri(check.root, check.shard["name"]), check.shard, rows)
+    else:
+        found = _shard_faults(check.root, check.shard, rows, check.label_space)
+    name, size_bytes = check.shard["name"], check.shard["size_bytes"]
+    return CheckedShard(check.place, size_bytes, [Fault(name, what) for what in found])
+
+
+class _ManifestRows:
+    """The rows of a manifest, part by part, and what is wrong with the parts that were read."""
+
+    def __init__(self, parts: Parts, label_space: LabelSpace | None, root: str, in_place: Collection[str]) -> None:
+        self.faults: dict[int, list[Fault]] = {}
+        self.ids: list[NDArray[np.int64]] = []
+        self._parts = parts
+        self._label_space = label_space
+        self._root = root
+        self._in_place = in_place  # splits
+
+    def checks(self) -> Iterator[ShardCheck]:
+        """Yield what to check of each shard."""
+        entries = iter(self._parts.shards.entries())
+        for part in range(len(self._parts)):
+            table, self.faults[part] = _part(self._parts, part)
+            self.ids += [numbers(table["sample_id"])] if table else []
+            for place in self._parts.shards_of(part):
+                shard = next(entries)
+                rows = _rows_of(table, shard) if table else None
+                yield ShardCheck(self._root, place, shard, rows, self._label_space, shard["split"] in self._in_place)
 
 
 def _label_space(root: str, facts: dict[str, Any]) -> tuple[LabelSpace | None, list[Fault]]:
@@ -124,11 +189,9 @@ def _part_faults(content: bytes, table: pa.Table, parts: Parts, part: int) -> It
         yield f"has {len(found):,} rows, and not shard by shard the {len(stated):,} samples that dataset.json lists"
 
 
-def _rows_of(table: pa.Table, shard: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows_of(table: pa.Table, shard: dict[str, Any]) -> pa.Table:
     # A tar in place may be a shard of several splits.
-    is_its = pc.and_(pc.equal(table["shard"], shard["name"]), pc.equal(table["split"], shard["split"]))
-    rows: list[dict[str, Any]] = table.filter(is_its).to_pylist()
-    return rows
+    return table.filter(pc.and_(pc.equal(table["shard"], shard["name"]), pc.equal(table["split"], shard["split"])))
 
 
 def _counts_faults(facts: dict[str, Any], shards: Shards) -> list[Fault]:
@@ -144,11 +207,15 @@ def _double_ids(ids: Sequence[NDArray[np.int64]]) -> list[Fault]:
 
 
 def _stray_files(root: str, parts: Parts, *, are_in_place: bool) -> list[Fault]:
-    listed = {*parts.shards, *(parts.file(part) for part in range(len(parts)))}
+    listed = {*parts.shards, *(parts.file(part) for part in range(len(parts))), *(() if parts.is_one_file else (SHARDS_FILE,))}
+    names = storage.list_names(root)
     # Next to tars in place there may be others, without samples in this dataset.
-    found = [] if are_in_place else [name for name in storage.list_names(root) if name.endswith(".tar")]
-    found += [f"manifest/{name}" for name in storage.list_names(storage.join(root, "manifest"))]
-    return [Fault(name, "is not listed in dataset.json; remove it") for name in found if name not in listed]
+    tars = [] if are_in_place else [name for name in names if name.endswith(".tar")]
+    of_manifests = [name for name in names if name in (ONE_FILE, SHARDS_FILE)]
+    of_manifests += [f"manifest/{name}" for name in storage.list_names(storage.join(root, "manifest"))]
+    return [Fault(name, "is not listed in dataset.json; remove it") for name in tars if name not in listed] + [
+        Fault(name, f"is not listed in dataset.json: {LEFT_OVER}; remove it") for name in of_manifests if name not in listed
+    ]
 
 
 def _content_faults(facts: dict[str, Any], label_space: LabelSpace, parts: Parts) -> list[Fault]:

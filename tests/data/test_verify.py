@@ -3,9 +3,10 @@
 import hashlib
 import io
 import json
+import pickle
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from rayprob.data.building.commit import data_fingerprint
 from rayprob.data.manifest.dataset import Dataset
-from rayprob.data.verify import Member, _beside_faults, read_members, verify
+from rayprob.data.verify import CheckedShard, Member, ShardCheck, _beside_faults, is_worth_ray, read_members, verify
 from rayprob.errors import DatasetError
 from tests.data.small_source import Source
 
@@ -135,6 +136,36 @@ def test_missing_swapped_and_stray_shards_are_found(dataset: Path) -> None:
     assert any(fault.startswith("train-000000.tar: has sha256") for fault in found)
     assert any(fault.startswith("train-000000.tar: member") and "belongs to no row" in fault for fault in found)
     assert "train-000099.tar: is not listed in dataset.json; remove it" in found
+
+
+def test_parts_of_the_manifest_of_another_plan_are_named(dataset: Path) -> None:
+    (dataset / "manifest").mkdir()
+    for name in ("manifest/000000.parquet", "shards.parquet"):
+        (dataset / name).write_bytes(b"")
+    left = "is not listed in dataset.json: a part of the manifest of another plan, which an earlier build left; remove it"
+    assert faults(dataset) == [f"shards.parquet: {left}", f"manifest/000000.parquet: {left}"]
+
+
+def test_faults_are_listed_in_one_order_whichever_shard_is_checked_first(dataset: Path) -> None:
+    def backwards(check: Callable[[ShardCheck], CheckedShard], checks: Iterable[ShardCheck]) -> Iterator[CheckedShard]:
+        return map(check, reversed(pickle.loads(pickle.dumps(list(checks)))))
+
+    for name in ("val-000001.tar", "train-000000.tar", "train-000002.tar"):
+        (dataset / name).write_bytes(b"cut")
+    seen: list[int] = []
+    found = verify(str(dataset), lambda done, _: seen.append(done), run_tasks=backwards)  # type: ignore[arg-type]
+    assert found == verify(str(dataset))
+    assert seen == sorted(seen)
+
+
+def test_large_datasets_and_clusters_are_worth_ray(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert not is_worth_ray(str(dataset))
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert is_worth_ray(str(dataset))
+    monkeypatch.delenv("RAY_ADDRESS")
+    edit_facts(dataset, lambda facts: facts["shards"][0].update(size_bytes=2**33))
+    assert is_worth_ray(str(dataset))
 
 
 def test_a_member_twice_and_a_link_are_found(dataset: Path) -> None:

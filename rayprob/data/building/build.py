@@ -4,30 +4,32 @@ Images never pass through Ray's object store: a task reads them from the source,
 """
 
 import logging
+import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
-from rayprob.cluster import import_ray, is_running, require_cluster, start_ray, told_when_long
-from rayprob.config.spec import differing_keys
-from rayprob.data.building.commit import check_rejects, commit, remove_reports
+from rayprob.cluster import require_cluster
+from rayprob.config.spec import differing_keys, fingerprint
+from rayprob.data.building.commit import check_rejects, commit, remove_reports, require_reports
+from rayprob.data.building.duplicates import find_copies
 from rayprob.data.building.plan import Outline, Plan, plan
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.shard import BuiltShard, ShardJob, read_report, report_of, write_shard
+from rayprob.data.building.shard import BuiltShard, Copy, ShardJob, read_report, report_of, write_shard
 from rayprob.data.manifest.facts import read_facts
 from rayprob.data.manifest.shard_list import shard_uri
 from rayprob.data.sources.source import SourceData, read_source
-from rayprob.errors import DatasetError, RayprobError, StorageError
+from rayprob.data.tasks import RunAll, Wording, as_ray_tasks
+from rayprob.data.tasks import in_process as in_process
+from rayprob.errors import DatasetError, StorageError
 from rayprob.files import storage, uris
 
 log = logging.getLogger(__name__)
 RunTasks = Callable[[Callable[[ShardJob], BuiltShard], Sequence[ShardJob]], Iterator[BuiltShard]]
-MOST_ENDING_S = 60.0  # for tasks that were cancelled
 TEMPORARY = re.compile(r"\.(tar|parquet|json|jsonl)\.[0-9a-f]{8}\.tmp$")
 
 
@@ -74,13 +76,22 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildPr
         require_cluster()
     source = read_source(recipe)
     check_rejects(recipe, source.missing)
-    jobs = ShardJobs(recipe, source, plan(source.images, recipe, source.label_space.names))
+    threads = (os.cpu_count() or 1) if run_tasks is in_process else 1
+    jobs = ShardJobs(recipe, source, plan(source.images, recipe, source.label_space.names), threads)
+    if recipe.duplicates == "drop":
+        jobs.among = fingerprint([job.fingerprint for job in jobs])
     _remove_leftovers(recipe.root, jobs)
     reported = [place for place, shard in enumerate(jobs.outlines) if storage.exists(jobs.report(shard))]
     done = {shard.name: shard for place in reported if (shard := _done(jobs[place]))}
     _check_room(recipe, jobs.without(done))
     images_written, writing_s = _write(jobs, done, run_tasks, on_progress)
-    facts = commit(recipe, source, jobs.outlines)
+    require_reports(recipe.root, jobs.outlines)
+    tars = {shard.tar for shard in jobs.outlines if shard.tar}
+    copies = find_copies(recipe, lambda: (read_report(jobs.report(shard))[1] for shard in jobs.outlines), tars)
+    if recipe.duplicates == "drop" and copies:
+        again_s = _write(jobs.dropping(copies), {}, run_tasks, on_progress)[1]
+        writing_s, copies = writing_s + again_s, []
+    facts = commit(recipe, source, jobs.outlines, copies)
     return Summary(
         root=recipe.root,
         facts=facts,
@@ -91,54 +102,12 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildPr
     )
 
 
-def in_process(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
-    """Write the shards one after the other in this process."""
-    return map(write, jobs)
-
-
-def on_ray(**init: Any) -> RunTasks:
+def on_ray(**init: Any) -> RunAll:
     """Return a mapper that writes shards as Ray tasks, at most two per CPU under way.
 
     It joins the cluster of RAY_ADDRESS; without one it starts Ray on this machine with the arguments `init`, and stops it.
     """
-
-    def run_tasks(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob]) -> Iterator[BuiltShard]:
-        if not jobs:
-            return iter(())
-        was_running = is_running()
-        if not was_running:
-            start_ray(**init)
-        return _map_on_ray(write, jobs, shut_down=not was_running)
-
-    return run_tasks
-
-
-def _map_on_ray(write: Callable[[ShardJob], BuiltShard], jobs: Sequence[ShardJob], *, shut_down: bool) -> Iterator[BuiltShard]:
-    ray = import_ray()
-    task = ray.remote(num_cpus=1, max_retries=2)(write)
-    bound = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-    waiting = iter(jobs)
-    under_way = [task.remote(job) for job in islice(waiting, bound)]
-    try:
-        while under_way:
-            with told_when_long("a task that writes a shard: it needs 1 CPU; `ray status` shows what is free"):
-                (ready,), under_way = ray.wait(under_way, num_returns=1)
-            under_way += [task.remote(job) for job in islice(waiting, 1)]
-            yield ray.get(ready)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, RayprobError):
-            raise error.cause from None
-        raise
-    except ray.exceptions.RayError as error:
-        raise DatasetError(f"Ray lost a task that wrote a shard: {error}; the same command continues") from error
-    finally:
-        for ref in under_way:
-            ray.cancel(ref)
-        if shut_down:
-            ray.shutdown()
-        elif under_way:
-            # Until they have ended they write, and the next build would meet their files.
-            ray.wait(under_way, num_returns=len(under_way), timeout=MOST_ENDING_S)
+    return as_ray_tasks(Wording("writes a shard", "wrote a shard", "the same command continues"), **init)
 
 
 def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -157,9 +126,11 @@ def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
 class ShardJobs(Sequence[ShardJob]):
     """One job per shard of a plan; that of a shard is made, with its samples, when it is asked for."""
 
-    def __init__(self, recipe: Recipe, source: SourceData, shards: Plan) -> None:
-        self.recipe, self.source, self.shards = recipe, source, shards
+    def __init__(self, recipe: Recipe, source: SourceData, shards: Plan, threads: int = 1) -> None:
+        self.recipe, self.source, self.shards, self.threads = recipe, source, shards, threads
         self.root = uris.absolute(recipe.root)
+        self.among = ""  # see ShardJob
+        self.dropped: Mapping[tuple[str, str], Sequence[Copy]] = {}  # by shard and split
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -170,7 +141,7 @@ class ShardJobs(Sequence[ShardJob]):
     def __getitem__(self, place: slice) -> "ShardJobs": ...
     def __getitem__(self, place: "int | slice") -> "ShardJob | ShardJobs":
         if isinstance(place, slice):
-            return ShardJobs(self.recipe, self.source, self.shards[place])
+            return self._of(self.shards[place])
         shard = self.shards[place]
         return ShardJob(
             plan=shard,
@@ -181,6 +152,9 @@ class ShardJobs(Sequence[ShardJob]):
             encode=self.recipe.encode,
             rest=self.source.rest[shard.source],
             reading=self.recipe.reading,
+            threads=self.threads,
+            among=self.among,
+            dropped=tuple(self.dropped.get((shard.file, shard.split), ())),
         )
 
     @property
@@ -194,8 +168,22 @@ class ShardJobs(Sequence[ShardJob]):
 
     def without(self, done: Container[str]) -> "ShardJobs":
         """Return the jobs of the shards that are not among the names `done`."""
-        outlines = [shard for shard in self.outlines if shard.name not in done]
-        return ShardJobs(self.recipe, self.source, self.shards.of(outlines))
+        return self._of(self.shards.of([shard for shard in self.outlines if shard.name not in done]))
+
+    def dropping(self, copies: Sequence[Copy]) -> "ShardJobs":
+        """Return the jobs that write shards with copies again without them; the same command finds them done after a stop."""
+        of_shard: dict[tuple[str, str], list[Copy]] = {}
+        for copy in copies:
+            of_shard.setdefault((copy.shard, copy.split), []).append(copy)
+        again = self._of(self.shards.of([shard for shard in self.outlines if (shard.file, shard.split) in of_shard]))
+        before = {(shard.file, shard.split): read_report(self.report(shard))[0].dropped for shard in again.outlines}
+        again.dropped = {shard: [*before[shard], *some] for shard, some in of_shard.items()}
+        return again
+
+    def _of(self, shards: Plan) -> "ShardJobs":
+        jobs = ShardJobs(self.recipe, self.source, shards, self.threads)
+        jobs.among, jobs.dropped = self.among, self.dropped
+        return jobs
 
 
 def _remove_leftovers(root: str, jobs: ShardJobs) -> None:

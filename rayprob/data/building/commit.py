@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayprob.config.spec import fingerprint
+from rayprob.data.building.duplicates import COPIES_FILE, handle_copies
 from rayprob.data.building.mixing import warn_of_sorted
 from rayprob.data.building.plan import Outline
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.shard import BuiltShard, disk_full_explained, read_report, report_of
+from rayprob.data.building.shard import BuiltShard, Copy, disk_full_explained, read_report, report_of
 from rayprob.data.manifest.columns import Ragged, count_labels, to_array, with_absent
 from rayprob.data.manifest.facts import (
     FORMAT_IN_PARTS,
@@ -41,10 +42,10 @@ NOT_LISTED = "an image that no file in divide.into names"
 PACKAGES = ("rayprob", "pyarrow", "pycocotools", "simplejpeg")
 
 
-def commit(recipe: Recipe, source: SourceData, outlines: Sequence[Outline]) -> dict[str, Any]:
+def commit(recipe: Recipe, source: SourceData, outlines: Sequence[Outline], copies: Sequence[Copy] = ()) -> dict[str, Any]:
     """Turn the reports of all shards into a dataset; returns the content of dataset.json. Rows pass through in batches.
 
-    Raises SourceError for more rejects than the recipe allows, DatasetError for a shard that is not there.
+    `copies` are those that stay. Raises SourceError for more rejects than the recipe allows, and for copies where it says so.
     """
     rest = _rest_of_splits(source, outlines)
     shards, tables = _reports(recipe.root, outlines, with_absent if rest else None)
@@ -52,6 +53,7 @@ def commit(recipe: Recipe, source: SourceData, outlines: Sequence[Outline]) -> d
     rejected = source.missing + [reject for shard in shards for reject in shard.rejected]
     check_rejects(recipe, rejected)
     _write_rejects(recipe, rejected)
+    duplicates = handle_copies(recipe, copies, [copy for shard in shards for copy in shard.dropped])
     shards = _without_empty(recipe, shards)
     with disk_full_explained():
         manifest = write_manifest(recipe.root, shards, tables, len(source.label_space), rest)
@@ -70,6 +72,7 @@ def commit(recipe: Recipe, source: SourceData, outlines: Sequence[Outline]) -> d
         **manifest,
         **({"rest": rest} if rest else {}),
         **({"in_place": in_place} if in_place else {}),
+        **({"duplicates": duplicates} if duplicates else {}),
         "dropped": {split: counts for split, counts in _dropped(source, outlines).items() if counts},
         "versions": {package: version(package) for package in PACKAGES},
         "rejected": len(rejected),
@@ -229,20 +232,23 @@ class _Tables(Sequence[pa.Table]):
         return pa.Table.from_batches([file[batch]])
 
 
-def _reports(
-    root: str, outlines: Sequence[Outline], change: Callable[[pa.Table], pa.Table] | None
-) -> tuple[list[BuiltShard], Sequence[pa.Table]]:
-    """Return the facts of all shards, and the rows of those that have some, changed where a change is given."""
-    reports = [report_of(root, shard.name) for shard in outlines]
-    lost = [shard.name for shard, report in zip(outlines, reports, strict=True) if not storage.exists(report)]
+def require_reports(root: str, outlines: Sequence[Outline]) -> None:
+    """Raise DatasetError where a shard that was written is not there."""
+    lost = [shard.name for shard in outlines if not storage.exists(report_of(root, shard.name))]
     if lost:
         raise DatasetError(
             f"{len(lost)} of {len(outlines)} shards were written, but not into {root} as this machine sees it: {lost[0]}, ...; "
             "where several machines build, give a target folder that all of them share, or a URI"
         )
+
+
+def _reports(
+    root: str, outlines: Sequence[Outline], change: Callable[[pa.Table], pa.Table] | None
+) -> tuple[list[BuiltShard], Sequence[pa.Table]]:
+    """Return the facts of all shards, and the rows of those that have some, changed where a change is given."""
     shards, tables = [], _Tables(scratch_folder(root))
-    for report in reports:
-        facts, table = read_report(report)
+    for shard in outlines:
+        facts, table = read_report(report_of(root, shard.name))
         shards.append(facts)
         if table.num_rows:
             tables.append(change(table) if change else table)
@@ -260,7 +266,8 @@ def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard]) -> list[BuiltSh
     kept = [shard for shard in shards if shard.samples]
     if gone := {shard.split for shard in shards} - {shard.split for shard in kept}:
         raise SourceError(
-            f"split {min(gone)} is empty: every image of it was rejected; see {storage.join(recipe.root, 'rejected.jsonl')}"
+            f"split {min(gone)} is empty: every image of it was rejected, or dropped as a copy; see "
+            f"{storage.join(recipe.root, 'rejected.jsonl')} and {COPIES_FILE}"
         )
     for shard in shards:
         if not shard.samples:
@@ -276,7 +283,7 @@ def _rest_of_splits(source: SourceData, outlines: Sequence[Outline]) -> dict[str
 
 def _dropped(source: SourceData, outlines: Sequence[Outline]) -> dict[str, dict[str, int]]:
     """Return how much of each split of the source was left out, by reason."""
-    planned: Counter[str] = Counter()
+    planned = Counter[str]()
     for shard in outlines:
         planned[shard.source] += shard.num_samples
     unlisted = {split: len(images) - planned[split] for split, images in source.images.items()}

@@ -1,56 +1,63 @@
 """Single moves that mend a division of units into subsets. U units, P of them that may move, L labels, K subsets."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from rayprob.arrays import Bools, Floats, Ints
 from rayprob.data.building.units import Division
 
 POOL = 3_000  # units of a subset that are tried at each step, of many
-MOST_MOVES = 1_000
-MOVES_PER_GAP = 50
-REST = 7  # steps for which a unit that was moved to fill a gap stays where it is
+MOST_STEPS = 2_000
+PATIENCE = 60  # steps without a better division
+REST = 7  # steps for which a unit that was moved stays where it is
 GAP = 1e9  # costs more than any unevenness
 
 
-def even_out(division: Division, free: Ints) -> None:
-    """Move free units until no label is missing that could be there, then until no move makes the division more even.
+def even_out(division: Division, free_U: Bools) -> None:
+    """Move free units so that labels are missing in as few subsets as possible, and then so that the division is even.
 
-    Unevenness is the sum over subsets, labels and the samples themselves of the squared difference from the fraction, over what
-    the fraction is: Pearson's statistic. Where no single move fills a gap, moves that open another one are tried as well, a
-    bounded number of times. The result depends on the units alone.
+    Unevenness is the sum over subsets, over labels and the samples themselves, of the squared difference from the fraction,
+    divided by its square root, so that neither rare nor frequent labels bear all of it. Both are tabu searches (Glover 1989):
+    they take the best move even where it makes things worse, and return to the best division seen. The order of the units plays
+    no part.
     """
-    is_free_U = np.zeros(len(division.units), dtype=bool)
-    is_free_U[free] = True
-    _fill_gaps(division, is_free_U)
-    ranked = free[np.argsort(division.units.ranks_U[free])]
+
+    def fills_gaps() -> Ints:
+        labels = np.flatnonzero(division.missing_KL.any(axis=0)).tolist()
+        entries = np.concatenate([np.zeros(0, np.int64), *map(division.entries_of_label, labels)])
+        units: Ints = np.unique(division.units.units_E[entries])
+        return units[free_U[units]]
+
+    _search(division, fills_gaps)
+    ranked = np.argsort(division.units.ranks_U)
+    ranked = ranked[free_U[ranked]]
     pool = np.concatenate([ranked[division.side_U[ranked] == side][:POOL] for side in range(division.num_subsets)])
-    for _ in range(MOST_MOVES if len(pool) else 0):
-        costs_PK = _costs(division, pool)
-        place, side = np.unravel_index(costs_PK.argmin(), costs_PK.shape)
-        if costs_PK[place, side] > -1e-9:
-            return
-        division.move(pool[[place]], np.array([side]))
+    _search(division, lambda: pool)
 
 
-def _fill_gaps(division: Division, is_free_U: Bools) -> None:
-    """Leave the division in the state with the fewest gaps that a bounded tabu search finds."""
-    fewest, best_U = int(division.missing_KL.sum()), division.side_U.copy()
-    movable_from_U = np.zeros(len(best_U), dtype=np.int64)
-    for step in range(MOVES_PER_GAP * fewest):
-        gaps = np.flatnonzero(division.missing_KL.any(axis=0)).tolist()
-        entries = [division.entries_of_label(label) for label in gaps]
-        units = np.unique(division.units.units_E[np.concatenate(entries)]) if gaps else np.zeros(0, dtype=np.int64)
-        units = units[is_free_U[units] & (movable_from_U[units] <= step)]
-        if not len(units):
+def _search(division: Division, candidates: Callable[[], Ints]) -> None:
+    """Move one of the candidates at each step, the one that costs least, and leave the best division seen."""
+    rests_until_U = np.zeros(len(division.units), dtype=np.int64)
+    gain = best = 0.0
+    since_best: list[tuple[Ints, Ints]] = []  # moves to take back
+    for step in range(MOST_STEPS):
+        units = candidates()
+        units = units[rests_until_U[units] <= step]
+        if not len(units) or len(since_best) == PATIENCE:
             break
-        costs_UK = _costs(division, units)
-        place, side = np.unravel_index(costs_UK.argmin(), costs_UK.shape)
-        division.move(units[[place]], np.array([side]))
-        movable_from_U[units[place]] = step + REST
-        if (left := int(division.missing_KL.sum())) < fewest:
-            fewest, best_U = left, division.side_U.copy()
-    changed = np.flatnonzero(division.side_U != best_U)
-    division.move(changed, best_U[changed])
+        costs_PK = _costs(division, units)
+        place, side = np.unravel_index(costs_PK.argmin(), costs_PK.shape)
+        unit = units[[place]]
+        since_best.append((unit, division.side_U[unit]))
+        division.move(unit, np.array([side]))
+        rests_until_U[unit] = step + REST
+        gain += costs_PK[place, side]
+        if gain < best - 1e-9:
+            best = gain
+            since_best.clear()
+    for unit, before in reversed(since_best):
+        division.move(unit, before)
 
 
 def _costs(division: Division, units: Ints) -> Floats:
@@ -59,7 +66,8 @@ def _costs(division: Division, units: Ints) -> Floats:
     labels, counts = division.units.labels_E[entries], division.units.counts_E[entries]
     sides, sizes = division.side_U[units], division.units.sizes_U[units]
     here = sides[places]
-    weight_KL, weight_K = 1 / np.maximum(division.share_KL, 1), 1 / np.maximum(division.share_K, 1)
+    # A root is rounded alike on every machine, which a power is not: there must be one result.
+    weight_KL, weight_K = (1 / np.sqrt(np.maximum(share, 1)) for share in (division.share_KL, division.share_K))
     counted_L = division.units_L >= division.num_subsets
 
     def added(weight: Floats, need: Floats, counts: Ints) -> Floats:

@@ -80,8 +80,8 @@ def _check_found(
     called = first_of((image.file_name for image in islice(images, 4)), 3)
     if len(lost) == len(names):
         raise SourceError(
-            f"{uri}: none of its {len(names):,} names is an image of {split}: it has {first_of(map(ascii, names), 3)}; images "
-            f"are called {called}"
+            f"{uri}: none of its {len(names):,} names fits an image of {split}: {first_of(map(ascii, names), 3)}; images are "
+            f"called {called}"
         )
     several = [
         f"{name!a} ({first_of((images[row].file_name for row in found[name].rows), 3)})"
@@ -91,7 +91,7 @@ def _check_found(
     Faults(uri).on_any("name that several images have", several, "give each its path below the images folder")
     if lost:
         log.warning(
-            "%s: %s of %s names are no image of %s that is sharded, such as %s; images are called %s",
+            "%s: %s of %s names fit no image of %s that is sharded, such as %s; images are called %s",
             uri,
             f"{len(lost):,}",
             f"{len(names):,}",

@@ -50,6 +50,11 @@ class Outline:
     tar: str = ""  # as of ShardPlan
     takes_sha256: bool = False
 
+    @property
+    def file(self) -> str:
+        """The name of the shard in the dataset."""
+        return self.tar or self.name
+
 
 class Plan(Sequence[ShardPlan]):
     """The shards of all splits; the samples of a shard are read from disk when it is asked for."""

@@ -12,6 +12,7 @@ from rayprob.data.sources.formats import AnySource
 from rayprob.images.reading import ImageReading, ordered
 from rayprob.registry import unknown
 
+HOLDOUT = "holdout"
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
 
@@ -78,7 +79,7 @@ class Recipe(PluginSpec):
         recipe.root                                         # s3://bucket/coco2014
     """
 
-    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"labels", "divide", "window"}
+    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"labels", "divide", "duplicates", "window"}
     file_kind: ClassVar[FileKind | None] = RECIPE
 
     name: str = Field(pattern=NAME)
@@ -107,6 +108,8 @@ class Recipe(PluginSpec):
     """How to check each image: decode reads every pixel, header reads its dimensions only."""
     allow_rejects: int = Field(default=0, ge=0)
     """Fail the build when more images than this are unreadable."""
+    duplicates: Literal["report", "drop", "fail"] = "report"
+    """What to do with images that have the same bytes: list them, drop all but the one in an evaluation split, or fail."""
     seed: int = 0
     """Seed of the order in which samples are written to shards."""
 
@@ -138,7 +141,7 @@ class Recipe(PluginSpec):
             raise ValueError(f"divide.into has the split {twice[0]!r}, which `splits` has as well; give it another name")
         if self.holdout and self.holdout.of not in names:
             raise ValueError(f"holdout.of is {self.holdout.of!r}; allowed: {', '.join(names)}, or holdout: null")
-        if self.holdout and "holdout" in names:
+        if self.holdout and HOLDOUT in names:
             raise ValueError("there is a split named holdout already; write holdout: null to use it")
         if self.encode and (in_place := [split for split, source in self.splits.items() if source.in_place]):
             raise ValueError(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,9 +42,24 @@ from rayprob.images.notable import CONVERTED, notable
 from rayprob.images.reading import READ_UPRIGHT, ImageReading
 from rayprob.labels import LabelSpace
 
+T = TypeVar("T")
 READ_AHEAD = 16  # images under way from an object store, where reading is mostly waiting
 FACTS = b"rayprob"
 COMPACT = json.JSONEncoder(separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Copy:
+    """An image whose bytes those of another image are, which is kept."""
+
+    sample_id: int
+    split: str
+    shard: str
+    file_name: str
+    kept_id: int
+    kept_split: str
+    kept_file_name: str
+    other_labels: bool  # the two do not have the same labels present
 
 
 @dataclass(frozen=True)
@@ -59,16 +74,26 @@ class ShardJob:
     encode: Encoding | None
     rest: Rest = "absent"  # what holds for the labels that an image lists nowhere
     reading: ImageReading = READ_UPRIGHT
+    threads: int = 1  # that read and check images, while another one writes them
+    among: str = ""  # of a build that drops copies, a fingerprint of all shards, for these decide which image is one
+    dropped: tuple[Copy, ...] = ()
+
+    @property
+    def samples(self) -> list[SourceImage]:
+        """The images to write."""
+        gone = {copy.sample_id for copy in self.dropped}
+        return [image for image in self.plan.samples if image.sample_id not in gone]
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change with anything that changes the shard's content."""
+        """16 hex digits that change with anything that changes the shard's content before copies are dropped."""
         samples = [image.values for image in self.plan.samples]
         encode = self.encode.model_dump() if self.encode else None
         place = [self.plan.name, self.plan.split, self.images, self.label_space.fingerprint]
-        rest = [self.rest] if self.rest != "absent" else []
-        in_place = [self.plan.tar, self.plan.takes_sha256] if self.plan.tar else []
-        return fingerprint([place, samples, self.check, encode, *rest, *in_place, self.reading.to_dict()])
+        later: list[Any] = [self.rest] if self.rest != "absent" else []
+        later += [self.plan.tar, self.plan.takes_sha256] if self.plan.tar else []
+        later += [self.among] if self.among else []
+        return fingerprint([place, samples, self.check, encode, *later, self.reading.to_dict()])
 
     @property
     def report(self) -> str:
@@ -91,6 +116,7 @@ class BuiltShard:
     exif_rotated: int = 0  # images that EXIF turns; reports of 0.1 do not count them
     images: dict[str, int] = field(default_factory=dict)  # how many of each kind and notable property the source has
     tar: str = ""  # of a shard in place, as the dataset calls it
+    dropped: list[Copy] = field(default_factory=list)
 
     @property
     def file(self) -> str:
@@ -121,6 +147,7 @@ def write_shard(job: ShardJob) -> BuiltShard:
         exif_rotated=checked.exif_rotated,
         images=dict(sorted(checked.images.items())),
         tar=job.plan.tar,
+        dropped=list(job.dropped),
     )
     _write_report(job.report, facts, checked.rows, job.rest)
     return facts
@@ -164,7 +191,7 @@ class _Checked:
 def _written(job: ShardJob) -> tuple[_Checked, int, str]:
     """Write the images of a job into a tar; return what came of them, and its size and sha256."""
     with disk_full_explained(), storage.atomic_writer(storage.join(job.root, job.plan.name)) as file, TarWriter(file) as tar:
-        checked = _check(job, _read_images(job), partial(_add, tar, job))
+        checked = _check(job, _samples(job), partial(_add, tar, job))
     return checked, tar.size_bytes, tar.sha256
 
 
@@ -172,25 +199,24 @@ def _in_place(job: ShardJob) -> tuple[_Checked, int, str]:
     """Read the images of a job where they lie; return what came of them, and their tar's size and sha256, where it takes it."""
     uri = shard_uri(job.root, job.plan.tar)
     if not job.plan.takes_sha256:
-        return _check(job, _read_images(job), _where_it_lies), storage.size_bytes(uri), ""
+        return _check(job, _samples(job), _where_it_lies), storage.size_bytes(uri), ""
     with _read_or_explained(uri), tar_reader(uri) as tar:
-        contents = ((image, tar.read(image.offset_bytes, _read_bytes(image))) for image in job.plan.samples)
-        checked = _check(job, contents, _where_it_lies)
+        contents = ((image, tar.read(image.offset_bytes, _read_bytes(image))) for image in job.samples)
+        samples = ((image, _prepared(job, content)) for image, content in contents)
+        checked = _check(job, samples, _where_it_lies)
     return checked, tar.size_bytes, tar.sha256
 
 
 def _check(
     job: ShardJob,
-    contents: Iterable[tuple[SourceImage, bytes]],
+    samples: Iterable[tuple[SourceImage, "_Sample | SampleError"]],
     place_of: Callable[[SourceImage, "_Sample"], tuple[str, int]],
 ) -> _Checked:
-    """Check images, and have each that passes put into its place: key and offset."""
+    """Have each image that passed its checks put into its place, key and offset, and count what was found."""
     checked = _Checked()
-    for image, content in contents:
-        try:
-            sample = _prepare(job, content)
-        except SampleError as error:
-            checked.rejected.append(Reject(image.sample_id, job.plan.split, image.file_name, str(error)))
+    for image, sample in samples:
+        if isinstance(sample, SampleError):
+            checked.rejected.append(Reject(image.sample_id, job.plan.split, image.file_name, str(sample)))
             continue
         key, offset_bytes = place_of(image, sample)
         checked.rows.append(_row(job, image, sample, key, offset_bytes))
@@ -227,6 +253,14 @@ def _prepare(job: ShardJob, content: bytes) -> _Sample:
     CHECKS[job.check](content)
     as_read = size.turned(turn) if job.reading.orientation == "upright" else size
     return _Sample(content, kind_of(content).suffix, as_read, size, turn, notable(content, job.reading))
+
+
+def _prepared(job: ShardJob, content: bytes) -> _Sample | SampleError:
+    """Return what goes into the tar, or the reason why an image cannot."""
+    try:
+        return _prepare(job, content)
+    except SampleError as error:
+        return error
 
 
 def _where_it_lies(image: SourceImage, sample: _Sample) -> tuple[str, int]:
@@ -277,7 +311,8 @@ def _write_report(uri: str, facts: BuiltShard, rows: list[dict[str, Any]], rest:
         pq.write_table(table, file)
 
 
-def _read_images(job: ShardJob) -> Iterator[tuple[SourceImage, bytes]]:
+def _samples(job: ShardJob) -> Iterator[tuple[SourceImage, _Sample | SampleError]]:
+    """Yield each image with what goes into the tar, or why it does not. Decoding leaves other threads free to run."""
     open_file = _opener(job.images)
 
     def read(image: SourceImage) -> bytes:
@@ -287,10 +322,13 @@ def _read_images(job: ShardJob) -> Iterator[tuple[SourceImage, bytes]]:
             with open_file(image.file_name) as file:
                 return file.read(min(image.size_bytes, MAX_FILE_BYTES) + 1)
 
-    images = job.plan.samples
-    are_local = all(storage.is_local(image.container or job.images) for image in images)
-    contents = map(read, images) if are_local else read_ahead(read, images, READ_AHEAD)
-    return zip(images, contents, strict=True)
+    images = job.samples
+    depth = 1 if all(storage.is_local(image.container or job.images) for image in images) else READ_AHEAD
+    if job.threads > 1:
+        samples = read_ahead(lambda image: _prepared(job, read(image)), images, max(2 * job.threads, depth))
+    else:
+        samples = map(partial(_prepared, job), map(read, images) if depth == 1 else read_ahead(read, images, depth))
+    return zip(images, samples, strict=True)
 
 
 def _read_bytes(image: SourceImage) -> int:
@@ -318,11 +356,11 @@ def _opener(folder: str) -> Callable[[str], IO[bytes]]:
     return lambda name: cast(IO[bytes], filesystem.open_input_file(posixpath.join(path, name)))
 
 
-def read_ahead(read: Callable[[SourceImage], bytes], images: Sequence[SourceImage], depth: int) -> Iterator[bytes]:
+def read_ahead(read: Callable[[SourceImage], T], images: Sequence[SourceImage], depth: int) -> Iterator[T]:
     """Yield `read(image)` in order, with at most `depth` reads under way."""
     with ThreadPoolExecutor(depth) as pool:
         waiting = iter(images)
-        under_way: deque[Future[bytes]] = deque(pool.submit(read, image) for image in islice(waiting, depth))
+        under_way: deque[Future[T]] = deque(pool.submit(read, image) for image in islice(waiting, depth))
         while under_way:
             content = under_way.popleft().result()
             under_way.extend(pool.submit(read, image) for image in islice(waiting, 1))

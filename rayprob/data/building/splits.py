@@ -15,7 +15,7 @@ import numpy as np
 
 from rayprob.arrays import Ints, Rows
 from rayprob.data.building.name_lists import place_in_lists
-from rayprob.data.building.recipe import Divide, Holdout, Recipe
+from rayprob.data.building.recipe import HOLDOUT, Divide, Holdout, Recipe
 from rayprob.data.building.stratify import stratify
 from rayprob.data.building.units import FREE, followed
 from rayprob.data.manifest.columns import Ragged
@@ -26,7 +26,6 @@ from rayprob.seeds import derive_all
 from rayprob.text import first_of
 
 log = logging.getLogger(__name__)
-HOLDOUT = "holdout"
 NOTHING: Mapping[str, Ints] = {}
 
 
@@ -90,6 +89,7 @@ def split_rows(
 
 def by_hash(unit_ids_N: Ints, fractions: Sequence[float], salt: str) -> Ints:
     """Return the subset of each unit by a hash of its id alone; a smaller first fraction lies within a larger one."""
+    # Integers, because comparing an array of them with a float would round them to 53 bits.
     bounds = np.array([ceil(bound * 2**63) for bound in [*accumulate(fractions)][:-1]], np.uint64)
     return np.searchsorted(bounds, derive_all(0, salt, last=unit_ids_N).astype(np.uint64), side="right")
 
@@ -189,8 +189,8 @@ def _warn_of_gaps(names: Sequence[str], labels: Ragged, side_N: Ints, label_name
         if gaps.any():
             found = [label_names[column] if label_names else f"label {column}" for column in np.flatnonzero(gaps).tolist()]
             log.warning(
-                "%s has no image with %s labels, such as %s, that at least %s images have: these are in one group, or also "
-                "have other rare labels",
+                "%s has no image with %s labels, such as %s, that at least %s images have: they share a group, or also have "
+                "other rare labels",
                 name,
                 f"{len(found):,}",
                 first_of(found, 3),

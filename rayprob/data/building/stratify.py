@@ -32,9 +32,9 @@ def stratify(
         side_U = sides_of_units(unit_N, len(units), assigned_N)
         given = np.flatnonzero(side_U != FREE)
         division.put(given, side_U[given])
-    free = np.flatnonzero(division.side_U == FREE)
+    free_U = division.side_U == FREE
     _deal_out(division)
-    even_out(division, free)
+    even_out(division, free_U)
     side_N = division.side_U[unit_N]
     return side_N if assigned_N is None else np.where(assigned_N == FREE, side_N, assigned_N)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from rayprob.arrays import Bools, Ints
 from rayprob.data.manifest.columns import Ragged
-from rayprob.seeds import derive
+from rayprob.seeds import derive_all
 
 FREE = -1  # in no subset yet
 
@@ -33,7 +33,7 @@ class Units:
         num_labels = int(labels.values.max(initial=0)) + 1
         pairs = np.repeat(unit_N, np.diff(labels.starts)) * num_labels + labels.values
         pairs_E, counts_E = np.unique(pairs, return_counts=True)
-        hashes_U = np.array([derive(seed, "stratify", one) for one in ids_U.tolist()], dtype=np.int64)
+        hashes_U = derive_all(seed, "stratify", last=ids_U)
         ranks_U = np.argsort(np.argsort(hashes_U, kind="stable"))
         return cls(sizes_U, ranks_U, *np.divmod(pairs_E, num_labels), counts_E, num_labels), unit_N
 

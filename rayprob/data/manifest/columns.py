@@ -63,7 +63,7 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
     """Return a column of a table in one piece."""
     joined = column.combine_chunks()
     if isinstance(joined, pa.ChunkedArray):
-        joined = pa.concat_arrays(joined.chunks) if joined.num_chunks else pa.array([], type=joined.type)
+        joined = pa.concat_arrays(joined.chunks) if joined.num_chunks else to_array([], joined.type)
     return joined
 
 

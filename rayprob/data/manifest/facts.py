@@ -34,6 +34,23 @@ class _ManifestParts(Shape):
     sha256: list[str]
 
 
+class _CopiesBetween(Shape):
+    """How many images of a split have the bytes of an image `of` a split, which is kept."""
+
+    split: str
+    of: str
+    images: Count
+
+
+class _Duplicates(Shape):
+    """How many images have the bytes of another one, and how many of them were dropped or have other labels."""
+
+    images: Count
+    dropped: Count
+    other_labels: Count
+    splits: list[_CopiesBetween]
+
+
 class DatasetFacts(ReadingShape):
     """What dataset.json states. Those that the first builders did not write have a default, and so do not have to be there."""
 
@@ -50,6 +67,7 @@ class DatasetFacts(ReadingShape):
     rest: dict[str, Literal["absent", "unknown"]] = Field(default={})
     in_place: list[str] = Field(default=[])
     dropped: dict[str, dict[str, Count]] = Field(default={})
+    duplicates: _Duplicates | None = None
     rejected: Count = 0
     sizes_corrected: Count = 0
     exif_rotated: Count | None = None

@@ -5,8 +5,8 @@ import os
 import tempfile
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +16,9 @@ from rayprob.data.manifest.columns import to_array, whole
 from rayprob.errors import StorageError
 from rayprob.files import storage
 
-HELD_BYTES = 2**25  # what a file keeps in memory before it goes to disk
-GROUP_BYTES = 2**26  # of rows that are brought into another order at once
+HELD_BYTES = 2**23  # what a file keeps in memory before it goes to disk
+GROUP_BYTES = 2**25  # of rows that are brought into another order at once
+GroupOf = Callable[[int, pa.RecordBatch], NDArray[np.integer[Any]]]  # the group of each row
 
 
 class BatchFile(Sequence[pa.RecordBatch]):
@@ -111,7 +112,7 @@ def arranged(batches: BatchFile, order: NDArray[np.int64], ends: Sequence[int]) 
     group_N = np.full(batches.num_rows, num_groups, dtype=np.int32)  # rows that `order` leaves out are in no group
     for group, (start, end) in enumerate(zip([0, *cuts], cuts, strict=False)):
         group_N[order[start:end]] = group
-    pieces, pieces_of = dealt(batches, group_N, num_groups)
+    pieces, pieces_of = dealt(batches, lambda first, batch: group_N[first : first + batch.num_rows], num_groups)
     found = BatchFile(batches.schema, batches.folder)
     start = 0
     for places, cut in zip(pieces_of, cuts, strict=True):
@@ -125,15 +126,15 @@ def arranged(batches: BatchFile, order: NDArray[np.int64], ends: Sequence[int]) 
     return found
 
 
-def dealt(batches: BatchFile, group_N: NDArray[np.int32], num_groups: int) -> tuple[BatchFile, list[list[int]]]:
+def dealt(batches: BatchFile, group_of: GroupOf, num_groups: int) -> tuple[BatchFile, list[list[int]]]:
     """Return the rows in pieces that are of one group each, and which pieces make up each group, in the order of the rows.
 
-    Rows of a group that is not below `num_groups` are left out.
+    `group_of` takes the number of a batch's first row and the batch. Rows of a group not below `num_groups` are left out.
     """
     pieces = BatchFile(batches.schema, batches.folder)
     pieces_of: list[list[int]] = [[] for _ in range(num_groups)]
     for first, batch in batches.with_starts():
-        groups_n = group_N[first : first + batch.num_rows]
+        groups_n = group_of(first, batch)
         by_group = taken(batch, np.argsort(groups_n, kind="stable"))
         place = 0
         for group, length in enumerate(np.bincount(groups_n, minlength=num_groups)[:num_groups].tolist()):

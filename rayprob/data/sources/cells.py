@@ -102,6 +102,6 @@ def _number(text: str) -> float | None:
 
 
 def stem(name: str, suffixes: Sequence[str]) -> str:
-    """Return a file name without the suffix of an image."""
-    lowered = name.lower()
-    return next((name[: -len(suffix)] for suffix in suffixes if lowered.endswith(suffix) and len(name) > len(suffix)), name)
+    """Return a file name without its suffix, if that is one of `suffixes`: in lower case, with a dot at the start only."""
+    head, dot, ending = name.rpartition(".")
+    return head if head and dot + ending.lower() in suffixes else name

@@ -2,24 +2,31 @@
 
 import contextlib
 import io
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 from pycocotools.coco import COCO
 
 from rayprob.data.sources.coco_check import check_shape, check_values
+from rayprob.data.sources.coco_stream import CocoStream
 from rayprob.data.sources.coco_variants import as_instances, names_in_url, numbered, with_one_kind_of_id, without_unused_root
 from rayprob.data.sources.faults import label_space, normalised
 from rayprob.data.sources.groups import group_of
 from rayprob.data.sources.json_file import Pairs, read_json
-from rayprob.data.sources.rows import ImageRow, Stated, batches_of
+from rayprob.data.sources.json_stream import NotStreamed
+from rayprob.data.sources.rows import ALONE, ImageRow, Stated, batches_of
 from rayprob.data.sources.spec import Source
-from rayprob.errors import SourceError
+from rayprob.errors import SourceError, StorageError
+from rayprob.files import storage
 
+log = logging.getLogger(__name__)
 LARGEST = float(np.finfo(np.float32).max)  # areas are stored in 32 bits
 LARGEST_PX = 2**31
+STREAMED_BYTES = 2**26  # files of more are read as a stream
 
 
 class CocoSource(Source):
@@ -41,19 +48,32 @@ def read(source: CocoSource) -> Stated:
     while the file is parsed, so that memory stays a small multiple of the file. Raises SourceError.
     """
     where = source.annotations
+    if _size_bytes(where) >= STREAMED_BYTES:
+        try:
+            stream = CocoStream(
+                where, lambda pairs: _without_segmentation(where, pairs), lambda entry: _row(entry, {}, source.group), _area_px2
+            )
+            return _stated(source, stream.content, stream.rows)
+        except NotStreamed as reason:
+            log.info("%s is read as a whole: %s", where, reason)
     content = as_instances(read_json(where, "COCO JSON", lambda pairs: _without_segmentation(where, pairs)))
     check_shape(where, content)
     content = with_one_kind_of_id(content)
     check_values(where, content)
+    return _stated(source, content, lambda column_of: batches_of(_rows(content, column_of, source.group)))
+
+
+def _stated(source: CocoSource, content: dict[str, Any], rows: Callable[[dict[Any, int]], Iterator[pa.RecordBatch]]) -> Stated:
+    """Return what checked content states, whose rows `rows` makes once each category id has a column."""
     categories, root = without_unused_root(content)
     number_of = numbered(categories)
     categories = sorted(categories, key=lambda category: number_of[category["id"]])
-    space = label_space(where, [c["name"] for c in categories], [number_of[c["id"]] for c in categories])
+    space = label_space(source.annotations, [c["name"] for c in categories], [number_of[c["id"]] for c in categories])
     is_federated = any(entry.get("neg_category_ids") is not None for entry in content["images"])
     return Stated(
         label_space=space,
         rest=source.rest or ("unknown" if is_federated else "absent"),
-        batches=batches_of(_rows(content, {c["id"]: column for column, c in enumerate(categories)}, source.group)),
+        batches=rows({c["id"]: column for column, c in enumerate(categories)}),
         images=source.images,
         dropped={f"category {root!r}, above all others and without annotations": 1} if root else {},
     )
@@ -70,9 +90,7 @@ def _without_segmentation(annotations: str, pairs: Pairs) -> dict[str, Any]:
 
 def _rows(content: dict[str, Any], column_of: dict[Any, int], group: str | None) -> Iterator[ImageRow]:
     boxes_of = _index(content).imgToAnns
-    for entry in content["images"]:
-        row = _row(entry, boxes_of.get(entry["id"], []), column_of)
-        yield row if group is None else row._replace(group=group_of(entry.get(group)))
+    return (_row(entry, column_of, group, boxes_of.get(entry["id"], [])) for entry in content["images"])
 
 
 def _index(content: dict[str, Any]) -> COCO:
@@ -86,7 +104,15 @@ def _index(content: dict[str, Any]) -> COCO:
     return coco
 
 
-def _row(entry: dict[str, Any], boxes: list[dict[str, Any]], column_of: dict[Any, int]) -> ImageRow:
+def _size_bytes(uri: str) -> int:
+    """Return the size of a file; 0 where the store does not say, for what is wrong is said where it is read."""
+    try:
+        return storage.size_bytes(uri)
+    except StorageError:
+        return 0
+
+
+def _row(entry: dict[str, Any], column_of: dict[Any, int], group: str | None, boxes: Sequence[dict[str, Any]] = ()) -> ImageRow:
     area_of: dict[int, float] = {}
     for box in boxes:
         column = column_of[box["category_id"]]
@@ -102,6 +128,7 @@ def _row(entry: dict[str, Any], boxes: list[dict[str, Any]], column_of: dict[Any
         label_areas_px2=tuple(area_of[column] for column in labels),
         unknown_labels=_columns(entry.get("unknown_category_ids"), column_of),
         absent_labels=_columns(entry.get("neg_category_ids"), column_of),
+        group=ALONE if group is None else group_of(entry.get(group)),
     )
 
 

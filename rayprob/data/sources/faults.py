@@ -15,6 +15,7 @@ from rayprob.labels import LabelSpace, composed
 from rayprob.text import first_of
 
 NEVER_IN_NAMES = re.compile(r"[\\\0\n\r]")
+ODD_NAME = r"^$|^[/.]|\.\.|://|[\\\x00\n\r]"  # every name that `on_file_names` refuses, but for those not UTF-8, and few others
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 80
 

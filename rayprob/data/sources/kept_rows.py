@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.sources.batch_file import BatchFile, taken
-from rayprob.data.sources.faults import Faults
+from rayprob.data.sources.faults import ODD_NAME, Faults
 from rayprob.data.sources.join_labels import ColumnMap
 from rayprob.data.sources.rows import ROWS, Stated, batch_of, lengths, rows_of
 from rayprob.data.sources.sample_ids import Keys
@@ -17,7 +17,6 @@ from rayprob.data.sources.spool import Spool
 from rayprob.errors import SourceError
 
 NOTHING_STATED = "no label is stated, present or absent"
-ODD_NAME = r"^$|^[/.]|\.\.|://|[\\\x00\n\r]"  # every name that Faults.on_file_names refuses, and few others
 
 
 def kept_rows(

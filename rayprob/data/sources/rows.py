@@ -99,6 +99,12 @@ def values(column: pa.Array) -> Iterable[Any]:
     return [tuple(flat[start - starts[0] : end - starts[0]]) for start, end in pairwise(starts)] if flat else [()] * len(column)
 
 
+def with_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
+    """Return rows with another column of that name."""
+    arrays = [column if field == name else batch.column(field) for field in batch.schema.names]
+    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
+
+
 def lengths(lists: pa.ListArray) -> NDArray[np.int32]:
     """Return how many values each list holds [N]."""
     return np.diff(numbers(lists.offsets))

@@ -143,7 +143,7 @@ def _unique(batch: pa.RecordBatch, columns: NDArray[np.int64]) -> pa.RecordBatch
 
 
 def _groups(rows: BatchFile, group_N: NDArray[np.int32], num_groups: int) -> Iterator[pa.RecordBatch]:
-    pieces, pieces_of = dealt(rows, group_N, num_groups)
+    pieces, pieces_of = dealt(rows, lambda first, batch: group_N[first : first + batch.num_rows], num_groups)
     for places in pieces_of:
         if places:
             yield joined((pieces[place] for place in places), rows.schema)

@@ -11,6 +11,7 @@ from pyarrow import fs
 from rayprob.data.building.build import build, in_process, on_ray
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.verify import on_ray as check_on_ray
 from rayprob.data.verify import verify
 from rayprob.errors import StorageError
 from rayprob.files import storage
@@ -80,6 +81,9 @@ def test_a_build_on_ray_is_the_build_in_one_process_and_passes_its_errors_on(sou
     for shard in summary.facts["shards"]:
         assert (target / shard["name"]).read_bytes() == (source.built / shard["name"]).read_bytes()
     assert summary.facts["manifest_sha256"] == Dataset.open(str(source.built)).facts["manifest_sha256"]
+    assert verify(str(target), run_tasks=check_on_ray()) == []
+    (target / "val-000000.tar").write_bytes(b"cut")
+    assert verify(str(target), run_tasks=check_on_ray()) == verify(str(target)) != []
 
 
 @pytest.mark.ray

@@ -7,8 +7,18 @@ from typing import Any
 import pytest
 from pycocotools.coco import COCO
 
+from rayprob.data.sources import coco, coco_stream, json_stream
 from rayprob.errors import SourceError
 from tests.data.small_source import Source, read_coco
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "streamed"], autouse=True)
+def is_streamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether files are read as a stream, as large ones are: rows and faults are the same."""
+    if request.param:
+        monkeypatch.setattr(coco, "STREAMED_BYTES", 0)
+        monkeypatch.setattr(json_stream, "WINDOW_BYTES", 100)
+    return bool(request.param)
 
 
 def test_rows_equal_those_that_pycocotools_gives(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,6 +35,21 @@ def test_rows_equal_those_that_pycocotools_gives(source: Source, capsys: pytest.
         assert list(image.label_areas_px2) == areas
         entry = oracle.imgs[int(image.key)]
         assert (image.file_name, image.height_px, image.width_px) == (entry["file_name"], entry["height"], entry["width"])
+
+
+def test_images_of_a_stream_meet_their_annotations_group_by_group(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shuffle(content: dict[str, Any]) -> None:
+        content["annotations"] = content["annotations"][::3] + content["annotations"][1::3] + content["annotations"][2::3]
+        content["images"] = content["images"][::2] + content["images"][1::2]
+
+    source.change("train", shuffle)
+    monkeypatch.setattr(coco, "STREAMED_BYTES", 2**40)
+    whole = read_coco(source.annotations_file("train"))
+    monkeypatch.setattr(coco, "STREAMED_BYTES", 0)
+    monkeypatch.setattr(coco, "read_json", lambda *_: pytest.fail("read as a whole"))
+    monkeypatch.setattr(coco_stream, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(coco_stream, "GROUP_CHUNKS", 2)
+    assert read_coco(source.annotations_file("train")) == whole
 
 
 def test_columns_follow_category_ids_not_the_order_of_the_file(source: Source) -> None:

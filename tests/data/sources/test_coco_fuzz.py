@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rayprob.data.manifest.columns import SCHEMA, to_array
+from rayprob.data.sources import coco, json_stream
 from rayprob.data.sources.rows import ImageRow
 from rayprob.errors import SourceError
 from rayprob.labels import LabelSpace
@@ -79,18 +80,32 @@ EDITS = st.lists(
 
 
 def read_or_fault(folder: Path, content: bytes) -> None:
-    """Read an annotations file; its rows can be stored, or a SourceError names it in words that can be printed."""
+    """Read an annotations file; its rows can be stored, or a SourceError names it in words that can be printed.
+
+    Read as a stream it gives the same.
+    """
     path = folder / "train.json"
     path.write_bytes(content)
-    try:
-        label_space, images = read_coco(path)
-    except SourceError as error:
-        message = str(error)
-    else:
-        check_rows(folder, label_space, images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coco, "STREAMED_BYTES", 0)
+        patch.setattr(json_stream, "WINDOW_BYTES", 100)
+        streamed = rows_or_message(path)
+    found = rows_or_message(path)
+    assert streamed == found
+    if not isinstance(found, str):
+        check_rows(folder, *found)
         return
+    message = found
     assert str(path) in message
     assert len(message.encode()) < 2000
+
+
+def rows_or_message(path: Path) -> tuple[LabelSpace, list[ImageRow]] | str:
+    """Return what a file states, or what its fault is."""
+    try:
+        return read_coco(path)
+    except SourceError as error:
+        return str(error)
 
 
 def check_rows(folder: Path, label_space: LabelSpace, images: list[ImageRow]) -> None:
