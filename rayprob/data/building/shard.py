@@ -4,13 +4,10 @@ import errno
 import json
 import posixpath
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,13 +25,13 @@ from rayprob.data.manifest.columns import SCHEMA, SCHEMA_WITH_ABSENT, to_table
 from rayprob.data.sources.image import SourceImage
 from rayprob.data.sources.join_files import Reject
 from rayprob.data.sources.rows import Rest
+from rayprob.data.tasks import read_ahead
 from rayprob.errors import SampleError, StorageError
 from rayprob.files import storage
 from rayprob.files.documents import parse_json
 from rayprob.files.tables import parse_table, require_schema
 from rayprob.labels import LabelSpace
 
-T = TypeVar("T")
 READ_AHEAD = 16  # images under way from an object store, where reading is mostly waiting
 FACTS = b"rayprob"
 COMPACT = json.JSONEncoder(separators=(",", ":"))
@@ -239,17 +236,6 @@ def _opener(folder: str) -> Callable[[str], IO[bytes]]:
         return lambda name: open(local / name, "rb")
     filesystem, path = storage.resolve(folder)
     return lambda name: cast(IO[bytes], filesystem.open_input_file(posixpath.join(path, name)))
-
-
-def read_ahead(read: Callable[[SourceImage], T], images: Sequence[SourceImage], depth: int) -> Iterator[T]:
-    """Yield `read(image)` in order, with at most `depth` reads under way."""
-    with ThreadPoolExecutor(depth) as pool:
-        waiting = iter(images)
-        under_way: deque[Future[T]] = deque(pool.submit(read, image) for image in islice(waiting, depth))
-        while under_way:
-            content = under_way.popleft().result()
-            under_way.extend(pool.submit(read, image) for image in islice(waiting, 1))
-            yield content
 
 
 CHECKS = {"decode": jpeg.check_decodes, "header": jpeg.check_header}
