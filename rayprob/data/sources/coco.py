@@ -25,7 +25,7 @@ from rayprob.files import storage
 log = logging.getLogger(__name__)
 LARGEST = float(np.finfo(np.float32).max)  # areas are stored in 32 bits
 LARGEST_PX = 2**31
-STREAMED_BYTES = 2**26  # files of more are read as a stream
+STREAMED_BYTES = 2**24  # files of more are read as a stream
 
 
 class CocoSource(Source):
