@@ -93,6 +93,7 @@ BENCHMARKS = (
     Benchmark("predict_overhead.py", ("--backbone", "resnet50", "--size", "224")),
     Benchmark("large_label_space.py"),
     Benchmark("scale.py", ("--quick",)),
+    Benchmark("scale_planning.py", ("--rows", "100000", "1000000")),
     Benchmark("shard_writing.py", missing=needs_sample),
     Benchmark("loader_throughput.py", ("shards/coco-sample", *COCO_SAMPLE), needs_sample),
     Benchmark("in_place.py", missing=needs_sample),

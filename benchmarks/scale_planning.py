@@ -53,7 +53,7 @@ def report(job):
     _write_report(job.report, facts, rows, job.rest)
 
 num_rows, with_commit, recipe = int(sys.argv[1]), sys.argv[2] == "True", Recipe.parse(json.loads(sys.argv[3]))
-storage.walk_below = lambda uri: (names(), {}, ())
+storage.walk_below = lambda uri, in_order: (names(), {}, ())
 before_mib, began_at_s = peak_mib(), time.monotonic()
 source = read_source(recipe)
 jobs = ShardJobs(recipe, source, plan(source.images, recipe))

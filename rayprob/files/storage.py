@@ -70,14 +70,15 @@ def list_below(uri: str) -> Listing:
     return Listing(dict(sorted(_files_below(uri))))
 
 
-def walk_below(uri: str) -> tuple[Iterator[Files], Mapping[str, str], Sequence[str]]:
+def walk_below(uri: str, in_order: folders.MapFolders = map) -> tuple[Iterator[Files], Mapping[str, str], Sequence[str]]:
     """Return what `list_below` lists: files, chunk by chunk and in no order; what is unusable; what is listed elsewhere.
 
-    The latter two are complete after the last chunk. Raises StorageError, also while a local folder is iterated over.
+    The latter two are complete after the last chunk. `in_order` maps over local folders. Raises StorageError, also while a
+    local folder is iterated over.
     """
     if not is_local(uri):
         return iter([_files_below(uri)]), {}, ()
-    walk = folders.Walk(resolve(uri)[1])
+    walk = folders.Walk(resolve(uri)[1], in_order)
     return _chunks(uri, walk), walk.unusable, walk.again
 
 

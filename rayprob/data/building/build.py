@@ -22,8 +22,9 @@ from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, Copy, ShardJob, read_report, report_of, write_shard
 from rayprob.data.manifest.facts import read_facts
 from rayprob.data.manifest.shard_list import shard_uri
+from rayprob.data.sources.parts import parts_read_by
 from rayprob.data.sources.source import SourceData, read_source
-from rayprob.data.tasks import RunAll, Wording, as_ray_tasks
+from rayprob.data.tasks import RunAll, Wording, as_ray_tasks, cluster_joined
 from rayprob.data.tasks import in_process as in_process
 from rayprob.errors import DatasetError, StorageError
 from rayprob.files import storage, uris
@@ -74,7 +75,7 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildPr
         return Summary(recipe.root, _facts_of_same_recipe(recipe), already_built=True)
     if run_tasks is not in_process:
         require_cluster()
-    source = read_source(recipe)
+    source = _read(recipe, run_tasks)
     check_rejects(recipe, source.missing)
     threads = (os.cpu_count() or 1) if run_tasks is in_process else 1
     jobs = ShardJobs(recipe, source, plan(source.images, recipe, source.label_space.names), threads)
@@ -108,6 +109,18 @@ def on_ray(**init: Any) -> RunAll:
     It joins the cluster of RAY_ADDRESS; without one it starts Ray on this machine with the arguments `init`, and stops it.
     """
     return as_ray_tasks(Wording("writes a shard", "wrote a shard", "the same command continues"), **init)
+
+
+def _read(recipe: Recipe, run_tasks: RunTasks) -> SourceData:
+    """Read the source: in tasks of the cluster that will write the shards, else in threads, for Ray takes seconds to start."""
+    if run_tasks is in_process:
+        return read_source(recipe)
+    with cluster_joined() as is_in_cluster:
+        if not is_in_cluster:
+            return read_source(recipe)
+        wording = Wording("reads a part of the source", "read a part of the source", "the same command starts again")
+        with parts_read_by(as_ray_tasks(wording, in_order=True)):
+            return read_source(recipe)
 
 
 def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:

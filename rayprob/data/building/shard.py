@@ -4,14 +4,12 @@ import errno
 import json
 import posixpath
 import zlib
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import islice
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +28,7 @@ from rayprob.data.sources.image import SourceImage
 from rayprob.data.sources.join_files import Reject
 from rayprob.data.sources.rows import Rest
 from rayprob.data.sources.tar_members import key_of
+from rayprob.data.tasks import read_ahead
 from rayprob.errors import SampleError, StorageError
 from rayprob.files import storage
 from rayprob.files.documents import parse_json
@@ -42,7 +41,6 @@ from rayprob.images.notable import CONVERTED, notable
 from rayprob.images.reading import READ_UPRIGHT, ImageReading
 from rayprob.labels import LabelSpace
 
-T = TypeVar("T")
 READ_AHEAD = 16  # images under way from an object store, where reading is mostly waiting
 FACTS = b"rayprob"
 COMPACT = json.JSONEncoder(separators=(",", ":"))
@@ -354,17 +352,6 @@ def _opener(folder: str) -> Callable[[str], IO[bytes]]:
         return lambda name: open(local / name, "rb")
     filesystem, path = storage.resolve(folder)
     return lambda name: cast(IO[bytes], filesystem.open_input_file(posixpath.join(path, name)))
-
-
-def read_ahead(read: Callable[[SourceImage], T], images: Sequence[SourceImage], depth: int) -> Iterator[T]:
-    """Yield `read(image)` in order, with at most `depth` reads under way."""
-    with ThreadPoolExecutor(depth) as pool:
-        waiting = iter(images)
-        under_way: deque[Future[T]] = deque(pool.submit(read, image) for image in islice(waiting, depth))
-        while under_way:
-            content = under_way.popleft().result()
-            under_way.extend(pool.submit(read, image) for image in islice(waiting, 1))
-            yield content
 
 
 CHECKS = {"decode": check_decodes, "header": check_header}

@@ -3,6 +3,7 @@
 import io
 import os
 import tempfile
+import weakref
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ class BatchFile(Sequence[pa.RecordBatch]):
         self.schema = schema
         self.folder = folder
         self._file = tempfile.SpooledTemporaryFile(HELD_BYTES, dir=folder)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
         self._ends = array("q")  # of each batch, in bytes
         self._row_ends = array("q")
 

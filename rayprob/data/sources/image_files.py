@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rayprob.data.images import is_clutter, warn_of_skipped
 from rayprob.data.sources.faults import normalised
 from rayprob.data.sources.file_sizes import NOT_THERE, FileSizes
+from rayprob.data.sources.parts import in_order
 from rayprob.data.sources.sample_ids import hashes_of
 from rayprob.errors import SourceError, StorageError
 from rayprob.files import storage
@@ -88,7 +89,7 @@ class ImageFiles:
     def _listed(self, scratch: str | None) -> tuple[FileSizes, Mapping[str, str], Sequence[str]]:
         try:
             if storage.is_folder(self.folder):
-                chunks, unusable, again = storage.walk_below(self.folder)
+                chunks, unusable, again = storage.walk_below(self.folder, in_order)
                 return FileSizes(map(self._noted, chunks), scratch), unusable, again
             reason = "it is a file" if storage.exists(self.folder) else "no such folder"
         except StorageError as error:

@@ -1,7 +1,6 @@
 """Tables of labels: a column per label, a column that lists labels, or a row per image and label."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,7 +16,7 @@ from rayprob.data.sources.label_list import read_names
 from rayprob.data.sources.rows import Stated
 from rayprob.data.sources.spec import Source
 from rayprob.data.sources.statements import PRESENT, STATES, Pairs, Statements, image_rows, sorted_pairs
-from rayprob.data.sources.table_arrays import Column, cells_of, distinct, expanded, is_plain, listed, mapped, rows_of
+from rayprob.data.sources.table_arrays import Column, NotPlain, TableRows, cells_of, distinct, expanded, listed, mapped, rows_of
 from rayprob.data.sources.table_file import Column as TableColumn
 from rayprob.data.sources.table_file import TableFile, open_table
 from rayprob.errors import SourceError
@@ -156,7 +155,7 @@ class _Reader:
             raise SourceError(f"{file.uri} has no header, so its labels have no names; give `names`, a list in their order")
         return self._named(str(number), file.uri)
 
-    def _wide_pairs(self, rows: "_Rows", labels: list[str]) -> list[Pairs]:
+    def _wide_pairs(self, rows: TableRows, labels: list[str]) -> list[Pairs]:
         """Return the rows and columns of the labels in each state."""
         states_NL = np.empty((len(rows.names), len(labels)), np.int8)
         try:
@@ -182,7 +181,7 @@ class _Reader:
                 states_N, pairs = self._row_by_row(rows)
             self.statements.add(rows.names, states_N, pairs, rows.groups_N)
 
-    def _at_once(self, rows: "_Rows") -> tuple[Ints, Pairs]:
+    def _at_once(self, rows: TableRows) -> tuple[Ints, Pairs]:
         """Return the state that each row states, and rows with the numbers of labels. Raises SourceError, NotPlain."""
         label_columns, states_N = rows.columns, np.full(len(rows.names), PRESENT)
         if self.source.value is not None:
@@ -191,7 +190,7 @@ class _Reader:
         found = [self._pairs(rows, column) for column in label_columns]
         return states_N, sorted_pairs(*(np.concatenate(some) for some in zip(*found, strict=True)))
 
-    def _pairs(self, rows: "_Rows", column: Column) -> Pairs:
+    def _pairs(self, rows: TableRows, column: Column) -> Pairs:
         separator = self.source.separator
         if separator is not None and separator != separator.strip():
             raise NotPlain  # the blanks at the ends of a cell are no separators
@@ -202,7 +201,7 @@ class _Reader:
         cells, places = distinct(rows.plain(column))
         return expanded(np.arange(len(rows.names)), places, [self._numbers(self._codes([cell], ""), "") for cell in cells])
 
-    def _row_by_row(self, rows: "_Rows") -> tuple[Ints, Pairs]:
+    def _row_by_row(self, rows: TableRows) -> tuple[Ints, Pairs]:
         """Return what `_at_once` does. Raises SourceError for the first row with a fault."""
         states, pairs = [], [(0, 0)][:0]
         for row, cells in enumerate(zip(*map(cells_of, rows.columns), strict=True)):
@@ -231,7 +230,7 @@ class _Reader:
             raise SourceError(f"{where}: {unknown(code, self.names, 'label code')}; add it to `names`")
         return self.names[code]
 
-    def _rows(self, file: TableFile, places: list[int]) -> Iterator["_Rows"]:
+    def _rows(self, file: TableFile, places: list[int]) -> Iterator[TableRows]:
         """Yield the rows that `where` takes and that name an image, with the chosen columns."""
         image = file.place(self.source.image)
         filters = [(file.place(column), _texts(allowed)) for column, allowed in self.source.where.items()]
@@ -249,7 +248,7 @@ class _Reader:
             chosen = [rows_of(column, rows) for column in columns[1 + len(filters) :]]
             groups = map(group_of, cells_of(chosen.pop())) if group else np.zeros(len(rows))
             groups_N = np.fromiter(groups, np.int64, len(rows))
-            yield _Rows(file.uri, [names[row] for row in rows.tolist()], rows + line, chosen, groups_N)
+            yield TableRows(file.uri, [names[row] for row in rows.tolist()], rows + line, chosen, groups_N)
             line += len(names)
 
     def _refuse_second_group(self, name: str) -> None:
@@ -258,37 +257,6 @@ class _Reader:
     def _drop(self, reason: str, row: int) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         self._first.setdefault(reason, row)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Some rows of a table: the image that each names, its number from 1, the columns of what is stated, and its group."""
-
-    uri: str
-    names: list[str]
-    lines_N: Ints
-    columns: list[Column]
-    groups_N: Ints
-
-    def where(self, row: int) -> str:
-        """Return what an error calls a row."""
-        return f"{self.uri}, row {self.lines_N[row]}"
-
-    def array(self, column: Column) -> pa.Array:
-        """Return a column that is an array; raises NotPlain for another one."""
-        if isinstance(column, list):
-            raise NotPlain
-        return column
-
-    def plain(self, column: Column) -> pa.Array:
-        """Return an array of texts, numbers, booleans or nulls; raises NotPlain for another column."""
-        if not is_plain(self.array(column).type):
-            raise NotPlain
-        return column
-
-
-class NotPlain(Exception):
-    """A column whose cells are understood one by one."""
 
 
 def _texts(allowed: str | int | list[str | int]) -> set[str]:

@@ -1,6 +1,7 @@
 """Columns of a table's batch read at once: each distinct cell is understood one time. N rows, D distinct cells."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -13,6 +14,37 @@ from rayprob.data.manifest.columns import numbers, to_array
 from rayprob.data.sources.statements import Pairs
 
 Column: TypeAlias = pa.Array | list[Any]
+
+
+class NotPlain(Exception):
+    """A column whose cells are understood one by one."""
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Some rows of a table: the image that each names, its number from 1, the columns of what is stated, and its group."""
+
+    uri: str
+    names: list[str]
+    lines_N: NDArray[np.int64]
+    columns: list[Column]
+    groups_N: NDArray[np.int64]
+
+    def where(self, row: int) -> str:
+        """Return what an error calls a row."""
+        return f"{self.uri}, row {self.lines_N[row]}"
+
+    def array(self, column: Column) -> pa.Array:
+        """Return a column that is an array; raises NotPlain for another one."""
+        if isinstance(column, list):
+            raise NotPlain
+        return column
+
+    def plain(self, column: Column) -> pa.Array:
+        """Return an array of texts, numbers, booleans or nulls; raises NotPlain for another column."""
+        if not is_plain(self.array(column).type):
+            raise NotPlain
+        return column
 
 
 def cells_of(column: Column) -> list[Any]:

@@ -1,11 +1,17 @@
 """Pascal VOC: one XML file per image, and lists of images in ImageSets/Main (VOC devkit, "Annotation")."""
 
 import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from xml.etree.ElementTree import Element
 
+import pyarrow as pa
+
 from rayprob.data.sources.faults import label_space
-from rayprob.data.sources.rows import ImageRow, Stated, batches_of
+from rayprob.data.sources.numbered_rows import NumberedRows
+from rayprob.data.sources.parts import chunks_of, in_order
+from rayprob.data.sources.rows import ImageRow, Stated, batch_of
 from rayprob.data.sources.spec import Source
 from rayprob.data.sources.text_file import read_lines
 from rayprob.data.sources.xml_file import read_xml, text_of
@@ -46,18 +52,26 @@ def read(source: VocSource) -> Stated:
     A label is present where an object has its name; where all such objects are `difficult`, it is unknown. Parts and actions of
     objects are no labels. Raises SourceError.
     """
-    root, files = source.images, _xml_files(source)
-    annotations = [_annotation(root, file) for file in files]
-    names = sorted({one.label for annotation in annotations for one in annotation.objects})
-    column_of = {name: column for column, name in enumerate(names)}
+    root, rows = source.images, NumberedRows()
+    for batch, names in in_order(partial(_read_chunk, root), chunks_of(_xml_files(source))):
+        rows.add(batch, names)
+    ordered = sorted(rows.number_of)
     return Stated(
-        label_space=label_space(source.described, names),
+        label_space=label_space(source.described, ordered),
         rest=source.rest or "absent",
-        batches=batches_of(_row(annotation, column_of) for annotation in annotations),
+        batches=rows.batches(ordered),
         images=root,
         dropped={},
         is_declared=False,
     )
+
+
+def _read_chunk(images: str, files: Sequence[str]) -> tuple[pa.RecordBatch, list[str]]:
+    """Return the rows of some XML files, whose labels are places in the names returned beside them."""
+    annotations = [_annotation(images, file) for file in files]
+    names = list(dict.fromkeys(one.label for annotation in annotations for one in annotation.objects))
+    column_of = {name: column for column, name in enumerate(names)}
+    return batch_of([_row(annotation, column_of) for annotation in annotations]), names
 
 
 def _xml_files(source: VocSource) -> list[str]:

@@ -1,12 +1,16 @@
 """YOLO: beside images/X.jpg a file labels/X.txt with a line per object, whose first number is the label."""
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import pyarrow as pa
 
 from rayprob.data.sources.faults import label_space, short
 from rayprob.data.sources.image_files import ImageFiles
 from rayprob.data.sources.label_list import by_number, distinct, is_number, read_names
-from rayprob.data.sources.rows import ImageRow, Stated, batches_of
+from rayprob.data.sources.parts import chunks_of, in_order
+from rayprob.data.sources.rows import ImageRow, Stated, batch_of
 from rayprob.data.sources.spec import Source
 from rayprob.data.sources.text_file import read_lines
 from rayprob.errors import SourceError
@@ -42,7 +46,7 @@ def read(source: YoloSource) -> Stated:
     return Stated(
         label_space=label_space(f"names of {source.images}", [names[code] for code in order], [int(code) for code in order]),
         rest=source.rest or "absent",
-        batches=batches_of(_rows(source, images, {int(code): column for column, code in enumerate(order)})),
+        batches=_batches(source, images, {int(code): column for column, code in enumerate(order)}),
         images=source.images,
         dropped={},
     )
@@ -81,13 +85,20 @@ def _images(source: YoloSource) -> list[str]:
     return images
 
 
-def _rows(source: YoloSource, images: list[str], column_of: dict[int, int]) -> Iterator[ImageRow]:
+def _batches(source: YoloSource, images: list[str], column_of: dict[int, int]) -> Iterator[pa.RecordBatch]:
     below = set(storage.list_below(source.described).size_of)
-    for name in images:
+    stated = [(name, f"{posixpath.splitext(name)[0]}.txt" in below) for name in images]
+    yield from in_order(partial(_read_chunk, source.described, column_of), chunks_of(stated))
+
+
+def _read_chunk(folder: str, column_of: dict[int, int], images: Sequence[tuple[str, bool]]) -> pa.RecordBatch:
+    """Return the rows of some images, each with whether it has a text file."""
+    rows = []
+    for name, has_text in images:
         stem = posixpath.splitext(name)[0]
-        text = f"{stem}.txt"
-        labels = _labels(storage.join(source.described, text), column_of) if text in below else set()
-        yield ImageRow(key=stem, file_name=name, labels=tuple(sorted(labels)))
+        labels = _labels(storage.join(folder, f"{stem}.txt"), column_of) if has_text else set()
+        rows.append(ImageRow(key=stem, file_name=name, labels=tuple(sorted(labels))))
+    return batch_of(rows)
 
 
 def _labels(uri: str, column_of: dict[int, int]) -> set[int]:

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image as Pillow
 
 from rayprob.data.building.plan import plan
-from rayprob.data.building.shard import BuiltShard, ShardJob, read_ahead, read_report, write_shard
+from rayprob.data.building.shard import BuiltShard, ShardJob, read_report, write_shard
 from rayprob.data.sources.image import SourceImage
 from rayprob.data.sources.source import read_source
+from rayprob.data.tasks import read_ahead
 from rayprob.errors import StorageError
 from tests.data.small_source import Source, draw_jpeg
 

@@ -64,14 +64,18 @@ def test_a_row_per_image_and_label_gives_what_a_dictionary_of_them_all_gives(
     assert found.dropped == ({CONTRADICTED: contradictions} if contradictions else {})
 
 
-CELLS = ["cat|dog", "dog", " cat | 1.0|", "", "dog|dog|cat", "[1, 2]", "no finding|cat"]
+TEXTS = ["cat|dog", "dog", " cat | 1.0|", "", "dog|dog|cat", "[1, 2]", "no finding|cat", None]
+LISTS = [["cat", "dog"], [], None, [" dog", None, "dog", "1.0"], ["", "no finding"]]
 
 
 @pytest.mark.parametrize("separator", ["|", None, " "])
-def test_lists_in_parquet_are_those_of_json_lines_which_are_read_row_by_row(tmp_path: Path, separator: str | None) -> None:
-    names = [f"{number}.jpg" for number in range(len(CELLS))]
-    pq.write_table(pa.table({"image": names, "labels": CELLS}), tmp_path / "a.parquet")
-    lines = [json.dumps({"image": name, "labels": cell}) for name, cell in zip(names, CELLS, strict=True)]
+@pytest.mark.parametrize("cells", [TEXTS, LISTS, [1, 2, None, 3], [True, None], [1.0, 0.5, None], [None, None, "x"]])
+def test_lists_in_parquet_are_those_of_json_lines_which_are_read_row_by_row(
+    tmp_path: Path, separator: str | None, cells: list[Any]
+) -> None:
+    names = [f"{number}.jpg" for number in range(len(cells))]
+    pq.write_table(pa.table({"image": names, "labels": cells}), tmp_path / "a.parquet")
+    lines = [json.dumps({"image": name, "labels": cell}) for name, cell in zip(names, cells, strict=True)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     found = []
     for file in ("a.parquet", "a.jsonl"):
@@ -79,7 +83,7 @@ def test_lists_in_parquet_are_those_of_json_lines_which_are_read_row_by_row(tmp_
         one = read(TableSource.parse({**keys, "separator": separator, "no_label": ["no finding"]}, where="x"))
         found.append((one.label_space, list(rows_of(one.batches))))
     assert found[0] == found[1]
-    assert len(found[0][1]) == len(CELLS)
+    assert len(found[0][1]) == len(cells)
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])

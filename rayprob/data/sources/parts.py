@@ -1,0 +1,33 @@
+"""Reads the parts of a source side by side: folders, or files of labels. Results come in the order of the parts."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+from rayprob.data.tasks import InOrder, in_threads
+
+P = TypeVar("P")
+R = TypeVar("R")
+CHUNK_FILES = 512  # small files that one task reads
+_reader: ContextVar[InOrder] = ContextVar("reader", default=in_threads)
+
+
+@contextmanager
+def parts_read_by(reader: InOrder) -> Iterator[None]:
+    """Have `in_order` map with `reader` while the block runs, in place of threads."""
+    token = _reader.set(reader)
+    try:
+        yield
+    finally:
+        _reader.reset(token)
+
+
+def in_order(read: Callable[[P], R], parts: Iterable[P]) -> Iterator[R]:
+    """Yield `read(part)` for each part, in order. It may run in another process: both are pickled, and hold no image."""
+    return _reader.get()(read, parts)
+
+
+def chunks_of(names: Sequence[P]) -> list[Sequence[P]]:
+    """Return names in chunks that are worth a task."""
+    return [names[start : start + CHUNK_FILES] for start in range(0, len(names), CHUNK_FILES)]

@@ -1,0 +1,82 @@
+"""Parts of a source are read side by side, and what comes of them is in the order of the parts."""
+
+import pickle
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rayprob.data.building import build as building
+from rayprob.data.building.build import build, in_process
+from rayprob.data.building.recipe import Recipe
+from rayprob.data.sources import parts
+from rayprob.data.sources.parts import in_order, parts_read_by
+from rayprob.data.tasks import in_threads
+from rayprob.errors import SourceError
+from rayprob.files import storage
+from tests.data.small_source import draw_jpeg
+
+VOC = "<annotation><object><name>{}</name></object><object><name>cat</name><difficult>1</difficult></object></annotation>"
+
+
+@pytest.fixture
+def annotated(tmp_path: Path) -> Path:
+    """Nine images in nested folders, with an XML and a YOLO file each, and links that lead to some of them again."""
+    for number in range(9):
+        folder = tmp_path / "data" / "ab"[number % 2] / str(number % 3)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.jpg").write_bytes(draw_jpeg(number, 20, 24))
+        (folder / f"{number}.xml").write_text(VOC.format(["tram", "dog", "cat"][number % 3]))
+        (folder / f"{number}.txt").write_text(f"{number % 2} 0.5 0.5 0.1 0.1\n")
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "data" / "a")
+    return tmp_path / "data"
+
+
+def pickled(task: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+    """Map as a cluster does: all that goes to a task and comes from it is pickled."""
+    for job in jobs:
+        there, part = pickle.loads(pickle.dumps((task, job)))
+        yield pickle.loads(pickle.dumps(there(part)))
+
+
+def test_results_of_threads_come_in_order() -> None:
+    def slowest_first(number: int) -> int:
+        time.sleep(0.01 * (number == 0))
+        return number
+
+    assert list(in_threads(slowest_first, range(40))) == list(range(40))
+    with parts_read_by(pickled):
+        assert list(in_order(abs, [-2, 3])) == [2, 3]
+    assert list(in_order(abs, [-2, 3])) == [2, 3]
+
+
+@pytest.mark.parametrize("split", [{"format": "voc"}, {"format": "yolo", "names": ["cat", "dog"]}])
+def test_a_source_read_in_parts_gives_the_dataset_of_one_read_at_once(
+    annotated: Path, tmp_path: Path, split: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {"name": "x", "holdout": None, "splits": {"train": {"images": str(annotated), **split}}}
+    fingerprints = []
+    for number, (chunk, reader) in enumerate(((512, map), (2, in_threads), (1, pickled))):
+        monkeypatch.setattr(parts, "CHUNK_FILES", chunk)
+        with parts_read_by(reader):  # type: ignore[arg-type]
+            target = str(tmp_path / f"built-{number}")
+            fingerprints.append(build(Recipe.parse({**recipe, "target": target}), run_tasks=in_process).facts["fingerprint"])
+    assert len(set(fingerprints)) == 1
+
+
+def test_folders_listed_side_by_side_are_those_of_one_walk(annotated: Path) -> None:
+    whole = storage.list_below(str(annotated))
+    chunks, unusable, again = storage.walk_below(str(annotated), pickled)
+    assert dict(file for chunk in chunks for file in chunk) == dict(whole.size_of)
+    assert (dict(unusable), tuple(again)) == (whole.unusable, whole.again) == ({}, ("link",))
+
+
+def test_the_first_part_at_fault_is_named(annotated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "CHUNK_FILES", 1)
+    for name in ("b/1/1.xml", "a/2/2.xml"):
+        (annotated / name).write_text("<annotation>")
+    recipe = {"name": "x", "splits": {"train": {"format": "voc", "images": str(annotated)}}}
+    with pytest.raises(SourceError, match=r"a/2/2\.xml is not XML"):
+        building.read_source(Recipe.parse(recipe))
