@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rayprob.arrays import Rows
 from rayprob.data.manifest.columns import Ragged, count_labels, numbers
 from rayprob.data.manifest.facts import read_facts, read_label_space
+from rayprob.data.manifest.member import Member
 from rayprob.data.manifest.parts import Parts
 from rayprob.data.manifest.row_cache import HeldRows, ShardRows
 from rayprob.data.manifest.shard_list import Shards
@@ -32,6 +33,7 @@ class Sample(NamedTuple):
     offset_bytes: int  # of the image in the tar
     size_bytes: int
     crc32: int
+    member: int = 0  # its dataset, among those that are read together
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,20 @@ class Manifest:
 
     def __len__(self) -> int:
         return int(self._ends_S[-1])
+
+    @property
+    def fingerprint(self) -> str:
+        """That of its dataset."""
+        return str(read_facts(self.root)["fingerprint"])
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        """Itself, as the only member of what is read."""
+        return (Member(self, np.arange(len(self.label_space), dtype=np.int64)),)
+
+    def by_member(self, rows: Rows) -> Iterator[tuple[Rows, int, Rows]]:
+        """Yield the places of all rows, the number of the only member, and the rows."""
+        yield np.arange(len(rows), dtype=np.int64), 0, rows
 
     def samples(self, rows: Rows) -> list[Sample]:
         """Return the samples of the given rows."""
@@ -281,6 +297,11 @@ class Dataset:
     def fingerprint(self) -> str:
         """16 hex digits that change with any sample, label or shard."""
         return str(self.facts["fingerprint"])
+
+    @property
+    def datasets(self) -> tuple["Dataset", ...]:
+        """Itself: a mixture (data/mixture) has several."""
+        return (self,)
 
     @property
     def reading(self) -> ImageReading:
