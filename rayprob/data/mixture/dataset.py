@@ -84,10 +84,9 @@ class Mixture:
     def _of(self, place: int, train_split: str, evaluation_split: str) -> Iterator[str]:
         dataset, label_space, weight = self.datasets[place], self.datasets[place].label_space, self.weights[place]
         member = Member(dataset.split(train_split), self.labels.columns[place], weight)
-        evaluated = f"{dataset.splits[evaluation_split]:,}" if evaluation_split in dataset.splits else "no"
         yield (
             f"{dataset.root}: {len(member.manifest):,} samples, weight {weight:g}: {member.samples_per_epoch:,} in each epoch; "
-            f"{evaluated} in {evaluation_split}; {len(label_space)} of the {len(self.label_space)} labels, others are unknown"
+            f"{dataset.splits.get(evaluation_split, 0):,} in {evaluation_split}; {len(label_space)} of the {len(self.label_space)} labels, others are unknown"
         )
         if renamed := [f"{name} = {joined}" for name, joined in self.labels.renamed(place, label_space).items()]:
             yield f"{dataset.root}: matched under another name: {first_of(renamed, MOST_NAMED)}"
