@@ -8,7 +8,7 @@ import numpy as np
 
 from rayprob.arrays import Bools
 from rayprob.calibrate.crossfit import AUTO, NONE, Priors
-from rayprob.data.mixture.dataset import AnySplit
+from rayprob.data.joined.dataset import AnySplit
 from rayprob.data.sources.label_sets import LabelSets
 from rayprob.errors import CalibrationError, DataError, RayprobError
 from rayprob.labels import LabelSpace

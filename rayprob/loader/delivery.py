@@ -9,7 +9,7 @@ from operator import itemgetter
 import numpy as np
 import torch
 
-from rayprob.data.mixture.dataset import AnySplit
+from rayprob.data.joined.dataset import AnySplit
 from rayprob.errors import DatasetError
 from rayprob.images.reading import ImageReading
 from rayprob.loader import workers

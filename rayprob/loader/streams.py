@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
 
-from rayprob.data.mixture.dataset import AnySplit
+from rayprob.data.joined.dataset import AnySplit
 from rayprob.errors import RunError
 from rayprob.images.reading import ImageReading
 from rayprob.loader import order

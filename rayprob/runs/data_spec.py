@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from rayprob.config.spec import Spec
-from rayprob.data.mixture.dataset import AnyDataset, open_datasets
+from rayprob.data.joined.dataset import AnyDataset, open_datasets
 from rayprob.text import counted
 
 Weight = Annotated[float, Field(gt=0, le=1000)]

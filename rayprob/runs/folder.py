@@ -13,7 +13,7 @@ from pydantic import Field
 
 from rayprob import __version__, plugins
 from rayprob.config.spec import differing_keys
-from rayprob.data.mixture.dataset import AnyDataset
+from rayprob.data.joined.dataset import AnyDataset
 from rayprob.errors import RayprobError, RunError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json

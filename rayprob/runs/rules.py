@@ -3,7 +3,7 @@
 import math
 
 from rayprob.config.parts import PartSpec
-from rayprob.data.mixture.dataset import AnyDataset
+from rayprob.data.joined.dataset import AnyDataset
 from rayprob.errors import SpecError
 from rayprob.loader.batch_rules import Sizes
 from rayprob.models.head_prior import prior_mixture

@@ -15,7 +15,7 @@ from pydantic import Field
 from rayprob import __version__
 from rayprob.cluster import require_cluster
 from rayprob.config.spec import differing_keys
-from rayprob.data.mixture.dataset import AnyDataset
+from rayprob.data.joined.dataset import AnyDataset
 from rayprob.errors import RunError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json

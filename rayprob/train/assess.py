@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rayprob.data.joined.dataset import AnySplit
 from rayprob.data.manifest.areas import largest_areas
-from rayprob.data.mixture.dataset import AnySplit
 from rayprob.errors import StorageError
 from rayprob.files import storage
 from rayprob.loader.augment import build_transform

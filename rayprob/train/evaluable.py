@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.data.joined.dataset import AnyDataset
 from rayprob.data.manifest.dataset import Dataset
-from rayprob.data.mixture.dataset import AnyDataset
 from rayprob.errors import LabelError, RunError
 from rayprob.images.reading import ImageReading
 from rayprob.labels import LabelSpace, columns_by_name, composed

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rayprob.config.spec import fingerprint
-from rayprob.data.mixture.dataset import AnyDataset
+from rayprob.data.joined.dataset import AnyDataset
 from rayprob.errors import BundleError, RunError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json

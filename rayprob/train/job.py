@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayprob.data.mixture.dataset import AnyDataset, AnySplit
+from rayprob.data.joined.dataset import AnyDataset, AnySplit
 from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream, TrainStream

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from rayprob.data.mixture.dataset import AnyDataset, Mixture
+from rayprob.data.joined.dataset import AnyDataset, JoinedDataset
 from rayprob.errors import OutOfMemory, RayprobError
 from rayprob.files import patience
 from rayprob.loader.order import Place
@@ -150,7 +150,7 @@ def start_facts(job: RankJob) -> dict[str, Any]:
 def _mixed(job: RankJob) -> list[str]:
     """Return what each of several datasets adds, in words; nothing for one dataset."""
     data, evaluation = job.run.data, job.run.evaluation
-    return job.dataset.sentences(data.train_split, evaluation.split) if isinstance(job.dataset, Mixture) else []
+    return job.dataset.sentences(data.train_split, evaluation.split) if isinstance(job.dataset, JoinedDataset) else []
 
 
 def steps(job: RankJob, meter: Meter) -> Iterator[list[Batch]]:

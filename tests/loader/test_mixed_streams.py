@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rayprob.data.joined.dataset import AnySplit, JoinedDataset, open_datasets
+from rayprob.data.joined.split import JoinedSplit
 from rayprob.data.manifest.dataset import Dataset
-from rayprob.data.mixture.dataset import AnySplit, Mixture, open_datasets
-from rayprob.data.mixture.split import MixedSplit
 from rayprob.errors import RunError, SpecError
 from rayprob.images.decode import EncodedImage
 from rayprob.images.reading import READ_AS_STORED, READ_UPRIGHT
@@ -35,9 +35,9 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(folders[0]), str(folders[1])
 
 
-def mixed(roots: tuple[str, ...], *weights: float) -> MixedSplit:
+def mixed(roots: tuple[str, ...], *weights: float) -> JoinedSplit:
     found = open_datasets(roots, weights).split("train")
-    assert isinstance(found, MixedSplit)
+    assert isinstance(found, JoinedSplit)
     return found
 
 
@@ -62,9 +62,9 @@ def facts(batches: list[Batch]) -> list[Fact]:
     ]
 
 
-def test_a_mixture_of_one_is_that_dataset(roots: tuple[str, str]) -> None:
+def test_one_dataset_joined_is_that_dataset(roots: tuple[str, str]) -> None:
     plain = Dataset.open(roots[0])
-    alone = Mixture((plain,), (1.0,))
+    alone = JoinedDataset((plain,), (1.0,))
     expected = take(stream(plain.split("train")), Cursor(0, 0), 9)
     assert take(stream(alone.split("train")), Cursor(0, 0), 9) == expected
     assert stream(alone.split("train")).state_dict() == stream(plain.split("train")).state_dict()
@@ -96,7 +96,7 @@ def test_equal_ids_of_two_datasets_become_different_and_those_of_the_first_stay(
     assert split.sample_ids().min() >= 0
     assert [sample.sample_id for sample in split.samples(np.arange(46))] == split.sample_ids().tolist()
     masks = split.sample_ids()[25:] ^ own[1]
-    assert len(set(masks.tolist())) == 1, "the id in its dataset can be told from that in the mixture"
+    assert len(set(masks.tolist())) == 1, "the id in its dataset can be told from that in the stream"
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -172,11 +172,11 @@ class Readings:
 def test_each_dataset_is_read_as_it_was_built(roots: tuple[str, str], tmp_path: Path) -> None:
     datasets = [Dataset.open(root) for root in roots]
     upright = replace(datasets[1], facts={**datasets[1].facts, "orientation": "upright"})
-    mixture = Mixture((datasets[0], upright), (1.0, 1.0))
-    (batch,) = EvalStream(mixture.split("train"), SPEC, Readings(), place=Place(), micro_batch=46)
+    joined = JoinedDataset((datasets[0], upright), (1.0, 1.0))
+    (batch,) = EvalStream(joined.split("train"), SPEC, Readings(), place=Place(), micro_batch=46)
     assert batch.images_BCHW[:, 0, 0, 0].tolist() == [0] * 25 + [1] * 21
-    assert mixture.reading == READ_AS_STORED
-    assert any("read as in" in sentence for sentence in mixture.sentences("train", "train"))
+    assert joined.reading == READ_AS_STORED
+    assert any("read as in" in sentence for sentence in joined.sentences("train", "train"))
 
 
 def test_too_few_samples_for_a_batch_count_by_weight(roots: tuple[str, str]) -> None:

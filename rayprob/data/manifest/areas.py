@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.data.joined.dataset import AnySplit
 from rayprob.data.manifest.dataset import Manifest
-from rayprob.data.mixture.dataset import AnySplit
 
 
 def largest_areas(manifest: AnySplit, sample_ids_N: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 What opening costs grows with shards. Of samples, a process reads those parts of the manifest (parts.py) whose rows it asks for.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from rayprob.arrays import Rows
 from rayprob.data.manifest.columns import Ragged, count_labels, numbers
 from rayprob.data.manifest.facts import read_facts, read_label_space
-from rayprob.data.manifest.member import Member
 from rayprob.data.manifest.parts import Parts
 from rayprob.data.manifest.row_cache import HeldRows, ShardRows
 from rayprob.data.manifest.shard_list import Shards
@@ -34,6 +34,22 @@ class Sample(NamedTuple):
     size_bytes: int
     crc32: int
     member: int = 0  # its dataset, among those that are read together
+
+
+@dataclass(frozen=True, eq=False)
+class SplitMember:
+    """The split of one dataset, and what it is among those that are read with it (data/joined). L labels in all."""
+
+    manifest: "Manifest"
+    columns: Rows  # of its labels, among the L
+    weight: float = 1.0  # how often an epoch goes through its samples
+    id_mask: int = 0  # its sample ids XOR this are those among all, so that equal ids of two datasets become different
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """How many samples an epoch takes, those that it takes twice counted twice; at least one, if there is one."""
+        num_samples = len(self.manifest)
+        return max(1, math.floor(self.weight * num_samples + 0.5)) if num_samples else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +79,9 @@ class Manifest:
         return str(read_facts(self.root)["fingerprint"])
 
     @cached_property
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[SplitMember, ...]:
         """Itself, as the only member of what is read."""
-        return (Member(self, np.arange(len(self.label_space), dtype=np.int64)),)
+        return (SplitMember(self, np.arange(len(self.label_space), dtype=np.int64)),)
 
     def by_member(self, rows: Rows) -> Iterator[tuple[Rows, int, Rows]]:
         """Yield the places of all rows, the number of the only member, and the rows."""
@@ -300,7 +316,7 @@ class Dataset:
 
     @property
     def datasets(self) -> tuple["Dataset", ...]:
-        """Itself: a mixture (data/mixture) has several."""
+        """Itself: what is joined of several datasets (data/joined) has those."""
         return (self,)
 
     @property

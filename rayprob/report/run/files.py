@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from rayprob.config import strict_yaml
-from rayprob.data.mixture.dataset import AnyDataset
+from rayprob.data.joined.dataset import AnyDataset
 from rayprob.errors import LabelError, RayprobError, RunError, SpecError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json, require_shape

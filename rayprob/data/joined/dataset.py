@@ -8,10 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from rayprob.data.manifest.dataset import Dataset, Manifest
-from rayprob.data.manifest.member import Member
-from rayprob.data.mixture.labels import JoinedLabels
-from rayprob.data.mixture.split import MixedSplit
+from rayprob.data.joined.labels import JoinedLabels
+from rayprob.data.joined.split import JoinedSplit
+from rayprob.data.manifest.dataset import Dataset, Manifest, SplitMember
 from rayprob.errors import DatasetError
 from rayprob.images.reading import ImageReading
 from rayprob.labels import LabelSpace
@@ -22,7 +21,7 @@ MOST_NAMED = 8  # labels in a sentence
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture:
+class JoinedDataset:
     """Several built datasets as one. The first leads: its columns come first, its sample ids stay, bundles read as it does."""
 
     datasets: tuple[Dataset, ...]
@@ -65,17 +64,17 @@ class Mixture:
         names = dict.fromkeys(name for dataset in self.datasets for name in dataset.splits)
         return {name: sum(dataset.splits.get(name, 0) for dataset in self.datasets) for name in names}
 
-    def split(self, name: str) -> MixedSplit:
+    def split(self, name: str) -> JoinedSplit:
         """Return the samples of a split of the datasets that have it. Raises DatasetError if none has."""
         members = tuple(
-            Member(dataset.split(name), self.labels.columns[place], self.weights[place], _id_mask(place))
+            SplitMember(dataset.split(name), self.labels.columns[place], self.weights[place], _id_mask(place))
             for place, dataset in enumerate(self.datasets)
             if name in dataset.splits
         )
         if not members:
             found = ", ".join(f"{split} ({samples:,})" for split, samples in self.splits.items())
             raise DatasetError(f"none of {self.root} has a split {name!r}; they have {found}")
-        return MixedSplit(name, self.label_space, members, self.fingerprint)
+        return JoinedSplit(name, self.label_space, members, self.fingerprint)
 
     def sentences(self, train_split: str, evaluation_split: str) -> list[str]:
         """Return in words what each dataset adds to training and evaluation, and how its labels and images are read."""
@@ -83,10 +82,11 @@ class Mixture:
 
     def _of(self, place: int, train_split: str, evaluation_split: str) -> Iterator[str]:
         dataset, label_space, weight = self.datasets[place], self.datasets[place].label_space, self.weights[place]
-        member = Member(dataset.split(train_split), self.labels.columns[place], weight)
+        member = SplitMember(dataset.split(train_split), self.labels.columns[place], weight)
+        evaluated = f"{dataset.splits.get(evaluation_split, 0):,} in {evaluation_split}"
         yield (
             f"{dataset.root}: {len(member.manifest):,} samples, weight {weight:g}: {member.samples_per_epoch:,} in each epoch; "
-            f"{dataset.splits.get(evaluation_split, 0):,} in {evaluation_split}; {len(label_space)} of the {len(self.label_space)} labels, others are unknown"
+            f"{evaluated}; {len(label_space)} of the {len(self.label_space)} labels, others are unknown"
         )
         if renamed := [f"{name} = {joined}" for name, joined in self.labels.renamed(place, label_space).items()]:
             yield f"{dataset.root}: matched under another name: {first_of(renamed, MOST_NAMED)}"
@@ -99,12 +99,12 @@ class Mixture:
             )
 
 
-AnyDataset = Dataset | Mixture
-AnySplit = Manifest | MixedSplit
+AnyDataset = Dataset | JoinedDataset
+AnySplit = Manifest | JoinedSplit
 
 
 def open_datasets(roots: Sequence[str], weights: Sequence[float]) -> AnyDataset:
-    """Open the dataset at one root, or a mixture of those at several. Raises as `Dataset.open`, and for one given twice."""
+    """Open the dataset at one root, or those at several as one. Raises as `Dataset.open`, and for one given twice."""
     datasets = tuple(map(Dataset.open, roots))
     if len(datasets) == 1 and weights[0] == 1:
         return datasets[0]
@@ -116,7 +116,7 @@ def open_datasets(roots: Sequence[str], weights: Sequence[float]) -> AnyDataset:
                 "give one of them, and set data.weights for how often its samples are seen"
             )
         first[dataset.fingerprint] = dataset.root
-    return Mixture(datasets, tuple(weights))
+    return JoinedDataset(datasets, tuple(weights))
 
 
 def _id_mask(place: int) -> int:
@@ -124,7 +124,7 @@ def _id_mask(place: int) -> int:
 
     It depends on the place alone, so ids and augmentation stay what they were when a dataset grows.
     """
-    return derive(0, "mixture", place) if place else 0
+    return derive(0, "joined", place) if place else 0
 
 
 def _words(reading: ImageReading) -> str:

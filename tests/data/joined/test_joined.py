@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rayprob.data.joined.dataset import JoinedDataset, open_datasets
 from rayprob.data.manifest.areas import largest_areas
 from rayprob.data.manifest.dataset import Dataset
-from rayprob.data.mixture.dataset import Mixture, open_datasets
 from rayprob.errors import DatasetError
 from tests.loader.tiny import Writer, photo
 
@@ -27,27 +27,27 @@ def write(root: Path, names: list[str], splits: dict[str, int]) -> str:
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    folder = tmp_path_factory.mktemp("mixture")
+    folder = tmp_path_factory.mktemp("joined")
     first = write(folder / "a", ["person", "car", "tv"], {"train": 12, "holdout": 4})
     return first, write(folder / "b", ["tvmonitor", "person", "cat"], {"train": 20, "val": 6})
 
 
 def test_a_split_is_that_of_the_datasets_which_have_it(roots: tuple[str, str]) -> None:
-    mixture = open_datasets(roots, (1, 0.5))
-    assert mixture.splits == {"train": 32, "holdout": 4, "val": 6}
-    assert {name: len(mixture.split(name)) for name in mixture.splits} == mixture.splits
-    assert [len(mixture.split(name).members) for name in mixture.splits] == [2, 1, 1]
+    joined = open_datasets(roots, (1, 0.5))
+    assert joined.splits == {"train": 32, "holdout": 4, "val": 6}
+    assert {name: len(joined.split(name)) for name in joined.splits} == joined.splits
+    assert [len(joined.split(name).members) for name in joined.splits] == [2, 1, 1]
     with pytest.raises(
         DatasetError, match=r"none of .*/a and .*/b has a split 'test'; they have train \(32\), holdout \(4\), val"
     ):
-        mixture.split("test")
+        joined.split("test")
 
 
 def test_the_fingerprint_changes_with_the_datasets_and_their_order_not_with_weights(roots: tuple[str, str]) -> None:
     fingerprint = open_datasets(roots, (1, 1)).fingerprint
     assert fingerprint == open_datasets(roots, (1, 5)).fingerprint
     assert fingerprint != open_datasets(roots[::-1], (1, 1)).fingerprint
-    assert Mixture((Dataset.open(roots[0]),), (2.0,)).fingerprint == Dataset.open(roots[0]).fingerprint
+    assert JoinedDataset((Dataset.open(roots[0]),), (2.0,)).fingerprint == Dataset.open(roots[0]).fingerprint
 
 
 def test_areas_lie_in_the_joined_columns(roots: tuple[str, str]) -> None:
@@ -64,9 +64,9 @@ def test_rows_spread_over_all_datasets(roots: tuple[str, str]) -> None:
 
 
 def test_what_each_dataset_adds_is_said(roots: tuple[str, str]) -> None:
-    mixture = open_datasets(roots, (1, 0.5))
-    assert isinstance(mixture, Mixture)
-    assert mixture.sentences("train", "holdout") == [
+    joined = open_datasets(roots, (1, 0.5))
+    assert isinstance(joined, JoinedDataset)
+    assert joined.sentences("train", "holdout") == [
         f"{roots[0]}: 12 samples, weight 1: 12 in each epoch; 4 in holdout; 3 of the 4 labels, others are unknown",
         f"{roots[1]}: 20 samples, weight 0.5: 10 in each epoch; 0 in holdout; 3 of the 4 labels, others are unknown",
         f"{roots[1]}: matched under another name: tvmonitor = tv",
@@ -75,10 +75,10 @@ def test_what_each_dataset_adds_is_said(roots: tuple[str, str]) -> None:
 
 def test_a_dataset_without_common_labels_is_told(roots: tuple[str, str], tmp_path: Path) -> None:
     other = write(tmp_path / "c", ["ant", "bee", "fly"], {"train": 5})
-    mixture = open_datasets((roots[0], other), (1, 1))
-    assert isinstance(mixture, Mixture)
-    assert any(sentence.startswith(f"{other}: shares no label") for sentence in mixture.sentences("train", "holdout"))
-    assert len(mixture.label_space) == 6
+    joined = open_datasets((roots[0], other), (1, 1))
+    assert isinstance(joined, JoinedDataset)
+    assert any(sentence.startswith(f"{other}: shares no label") for sentence in joined.sentences("train", "holdout"))
+    assert len(joined.label_space) == 6
 
 
 def test_one_dataset_twice_is_refused(roots: tuple[str, str]) -> None:

@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.arrays import Rows
-from rayprob.data.manifest.dataset import Sample
-from rayprob.data.manifest.member import Member
+from rayprob.data.manifest.dataset import SplitMember, Sample
 from rayprob.labels import LabelSpace
 
 
 @dataclass(frozen=True, eq=False)
-class MixedSplit:
+class JoinedSplit:
     """The samples of a split of several datasets, as a `Manifest` has those of one.
 
     A row is a sample's place among all of them. A label that a dataset does not have is unknown for its samples.
@@ -22,7 +21,7 @@ class MixedSplit:
 
     split: str
     label_space: LabelSpace
-    members: tuple[Member, ...]
+    members: tuple[SplitMember, ...]
     fingerprint: str  # of the datasets
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
 """Label spaces joined by name."""
 
-from rayprob.data.mixture.labels import JoinedLabels
+from rayprob.data.joined.labels import JoinedLabels
 from rayprob.labels import COCO_80, LabelSpace
 
 
