@@ -8,14 +8,15 @@ import numpy as np
 
 from rayprob.arrays import Bools
 from rayprob.calibrate.crossfit import AUTO, NONE, Priors
-from rayprob.data.manifest.dataset import Dataset
-from rayprob.data.sources.label_sets import LabelSets, read_label_sets
+from rayprob.data.joined.dataset import AnySplit
+from rayprob.data.sources.label_sets import LabelSets
 from rayprob.errors import CalibrationError, DataError, RayprobError
 from rayprob.labels import LabelSpace
 from rayprob.probability.families import family_of
 from rayprob.probability.priors.file import SHIPPED, LabelPriorFile
 from rayprob.probability.priors.fit import fit_prior
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.data_spec import DataSpec
 from rayprob.seeds import derive
 
 OWN = "train"  # the name of the prior fitted to the run's own training label sets
@@ -56,10 +57,11 @@ def _priors(files: Mapping[str, LabelPriorFile], label_space: LabelSpace, *, is_
 def _own(bundle: Bundle) -> tuple[dict[str, LabelPriorFile], str]:
     """Return the prior of the run's training label sets, if they are informative; and why they could not be read."""
     try:
-        data = bundle.facts["run"]["data"]
-        if other := _other_dataset(str(data["root"]), bundle.facts.get("dataset_fingerprint")):
-            return {}, other
-        label_sets = read_label_sets(str(data["root"]), split=str(data["train_split"]))
+        data = DataSpec.parse(bundle.facts["run"]["data"], under="data")
+        manifest = _train_split(data, bundle.facts.get("dataset_fingerprint"))
+        if isinstance(manifest, str):
+            return {}, manifest
+        label_sets = _label_sets(manifest)
         fit = fit_prior(*_some(label_sets))
     except (KeyError, TypeError, DataError) as error:
         log.info("no label prior of the run's own label sets: %s", error)
@@ -70,13 +72,20 @@ def _own(bundle: Bundle) -> tuple[dict[str, LabelPriorFile], str]:
     return ({OWN: LabelPriorFile(label_sets.names, fit.mixture, OWN)} if tells else {}), ""
 
 
-def _other_dataset(root: str, fingerprint: object) -> str:
-    """Return why the dataset at `root` is not the one that the run trained on, which holdout was cut from; "" if it is."""
+def _train_split(data: DataSpec, fingerprint: object) -> AnySplit | str:
+    """Return the split that the run trained on; or why its dataset, which holdout was cut from, is not at hand."""
     try:
-        found = Dataset.open(root).fingerprint
+        dataset = data.open()
     except RayprobError as error:
         return str(error)
-    return "" if fingerprint in (found, None) else f"{root} contains another dataset than the run trained on"
+    if fingerprint not in (dataset.fingerprint, None):
+        return f"{dataset.root} contains another dataset than the run trained on"
+    return dataset.split(data.train_split)
+
+
+def _label_sets(manifest: AnySplit) -> LabelSets:
+    known_NL = manifest.known()
+    return LabelSets(manifest.label_space.names, manifest.targets() & known_NL, None if known_NL.all() else known_NL)
 
 
 def _some(label_sets: LabelSets) -> tuple[Bools, Bools | None]:

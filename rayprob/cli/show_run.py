@@ -89,7 +89,7 @@ class RunView:
             f"{event['train_samples']:,} training samples, {event['trainable_parameters'] / 1e6:.1f} M trainable parameters, "
             f"{event['total_steps']:,} steps on {event['world_size']} x {event['device']} (ready after {waited_s:.0f} s)"
         )
-        for note in event.get("notes", ()):
+        for note in (*event.get("datasets", ()), *event.get("notes", ())):
             self._line(note)
         if self._task is None:
             self._task = self._progress.add_task("", total=event["total_steps"], completed=event["step"], unit="step")

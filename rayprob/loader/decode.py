@@ -1,5 +1,6 @@
 """A request for a micro batch becomes images. B samples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rayprob.arrays import Rows
 from rayprob.data.manifest.dataset import Sample
 from rayprob.errors import SampleError
 from rayprob.images.decode import EncodedImage
@@ -19,10 +21,11 @@ from rayprob.seeds import derive
 
 @dataclass(frozen=True)
 class Request:
-    """One micro batch: its rows, and the cursor of its global batch."""
+    """One micro batch: its rows, the cursor of its global batch, and how often each row's dataset was gone through before."""
 
     cursor: Cursor
-    rows_B: NDArray[np.int64]
+    rows_B: Rows
+    turns_B: Rows
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,18 @@ class Decoder:
 
     def __init__(
         self,
-        reader: SampleReader,
+        readers: Sequence[SampleReader],
         transform: Transform,
         *,
-        reading: ImageReading,
+        readings: Sequence[ImageReading],
         seed: int,
         on_bad_sample: Literal["fail", "skip"],
     ) -> None:
+        """Read the samples of each member by its reader, and their images by its reading."""
         self.size_px = transform.size_px
-        self._reader = reader
+        self._readers = readers
         self._transform = transform
-        self._reading = reading
+        self._readings = readings
         self._seed = seed
         self._on_bad_sample = on_bad_sample
 
@@ -69,7 +73,7 @@ class Decoder:
         faults: dict[int, str] = {}
         for place, sample in enumerate(located.samples):
             try:
-                self._write_image(pixels_BHWC[place], sample, located.request.cursor.epoch)
+                self._write_image(pixels_BHWC[place], sample, int(located.request.turns_B[place]))
             except SampleError as error:
                 if self._on_bad_sample == "fail":
                     raise
@@ -77,12 +81,13 @@ class Decoder:
                 faults[place] = str(error)
         return faults
 
-    def _write_image(self, pixels_HWC: NDArray[np.uint8], sample: Sample, epoch: int) -> None:
-        content = self._reader.read(sample)
-        seed = derive(self._seed, "augment", epoch, sample.sample_id)
+    def _write_image(self, pixels_HWC: NDArray[np.uint8], sample: Sample, turn: int) -> None:
+        reader = self._readers[sample.member]
+        content = reader.read(sample)
+        seed = derive(self._seed, "augment", turn, sample.sample_id)
         try:
-            image_HWC = self._transform(EncodedImage(content, self._reading), seed, pixels_HWC)
+            image_HWC = self._transform(EncodedImage(content, self._readings[sample.member]), seed, pixels_HWC)
         except SampleError as error:
-            raise SampleError(f"{self._reader.describe(sample)} {error}, and build the dataset again") from error
+            raise SampleError(f"{reader.describe(sample)} {error}, and build the dataset again") from error
         if image_HWC is not pixels_HWC:
             pixels_HWC[...] = image_HWC

@@ -3,59 +3,28 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Literal
+from contextlib import ExitStack, closing
+from operator import itemgetter
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt, PositiveInt
 
-from rayprob.config.spec import Spec
-from rayprob.data.manifest.dataset import Manifest
-from rayprob.data.manifest.facts import read_facts
+from rayprob.data.joined.dataset import AnySplit
 from rayprob.errors import DatasetError
-from rayprob.files import storage
 from rayprob.images.reading import ImageReading
 from rayprob.loader import workers
 from rayprob.loader.augment import Transform
 from rayprob.loader.batch import Batch
-from rayprob.loader.cache import ShardCache, check_budget
-from rayprob.loader.check import LocalCheck, check_sizes
+from rayprob.loader.cache import check_budget
 from rayprob.loader.decode import Decoded, Decoder, Located, Request
+from rayprob.loader.member_shards import MemberShards
 from rayprob.loader.order import Cursor, Place
-from rayprob.loader.prefetch import Prefetcher
-from rayprob.loader.reader import SampleReader
-from rayprob.loader.shards import FactsByName, LocalShards, ShardKeeper, are_local
+from rayprob.loader.shards import ShardKeeper
+from rayprob.loader.stream_spec import StreamSpec
 
 log = logging.getLogger(__name__)
 
 LOOK_AHEAD = 16  # micro batches: their rows of the manifest are read before they are needed
-
-
-class StreamSpec(Spec):
-    """How samples reach the training processes."""
-
-    global_batch: PositiveInt = 64
-    """Samples per optimizer step, over all workers."""
-    lanes: PositiveInt = 8
-    """Independent passes over parts of the data; a multiple of the number of workers (of the maximum, for an elastic run)."""
-    window_shards: PositiveInt = 8
-    """Number of shards of a lane that are shuffled together."""
-    loader_workers: NonNegativeInt = 2
-    """Processes per rank that read and decode; 0 decodes in the training process."""
-    prefetch: PositiveInt = 2
-    """Micro batches that each loader worker prepares ahead."""
-    on_bad_sample: Literal["fail", "skip"] = "fail"
-    """What to do with a sample that cannot be read: fail, or skip and report it."""
-    max_bad_samples: NonNegativeInt = 100
-    """With on_bad_sample: skip, fail after more than this many."""
-    check_shards: bool = True
-    """Check the sha256 of whole local shards during the first epoch."""
-    cache_dir: str = "~/.cache/rayprob/shards"
-    """Where shards of remote datasets are cached; the ranks of a node share it."""
-    cache_bytes: PositiveInt = 64 * 2**30
-    """Upper limit of that cache, in bytes."""
-    retries: NonNegativeInt = 5
-    """Number of retries of a failed download."""
 
 
 class Stream:
@@ -63,7 +32,7 @@ class Stream:
 
     def __init__(
         self,
-        manifest: Manifest,
+        manifest: AnySplit,
         spec: StreamSpec,
         transform: Transform,
         *,
@@ -72,39 +41,41 @@ class Stream:
         micro_batch: int,
         reading: ImageReading | None = None,
     ) -> None:
-        """Read the images by `reading`, by default as the dataset records."""
+        """Read the images by `reading`, by default as each dataset records."""
         self.manifest = manifest
         self.spec = spec
         self.place = place
         self.bad_samples: dict[int, str] = {}  # sample_id -> error; samples skipped with on_bad_sample: skip
         self._seed = seed
         self._micro_batch = micro_batch
-        self._facts = FactsByName(manifest.root, manifest.shards)
-        self._source = self._open_source()
-        reader = SampleReader(manifest.root, self._source)
+        self._shards = [MemberShards(member.manifest, spec, place) for member in manifest.members]
         self._decoder = Decoder(
-            reader, transform, reading=reading or manifest.reading, seed=seed, on_bad_sample=spec.on_bad_sample
+            [shards.reader for shards in self._shards],
+            transform,
+            readings=[reading or member.manifest.reading for member in manifest.members],
+            seed=seed,
+            on_bad_sample=spec.on_bad_sample,
         )
 
     def _batches(
         self, requests: Callable[[], Iterator[Request]], ends_pass: Callable[[Cursor], bool]
     ) -> Generator[Batch, None, None]:
         """Yield the batches of `requests`; `ends_pass` tells which of them end an epoch or evaluation."""
-        keeper = self._keeper(requests)
-        results = workers.decode_ahead(
-            self._decoder,
-            self._located(requests()),
-            loader_workers=self.spec.loader_workers,
-            prefetch=self.spec.prefetch,
-            max_samples=self._micro_batch,
-        )
-        try:
+        with ExitStack() as stack:
+            keepers = [stack.enter_context(closing(keeper)) for keeper in self._keepers(requests)]
+            results = workers.decode_ahead(
+                self._decoder,
+                self._located(requests()),
+                loader_workers=self.spec.loader_workers,
+                prefetch=self.spec.prefetch,
+                max_samples=self._micro_batch,
+            )
+            stack.callback(results.close)
             for decoded in results:
-                keeper.decoded(self._shards_of(decoded.request), ends_pass=ends_pass(decoded.request.cursor))
+                shards_M, is_last = self._shards_of(decoded.request), ends_pass(decoded.request.cursor)
+                for keeper, shards in zip(keepers, shards_M, strict=True):
+                    keeper.decoded(shards, ends_pass=is_last)
                 yield self._batch(decoded)
-        finally:
-            results.close()
-            keeper.close()
 
     def _located(self, requests: Iterable[Request]) -> Iterator[Located]:
         """Look up the samples of each request, after requesting the manifest rows of later requests."""
@@ -119,37 +90,26 @@ class Stream:
     def _locate(self, request: Request) -> Located:
         return Located(request, self.manifest.samples(request.rows_B))
 
-    def _open_source(self) -> LocalShards | ShardCache:
-        root, spec = self.manifest.root, self.spec
-        if are_local(root, self.manifest.shards):
-            # The ranks of a node divide the shards, so that they do not all query a shared folder for a million shards.
-            ranks = self.place.local_world_size
-            mine = range(self.place.rank % ranks, len(self.manifest.shards), ranks)
-            check_sizes(root, (self.manifest.shards[shard] for shard in mine), self._facts)
-            return LocalShards(root)
-        return ShardCache(
-            root=root,
-            fingerprint=str(read_facts(root)["fingerprint"]),
-            facts=self._facts,
-            folder=storage.local_path(spec.cache_dir),
-            budget_bytes=spec.cache_bytes,
-            retries=spec.retries,
-        )
-
     def _check_cache(self, at_once: int, why: str) -> None:
         """Make space for `at_once` shards, current and prefetched, over all ranks of this node."""
-        self.manifest.keep(3 * at_once // self.place.local_world_size)
-        if isinstance(self._source, ShardCache):
-            check_budget(self._source, self.manifest.shards.size_bytes_S, at_once=at_once, why=why)
+        for shards in self._shards:
+            shards.manifest.keep(3 * at_once // self.place.local_world_size)
+        caches = [(shards.cache, shards.manifest.shards.size_bytes_S) for shards in self._shards if shards.cache]
+        if caches:
+            check_budget(caches[0][0], np.concatenate([sizes for _, sizes in caches]), at_once=at_once, why=why)
 
-    def _keeper(self, requests: Callable[[], Iterator[Request]]) -> ShardKeeper:
-        if isinstance(self._source, ShardCache):
-            share_bytes = self.spec.cache_bytes // self.place.local_world_size
-            return Prefetcher(self._source, map(self._shards_of, requests()), share_bytes)
-        return LocalCheck(self.manifest.root, self._facts, contents=self.spec.check_shards)
+    def _keepers(self, requests: Callable[[], Iterator[Request]]) -> Iterator[ShardKeeper]:
+        share = self.place.local_world_size * max(1, sum(shards.cache is not None for shards in self._shards))
+        for number, shards in enumerate(self._shards):
+            ahead = map(itemgetter(number), map(self._shards_of, requests()))
+            yield shards.keeper(ahead, self.spec.cache_bytes // share)
 
-    def _shards_of(self, request: Request) -> list[str]:
-        return [self.manifest.shards[shard] for shard in np.unique(self.manifest.shard_of(request.rows_B))]
+    def _shards_of(self, request: Request) -> list[list[str]]:
+        """Return the shards that a request needs, of each dataset."""
+        found: list[list[str]] = [[] for _ in self._shards]
+        for _, number, rows in self.manifest.by_member(request.rows_B):
+            found[number] = self._shards[number].names(rows)
+        return found
 
     def _batch(self, decoded: Decoded) -> Batch:
         rows_B = decoded.request.rows_B
@@ -174,7 +134,8 @@ class Stream:
                 log.warning("skipped %s", fault)
             self.bad_samples[sample_id] = fault
         if len(self.bad_samples) > self.spec.max_bad_samples:
+            remedies = " and ".join(f"`rayprob verify {shards.manifest.root}`" for shards in self._shards)
             raise DatasetError(
                 f"{len(self.bad_samples)} bad samples, but max_bad_samples is {self.spec.max_bad_samples}; "
-                f"run `rayprob verify {self.manifest.root}`; the last: {list(self.bad_samples.values())[-1]}"
+                f"run {remedies}; the last: {list(self.bad_samples.values())[-1]}"
             )

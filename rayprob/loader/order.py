@@ -42,8 +42,21 @@ class EpochOrder:
     fewer than G rows do not occur. It stores a few numbers per shard, and nothing per sample.
     """
 
-    def __init__(self, samples_per_shard_S: Rows, *, seed: int, epoch: int, lanes: int, window: int, global_batch: int) -> None:
-        """`global_batch` is a multiple of `lanes` and at most the size of the split; `batch_rules.py` checks that."""
+    def __init__(
+        self,
+        samples_per_shard_S: Rows,
+        *,
+        seed: int,
+        epoch: int,
+        lanes: int,
+        window: int,
+        global_batch: int,
+        first_rows_S: Rows | None = None,
+    ) -> None:
+        """`first_rows_S` is the first row of each shard; by default they lie one after the other.
+
+        `global_batch` is a multiple of `lanes` and at most the number of samples; `batch_rules.py` checks that.
+        """
         self.num_samples = int(samples_per_shard_S.sum())
         assert global_batch % lanes == 0 < global_batch <= self.num_samples, (self.num_samples, lanes, global_batch)
         self.num_batches, self.per_lane = self.num_samples // global_batch, global_batch // lanes
@@ -53,7 +66,9 @@ class EpochOrder:
         lengths_S = samples_per_shard_S[shards_S]
         self._ends_S = np.cumsum(lengths_S)
         # A row is its position in the epoch plus the shift of its shard.
-        self._shift_S = (np.cumsum(samples_per_shard_S) - samples_per_shard_S)[shards_S] - (self._ends_S - lengths_S)
+        if first_rows_S is None:
+            first_rows_S = np.cumsum(samples_per_shard_S) - samples_per_shard_S
+        self._shift_S = first_rows_S[shards_S] - (self._ends_S - lengths_S)
         self._windows_W, self._first_window = _windows(self._ends_S, lanes, window)
 
     def batches(self, lanes: Sequence[int], first_batch: int = 0) -> Iterator[Rows]:

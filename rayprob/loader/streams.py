@@ -5,8 +5,7 @@ from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
 
-from rayprob.data.manifest.dataset import Manifest
-from rayprob.data.manifest.facts import read_facts
+from rayprob.data.joined.dataset import AnySplit
 from rayprob.errors import RunError
 from rayprob.images.reading import ImageReading
 from rayprob.loader import order
@@ -14,14 +13,16 @@ from rayprob.loader.augment import Transform
 from rayprob.loader.batch import Batch
 from rayprob.loader.batch_rules import Sizes
 from rayprob.loader.decode import Request
-from rayprob.loader.delivery import Stream, StreamSpec
+from rayprob.loader.delivery import Stream
 from rayprob.loader.order import Cursor, Place
+from rayprob.loader.stream_spec import StreamSpec
+from rayprob.loader.turns import Pieces, Ring, pieces_of
 
 __all__ = ["Batch", "Cursor", "EvalStream", "Place", "StreamSpec", "TrainStream"]
 
 
 class TrainStream(Stream):
-    """The endless training stream of one rank: every sample of the split at most once per epoch.
+    """The endless training stream of one rank: every sample at most once per epoch, or as often as its weight says.
 
     rayprob's own loop asks for batches by their cursor (`iterate`). Any other trainer iterates over the stream, and keeps its
     place by `state_dict` and `load_state_dict`, as PyTorch's Stateful protocol has them.
@@ -29,7 +30,7 @@ class TrainStream(Stream):
 
     def __init__(
         self,
-        manifest: Manifest,
+        manifest: AnySplit,
         spec: StreamSpec,
         transform: Transform,
         *,
@@ -44,12 +45,13 @@ class TrainStream(Stream):
         """
         super().__init__(manifest, spec, transform, seed=seed, place=place, micro_batch=micro_batch)
         shares = shares or place.world_size
-        Sizes(len(manifest), spec.global_batch, spec.lanes, shares, micro_batch).check(manifest.split)
+        num_samples = sum(member.samples_per_epoch for member in manifest.members)
+        Sizes(num_samples, spec.global_batch, spec.lanes, shares, micro_batch).check(manifest.split)
         self.shares = order.rank_shares(place, shares)
         self._lanes = order.rank_lanes(place, spec.lanes, shares)
         self.micro_batches_per_share = spec.global_batch // shares // micro_batch
         self.micro_batches_per_step = self.micro_batches_per_share * len(self.shares)
-        self.batches_per_epoch = len(manifest) // spec.global_batch
+        self.batches_per_epoch = num_samples // spec.global_batch
         self._cursor = Cursor(0, 0)
         lanes = -(-shares // place.world_size) * (spec.lanes // shares) * place.local_world_size
         self._check_cache(lanes * spec.window_shards, f"{lanes} lanes x window_shards {spec.window_shards}")
@@ -88,8 +90,10 @@ class TrainStream(Stream):
     def _order_facts(self) -> dict[str, int | str]:
         spec = self.spec
         order_of = {"lanes": spec.lanes, "window_shards": spec.window_shards, "global_batch": spec.global_batch}
-        dataset = str(read_facts(self.manifest.root)["fingerprint"])
-        return {"dataset": dataset, "split": self.manifest.split, "seed": self._seed, **order_of}
+        weights = ", ".join(f"{member.weight:g}" for member in self.manifest.members)
+        weighted = {"weights": weights} if weights != "1" else {}  # a state of 0.1 has none
+        dataset = self.manifest.fingerprint
+        return {"dataset": dataset, "split": self.manifest.split, "seed": self._seed, **order_of, **weighted}
 
     def _require_inside(self, cursor: Cursor) -> None:
         if cursor.epoch < 0 or not 0 <= cursor.batch < self.batches_per_epoch:
@@ -116,14 +120,21 @@ class TrainStream(Stream):
     def _requests(self, cursor: Cursor) -> Iterator[Request]:
         for epoch in itertools.count(cursor.epoch):
             first = cursor.batch if epoch == cursor.epoch else 0
-            for batch, rows in enumerate(self._epoch_order(epoch).batches(self._lanes, first), start=first):
-                for rows_B in np.split(rows, self.micro_batches_per_step):
-                    yield Request(Cursor(epoch, batch), rows_B)
+            pieces = self._pieces(epoch)
+            for batch, numbers in enumerate(self._epoch_order(epoch, pieces).batches(self._lanes, first), start=first):
+                for numbers_B in np.split(numbers, self.micro_batches_per_step):
+                    turns_B, rows_B = pieces.turns_and_rows(numbers_B)
+                    yield Request(Cursor(epoch, batch), rows_B, turns_B)
 
-    def _epoch_order(self, epoch: int) -> order.EpochOrder:
+    def _pieces(self, epoch: int) -> Pieces:
+        rings = [Ring(member.manifest.samples_per_shard(), member.samples_per_epoch) for member in self.manifest.members]
+        return pieces_of(rings, seed=self._seed, epoch=epoch)
+
+    def _epoch_order(self, epoch: int, pieces: Pieces) -> order.EpochOrder:
         spec = self.spec
         return order.EpochOrder(
-            self.manifest.samples_per_shard(),
+            pieces.samples_P,
+            first_rows_S=pieces.firsts_P,
             seed=self._seed,
             epoch=epoch,
             lanes=spec.lanes,
@@ -137,7 +148,7 @@ class EvalStream(Stream):
 
     def __init__(
         self,
-        manifest: Manifest,
+        manifest: AnySplit,
         spec: StreamSpec,
         transform: Transform,
         *,
@@ -145,7 +156,7 @@ class EvalStream(Stream):
         micro_batch: int,
         reading: ImageReading | None = None,
     ) -> None:
-        """Read the images by `reading`, by default as the dataset records; a bundle's gives the pixels that its model knows."""
+        """Read the images by `reading`, by default as each dataset records; a bundle's gives the pixels its model knows."""
         super().__init__(manifest, spec, transform, seed=0, place=place, micro_batch=micro_batch, reading=reading)
         self._rows = order.evaluation_rows(len(manifest), place)
         self._check_cache(place.local_world_size, "one for each of its ranks")
@@ -160,4 +171,5 @@ class EvalStream(Stream):
 
     def _requests(self) -> Iterator[Request]:
         for batch, first in enumerate(range(0, len(self._rows), self._micro_batch)):
-            yield Request(Cursor(0, batch), self._rows[first : first + self._micro_batch])
+            rows_B = self._rows[first : first + self._micro_batch]
+            yield Request(Cursor(0, batch), rows_B, np.zeros_like(rows_B))

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from rayprob import __version__, plugins
 from rayprob.config.spec import differing_keys
-from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.joined.dataset import AnyDataset
 from rayprob.errors import RayprobError, RunError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json
@@ -57,7 +57,7 @@ class Claim:
     is_new: bool
 
 
-def claim(run: Run, dataset: Dataset) -> Claim:
+def claim(run: Run, dataset: AnyDataset) -> Claim:
     """Claim `run.run_folder` for this run, or confirm that it already is. Raises RunError if it belongs to another run."""
     folder = run.run_folder
     facts = {"identity": identity(run), "dataset_fingerprint": dataset.fingerprint, "rayprob": __version__}

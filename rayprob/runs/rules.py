@@ -3,7 +3,7 @@
 import math
 
 from rayprob.config.parts import PartSpec
-from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.joined.dataset import AnyDataset
 from rayprob.errors import SpecError
 from rayprob.loader.batch_rules import Sizes
 from rayprob.models.head_prior import prior_mixture
@@ -14,10 +14,11 @@ from rayprob.runs.shapes import check_shapes
 from rayprob.runs.spec import Run
 
 
-def check(run: Run, dataset: Dataset, world_size: int) -> None:
+def check(run: Run, dataset: AnyDataset, world_size: int) -> None:
     """Raise SpecError or DatasetError for parts that do not fit together, and as `prior_mixture` for the head's prior."""
-    for split in (run.data.train_split, run.evaluation.split):
-        dataset.split(split)
+    for one in dataset.datasets:
+        one.split(run.data.train_split)  # one without it would be left out of training
+    dataset.split(run.evaluation.split)
     _check_val(run, dataset)
     check_sizes(run, dataset, world_size)
     if run.placement.is_elastic:
@@ -52,7 +53,7 @@ def _renamed(key: str, kind: type[PartSpec], part: PartSpec, name: str) -> str:
     return f"{key}.name to {name}"
 
 
-def _check_val(run: Run, dataset: Dataset) -> None:
+def _check_val(run: Run, dataset: AnyDataset) -> None:
     is_chosen_by_val = run.evaluation.split == "val" and not run.evaluation.spends_val
     if run.data.train_split != "val" and not is_chosen_by_val:
         return
@@ -65,11 +66,11 @@ def _check_val(run: Run, dataset: Dataset) -> None:
     )
 
 
-def check_sizes(run: Run, dataset: Dataset, world_size: int) -> None:
+def check_sizes(run: Run, dataset: AnyDataset, world_size: int) -> None:
     """Raise SpecError unless the global batch divides among lanes, workers and micro batches."""
     placement = run.placement
     sizes = Sizes(
-        num_samples=dataset.splits[run.data.train_split],
+        num_samples=sum(member.samples_per_epoch for member in dataset.split(run.data.train_split).members),
         global_batch=run.stream.global_batch,
         lanes=run.stream.lanes,
         workers=run.shares(world_size),

@@ -13,6 +13,7 @@ from rayprob.loader.augment import TransformSpec
 from rayprob.loader.streams import StreamSpec
 from rayprob.models.build import ModelSpec
 from rayprob.models.losses import LossSpec
+from rayprob.runs.data_spec import DataSpec
 from rayprob.runs.optimizers import OptimizerSpec
 from rayprob.runs.schedules import ScheduleSpec
 
@@ -44,15 +45,6 @@ class Duration(Spec):
             return math.ceil(self.samples / global_batch)
         assert self.epochs is not None
         return max(1, round(self.epochs * steps_per_epoch))
-
-
-class DataSpec(Spec):
-    """Which dataset to train on, and which of its splits trains the weights."""
-
-    root: str
-    """Folder or URI of a built dataset."""
-    train_split: str = "train"
-    """The split that the weights are trained on."""
 
 
 class TransformsSpec(Spec):
@@ -242,6 +234,8 @@ def identity(run: Run) -> dict[str, object]:
     """Return the identity of the run: all its keys except those that do not change its result."""
     value = run.model_dump(mode="json", exclude=set(FREE_KEYS))
     value["data"].pop("root")
+    if set(run.data.weight_of_each) == {1.0}:
+        value["data"].pop("weights", None)
     if not run.evaluation.spends_val:
         value["evaluation"].pop("spends_val")  # runs of 0.1 did not record it
     value["stream"] = {key: part for key, part in value["stream"].items() if key not in FREE_STREAM_KEYS}
@@ -257,7 +251,7 @@ def absolute(run: Run) -> Run:
     """Return the run with absolute paths, because workers run in their own folders; URIs are unchanged."""
     paths = {
         "folder": uris.absolute(run.run_folder),
-        "data": run.data.model_copy(update={"root": uris.absolute(run.data.root)}),
+        "data": run.data.moved(uris.absolute),
     }
     model = run.model.model_copy(update={"head": run.model.head.with_absolute_paths(_absolute_where_local)})
     if model.weights is not None:

@@ -86,7 +86,8 @@ def default_id(name: str, now: datetime) -> str:
 def check_run(run: Run) -> None:
     """Refuse a run whose folder, dataset, weights or files of the head the cluster will not find. Raises RunError."""
     require_absolute_folder(run)
-    require_absolute("data.root", run.data.root, "/mnt/shared/coco2014")
+    for root in run.data.roots:
+        require_absolute("data.root", root, "/mnt/shared/coco2014")
     files = {"model.weights": run.model.weights}
     files |= {f"model.head.{option}": path for option, path in run.model.head.files.items()}
     for key, uri in files.items():
@@ -97,10 +98,11 @@ def check_run(run: Run) -> None:
 def _check_file(run: Run, key: str, uri: str) -> None:
     """Refuse a file that the nodes will not find. Raises RunError."""
     require_absolute(key, uri, f"/mnt/shared/{key.rpartition('.')[2]}/" + uri.rstrip("/").rpartition("/")[2])
-    if _is_of_this_machine(uri, beside=(run.run_folder, run.data.root)):
+    roots = " or ".join(run.data.roots)
+    if _is_of_this_machine(uri, beside=(run.run_folder, *run.data.roots)):
         raise RunError(
             f"{key} {uri} is a path on this machine, not next to folder {run.run_folder} or data.root "
-            f"{run.data.root}, and {COPY}; copy the file to a place that every node sees, or to a URI, and set {key} to "
+            f"{roots}, and {COPY}; copy the file to a place that every node sees, or to a URI, and set {key} to "
             f"that; if every node already has the file at this path: --set {key}={file_uri(storage.local_path(uri))}"
         )
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import RunError
 from rayprob.files import storage
 from rayprob.runs.folder import open_run
@@ -75,7 +74,7 @@ def _kept(rows: list[Row], evaluations: list[Row]) -> Row:
 
 def summarise(sweep: Sweep, study: Study, val: dict[str, Any] | None, elapsed_s: float) -> dict[str, Any]:
     """Return the whole sweep as plain data: a `SweepSummary`, which `summary.json` stores and the page shows."""
-    dataset = Dataset.open(sweep.run.data.root)
+    dataset = sweep.run.data.open()
     lasted_s = lasting(read_ledger(sweep.folder))
     rows = [{**trial_row(sweep, trial), "lasted_s": lasted_s.get(number)} for number, trial in study.trials.items()]
     search, best = sweep.search, study.best()

@@ -15,7 +15,7 @@ from pydantic import Field
 from rayprob import __version__
 from rayprob.cluster import require_cluster
 from rayprob.config.spec import differing_keys
-from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.joined.dataset import AnyDataset
 from rayprob.errors import RunError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json
@@ -82,7 +82,7 @@ def run_sweep(sweep: Sweep, tell: Tell = lambda event: None, fresh: bool = False
     """
     check_folder(sweep.run.model_copy(update={"folder": sweep.folder}))
     sweep = sweep.model_copy(update={"run": absolute(sweep.run.model_copy(update={"folder": sweep.folder}))})
-    dataset = Dataset.open(sweep.run.data.root)
+    dataset = sweep.run.data.open()
     if sweep.run.evaluation.split == "val":
         log.warning("trials are chosen on val, so its numbers will be optimistic and no split is left to report on")
     if fresh or not storage.exists(SweepFolder(sweep.folder).identity_file):
@@ -94,7 +94,7 @@ def run_sweep(sweep: Sweep, tell: Tell = lambda event: None, fresh: bool = False
         return _sweep(sweep, dataset, tell)
 
 
-def _sweep(sweep: Sweep, dataset: Dataset, tell: Tell) -> Swept:
+def _sweep(sweep: Sweep, dataset: AnyDataset, tell: Tell) -> Swept:
     study = Study(sweep, Ledger(sweep.folder))
     started_at_s = time.monotonic()
     known = {} if study.is_open() else _known(sweep)
@@ -122,7 +122,7 @@ def placed(run: Run, room: "Room") -> Run:
     return run.model_copy(update={"placement": run.placement.model_copy(update=update)})
 
 
-def claim(sweep: Sweep, dataset: Dataset) -> None:
+def claim(sweep: Sweep, dataset: AnyDataset) -> None:
     """Claim the folder for this sweep, or confirm that it already is. Raises RunError if it belongs to another sweep."""
     folder, facts = sweep.folder, _identity(sweep, dataset)
     uri = SweepFolder(folder).identity_file
@@ -177,7 +177,7 @@ def clear(sweep: Sweep) -> None:
     storage.remove_folder(folder)
 
 
-def _identity(sweep: Sweep, dataset: Dataset) -> dict[str, Any]:
+def _identity(sweep: Sweep, dataset: AnyDataset) -> dict[str, Any]:
     search = sweep.search.model_dump(mode="json", exclude=set(FREE_SEARCH_KEYS))
     run = {key: value for key, value in identity(sweep.run).items() if key != "name"}
     return {"run": run, "search": search, "dataset_fingerprint": dataset.fingerprint}
@@ -218,7 +218,7 @@ def _train(sweep: Sweep, study: Study, room: "Room", tell: Tell) -> bool:
     return not director.is_stopping
 
 
-def _on_val(sweep: Sweep, study: Study, dataset: Dataset, tell: Tell) -> dict[str, Any] | None:
+def _on_val(sweep: Sweep, study: Study, dataset: AnyDataset, tell: Tell) -> dict[str, Any] | None:
     """Evaluate only the winner on val; None if there is no val or no winner."""
     best = study.best()
     if best is None or "val" not in dataset.splits:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import OutOfMemory
 from rayprob.loader.order import Place
 from rayprob.runs import folder
@@ -56,7 +55,7 @@ def halved(run: Run) -> Run | None:
 def train_here(run: Run, report: Report) -> Outcome:
     """Train a run of one worker in this process, on the first visible GPU if it uses one."""
     run = absolute(run)
-    dataset = Dataset.open(run.data.root)
+    dataset = run.data.open()
     if folder.claim(run, dataset).is_finished:
         return finished_outcome(run)
     check(run, dataset, world_size=1)

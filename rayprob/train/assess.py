@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rayprob.data.joined.dataset import AnySplit
 from rayprob.data.manifest.areas import largest_areas
-from rayprob.data.manifest.dataset import Manifest
 from rayprob.errors import StorageError
 from rayprob.files import storage
 from rayprob.labels import COCO_80
@@ -103,7 +103,7 @@ class PredictedSplit:
     """The uncalibrated predictions of a split, where they are kept, and how its labels match; None if they are the model's."""
 
     predictions: Predictions
-    manifest: Manifest
+    manifest: AnySplit
     labels: LabelMatch | None
     path: str
 
@@ -118,7 +118,8 @@ def predict_with(trained: Trained, split: str, data: str | None, on_progress: On
     compute.place_weights(bundle.classifier)
     transform = build_transform(bundle.transform_spec)
     place, micro_batch = Place(), trained.micro_batch
-    stream = EvalStream(manifest, trained.stream, transform, place=place, micro_batch=micro_batch, reading=bundle.reading)
+    reading = trained.reading(data)
+    stream = EvalStream(manifest, trained.stream, transform, place=place, micro_batch=micro_batch, reading=reading)
     facts = {key: fact for key, fact in bundle.facts.items() if key != "calibration"}
     facts["dataset_fingerprint"] = dataset.fingerprint
     predictions = predict_split(bundle.classifier, manifest, stream, compute, facts, on_progress, labels=labels)

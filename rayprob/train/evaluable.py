@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.data.joined.dataset import AnyDataset
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import LabelError, RunError
+from rayprob.images.reading import ImageReading
 from rayprob.labels import LabelSpace, columns_by_name, composed
-from rayprob.loader.delivery import StreamSpec
+from rayprob.loader.stream_spec import StreamSpec
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.finished import open_bundle
 from rayprob.runs.folder import open_run
@@ -37,22 +39,38 @@ class Trained:
     precision: PrecisionSpec
     micro_batch: int
 
-    def dataset(self, data: str | None) -> Dataset:
+    def dataset(self, data: str | None) -> AnyDataset:
         """Return the dataset at `data`, by default the run's own. Raises DatasetError, or LabelError if that one changed."""
         if data is not None:
             return Dataset.open(data)
         assert self.run is not None
-        dataset = Dataset.open(self.run.data.root)
-        self.bundle.label_space.require_same(dataset.label_space, f"the bundle of {self.name}", self.run.data.root)
-        return dataset
+        return own_dataset(self.run, self.bundle)
 
-    def predictions_path(self, dataset: Dataset, split: str, data: str | None) -> str:
+    def reading(self, data: str | None) -> ImageReading | None:
+        """Return how to read the images of the dataset at `data`; None for each as it was built, as in training."""
+        if self.run is not None and (data is None or data in self.run.data.roots):
+            return own_reading(self.run, self.bundle)
+        return self.bundle.reading
+
+    def predictions_path(self, dataset: AnyDataset, split: str, data: str | None) -> str:
         """Return where the predictions of a split are kept: next to the run's own only if the dataset is the run's own."""
         folder = RunFolder(self.folder)
         is_own = data is None or dataset.fingerprint == self.bundle.facts.get("dataset_fingerprint")
         if self.run is not None and is_own:
             return folder.predictions(split)
         return folder.predictions_on(dataset.fingerprint, split)
+
+
+def own_dataset(run: Run, bundle: Bundle) -> AnyDataset:
+    """Return the dataset of a run. Raises LabelError if its labels are no longer those of the bundle."""
+    dataset = run.data.open()
+    bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", dataset.root)
+    return dataset
+
+
+def own_reading(run: Run, bundle: Bundle) -> ImageReading | None:
+    """Return how to read the images of a run's dataset; None for several datasets, each of which is read as it was built."""
+    return bundle.reading if len(run.data.roots) == 1 else None
 
 
 def open_trained(folder: str, *, data: str | None = None) -> Trained:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.data.manifest.dataset import Manifest
+from rayprob.data.joined.dataset import AnySplit
 from rayprob.loader.streams import Batch, EvalStream
 from rayprob.metrics.counting import best_single_threshold, paper_metrics
 from rayprob.metrics.gather import gather_rows
@@ -20,7 +20,7 @@ from rayprob.train.evaluable import LabelMatch
 
 def predict_split(
     classifier: Classifier,
-    manifest: Manifest,
+    manifest: AnySplit,
     stream: EvalStream,
     compute: Compute,
     facts: Mapping[str, Any],

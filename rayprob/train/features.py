@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rayprob.config.spec import fingerprint
-from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.joined.dataset import AnyDataset
 from rayprob.errors import BundleError, RunError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json
@@ -22,6 +22,7 @@ from rayprob.runs.bundle import Bundle
 from rayprob.runs.paths import DESCRIPTION_FILE, RunFolder
 from rayprob.runs.spec import Run
 from rayprob.train.compute import Compute, evaluating
+from rayprob.train.evaluable import own_dataset, own_reading
 from rayprob.train.training import Tell
 
 MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -60,15 +61,14 @@ class FeatureSource:
     """A finished run to compute features with: run file, dataset, bundle, and a fingerprint of what determines features."""
 
     run: Run
-    dataset: Dataset
+    dataset: AnyDataset
     bundle: Bundle
     fingerprint: str
 
     @classmethod
     def open(cls, run: Run, bundle: Bundle) -> "FeatureSource":
         """Bind a run, its bundle and its dataset. Raises LabelError if the dataset and the bundle have different labels."""
-        dataset = Dataset.open(run.data.root)
-        bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", run.data.root)
+        dataset = own_dataset(run, bundle)
         uri = storage.join(RunFolder(run.run_folder).bundle, DESCRIPTION_FILE)
         described = read_json(uri, _Described, error=BundleError, remedy="copy the whole bundle again")
         parts = [described["files"][WEIGHTS_FILE], described["model"], described["transform"], dataset.fingerprint]
@@ -97,7 +97,8 @@ def _compute(source: FeatureSource, split: str, compute: Compute, tell: Tell) ->
     manifest, bundle = source.dataset.split(split), source.bundle
     micro_batch = source.run.evaluation.micro_batch
     transform = build_transform(bundle.transform_spec)
-    stream = EvalStream(manifest, source.run.stream, transform, place=Place(), micro_batch=micro_batch, reading=bundle.reading)
+    reading = own_reading(source.run, bundle)
+    stream = EvalStream(manifest, source.run.stream, transform, place=Place(), micro_batch=micro_batch, reading=reading)
     compute.place_weights(bundle.classifier)
     rows: list[tuple[Tensor, ...]] = []
     with evaluating(bundle.classifier):

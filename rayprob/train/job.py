@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayprob.data.manifest.dataset import Dataset, Manifest
+from rayprob.data.joined.dataset import AnyDataset, AnySplit
 from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream, TrainStream
@@ -50,7 +50,7 @@ class RankJob:
 
     run: Run
     compute: Compute
-    dataset: Dataset
+    dataset: AnyDataset
     stream: TrainStream
     holdout: EvalStream
     state: TrainState
@@ -85,7 +85,7 @@ def prepare(run: Run, place: Place, device: torch.device) -> RankJob:
 
 
 def _prepare(run: Run, place: Place, device: torch.device) -> RankJob:
-    dataset = Dataset.open(run.data.root)
+    dataset = run.data.open()
     check(run, dataset, place.world_size)
     compute = Compute.plan(run.precision, place, device)
     train_split, holdout_split = dataset.split(run.data.train_split), dataset.split(run.evaluation.split)
@@ -124,7 +124,7 @@ def _prepare(run: Run, place: Place, device: torch.device) -> RankJob:
     )
 
 
-def build_state(run: Run, dataset: Dataset, compute: Compute, *, is_fresh: bool) -> TrainState:
+def build_state(run: Run, dataset: AnyDataset, compute: Compute, *, is_fresh: bool) -> TrainState:
     """Return the state of step 0, equal on every rank; without starting weights if a checkpoint will replace them."""
     torch.manual_seed(derive(run.seed, "weights"))
     train_split = dataset.split(run.data.train_split)
@@ -147,13 +147,17 @@ def build_state(run: Run, dataset: Dataset, compute: Compute, *, is_fresh: bool)
     )
 
 
-def prevalence(manifest: Manifest) -> NDArray[np.float64]:
-    """Return the prevalence of each label among the samples for which it is known [L]."""
-    present_L, known_L = manifest.label_counts()
-    return np.asarray(present_L / np.maximum(1, known_L), dtype=np.float64)
+def prevalence(manifest: AnySplit) -> NDArray[np.float64]:
+    """Return the prevalence of each label among the samples for which it is known [L], each counted by its weight."""
+    present_L, known_L = np.zeros((2, len(manifest.label_space)))
+    for member in manifest.members:
+        present, known = member.manifest.label_counts()
+        present_L[member.columns] += member.weight * present
+        known_L[member.columns] += member.weight * known
+    return present_L / np.where(known_L > 0, known_L, 1)
 
 
-def label_mixture(run: Run, manifest: Manifest) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def label_mixture(run: Run, manifest: AnySplit) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return the mixture from which the head starts: its prior, or one fitted to label sets of the training split.
 
     None if the head does not need one. Raises as `prior_mixture`.
@@ -168,7 +172,7 @@ def label_mixture(run: Run, manifest: Manifest) -> tuple[NDArray[np.float64], ND
     return mixture.mixing_weights_K, mixture.probabilities_KL
 
 
-def label_sets(manifest: Manifest) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def label_sets(manifest: AnySplit) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return targets and known [N, L] of the samples of a split, or of a subset of a very large split."""
     rows = manifest.spread(MIXTURE_SAMPLES)
     return manifest.targets(rows), manifest.known(rows)

@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from rayprob.cluster import require_cluster
-from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import RunError
 from rayprob.files import patience, storage
 from rayprob.runs import folder
@@ -39,7 +38,7 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
     check_folder(run)
     run = absolute(run)
     with worker_ready(run.placement.num_workers), signals_call(_interrupt):
-        dataset = Dataset.open(run.data.root)
+        dataset = run.data.open()
         if fresh or not folder.is_claimed(run.run_folder):
             require_cluster()
         if fresh:

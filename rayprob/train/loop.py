@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.joined.dataset import AnyDataset, JoinedDataset
 from rayprob.errors import OutOfMemory, RayprobError
 from rayprob.files import patience
 from rayprob.loader.order import Place
@@ -142,8 +142,15 @@ def start_facts(job: RankJob) -> dict[str, Any]:
         "trainable_parameters": parameters,
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        **({"datasets": mixed} if (mixed := _mixed(job)) else {}),
         **({"notes": job.notes} if job.notes else {}),
     }
+
+
+def _mixed(job: RankJob) -> list[str]:
+    """Return what each of several datasets adds, in words; nothing for one dataset."""
+    data, evaluation = job.run.data, job.run.evaluation
+    return job.dataset.sentences(data.train_split, evaluation.split) if isinstance(job.dataset, JoinedDataset) else []
 
 
 def steps(job: RankJob, meter: Meter) -> Iterator[list[Batch]]:
@@ -160,7 +167,7 @@ def steps(job: RankJob, meter: Meter) -> Iterator[list[Batch]]:
             yield micro_batches
 
 
-def show_examples(history: History, batch: Batch, dataset: Dataset) -> None:
+def show_examples(history: History, batch: Batch, dataset: AnyDataset) -> None:
     """Write the first images of the run to TensorBoard, as the classifier sees them."""
     names = [", ".join(dataset.label_space.names_of(targets_L.numpy())) for targets_L in batch.targets_BL[:16]]
     history.show_images(0, batch.images_BCHW[:16].numpy(), names)

@@ -24,7 +24,6 @@ import numpy as np
 import torch
 
 from rayprob.arrays import Floats
-from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import NonFiniteLoss, RunError, SpecError
 from rayprob.loader.order import Place
 from rayprob.loader.streams import Batch
@@ -78,7 +77,7 @@ def find_lr(
     invalid range or parts of the run that do not fit together, RunError if the loss never falls.
     """
     _check_range(lowest, highest, num_steps)
-    check_sizes(run, Dataset.open(run.data.root), _num_workers(run))
+    check_sizes(run, run.data.open(), _num_workers(run))
     with tempfile.TemporaryDirectory(prefix="rayprob-lr-find-") as folder:
         rising = _rising(run, folder, lowest, highest, num_steps)
         job = prepare(rising, Place(), device or _device(run))

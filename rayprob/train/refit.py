@@ -124,7 +124,7 @@ def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folde
     old = source.run
     head = spec.head.after(old.model.head)
     name = name or f"{old.name}-{head.title}"
-    num_samples = source.dataset.splits[old.data.train_split]
+    num_samples = len(source.dataset.split(old.data.train_split))  # a head is fitted to each sample's features, once each
     if spec.global_batch > num_samples:
         raise SpecError(
             f"global_batch {spec.global_batch} is more than the {num_samples} samples of {old.data.train_split}; "

@@ -296,3 +296,32 @@ def test_what_a_part_cannot_be_is_refused_when_it_is_read_and_its_remedy_is_take
     with pytest.raises(SpecError, match=message):
         make_run(tmp_path, **changes)
     make_run(tmp_path, **followed)
+
+
+def test_one_root_is_written_and_identified_as_before(make_run: MakeRun, tmp_path: Path, tiny: str) -> None:
+    run = make_run(tmp_path)
+    assert run.data.model_dump(mode="json") == {"root": tiny, "train_split": "train"}
+    assert identity(run)["data"] == {"train_split": "train"}
+    assert identity(make_run(tmp_path, data={"root": [tiny, "other"], "weights": [1, 1]}))["data"] == {"train_split": "train"}
+    weighted = make_run(tmp_path, data={"root": [tiny, "other"], "weights": [1, 0.5]})
+    assert identity(weighted)["data"] == {"train_split": "train", "weights": [1.0, 0.5]}
+    assert Run.parse(weighted.model_dump(mode="json")) == weighted
+    assert all(Path(root).is_absolute() for root in absolute(weighted).data.roots)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"root": []}, "root is an empty list; give at least one built dataset"),
+        ({"root": ["a", "b"], "weights": [1]}, "weights has 1 number for 2 datasets; give one for each dataset of root"),
+        ({"root": "a", "weights": [1, 2]}, "weights has 2 numbers for 1 dataset"),
+        ({"root": ["a", "b"], "weights": [1, 0]}, r"data\.weights\[1\]: input should be greater than 0"),
+        ({"root": ["a", "b"], "weights": [-1, 1]}, r"data\.weights\[0\]: input should be greater than 0"),
+        ({"root": ["a", "b"], "weights": [1, 1001]}, r"data\.weights\[1\]: input should be less than or equal to 1000"),
+    ],
+)
+def test_roots_and_weights_that_do_not_fit_are_refused(
+    make_run: MakeRun, tmp_path: Path, data: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        make_run(tmp_path, data=data)

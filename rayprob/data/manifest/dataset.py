@@ -3,6 +3,7 @@
 What opening costs grows with shards. Of samples, a process reads those parts of the manifest (parts.py) whose rows it asks for.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +33,23 @@ class Sample(NamedTuple):
     offset_bytes: int  # of the image in the tar
     size_bytes: int
     crc32: int
+    member: int = 0  # its dataset, among those that are read together
+
+
+@dataclass(frozen=True, eq=False)
+class SplitMember:
+    """The split of one dataset, and what it is among those that are read with it (data/joined). L labels in all."""
+
+    manifest: "Manifest"
+    columns: Rows  # of its labels, among the L
+    weight: float = 1.0  # how often an epoch goes through its samples
+    id_mask: int = 0  # its sample ids XOR this are those among all, so that equal ids of two datasets become different
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """How many samples an epoch takes, those that it takes twice counted twice; at least one, if there is one."""
+        num_samples = len(self.manifest)
+        return max(1, math.floor(self.weight * num_samples + 0.5)) if num_samples else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +72,20 @@ class Manifest:
 
     def __len__(self) -> int:
         return int(self._ends_S[-1])
+
+    @property
+    def fingerprint(self) -> str:
+        """That of its dataset."""
+        return str(read_facts(self.root)["fingerprint"])
+
+    @cached_property
+    def members(self) -> tuple[SplitMember, ...]:
+        """Itself, as the only member of what is read."""
+        return (SplitMember(self, np.arange(len(self.label_space), dtype=np.int64)),)
+
+    def by_member(self, rows: Rows) -> Iterator[tuple[Rows, int, Rows]]:
+        """Yield the places of all rows, the number of the only member, and the rows."""
+        yield np.arange(len(rows), dtype=np.int64), 0, rows
 
     def samples(self, rows: Rows) -> list[Sample]:
         """Return the samples of the given rows."""
@@ -281,6 +313,11 @@ class Dataset:
     def fingerprint(self) -> str:
         """16 hex digits that change with any sample, label or shard."""
         return str(self.facts["fingerprint"])
+
+    @property
+    def datasets(self) -> tuple["Dataset", ...]:
+        """Itself: what is joined of several datasets (data/joined) has those."""
+        return (self,)
 
     @property
     def reading(self) -> ImageReading:

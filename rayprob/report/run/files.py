@@ -6,11 +6,12 @@ from typing import Any
 from pydantic import Field
 
 from rayprob.config import strict_yaml
-from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.joined.dataset import AnyDataset
 from rayprob.errors import LabelError, RayprobError, RunError, SpecError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json, require_shape
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.data_spec import DataSpec
 from rayprob.runs.finished import REPORTED, holdout_split, staleness
 from rayprob.runs.history_rows import read_history
 from rayprob.runs.kinds import require_run
@@ -43,7 +44,7 @@ class RunFiles:
     holdout: Predictions | None
     bundle: Bundle | None  # None unless this bundle made the predictions
     calibration: dict[str, Any] | None
-    dataset: Dataset | None
+    dataset: AnyDataset | None
     notes: tuple[Note, ...]
 
     @property
@@ -159,18 +160,16 @@ def open_own_bundle(folder: str, predictions: Predictions) -> tuple[Bundle | Non
     return bundle, []
 
 
-def open_dataset(run: dict[str, Any], predictions: Predictions) -> tuple[Dataset | None, list[Note]]:
+def open_dataset(run: dict[str, Any], predictions: Predictions) -> tuple[AnyDataset | None, list[Note]]:
     """Return the run's dataset, and a note if it is missing or has changed."""
-    data = run.get("data")
-    root = str(data.get("root", "")) if isinstance(data, dict) else ""
     try:
-        dataset = Dataset.open(root)
-        predictions.label_space.require_same(dataset.label_space, "the predictions", root)
+        dataset = DataSpec.parse(run.get("data"), under="data").open()
+        predictions.label_space.require_same(dataset.label_space, "the predictions", dataset.root)
     except (RayprobError, LabelError) as error:
         return None, [Note(f"The dataset cannot be opened, so the page has no images and no object sizes: {error}")]
     stated = predictions.facts.get("dataset_fingerprint", dataset.fingerprint)
     if stated != dataset.fingerprint:
-        return None, [Note(f"The dataset at {root} was rebuilt after the run, so the page shows no images.")]
+        return None, [Note(f"The dataset at {dataset.root} was rebuilt after the run, so the page shows no images.")]
     return dataset, []
 
 

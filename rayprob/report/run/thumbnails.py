@@ -29,12 +29,13 @@ def thumbnails(files: RunFiles, rows: Iterable[int]) -> tuple[dict[int, str], li
         return {}, []
     manifest = files.dataset.split(files.split)
     place = {sample_id: row for row, sample_id in enumerate(manifest.sample_ids_N.tolist())}
-    reader = SampleReader(manifest.root, _shards(manifest))
+    members = [(SampleReader(one.manifest.root, _shards(one.manifest)), one.manifest.reading) for one in manifest.members]
     found, faults = {}, []
     for row in sorted(set(rows)):
         try:
-            content = reader.read(manifest.sample(place[int(files.predictions.sample_ids_N[row])]))
-            found[row] = shrunk(decode(content, manifest.reading))
+            sample = manifest.sample(place[int(files.predictions.sample_ids_N[row])])
+            reader, reading = members[sample.member]
+            found[row] = shrunk(decode(reader.read(sample), reading))
         except (RayprobError, ValueError, KeyError) as error:
             faults.append(str(error))
     if not faults:

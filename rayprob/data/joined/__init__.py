@@ -1,0 +1,1 @@
+"""Several built datasets as one, for training and evaluation."""

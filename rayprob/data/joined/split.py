@@ -1,0 +1,114 @@
+"""The splits of several datasets as one: their samples one dataset after the other. N samples, L labels."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayprob.arrays import Rows
+from rayprob.data.manifest.dataset import Sample, SplitMember
+from rayprob.labels import LabelSpace
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedSplit:
+    """The samples of a split of several datasets, as a `Manifest` has those of one.
+
+    A row is a sample's place among all of them. A label that a dataset does not have is unknown for its samples.
+    """
+
+    split: str
+    label_space: LabelSpace
+    members: tuple[SplitMember, ...]
+    fingerprint: str  # of the datasets
+
+    def __len__(self) -> int:
+        return int(self._ends_M[-1])
+
+    @property
+    def root(self) -> str:
+        """The roots of all of them, for a sentence."""
+        return " and ".join(member.manifest.root for member in self.members)
+
+    def by_member(self, rows: Rows) -> Iterator[tuple[Rows, int, Rows]]:
+        """Yield for each member with some of the rows: their places in `rows`, its number, and their rows in its manifest."""
+        members_N = np.searchsorted(self._ends_M, rows, side="right")
+        for number in np.unique(members_N).tolist():
+            places = np.flatnonzero(members_N == number)
+            yield places, number, rows[places] - (self._ends_M[number] - len(self.members[number].manifest))
+
+    def samples(self, rows: Rows) -> list[Sample]:
+        """Return the samples of the given rows; each names its member."""
+        found: list[Sample] = [None] * len(rows)  # type: ignore[list-item]
+        for places, number, own in self.by_member(rows):
+            member = self.members[number]
+            for place, sample in zip(places.tolist(), member.manifest.samples(own), strict=True):
+                found[place] = sample._replace(sample_id=sample.sample_id ^ member.id_mask, member=number)
+        return found
+
+    def sample(self, row: int) -> Sample:
+        """Return the sample of a row."""
+        return self.samples(np.array([row], dtype=np.int64))[0]
+
+    def sample_ids(self, rows: Rows | None = None) -> NDArray[np.int64]:
+        """Return the sample ids of the given rows, by default of all: those of the first dataset as they are there."""
+        rows = self._rows(rows)
+        ids = np.empty(len(rows), dtype=np.int64)
+        for places, number, own in self.by_member(rows):
+            ids[places] = self.members[number].manifest.sample_ids(own) ^ self.members[number].id_mask
+        return ids
+
+    @cached_property
+    def sample_ids_N(self) -> NDArray[np.int64]:
+        """The sample id of every row."""
+        return self.sample_ids()
+
+    def targets(self, rows: Rows | None = None) -> NDArray[np.bool_]:
+        """Return targets [rows, L] of the given rows, by default of all."""
+        rows = self._rows(rows)
+        targets = np.zeros((len(rows), len(self.label_space)), dtype=bool)
+        for places, number, own in self.by_member(rows):
+            member = self.members[number]
+            targets[np.ix_(places, member.columns)] = member.manifest.targets(own)
+        return targets
+
+    def known(self, rows: Rows | None = None) -> NDArray[np.bool_]:
+        """Return which labels are known [rows, L] of the given rows, by default of all."""
+        rows = self._rows(rows)
+        known = np.zeros((len(rows), len(self.label_space)), dtype=bool)
+        for places, number, own in self.by_member(rows):
+            member = self.members[number]
+            known[np.ix_(places, member.columns)] = member.manifest.known(own)
+        return known
+
+    def label_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return in how many samples each label is present and known, and in how many it is known [L], [L]; without weights."""
+        present_L, known_L = np.zeros((2, len(self.label_space)), dtype=np.int64)
+        for member in self.members:
+            present, known = member.manifest.label_counts()
+            present_L[member.columns] += present
+            known_L[member.columns] += known
+        return present_L, known_L
+
+    def spread(self, num_rows: int) -> Rows:
+        """Return all rows, or of a larger split evenly spread ones that make about `num_rows`; without weights."""
+        starts = self._ends_M - [len(member.manifest) for member in self.members]
+        shares = [max(1, num_rows * len(member.manifest) // max(1, len(self))) for member in self.members]
+        if len(self) <= num_rows:
+            shares = [max(1, len(member.manifest)) for member in self.members]
+        each = zip(starts.tolist(), self.members, shares, strict=True)
+        return np.concatenate([start + member.manifest.spread(share) for start, member, share in each])
+
+    def want(self, rows: Rows) -> None:
+        """Begin to read the given rows, which will be asked for."""
+        for _, number, own in self.by_member(rows):
+            self.members[number].manifest.want(own)
+
+    @cached_property
+    def _ends_M(self) -> Rows:
+        return np.cumsum([len(member.manifest) for member in self.members], dtype=np.int64)
+
+    def _rows(self, rows: Rows | None) -> Rows:
+        return np.arange(len(self), dtype=np.int64) if rows is None else rows
