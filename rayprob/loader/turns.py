@@ -16,7 +16,7 @@ from rayprob.seeds import derive
 
 @dataclass(frozen=True, eq=False)
 class Ring:
-    """A dataset's shards, and how many of its samples an epoch takes."""
+    """A dataset's shards, and how many of its samples one epoch takes."""
 
     samples_per_shard_S: Rows
     samples_per_epoch: int

@@ -47,7 +47,7 @@ class SplitMember:
 
     @property
     def samples_per_epoch(self) -> int:
-        """How many samples an epoch takes, those that it takes twice counted twice; at least one, if there is one."""
+        """How many samples one epoch takes, those that it takes twice counted twice; at least one, if there is one."""
         num_samples = len(self.manifest)
         return max(1, math.floor(self.weight * num_samples + 0.5)) if num_samples else 0
 
