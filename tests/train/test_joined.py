@@ -95,13 +95,15 @@ def test_every_verb_after_training_takes_such_a_run(trained: Run, tmp_path: Path
     copied = tmp_path / "both"
     shutil.copytree(trained.run_folder, copied)
     (copied / "run.yaml").write_text(trained.model_copy(update={"folder": str(copied)}).to_yaml())
-    calibrate(str(copied), CalibrateSpec())
+    calibrate(str(copied), CalibrateSpec(method="temperature", objectives=("OF1",), smoothing=0, alphas=()))
     assert assess(str(copied), "val").tuned is not None
     page = Path(report(str(copied), "val", str(tmp_path / "page.html")).path).read_text()
     assert "tiny + other" in page
     assert "cannot be shown" not in page
     assert page.count("data:image/jpeg") > 4
-    refitted = refit(str(copied), RefitSpec.parse({"epochs": 1, "global_batch": 16}), name="again")
+    refitted = refit(str(copied), RefitSpec.parse({"epochs": 2, "global_batch": 16}), name="again")
+    train_rows = Dataset.open(trained.data.roots[0]).splits["train"]
+    assert refitted.total_steps == 2 * ((train_rows + (train_rows + 1) // 2) // 16)
     assert Bundle.load(f"{refitted.folder}/bundle").label_space.names == (*NAMES, "crimson")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.arrays import Rows
-from rayprob.data.manifest.dataset import SplitMember, Sample
+from rayprob.data.manifest.dataset import Sample, SplitMember
 from rayprob.labels import LabelSpace
 
 
