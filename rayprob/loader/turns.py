@@ -17,7 +17,7 @@ from rayprob.seeds import derive
 
 @dataclass(frozen=True, eq=False)
 class Ring:
-    """A dataset's shards, and how many of its samples an epoch takes."""
+    """A dataset's shards, and how many samples of it one epoch takes."""
 
     samples_per_shard_S: Rows
     samples_per_epoch: int
@@ -54,7 +54,7 @@ def split_pieces(split: AnySplit, *, seed: int, epoch: int) -> Pieces:
 
 
 def samples_per_epoch(split: AnySplit) -> int:
-    """Return how many samples an epoch takes of a split."""
+    """Return the number of samples of a split in one epoch."""
     return sum(member.samples_per_epoch for member in split.members)
 
 
