@@ -73,7 +73,7 @@ def _own(bundle: Bundle) -> tuple[dict[str, LabelPriorFile], str]:
 
 
 def _train_split(data: DataSpec, fingerprint: object) -> AnySplit | str:
-    """Return the split that the run trained on; or why its dataset, from which holdout was cut, is not available."""
+    """Return the split that the run trained on; or why its dataset, which holdout was cut from, cannot be used."""
     try:
         dataset = data.open()
     except RayprobError as error:

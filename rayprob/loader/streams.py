@@ -16,7 +16,7 @@ from rayprob.loader.decode import Request
 from rayprob.loader.delivery import Stream
 from rayprob.loader.order import Cursor, Place
 from rayprob.loader.stream_spec import StreamSpec
-from rayprob.loader.turns import Pieces, Ring, pieces_of
+from rayprob.loader.turns import Pieces, samples_per_epoch, split_pieces
 
 __all__ = ["Batch", "Cursor", "EvalStream", "Place", "StreamSpec", "TrainStream"]
 
@@ -45,7 +45,7 @@ class TrainStream(Stream):
         """
         super().__init__(manifest, spec, transform, seed=seed, place=place, micro_batch=micro_batch)
         shares = shares or place.world_size
-        num_samples = sum(member.samples_per_epoch for member in manifest.members)
+        num_samples = samples_per_epoch(manifest)
         Sizes(num_samples, spec.global_batch, spec.lanes, shares, micro_batch).check(manifest.split)
         self.shares = order.rank_shares(place, shares)
         self._lanes = order.rank_lanes(place, spec.lanes, shares)
@@ -120,15 +120,11 @@ class TrainStream(Stream):
     def _requests(self, cursor: Cursor) -> Iterator[Request]:
         for epoch in itertools.count(cursor.epoch):
             first = cursor.batch if epoch == cursor.epoch else 0
-            pieces = self._pieces(epoch)
+            pieces = split_pieces(self.manifest, seed=self._seed, epoch=epoch)
             for batch, numbers in enumerate(self._epoch_order(epoch, pieces).batches(self._lanes, first), start=first):
                 for numbers_B in np.split(numbers, self.micro_batches_per_step):
                     turns_B, rows_B = pieces.turns_and_rows(numbers_B)
                     yield Request(Cursor(epoch, batch), rows_B, turns_B)
-
-    def _pieces(self, epoch: int) -> Pieces:
-        rings = [Ring(member.manifest.samples_per_shard(), member.samples_per_epoch) for member in self.manifest.members]
-        return pieces_of(rings, seed=self._seed, epoch=epoch)
 
     def _epoch_order(self, epoch: int, pieces: Pieces) -> order.EpochOrder:
         spec = self.spec

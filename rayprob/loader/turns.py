@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from rayprob.arrays import Rows
+from rayprob.data.joined.dataset import AnySplit
 from rayprob.seeds import derive
 
 
 @dataclass(frozen=True, eq=False)
 class Ring:
-    """A dataset's shards, and how many of its samples one epoch takes."""
+    """A dataset's shards, and how many samples of it one epoch takes."""
 
     samples_per_shard_S: Rows
     samples_per_epoch: int
@@ -38,6 +39,23 @@ class Pieces:
     def turns_and_rows(self, numbers: Rows) -> tuple[Rows, Rows]:
         """Return the turn and the row of each number that counts on from a first one."""
         return numbers // self.num_rows, numbers % self.num_rows
+
+    def rows(self) -> Rows:
+        """Return the row of every sample, piece by piece."""
+        begins_P = np.cumsum(self.samples_P) - self.samples_P
+        numbers = np.arange(self.samples_P.sum()) + np.repeat(self.firsts_P - begins_P, self.samples_P)
+        return self.turns_and_rows(numbers)[1]
+
+
+def split_pieces(split: AnySplit, *, seed: int, epoch: int) -> Pieces:
+    """Return what an epoch takes of a split."""
+    rings = [Ring(member.manifest.samples_per_shard(), member.samples_per_epoch) for member in split.members]
+    return pieces_of(rings, seed=seed, epoch=epoch)
+
+
+def samples_per_epoch(split: AnySplit) -> int:
+    """Return the number of samples of a split in one epoch."""
+    return sum(member.samples_per_epoch for member in split.members)
 
 
 def pieces_of(rings: Sequence[Ring], *, seed: int, epoch: int) -> Pieces:

@@ -6,6 +6,7 @@ from rayprob.config.parts import PartSpec
 from rayprob.data.joined.dataset import AnyDataset
 from rayprob.errors import SpecError
 from rayprob.loader.batch_rules import Sizes
+from rayprob.loader.turns import samples_per_epoch
 from rayprob.models.head_prior import prior_mixture
 from rayprob.models.heads import HEADS, HeadSpec
 from rayprob.models.losses import LossSpec
@@ -70,7 +71,7 @@ def check_sizes(run: Run, dataset: AnyDataset, world_size: int) -> None:
     """Raise SpecError unless the global batch divides among lanes, workers and micro batches."""
     placement = run.placement
     sizes = Sizes(
-        num_samples=sum(member.samples_per_epoch for member in dataset.split(run.data.train_split).members),
+        num_samples=samples_per_epoch(dataset.split(run.data.train_split)),
         global_batch=run.stream.global_batch,
         lanes=run.stream.lanes,
         workers=run.shares(world_size),

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from rayprob.data.joined.dataset import AnySplit
+from rayprob.data.joined.split import JoinedSplit
 from rayprob.data.manifest.areas import largest_areas
 from rayprob.errors import StorageError
 from rayprob.files import storage
@@ -54,7 +55,7 @@ class Assessment:
     other_labels: tuple[OtherLabels, ...] | None  # None if labels are independent: evidence changes nothing
     map_by_size: dict[str, float | None]
     ap: dict[str, float]
-    data: str | None = None  # the root of another dataset
+    data: str | None = None  # the root of another dataset, or the roots of the run's own if it has several
     labels: LabelMatch | None = None  # how the labels of another dataset match
     predictions: str = ""  # the path of the table
     is_coco: bool = False  # whether the labels are COCO's 80, those of the paper's numbers
@@ -200,7 +201,7 @@ def assessment(trained: Trained, predicted: PredictedSplit, path: str) -> Assess
         other_labels=other_labels(calibrated, predictions) if calibrated.num_components > 1 else None,
         map_by_size={size: mean.value if mean else None for size, mean in by_size.items()},
         ap={label: float(ap) for label, ap in zip(names, ap_L, strict=True) if np.isfinite(ap)},
-        data=predicted.manifest.root if predicted.labels else None,
+        data=predicted.manifest.root if predicted.labels or isinstance(predicted.manifest, JoinedSplit) else None,
         labels=predicted.labels,
         predictions=path,
         is_coco=predictions.label_space == COCO_80,

@@ -4,19 +4,22 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from rayprob.arrays import Rows
 from rayprob.config.spec import fingerprint
-from rayprob.data.joined.dataset import AnyDataset
+from rayprob.data.joined.dataset import AnyDataset, AnySplit
 from rayprob.errors import BundleError, RunError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json
 from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream
+from rayprob.loader.turns import samples_per_epoch, split_pieces
 from rayprob.models.weights import WEIGHTS_FILE
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.paths import DESCRIPTION_FILE, RunFolder
@@ -54,6 +57,19 @@ class Features:
     def to(self, device: torch.device) -> "Features":
         """Return a copy on a device."""
         return Features(*(tensor.to(device) for tensor in vars(self).values()))
+
+
+class FeatureEpochs:
+    """Which rows of a split's features an epoch takes: each once, or as often as the weight of its dataset says."""
+
+    def __init__(self, split: AnySplit, features: Features, seed: int) -> None:
+        self._split, self._seed = split, seed
+        self._places_N = np.searchsorted(features.sample_ids_N.cpu().numpy(), split.sample_ids())
+        self.num_rows = samples_per_epoch(split)
+
+    def rows(self, epoch: int) -> Rows:
+        """Return the rows of the features that an epoch takes, ascending."""
+        return np.sort(self._places_N[split_pieces(self._split, seed=self._seed, epoch=epoch).rows()])
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from rayprob.runs.schedules import lr_factor
 from rayprob.runs.spec import Run
 from rayprob.seeds import derive
 from rayprob.train.evaluate import evaluation_numbers
-from rayprob.train.features import Features
+from rayprob.train.features import FeatureEpochs, Features
 from rayprob.train.finite import gradient_fault, require_finite_loss
 from rayprob.train.loop import judged
 from rayprob.train.optimizer import build_optimizer, clip_gradients, set_lr
@@ -42,6 +42,7 @@ class Fitting:
     run: Run
     classifier: Classifier
     train_split: Features
+    epochs: FeatureEpochs
     holdout: Features
     label_space: LabelSpace
     history: History
@@ -53,7 +54,14 @@ class Fitting:
 
     @classmethod
     def start(
-        cls, run: Run, classifier: Classifier, train: Features, holdout: Features, label_space: LabelSpace, tell: Tell
+        cls,
+        run: Run,
+        classifier: Classifier,
+        train: Features,
+        holdout: Features,
+        label_space: LabelSpace,
+        tell: Tell,
+        epochs: FeatureEpochs,
     ) -> "Fitting":
         """Build what training needs; the history of an earlier attempt in the run's folder is removed."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -62,6 +70,7 @@ class Fitting:
             run=run,
             classifier=classifier,
             train_split=train.to(device),
+            epochs=epochs,
             holdout=holdout.to(device),
             label_space=label_space,
             history=History(run.run_folder, step=-1),
@@ -72,7 +81,7 @@ class Fitting:
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.train_split) // self.run.stream.global_batch
+        return self.epochs.num_rows // self.run.stream.global_batch
 
     @property
     def total_steps(self) -> int:
@@ -138,7 +147,8 @@ class Fitting:
         for step in range(self.total_steps):
             epoch, batch = divmod(step, self.steps_per_epoch)
             if batch == 0:
-                order_N = np.random.default_rng(derive(self.run.seed, "order", epoch)).permutation(len(self.train_split))
+                rows_N = self.epochs.rows(epoch)
+                order_N = rows_N[np.random.default_rng(derive(self.run.seed, "order", epoch)).permutation(len(rows_N))]
             yield torch.from_numpy(order_N[batch * size : (batch + 1) * size])
 
     def _start_facts(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pydantic import PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
 from rayprob.config.spec import PluginSpec
 from rayprob.errors import RunError, SpecError
+from rayprob.loader.turns import samples_per_epoch
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import BernoulliHead, HeadSpec, MixtureSpec, Start, build_head
 from rayprob.models.losses import LossSpec
@@ -29,7 +30,7 @@ from rayprob.runs.rules import check, heads_of
 from rayprob.runs.schedules import ScheduleSpec
 from rayprob.runs.spec import Duration, Run
 from rayprob.seeds import derive
-from rayprob.train.features import FeatureSource, split_features
+from rayprob.train.features import FeatureEpochs, FeatureSource, split_features
 from rayprob.train.fitting import Fitting, predictions_of
 from rayprob.train.job import label_mixture, label_sets, prevalence
 from rayprob.train.training import Tell
@@ -108,9 +109,9 @@ def refit(
         return _refitted(run, was_finished=True)
     train = split_features(source, run.data.train_split, tell)
     holdout = split_features(source, run.evaluation.split, tell)
-    fitting = Fitting.start(
-        run, fresh_classifier(run, source, train.features_NF.shape[1]), train, holdout, source.bundle.label_space, tell
-    )
+    classifier = fresh_classifier(run, source, train.features_NF.shape[1])
+    epochs = FeatureEpochs(source.dataset.split(run.data.train_split), train, run.seed)
+    fitting = Fitting.start(run, classifier, train, holdout, source.bundle.label_space, tell, epochs)
     try:
         fitting.train()
     finally:
@@ -124,7 +125,7 @@ def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folde
     old = source.run
     head = spec.head.after(old.model.head)
     name = name or f"{old.name}-{head.title}"
-    num_samples = len(source.dataset.split(old.data.train_split))  # a head is fitted to each sample's features, once each
+    num_samples = samples_per_epoch(source.dataset.split(old.data.train_split))
     if spec.global_batch > num_samples:
         raise SpecError(
             f"global_batch {spec.global_batch} is more than the {num_samples} samples of {old.data.train_split}; "

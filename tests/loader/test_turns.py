@@ -61,3 +61,4 @@ def test_a_part_of_a_dataset_is_made_of_whole_shards_but_for_its_ends() -> None:
     assert (pieces.samples_P == 10).sum() >= 24
     assert pieces.samples_P.sum() == 250
     assert np.diff(np.sort(pieces.firsts_P // 10)).max() > 1, "neighbouring shards would come together"
+    assert sorted(pieces.rows().tolist()) == sorted(row for _, row in taken([Ring(np.full(100, 10), 250)], 0, 1))

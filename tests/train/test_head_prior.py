@@ -20,12 +20,12 @@ from rayprob.probability.priors.prior import LabelPrior
 from rayprob.runs import folder
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.checkpoints import latest, list_checkpoints
+from rayprob.runs.finished import open_bundle
 from rayprob.runs.folder import claim, open_run
 from rayprob.runs.history_rows import read_history
 from rayprob.runs.predictions import Predictions
 from rayprob.runs.rules import check
 from rayprob.runs.spec import Run, absolute
-from rayprob.train.assess import open_bundle
 from rayprob.train.compute import Compute
 from rayprob.train.job import build_state, prevalence
 from rayprob.train.loop import fit

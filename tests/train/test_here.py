@@ -142,7 +142,7 @@ def test_what_a_run_cannot_start_with_leaves_no_claim(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = small(make_run, tmp_path / "run", placement={"num_workers": 1, "cpus_per_worker": 10_000})
-    with pytest.raises(RunError, match=r"asks for 1 worker with 10000 CPU"):
+    with pytest.raises(RunError, match=r"asks for 1 worker with 10,000 CPU"):
         launch(run)
     monkeypatch.setenv("RAY_ADDRESS", "no port")
     with pytest.raises(RunError, match="RAY_ADDRESS=no port is not the address of a cluster"):

@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from rayprob.calibrate.crossfit import CalibrateSpec
+from rayprob.calibrate.find_priors import find_priors
 from rayprob.calibrate.fitting import calibrate
 from rayprob.cli.app import app
 from rayprob.data.manifest.dataset import Dataset
@@ -69,7 +70,7 @@ def test_the_bundle_knows_all_labels_and_the_run_says_what_it_mixes(trained: Run
     sizes = {root: Dataset.open(root).splits for root in (tiny, other)}
     assert first["datasets"] == [
         f"{root}: {sizes[root]['train']:,} samples, weight {weight}: {taken:,} in each epoch; {sizes[root]['holdout']:,} in "
-        "holdout; 4 of the 5 labels, others are unknown"
+        "holdout; 4 of the 5 labels, the others unknown"
         for root, weight, taken in ((tiny, 1, sizes[tiny]["train"]), (other, 0.5, (sizes[other]["train"] + 1) // 2))
     ]
     assert first["steps_per_epoch"] == (sizes[tiny]["train"] + (sizes[other]["train"] + 1) // 2) // 16
@@ -87,21 +88,25 @@ def test_evaluation_is_on_the_samples_of_both_and_on_each_by_its_root(trained: R
     assert alone.labels is not None
     assert alone.labels.only_model == ("red",)
     assert alone.ap.keys() == set(OTHERS)
-    result = CliRunner().invoke(app, ["evaluate", trained.run_folder])
-    assert "tiny on val: 80 images" in result.output
+    result = CliRunner().invoke(app, ["evaluate", trained.run_folder, "--json"])
+    assert json.loads(result.output)["data"] == f"{trained.data.roots[0]} and {other}"
+    assert json.loads(result.output)["num_samples"] == 80
 
 
 def test_every_verb_after_training_takes_such_a_run(trained: Run, tmp_path: Path) -> None:
     copied = tmp_path / "both"
     shutil.copytree(trained.run_folder, copied)
     (copied / "run.yaml").write_text(trained.model_copy(update={"folder": str(copied)}).to_yaml())
-    calibrate(str(copied), CalibrateSpec())
+    calibrate(str(copied), CalibrateSpec(method="temperature", objectives=("OF1",), smoothing=0, alphas=()))
     assert assess(str(copied), "val").tuned is not None
+    assert find_priors(Bundle.load(f"{copied}/bundle"), "auto").out_of_reach == ""
     page = Path(report(str(copied), "val", str(tmp_path / "page.html")).path).read_text()
     assert "tiny + other" in page
     assert "cannot be shown" not in page
     assert page.count("data:image/jpeg") > 4
-    refitted = refit(str(copied), RefitSpec.parse({"epochs": 1, "global_batch": 16}), name="again")
+    refitted = refit(str(copied), RefitSpec.parse({"epochs": 2, "global_batch": 16}), name="again")
+    train_rows = Dataset.open(trained.data.roots[0]).splits["train"]
+    assert refitted.total_steps == 2 * ((train_rows + (train_rows + 1) // 2) // 16)
     assert Bundle.load(f"{refitted.folder}/bundle").label_space.names == (*NAMES, "crimson")
 
 

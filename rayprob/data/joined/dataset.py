@@ -83,10 +83,13 @@ class JoinedDataset:
     def _of(self, place: int, train_split: str, evaluation_split: str) -> Iterator[str]:
         dataset, label_space, weight = self.datasets[place], self.datasets[place].label_space, self.weights[place]
         member = SplitMember(dataset.split(train_split), self.labels.columns[place], weight)
+        known = f"{len(label_space)} of the {len(self.label_space)} labels, the others unknown"
+        if len(label_space) == len(self.label_space):
+            known = f"all {len(label_space)} labels"
         evaluated = f"{dataset.splits.get(evaluation_split, 0):,} in {evaluation_split}"
         yield (
             f"{dataset.root}: {len(member.manifest):,} samples, weight {weight:g}: {member.samples_per_epoch:,} in each epoch; "
-            f"{evaluated}; {len(label_space)} of the {len(self.label_space)} labels, others are unknown"
+            f"{evaluated}; {known}"
         )
         if renamed := [f"{name} = {joined}" for name, joined in self.labels.renamed(place, label_space).items()]:
             yield f"{dataset.root}: matched under another name: {first_of(renamed, MOST_NAMED)}"

@@ -1,6 +1,6 @@
 """The splits of several datasets as one: their samples one dataset after the other. N samples, L labels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.arrays import Rows
-from rayprob.data.manifest.dataset import Sample, SplitMember
+from rayprob.data.manifest.dataset import Manifest, Sample, SplitMember
 from rayprob.labels import LabelSpace
 
 
@@ -67,21 +67,11 @@ class JoinedSplit:
 
     def targets(self, rows: Rows | None = None) -> NDArray[np.bool_]:
         """Return targets [rows, L] of the given rows, by default of all."""
-        rows = self._rows(rows)
-        targets = np.zeros((len(rows), len(self.label_space)), dtype=bool)
-        for places, number, own in self.by_member(rows):
-            member = self.members[number]
-            targets[np.ix_(places, member.columns)] = member.manifest.targets(own)
-        return targets
+        return self._table(Manifest.targets, self._rows(rows))
 
     def known(self, rows: Rows | None = None) -> NDArray[np.bool_]:
         """Return which labels are known [rows, L] of the given rows, by default of all."""
-        rows = self._rows(rows)
-        known = np.zeros((len(rows), len(self.label_space)), dtype=bool)
-        for places, number, own in self.by_member(rows):
-            member = self.members[number]
-            known[np.ix_(places, member.columns)] = member.manifest.known(own)
-        return known
+        return self._table(Manifest.known, self._rows(rows))
 
     def label_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return in how many samples each label is present and known, and in how many it is known [L], [L]; without weights."""
@@ -105,6 +95,14 @@ class JoinedSplit:
         """Begin to read the given rows, which will be asked for."""
         for _, number, own in self.by_member(rows):
             self.members[number].manifest.want(own)
+
+    def _table(self, of: Callable[[Manifest, Rows], NDArray[np.bool_]], rows: Rows) -> NDArray[np.bool_]:
+        """Return a table of each member in the columns of all; False where a member has no such column."""
+        table = np.zeros((len(rows), len(self.label_space)), dtype=bool)
+        for places, number, own in self.by_member(rows):
+            member = self.members[number]
+            table[np.ix_(places, member.columns)] = of(member.manifest, own)
+        return table
 
     @cached_property
     def _ends_M(self) -> Rows:

@@ -78,7 +78,7 @@ class Manifest:
         """That of its dataset."""
         return str(read_facts(self.root)["fingerprint"])
 
-    @cached_property
+    @property  # not cached: a manifest that holds itself would keep its rows in memory
     def members(self) -> tuple[SplitMember, ...]:
         """Itself, as the only member of what is read."""
         return (SplitMember(self, np.arange(len(self.label_space), dtype=np.int64)),)

@@ -232,7 +232,7 @@ def lowest_precise(cuts: Cuts, precision: float) -> tuple[float, float]:
 def _out_of_reach_notes(is_out_of_reach_L: Bools, precision: float, highest_L: Floats) -> tuple[str, ...]:
     columns = np.flatnonzero(is_out_of_reach_L)
     notes = tuple(
-        f"label column {column} reaches precision {highest_L[column]:.3f} at best, not {precision:g}: never predicted"
+        f"label column {column} reaches precision {highest_L[column]:.3f} at most, not {precision:g}: never predicted"
         for column in columns
     )
     for note in notes:

@@ -67,8 +67,8 @@ def test_what_each_dataset_adds_is_said(roots: tuple[str, str]) -> None:
     joined = open_datasets(roots, (1, 0.5))
     assert isinstance(joined, JoinedDataset)
     assert joined.sentences("train", "holdout") == [
-        f"{roots[0]}: 12 samples, weight 1: 12 in each epoch; 4 in holdout; 3 of the 4 labels, others are unknown",
-        f"{roots[1]}: 20 samples, weight 0.5: 10 in each epoch; 0 in holdout; 3 of the 4 labels, others are unknown",
+        f"{roots[0]}: 12 samples, weight 1: 12 in each epoch; 4 in holdout; 3 of the 4 labels, the others unknown",
+        f"{roots[1]}: 20 samples, weight 0.5: 10 in each epoch; 0 in holdout; 3 of the 4 labels, the others unknown",
         f"{roots[1]}: matched under another name: tvmonitor = tv",
     ]
 
