@@ -29,9 +29,9 @@ def compare(
 
     Examples:
 
-      rayprob compare runs/paper runs/strong
-      rayprob compare runs/paper runs/strong --split holdout -o comparison.html
-      rayprob compare runs/paper old/bundle --data shards/voc-sample --json
+      rayprob compare demo/run demo/again
+      rayprob compare demo/run demo/again --split holdout -o comparison.html
+      rayprob compare demo/run demo/again/bundle --data demo/shards --json
     """
     from rayprob.cli.show_compare import show_comparison
     from rayprob.report.compare.comparison import compare as compare_opened

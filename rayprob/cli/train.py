@@ -147,7 +147,7 @@ def evaluate(
 
       rayprob evaluate demo/run
       rayprob evaluate demo/run --split holdout --json
-      rayprob evaluate demo/run --data shards/voc-sample
+      rayprob evaluate demo/run --data shards/mine
     """
     from rayprob.runs.kinds import require_run
     from rayprob.runs.paths import is_bundle

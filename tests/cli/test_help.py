@@ -75,10 +75,11 @@ def test_the_help_of_a_verb_fits_and_ends_with_examples_that_are_commands(name: 
 def test_the_examples_run_after_the_demo() -> None:
     pages = (shown(name, "--help").partition("\nExamples:\n")[2] for name in VERBS)
     examples = [example for page in pages for example in rayprob_commands(page)]
-    made = {"demo/run", "demo/shards", "demo/sweep", "demo/scenes"}
+    made = {"demo/run", "demo/shards", "demo/sweep", "demo/scenes", "demo/again", "demo/again/bundle"}
     named = {
         word for example in examples for word in example if re.fullmatch(r"(tune_configs|shards|demo|runs|sweeps)/\S+", word)
     }
+    assert "folder=demo/again" in shown("train", "--help")
     assert [path for path in named - made if not (ROOT / path).exists()] == ["shards/mine"]
     trained = [Run.read(rest[1], [word for word in rest if "=" in word]) for rest in examples if rest[0] == "train"]
     assert len({(run.run_folder, str(identity(run))) for run in trained}) == len({run.run_folder for run in trained})

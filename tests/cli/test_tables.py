@@ -57,6 +57,7 @@ def inspection(names: tuple[str, ...]) -> tuple[Callable[[Console], None], list[
     labels = [LabelFacts(name, counts, {"train": 0.1234, "val": 0.1, "holdout": 0.1}) for name in names]
     pairs = [Pair(names[0], names[1], 12_345, 67.8), Pair(names[1], names[2], 12_346, 67.9)]
     found = Inspection("shards/x", "f" * 16, splits, labels, {1: 54_321, 2: 54_322}, 9, [(list(names), 6_543)], pairs, 1_234)
+    found.image_facts.update(exif_rotated=1_234)
     numbers = ["71,234", "8,123", "40,137", "45.7", "333..427..1440", "71,111", "8,111", "40,111", "12.34%", "54,321", "6,543"]
     return lambda console: show_inspection(console, found), [*numbers, "1,234", "12,345", "67.8", "67.9"]
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rayprob.data.building import commit
 from rayprob.data.manifest import row_cache
 from rayprob.data.manifest.columns import SCHEMA
-from rayprob.data.manifest.dataset import Dataset, Manifest
+from rayprob.data.manifest.dataset import Dataset, Manifest, Sample
 from rayprob.data.manifest.parts import Parts
 from rayprob.data.verify import verify
 from rayprob.errors import DatasetError
@@ -121,7 +121,11 @@ def test_rows_read_from_parts_are_those_read_at_once_by_pyarrow(built_once: Sour
     train = Dataset.open(str(in_parts)).split("train")
     found = train.samples(np.array(rows, dtype=np.int64))
     stated = [table.slice(row, 1).to_pylist()[0] for row in rows]
-    assert [sample._asdict() for sample in found] == [{key: row[key] for key in found[0]._fields} for row in stated]
+    fields = [name for name in Sample._fields if name != "member"]
+    assert [[getattr(sample, name) for name in fields] for sample in found] == [
+        [row[name] for name in fields] for row in stated
+    ]
+    assert not any(sample.member for sample in found)
     assert train.sample_ids(np.array(rows, dtype=np.int64)).tolist() == [row["sample_id"] for row in stated]
     targets = train.targets(np.array(rows, dtype=np.int64))
     assert [np.flatnonzero(target).tolist() for target in targets] == [sorted(row["labels"]) for row in stated]
