@@ -36,7 +36,7 @@ def in_process(task: Callable[[J], R], jobs: Iterable[J], /) -> Iterator[R]:
 
 
 def as_ray_tasks(wording: Wording, **init: Any) -> RunAll:
-    """Return a mapper that runs Ray tasks, at most two per CPU at the same time.
+    """Return a mapper that runs Ray tasks, at most two per CPU under way.
 
     It joins the cluster of RAY_ADDRESS; without one it starts Ray on this machine with the arguments `init`, and stops it.
     """

@@ -38,10 +38,7 @@ class Trained:
     micro_batch: int
 
     def dataset(self, data: str | None) -> Dataset:
-        """Return the dataset at `data`, by default the run's own.
-
-        Raises DatasetError, and LabelError if the labels of the run's own changed.
-        """
+        """Return the dataset at `data`, by default the run's own. Raises DatasetError, or LabelError if that one changed."""
         if data is not None:
             return Dataset.open(data)
         assert self.run is not None
@@ -50,7 +47,7 @@ class Trained:
         return dataset
 
     def predictions_path(self, dataset: Dataset, split: str, data: str | None) -> str:
-        """Return the path of a split's predictions; it is the run's own only if the dataset is the run's own."""
+        """Return where the predictions of a split are kept: next to the run's own only if the dataset is the run's own."""
         folder = RunFolder(self.folder)
         is_own = data is None or dataset.fingerprint == self.bundle.facts.get("dataset_fingerprint")
         if self.run is not None and is_own:

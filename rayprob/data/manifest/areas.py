@@ -7,7 +7,7 @@ from rayprob.data.manifest.dataset import Manifest
 
 
 def largest_areas(manifest: Manifest, sample_ids_N: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the area in px2 of the largest object of each label in each sample [N, L]; nan without an object."""
+    """Return the area in px2 of the largest object of each label in each sample [N, L]; nan where there is none."""
     areas_NL = np.full((len(manifest), len(manifest.label_space)), np.nan)
     rows = np.repeat(np.arange(len(manifest)), np.diff(manifest.labels.starts))
     areas_NL[rows, manifest.labels.values] = manifest.label_areas_px2.values

@@ -26,7 +26,7 @@ from rayprob.files import storage
 log = logging.getLogger(__name__)
 LARGEST = float(np.finfo(np.float32).max)  # areas are stored in 32 bits
 LARGEST_PX = 2**31
-STREAMED_BYTES = 2**26  # larger files are read as a stream
+STREAMED_BYTES = 2**26  # files of more are read as a stream
 
 
 class CocoSource(Source):
@@ -43,8 +43,8 @@ class CocoSource(Source):
 def read(source: CocoSource) -> Stated:
     """Return the labels of a COCO annotations file; `iscrowd` boxes count as present.
 
-    An image entry may list `unknown_category_ids`: labels that its annotators did not look for. If image entries list
-    `neg_category_ids`, as in LVIS, labels that are neither annotated nor listed there are unknown. Segmentations are dropped
+    An image entry may list `unknown_category_ids`: labels that its annotators did not look for. Where image entries list
+    `neg_category_ids`, as LVIS does, labels that are neither annotated nor listed there are unknown. Segmentations are dropped
     while the file is parsed, so that memory stays a small multiple of the file. Raises SourceError.
     """
     where = source.annotations

@@ -185,7 +185,7 @@ class _Reader:
             self.statements.add(rows.names, states_N, pairs, rows.groups_N)
 
     def _at_once(self, rows: "_Rows") -> tuple[Ints, Pairs]:
-        """Return the state of each row, and pairs of row and label number. Raises SourceError and NotPlain."""
+        """Return the state that each row states, and rows with the numbers of labels. Raises SourceError, NotPlain."""
         label_columns, states_N = rows.columns, np.full(len(rows.names), PRESENT)
         if self.source.value is not None:
             *label_columns, value = rows.columns
@@ -234,7 +234,7 @@ class _Reader:
         return self.names[code]
 
     def _rows(self, file: TableFile, places: list[int]) -> Iterator["_Rows"]:
-        """Yield the rows that match `where` and name an image, with the chosen columns."""
+        """Yield the rows that `where` takes and that name an image, with the chosen columns."""
         image = file.place(self.source.image)
         filters = [(file.place(column), _texts(allowed)) for column, allowed in self.source.where.items()]
         group = [] if self.source.group is None else [file.place(self.source.group)]
@@ -264,7 +264,7 @@ class _Reader:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Some rows of a table: for each its image, its number from 1, its cells in the label columns, and its group."""
+    """Some rows of a table: the image that each names, its number from 1, the columns of what is stated, and its group."""
 
     uri: str
     names: list[str]
@@ -273,24 +273,24 @@ class _Rows:
     groups_N: Ints
 
     def where(self, row: int) -> str:
-        """Return the name of a row in errors."""
+        """Return what an error calls a row."""
         return f"{self.uri}, row {self.lines_N[row]}"
 
     def array(self, column: Column) -> pa.Array:
-        """Return a column that is an array; raises NotPlain for any other."""
+        """Return a column that is an array; raises NotPlain for another one."""
         if isinstance(column, list):
             raise NotPlain
         return column
 
     def plain(self, column: Column) -> pa.Array:
-        """Return an array of texts, numbers, booleans or nulls; raises NotPlain for any other column."""
+        """Return an array of texts, numbers, booleans or nulls; raises NotPlain for another column."""
         if not is_plain(self.array(column).type):
             raise NotPlain
         return column
 
 
 class NotPlain(Exception):
-    """A column whose cells must be parsed one by one."""
+    """A column whose cells are understood one by one."""
 
 
 def _texts(allowed: str | int | list[str | int]) -> set[str]:
