@@ -35,7 +35,7 @@ class Source(Spec):
     """The state of labels that the source does not list for an image: absent or unknown; null for the format's own rule."""
 
     group_pattern: str | None = None
-    """A regular expression on file names, such as ^([^/]+)/: images with the same text in its parentheses share a split."""
+    """A regular expression on file names, such as `^([^/]+)/`: images with the same text in its parentheses share a split."""
 
     @field_validator("group_pattern")
     @classmethod
