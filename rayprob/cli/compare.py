@@ -1,4 +1,4 @@
-"""The verb `compare`. Heavy imports stay inside it; app.py puts it on the app."""
+"""The verb `compare`. Heavy imports stay inside it; app.py registers it."""
 
 import json
 from typing import Annotated
@@ -11,7 +11,7 @@ from rayprob.cli.terminal import AsJson, DataOption, SplitOption, err, out, show
 def compare(
     folders: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Folders of finished runs; with --data, of bundles too. The first is A."),
+        typer.Argument(metavar="RUN...", help="Folders of finished runs; with --data, also of bundles. The first is A."),
     ],
     split: SplitOption = "val",
     data: DataOption = None,
@@ -24,8 +24,8 @@ def compare(
 ) -> None:
     """Compare runs, and find which differences are more than chance.
 
-    Each run is compared with the first, on the images and labels that all have. Predictions that `evaluate` has not
-    written yet are computed first.
+    Each run is compared with the first, on the images and labels that all have. Missing predictions are computed
+    first.
 
     Examples:
 

@@ -101,24 +101,24 @@ def show_summary(console: Console, summary: build.Summary) -> None:
     if num_rejected := facts.get("rejected", 0):
         show_line(console, f"  rejected {counted(num_rejected, 'image')}, listed in {summary.root.rstrip('/')}/rejected.jsonl")
     if num_corrected := facts.get("sizes_corrected", 0):
-        show_line(console, f"  {counted(num_corrected, 'image')} of another size than declared; the manifest has the real one")
+        show_line(console, f"  {counted(num_corrected, 'image')} with a wrong declared size; the manifest has the actual size")
     show_images(console, facts)
     _show_duplicates(console, facts.get("duplicates"), f"{summary.root.rstrip('/')}/{COPIES_FILE}")
     show_line(console, f"next: rayprob inspect {summary.root}    rayprob verify {summary.root}    rayprob train RUN.yaml")
 
 
 def _own_shards(shards: Shards, in_place: TarsInPlace | None) -> str:
-    """Return how many shards and bytes the dataset has of its own; "" where all of its images are read in place."""
+    """Return the number and size of the dataset's own shards; "" if all of its images are read in place."""
     own = [span for split, span in shards.splits.items() if in_place is None or split not in in_place.splits]
     size_bytes = sum(int(shards.size_bytes_S[span.start : span.stop].sum()) for span in own)
     return f" in {counted(sum(map(len, own)), 'shard')}, {_bytes(size_bytes)}" if own else ""
 
 
 def _show_in_place(console: Console, found: TarsInPlace | None) -> None:
-    """Print where the images are that are read in place, if any."""
+    """Print where the images that are read in place are, if there are any."""
     if found is not None:
         where = f"{counted(found.tars, 'tar')}, {_bytes(found.size_bytes)}, in {first_of(found.folders, 3, in_all=True)}"
-        show_line(console, f"  images of {', '.join(found.splits)} are not copied but read in place: {where}")
+        show_line(console, f"  images of {', '.join(found.splits)} are read in place, not copied: {where}")
 
 
 def _ways_of_splitting(recipe: dict[str, Any]) -> list[str]:
@@ -143,17 +143,17 @@ def _by(part: dict[str, Any]) -> str:
 
 
 def _show_duplicates(console: Console, found: dict[str, Any] | None, listed: str) -> None:
-    """Print how many images have the same bytes as another one, and where they are listed."""
+    """Print the number of images with the same bytes as another, and where they are listed."""
     if found:
         pairs = [f"{pair['images']:,} of {pair['split']} as in {pair['of']}" for pair in found["splits"]]
         verb = "dropped" if found["dropped"] else "kept"
         other = f", {found['other_labels']:,} with other labels" if found["other_labels"] else ""
         images = counted(found["images"], "image")
-        show_line(console, f"  {verb} {images} with the bytes of another ({', '.join(pairs)}{other}), listed in {listed}")
+        show_line(console, f"  {verb} {images} with the same bytes as another ({', '.join(pairs)}{other}), listed in {listed}")
 
 
 def _rest(facts: dict[str, Any]) -> str:
-    """Return what labels are that the source does not list for an image."""
+    """Return the state of labels that the source does not list for an image, by split."""
     rest = facts.get("rest", {})
     unknown = [split for split, one in rest.items() if one == "unknown"]
     absent = [split for split in facts["splits"] if split not in unknown]
@@ -175,7 +175,7 @@ def show_inspection(console: Console, found: Inspection) -> None:
 
 
 def _splits_table(splits: list[SplitFacts]) -> Table:
-    table = Table("splits", caption="short side: least..median..greatest; unknown: labels not annotated")
+    table = Table("splits", caption="short side: smallest..median..largest; unknown: labels not annotated")
     table.name()
     table.number("images", "shards", "size", "labels/image", "unknown", "short side px")
     for split in splits:

@@ -11,21 +11,21 @@ from rayprob.images.kinds import JPEG, KINDS
 from rayprob.images.notable import CONVERTED, NEARLY_BLACK
 from rayprob.images.reading import ImageReading
 
-# Of one image, and of several.
+# Singular and plural.
 TURNED = ("is turned upright, as its EXIF states", "are turned upright, as their EXIF states")
 AS_STORED = (
-    "is turned by EXIF, and read as stored; build the dataset again to have it upright",
-    "are turned by EXIF, and read as stored; build the dataset again to have them upright",
+    "is turned by EXIF but read as stored; build the dataset again to read it upright",
+    "are turned by EXIF but read as stored; build the dataset again to read them upright",
 )
 READ_AS = {
     CONVERTED: ("was converted to an upright JPEG (encode)", "were converted to upright JPEGs (encode)"),
     CMYK: ("is CMYK, read as RGB", "are CMYK, read as RGB"),
-    MULTI_PICTURE: ("holds several pictures, of which the first is read", "hold several pictures, of which the first is read"),
-    ANIMATED: ("is an animation, of which the first frame is read", "are animations, of which the first frame is read"),
+    MULTI_PICTURE: ("contains several pictures; the first is read", "contain several pictures; the first is read"),
+    ANIMATED: ("is an animation; its first frame is read", "are animations; their first frames are read"),
     TRANSPARENT: ("has transparency, composited over white", "have transparency, composited over white"),
     DEEP_COLOUR: (
-        "has 16 bits per colour, of which the upper 8 are read",
-        "have 16 bits per colour, of which the upper 8 are read",
+        "has 16 bits per colour; the upper 8 are read",
+        "have 16 bits per colour; the upper 8 are read",
     ),
 }
 DEEP = ("has 16 bits of grey: {}", "have 16 bits of grey: {}")
@@ -37,7 +37,7 @@ REMEDIES = {
 
 
 def show_images(console: Console, facts: Mapping[str, Any]) -> None:
-    """Print what is notable of the images that dataset.json describes; nothing where all are upright JPEGs."""
+    """Print notable properties of the images, from dataset.json; nothing if all are upright JPEGs."""
     for line in lines_of(facts):
         show_line(console, f"  {line}")
 

@@ -1,1 +1,1 @@
-"""Data at rest: annotations in, WebDataset shards and a manifest out."""
+"""Datasets on disk: from annotations to WebDataset shards and a manifest."""

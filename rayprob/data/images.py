@@ -1,4 +1,4 @@
-"""A folder of images as people have it: the clutter that systems leave there, and one line about all that is skipped."""
+"""Clutter in folders of images, which operating systems leave there, and one log line about all skipped files."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ CLUTTER = {
 
 
 def is_clutter(name: str) -> bool:
-    """Return whether a path below a folder is hidden, or was left there by a system: ._x.JPG, __MACOSX/x.jpg, Thumbs.db."""
+    """Return whether a path below a folder is hidden or a system's clutter: ._x.JPG, __MACOSX/x.jpg, Thumbs.db."""
     return any(part.lower() in CLUTTER or (part[:1] == "." and part not in (".", "..")) for part in name.split("/"))
 
 
 def warn_of_skipped(where: str, clutter: Sequence[str], unusable: Mapping[str, str]) -> None:
-    """Log one line that counts the clutter skipped in a folder and names what could not be used; nothing where all was."""
+    """Log one line that counts the clutter skipped in a folder and names unusable files; nothing if no file was skipped."""
     skipped = [f"{counted(len(clutter), 'hidden or system file')} ({first_of(sorted(clutter), 1)})"] if clutter else []
     for reason in sorted(set(unusable.values())):
         names = [name for name, why in unusable.items() if why == reason and not is_clutter(name)]

@@ -1,4 +1,4 @@
-"""Which tars of others a dataset reads in place, and where they lie."""
+"""The tars that a dataset reads in place, and where they are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from rayprob.files import uris
 
 @dataclass(frozen=True)
 class TarsInPlace:
-    """The tars of the splits that are read in place: how many there are, their size and their folders."""
+    """The tars of the splits that are read in place: their number, total size and folders."""
 
     splits: list[str]
     tars: int
@@ -19,7 +19,7 @@ class TarsInPlace:
 
 
 def tars_in_place(root: str, facts: Mapping[str, Any], shards: Shards) -> TarsInPlace | None:
-    """Return the tars that the dataset with these facts (dataset.json) reads in place; None where it has only its own."""
+    """Return the tars that a dataset with these facts (dataset.json) reads in place; None if it has only its own shards."""
     splits = list(facts.get("in_place", ()))
     if not splits:
         return None

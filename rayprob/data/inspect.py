@@ -1,4 +1,4 @@
-"""What a dataset holds, in numbers: counts, prevalence, label sets and co-occurrences. N samples, L labels."""
+"""Statistics of a dataset: counts, prevalence, label sets and co-occurrences. N samples, L labels."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -17,7 +17,7 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """One split: how much there is, and how large its images are (quantiles 0, 1/4, 1/2, 3/4, 1)."""
+    """One split: its counts, and the sizes of its images (quantiles 0, 1/4, 1/2, 3/4, 1)."""
 
     split: str
     samples: int
@@ -31,7 +31,7 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class LabelFacts:
-    """One label: in how many samples of each split it is present, and its prevalence among those that state it."""
+    """One label: the number of samples in each split in which it is present, and its prevalence among those that state it."""
 
     label: str
     samples: dict[str, int]
@@ -40,7 +40,7 @@ class LabelFacts:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two labels that occur together `lift` times as often as independent ones would."""
+    """Two labels that occur together `lift` times as often as if they were independent."""
 
     first: str
     second: str
@@ -50,7 +50,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a dataset holds; label sets and pairs are counted over all splits."""
+    """The statistics of a dataset; label sets and pairs are counted over all splits."""
 
     root: str
     fingerprint: str
@@ -61,11 +61,9 @@ class Inspection:
     top_sets: list[tuple[list[str], int]]
     pairs: list[Pair]
     exif_rotated: int | None  # images that EXIF turns; None: not counted by the build
-    image_facts: dict[str, Any] = field(
-        default_factory=dict
-    )  # what dataset.json records of their kinds and of how they are read
-    label_fingerprint: str = ""  # of ids and labels alone, whatever format and shards they come from
-    in_place: TarsInPlace | None = None  # None: the dataset has all images in its own shards
+    image_facts: dict[str, Any] = field(default_factory=dict)  # from dataset.json: their kinds, and how they are read
+    label_fingerprint: str = ""  # of ids and labels alone, independent of format and shards
+    in_place: TarsInPlace | None = None  # None: all images are in the dataset's own shards
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -73,7 +71,7 @@ class Inspection:
 
 
 def inspect(root: str, *, top: int = 10) -> Inspection:
-    """Return what the dataset at `root` holds, with the `top` most frequent label sets and strongest pairs.
+    """Return the statistics of the dataset at `root`, with the `top` most frequent label sets and strongest pairs.
 
     Raises DatasetError.
     """
@@ -99,8 +97,8 @@ def inspect(root: str, *, top: int = 10) -> Inspection:
 
 
 def strongest_pairs(present_NL: NDArray[np.bool_], names: tuple[str, ...], top: int) -> list[Pair]:
-    """Return the pairs of labels that tell most about one another, by `n_ab * log(lift)`, the pair's share of the mutual
-    information: a lift alone would rank two rare labels that met once above everything else."""
+    """Return the most informative pairs of labels, by `n_ab * log(lift)`, the pair's share of the mutual information. The lift
+    alone would rank two rare labels that co-occur once above everything else."""
     together_LL = present_NL.T.astype(np.float32) @ present_NL.astype(np.float32)
     samples_L = np.diagonal(together_LL).astype(np.float64)
     first_P, second_P = np.triu_indices(len(names), k=1)

@@ -1,4 +1,4 @@
-"""Maps a function over jobs, in this process or as Ray tasks; jobs say where data lie, so that little passes through Ray."""
+"""Maps a function over jobs, in this process or as Ray tasks; jobs contain paths to data, so that little passes through Ray."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ MOST_ENDING_S = 60.0  # for tasks that were cancelled
 
 
 class RunAll(Protocol):
-    """Yields the result of a task for each job, in any order. Jobs may be made while they are asked for."""
+    """Yields the result of a task for each job, in any order. Jobs may be generated lazily."""
 
     def __call__(self, task: Callable[[J], R], jobs: Iterable[J], /) -> Iterator[R]:
         """Yield `task(job)` for each job."""
@@ -35,11 +35,11 @@ class InOrder(Protocol):
 
 @dataclass(frozen=True)
 class Wording:
-    """What messages call a task."""
+    """The wording of messages about a task."""
 
     does: str  # "writes a shard"
     did: str
-    remedy: str  # where Ray lost one
+    remedy: str  # if Ray loses one
 
 
 def in_process(task: Callable[[J], R], jobs: Iterable[J], /) -> Iterator[R]:
@@ -123,5 +123,5 @@ def _map_on_ray(task: Callable[[J], R], jobs: Iterable[J], wording: Wording, *, 
         if shut_down:
             ray.shutdown()
         elif under_way:
-            # Until they have ended they write, and the next build would meet their files.
+            # They write files until they have ended, which the next build would find.
             ray.wait(under_way, num_returns=len(under_way), timeout=MOST_ENDING_S)

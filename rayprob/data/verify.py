@@ -1,4 +1,4 @@
-"""Every byte of a built dataset read again, and held against what its files say about one another."""
+"""Reads every byte of a built dataset again, and checks that its files agree with each other."""
 
 import hashlib
 import tarfile
@@ -27,14 +27,14 @@ from rayprob.files.tables import parse_table, require_schema
 from rayprob.images.kinds import JPEG, KINDS
 from rayprob.labels import LabelSpace
 
-ALONE_BYTES = 2**32  # a dataset of more is checked by several processes
-LEFT_OVER = "a part of the manifest of another plan, which an earlier build left"
+ALONE_BYTES = 2**32  # larger datasets are checked by several processes
+LEFT_OVER = "a part of another manifest, left by an earlier build"
 LISTS = ("labels", "unknown_labels", "absent_labels")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: in which file, and what, with the sample or the place."""
+    """One fault: the file, and what is wrong, with the sample or position."""
 
     file: str
     what: str
@@ -44,7 +44,7 @@ class Fault:
 
 
 class _Beside(Shape):
-    """What the JSON beside an image states of it."""
+    """The keys of the JSON next to an image."""
 
     sample_id: int
     height_px: int
@@ -55,14 +55,14 @@ class _Beside(Shape):
 
 @dataclass(frozen=True)
 class ShardCheck:
-    """All that a task needs to check one shard, wherever it runs. `rows` are its rows of the manifest, if these can be read."""
+    """Everything that a task needs to check one shard. `rows` are its rows of the manifest, if they can be read."""
 
     root: str
     place: int  # among all shards
     shard: dict[str, Any]
     rows: pa.Table | None
     label_space: LabelSpace | None
-    is_in_place: bool = False  # whether the shard is a tar of others
+    is_in_place: bool = False  # whether the shard is a tar read in place
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class CheckedShard:
 def verify(
     root: str, on_progress: Callable[[int, int], None] = lambda done, total: None, *, run_tasks: RunAll = in_process
 ) -> list[Fault]:
-    """Return every fault of the dataset at `root`; none for a sound one. Any changed bit of a shard is a fault.
+    """Return every fault of the dataset at `root`, an empty list if it is intact. Any changed bit of a shard is a fault.
 
     `on_progress` is called with the bytes read and their total. `run_tasks` maps the check over the shards, in any order:
-    `on_ray()` or `in_process`. Raises DatasetError where dataset.json, against which the rest is held, is missing or
-    unreadable, and RunError where the cluster of RAY_ADDRESS does not answer.
+    `on_ray()` or `in_process`. Raises DatasetError if dataset.json, with which the rest is compared, is missing or unreadable,
+    and RunError if the cluster of RAY_ADDRESS does not answer.
     """
     facts = read_facts(root)
     shards = Shards.read(root, facts)
@@ -106,12 +106,12 @@ def verify(
 
 
 def on_ray(**init: Any) -> RunAll:
-    """Return a mapper that checks shards as Ray tasks; it joins or starts Ray as that of a build does."""
+    """Return a mapper that checks shards as Ray tasks; it joins or starts Ray as a build does."""
     return as_ray_tasks(Wording("checks a shard", "checked a shard", "run it again"), **init)
 
 
 def is_worth_ray(root: str) -> bool:
-    """Return whether Ray tasks are worth their start: RAY_ADDRESS is set, or the dataset is large. Raises DatasetError."""
+    """Return whether starting Ray pays off: RAY_ADDRESS is set, or the dataset is large. Raises DatasetError."""
     return cluster_address() is not None or int(Shards.read(root, read_facts(root)).size_bytes_S.sum()) > ALONE_BYTES
 
 
@@ -127,7 +127,7 @@ def check_shard(check: ShardCheck) -> CheckedShard:
 
 
 class _ManifestRows:
-    """The rows of a manifest, part by part, and what is wrong with the parts that were read."""
+    """The rows of a manifest, part by part, and the faults of the parts read so far."""
 
     def __init__(self, parts: Parts, label_space: LabelSpace | None, root: str, in_place: Collection[str]) -> None:
         self.faults: dict[int, list[Fault]] = {}
@@ -138,7 +138,7 @@ class _ManifestRows:
         self._in_place = in_place  # splits
 
     def checks(self) -> Iterator[ShardCheck]:
-        """Yield what to check of each shard."""
+        """Yield the check of each shard."""
         entries = iter(self._parts.shards.entries())
         for part in range(len(self._parts)):
             table, self.faults[part] = _part(self._parts, part)
@@ -156,7 +156,7 @@ def _label_space(root: str, facts: dict[str, Any]) -> tuple[LabelSpace | None, l
         return None, [Fault("labels.json", str(error))]
     found, stated = label_space.fingerprint, facts.get("label_space_fingerprint")
     if found != stated:
-        return label_space, [Fault("labels.json", f"has fingerprint {found}, dataset.json says {stated}")]
+        return label_space, [Fault("labels.json", f"has fingerprint {found}, but {stated} in dataset.json")]
     return label_space, []
 
 
@@ -176,7 +176,7 @@ def _part(parts: Parts, part: int) -> tuple[pa.Table | None, list[Fault]]:
 def _part_faults(content: bytes, table: pa.Table, parts: Parts, part: int) -> Iterator[str]:
     sha256, stated_sha256 = hashlib.sha256(content).hexdigest(), parts.sha256[part]
     if sha256 != stated_sha256:
-        yield f"has sha256 {sha256:.16}..., dataset.json says {stated_sha256 or 'none':.16}..."
+        yield f"has sha256 {sha256:.16}..., but {stated_sha256 or 'none':.16}... in dataset.json"
     stated = [
         (split, parts.shards[shard])
         for split, shards in parts.shards.splits.items()
@@ -186,7 +186,7 @@ def _part_faults(content: bytes, table: pa.Table, parts: Parts, part: int) -> It
     ]
     found = list(zip(table["split"].to_pylist(), table["shard"].to_pylist(), strict=True))
     if found != stated:
-        yield f"has {len(found):,} rows, and not shard by shard the {len(stated):,} samples that dataset.json lists"
+        yield f"has {len(found):,} rows that do not match, shard by shard, the {len(stated):,} samples in dataset.json"
 
 
 def _rows_of(table: pa.Table, shard: dict[str, Any]) -> pa.Table:
@@ -197,7 +197,7 @@ def _rows_of(table: pa.Table, shard: dict[str, Any]) -> pa.Table:
 def _counts_faults(facts: dict[str, Any], shards: Shards) -> list[Fault]:
     if (found := shards.samples_of_splits()) == facts.get("splits"):
         return []
-    return [Fault("dataset.json", f"dataset.json counts {facts.get('splits')}, and its shards add up to {found}")]
+    return [Fault("dataset.json", f"dataset.json counts {facts.get('splits')}, but its shards add up to {found}")]
 
 
 def _double_ids(ids: Sequence[NDArray[np.int64]]) -> list[Fault]:
@@ -219,7 +219,7 @@ def _stray_files(root: str, parts: Parts, *, are_in_place: bool) -> list[Fault]:
 
 
 def _content_faults(facts: dict[str, Any], label_space: LabelSpace, parts: Parts) -> list[Fault]:
-    """Return what is wrong with facts that stand for all samples together."""
+    """Return the faults of facts about all samples together."""
 
     def tables() -> Iterator[pa.Table]:
         return (parts.read(part, parts.schema.names) for part in range(len(parts)))
@@ -229,11 +229,11 @@ def _content_faults(facts: dict[str, Any], label_space: LabelSpace, parts: Parts
     in_place = facts.get("in_place", ())
     found = data_fingerprint(label_space.fingerprint, sums, tables(), changed_pixels(facts), in_place)
     if found != facts["fingerprint"]:
-        faults.append(f"states fingerprint {facts['fingerprint']}, the data has {found}")
+        faults.append(f"has fingerprint {facts['fingerprint']}, but the data has {found}")
     if "label_counts" in facts and facts["label_counts"] != label_counts(
         parts.shards, tables(), len(label_space), facts.get("rest", {})
     ):
-        faults.append("states other label_counts than the samples have")
+        faults.append("has other label_counts than the samples")
     return [Fault("dataset.json", what) for what in faults]
 
 
@@ -254,7 +254,7 @@ def _shard_faults(
 
 @dataclass(frozen=True)
 class Member:
-    """One file in a tar, by where its content lies."""
+    """One file in a tar, and where its content is."""
 
     name: str
     offset_bytes: int
@@ -262,9 +262,9 @@ class Member:
 
 
 def read_members(content: bytes) -> tuple[list[Member], str]:
-    """Return the members of a tar up to its end or its first fault, and that fault, or an empty string.
+    """Return the members of a tar up to its end or its first fault, and that fault, or "".
 
-    Unlike most readers it takes nothing for granted: padding must be zero, and the end must be marked.
+    It is stricter than most readers: padding must be zero, and the end must be marked.
     """
     members: list[Member] = []
     place = 0
@@ -291,7 +291,7 @@ def _sample_faults(
 ) -> Iterator[str]:
     member_of = {member.name: member for member in members}
     if len(member_of) < len(members):
-        yield f"has {len(members) - len(member_of)} members under the name of another one"
+        yield f"has {len(members) - len(member_of)} members with the name of another"
     for row in rows:
         name = next((name for kind in KINDS if (name := f"{row['key']}{kind.suffix}") in member_of), "")
         image, beside = member_of.pop(name, None), member_of.pop(f"{row['key']}.json", None)
@@ -307,7 +307,7 @@ def _image_faults(content: bytes, image: Member | None, row: dict[str, Any]) -> 
         return
     found, stated = (image.offset_bytes, image.size_bytes), (row["offset_bytes"], row["size_bytes"])
     if found != stated:
-        yield f"has its image at (byte, bytes) {found}, the manifest says {stated}"
+        yield f"has its image at (byte, bytes) {found}, but {stated} in the manifest"
     yield from crc32_faults(_content(content, image), row)
 
 
@@ -326,7 +326,7 @@ def _beside_faults(content: bytes, beside: Member | None, row: dict[str, Any], l
         listed = [key for key in LISTS if key in row and (row[key] or key in found)]
         stated |= {key: _names(row[key], label_space) for key in listed}
     yield from (
-        f"has {key} {found.get(key)} in its json, {value} in the manifest"
+        f"has {key} {found.get(key)} in its json, but {value} in the manifest"
         for key, value in stated.items()
         if found.get(key) != value
     )

@@ -1,4 +1,4 @@
-"""A tar of others, read again where it lies, and held against what the dataset says of it and of the images in it."""
+"""Reads a tar in place again, and compares it and its images with the dataset's entries."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from rayprob.errors import StorageError
 
 
 def tar_faults(uri: str, shard: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield what is wrong with a tar, and with the images of it that are rows of a split. Reads it once, a part at a time."""
+    """Yield the faults of a tar, and of its images that are rows of a split. Reads it once, a part at a time."""
     try:
         with tar_reader(uri) as tar:
             for row in sorted(rows, key=lambda row: int(row["offset_bytes"])):
@@ -22,14 +22,14 @@ def tar_faults(uri: str, shard: dict[str, Any], rows: Sequence[dict[str, Any]]) 
 
 
 def whole_faults(size_bytes: int, sha256: str, shard: dict[str, Any]) -> Iterator[str]:
-    """Yield in what a whole tar differs from its entry in dataset.json."""
+    """Yield the differences between a whole tar and its entry in dataset.json."""
     if size_bytes != shard["size_bytes"]:
-        yield f"has {size_bytes:,} bytes, dataset.json says {shard['size_bytes']:,}"
+        yield f"has {size_bytes:,} bytes, but {shard['size_bytes']:,} in dataset.json"
     if sha256 != shard["sha256"]:
-        yield f"has sha256 {sha256:.16}..., dataset.json says {shard['sha256']:.16}..."
+        yield f"has sha256 {sha256:.16}..., but {shard['sha256']:.16}... in dataset.json"
 
 
 def crc32_faults(content: bytes, row: dict[str, Any]) -> Iterator[str]:
-    """Yield in what the bytes of an image differ from its row in the manifest."""
+    """Yield the differences between the bytes of an image and its row in the manifest."""
     if zlib.crc32(content) != row["crc32"]:
-        yield "has image bytes of another crc32 than the manifest says"
+        yield "has image bytes with another crc32 than in the manifest"

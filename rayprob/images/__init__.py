@@ -1,1 +1,1 @@
-"""Image files: which kinds are read, what their headers state, and how their bytes become pixels."""
+"""Image files: the supported kinds, their headers, and decoding."""

@@ -1,4 +1,4 @@
-"""Whether an image file is whole: by its header and its end, or by decoding it."""
+"""Checks that an image file is complete: by its header and end, or by decoding it."""
 
 import zlib
 
@@ -17,9 +17,9 @@ CUT = "is cut short: {}; replace the file"
 
 
 def check_header(content: bytes) -> None:
-    """Raise SampleError for an image of a kind that the decoder does not read, and for one that was cut. Decodes nothing.
+    """Raise SampleError for a kind of image that the decoder does not read, and for a truncated one, without decoding.
 
-    `measure` has taken the image before.
+    The image must have passed `measure`.
     """
     if not content.startswith(JPEG.magic):
         _check_chunks_end(content)
@@ -30,19 +30,19 @@ def check_header(content: bytes) -> None:
 
 
 def check_ends(jpeg: bytes) -> None:
-    """Raise SampleError where no end-of-image mark follows the last scan, as in a file that was cut."""
+    """Raise SampleError if no end-of-image mark follows the last scan, as in a truncated file."""
     if jpeg.endswith(b"\xff\xd9"):
         return
-    # Bytes may follow the end; but a preview inside the header has an end mark of its own, before the scan of the image.
+    # Bytes may follow the end. A preview in the header has an end mark of its own, before the scan of the image.
     if jpeg.rfind(b"\xff\xd9") < jpeg.rfind(b"\xff\xda"):
         raise SampleError(CUT.format("no end-of-image mark"))
 
 
 def check_decodes(content: bytes) -> None:
-    """Raise SampleError unless every byte of the image decodes without a complaint of its decoder.
+    """Raise SampleError unless the whole image decodes without an error or warning of its decoder.
 
-    Of a JPEG it decodes luma at an eighth of the size: the entropy decoder, where damage shows, still reads everything, and the
-    rest of the work is saved.
+    For a JPEG it decodes only luma, at an eighth of the size. The entropy decoder, which finds damage, still reads all bytes,
+    and the rest of the work is saved.
     """
     if not content.startswith(JPEG.magic):
         _check_sums(content)
@@ -56,10 +56,10 @@ def check_decodes(content: bytes) -> None:
 
 
 def _check_sums(content: bytes) -> None:
-    """Raise SampleError for a chunk of a PNG whose checksum is wrong: Pillow leaves out those of pixels."""
+    """Raise SampleError for a PNG chunk with a wrong checksum: Pillow does not check those of pixels."""
     for name, start, end in chunks(content) if content.startswith(PNG.magic) else ():
         if zlib.crc32(content[start - len(name) : end]) != int.from_bytes(content[end : end + 4], "big"):
-            raise SampleError(f"does not decode (the checksum of its chunk {name!r} is wrong); replace the file")
+            raise SampleError(f"does not decode (wrong checksum of its chunk {name!r}); replace the file")
 
 
 def _check_chunks_end(content: bytes) -> None:

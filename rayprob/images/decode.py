@@ -1,7 +1,7 @@
 """The one decoder: bytes of a JPEG, PNG or WebP to RGB, for sharding, training and prediction alike.
 
 JPEG is decoded by libjpeg-turbo, which converts grey and CMYK; PNG and WebP by Pillow. Transparent pixels are composited over
-white, 16-bit grey becomes 8-bit by a window or its upper bits, and of an animation the first frame is read.
+white, 16-bit grey becomes 8-bit by a window or its upper bits, and only the first frame of an animation is read.
 """
 
 import io
@@ -22,12 +22,12 @@ from rayprob.images.kinds import JPEG, ImageKind, kind_of
 from rayprob.images.reading import ImageReading, Window
 
 WHITE = 255
-# A remark on an image that then decodes; `catch_warnings` around it would not be safe in threads.
+# The image decodes despite this warning; `catch_warnings` would not be thread-safe.
 warnings.filterwarnings("ignore", message="Invalid APNG")
 
 
 class EncodedImage(NamedTuple):
-    """The bytes of an image file, and how to read them: what a transform is given, which may decode as much as it needs."""
+    """The bytes of an image file, and how to read them: the input of a transform, which decodes only what it needs."""
 
     content: bytes
     reading: ImageReading
@@ -38,10 +38,10 @@ class EncodedImage(NamedTuple):
 
 
 def decode(content: bytes, reading: ImageReading) -> Pixels:
-    """Return an image file as RGB [H, W, 3], upright where `reading` asks for it.
+    """Return an image file as RGB [H, W, 3], upright if `reading` requires it.
 
-    Raises SampleError for other kinds of files, for damage, also where libjpeg would only warn, and, before any memory is
-    taken, for a header that states too many pixels.
+    Raises SampleError for other kinds of files, for damage, also if libjpeg would only warn, and, before any memory is
+    allocated, for a header with too many pixels.
     """
     size, kind = measure(content), kind_of(content)
     image = _jpeg(content) if kind is JPEG else _by_pillow(content, kind, size, reading.window)
@@ -68,7 +68,7 @@ def rgb_of(image: Pillow.Image, window: Window | None = None) -> Pixels:
 
 
 def eight_bits(deep: NDArray[np.integer], window: Window | None) -> NDArray[np.uint8]:
-    """Return 16-bit values as 8-bit ones: the upper bits, or with a window [low, high], low as 0 and high as 255."""
+    """Return 16-bit values as 8-bit ones: the upper bits, or with a window [low, high] mapped to 0 and 255."""
     if window is None:
         return (deep >> 8).astype(np.uint8)
     low, high = window

@@ -1,4 +1,4 @@
-"""The orientation in a block of EXIF (Exif 3.0, section 4.6.5): how an image is turned to be seen upright."""
+"""The orientation in a block of EXIF (Exif 3.0, section 4.6.5): how to turn an image upright."""
 
 import struct
 from contextlib import suppress
@@ -7,21 +7,21 @@ import numpy as np
 
 from rayprob.arrays import Pixels
 
-PREFIX = b"Exif\0\0"  # in JPEG always; in WebP and PNG some programs write it, too
+PREFIX = b"Exif\0\0"  # always in JPEG; some programs also write it in WebP and PNG
 ORIENTATION, SHORT = 0x0112, 3
 UPRIGHT = 1
 SWAPS_SIDES = range(5, 9)  # these orientations exchange height and width
 
 
 def orientation_of(exif: bytes) -> int:
-    """Return the orientation that a block of EXIF states, 1 to 8; 1, which is upright, where it states none or is broken."""
-    with suppress(struct.error):  # offsets that lead out of the block
+    """Return the orientation in a block of EXIF, 1 to 8; 1, which is upright, if it is missing or the block is broken."""
+    with suppress(struct.error):  # offsets outside the block
         return _orientation(exif.removeprefix(PREFIX))
     return UPRIGHT
 
 
 def turned(image: Pixels, orientation: int) -> Pixels:
-    """Return an image [H, W, 3] as its orientation says that it is seen, in a layout that torch and OpenCV accept."""
+    """Return an image [H, W, 3] turned by its orientation, in a memory layout that torch and OpenCV accept."""
     if orientation == UPRIGHT:
         return image
     if orientation in SWAPS_SIDES:

@@ -1,4 +1,4 @@
-"""What the header of an image file states, of any kind that is read. Takes no memory for pixels."""
+"""Reads the header of an image file of any supported kind. Takes no memory for pixels."""
 
 from dataclasses import dataclass
 
@@ -28,14 +28,14 @@ class Size:
     width_px: int
 
     def turned(self, orientation: int) -> "Size":
-        """Return the size of the image that is turned as an EXIF orientation says."""
+        """Return the size of the image after it is turned by an EXIF orientation."""
         return Size(self.width_px, self.height_px) if orientation in SWAPS_SIDES else self
 
 
 def measure(content: bytes) -> Size:
-    """Return the size of an image as it is stored, which its header states.
+    """Return the size of an image as it is stored, from its header.
 
-    Raises SampleError for a kind of file that is not read, a broken header, and too many bytes or pixels.
+    Raises SampleError for an unsupported kind of file, a broken header, and too many bytes or pixels.
     """
     if len(content) > MAX_FILE_BYTES:
         raise SampleError(f"has more than {MAX_FILE_BYTES:,} bytes; shrink it")
@@ -49,18 +49,18 @@ def measure(content: bytes) -> Size:
 def orientation(content: bytes) -> int:
     """Return the EXIF orientation of an image file, 1 to 8; 1, which is upright, if it has none or its EXIF is broken.
 
-    An orientation in XMP does not count, as in browsers. Raises SampleError for a kind of file that is not read.
+    As in browsers, an orientation in XMP is ignored. Raises SampleError for an unsupported kind of file.
     """
     return ORIENTATIONS[kind_of(content)](content)
 
 
 def oddities(content: bytes) -> list[str]:
-    """Return what is out of the ordinary in an image that `measure` has taken: CMYK, TRANSPARENT, DEEP_GREY, ..."""
+    """Return the unusual properties of an image that has passed `measure`: CMYK, TRANSPARENT, DEEP_GREY, ..."""
     return [oddity for oddity, holds in _oddities(content, kind_of(content)).items() if holds]
 
 
 def undecodable(content: bytes, what: str) -> SampleError:
-    """Return the error for an image that did not decode: that its kind is not read, where it is that, else `what`."""
+    """Return the error for an image that did not decode: its kind if that is unsupported, else `what`."""
     return SampleError((unread_kind(content) if content.startswith(JPEG.magic) else None) or f"{what}; replace the file")
 
 
@@ -85,7 +85,7 @@ def _oddities(content: bytes, kind: ImageKind) -> dict[str, bool]:
         stated = jpeg_facts(content)
         return {CMYK: stated.components == 4, MULTI_PICTURE: stated.is_multi_picture}
     facts = png_facts(content) if kind is PNG else webp_facts(content)
-    assert facts is not None  # as `measure` found
+    assert facts is not None  # checked by `measure`
     found = {TRANSPARENT: facts.is_transparent, ANIMATED: facts.is_animated}
     if not isinstance(facts, PngFacts) or facts.bits < DEEP_BITS:
         return found

@@ -1,4 +1,4 @@
-"""What the segments before a JPEG's first scan say (ITU T.81, annex B): how it is coded, and how EXIF turns it."""
+"""Reads the segments before a JPEG's first scan (ITU T.81, annex B): how it is coded, and its EXIF orientation."""
 
 import struct
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ MARKER_AND_LENGTH = struct.Struct(">xBH").unpack_from
 
 
 class JpegFacts(NamedTuple):
-    """How many colour components the pixels have, 1 for grey and 4 for CMYK, and whether more pictures follow (CIPA DC-007)."""
+    """The number of colour components, 1 for grey and 4 for CMYK, and whether more pictures follow (CIPA DC-007)."""
 
     components: int
     is_multi_picture: bool
 
 
 class Headers(NamedTuple):
-    """The marker of the frame header, which says how the image is coded, its content, and that of the first scan header."""
+    """The marker of the frame header, which determines the coding, its content, and that of the first scan header."""
 
     kind: int | None
     frame: bytes
@@ -36,7 +36,7 @@ class Headers(NamedTuple):
 
     @classmethod
     def of(cls, jpeg: bytes) -> "Headers":
-        """Return the headers of a JPEG; `kind` is None where it has none before its first scan."""
+        """Return the headers of a JPEG; `kind` is None if no frame header precedes the first scan."""
         kind, frame = None, b""
         for marker, start, end in segments(jpeg):
             if marker in FRAMES:
@@ -47,9 +47,9 @@ class Headers(NamedTuple):
 
 
 def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the segments up to and with the header of the first scan: marker, and where its content starts and ends.
+    """Yield the segments up to and including the header of the first scan: marker, start and end of the content.
 
-    Yields fewer where the bytes are no segments.
+    Stops earlier at bytes that are not a segment.
     """
     at, last = 2, len(jpeg) - 4
     while at <= last and jpeg[at] == 0xFF:
@@ -65,12 +65,12 @@ def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def unread_kind(jpeg: bytes) -> str | None:
-    """Return of which kind a JPEG is that the decoder does not read: 12 bits, lossless, arithmetic-coded; None for others."""
+    """Return the kind of a JPEG that the decoder does not read: 12 bits, lossless, arithmetic-coded; None for others."""
     return _unread(Headers.of(jpeg))
 
 
 def header_fault(jpeg: bytes) -> str | None:
-    """Return what in the header prevents decoding: its kind, or frame and scan headers that contradict each other."""
+    """Return what in the header prevents decoding: an unsupported kind, or frame and scan headers that do not fit together."""
     headers = Headers.of(jpeg)
     if headers.kind is None or len(headers.scan) < 3:
         return "has no frame header before its first scan; replace the file"
@@ -87,7 +87,7 @@ def jpeg_orientation(jpeg: bytes) -> int:
 
 
 def jpeg_facts(jpeg: bytes) -> JpegFacts:
-    """Return what a JPEG states before its first scan."""
+    """Return the facts in a JPEG's header."""
     components, is_multi_picture = 0, False
     for marker, start, _ in segments(jpeg):
         if marker in FRAMES:
@@ -105,9 +105,9 @@ def _unread(headers: Headers) -> str | None:
         return f"is {_words_for(kind)}, which the decoder does not read; save it as a baseline or progressive JPEG"
     bits, components = frame[0], frame[COMPONENTS_AT]
     if bits != 8:
-        return f"has {bits} bits per channel, and the decoder reads 8; save it with 8"
+        return f"has {bits} bits per channel, but the decoder reads 8; save it with 8"
     if components not in COMPONENTS:
-        return f"has {components} colour components, and the decoder reads {', '.join(map(str, COMPONENTS))}; save it as RGB"
+        return f"has {components} colour components, but the decoder reads {', '.join(map(str, COMPONENTS))}; save it as RGB"
     return None
 
 

@@ -1,6 +1,6 @@
-"""Kinds of image files, recognised by their first bytes: which are read and how they are stored, and what to do about others.
+"""Kinds of image files, recognised by their first bytes: the supported ones, and what to do about others.
 
-A file's name plays no part: a PNG named photo.jpg is stored as .png.
+A file's name is ignored: a PNG named photo.jpg is stored as .png.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from rayprob.errors import SampleError
 
 
 class ImageKind(NamedTuple):
-    """A kind of file that is read: its name, its first bytes, and the suffix under which its files are stored in shards."""
+    """A supported kind of file: its name, its first bytes, and the suffix of its files in shards."""
 
     title: str
     magic: bytes
@@ -22,14 +22,14 @@ WEBP = ImageKind("WebP", b"RIFF", ".webp")
 KINDS = (JPEG, PNG, WEBP)
 TITLES = "JPEG, PNG or WebP"
 
-# Suffixes of files that people name so. Those of unread kinds count as images too, so that each is refused by name.
+# Usual suffixes. Those of unsupported kinds count as images too, so that each such file is refused by name.
 READ_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp")
 UNREAD_SUFFIXES = (".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".dcm")
 IMAGE_SUFFIXES = READ_SUFFIXES + UNREAD_SUFFIXES
 
 TO_PNG, TO_JPEG = "convert it to PNG", "convert it to JPEG"
 DOWNLOAD = "download the image again"
-# First bytes, what they belong to, and what to do.
+# First bytes, the kind of file, and what to do.
 FOREIGN = (
     (b"GIF8", "a GIF", "save one of its frames as PNG"),
     (b"BM", "a BMP", TO_PNG),
@@ -43,7 +43,7 @@ FOREIGN = (
     (b"\xff\x4f\xff\x51", "a JPEG 2000", TO_JPEG),
     (b"8BPS", "a Photoshop file", "export it as PNG"),
     (b"%PDF", "a PDF", "export its pages as PNG"),
-    (b"<svg", "an SVG", "draw it into a PNG"),
+    (b"<svg", "an SVG", "render it as PNG"),
     (b"<", "an HTML or XML page", DOWNLOAD),
     (b"RIFF", "a RIFF file of sound or video", "remove it, or save a frame as PNG"),
     (b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull`"),
@@ -57,7 +57,7 @@ DICOM_AT, DICOM = 128, b"DICM"
 
 
 def kind_of(content: bytes) -> ImageKind:
-    """Return the kind of a file. Raises SampleError for a kind that is not read, with its name and what to do."""
+    """Return the kind of a file. Raises SampleError for an unsupported kind, with its name and what to do."""
     if content.startswith(JPEG.magic):
         return JPEG
     if content.startswith(PNG.magic):
@@ -69,7 +69,7 @@ def kind_of(content: bytes) -> ImageKind:
 
 
 def _foreign(content: bytes) -> tuple[str, str]:
-    """Return what a file of another kind is, and what to do."""
+    """Return the name of a file's unsupported kind, and what to do."""
     if not content:
         return "empty", DOWNLOAD
     if content[4:8] == b"ftyp" and content[8:12] in BRANDS:

@@ -1,4 +1,4 @@
-"""What the chunks of a PNG state (PNG, third edition): size, bits, colour type, transparency, animation and EXIF."""
+"""Reads the chunks of a PNG (PNG, third edition): size, bits, colour type, transparency, animation and EXIF."""
 
 import struct
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ GREY, PALETTE, WITH_ALPHA = 0, 3, (4, 6)  # colour types
 
 
 class PngFacts(NamedTuple):
-    """What a PNG states before its pixels."""
+    """The facts in a PNG before its pixels."""
 
     height_px: int
     width_px: int
-    bits: int  # per channel; of a palette, per index
+    bits: int  # per channel, or per index of a palette
     colour_type: int
     is_transparent: bool  # has an alpha channel or transparent colours
     is_animated: bool
 
 
 def png_facts(png: bytes) -> PngFacts | None:
-    """Return what a PNG states; None where its header is broken."""
+    """Return the facts of a PNG; None if its header is broken."""
     found = list(chunks(png, until=b"IDAT"))
     if not found or found[0][0] != b"IHDR" or found[0][2] - found[0][1] != IHDR_BYTES or found[0][2] > len(png):
         return None
@@ -43,9 +43,9 @@ def png_orientation(png: bytes) -> int:
 
 
 def chunks(png: bytes, until: bytes = b"IEND") -> Iterator[tuple[bytes, int, int]]:
-    """Yield the chunks up to and with the first of type `until`: type, and where its content starts and ends.
+    """Yield the chunks up to and including the first of type `until`: type, start and end of the content.
 
-    Yields fewer where the bytes are no chunks; the last may end behind the file.
+    Stops earlier at bytes that are not a chunk; the last chunk may end beyond the file.
     """
     at = SIGNATURE_BYTES
     while at + 8 <= len(png):

@@ -1,4 +1,4 @@
-"""What the chunks of a WebP state (RFC 9649): size, transparency, animation and EXIF."""
+"""Reads the chunks of a WebP (RFC 9649): size, transparency, animation and EXIF."""
 
 import struct
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ VP8L_MARK = 0x2F
 
 
 class WebpFacts(NamedTuple):
-    """What a WebP states before its pixels."""
+    """The facts in a WebP before its pixels."""
 
     height_px: int
     width_px: int
@@ -23,7 +23,7 @@ class WebpFacts(NamedTuple):
 
 
 def webp_facts(webp: bytes) -> WebpFacts | None:
-    """Return what the first chunk of a WebP states; None where it is broken."""
+    """Return the facts in the first chunk of a WebP; None if it is broken."""
     name, start, end = next(chunks(webp), (b"", 0, 0))
     content = webp[start : min(end, start + 10)]
     if len(content) < 5:
@@ -49,7 +49,7 @@ def webp_orientation(webp: bytes) -> int:
 
 
 def chunks(webp: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the chunks: name, and where its content starts and ends. Fewer where the bytes are no chunks."""
+    """Yield the chunks: name, start and end of the content. Stops at bytes that are not a chunk."""
     at = RIFF_BYTES
     while at + 8 <= len(webp):
         name, length = NAME_AND_LENGTH(webp, at)

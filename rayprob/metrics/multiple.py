@@ -1,4 +1,4 @@
-"""Which of many differences are more than chance: p-values adjusted for all of them together. M differences, D draws.
+"""Which of many differences are more than chance: jointly adjusted p-values. M differences, D draws.
 
 The step-down maxT procedure (Westfall and Young, Resampling-Based Multiple Testing, 1993; Romano and Wolf, JASA 2005): a
 difference over its standard error is compared with the largest of the same ratios, centred, in each draw. The probability of
@@ -14,7 +14,7 @@ from rayprob.arrays import Floats
 def adjusted_p_values(differences_M: Floats, drawn_DM: Floats) -> Floats:
     """Return the adjusted two-sided p-value of each difference from 0 [M], from its bootstrap draws; nan draws count as 0.
 
-    The smallest is 1 / (D + 1). A difference that is the same in all draws is 0 of two equal tables; its p-value is 1.
+    The smallest possible p-value is 1 / (D + 1). It is 1 for a difference that is the same in all draws, as for equal tables.
     """
     if not len(differences_M):
         return np.ones(0)
@@ -23,7 +23,7 @@ def adjusted_p_values(differences_M: Floats, drawn_DM: Floats) -> Floats:
     ratio_M = np.nan_to_num(np.abs(differences_M)) / safe_M
     noise_DM = np.nan_to_num(np.abs(drawn_DM - differences_M) / safe_M)
     falling_M = np.argsort(-ratio_M, kind="stable")
-    # The largest noise among the differences that are not larger than each one, from the smallest up.
+    # For each difference, the largest noise among those that are not larger, from the smallest up.
     largest_DM = np.maximum.accumulate(noise_DM[:, falling_M[::-1]], axis=1)[:, ::-1]
     exceeded_M = (largest_DM >= ratio_M[falling_M]).sum(axis=0)
     p_M = np.empty(len(falling_M))
@@ -32,7 +32,7 @@ def adjusted_p_values(differences_M: Floats, drawn_DM: Floats) -> Floats:
 
 
 def _standard_errors(drawn_DM: Floats) -> Floats:
-    """Return the standard deviation of the draws that are defined [M]; 0 without any."""
+    """Return the standard deviation over the finite draws [M]; 0 without any."""
     is_defined_DM = ~np.isnan(drawn_DM)
     number_M = np.maximum(is_defined_DM.sum(axis=0), 1)
     values_DM = np.nan_to_num(drawn_DM)

@@ -1,9 +1,9 @@
-"""Models compared on the same images: each number, its difference from the first model's, and whether that is chance.
+"""Compares models on the same images: each number, its difference from the first model's, and whether that may be chance.
 
-N images, L labels, D draws of images. Every model sees the same draws, so differences are paired (`bootstrap.py`). A page of
-numbers makes two families of differences: the numbers of label sets and probabilities, and the AP of each label. Within a
-family p-values are adjusted (`multiple.py`), and each family gets half of the level: where all models are equal, at most one
-comparison in twenty finds any difference at all.
+N images, L labels, D draws of images. Every model sees the same draws, so differences are paired (`bootstrap.py`). There are
+two families of differences: the numbers of label sets and probabilities, and the AP of each label. P-values are adjusted
+within a family (`multiple.py`), and each family gets half of the level: if all models are equal, at most one comparison in
+twenty finds any difference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ from rayprob.metrics.drawn import average_precision_of, calibration_error_of, co
 from rayprob.metrics.multiple import adjusted_p_values
 
 FAMILIES = 2
-LEAST_POSITIVES = 10  # of a label, and as many images without it: with fewer, its draws do not show how much its AP varies
+LEAST_POSITIVES = 10  # of a label, and as many negatives; with fewer, the draws do not show how much its AP varies
 LOWER_IS_BETTER = ("ECE", "NLL")
 
 
 @dataclass(frozen=True, eq=False)
 class ModelTables:
-    """What a model predicts for the images: scores that rank, marginals, log P(label set) in nats, and label sets by name."""
+    """A model's predictions: scores for ranking, marginals, log P(label set) in nats, and label sets by name."""
 
     scores_NL: AnyFloats
     marginals_NL: AnyFloats
@@ -34,9 +34,9 @@ class ModelTables:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """A model's value less the first one's, with its own 95 % interval; the p-value is adjusted for the whole comparison.
+    """A model's value minus the first one's, with its own 95 % interval; the p-value is adjusted for the whole comparison.
 
-    `p_value` is None where a label has too few positives, or too few images without it, to tell.
+    `p_value` is None if a label has too few positives or negatives.
     """
 
     p_value: float | None
@@ -49,7 +49,7 @@ class Difference(Interval):
 
 @dataclass(frozen=True)
 class PairedRow:
-    """A number by name, or the AP of a label: the value of each model, and the differences of the second and later ones."""
+    """A number by name, or the AP of a label: each model's value, and the differences of the second and later models."""
 
     name: str
     values: tuple[Interval, ...]
@@ -58,13 +58,13 @@ class PairedRow:
 
     @property
     def is_better_lower(self) -> bool:
-        """Whether the lower value is the better one; AP is better higher, whatever the name of its label."""
+        """Whether lower values are better; never for a label's AP, whatever the label's name."""
         return self.positives is None and self.name in LOWER_IS_BETTER
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """All numbers of a comparison; `labels` in column order, without those that have no positive."""
+    """All numbers of a comparison; `labels` are in column order, without labels that have no positive."""
 
     numbers: tuple[PairedRow, ...]
     labels: tuple[PairedRow, ...]
@@ -82,9 +82,9 @@ def compare_models(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> PairedComparison:
-    """Compare models on the same images; `names` are those of the labels.
+    """Compare models on the same images; `names` are the label names.
 
-    Raises MetricError for fewer than two models, models whose label sets have other names, no draws, and if no label has a
+    Raises MetricError for fewer than two models, different names of label sets, fewer than one draw, and if no label has a
     known positive.
     """
     _check(models, targets_NL & known_NL)
@@ -111,10 +111,10 @@ def compare_models(
 
 def _check(models: Sequence[ModelTables], present_NL: Bools) -> None:
     if len(models) < 2:
-        raise MetricError(f"a comparison needs two models or more; got {len(models)}")
+        raise MetricError(f"a comparison needs at least two models; got {len(models)}")
     if len({tuple(model.sets) for model in models}) > 1:
         listed = "; ".join(", ".join(model.sets) for model in models)
-        raise MetricError(f"models are compared by the same label sets; got {listed}")
+        raise MetricError(f"all models need label sets with the same names; got {listed}")
     if not present_NL.any():
         raise MetricError("no label has a known positive in these images; a comparison needs at least one")
 
@@ -134,7 +134,7 @@ def _statistics(model: ModelTables, targets_NL: Bools, known_NL: Bools) -> dict[
 def _resampled(
     statistics: Sequence[Mapping[str, Statistic]], of_labels: Sequence[Statistic], num_images: int, *, draws: int, seed: int
 ) -> list[list[Resampled]]:
-    """Return for each model mAP, its other numbers and the AP of each label, on all images and on each draw."""
+    """Return each model's mAP, other numbers and AP per label, on all images and on each draw."""
     whole_KM = _values(statistics, of_labels, np.ones((1, num_images), dtype=np.int32))[:, 0]
     blocks = [_values(statistics, of_labels, counts_DN) for counts_DN in drawn_counts(num_images, draws=draws, seed=seed)]
     drawn_KMD = np.concatenate(blocks, axis=1).swapaxes(1, 2)

@@ -1,7 +1,7 @@
-"""What can be evaluated: a finished run on its dataset or another one, and a bundle alone. N samples, L labels of the model.
+"""Models to evaluate: a finished run on its own or another dataset, or a bundle alone. N samples, L labels of the model.
 
 Labels of another dataset are matched by name. Labels that only the model has are unknown there; those that only the dataset
-has are left out. Predictions of another dataset are kept apart from those of the run's own.
+has are left out. Predictions on another dataset are kept apart from those on the run's own.
 """
 
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ from rayprob.runs.paths import RunFolder, is_bundle
 from rayprob.runs.spec import EvaluationSpec, PrecisionSpec, Run
 from rayprob.text import first_of
 
-MOST_NAMED = 8  # labels in a sentence
+MOST_NAMED = 8  # labels per sentence
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A run with its bundle, or a bundle alone, and how its predictions are computed."""
+    """A run with its bundle, or a bundle alone, and the settings that its predictions are computed with."""
 
     folder: str
     name: str
@@ -74,9 +74,9 @@ def own_reading(run: Run, bundle: Bundle) -> ImageReading | None:
 
 
 def open_trained(folder: str, *, data: str | None = None) -> Trained:
-    """Return the run in `folder`, or the bundle, which needs a dataset to be evaluated on.
+    """Return the run in `folder`, or the bundle, which also needs a dataset.
 
-    Raises RunError for an unfinished run, another folder, and a bundle without `data`; BundleError for a damaged bundle.
+    Raises RunError for an unfinished run, any other folder, and a bundle without `data`; BundleError for a damaged bundle.
     """
     if is_bundle(folder):
         if data is None:
@@ -87,7 +87,7 @@ def open_trained(folder: str, *, data: str | None = None) -> Trained:
 
 
 def _bundle_alone(folder: str) -> Trained:
-    """Return a bundle that computes as its run did, as far as it records that."""
+    """Return a bundle with the settings of its run, as far as it records them."""
     bundle = Bundle.load(folder)
     stated = bundle.facts.get("run")
     run: Mapping[str, Any] = stated if isinstance(stated, dict) else {}
@@ -106,7 +106,7 @@ def _bundle_alone(folder: str) -> Trained:
 
 @dataclass(frozen=True)
 class LabelMatch:
-    """Which labels of a model a dataset has; `columns` has the dataset's column of each column of the model that is in both."""
+    """The match of a model's labels with a dataset's; `columns` maps the model's columns of common labels to the dataset's."""
 
     model: LabelSpace
     data: LabelSpace
@@ -136,12 +136,12 @@ class LabelMatch:
 
     @property
     def renamed(self) -> dict[str, str]:
-        """The dataset's name of each label of the model that is named differently there."""
+        """The dataset's name of each of the model's labels that has another name there."""
         pairs = ((self.model.names[column], self.data.names[other]) for column, other in self.columns.items())
         return {name: other for name, other in pairs if composed(name) != composed(other)}
 
     def of_model(self, table_ND: NDArray[Any], missing: Any) -> NDArray[Any]:
-        """Return a table with the dataset's columns [N, D] in the model's [N, L], where the other columns hold `missing`."""
+        """Map a table with the dataset's columns [N, D] to the model's [N, L]; columns that the dataset lacks are `missing`."""
         table_NL = np.full((len(table_ND), len(self.model)), missing, dtype=table_ND.dtype)
         table_NL[:, list(self.columns)] = table_ND[:, list(self.columns.values())]
         return table_NL
@@ -156,7 +156,7 @@ class LabelMatch:
         }
 
     def sentences(self) -> list[str]:
-        """Return in words what differs between the labels; nothing if none does."""
+        """Return sentences on how the labels differ; an empty list if they do not."""
         renamed = [f"{name} = {other}" for name, other in self.renamed.items()]
         told = [f"matched under another name: {first_of(renamed, MOST_NAMED)}"] if renamed else []
         if names := self.only_model:
@@ -168,7 +168,7 @@ class LabelMatch:
 
     @property
     def left_out(self) -> str:
-        """In words, which labels of the dataset the model lacks; "" if it lacks none."""
+        """The dataset's labels that the model lacks, in words; "" if it lacks none."""
         names = self.only_data
         words = f"of the dataset's {len(self.data)} labels, the model lacks {len(names)}, which are left out: "
         return words + first_of(names, MOST_NAMED) if names else ""

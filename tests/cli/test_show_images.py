@@ -24,9 +24,9 @@ def test_every_notable_property_has_a_line_in_the_singular_or_plural() -> None:
         "1 image is turned upright, as its EXIF states",
         "1 image was converted to an upright JPEG (encode)",
         "1 image is CMYK, read as RGB",
-        "2 images are animations, of which the first frame is read",
+        "2 images are animations; their first frames are read",
         "3 images have transparency, composited over white",
-        "1 image has 16 bits per colour, of which the upper 8 are read",
+        "1 image has 16 bits per colour; the upper 8 are read",
         "7 images have 16 bits of grey: the upper 8 are read",
     ]
 
@@ -44,5 +44,5 @@ def test_images_that_come_out_nearly_black_are_a_warning_with_its_remedy() -> No
 
 def test_a_dataset_of_0_1_is_read_as_it_was_and_the_line_says_what_to_do() -> None:
     assert list(lines_of({"exif_rotated": 3})) == [
-        "3 images are turned by EXIF, and read as stored; build the dataset again to have them upright"
+        "3 images are turned by EXIF but read as stored; build the dataset again to read them upright"
     ]

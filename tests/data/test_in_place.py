@@ -179,7 +179,7 @@ def test_a_changed_byte_of_an_image_is_named_by_verify_and_by_training(tmp_path:
     faults = [str(fault) for fault in verify(dataset.root)]
     assert faults[0].startswith(f"{sample.shard}: has sha256")  # as a shard of train
     assert faults[1] == (
-        f"{sample.shard}: sample {sample.sample_id} ({sample.key!r}) has image bytes of another crc32 than the manifest says"
+        f"{sample.shard}: sample {sample.sample_id} ({sample.key!r}) has image bytes with another crc32 than in the manifest"
     )
     with pytest.raises(SampleError, match=f"sample {sample.sample_id} .*its bytes have crc32"):
         all_images(dataset, "holdout", check_shards=False)
@@ -204,7 +204,7 @@ def test_a_tar_that_grew_or_went_is_an_error_before_the_first_batch(tmp_path: Pa
     with pytest.raises(DatasetError, match=rf"shard {tar} has [\d,]+ bytes, but [\d,]+ in dataset.json"):
         all_images(dataset, "val")
     tar.unlink()
-    with pytest.raises(DatasetError, match=f"cannot open shard {tar}: .*where its tars were moved, shard the recipe again"):
+    with pytest.raises(DatasetError, match=f"cannot open shard {tar}: .*shard the recipe again if its tars were moved"):
         all_images(dataset, "val")
     assert "cannot be read: no file at" in str(verify(dataset.root)[0])
 
@@ -342,7 +342,7 @@ def test_encode_and_in_place_exclude_one_another(tmp_path: Path) -> None:
 
 def test_a_packed_tar_beside_others_is_named_and_not_left_out(tmp_path: Path, tars: dict[str, dict[str, Any]]) -> None:
     (Path(tars["train"]["images"]) / "000009.tar.gz").write_bytes(b"\x1f\x8b" + bytes(100))
-    with pytest.raises(SourceError, match=r"000009.tar.gz is packed with gzip, .*; unpack it, and give the .tar"):
+    with pytest.raises(SourceError, match=r"000009.tar.gz is packed with gzip, .*; unpack it and give the .tar"):
         index(tmp_path / "index", tars)
 
 
@@ -393,7 +393,7 @@ def test_shard_and_inspect_say_where_the_images_lie(
     (tmp_path / "x.yaml").write_text(Recipe.parse(recipe).to_yaml())
     size_mb = sum(path.stat().st_size for path in (tmp_path / "tars").rglob("*.tar")) / 1e6
     folders = f"{tmp_path}/tars/train, {tmp_path}/tars/val"
-    line = f"images of train, holdout, val are not copied but read in place: 4 tars, {size_mb:.1f} MB, in {folders}"
+    line = f"images of train, holdout, val are read in place, not copied: 4 tars, {size_mb:.1f} MB, in {folders}"
     runner = CliRunner()
     shown = runner.invoke(app, ["shard", str(tmp_path / "x.yaml")], env={"COLUMNS": "400"}).output
     assert "32 images (train 2" in shown

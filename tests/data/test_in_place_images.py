@@ -75,4 +75,4 @@ def test_kinds_of_images_in_place_are_counted_and_are_part_of_the_fingerprint(tm
     assert inspect(str(tmp_path / "index")).image_facts["images"] == facts["images"]
     facts_file = tmp_path / "index" / "dataset.json"
     facts_file.write_text(json.dumps({key: value for key, value in facts.items() if key != "orientation"}))
-    assert "states fingerprint" in str(verify(str(tmp_path / "index"))[0])
+    assert "has fingerprint" in str(verify(str(tmp_path / "index"))[0])

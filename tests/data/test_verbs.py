@@ -57,7 +57,7 @@ def test_shard_says_what_was_rejected_corrected_and_continued(source: Source) ->
     result = run("shard", recipe_file(source), "--set", "allow_rejects=1")
     assert "1 shards were already done" in result.output
     assert f"rejected 1 image, listed in {source.built}/rejected.jsonl" in result.output
-    assert "1 image of another size than declared" in result.output
+    assert "1 image with a wrong declared size" in result.output
 
 
 def test_images_that_exif_turns_are_counted_by_shard_and_inspect(source: Source) -> None:
@@ -73,7 +73,7 @@ def test_images_that_exif_turns_are_counted_by_shard_and_inspect(source: Source)
     assert facts.pop("exif_rotated") == json.loads(run("inspect", str(source.built), "--json").output)["exif_rotated"] == 1
     assert facts.pop("orientation") == "upright"
     facts_file.write_text(json.dumps(facts | {"exif_rotated": 1}))  # as 0.1 wrote it
-    assert "  1 image is turned by EXIF, and read as stored; build the dataset again to have it upright\n" in (
+    assert "  1 image is turned by EXIF but read as stored; build the dataset again to read it upright\n" in (
         run("inspect", str(source.built)).output
     )
     facts_file.write_text(json.dumps(facts))  # as the first builds of 0.1 wrote it

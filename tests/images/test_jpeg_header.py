@@ -76,7 +76,7 @@ def test_what_the_header_check_admits_decodes(mode: str, progressive: bool) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bits": 12}, "has 12 bits per channel, and the decoder reads 8; save it with 8"),
+        ({"bits": 12}, "has 12 bits per channel, but the decoder reads 8; save it with 8"),
         ({"marker": 0xC3}, r"is a JPEG of another kind \(lossless\), which the decoder does not read; save it as a baseline"),
         ({"marker": 0xC9}, r"\(arithmetic-coded\)"),
         ({"marker": 0xCA}, r"\(arithmetic-coded\)"),
@@ -84,7 +84,7 @@ def test_what_the_header_check_admits_decodes(mode: str, progressive: bool) -> N
         ({"marker": 0xC5}, r"\(hierarchical\)"),
         ({"marker": 0xCF}, r"\(lossless, hierarchical, arithmetic-coded\)"),
         ({"marker": 0xF7}, "is a JPEG-LS file"),
-        ({"components": 2}, "has 2 colour components, and the decoder reads 1, 3, 4; save it as RGB"),
+        ({"components": 2}, "has 2 colour components, but the decoder reads 1, 3, 4; save it as RGB"),
     ],
 )
 def test_a_kind_that_does_not_decode_is_named_by_every_check(change: dict[str, int], message: str) -> None:

@@ -86,11 +86,11 @@ def test_unknown_targets_change_nothing_whatever_they_are() -> None:
 
 def test_what_cannot_be_compared_is_named() -> None:
     models, targets_NL = drawn(0, 0.2, 1.0)
-    with pytest.raises(MetricError, match="two models or more; got 1"):
+    with pytest.raises(MetricError, match="at least two models; got 1"):
         compared(models[:1], targets_NL)
     with pytest.raises(MetricError, match="no label has a known positive"):
         compared(models, np.zeros_like(targets_NL))
-    with pytest.raises(MetricError, match=r"the same label sets; got at 0\.5; tuned"):
+    with pytest.raises(MetricError, match=r"label sets with the same names; got at 0\.5; tuned"):
         compared([models[0], replace(models[1], sets={"tuned": models[1].sets["at 0.5"]})], targets_NL)
     with pytest.raises(MetricError, match="at least 1 image and 1 draw"):
         compared(models, targets_NL, draws=0)

@@ -98,9 +98,9 @@ def test_each_mistake_has_a_plain_error(tmp_path: Path) -> None:
             find(str(tmp_path / name))
         return str(error.value)
 
-    assert "no such file or folder; give the folder that holds images and labels" in said("nothing")
+    assert "no such file or folder; give the folder that contains images and labels" in said("nothing")
     images(tmp_path / "only-images", "1.jpg", "2.jpg")
-    assert "found 2 .jpg; it knows coco, voc, yolo" in said("only-images")
+    assert "found 2 .jpg; known are coco, voc, yolo" in said("only-images")
     assert "has no layout of images and labels" in said("only-images/1.jpg")
     annotate(tmp_path / "only-labels" / "train.json", ["1.jpg", "2.jpg"])
     assert "none of the images" in said("only-labels")
@@ -108,13 +108,13 @@ def test_each_mistake_has_a_plain_error(tmp_path: Path) -> None:
     assert "1.gif is a GIF, not a JPEG, PNG or WebP; save one of its frames as PNG" in said("png")
     for name in ("one_train.json", "other_train.json"):
         annotate(tmp_path / "twice" / name, images(tmp_path / "twice", "1.jpg", "2.jpg"))
-    assert "are both for train; point at one of them" in said("twice")
+    assert "are both for train; give one of them" in said("twice")
     for name in ("val.json", "test.json"):
         annotate(tmp_path / "untrained" / name, images(tmp_path / "untrained", "1.jpg", "2.jpg"))
     assert re.search("there are (val, test|test, val) but no train", said("untrained"))
     for name in ("train.json", "other.json"):
         annotate(tmp_path / "unnamed" / name, images(tmp_path / "unnamed", "1.jpg", "2.jpg"))
-    assert "other.json names no split; put train, val or test into its name, or point at one file" in said("unnamed")
+    assert "other.json does not name a split; put train, val or test into its name, or give one file" in said("unnamed")
     annotate(tmp_path / "spaces" / "train.json", images(tmp_path / "spaces", "1.jpg", "2.jpg"))
     annotate(tmp_path / "spaces" / "val.json", ["1.jpg", "2.jpg"], labels=("cat", "cow"), first_id=9)
     assert "cow" in said("spaces")

@@ -1,4 +1,4 @@
-"""How large the objects of a split are. N samples, L labels."""
+"""The sizes of objects in a split. N samples, L labels."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -26,8 +26,8 @@ SCHEMA = pa.schema(
     ]
 )
 
-# Of a dataset with a split whose labels are unknown where they are listed nowhere: rows of such a split list the absent ones,
-# rows of the others the unknown ones.
+# For datasets with a split in which unlisted labels are unknown: its rows list absent labels, rows of other splits list unknown
+# ones.
 SCHEMA_WITH_ABSENT = SCHEMA.append(pa.field("absent_labels", pa.list_(pa.int32())))
 
 
@@ -37,7 +37,7 @@ def to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema = SCHEMA) -> p
 
 
 def with_absent(table: pa.Table) -> pa.Table:
-    """Return a table of SCHEMA_WITH_ABSENT, where it lists no absent labels with empty lists."""
+    """Return a table of SCHEMA_WITH_ABSENT, with empty lists if the table has no column of absent labels."""
     if "absent_labels" in table.column_names:
         return table
     return table.append_column(SCHEMA_WITH_ABSENT.field("absent_labels"), to_array([()] * len(table), pa.list_(pa.int32())))
@@ -45,7 +45,7 @@ def with_absent(table: pa.Table) -> pa.Table:
 
 def to_array(values: Sequence[Any] | NDArray[Any], kind: pa.DataType) -> pa.Array:
     """Return lists, strings, bytes or numbers as an array of that type."""
-    # pa.array would do, but imports pandas: half a second in each process that writes shards.
+    # pa.array would import pandas, half a second in each process that writes shards.
     if pa.types.is_list(kind):
         return pa.ListArray.from_arrays(_starts(values), to_array(list(chain.from_iterable(values)), kind.value_type))
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
@@ -55,7 +55,7 @@ def to_array(values: Sequence[Any] | NDArray[Any], kind: pa.DataType) -> pa.Arra
 
 
 def _starts(lists: Iterable[Sized]) -> pa.Array:
-    """Return where each list starts when all lie one after the other, and where the last one stops."""
+    """Return the start of each list if all are concatenated, and the end of the last one."""
     return to_array(list(accumulate(map(len, lists), initial=0)), pa.int32())
 
 
@@ -68,8 +68,8 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
 
 
 def numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
-    """Return a column of numbers, none of them null, as an array."""
-    # np.asarray would do, but imports pandas: half a second and 40 MiB in each process that reads a manifest.
+    """Return a column of numbers without nulls as an array."""
+    # np.asarray would import pandas, half a second and 40 MiB in each process that reads a manifest.
     array = whole(column) if isinstance(column, pa.ChunkedArray) else column
     found: NDArray[Any] = np.frombuffer(array.buffers()[1] or b"", dtype=_numpy_type(array.type))
     return found[array.offset : array.offset + len(array)]
@@ -88,14 +88,14 @@ class Ragged:
 
     @classmethod
     def from_column(cls, column: pa.ChunkedArray) -> "Ragged":
-        """Take over a list column of a table."""
+        """Create from a list column of a table."""
         lists = whole(column)
         starts = numbers(lists.offsets).astype(np.int64)
         return cls(numbers(lists.flatten()), starts - starts[0])
 
     @classmethod
     def from_strings(cls, column: pa.ChunkedArray) -> "Ragged":
-        """Take over a column of strings: the numbers of a string are its bytes in UTF-8."""
+        """Create from a column of strings: the numbers of a string are its bytes in UTF-8."""
         strings = whole(column)
         _, offsets, text = strings.buffers()
         starts = np.frombuffer(offsets, dtype=np.int32)[strings.offset : strings.offset + len(strings) + 1].astype(np.int64)
@@ -109,7 +109,7 @@ class Ragged:
         return self.values[self.starts[row] : self.starts[row + 1]]
 
     def text(self, row: int) -> str:
-        """Return the string whose bytes a list holds."""
+        """Decode the string whose bytes are in a list."""
         return self[row].tobytes().decode()
 
     def copy_of(self, first: int, end: int) -> "Ragged":
@@ -121,12 +121,12 @@ class Ragged:
         """Return the lists of some rows."""
         lengths = self.starts[rows + 1] - self.starts[rows]
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        # Place of every value: the start of its list, and how far into the list it lies.
+        # The index of every value: the start of its list plus its offset in the list.
         into = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
         return Ragged(self.values[np.repeat(self.starts[rows], lengths) + into], starts)
 
     def to_bool(self, rows: NDArray[np.int64], num_columns: int) -> NDArray[np.bool_]:
-        """Return bool [len(rows), num_columns], true where a list holds the column."""
+        """Return bool [len(rows), num_columns], true if the row's list contains the column."""
         dense = np.zeros((len(rows), num_columns), dtype=bool)
         taken = self.take(rows)
         dense[np.repeat(np.arange(len(rows)), np.diff(taken.starts)), taken.values] = True
@@ -136,11 +136,11 @@ class Ragged:
 def count_labels(
     labels: Ragged, others: Ragged, num_labels: int, rest: str = "absent"
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return in how many rows each label is present and known, and in how many it is known [L], [L].
+    """Count the rows in which each label is present and known, and those in which it is known [L], [L].
 
-    `rest` holds for labels that a row lists nowhere; `others` are the unknown labels where that is absent, else the absent.
+    `rest` is the state of labels that a row does not list; `others` are the unknown labels if it is absent, else the absent.
     """
-    if rest == "unknown":  # without a mask of rows and labels, of which there may be thousands
+    if rest == "unknown":  # without a mask of rows and labels, which may be large
         present_L, absent_L = (np.bincount(some.values, minlength=num_labels) for some in (labels, others))
         return present_L, present_L + absent_L
     rows = np.arange(len(labels))

@@ -1,6 +1,7 @@
-"""A built dataset as its readers see it: dataset.json, labels.json and the manifest. N samples in S shards, L labels.
+"""Reads a built dataset: dataset.json, labels.json and the manifest. N samples in S shards, L labels.
 
-What opening costs grows with shards. Of samples, a process reads those parts of the manifest (parts.py) whose rows it asks for.
+The cost of opening grows with the number of shards. A process reads only those parts of the manifest
+(parts.py) whose rows it needs.
 """
 
 import math
@@ -25,7 +26,7 @@ from rayprob.labels import LabelSpace
 
 
 class Sample(NamedTuple):
-    """Where the bytes of a sample lie, and what they are known by."""
+    """One sample: its name, and where its bytes are stored."""
 
     sample_id: int
     key: str
@@ -54,10 +55,9 @@ class SplitMember:
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """The samples of one split, in the order in which they lie in its shards.
+    """The samples of one split, in the order of its shards.
 
-    Rows that are asked for are read with the part of the manifest that holds them. The properties, which have a value for
-    every sample, read all parts.
+    Requested rows are read with their part of the manifest. Properties, which have a value for every sample, read all parts.
     """
 
     root: str
@@ -67,7 +67,7 @@ class Manifest:
     first_shard: int  # of this split, among those of the dataset
     held: HeldRows
     stated_counts: Mapping[str, Any] | None = None  # see label_counts
-    rest: str = "absent"  # or unknown: what holds for the labels that a sample lists nowhere
+    rest: str = "absent"  # or unknown: the state of labels that a sample does not list
     reading: ImageReading = READ_AS_STORED
 
     def __len__(self) -> int:
@@ -108,7 +108,7 @@ class Manifest:
             yield from self.samples(np.arange(end - int(self.shards.samples_S[shard]), end, dtype=np.int64))
 
     def sample_ids(self, rows: Rows | None = None) -> NDArray[np.int64]:
-        """Return the sample ids of the given rows, by default of all."""
+        """Return the sample ids of the given rows, by default all."""
         rows = self._rows(rows)
         ids = np.empty(len(rows), dtype=np.int64)
         for places, _, within, held in self._by_shard(rows):
@@ -116,7 +116,7 @@ class Manifest:
         return ids
 
     def targets(self, rows: Rows | None = None) -> NDArray[np.bool_]:
-        """Return targets [rows, L] of the given rows, by default of all."""
+        """Return targets [rows, L] of the given rows, by default all."""
         rows = self._rows(rows)
         targets = np.zeros((len(rows), len(self.label_space)), dtype=bool)
         for places, _, within, held in self._by_shard(rows):
@@ -124,7 +124,7 @@ class Manifest:
         return targets
 
     def known(self, rows: Rows | None = None) -> NDArray[np.bool_]:
-        """Return which labels the source states [rows, L] of the given rows, by default of all."""
+        """Return which labels are known [rows, L] in the given rows, by default all."""
         rows = self._rows(rows)
         known = np.full((len(rows), len(self.label_space)), self.rest == "absent")
         for places, _, within, held in self._by_shard(rows):
@@ -136,9 +136,9 @@ class Manifest:
         return known
 
     def label_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return in how many samples each label is present and known, and in how many it is known [L], [L].
+        """Count the samples in which each label is present and known, and those in which it is known [L], [L].
 
-        A manifest in parts has them in dataset.json; of others they are counted here.
+        They are in dataset.json if the manifest is in parts, and are counted here otherwise.
         """
         if self.stated_counts is not None:
             present_L, known_L = (np.array(self.stated_counts[key], dtype=np.int64) for key in ("present", "known"))
@@ -151,22 +151,22 @@ class Manifest:
         return present_L, known_L
 
     def spread(self, num_rows: int) -> Rows:
-        """Return all rows, or of a larger split those of whole shards, evenly spread, that make about `num_rows`."""
+        """Return all rows, or in a larger split about `num_rows` rows, from whole shards that are evenly spread."""
         every = -(-len(self) // num_rows)
         chosen = range(0, len(self.shards), every)
         lengths, ends = self.shards.samples_S.tolist(), self._ends_S.tolist()
         return np.concatenate([np.arange(ends[shard] - lengths[shard], ends[shard], dtype=np.int64) for shard in chosen])
 
     def want(self, rows: Rows) -> None:
-        """Begin to read the given rows, which will be asked for."""
+        """Start reading the given rows in the background."""
         self.held.want((np.unique(self.shard_of(rows)) + self.first_shard).tolist())
 
     def keep(self, num_shards: int) -> None:
-        """Keep the rows of at least so many shards at hand."""
+        """Keep the rows of at least `num_shards` shards in memory."""
         self.held.keep(num_shards * int(self.shards.samples_S.max()))
 
     def shard_of(self, rows: Rows) -> Rows:
-        """Return the shards of the given rows, as places in `shards`."""
+        """Return the shards of the given rows, as indices into `shards`."""
         return np.searchsorted(self._ends_S, rows, side="right")
 
     def samples_per_shard(self) -> NDArray[np.int64]:
@@ -175,7 +175,7 @@ class Manifest:
 
     @property
     def shard_N(self) -> NDArray[np.int64]:
-        """The shard of every row, as a place in `shards`, ascending."""
+        """The shard of every row, as an index into `shards`, ascending."""
         return np.repeat(np.arange(len(self.shards)), self.shards.samples_S)
 
     @cached_property
@@ -190,22 +190,22 @@ class Manifest:
 
     @cached_property
     def offset_bytes_N(self) -> NDArray[np.int64]:
-        """Where the image of every row begins in their tar."""
+        """The offset of every row's image in its tar, in bytes."""
         return numbers(self._column("offset_bytes"))
 
     @cached_property
     def size_bytes_N(self) -> NDArray[np.int64]:
-        """The size of every image file."""
+        """The size of every row's image file, in bytes."""
         return numbers(self._column("size_bytes"))
 
     @cached_property
     def height_px_N(self) -> NDArray[np.int32]:
-        """The height of every image."""
+        """The height of every row's image, in pixels."""
         return numbers(self._column("height_px"))
 
     @cached_property
     def width_px_N(self) -> NDArray[np.int32]:
-        """The width of every image."""
+        """The width of every row's image, in pixels."""
         return numbers(self._column("width_px"))
 
     @cached_property
@@ -215,17 +215,17 @@ class Manifest:
 
     @cached_property
     def unknown_labels(self) -> Ragged:
-        """The labels that every row lists as unknown; where `rest` is unknown, those that it lists nowhere are, too."""
+        """The columns of the labels that every row lists as unknown; if `rest` is unknown, unlisted labels are unknown too."""
         return Ragged.from_column(self._column("unknown_labels"))
 
     def num_unknown(self) -> int:
-        """Return how many labels of samples are unknown, over all samples."""
+        """Return the number of unknown labels, summed over all samples."""
         _, known_L = self.label_counts()
         return len(self) * len(self.label_space) - int(known_L.sum())
 
     @cached_property
     def label_areas_px2(self) -> Ragged:
-        """Beside `labels`: the area of the largest object with that label."""
+        """Parallel to `labels`: the area of the largest object with that label, in square pixels."""
         return Ragged.from_column(self._column("label_areas_px2"))
 
     @cached_property
@@ -236,7 +236,7 @@ class Manifest:
         return np.arange(len(self), dtype=np.int64) if rows is None else rows
 
     def _by_shard(self, rows: Rows) -> Iterator[tuple[list[int], int, Rows, ShardRows]]:
-        """Yield for each shard with some of the rows: their places in `rows`, the shard, their places in it, and its rows."""
+        """Yield, for each shard with any of the rows, their indices in `rows`, the shard, their indices in it, and its rows."""
         shards = self.shard_of(rows)
         order = np.argsort(shards, kind="stable")
         for places in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1) if len(rows) else ():
@@ -250,7 +250,7 @@ class Manifest:
         return self.held.parts.read(0, self.held.parts.schema.names)
 
     def _column(self, name: str) -> pa.ChunkedArray:
-        """Return a column of all rows, from the parts that hold them; a manifest in one file is read once for all columns."""
+        """Return a column of all rows, from all parts; a manifest in one file is read once for all columns."""
         parts, end_shard = self.held.parts, self.first_shard + len(self.shards)
         read = range(parts.of(self.first_shard), parts.of(end_shard - 1) + 1)
         before = int(parts.shards.samples_S[parts.shards_of(read[0]).start : self.first_shard].sum())
@@ -261,7 +261,7 @@ class Manifest:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """A built dataset: its facts (dataset.json), label space and shards, and the way to its samples.
+    """A built dataset: its facts (dataset.json), label space, shards and samples.
 
     Example::
 
@@ -278,21 +278,21 @@ class Dataset:
 
     @classmethod
     def open(cls, root: str) -> "Dataset":
-        """Open the dataset at a path or URI. Raises DatasetError where it was not built, not finished, or changed.
+        """Open the dataset at a path or URI. Raises DatasetError if it was not built, not finished, or changed.
 
-        Of the manifest, its first part is read now, which is often all of it, and others where their rows are asked for.
+        Only the first part of the manifest is read now, which is often all of it; others are read when their rows are needed.
         """
         facts = read_facts(root)
         label_space = read_label_space(root)
         stated = facts.get("label_space_fingerprint", label_space.fingerprint)
         if label_space.fingerprint != stated:
             raise DatasetError(
-                f"{root}/labels.json was changed: its fingerprint is {label_space.fingerprint}, dataset.json says {stated}; "
+                f"{root}/labels.json was changed: its fingerprint is {label_space.fingerprint}, but {stated} in dataset.json; "
                 "build the dataset again"
             )
         if wrong := [split for split, counts in facts.get("label_counts", {}).items() if not _fit(counts, label_space)]:
             raise DatasetError(
-                f"{root}/dataset.json counts other labels than the {len(label_space)} of labels.json in {', '.join(wrong)}; "
+                f"{root}/dataset.json does not count the {len(label_space)} labels of labels.json in {', '.join(wrong)}; "
                 "build the dataset again"
             )
         shards = Shards.read(root, facts)
@@ -306,7 +306,7 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """The name that its recipe gave it."""
+        """The name from its recipe."""
         return str(self.facts.get("name") or "unnamed")
 
     @property
@@ -321,16 +321,16 @@ class Dataset:
 
     @property
     def reading(self) -> ImageReading:
-        """How its images are read: by EXIF upright, or in datasets of 0.1 as they are stored."""
+        """How its images are read: upright by EXIF, or as they are stored in datasets of rayprob 0.1."""
         return ImageReading.of(self.facts)
 
     @cached_property
     def splits(self) -> dict[str, int]:
-        """Number of samples of each split."""
+        """The number of samples of each split."""
         return self.shards.samples_of_splits()
 
     def split(self, name: str) -> Manifest:
-        """Return the samples of a split. Raises DatasetError that lists the splits that exist."""
+        """Return the samples of a split. Raises a DatasetError that lists the existing splits if it is missing."""
         if name not in self.splits:
             found = ", ".join(f"{split} ({samples:,})" for split, samples in self.splits.items())
             raise DatasetError(f"{self.root} has no split {name!r}; it has {found}")
@@ -349,10 +349,10 @@ class Dataset:
 
 
 def _others(held: ShardRows, rest: str) -> Ragged:
-    """Return the labels that rows list beside those present: unknown ones, or where the rest is unknown, absent ones."""
+    """Return the labels that rows list in addition to present ones: unknown ones, or absent ones if the rest is unknown."""
     if rest == "absent":
         return held.unknown_labels
-    assert held.absent_labels is not None  # the dataset's `rest` adds the column
+    assert held.absent_labels is not None  # a dataset with this `rest` has the column
     return held.absent_labels
 
 

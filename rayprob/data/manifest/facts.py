@@ -1,4 +1,4 @@
-"""dataset.json and labels.json: what a dataset states of itself, held against its shape where it is read."""
+"""dataset.json and labels.json: a dataset's facts, validated when they are read."""
 
 from typing import Any, Literal
 
@@ -13,29 +13,29 @@ from rayprob.labels import LabelSpace
 
 FORMAT_VERSION = 1
 FORMAT_IN_PARTS = 2  # manifest/000000.parquet, ... and shards.parquet
-FORMAT_WITH_ABSENT = 3  # either, with a column of absent labels, and `rest` by split
-FORMAT_WITH_READING = 4  # any of these, with images that 0.1 does not read, or not as they are: PNG, WebP, turned by EXIF, ...
-FORMAT_IN_PLACE = 5  # any of these, with splits whose shards are tars of others
+FORMAT_WITH_ABSENT = 3  # either, with a column of absent labels, and `rest` per split
+FORMAT_WITH_READING = 4  # any of these, with images that rayprob 0.1 cannot read as here: PNG, WebP, turned by EXIF, ...
+FORMAT_IN_PLACE = 5  # any of these, with splits whose shards are tars from elsewhere
 FORMATS = (FORMAT_VERSION, FORMAT_IN_PARTS, FORMAT_WITH_ABSENT, FORMAT_WITH_READING, FORMAT_IN_PLACE)
 FACTS_FILE = "dataset.json"  # written last, so a dataset with it is finished
 
 
 class _Counts(Shape):
-    """In how many samples of a split each label is present and known, and in how many it is known."""
+    """The number of a split's samples in which each label is present and known, and in which it is known."""
 
     present: list[Count]
     known: list[Count]
 
 
 class _ManifestParts(Shape):
-    """How many shards each part of a manifest holds, and the sha256 of its file."""
+    """The number of shards in each part of a manifest, and the sha256 of its file."""
 
     shards: list[Count]
     sha256: list[str]
 
 
 class _CopiesBetween(Shape):
-    """How many images of a split have the bytes of an image `of` a split, which is kept."""
+    """The number of images of a split with the same bytes as an image `of` a split, which is kept."""
 
     split: str
     of: str
@@ -43,7 +43,7 @@ class _CopiesBetween(Shape):
 
 
 class _Duplicates(Shape):
-    """How many images have the bytes of another one, and how many of them were dropped or have other labels."""
+    """The number of images with the same bytes as another, and how many of them were dropped or have other labels."""
 
     images: Count
     dropped: Count
@@ -52,7 +52,7 @@ class _Duplicates(Shape):
 
 
 class DatasetFacts(ReadingShape):
-    """What dataset.json states. Those that the first builders did not write have a default, and so do not have to be there."""
+    """The keys of dataset.json. Those that the first versions did not write have a default and may be missing."""
 
     fingerprint: str
     name: str = ""
@@ -75,24 +75,24 @@ class DatasetFacts(ReadingShape):
 
 
 def is_dataset(root: str) -> bool:
-    """Return whether a folder holds a finished dataset."""
+    """Return whether a folder contains a finished dataset."""
     return storage.exists(storage.join(root, FACTS_FILE))
 
 
 def read_facts(root: str) -> dict[str, Any]:
-    """Return dataset.json. Raises DatasetError where the dataset was not built, not finished, or by another version."""
+    """Return dataset.json. Raises DatasetError if the dataset was not built, not finished, or built by another version."""
     remedy = "run `rayprob shard RECIPE` to build it, or to finish a stopped build"
     facts = _read_json(root, FACTS_FILE, remedy)
     if facts.get("format_version") not in FORMATS:
         raise DatasetError(
-            f"{root} has dataset format {facts.get('format_version')!r}, this version reads {', '.join(map(str, FORMATS))}; "
-            "rebuild it"
+            f"{root} has dataset format {facts.get('format_version')!r}, but this version reads "
+            f"{', '.join(map(str, FORMATS))}; rebuild it"
         )
     return require_shape(facts, DatasetFacts, f"{root}/dataset.json", error=DatasetError, remedy=remedy)
 
 
 def read_label_space(root: str) -> LabelSpace:
-    """Return labels.json. Raises DatasetError where it cannot be read, LabelError where it is no label space."""
+    """Return labels.json. Raises DatasetError if it cannot be read, and LabelError if it is not a label space."""
     return LabelSpace.from_dict(_read_json(root, "labels.json", "build the dataset again"))
 
 

@@ -1,4 +1,4 @@
-"""What a dataset knows of labels as one number, whatever format, files and shards it comes from. N samples, L labels."""
+"""A fingerprint of a dataset's labels that does not depend on format, files or shards. N samples, L labels."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ from rayprob.data.manifest.dataset import Dataset
 
 
 def label_fingerprint(dataset: Dataset) -> str:
-    """Return 16 hex digits that change with the label space, a sample's id or split, and with any label of it that is known."""
+    """Return 16 hex digits that change with the label space, and with any sample's id, split or known labels."""
     digest = hashlib.sha256(dataset.label_space.fingerprint.encode())
     for split in sorted(dataset.splits):
         manifest = dataset.split(split)

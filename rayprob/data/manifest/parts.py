@@ -1,7 +1,7 @@
-"""The Parquet files that hold a manifest: one, or where there are many samples, parts of some thousand. S shards, P parts.
+"""The Parquet files of a manifest: one, or parts of some thousand samples if there are many. S shards, P parts.
 
-A part is the unit of everything: it holds the rows of whole shards, it is read as a whole, and its sha256 is compared then. So
-a process that needs few shards reads few bytes, keeps no footers, and knows of what it reads that it is what was built.
+A part contains the rows of whole shards. It is read as a whole, and its sha256 is checked then. So a process that needs few
+shards reads few bytes, keeps no footers in memory, and verifies everything that it reads.
 """
 
 import hashlib
@@ -22,26 +22,26 @@ from rayprob.files import storage
 from rayprob.files.tables import parse_table, require_schema
 
 ONE_FILE = "manifest.parquet"
-ONE_FILE_ROWS = 2**18  # a manifest of more is written in parts
-PART_ROWS = 2**14  # a part is full when it has as many
+ONE_FILE_ROWS = 2**18  # a larger manifest is written in parts
+PART_ROWS = 2**14  # a part with this many rows is full
 MOST_BYTES = 2**53  # of a shard
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Where the rows of a manifest lie: part p holds those of the shards before `ends_P[p]` that no part before it holds."""
+    """The parts of a manifest: part p contains the rows of the shards from `ends_P[p - 1]` (or 0) to `ends_P[p] - 1`."""
 
     root: str
     shards: Shards
     ends_P: NDArray[np.int64]
     sha256: Sequence[str | None]
     is_one_file: bool
-    num_labels: int | None = None  # None: not known, so label columns are not held against it
+    num_labels: int | None = None  # None: unknown, so label columns are not checked against it
     schema: pa.Schema = SCHEMA
 
     @classmethod
     def stated(cls, root: str, shards: Shards, facts: Mapping[str, Any], num_labels: int | None = None) -> "Parts":
-        """Return the parts that the facts of a dataset (dataset.json) state. Raises DatasetError where they do not fit."""
+        """Return the parts listed in a dataset's facts (dataset.json). Raises DatasetError if they do not fit the shards."""
         schema = SCHEMA_WITH_ABSENT if facts.get("rest") else SCHEMA
         if facts.get("manifest") is None:
             sha256 = [facts.get("manifest_sha256")]
@@ -52,8 +52,8 @@ class Parts:
         stated = int(ends_P[-1]) if len(ends_P) else 0
         if len(parts.sha256) != len(ends_P) or stated != len(shards):
             raise DatasetError(
-                f"{root}/dataset.json states {len(parts.sha256):,} parts of a manifest for {stated:,} shards, "
-                f"and there are {len(shards):,} shards; build the dataset again"
+                f"{root}/dataset.json lists {len(parts.sha256):,} parts of a manifest for {stated:,} shards, "
+                f"but there are {len(shards):,} shards; build the dataset again"
             )
         return parts
 
@@ -65,7 +65,7 @@ class Parts:
         return int(np.searchsorted(self.ends_P, shard, side="right"))
 
     def shards_of(self, part: int) -> range:
-        """Return the shards whose rows a part holds."""
+        """Return the shards whose rows are in a part."""
         return range(int(self.ends_P[part - 1]) if part else 0, int(self.ends_P[part]))
 
     def file(self, part: int) -> str:
@@ -78,13 +78,13 @@ class Parts:
         return int(np.add.reduceat(self.shards.samples_S, first_P).max()) if len(self.shards) else 0
 
     def read(self, part: int, columns: Sequence[str]) -> pa.Table:
-        """Return columns of a part. Raises DatasetError where it cannot be read, or is not what was built."""
+        """Return columns of a part. Raises DatasetError if it cannot be read or was changed."""
         try:
             return self._read(part, columns)
         except DatasetError as error:
             if storage.is_local(self.root) or isinstance(error.__cause__, StorageError):
                 raise
-        return self._read(part, columns)  # bytes that changed on their way do so once
+        return self._read(part, columns)  # bytes damaged in transfer are right the second time
 
     def _read(self, part: int, columns: Sequence[str]) -> pa.Table:
         uri, shards = storage.join(self.root, self.file(part)), self.shards_of(part)
@@ -103,7 +103,7 @@ class Parts:
         require_schema(table, stated, what, error=DatasetError, remedy=REMEDY)
         num_samples = int(self.shards.samples_S[shards.start : shards.stop].sum())
         if table.num_rows != num_samples:
-            raise DatasetError(f"{what} has {table.num_rows:,} rows, dataset.json promises {num_samples:,}; {REMEDY}")
+            raise DatasetError(f"{what} has {table.num_rows:,} rows, but {num_samples:,} in dataset.json; {REMEDY}")
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 != (self.sha256[part] or sha256):
             raise DatasetError(
@@ -115,7 +115,7 @@ class Parts:
         return table.select(list(columns))
 
     def _check_order(self, part: int, table: pa.Table) -> None:
-        """Raise DatasetError unless the rows are those of the part's shards, one after the other."""
+        """Raise DatasetError unless the rows are those of the part's shards, in order."""
         shards = self.shards[self.shards_of(part).start : self.shards_of(part).stop]
         found = whole(table.unify_dictionaries()["shard"])
         codes_N = numbers(found.indices)
@@ -130,14 +130,14 @@ class Parts:
             )
 
     def _check_ranges(self, table: pa.Table, what: str) -> None:
-        """Raise DatasetError for a column of no label, and for bytes that no file has."""
+        """Raise DatasetError for columns without a label, and for impossible offsets and sizes."""
         for name in (
             {"labels", "unknown_labels", "absent_labels"} & set(table.column_names) if self.num_labels is not None else ()
         ):
             columns = Ragged.from_column(table[name]).values
             if len(columns) and not 0 <= columns.min() <= columns.max() < (self.num_labels or 0):
                 raise DatasetError(
-                    f"{what} has {name} from {columns.min()} to {columns.max()}, and the dataset has {self.num_labels} labels; "
+                    f"{what} has {name} from {columns.min()} to {columns.max()}, but the dataset has {self.num_labels} labels; "
                     + REMEDY
                 )
         for name in {"offset_bytes", "size_bytes"} & set(table.column_names):
@@ -146,12 +146,12 @@ class Parts:
 
 
 def part_file(part: int) -> str:
-    """Return the name of a part's file among several."""
+    """Return the name of a part's file in a manifest of several parts."""
     return f"manifest/{part:06d}.parquet"
 
 
 def part_ends(shards: Shards, *, part_rows: int) -> NDArray[np.int64]:
-    """Return where the shards of each part end [P]: with the split, or when the part has `part_rows` rows, or more."""
+    """Return where the shards of each part end [P]: at the end of the split, or once the part has at least `part_rows` rows."""
     last = {places.stop for places in shards.splits.values()}
     ends, rows = [], 0
     for end, samples in enumerate(shards.samples_S.tolist(), start=1):

@@ -1,4 +1,4 @@
-"""What a process keeps of a manifest: the rows of the shards that it needs now, and of some that lay beside them."""
+"""A process's cache of a manifest: the rows of the shards that it needs now, and of some of their neighbours."""
 
 import os
 import threading
@@ -50,11 +50,11 @@ class ShardRows:
 
 
 class HeldRows:
-    """Reads the rows of a manifest by shard and keeps some; threads may share it, and pickling leaves out what is kept.
+    """Reads the rows of a manifest by shard and caches some; threads may share it, and pickling leaves out the cache.
 
-    A part that is read holds more shards than the one that was asked for. Those that were asked for stay for as long as
-    `needed_rows` of them are not exceeded, the others while they are among the last `beside_rows`: all of a manifest in one
-    file, and little where many ranks read here and there in a large one.
+    A part contains more shards than the requested one. Requested shards stay in the cache up to `needed_rows` rows, the others
+    while they are among the last `beside_rows`. So a manifest in one file stays in memory as a whole, and of a large one that
+    many ranks read in different places only little does.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -78,11 +78,11 @@ class HeldRows:
         self._start()
 
     def keep(self, num_rows: int) -> None:
-        """Keep at least so many rows of those that are asked for."""
+        """Cache at least `num_rows` requested rows."""
         self._needed_rows = max(self._needed_rows, num_rows)
 
     def want(self, shards: Iterable[int]) -> None:
-        """Read the rows of shards in the background; `of` will find them, or meet the error."""
+        """Read the rows of shards in the background; `of` then returns them, or raises the error."""
         with self._locked():
             for shard in shards:
                 if self._found(shard) is None:
@@ -90,7 +90,7 @@ class HeldRows:
                     self._asked(self.parts.of(shard))
 
     def of(self, shard: int) -> ShardRows:
-        """Return the rows of a shard. Raises DatasetError where they cannot be read, or are not what was built."""
+        """Return the rows of a shard. Raises DatasetError if they cannot be read or were changed."""
         with self._locked():
             rows = self._found(shard)
             if rows is not None:
@@ -100,7 +100,7 @@ class HeldRows:
         return coming.result()[shard]
 
     def _locked(self) -> threading.Lock:
-        # A fork copies a lock that another thread may hold, and none of the threads.
+        # A fork copies a lock that another thread may hold, but not that thread.
         if self._process != os.getpid():
             self._start()
         return self._lock
@@ -157,12 +157,12 @@ def read_rows(parts: Parts, part: int) -> dict[int, ShardRows]:
     )
     shards = parts.shards_of(part)
     ends = np.cumsum(parts.shards.samples_S[shards.start : shards.stop]).tolist()
-    # A view would keep all rows of the part in memory for as long as one of its shards is needed.
+    # A view would keep all rows of the part in memory while one of its shards is needed.
     return {shard: rows.copy_of(first, end) for shard, first, end in zip(shards, [0, *ends], ends, strict=False)}
 
 
 class _Recent:
-    """Rows by shard, those used last at the end."""
+    """Rows by shard, the most recently used at the end."""
 
     def __init__(self) -> None:
         self._rows: OrderedDict[int, ShardRows] = OrderedDict()
@@ -185,7 +185,7 @@ class _Recent:
         return rows
 
     def past(self, num_rows: int) -> list[tuple[int, ShardRows]]:
-        """Let go of what was used longest ago until at most `num_rows` are left, or one shard; return what was let go."""
+        """Discard the least recently used shards until at most `num_rows` rows or one shard are left; return the discarded."""
         gone = []
         while self._count > num_rows and len(self._rows) > 1:
             shard, rows = self._rows.popitem(last=False)

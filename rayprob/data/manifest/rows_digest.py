@@ -1,4 +1,4 @@
-"""The content of rows of a manifest as one number, however Parquet stores them and wherever their shards lie."""
+"""A digest of a manifest's rows that does not depend on how Parquet stores them or where their shards are."""
 
 import hashlib
 
@@ -13,7 +13,7 @@ LENGTHS_OF = "lengths of {}"
 
 
 class RowsDigest:
-    """A digest of rows, by column: the same rows in other tables, one after the other, give the same digest."""
+    """A digest of rows, by column: the same rows give the same digest however they are split into tables."""
 
     def __init__(self) -> None:
         self._of_column = {name: hashlib.sha256() for name in ("split", *NUMBERS, *LISTS, *map(LENGTHS_OF.format, LISTS))}
@@ -29,5 +29,5 @@ class RowsDigest:
         self._of_column["split"].update("".join(f"{split};" for split in table["split"].to_pylist()).encode())
 
     def hexdigest(self) -> str:
-        """Return it in hexadecimal digits."""
+        """Return the digest in hexadecimal digits."""
         return hashlib.sha256("".join(digest.hexdigest() for digest in self._of_column.values()).encode()).hexdigest()

@@ -1,8 +1,8 @@
 """The shards of a dataset: their names and facts, a few numbers each. S shards.
 
-A shard is a tar in the dataset's own folder, or of a dataset in place one that somebody else wrote: its name then leads there
-(`shard_uri`), and samples of several splits may lie in it. dataset.json lists shards as objects; that of a dataset with a
-manifest in parts leaves them to shards.parquet, which a process reads in a tenth of the memory.
+A shard is a tar in the dataset's own folder, or a tar from elsewhere that is read in place: its name is then its path
+(`shard_uri`), and it may contain samples of several splits. dataset.json lists shards as objects; if the manifest is in parts,
+they are in shards.parquet instead, which takes a tenth of the memory to read.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
 
 
 class Entry(Shape):
-    """A shard as dataset.json lists it."""
+    """A shard as an object in dataset.json."""
 
     name: str
     split: str
@@ -49,14 +49,14 @@ class Shards(Sequence[str]):
     """The names of shards, split by split in the order of the manifest's rows, with their facts in columns."""
 
     names: pa.StringArray
-    splits: Mapping[str, range]  # which shards are those of a split
+    splits: Mapping[str, range]  # the shards of each split
     samples_S: NDArray[np.int64]
     size_bytes_S: NDArray[np.int64]
     sha256_S: NDArray[np.void]
 
     @classmethod
     def read(cls, root: str, facts: Mapping[str, Any]) -> "Shards":
-        """Return the shards of the dataset with these facts (dataset.json). Raises DatasetError."""
+        """Return the shards of a dataset with these facts (dataset.json). Raises DatasetError."""
         if "shards" in facts:
             return cls.from_entries(root, facts["shards"])
         content = read_file(storage.join(root, SHARDS_FILE), f"the shards of {root}")
@@ -69,7 +69,7 @@ class Shards(Sequence[str]):
 
     @classmethod
     def from_entries(cls, root: str, entries: Sequence[Mapping[str, Any]]) -> "Shards":
-        """Return the shards that are listed as mappings, each as an Entry. Raises DatasetError as `from_table`."""
+        """Return the shards in a list of mappings, each an Entry. Raises DatasetError as `from_table` does."""
         digests = b"".join(bytes.fromhex(entry["sha256"]).ljust(32, b"\0") for entry in entries)
         sha256 = pa.Array.from_buffers(SCHEMA.field("sha256").type, len(entries), [None, pa.py_buffer(digests)])
         columns = [to_array([entry[field.name] for entry in entries], field.type) for field in list(SCHEMA)[:-1]]
@@ -77,7 +77,7 @@ class Shards(Sequence[str]):
 
     @classmethod
     def from_table(cls, root: str, table: pa.Table) -> "Shards":
-        """Return the shards of a table of SCHEMA. Raises DatasetError for none, and for a split in two places."""
+        """Return the shards of a table of SCHEMA. Raises DatasetError if it is empty or a split is not contiguous."""
         columns = {name: whole(table[name]) for name in table.column_names}
         if not table.num_rows or min(numbers(columns[name]).min() for name in ("samples", "size_bytes")) < 0:
             raise DatasetError(f"{root}/dataset.json lists no shards, or negative counts of samples or bytes; {REMEDY}")
@@ -90,7 +90,7 @@ class Shards(Sequence[str]):
         )
 
     def to_table(self) -> pa.Table:
-        """Return all of it as a table of SCHEMA."""
+        """Return the shards as a table of SCHEMA."""
         splits = [split for split, shards in self.splits.items() for _ in shards]
         digests = pa.Array.from_buffers(SCHEMA.field("sha256").type, len(self), [None, pa.py_buffer(self.sha256_S.tobytes())])
         numbers = [to_array(column.tolist(), pa.int64()) for column in (self.samples_S, self.size_bytes_S)]
@@ -107,7 +107,7 @@ class Shards(Sequence[str]):
         if not isinstance(place, slice):
             name: str = self.names[int(place)].as_py()
             return name
-        assert place.step in (None, 1), "the shards of a split lie together"
+        assert place.step in (None, 1), "the shards of a split are contiguous"
         first, end, _ = place.indices(len(self))
         return Shards(
             names=self.names.slice(first, max(0, end - first)),
@@ -127,7 +127,7 @@ class Shards(Sequence[str]):
         return digest.hex()
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return the shards as dataset.json lists them."""
+        """Return the shards as the objects of dataset.json."""
         of = [split for split, shards in self.splits.items() for _ in shards]
         return [
             {
@@ -142,19 +142,19 @@ class Shards(Sequence[str]):
 
 
 def shard_uri(root: str, name: str) -> str:
-    """Return where a shard lies: its name is an absolute path, a URI, or counts from the dataset's root."""
+    """Return the path or URI of a shard. Its name is an absolute path, a URI, or relative to the dataset's root."""
     return name if name.startswith("/") or not uris.is_local(name) else storage.join(root, name)
 
 
 def shard_name(root: str, uri: str) -> str:
-    """Return the name by which `shard_uri` finds a tar. Below the root it is relative, so that both can be moved together."""
+    """Return the name of a tar for `shard_uri`. Below the root it is relative, so that both can be moved together."""
     return uris.below(root, uri) or uris.absolute(uri)
 
 
 def missing_shard(root: str, name: str, reason: str) -> DatasetError:
-    """Return the error for a shard that cannot be opened, with what to do: a tar of others may have been moved."""
+    """Return the error for a shard that cannot be opened, with a remedy: a tar that is read in place may have been moved."""
     uri = shard_uri(root, name)
-    moved = ", and where its tars were moved, shard the recipe again" if "/" in name else ""
+    moved = ", and shard the recipe again if its tars were moved" if "/" in name else ""
     return DatasetError(f"cannot open shard {uri}: {reason}; run `rayprob verify {root}`{moved}")
 
 
@@ -168,7 +168,7 @@ def _ranges(root: str, splits: pa.DictionaryArray) -> dict[str, range]:
 
 
 def read_file(uri: str, what: str) -> bytes:
-    """Return a file of a dataset. Raises DatasetError where there is none, StorageError where the store does not say."""
+    """Return the content of a dataset's file. Raises DatasetError if it is missing, and StorageError if the store fails."""
     try:
         return storage.read_bytes(uri)
     except StorageError as error:

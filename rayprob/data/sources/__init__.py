@@ -1,1 +1,1 @@
-"""Where labels come from: one module for each format that people keep them in."""
+"""Sources of labels: one module per annotation format."""

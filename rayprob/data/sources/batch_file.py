@@ -1,4 +1,4 @@
-"""Arrow batches too many for memory, in the order in which they were added. N rows."""
+"""Arrow batches that do not fit into memory, in the order in which they were added. N rows."""
 
 import io
 import os
@@ -17,13 +17,13 @@ from rayprob.data.manifest.columns import to_array, whole
 from rayprob.errors import StorageError
 from rayprob.files import storage
 
-HELD_BYTES = 2**23  # what a file keeps in memory before it goes to disk
-GROUP_BYTES = 2**25  # of rows that are brought into another order at once
+HELD_BYTES = 2**23  # a file stays in memory up to this size
+GROUP_BYTES = 2**25  # of rows that are reordered at once
 GroupOf = Callable[[int, pa.RecordBatch], NDArray[np.integer[Any]]]  # the group of each row
 
 
 class BatchFile(Sequence[pa.RecordBatch]):
-    """Batches of one schema: in memory while they are few, then in a file without a name, which no stop leaves behind."""
+    """Batches of one schema: in memory while they are few, then in an unnamed file, which vanishes when the process ends."""
 
     def __init__(self, schema: pa.Schema, folder: str | None = None) -> None:
         self.schema = schema
@@ -34,14 +34,14 @@ class BatchFile(Sequence[pa.RecordBatch]):
         self._row_ends = array("q")
 
     def append(self, batch: pa.RecordBatch) -> None:
-        """Add a batch of the schema. Raises StorageError where the disk is full."""
+        """Add a batch of the schema. Raises StorageError if the disk is full."""
         content = batch.serialize()
         try:
             self._file.seek(0, io.SEEK_END)
             self._file.write(content)
         except OSError as error:
             raise StorageError(
-                f"cannot keep rows in {self.folder or tempfile.gettempdir()} while planning: {error.strerror}; make room "
+                f"cannot keep rows in {self.folder or tempfile.gettempdir()} while planning: {error.strerror}; free some space "
                 "there, or set TMPDIR"
             ) from error
         self._ends.append(self.size_bytes + content.size)
@@ -49,12 +49,12 @@ class BatchFile(Sequence[pa.RecordBatch]):
 
     @property
     def size_bytes(self) -> int:
-        """The bytes of all batches."""
+        """The size of all batches in bytes."""
         return self._ends[-1] if self._ends else 0
 
     @property
     def num_rows(self) -> int:
-        """The rows of all batches."""
+        """The number of rows of all batches."""
         return self._row_ends[-1] if self._row_ends else 0
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class BatchFile(Sequence[pa.RecordBatch]):
         return pa.ipc.read_record_batch(pa.py_buffer(self._file.read(end - start)), self.schema)
 
     def row(self, row: int) -> tuple[pa.RecordBatch, int]:
-        """Return the batch that holds a row, and the row's place in it."""
+        """Return the batch that contains a row, and the row's place in it."""
         place = bisect_right(self._row_ends, row)
         return self[place], row - (self._row_ends[place - 1] if place else 0)
 
@@ -84,7 +84,7 @@ class BatchFile(Sequence[pa.RecordBatch]):
 
 
 def scratch_folder(root: str) -> str | None:
-    """Return where rows are kept while a dataset is planned: on its own disk, or for a URI the system's temporary folder."""
+    """Return the folder for rows while a dataset is planned: on the dataset's disk, or the system's temporary one for a URI."""
     if not storage.is_local(root):
         return None
     folder = storage.local_path(root).absolute()
@@ -106,8 +106,8 @@ def taken(batch: pa.RecordBatch, rows: NDArray[np.int64]) -> pa.RecordBatch:
 def arranged(batches: BatchFile, order: NDArray[np.int64], ends: Sequence[int]) -> BatchFile:
     """Return the rows in another order, in batches that end at `ends`.
 
-    A pass deals them out to groups that fit in memory, a second one orders each group: each row is read and written twice,
-    nothing at random.
+    The first pass distributes them to groups that fit into memory, the second sorts each group. Each row is read and written
+    twice, always sequentially.
     """
     num_groups = min(-(-batches.size_bytes // GROUP_BYTES) or 1, len(ends))
     cuts = [ends[len(ends) * (group + 1) // num_groups - 1] for group in range(num_groups)]
@@ -119,7 +119,7 @@ def arranged(batches: BatchFile, order: NDArray[np.int64], ends: Sequence[int]) 
     start = 0
     for places, cut in zip(pieces_of, cuts, strict=True):
         group_rows = joined((pieces[place] for place in places), batches.schema)
-        rank = np.argsort(np.argsort(order[start:cut]))  # within the group, rows lie in the order of the source
+        rank = np.argsort(np.argsort(order[start:cut]))  # within the group, rows are in the order of the source
         first = start
         for end in ends[bisect_right(ends, start) : bisect_right(ends, cut)]:
             found.append(taken(group_rows, rank[first - start : end - start]))
@@ -129,9 +129,9 @@ def arranged(batches: BatchFile, order: NDArray[np.int64], ends: Sequence[int]) 
 
 
 def dealt(batches: BatchFile, group_of: GroupOf, num_groups: int) -> tuple[BatchFile, list[list[int]]]:
-    """Return the rows in pieces that are of one group each, and which pieces make up each group, in the order of the rows.
+    """Return the rows in pieces of one group each, and the pieces of each group in the order of the rows.
 
-    `group_of` takes the number of a batch's first row and the batch. Rows of a group not below `num_groups` are left out.
+    `group_of` takes the number of a batch's first row and the batch. Rows of groups from `num_groups` on are left out.
     """
     pieces = BatchFile(batches.schema, batches.folder)
     pieces_of: list[list[int]] = [[] for _ in range(num_groups)]

@@ -28,7 +28,7 @@ WHOLE = re.compile(r"([-+]?\d+)\.0*")
 class Values:
     """What the values of cells mean. Numbers are compared as numbers: 1, 1.0 and "1.0" are the same value."""
 
-    states: Mapping[str, State] = field(default_factory=dict)  # beside STATES
+    states: Mapping[str, State] = field(default_factory=dict)  # in addition to STATES
     present_from: float | None = None
     absent_to: float | None = None
 
@@ -37,14 +37,14 @@ class Values:
         return {**STATES, **{as_text(value): state for value, state in self.states.items()}}
 
     def of(self, cell: Any, where: str) -> State:
-        """Return what a cell states. Raises SourceError for a value without meaning."""
+        """Return the state that a cell stands for. Raises SourceError for an unknown value."""
         text = as_text(cell).lower()
         if text in self._all:
             return self._all[text]
         if (self.present_from is not None or self.absent_to is not None) and (number := _number(text)) is not None:
             return self._of_number(number)
         raise SourceError(
-            f"{where} is {short(cell)}, and `values` does not say what that means; it has "
+            f"{where} is {short(cell)}, which `values` does not define; it has "
             f"{', '.join(f'{value!r}: {state}' for value, state in self._all.items())}"
         )
 
@@ -55,7 +55,7 @@ class Values:
 
 
 def as_text(cell: Any) -> str:
-    """Return a cell as text without blanks around it, an integer without a decimal point; empty where it holds nothing."""
+    """Return a cell as stripped text, whole numbers without a decimal point; "" for an empty cell."""
     if cell is None:
         return ""
     if isinstance(cell, bool):
@@ -68,10 +68,10 @@ def as_text(cell: Any) -> str:
 
 
 def as_list(cell: Any, separator: str | None, where: str) -> list[str]:
-    """Return the labels that a cell lists: a list, a text split at the separator, or one that is a list in JSON or Python."""
+    """Return the labels in a cell: a list, text split at the separator, or text that is a list in JSON or Python."""
     items = _items(cell, separator)
     if any(isinstance(item, list | dict | bytes) for item in items):
-        raise SourceError(f"{where} is {short(cell)}; a cell of labels must hold a list of names or numbers")
+        raise SourceError(f"{where} is {short(cell)}; a cell of labels must contain a list of names or numbers")
     return [text for item in items if (text := as_text(item))]
 
 
@@ -85,7 +85,7 @@ def _items(cell: Any, separator: str | None) -> Sequence[Any]:
 
 
 def _literal(text: str) -> list[Any]:
-    """Return the list in a text that JSON writes as ["a", "b"] and pandas as ['a', 'b']."""
+    """Parse a list that JSON writes as ["a", "b"] and pandas as ['a', 'b']."""
     try:
         items: list[Any] = json.loads(text)
     except (ValueError, RecursionError):
@@ -102,6 +102,6 @@ def _number(text: str) -> float | None:
 
 
 def stem(name: str, suffixes: Sequence[str]) -> str:
-    """Return a file name without its suffix, if that is one of `suffixes`: in lower case, with a dot at the start only."""
+    """Return a file name without its suffix, if that is one of `suffixes`, which are in lower case and start with a dot."""
     head, dot, ending = name.rpartition(".")
     return head if head and dot + ending.lower() in suffixes else name

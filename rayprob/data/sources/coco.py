@@ -1,4 +1,4 @@
-"""COCO annotations -> one row per image, in the order of the file; indexed by pycocotools, checked before."""
+"""COCO annotations -> one row per image, in the order of the file; checked first, then indexed by pycocotools."""
 
 import contextlib
 import io
@@ -41,7 +41,7 @@ class CocoSource(Source):
 
 
 def read(source: CocoSource) -> Stated:
-    """Return what a COCO annotations file states; `iscrowd` boxes count as present.
+    """Return the labels of a COCO annotations file; `iscrowd` boxes count as present.
 
     An image entry may list `unknown_category_ids`: labels that its annotators did not look for. Where image entries list
     `neg_category_ids`, as LVIS does, labels that are neither annotated nor listed there are unknown. Segmentations are dropped
@@ -65,7 +65,7 @@ def read(source: CocoSource) -> Stated:
 
 
 def _stated(source: CocoSource, content: dict[str, Any], rows: Callable[[dict[Any, int]], Iterator[pa.RecordBatch]]) -> Stated:
-    """Return what checked content states, whose rows `rows` makes once each category id has a column."""
+    """Return the labels of checked content; `rows` makes its rows once each category id has a column."""
     categories, root = without_unused_root(content)
     number_of = numbered(categories)
     categories = sorted(categories, key=lambda category: number_of[category["id"]])
@@ -76,7 +76,7 @@ def _stated(source: CocoSource, content: dict[str, Any], rows: Callable[[dict[An
         rest=source.rest or ("unknown" if is_federated else "absent"),
         batches=rows({c["id"]: column for column, c in enumerate(categories)}),
         images=source.images,
-        dropped={f"category {root!r}, above all others and without annotations": 1} if root else {},
+        dropped={f"category {root!r}, the parent of all others, without annotations": 1} if root else {},
     )
 
 
@@ -98,7 +98,7 @@ def _index(content: dict[str, Any]) -> COCO:
     coco = COCO()
     coco.dataset = content
     for place, box in enumerate(content["annotations"]):
-        box["id"] = place  # ids of annotations may be missing or repeated, and are not used
+        box["id"] = place  # annotation ids are not used, since they may be missing or repeated
     # pycocotools prints its progress.
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
@@ -106,7 +106,7 @@ def _index(content: dict[str, Any]) -> COCO:
 
 
 def _size_bytes(uri: str) -> int:
-    """Return the size of a file; 0 where the store does not say, for what is wrong is said where it is read."""
+    """Return the size of a file; 0 if the store does not report it, since reading the file then raises the error."""
     try:
         return storage.size_bytes(uri)
     except StorageError:
@@ -138,7 +138,7 @@ def _columns(categories: list[Any] | None, column_of: dict[Any, int]) -> tuple[i
 
 
 def _area_px2(box: dict[str, Any]) -> float:
-    """Return the area that an annotation states, else that of its box; 0 where it has neither: labels need no geometry."""
+    """Return the area of an annotation, else that of its box; 0 if it has neither, since labels do not need geometry."""
     area = _number(box.get("area"))
     if area is not None:
         return area
@@ -153,7 +153,7 @@ def _pixels(value: Any) -> int:
 
 
 def _number(value: Any) -> float | None:
-    """Return a length or area; None for anything else: null, "", NaN, a list, a negative number or one that is not finite."""
+    """Return a length or area; None for anything else: null, "", NaN, a list, a negative or infinite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

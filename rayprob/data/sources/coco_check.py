@@ -1,4 +1,4 @@
-"""What a COCO annotations file must hold before a row is made of it; each fault is counted, named, and comes with a remedy."""
+"""Checks of a COCO annotations file before rows are made of it; each fault is counted, named, and comes with a remedy."""
 
 from typing import Any
 
@@ -12,37 +12,37 @@ REQUIRED: dict[str, dict[str, tuple[type, ...]]] = {
     "annotations": {"image_id": (int, str), "category_id": (int, str)},
 }
 ID_LIMIT = 2**63  # ids are stored as int64
-UNKNOWN_REMEDY = "allowed: ids of 'categories' of which the image has no annotation"
+UNKNOWN_REMEDY = "allowed: ids in 'categories' without an annotation in the image"
 
 
 def check_shape(annotations: str, content: Any) -> None:
-    """Raise SourceError unless the parsed content of the file `annotations` has the lists of COCO, with their keys."""
+    """Raise SourceError unless the parsed content of the file `annotations` has COCO's lists with their keys."""
     if not isinstance(content, dict):
-        raise SourceError(f"{annotations} holds {type(content).__name__}, not a mapping with {', '.join(REQUIRED)}")
+        raise SourceError(f"{annotations} contains {type(content).__name__}, not a mapping with {', '.join(REQUIRED)}")
     for part, keys in REQUIRED.items():
         _check_keys(annotations, part, content.get(part), keys)
 
 
 def check_values(annotations: str, content: Any) -> None:
-    """Raise SourceError for the first kind of fault in content of the right shape, whose ids are all of one type."""
+    """Raise SourceError for the first kind of fault in content of the right structure, with ids of one type."""
     fail = Faults(annotations)
     _check_categories(fail, content["categories"])
     _check_images(fail, content["images"])
     _check_annotations(fail, content)
     for key in ("unknown_category_ids", "neg_category_ids"):
-        fail.on_any(f"{key} that fit nothing", _bad_lists(content, key), UNKNOWN_REMEDY)
+        fail.on_any(f"wrong {key}", _bad_lists(content, key), UNKNOWN_REMEDY)
 
 
 def _check_keys(annotations: str, part: str, entries: Any, keys: dict[str, tuple[type, ...]]) -> None:
     if entries is None:
-        raise SourceError(f"{annotations} has no list {part!r}; it must hold {', '.join(REQUIRED)}")
+        raise SourceError(f"{annotations} has no list {part!r}; it must contain {', '.join(REQUIRED)}")
     if not isinstance(entries, list):
         raise SourceError(f"{annotations}: {part!r} is {short(entries)}; it must be a list of mappings with {', '.join(keys)}")
     for place, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise SourceError(f"{annotations}: {part}[{place}] is {short(entry)}; it must be a mapping with {', '.join(keys)}")
         for key, kinds in keys.items():
-            # bool is an int to isinstance, and no id to anybody.
+            # A bool is an int to isinstance, but never an id.
             if not isinstance(entry.get(key), kinds) or isinstance(entry[key], bool):
                 found = f"is {short(entry[key])}" if key in entry else "is missing"
                 allowed = " or ".join(kind.__name__ for kind in kinds)
@@ -76,7 +76,7 @@ def _check_images(fail: Faults, images: list[dict[str, Any]]) -> None:
     fail.on_any(
         "image id that cannot be printed",
         (ascii(one) for one in ids if isinstance(one, str) and not (one and is_utf8(one))),
-        "use ids without halves of surrogate pairs",
+        "use ids without lone surrogates",
     )
     fail.on_any("duplicate image id", map(short, doubles(ids)), "each image must have its own id")
     fail.on_file_names(names)

@@ -1,7 +1,7 @@
-"""A large file of COCO annotations, read as a stream: images and annotations wait on disk as numbers, and meet there.
+"""A large file of COCO annotations, read as a stream: images and annotations are written to disk as numbers and joined there.
 
-Only files as COCO and most tools write them are read so: ids are integers, no image lists labels, nothing is at fault. Of any
-other the reader of whole files says what it states, or what is wrong. I images, M labels of images.
+This works for files as COCO and most tools write them: ids are integers, images do not list labels, and there are no faults.
+Any other file is read as a whole, which also names its faults. I images, M labels of images.
 """
 
 import re
@@ -26,13 +26,13 @@ from rayprob.data.sources.statements import lists_of
 from rayprob.errors import SourceError
 
 CHUNK_ROWS = 2**14
-GROUP_CHUNKS = 8  # of images, whose annotations are in memory at once
+GROUP_CHUNKS = 8  # of images whose annotations are in memory at once
 BOXES = pa.schema([("image", pa.int64()), ("category", pa.int64()), ("area_px2", pa.float64())])
 MAY_BE_UNSAFE = re.compile(ODD_NAME)
 
 
 class CocoStream:
-    """What a file states, on disk. `row_of` makes the row of an image without its labels, `area_of` measures an annotation."""
+    """The content of a file, on disk. `row_of` makes an image's row without its labels, `area_of` measures an annotation."""
 
     def __init__(
         self, uri: str, hook: Callable[[Pairs], Any], row_of: Callable[[Any], ImageRow], area_of: Callable[[Any], float]
@@ -54,7 +54,7 @@ class CocoStream:
 
     @property
     def content(self) -> dict[str, Any]:
-        """The categories, and an annotation of each that is used."""
+        """The categories, and one annotation of each that is used."""
         boxes = [{"category_id": category} for category in self.used]
         return {"categories": self.categories, "images": [], "annotations": boxes}
 
@@ -118,7 +118,7 @@ class CocoStream:
             self._box_chunk.clear()
 
     def _check(self, uri: str) -> None:
-        """Raise NotStreamed for what the reader of whole files names as a fault, or reads in another way."""
+        """Raise NotStreamed for content that is a fault, or that only the reader of whole files understands."""
         if not (self.categories and len(self._images) and len(self._boxes)):
             raise NotStreamed("a list is missing or empty")
         content = {"categories": self.categories, "images": [], "annotations": []}

@@ -1,4 +1,4 @@
-"""Files in COCO's layout that others write, brought to that of COCO-instances: LVIS, panoptic, Roboflow, ids that are text."""
+"""Converts variants of COCO's layout to COCO instances: LVIS, panoptic, Roboflow, ids that are text."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +10,9 @@ IDS = {"categories": ("id",), "images": ("id",), "annotations": ("image_id", "ca
 
 
 def as_instances(content: Any) -> Any:
-    """Return parsed content in which each annotation has one category, and each image a file name, wherever it states them.
+    """Return parsed content in which each annotation has one category and each image a file name, if they are given anywhere.
 
-    What is of another shape stays as it is: the check that follows names it.
+    Content of another structure is returned unchanged; the check that follows reports it.
     """
     if not isinstance(content, dict):
         return content
@@ -27,7 +27,7 @@ def as_instances(content: Any) -> Any:
 
 
 def with_one_kind_of_id(content: dict[str, Any]) -> dict[str, Any]:
-    """Return content of COCO's shape whose ids are all numbers, or all text where one is: 7 and "7" are the same id."""
+    """Return content of COCO's structure whose ids are all numbers, or all text if one is: 7 and "7" are the same id."""
     if not any(isinstance(entry[key], str) for part, keys in IDS.items() for entry in content[part] for key in keys):
         return content
     for part, keys in IDS.items():
@@ -39,7 +39,7 @@ def with_one_kind_of_id(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_unused_root(content: dict[str, Any]) -> tuple[Entries, str | None]:
-    """Return the categories without the one that Roboflow puts above all others and annotates nowhere, and its name."""
+    """Return the categories without Roboflow's root, the parent of all others that is never annotated, and the root's name."""
     categories: Entries = content["categories"]
     for root in categories:
         others = [category for category in categories if category is not root]
@@ -50,7 +50,7 @@ def without_unused_root(content: dict[str, Any]) -> tuple[Entries, str | None]:
 
 
 def numbered(categories: Entries) -> dict[Any, int]:
-    """Return the number of each category id: the id itself, or where ids are no numbers, its place in the list."""
+    """Return the number of each category id: the id itself, or its place in the list if ids are not numbers."""
     ids = [category["id"] for category in categories]
     if all(isinstance(one, int) for one in ids):
         return {one: one for one in ids}
@@ -61,13 +61,13 @@ def numbered(categories: Entries) -> dict[Any, int]:
 
 
 def names_in_url(image: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names under which an image that states only `coco_url` may lie: val2017/0.jpg, 0.jpg."""
+    """Return the possible file names of an image that has only `coco_url`: val2017/0.jpg, 0.jpg."""
     url = image.get("coco_url")
     if not isinstance(url, str) or "://" not in url:
         return ()
     try:
         parts = [part for part in unquote(urlsplit(url).path).split("/") if part]
-    except ValueError:  # brackets that are no IPv6 address
+    except ValueError:  # brackets that are not an IPv6 address
         return ()
     return tuple("/".join(parts[-count:]) for count in (2, 1) if len(parts) >= count)
 

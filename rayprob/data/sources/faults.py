@@ -1,4 +1,4 @@
-"""Faults that any source may have: names of labels and files that cannot be used. Each is counted, named, and has a remedy."""
+"""Faults that any source may have: unusable names of labels and files. Each is counted, named, and comes with a remedy."""
 
 import re
 import reprlib
@@ -15,7 +15,7 @@ from rayprob.labels import LabelSpace, composed
 from rayprob.text import first_of
 
 NEVER_IN_NAMES = re.compile(r"[\\\0\n\r]")
-ODD_NAME = r"^$|^[/.]|\.\.|://|[\\\x00\n\r]"  # every name that `on_file_names` refuses, but for those not UTF-8, and few others
+ODD_NAME = r"^$|^[/.]|\.\.|://|[\\\x00\n\r]"  # all names that `on_file_names` refuses except invalid UTF-8, and a few others
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 80
 
@@ -27,7 +27,7 @@ class Faults:
     where: str
 
     def on_any(self, what: str, found: Iterable[object], remedy: str) -> None:
-        """Raise SourceError with the number of faults and the first five, where there are any."""
+        """Raise SourceError with the number of faults and the first five, if there are any."""
         faults = list(found)
         if faults:
             raise SourceError(f"{self.where}: {len(faults):,} x {what}: {first_of(faults, 5)}; {remedy}")
@@ -42,7 +42,7 @@ class Faults:
         self.on_any(
             "label name that cannot be printed",
             (ascii(name) for name in names if not is_utf8(name) or any(unicodedata.category(sign) == "Cc" for sign in name)),
-            "use names without control characters and halves of surrogate pairs",
+            "use names without control characters and lone surrogates",
         )
         self.on_any(
             "duplicate label name",
@@ -51,11 +51,11 @@ class Faults:
         )
 
     def on_file_names(self, names: Sequence[str], kind: str = "file_name") -> None:
-        """Raise SourceError for names that are URLs, or that lead out of the images folder."""
+        """Raise SourceError for names that are URLs or that lead out of the images folder."""
         self.on_any(
             f"{kind} that is a URL",
             (ascii(name) for name in names if "://" in name),
-            "download the images, and name each by its path below the images folder",
+            "download the images and give each file's path below the images folder",
         )
         self.on_any(
             f"backslash in a {kind}",
@@ -70,7 +70,7 @@ class Faults:
 
 
 def label_space(where: str, names: Sequence[str], ids: Sequence[int] | None = None) -> LabelSpace:
-    """Return the label space of names; without `ids` they are numbered from 0. Raises SourceError for names without use."""
+    """Return the label space of names; without `ids` they are numbered from 0. Raises SourceError for unusable names."""
     if not names:
         raise SourceError(f"{where}: no label occurs; a dataset needs at least one")
     Faults(where).on_label_names(names)
@@ -88,13 +88,13 @@ def is_safe(file_name: str) -> bool:
 
 
 def normalised(file_name: str) -> str:
-    """Return a safe file name without what changes nothing: ./0.jpg and a//0.jpg are 0.jpg and a/0.jpg."""
+    """Return a safe file name in its shortest form: ./0.jpg and a//0.jpg become 0.jpg and a/0.jpg."""
     is_odd = "//" in file_name or "./" in file_name or file_name.endswith(("/", "/."))
     return str(PurePosixPath(file_name)) if is_odd else file_name
 
 
 def short(value: Any) -> str:
-    """Return what a value looks like in an error, however large or deep it is."""
+    """Return a value as text for an error, shortened if it is large or deeply nested."""
     return SHORT.repr(value)
 
 

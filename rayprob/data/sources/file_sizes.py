@@ -1,4 +1,4 @@
-"""The names and sizes of a folder's files, found by a hash: 16 bytes of memory per file, whatever their names. F files."""
+"""The names and sizes of a folder's files, found by a hash: 16 bytes of memory per file, however long the names. F files."""
 
 from collections.abc import Iterable, Iterator
 
@@ -27,7 +27,7 @@ class FileSizes:
         order_F = np.argsort(hashes_F)
         self._hashes_F = hashes_F[order_F]
         self._sizes_F = filled(len(self), (numbers(batch.column("size_bytes")) for batch in self._files))[order_F]
-        # Names of one hash, of which there may be some among a billion.
+        # Names with the same hash; among a billion names there may be some.
         shared = repeated(self._hashes_F)
         self._alike = {name: size for name, size in self.items() if hash(name) in shared} if len(shared) else {}
 
@@ -42,21 +42,21 @@ class FileSizes:
         return self.get(name) is not None
 
     def items(self) -> Iterator[tuple[str, int]]:
-        """Yield names and sizes, in no order."""
+        """Yield names and sizes in arbitrary order."""
         for batch in self._files:
             yield from zip(batch.column("name").to_pylist(), numbers(batch.column("size_bytes")).tolist(), strict=True)
 
     def get(self, name: str) -> int | None:
-        """Return the size of the file of that name; None where there is none."""
+        """Return the size of the file of that name; None if there is no such file."""
         size_bytes = int(self.of([name])[0])
         return size_bytes if size_bytes != NOT_THERE else None
 
     def of(self, names: list[str]) -> NDArray[np.int64]:
-        """Return the size of the file of each name [N], NOT_THERE where there is none."""
+        """Return the size of the file of each name [N], NOT_THERE if there is no such file."""
         if not len(self):
             return np.full(len(names), NOT_THERE)
         wanted_N = hashes_of(names)
-        order_N = np.argsort(wanted_N)  # ascending ones are found in a fraction of the time
+        order_N = np.argsort(wanted_N)  # searching in ascending order takes a fraction of the time
         place_N = np.empty_like(order_N)
         place_N[order_N] = np.minimum(np.searchsorted(self._hashes_F, wanted_N[order_N]), len(self) - 1)
         sizes_N = np.where(self._hashes_F[place_N] == wanted_N, self._sizes_F[place_N], NOT_THERE)

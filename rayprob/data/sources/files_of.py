@@ -1,4 +1,4 @@
-"""The files that a path stands for: itself, those of a folder, or those that fit its wildcards."""
+"""The files that a path stands for: one file, those in a folder, or those that match a pattern."""
 
 from fnmatch import fnmatchcase
 
@@ -12,14 +12,14 @@ WILDCARDS = frozenset("*?[{")
 
 
 def files_of(given: str, suffixes: tuple[str, ...], *, refused: tuple[str, ...] = ()) -> list[str]:
-    """Return the sorted files that `given` stands for: one, those in a folder and below with the suffixes, or a pattern's.
+    """Return the sorted files that `given` stands for: one file, those of a pattern, or those in and below a folder.
 
-    In its last part a pattern may have `*`, `?`, `[abc]`, and anywhere braces such as `{000..012}`. Of a folder, files with the
-    suffixes `refused` are returned as well, so that the caller can name them. Raises SourceError where no file is there.
+    A pattern may contain `*`, `?` and `[abc]` in its last part, and braces such as `{000..012}` anywhere. Files in a folder
+    count if they end with one of `suffixes`, or of `refused`, which the caller reports. Raises SourceError if there is no file.
     """
     found = sorted({file for one in _expanded(given) for file in _files(one, (*suffixes, *refused))})
     if not found:
-        raise SourceError(f"{given} leads to no file that ends with {' or '.join(suffixes)}; check the path")
+        raise SourceError(f"{given} matches no file that ends with {' or '.join(suffixes)}; check the path")
     return found
 
 
@@ -29,7 +29,7 @@ def _expanded(given: str) -> list[str]:
     try:
         return list(braceexpand.braceexpand(given))
     except ValueError as error:
-        raise SourceError(f"{given} has braces that do not fit ({error}); write for example shard-{{000..012}}.tar") from error
+        raise SourceError(f"{given} has unbalanced braces ({error}); write for example shard-{{000..012}}.tar") from error
 
 
 def _files(one: str, suffixes: tuple[str, ...]) -> list[str]:

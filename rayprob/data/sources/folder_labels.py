@@ -1,4 +1,4 @@
-"""One folder per label; an image that has several lies in several, under the same name."""
+"""One folder per label; an image with several labels is in several folders, under the same name."""
 
 import posixpath
 from collections import defaultdict
@@ -12,22 +12,22 @@ from rayprob.errors import SourceError
 from rayprob.files import storage
 
 OUTSIDE = "an image outside the folders of labels"
-COPIES = "a copy of an image under another label, which counts as one image"
+COPIES = "a copy of an image under another label, counted as one image"
 
 
 class FoldersSource(Source):
-    """Labels by folder: `images` holds one folder per label."""
+    """Labels by folder: `images` contains one folder per label."""
 
 
 def read(source: FoldersSource) -> Stated:
-    """Return the labels of images by the folders that they lie in.
+    """Return the labels of images by the folders that contain them.
 
-    Files of one name in several folders are one image if their bytes are the same, else several. Raises SourceError.
+    Files with the same name in several folders are one image if their bytes are the same, else several. Raises SourceError.
     """
     files = ImageFiles(source.images)
     inside = [name for name in files.images() if "/" in name]
     if not inside:
-        raise SourceError(f"{source.images} holds no folder with images; give the folder that holds one folder per label")
+        raise SourceError(f"{source.images} contains no folder with images; give the folder that contains one folder per label")
     names = sorted({name.partition("/")[0] for name in inside})
     images = dict(_images(source.images, files, inside))
     dropped = {OUTSIDE: len(files.images()) - len(inside), COPIES: len(inside) - len(images)}
@@ -42,7 +42,7 @@ def read(source: FoldersSource) -> Stated:
 
 
 def _images(folder: str, files: ImageFiles, names: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the key of each image, and its files."""
+    """Yield the key and the files of each image."""
     of_base: dict[str, list[str]] = defaultdict(list)
     for name in names:
         of_base[name.partition("/")[2]].append(name)

@@ -1,6 +1,6 @@
-"""The formats that people keep labels in, by name. A format is one function, `read(source) -> Stated`, in a module of its own:
+"""The label formats by name. A format is one function, `read(source) -> Stated`, in a module of its own:
 
-class MineSource(Source):                          # the keys that a split has beside those of every format
+class MineSource(Source):                          # keys of a split in addition to those of every format
     annotations: str
 
 def read(source: MineSource) -> Stated: ...
@@ -23,7 +23,7 @@ from rayprob.registry import PartTable, unknown
 
 
 def read(source: Source) -> Stated:
-    """Return what a source states, read by its format. Raises SourceError."""
+    """Return the labels of a source, read by its format. Raises SourceError."""
     return with_groups(SOURCES[source.format](source), source)
 
 

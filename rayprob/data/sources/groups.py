@@ -1,4 +1,4 @@
-"""Images that have to stay in one split, such as those of a patient, a video or a product. A group is the hash of its name."""
+"""Groups of images that stay in one split, such as those of a patient, a video or a product. A group is a hash of its name."""
 
 import logging
 import re
@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 
 
 def group_of(name: Any) -> int:
-    """Return the group of a name, which may be a number; ALONE where it is missing or blank. Equal names are equal groups."""
+    """Return the group of a name, which may be a number; ALONE if it is missing or blank. Equal names give equal groups."""
     text = as_text(name)
     return derive(0, "group", text) or 1 if text else ALONE
 
 
 def with_groups(stated: Stated, source: Source) -> Stated:
-    """Return what a source states, each image with its group, where the recipe says how images are grouped.
+    """Return the labels of a source, each image with its group if the recipe groups images.
 
-    While the batches are read, SourceError is raised where no image has a group, and a warning counts those without.
+    Reading the batches raises SourceError if no image has a group, and logs a warning that counts images without one.
     """
     if not source.is_grouped:
         return stated
@@ -51,11 +51,11 @@ def _counted(rows: Iterable[ImageRow], source: Source) -> Iterator[ImageRow]:
     if num_alone and num_alone == num_rows:
         key = "group_pattern" if source.group_pattern is not None else "group"
         raise SourceError(
-            f"{source.described}: {key} gives none of the {num_rows:,} images a group, such as {example!a}; mend {key}"
+            f"{source.described}: {key} gives none of the {num_rows:,} images a group, such as {example!a}; correct {key}"
         )
     if num_alone:
         log.warning(
-            "%s: %s of %s images, such as %s, have no group; each may be in another split",
+            "%s: %s of %s images, such as %s, have no group; each may be in any split",
             source.described,
             f"{num_alone:,}",
             f"{num_rows:,}",

@@ -1,4 +1,4 @@
-"""Datasets of Hugging Face: Parquet files that hold the images, or a folder of images with a metadata file."""
+"""Hugging Face datasets: Parquet files with images in them, or a folder of images with a metadata file."""
 
 import json
 import posixpath
@@ -26,23 +26,23 @@ from rayprob.registry import unknown
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 LABEL_COLUMNS = ("labels", "label")
-BATCH_ROWS = 64  # a row holds an image
+BATCH_ROWS = 64  # each row contains an image
 REMEDY = "give the .parquet files of the dataset"
 
 
 class HuggingfaceSource(Source):
-    """A dataset of Hugging Face. `images` is a Parquet file, a pattern or folder of them, or a folder with metadata.csv."""
+    """A Hugging Face dataset. `images` is a Parquet file, a pattern or folder of them, or a folder with metadata.csv."""
 
     later_keys: ClassVar[frozenset[str]] = Source.later_keys | {"group"}
 
     image: str = "image"
     """The column of images in Parquet."""
     label: str | None = None
-    """The column of labels, such as objects.category: names, or numbers. Null takes `labels`, or `label`."""
+    """The column of labels, names or numbers, such as objects.category. Null takes `labels`, or `label`."""
     key: str | None = None
-    """The column that names each image; null takes the image's path where paths differ, else its row."""
+    """The column that names each image; null takes the image's path if all paths differ, else its row."""
     separator: str | None = None
-    """What stands between the labels of one cell of metadata.csv; null for a single label."""
+    """The separator of labels in a cell of metadata.csv; null for a single label."""
     names: str | list[str] | dict[str, str] | None = None
     """Names for labels that are numbers; null takes those in the file's own description (ClassLabel)."""
     group: str | None = None
@@ -50,7 +50,7 @@ class HuggingfaceSource(Source):
 
 
 def read(source: HuggingfaceSource) -> Stated:
-    """Return what a dataset states; a row whose labels are null states nothing. Raises SourceError."""
+    """Return the labels of a dataset; a row whose labels are null states none. Raises SourceError."""
     for name in METADATA:
         if storage.exists(uri := storage.join(source.images, name)):
             return table.read(_as_table(source, uri))
@@ -99,7 +99,7 @@ class _Parquet:
             raise SourceError(f"{self.files[0]} cannot be read as Parquet ({one_line(error)}); {REMEDY}") from error
 
     def _names(self, schema: pa.Schema) -> dict[str, str] | None:
-        """Return the name of each label as the recipe or the file's description gives them; None where neither does."""
+        """Return the name of each label from the recipe or the file's description; None if neither gives names."""
         if self.source.names is not None:
             return distinct(self.source.images, read_names(self.source.names))
         try:
@@ -108,11 +108,11 @@ class _Parquet:
                 feature = feature.get("feature", feature)[part]
             names = feature.get("feature", feature)["names"]
             return {str(place): str(name) for place, name in enumerate(names)}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no ClassLabel
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # not a ClassLabel
             return None
 
     def _occurring(self) -> dict[str, str]:
-        """Return the labels that occur, numbers in their order."""
+        """Return the labels that occur, numbers in ascending order."""
         batches = self._batches([self.label.partition(".")[0]])
         found = {code for (cells,) in batches for cell in cells for code in self._codes(cell) or ()}
         return {code: code for code in sorted(found, key=by_number)}
@@ -150,7 +150,7 @@ class _Parquet:
         return ImageRow(key=key, file_name=key, labels=labels, unknown_labels=unknown_labels, content=content)
 
     def _keys(self) -> Iterator[str]:
-        """Yield a key for each row: the path of its image without the suffix where all paths differ, else file and row."""
+        """Yield a key for each row: the path of its image without the suffix if all paths differ, else file and row."""
         paths = [image["path"] for (images,) in self._batches([f"{self.source.image}.path"]) for image in images if image]
         named = [stem(posixpath.basename(path), IMAGE_SUFFIXES) for path in paths if isinstance(path, str)]
         counts = [self._count(file) for file in self.files]
@@ -164,7 +164,7 @@ class _Parquet:
             return int(pq.ParquetFile(opened).metadata.num_rows)
 
     def _batches(self, columns: list[str]) -> Iterator[list[list[Any]]]:
-        """Yield the cells of columns, or of leaves such as image.path, batch by batch; nothing for a leaf that is not there."""
+        """Yield the cells of columns, or of leaves such as image.path, batch by batch; nothing for a missing leaf."""
         for uri in self.files:
             try:
                 with storage.open_input_file(uri) as file:

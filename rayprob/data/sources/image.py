@@ -1,4 +1,4 @@
-"""The images of a source as the build plans them: sample ids, where the bytes lie, and what is known of each. N images."""
+"""The images of a source as the build plans them: sample ids, where the bytes are, and their labels. N images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,24 +33,24 @@ IMAGES = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One image of the source: where it lies and what its annotations state. Labels are columns of the dataset, ascending."""
+    """One image of the source: where it is stored, and its labels, which are columns of the dataset in ascending order."""
 
     sample_id: int
     file_name: str
-    height_px: int  # as declared; 0 where the source does not say
+    height_px: int  # as declared; 0 if the source does not declare it
     width_px: int
     labels: tuple[int, ...]
-    label_areas_px2: tuple[float, ...]  # beside `labels`: the area of the largest object with that label
+    label_areas_px2: tuple[float, ...]  # parallel to `labels`: the area of the largest object with that label
     unknown_labels: tuple[int, ...]
     size_bytes: int = 0
-    absent_labels: tuple[int, ...] = ()  # of a split whose other labels are unknown
-    container: str = ""  # the file that holds the image, where that is not the image itself: an absolute path or URI
+    absent_labels: tuple[int, ...] = ()  # only in a split whose other labels are unknown
+    container: str = ""  # the file that contains the image if it is not a file of its own: an absolute path or URI
     offset_bytes: int = 0  # of the image in its container
     group: int = ALONE  # images of one group are in one split
 
     @property
     def values(self) -> list[Any]:
-        """All values, those that 0.1 did not know only where they say something: shards of its builds are continued."""
+        """All values; fields that rayprob 0.1 did not have only if they are set, so that builds it started can be continued."""
         later = [self.absent_labels, self.container, self.offset_bytes]
         return [
             self.sample_id,
@@ -66,9 +66,9 @@ class SourceImage:
 
 
 class SourceImages(Sequence[SourceImage]):
-    """The images of a split in the order of the source: ids and sizes in memory, all else in batches of IMAGES on disk.
+    """The images of a split in the order of the source: ids and sizes in memory, the rest in batches of IMAGES on disk.
 
-    `groups_N` is None where no image has a group.
+    `groups_N` is None if no image has a group.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class SourceImages(Sequence[SourceImage]):
 
     @classmethod
     def of(cls, images: Sequence[SourceImage]) -> "SourceImages":
-        """Return images that are in memory as those of a split."""
+        """Return the images of a split from images in memory."""
         batches = BatchFile(IMAGES)
         columns = [[getattr(image, field.name) for image in images] for field in IMAGES]
         arrays = [to_array(column, field.type) for column, field in zip(columns, IMAGES, strict=True)]
@@ -101,9 +101,9 @@ class SourceImages(Sequence[SourceImage]):
         return Ragged.from_column(pa.chunked_array(columns, LABELS))
 
     def containers(self) -> tuple[list[str], NDArray[np.int32], NDArray[np.int64]]:
-        """Return the distinct containers of the images, the number of that of each, and where the image begins there [N], [N].
+        """Return the distinct containers, and for each image the number of its container and its offset there [N], [N].
 
-        Read from disk; 12 bytes per image stay in memory.
+        They are read from disk; 12 bytes per image stay in memory.
         """
         number_of: dict[str, int] = {}
         container_N = np.empty(len(self), np.int32)

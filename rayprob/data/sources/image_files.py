@@ -1,4 +1,4 @@
-"""The files of an images folder, found by the names that a source gives: with or without a suffix, and by links."""
+"""The files of an images folder, found by the names in a source: with or without a suffix, and through links."""
 
 import posixpath
 from array import array
@@ -25,7 +25,7 @@ SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
 class ImageFiles:
-    """The files below a folder or URI; names are kept in `scratch`. Raises SourceError where it cannot be listed."""
+    """The files below a folder or URI; names are kept in `scratch`. Raises SourceError if it cannot be listed."""
 
     def __init__(self, folder: str, scratch: str | None = None) -> None:
         self.folder = folder
@@ -36,8 +36,8 @@ class ImageFiles:
         return len(self._files)
 
     def find_all(self, names: list[str], other_names: Sequence[Sequence[str]]) -> tuple[NDArray[np.int64], dict[int, str]]:
-        """Return the size of the file that `find` finds for each name [N], NOT_THERE where none is, and the names of those
-        that have another one than the source says, by their row.
+        """Return the size of the file that `find` finds for each name [N], NOT_THERE for a missing file, and by row the names
+        of files that are named differently in the source.
         """
         sizes_N, renamed = self._files.of(names), dict[int, str]()
         rows = np.flatnonzero(sizes_N == NOT_THERE).tolist()
@@ -51,9 +51,9 @@ class ImageFiles:
         return sizes_N, renamed
 
     def find(self, name: str, other_names: Iterable[str] = ()) -> tuple[str, int] | None:
-        """Return the name and size of the file that a source calls `name`, or one of the other names; None where none is there.
+        """Return the name and size of the file that a source calls `name`, or one of the other names; None if there is no file.
 
-        A name without the suffix of an image is that of the one image that has it before its suffix.
+        A name without an image suffix stands for the one image with that stem.
         """
         if (size_bytes := self._size_of(name)) is not None:
             return name, size_bytes
@@ -63,7 +63,7 @@ class ImageFiles:
         return self._of_stem.find_all([name])[0] if not name.lower().endswith(IMAGE_SUFFIXES) else None
 
     def why_absent(self, name: str) -> str:
-        """Return what is there in the place of a file that was not found, and what to do where that is known."""
+        """Return what is there instead of a missing file, and what to do about it if that is known."""
         if name in self._unusable:
             return self._unusable[name]
         if several := self._of_stem.all(name):
@@ -74,16 +74,16 @@ class ImageFiles:
             return f"{self.folder} has {alike}, which differs in {form}; rename one of them"
         head, _, rest = name.partition("/")
         if head == posixpath.basename(self.folder.rstrip("/")) and self.find(rest):
-            return f"{self.folder} has {rest}; give its parent as the images folder, for the names begin with {head}/"
+            return f"{self.folder} has {rest}; give its parent as the images folder, since the names begin with {head}/"
         return f"no file of that name in {self.folder}"
 
     def warn_of_others(self, used: set[str]) -> None:
-        """Log one line on hidden files that no name led to, and on those that cannot be used."""
+        """Log one line that counts hidden files without a name in the source, and names files that cannot be used."""
         clutter = [name for name in self.clutter if name not in used]
         warn_of_skipped(self.folder, clutter, self._unusable)
 
     def images(self) -> list[str]:
-        """Return the sorted names of files with the suffix of an image, without clutter."""
+        """Return the sorted names of files with an image suffix, without clutter."""
         return sorted(name for name in self._files if name.lower().endswith(IMAGE_SUFFIXES) and not is_clutter(name))
 
     def _listed(self, scratch: str | None) -> tuple[FileSizes, Mapping[str, str], Sequence[str]]:
@@ -94,10 +94,10 @@ class ImageFiles:
             reason = "it is a file" if storage.exists(self.folder) else "no such folder"
         except StorageError as error:
             reason = str(error)
-        raise SourceError(f"cannot list the images folder {self.folder}: {reason}; give the folder that holds the images")
+        raise SourceError(f"cannot list the images folder {self.folder}: {reason}; give the folder that contains the images")
 
     def _noted(self, files: Files) -> Files:
-        """Return the files as they are; keeps the names of clutter among them."""
+        """Return the files unchanged, and record which of them are clutter."""
         self.clutter += [name for name, _ in files if is_clutter(name)]
         return files
 
@@ -123,7 +123,7 @@ class ImageFiles:
 
 
 class _Stems:
-    """The images of a folder by their names without suffix, which are found by a hash. F images."""
+    """The images of a folder by stem (name without suffix), found by a hash. F images."""
 
     def __init__(self, files: FileSizes) -> None:
         numbers: dict[str, int] = {}
@@ -141,7 +141,7 @@ class _Stems:
         self._endings_F, self._sizes_F = np.frombuffer(endings, np.int32)[order_F], np.frombuffer(sizes, np.int64)[order_F]
 
     def find_all(self, stems: list[str]) -> list[tuple[str, int] | None]:
-        """Return for each stem the name and size of its image; None where there are none or several."""
+        """Return the name and size of each stem's image; None if there is no image or more than one."""
         places = self._places(stems)
         return [(self._name(stem, some[0]), int(self._sizes_F[some[0]])) if len(some) == 1 else None for stem, some in places]
 

@@ -1,4 +1,4 @@
-"""The rows of a split, joined with the files of its images folder. N rows of a batch."""
+"""Joins the rows of a split with the files of its images folder. N rows of a batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,9 +38,10 @@ def join_files(
     ids_N: NDArray[np.int64],
     files_of: Callable[[str], ImageFiles],
 ) -> tuple[SourceImages, list[Reject]]:
-    """Return the images of a split whose file is there, and a Reject for each of the others.
+    """Return the images of a split whose file exists, and a Reject for each of the others.
 
-    Raises SourceError where none is there, or the folder cannot be listed; it is not where all images lie in containers.
+    Raises SourceError if all files are missing or the folder cannot be listed. The folder is not listed if all images are in
+    containers.
     """
     found = BatchFile(IMAGES, rows.folder)
     lost: list[Reject] = []
@@ -60,7 +61,7 @@ def join_files(
     if lost and not found.num_rows:
         raise SourceError(
             f"none of the {len(lost):,} images of split {split} is in {stated.images}: {lost[0].file_name} is "
-            f"{lost[0].reason}; {len(files_of(stated.images)):,} other files are there; give the folder that belongs to "
+            f"{lost[0].reason}; it has {len(files_of(stated.images)):,} other files; give the folder that belongs to "
             f"{source.described}"
         )
     if is_outside:
@@ -71,10 +72,10 @@ def join_files(
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the images of a batch lie: in files of their own under other names than the source says, or in containers."""
+    """Where the images of a batch are: in files of their own, maybe under other names than in the source, or in containers."""
 
     is_outside_N: NDArray[np.bool_]  # the image is a file of its own
-    size_bytes_N: NDArray[np.int64]  # NOT_THERE where there is none
+    size_bytes_N: NDArray[np.int64]  # NOT_THERE for a missing file
     renamed: dict[int, str]
 
 
@@ -106,7 +107,7 @@ def _images(batch: pa.RecordBatch, ids_N: NDArray[np.int64], place: _Place, rest
 
 
 def _areas(batch: pa.RecordBatch) -> pa.Array:
-    """Return the areas beside the labels, 0 in rows that state none."""
+    """Return the areas parallel to the labels, 0 in rows without areas."""
     labels, areas = batch.column("labels"), batch.column("label_areas_px2")
     per_row_N = lengths(labels)
     if np.array_equal(per_row_N, lengths(areas)):

@@ -1,4 +1,4 @@
-"""The label space of a dataset: that of its splits, their union, or the recipe's list; and where each label's column goes."""
+"""The label space of a dataset: that of its splits, their union, or the recipe's list; and the column of each label."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from rayprob.registry import unknown
 
 
 def joined_space(stated: Mapping[str, Stated], described: Mapping[str, str], asked: Sequence[str] | str | None) -> LabelSpace:
-    """Return the label space of a dataset whose splits state these. `asked` is the recipe's: a list, `union` or None.
+    """Return the label space of a dataset from those of its splits. `asked` is the recipe's: a list, `union` or None.
 
-    Splits that list their labels must agree, unless a union is asked for. Labels of the others are those that occur, in the
-    order of their names. Raises SourceError.
+    Splits that list their labels must agree, unless `asked` is `union`. Splits that do not list them have the labels that
+    occur, sorted by name. Raises SourceError.
     """
     if isinstance(asked, str):
         return _union([one.label_space for one in stated.values()])
@@ -54,7 +54,7 @@ def _chosen(stated: Mapping[str, Stated], asked: Sequence[str]) -> LabelSpace:
 
 
 def _union(spaces: Sequence[LabelSpace]) -> LabelSpace:
-    """Return all labels, under their ids where these agree, else numbered in the order in which they are first listed."""
+    """Return all labels, under their ids if these agree, else numbered in the order in which they are first listed."""
     first = list(dict.fromkeys(composed(name) for space in spaces for name in space.names))
     pairs = {(composed(name), number) for space in spaces for name, number in zip(space.names, space.category_ids, strict=True)}
     if len(pairs) == len(first) == len({number for _, number in pairs}):
@@ -64,14 +64,14 @@ def _union(spaces: Sequence[LabelSpace]) -> LabelSpace:
 
 
 class ColumnMap:
-    """Brings the rows of one source to the dataset's columns. `dropped` counts the labels that the recipe leaves out."""
+    """Maps the rows of one source to the dataset's columns. `dropped` counts the labels that the recipe leaves out."""
 
     def __init__(self, stated: Stated, space: LabelSpace) -> None:
         self._names = stated.label_space.names
         self._columns = [space.find(name) for name in self._names]
         self._is_same = self._columns == list(range(len(space)))
         self._is_federated = stated.rest == "unknown"
-        # A label that the source does not list was not looked for, unless what occurs is all that it lists.
+        # Annotators did not look for a label that the source does not list, unless the source lists only labels that occur.
         others = set(range(len(space))) - set(self._columns) if stated.is_declared and not self._is_federated else set()
         self._others = sorted(others)
         self._left_out: Counter[str] = Counter()
@@ -100,7 +100,7 @@ class ColumnMap:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """How often labels occur that the recipe's list leaves out."""
+        """How often labels that the recipe's list leaves out occur."""
         return {f"label {name!r}, which the recipe's list leaves out": count for name, count in self._left_out.items()}
 
     def _moved(self, columns: Sequence[int]) -> tuple[int, ...]:

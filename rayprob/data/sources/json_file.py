@@ -1,4 +1,4 @@
-"""A JSON file of a user, read with as little memory as can be; errors say what the file holds instead."""
+"""A user's JSON file, read with as little memory as possible; errors name what the file contains instead."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ GZIP = b"\x1f\x8b"
 MAGIC = {
     b"PK": ("is a ZIP archive", "unpack it"),
     b"7z": ("is a 7z archive", "unpack it"),
-    b"PAR1": ("is a Parquet file", "say format: table in the recipe, or format: huggingface where it holds the images"),
+    b"PAR1": ("is a Parquet file", "set format: table in the recipe, or format: huggingface if it contains the images"),
     b"SQLite": ("is an SQLite database", "write it as JSON"),
     b"\xff\xd8\xff": ("is a JPEG image", "give the annotations file"),
     b"\x89PNG": ("is a PNG image", "give the annotations file"),
@@ -24,11 +24,11 @@ SHOWN = 60
 
 
 def read_json(uri: str, wanted: str, hook: Callable[[Pairs], Any]) -> Any:
-    """Return the value in a JSON file in UTF-8, 16 or 32, gzipped or not, each mapping built by `hook`.
+    """Return the value in a JSON file in UTF-8, 16 or 32, gzipped or not; `hook` builds each mapping.
 
     `wanted` names the format in errors.
 
-    Raises SourceError that says what the file holds instead, and what to do.
+    Raises a SourceError that names what the file contains instead, and what to do.
     """
     content = _unpacked(uri, storage.read_bytes(uri))
     for magic, (what, remedy) in MAGIC.items():
@@ -41,11 +41,11 @@ def read_json(uri: str, wanted: str, hook: Callable[[Pairs], Any]) -> Any:
     try:
         return json.loads(text, object_pairs_hook=hook)
     except RecursionError as error:
-        raise SourceError(f"{uri} is not JSON that can be read: it is nested too deeply; export it again") from error
+        raise SourceError(f"{uri} is not readable JSON: it is nested too deeply; export it again") from error
     except json.JSONDecodeError as error:
         raise SourceError(f"{uri} {_what_it_is(text, error, wanted)}") from error
     except ValueError as error:  # an integer of thousands of digits
-        raise SourceError(f"{uri} is not JSON that can be read: {error}; export it again") from error
+        raise SourceError(f"{uri} is not readable JSON: {error}; export it again") from error
 
 
 def _unpacked(uri: str, content: bytes) -> bytes:
@@ -71,15 +71,15 @@ def _what_it_is(text: str, error: json.JSONDecodeError, wanted: str) -> str:
     start = text.lstrip()
     first_line = start.splitlines()[0]
     if "<annotation" in start[:200]:
-        return f"looks like Pascal VOC's XML, not {wanted}; say format: voc in the recipe"
+        return f"looks like Pascal VOC's XML, not {wanted}; set format: voc in the recipe"
     if start.startswith("<"):
         return f"looks like HTML or XML, not {wanted}: it begins {first_line[:SHOWN]!r}; give {wanted}, or {AGAIN}"
     if not start.startswith(("{", "[")):
         looks = "CSV" if any(mark in first_line for mark in ",;\t") else "plain text"
-        return f"looks like {looks}, not {wanted}: it begins {first_line[:SHOWN]!r}; say format: table in the recipe"
+        return f"looks like {looks}, not {wanted}: it begins {first_line[:SHOWN]!r}; set format: table in the recipe"
     if error.msg == "Extra data":
         return (
-            f"holds more than one JSON value (the second starts at line {error.lineno}), not {wanted}; say format: table in "
+            f"contains more than one JSON value (the second starts at line {error.lineno}), not {wanted}; set format: table in "
             "the recipe for JSON lines, or write one mapping"
         )
     if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):

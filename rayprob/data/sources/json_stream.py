@@ -1,4 +1,4 @@
-"""The lists of a large JSON mapping, entry by entry, parsed by the standard library's parser in a window of the text."""
+"""Reads the lists of a large JSON mapping entry by entry, with the standard library's parser in a window of the text."""
 
 import codecs
 import gzip
@@ -14,17 +14,17 @@ from rayprob.files import storage
 
 WINDOW_BYTES = 2**22
 BLANKS = re.compile(r"[ \t\n\r]*")
-NEAR_END = 16  # what is found this close to the end of the text at hand may be something else with the next: 1., -Infinit
+NEAR_END = 16  # a value this close to the end of the window may change when more text follows: 1., -Infinit
 
 
 class NotStreamed(Exception):
-    """The file is not a mapping in sound JSON; the parser of whole files says what it is."""
+    """The file is not a mapping in valid JSON; the parser of whole files reports what it is."""
 
 
 def stream_json(uri: str, hook: Callable[[Pairs], Any], on_entry: Callable[[str, Any], None]) -> None:
-    """Call `on_entry` with the key and each entry of the lists in a mapping, whose values of other kinds are passed over.
+    """Call `on_entry` with the key and each entry of the lists in a mapping, and skip values of other types.
 
-    Each mapping is built by `hook`. Raises NotStreamed for a file that is anything else, gzipped or not, and for a fault in it.
+    `hook` builds each mapping. Raises NotStreamed for any other content, gzipped or not, and for faulty JSON.
     """
     try:
         with _opened(uri) as file:
@@ -42,7 +42,7 @@ def _opened(uri: str) -> Iterator[IO[bytes]]:
 
 
 class _Text:
-    """The text of a file from a place on, as far as it was read."""
+    """A window of a file's text: from the current place to where it was read."""
 
     def __init__(self, file: IO[bytes], hook: Callable[[Pairs], Any]) -> None:
         self._file = file
@@ -52,7 +52,7 @@ class _Text:
         self._text, self._at, self._is_whole = self._decoder.decode(start), 0, False
 
     def mapping(self, on_entry: Callable[[str, Any], None]) -> None:
-        """Read the mapping that the text is, up to its end."""
+        """Read the text, a mapping, up to its end."""
         keys: set[str] = set()
         for _ in self._members("{", "}"):
             key = self._value()
@@ -69,7 +69,7 @@ class _Text:
             raise ValueError("more than one value")
 
     def _members(self, start: str, end: str) -> Iterator[None]:
-        """Pass over the signs around and between members; between two of these signs the caller reads one."""
+        """Consume the punctuation around and between members; the caller reads a member at each yield."""
         self._take(start)
         if self._sign() == end:
             self._take(end)
@@ -91,7 +91,7 @@ class _Text:
                 if not is_cut or not self._read_on():
                     raise
                 continue
-            # A number at the end of the text at hand may go on: 1, 1., 1.5e, 1.5e-3.
+            # A number at the end of the window may continue: 1, 1., 1.5e, 1.5e-3.
             if end < len(self._text) - NEAR_END or not self._read_on():
                 self._at = end
                 return value
@@ -102,7 +102,7 @@ class _Text:
         self._at += 1
 
     def _sign(self) -> str:
-        """Return the next sign that is not blank; nothing at the end."""
+        """Return the next character that is not blank; "" at the end."""
         while True:
             match = BLANKS.match(self._text, self._at)
             assert match
@@ -111,7 +111,7 @@ class _Text:
                 return self._text[self._at : self._at + 1]
 
     def _read_on(self) -> bool:
-        """Add more text, and drop what was passed over; returns whether there was more."""
+        """Read more text, discard what was consumed, and return whether there was more."""
         if self._is_whole:
             return False
         content = self._file.read(WINDOW_BYTES)

@@ -1,4 +1,4 @@
-"""The rows of a split that become samples: checked, counted, and with the columns of the dataset."""
+"""Selects the rows of a split that become samples, checks and counts them, and maps them to the dataset's columns."""
 
 from collections.abc import Iterable, Iterator
 
@@ -24,7 +24,7 @@ def kept_rows(
 ) -> tuple[BatchFile, dict[str, int]]:
     """Return the rows that become samples, with the dataset's columns, and how much was left out, by reason.
 
-    Raises SourceError for counts that the recipe does not expect, a split without samples, and names without use.
+    Raises SourceError for counts that the recipe does not expect, a split without samples, and unusable names.
     """
     source, kept = recipe.splits[split], BatchFile(ROWS, scratch)
     num_rows = num_labelled = 0
@@ -37,7 +37,7 @@ def kept_rows(
     _check_counts(split, source, num_labelled, num_rows - num_labelled)
     if not kept.num_rows:
         raise SourceError(
-            f"split {split} is empty: {source.described} states {num_rows:,} images and none to keep; "
+            f"split {split} is empty: {source.described} lists {num_rows:,} images but states no label of them; "
             "annotate some, drop the split, or set keep_unlabelled: true"
         )
     _check_names(source, kept)
@@ -46,7 +46,7 @@ def kept_rows(
 
 
 def _of_schema(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield batches that hold rows with the types of ROWS, whatever widths of integers a plugin took."""
+    """Yield batches cast to the types of ROWS, whatever integer types a plugin used."""
     for batch in batches:
         if batch.num_rows:
             yield batch if batch.schema.equals(ROWS) else batch_of(list(rows_of([batch])))
@@ -61,8 +61,8 @@ def _check_counts(split: str, source: Source, labelled: int, unlabelled: int) ->
     expected = source.expect
     if expected and (labelled, unlabelled) != (expected.labelled, expected.unlabelled):
         raise SourceError(
-            f"{source.described} states {labelled:,} images with and {unlabelled:,} without a label; splits.{split}.expect "
-            f"says {expected.labelled:,} and {expected.unlabelled:,}; download it again, or mend or remove `expect`"
+            f"{source.described} lists {labelled:,} images with a label and {unlabelled:,} without; splits.{split}.expect "
+            f"is {expected.labelled:,} and {expected.unlabelled:,}; download it again, or correct or remove `expect`"
         )
 
 

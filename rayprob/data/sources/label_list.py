@@ -1,4 +1,4 @@
-"""Names for the codes or numbers that annotations have in place of labels: in the recipe, or in a file of their own."""
+"""Names for codes or numbers that annotations use instead of labels, from the recipe or a file."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ Names = Mapping[str, str]
 
 
 def read_names(given: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:
-    """Return the name of each code; the codes of names in a list are their places, from 0.
+    """Return the name of each code; the codes of a list are positions, from 0.
 
     A file is a list with a name per line (.txt, .names), CSV with a code and a name per row, or YAML or JSON with a list or
     mapping, under the key `names` or not. Raises SourceError.
@@ -32,7 +32,7 @@ def read_names(given: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]
 
 
 def distinct(where: str, names: Names) -> dict[str, str]:
-    """Return names of which no two are equal: to those of several codes, the code is added in parentheses."""
+    """Return unique names: a name that several codes share is followed by the code in parentheses."""
     times: dict[str, int] = {}
     for name in names.values():
         times[name] = times.get(name, 0) + 1
@@ -40,12 +40,12 @@ def distinct(where: str, names: Names) -> dict[str, str]:
 
 
 def by_number(code: str) -> tuple[int, str]:
-    """Return what sorts codes that are numbers by their value, after all others."""
+    """Return a sort key that puts numeric codes last, in the order of their values."""
     return (int(code), "") if is_number(code) else (-1, code)
 
 
 def is_number(code: str) -> bool:
-    """Return whether a code is an integer from 0 that 64 bits hold."""
+    """Return whether a code is a non-negative integer that fits into 64 bits."""
     return code.isascii() and code.isdecimal() and len(code) < 19
 
 
@@ -65,13 +65,13 @@ def _of_csv(uri: str) -> dict[str, str]:
         raise SourceError(f"{uri} cannot be read as CSV ({error}); {REMEDY}") from error
     if any(len(row) < 2 for row in rows) or not rows:
         raise SourceError(f"{uri} has rows without a code and a name; {REMEDY}")
-    # V5 of Open Images has no header, V6 has LabelName,DisplayName.
+    # Open Images V5 has no header, V6 has LabelName,DisplayName.
     start = (
         1 if {cell.strip().lower() for cell in rows[0][:2]} & {"labelname", "displayname", "name", "code", "id", "label"} else 0
     )
     pairs = [(row[0].strip(), row[1].strip()) for row in rows[start:]]
     if len(dict(pairs)) < len(pairs):
-        raise SourceError(f"{uri} gives a code twice; keep one row per code")
+        raise SourceError(f"{uri} lists a code twice; keep one row per code")
     return dict(pairs)
 
 
@@ -88,7 +88,7 @@ def _of_document(uri: str, suffix: str) -> dict[str, str]:
         for name in (names.values() if isinstance(names, dict) else names)
     )
     if not are_texts or not names:
-        raise SourceError(f"{uri} holds {short(names)}, not names; {REMEDY}")
+        raise SourceError(f"{uri} contains {short(names)}, not names; {REMEDY}")
     written = {
         code: getattr(name, "text", str(name))
         for code, name in (names.items() if isinstance(names, dict) else enumerate(names))

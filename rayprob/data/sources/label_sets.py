@@ -23,7 +23,7 @@ REMEDY = "give a built dataset, a .parquet table with a list of labels per row, 
 
 @dataclass(frozen=True, eq=False)
 class LabelSets:
-    """N label sets over named labels; `known_NL` is None where every label of every set is known."""
+    """N label sets over named labels; `known_NL` is None if every label of every set is known."""
 
     names: tuple[str, ...]
     targets_NL: Bools
@@ -38,8 +38,8 @@ def read_label_sets(
 ) -> LabelSets:
     """Read label sets from a built dataset's split, a Parquet table or a CSV file.
 
-    A Parquet table has a list of label names per row in `column`, or of places in `names`. A CSV file has a header and a column
-    per label whose cells are 1, 0, or empty where it is not known; its other columns are left out. Raises DataError,
+    A Parquet table has in `column` a list per row, of label names or of positions in `names`. A CSV file has a header and a
+    column per label whose cells are 1, 0, or empty for unknown; its other columns are ignored. Raises DataError and
     StorageError.
     """
     if storage.exists(storage.join(source, "dataset.json")):
@@ -53,7 +53,7 @@ def read_label_sets(
 
 
 def joined(parts: Sequence[LabelSets]) -> LabelSets:
-    """Return all label sets over all labels; a label that a source does not have is unknown in its label sets."""
+    """Return all label sets over all labels; a label that a source lacks is unknown in its label sets."""
     names = tuple(dict.fromkeys(composed(name) for part in parts for name in part.names))
     place = {name: column for column, name in enumerate(names)}
     shape = (sum(map(len, parts)), len(names))
@@ -93,14 +93,14 @@ def _of_lists(content: bytes, source: str, column: str, names: Sequence[str] | N
         raise DataError(f"{source} has no column {column!r}, but {first_of(table.column_names, 8)}; set --column")
     kind = table[column].type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        raise DataError(f"{source}: column {column!r} is of {kind}, not of lists; {REMEDY}")
+        raise DataError(f"{source}: column {column!r} has type {kind}, not lists; {REMEDY}")
     lists = table[column].to_pylist()
     for row, labels in enumerate(lists):
         if labels is not None and None in labels:
             raise DataError(f"{source}, row {row}: a list in column {column!r} contains null; remove it")
     if pa.types.is_integer(kind.value_type):
         if names is None:
-            raise DataError(f"{source}: column {column!r} has numbers; say which labels they are with --names coco or a file")
+            raise DataError(f"{source}: column {column!r} contains numbers; name their labels with --names coco or a file")
         return _of_places(lists, source, tuple(names))
     place: dict[str, int] = {}
     places = [[place.setdefault(str(label), len(place)) for label in labels or ()] for labels in lists]
@@ -113,7 +113,7 @@ def _of_places(lists: Sequence[Sequence[int] | None], source: str, names: tuple[
         for place in places or ():
             if not 0 <= place < len(names):
                 raise DataError(
-                    f"{source}, row {row}: label {place} is not a place in the {len(names)} names (0 to {len(names) - 1})"
+                    f"{source}, row {row}: label {place} is not a position in the {len(names)} names (0 to {len(names) - 1})"
                 )
             targets_NL[row, place] = True
     return LabelSets(names, targets_NL)

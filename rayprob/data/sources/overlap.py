@@ -1,4 +1,4 @@
-"""What two splits have in common: pictures, which is a fault, and keys, which is not."""
+"""What two splits share: the same image file, which is an error, or equal ids, which is not."""
 
 import logging
 import posixpath
@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 
 
 def check_disjoint(folders: Mapping[str, str], images: Mapping[str, SourceImages], keys: Mapping[str, Keys]) -> None:
-    """Raise SourceError where two splits have the same picture. Ids that only restart in each split are no fault."""
+    """Raise SourceError if two splits have the same image file. Ids that merely restart in each split are allowed."""
     if twice := _in_two(folders, images):
         raise SourceError(
-            f"{len(twice):,} images are in two splits: {first_of(twice, 5)}; they would be trained on and tested on; drop each "
-            "from one"
+            f"{len(twice):,} images are in two splits: {first_of(twice, 5)}; training and testing would share them; remove "
+            "each from one split"
         )
     if shared := shared_keys(keys):
         count, *first = shared
@@ -36,7 +36,7 @@ def check_disjoint(folders: Mapping[str, str], images: Mapping[str, SourceImages
 
 
 def _in_two(folders: Mapping[str, str], images: Mapping[str, SourceImages]) -> list[str]:
-    """Return the places that are of images of two splits, each with both."""
+    """Return the locations of images that are in two splits, each with both splits."""
     if len(images) < 2:
         return []
     places_of = {split: partial(_places, _one_spelling(folders[split]), members) for split, members in images.items()}
@@ -59,7 +59,7 @@ def _suspected(places: Iterator[list[str]], hashes_N: NDArray[np.int64], suspect
 
 
 def _places(folder: str, images: SourceImages) -> Iterator[list[str]]:
-    """Yield, batch by batch, where the bytes of images lie, in one spelling."""
+    """Yield, batch by batch, where images are stored, in a normalised spelling."""
     for batch in images.batches:
         columns = (values(batch.column(name)) for name in ("file_name", "container", "offset_bytes"))
         yield [

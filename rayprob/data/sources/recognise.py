@@ -1,4 +1,4 @@
-"""Finds out in which layout somebody keeps images and labels, and writes the recipe that reads it. L labels."""
+"""Recognises the layout of a folder of images and labels, and writes a recipe that reads it. L labels."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ MAGIC_BYTES = 160  # enough to recognise the kind of an image
 
 @dataclass(frozen=True)
 class RecognisedSplit:
-    """What one split of a source holds."""
+    """The contents of one split of a source."""
 
-    num_images: int  # that the labels list
-    num_missing: int  # of them, those whose file is not there
+    num_images: int  # in the list of labels
+    num_missing: int  # of them, without a file
     num_labelled: int  # with at least one label present
-    num_unknown: int  # labels of images that are unknown
-    rest: Rest  # what labels are that an image does not list
-    prevalence: dict[str, float]  # of each label among the images that state it
-    short_sides_px: tuple[int, ...]  # of the images with a label whose size the source states
+    num_unknown: int  # pairs of image and label that are unknown
+    rest: Rest  # the state of labels that an image does not list
+    prevalence: dict[str, float]  # of each label, among the images that state it
+    short_sides_px: tuple[int, ...]  # of images with a label, if the source states their size
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """A layout that was recognised: its format, a recipe that reads it as plain data, its splits and its labels."""
+    """A recognised layout: its format, a recipe that reads it, as plain data, its splits and its labels."""
 
     format: str
     recipe: dict[str, Any]
@@ -42,21 +42,21 @@ class Recognised:
 
 
 def recognise(path: str, name: str = "mine") -> Recognised:
-    """Return the recipe for the folder or file at `path`, and what it would read.
+    """Return a recipe for the folder or file at `path`, and what it would read.
 
-    Raises SourceError where no format fits, or several do, and where the labels have a fault.
+    Raises SourceError if no format or more than one fits, and for faults in the labels.
     """
     place = Location.at(path)
     fits, faults = _fits(place)
     if len(fits) > 1:
         raise SourceError(
-            f"{path} could be {' or '.join(fits)}; point at the file with the labels, or write the recipe with format: "
+            f"{path} could be {' or '.join(fits)}; give the file with the labels, or write the recipe with format: "
             f"{next(iter(fits))}"
         )
     if not fits:
-        seen = f"; looked at as {'; '.join(faults)}" if faults else ""
+        seen = f"; tried {'; '.join(faults)}" if faults else ""
         raise SourceError(
-            f"{path} has no layout of images and labels that rayprob knows; found {place.what_lies_there()}{seen}; it knows "
+            f"{path} has no layout of images and labels that rayprob knows; found {place.what_lies_there()}{seen}; known are "
             f"{', '.join(LAYOUTS)}: see docs/how-to/label-formats.md"
         )
     ((found, splits),) = fits.items()
@@ -68,7 +68,7 @@ def _fits(place: Location) -> tuple[dict[str, Splits], list[str]]:
     fits: dict[str, Splits] = {}
     faults: list[str] = []
     for name, layout in LAYOUTS.items():
-        # Folders of images are what remains where nothing states labels.
+        # Folders of images are the last resort, if nothing else has labels.
         if name == "folders" and (fits or faults):
             break
         try:
@@ -93,7 +93,7 @@ def _described(found: str, recipe: dict[str, Any]) -> Recognised:
 
 
 def _num_missing(rows: list[ImageRow], folder: str) -> int:
-    """Return how many files are missing. Raises SourceError if the first one that is there is not of a kind that is read."""
+    """Return the number of missing files. Raises SourceError if the first existing one is of an unsupported kind."""
     outside = [row for row in rows if not (row.content or row.container)]
     if not outside:
         return 0

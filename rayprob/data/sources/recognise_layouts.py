@@ -1,4 +1,4 @@
-"""What each format looks like in a folder: the splits of a recipe that would read it, or nothing."""
+"""Recognises each format in a folder: returns the splits of a recipe that reads it, or nothing."""
 
 import posixpath
 from collections.abc import Callable
@@ -20,12 +20,12 @@ from rayprob.files.tables import DAMAGE
 
 Splits = dict[str, dict[str, Any]]
 MOST_JSON = 12  # more JSON files than splits mean another format, such as one file per image
-# COCO's other files beside instances_*.json label captions, key points and regions, not images.
+# COCO's other files next to instances_*.json annotate captions, key points and regions, not labels of images.
 NOT_INSTANCES = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 
 
 def coco(place: Location) -> Splits | None:
-    """COCO's JSON: a file for each split, and images wherever they lie."""
+    """COCO JSON: a file per split, and images anywhere below the folder."""
     files = place.named(".json", ".json.gz")
     if len(files) > 1:
         files = [name for name in files if not posixpath.basename(name).startswith(NOT_INSTANCES)]
@@ -38,7 +38,7 @@ def coco(place: Location) -> Splits | None:
 
 
 def _coco_images(uri: str) -> list[tuple[str, ...]]:
-    """Return the names of some images that a file of COCO's layout lists; none for another layout."""
+    """Return the names of some images in a file of COCO's layout; an empty list for another layout."""
     content = read_json(uri, "COCO JSON", dict)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in REQUIRED):
         return []
@@ -53,7 +53,7 @@ def _coco_split(place: Location, split: str, name: str, images: list[tuple[str, 
 
 
 def voc(place: Location) -> Splits | None:
-    """Pascal VOC: XML files in Annotations with lists in ImageSets/Main, or beside the images."""
+    """Pascal VOC: XML files in Annotations with lists in ImageSets/Main, or next to the images."""
     files = place.named(".xml")
     if not files or read_xml(place.uri(files[0])).tag != "annotation":
         return None
@@ -73,7 +73,7 @@ def voc(place: Location) -> Splits | None:
 
 
 def yolo(place: Location) -> Splits | None:
-    """YOLO: folders of text files beside folders of images, with data.yaml or classes.txt."""
+    """YOLO: folders of text files next to folders of images, with data.yaml or classes.txt."""
     lists = [name for name in place.files if posixpath.basename(name) in NAME_LISTS]
     texts = {name.removesuffix(".txt") for name in place.files if name.endswith(".txt")} - {
         name.removesuffix(".txt") for name in lists
@@ -112,7 +112,7 @@ def webdataset(place: Location) -> Splits | None:
 
 
 def _pattern(names: list[str]) -> str:
-    """Return a pattern of the files that begin as these do."""
+    """Return a pattern of the files with the common prefix of these."""
     return f"{posixpath.commonprefix(names)}*.tar" if len(names) > 1 else names[0]
 
 
@@ -132,7 +132,7 @@ def huggingface(place: Location) -> Splits | None:
 
 
 def _metadata(place: Location, name: str) -> dict[str, Any]:
-    """Return the keys for a metadata file: its column of labels and what stands between them, as they are guessed."""
+    """Return the keys for a metadata file: a guess at its column of labels and their separator."""
     found = guess(place, name)
     keys = found[0] if found else {}
     return {key: keys[form] for key, form in (("label", "lists"), ("separator", "separator")) if form in keys}
@@ -152,7 +152,7 @@ def _has_images(uri: str) -> bool:
 
 
 def folders(place: Location) -> Splits | None:
-    """A folder per label, in a folder per split or not."""
+    """A folder per label, with or without a folder per split above."""
     tops = {name.partition("/")[0] for name in place.images if "/" in name}
     if len(place.asked) == 1 or len(tops) < 2:
         return None

@@ -1,4 +1,4 @@
-"""Guesses which columns of a table have images and labels. The guess is written into the recipe, for a person to check."""
+"""Guesses which columns of a table have images and labels. The guess is in the recipe, where the user can check it."""
 
 import posixpath
 import re
@@ -46,7 +46,7 @@ Guess = tuple[dict[str, Any], list[str], tuple[str, set[str]] | None]
 
 
 def guess(place: Location, name: str) -> Guess | None:
-    """Return the keys of a recipe for a table, names of images in it, and its column of splits; None for another table."""
+    """Return the recipe's keys for a table, names of images in it, and its column of splits; None if it has no images."""
     try:
         file = open_table(place.uri(name), delimiter=None, has_header=not name.lower().endswith(".txt"))
         cells = _first_rows(file)
@@ -73,7 +73,7 @@ def _first_rows(file: TableFile) -> Cells:
 
 
 def _image_column(place: Location, file: TableFile, cells: Cells) -> int | None:
-    """Return the first column whose cells end as images do, or else one whose cells are images without their suffix."""
+    """Return the first column whose cells have an image suffix, else one whose cells are images without suffix."""
     for at, column in enumerate(cells):
         texts = [cell for cell in column if isinstance(cell, str)]
         if texts and sum(text.lower().endswith(IMAGE_SUFFIXES) for text in texts) > len(column) / 2:
@@ -115,7 +115,7 @@ def _lists(file: TableFile, column: list[Any], at: int) -> dict[str, Any]:
 
 
 def _splits(texts: list[str], sign: str) -> bool:
-    """Return whether a sign stands between labels: it occurs, and there are fewer distinct parts than distinct cells."""
+    """Return whether a character separates labels: it occurs, and there are fewer distinct parts than distinct cells."""
     if not any(sign in text for text in texts):
         return False
     return sign != " " or len({part for text in texts for part in text.split()}) < len({*texts})
@@ -144,11 +144,11 @@ def _images(place: Location, split: str, name: str, images: list[str]) -> dict[s
     folder = place.folder_of(images, split, name)
     parent, root = posixpath.split(place.root.rstrip("/"))
     below = [image.removeprefix(f"{root}/") for image in images if image.startswith(f"{root}/")]
-    if folder is None and root and place.folder_of(below) == "":  # names that begin with the folder's own, as CheXpert's do
+    if folder is None and root and place.folder_of(below) == "":  # names that begin with the folder's own, as in CheXpert
         return {"images": parent or ".", **_names(place, name)}
     if folder is None:
         raise SourceError(
-            f"none of the images of {place.uri(name)} lies below {place.root}, such as {images[0]}; give a folder that holds "
+            f"none of the images of {place.uri(name)} is below {place.root}, such as {images[0]}; give a folder that contains "
             "both images and labels"
         )
     return {"images": place.uri(folder), **_names(place, name)}

@@ -1,4 +1,4 @@
-"""What every format gives: its labels, and Arrow batches of rows that say where each image lies and what is known of it."""
+"""The output of every format: its labels, and Arrow batches with a row per image: where it is, and its labels."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from rayprob.labels import LabelSpace
 
 Rest = Literal["absent", "unknown"]
 BATCH_ROWS = 1024
-ALONE = 0  # the group of an image that no other one has to share a split with
+ALONE = 0  # the group of images that may be in any split
 LABELS = pa.list_(pa.int32())
 ROWS = pa.schema(
     [
@@ -37,29 +37,29 @@ ROWS = pa.schema(
 
 
 class ImageRow(NamedTuple):
-    """One image as a source states it. Labels are columns of the source's label space, ascending."""
+    """One image as its source describes it. Labels are columns of the source's label space, ascending."""
 
-    key: str  # what the source calls the image; keys that are all integers become sample ids
-    file_name: str  # below the images folder, without its suffix where the source gives none; or a name within `container`
+    key: str  # the image's name or id in the source; keys that are all integers become sample ids
+    file_name: str  # below the images folder, without suffix if the source has none; or within `container`
     labels: tuple[int, ...] = ()  # present
     absent_labels: tuple[int, ...] = ()  # that the source states to be absent
-    unknown_labels: tuple[int, ...] = ()  # of a source whose rest is absent: those it does not know
-    label_areas_px2: tuple[float, ...] = ()  # beside `labels`: the area of the largest object with that label; () without areas
-    height_px: int = 0  # as declared; 0 where the source does not say
+    unknown_labels: tuple[int, ...] = ()  # if the source's rest is absent: labels that it does not know
+    label_areas_px2: tuple[float, ...] = ()  # parallel to `labels`: the area of each one's largest object; () without areas
+    height_px: int = 0  # as declared; 0 if the source does not declare it
     width_px: int = 0
-    other_names: tuple[str, ...] = ()  # under which the file may lie instead
-    container: str = ""  # the file that holds the image among others, a path or URI
+    other_names: tuple[str, ...] = ()  # that the file may have instead
+    container: str = ""  # the file that contains the image among others, a path or URI
     offset_bytes: int = 0  # of the image in its container
     size_bytes: int = 0
-    content: bytes = b""  # the image itself, of a source that holds images in its own files
+    content: bytes = b""  # the image itself, if the source's own files contain images
     group: int = ALONE  # a hash of the name of the group whose images share a split
 
 
 @dataclass(frozen=True)
 class Stated:
-    """What a source states. `rest` is what holds for the labels that a row lists nowhere.
+    """The labels of a source's images. `rest` is the state of labels that a row does not list.
 
-    The rows are read once. `dropped` counts, by reason, the rows that the reader left out, and is whole when they were read.
+    The rows can be read once. `dropped` counts, by reason, the rows that the reader left out; it is complete once all are read.
     """
 
     label_space: LabelSpace
@@ -67,7 +67,7 @@ class Stated:
     batches: Iterable[pa.RecordBatch]  # of ROWS
     images: str  # the folder or URI that file names count from
     dropped: dict[str, int]
-    # Whether the source lists its labels, as COCO's categories do. Labels of others are those that occur in their rows.
+    # Whether the source lists its labels, as COCO's categories do. Other sources have the labels that occur in their rows.
     is_declared: bool = True
 
 
@@ -79,7 +79,7 @@ def batches_of(rows: Iterable[ImageRow]) -> Iterator[pa.RecordBatch]:
 
 
 def batch_of(rows: Sequence[ImageRow]) -> pa.RecordBatch:
-    """Return rows, at least one, as a batch of ROWS."""
+    """Return one or more rows as a batch of ROWS."""
     columns = dict(zip(ImageRow._fields, zip(*rows, strict=True), strict=True))
     return pa.RecordBatch.from_arrays([to_array(columns[field.name], field.type) for field in ROWS], schema=ROWS)
 
@@ -91,7 +91,7 @@ def rows_of(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRow]:
 
 
 def values(column: pa.Array) -> Iterable[Any]:
-    """Return the values of a column, lists as tuples, for which `to_pylist` is slow."""
+    """Return the values of a column, lists as tuples; `to_pylist` is slow for lists."""
     if not pa.types.is_list(column.type):
         return column.to_pylist() if column.type in (pa.string(), pa.binary()) else numbers(column).tolist()  # type: ignore[no-any-return]
     flat = list(values(column.flatten()))
@@ -100,13 +100,13 @@ def values(column: pa.Array) -> Iterable[Any]:
 
 
 def with_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
-    """Return rows with another column of that name."""
+    """Return rows with the column of that name replaced."""
     arrays = [column if field == name else batch.column(field) for field in batch.schema.names]
     return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
 
 def lengths(lists: pa.ListArray) -> NDArray[np.int32]:
-    """Return how many values each list holds [N]."""
+    """Return the length of each list [N]."""
     return np.diff(numbers(lists.offsets))
 
 

@@ -1,4 +1,4 @@
-"""Sample ids: the source's own numbers where they are unique over all splits, else hashes of split and key. N rows."""
+"""Sample ids: the source's own numbers if they are unique over all splits, else hashes of split and key. N rows."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class Keys:
 
     @cached_property
     def hashes_N(self) -> NDArray[np.int64]:
-        """A hash of each key, which differs from run to run: equal keys have equal ones."""
+        """A hash of each key; equal keys have equal hashes, which differ from run to run."""
         return filled(self.rows.num_rows, (hashes_of(some) for some in self))
 
     def numbers(self) -> NDArray[np.int64]:
-        """Return each key as the number that it is, or NO_NUMBER [N]."""
+        """Return each key as a number, or NO_NUMBER if it is not one [N]."""
         return filled(self.rows.num_rows, (np.fromiter(map(_number, some), np.int64, len(some)) for some in self))
 
     def hashes_under(self, split: str) -> NDArray[np.int64]:
@@ -45,7 +45,7 @@ class Keys:
         return doubles(self.at(np.flatnonzero(np.isin(self.hashes_N, twice)))) if len(twice) else []
 
     def at(self, rows: NDArray[np.int64]) -> Iterator[str]:
-        """Yield the keys of some rows, which ascend."""
+        """Yield the keys of some rows, which must be ascending."""
         for first, batch in self.rows.with_starts():
             start, end = np.searchsorted(rows, [first, first + batch.num_rows])
             column = batch.column("key")
@@ -53,7 +53,7 @@ class Keys:
 
 
 def sample_ids(keys: Mapping[str, Keys]) -> dict[str, NDArray[np.int64]]:
-    """Return the sample ids of the keys of each split [N]. Raises SourceError where two hashes are equal."""
+    """Return the sample ids of the keys of each split [N]. Raises SourceError if two hashes are equal."""
     numbers = {split: some.numbers() for split, some in keys.items()}
     if all((some_N != NO_NUMBER).all() for some_N in numbers.values()) and _are_unique(numbers):
         return numbers
@@ -65,7 +65,7 @@ def sample_ids(keys: Mapping[str, Keys]) -> dict[str, NDArray[np.int64]]:
 
 
 def shared_keys(keys: Mapping[str, Keys]) -> tuple[int, str, str, str] | None:
-    """Return how many keys two splits have, and the first of them with both; None where all differ."""
+    """Return how many keys are in two splits, and the first of them with both splits; None if all differ."""
     found: list[tuple[int, str, str, str]] = []
     splits = list(keys)
     for place, split in enumerate(splits):
@@ -79,12 +79,12 @@ def shared_keys(keys: Mapping[str, Keys]) -> tuple[int, str, str, str] | None:
 
 
 def hashes_of(texts: list[str]) -> NDArray[np.int64]:
-    """Return a hash of each text [N], which differs from run to run; different texts hardly ever have the same."""
+    """Return a hash of each text [N], which differs from run to run; different texts hardly ever collide."""
     return np.fromiter(map(hash, texts), np.int64, len(texts))
 
 
 def filled(length: int, arrays: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Return arrays one after the other as one of a known length, without holding any of them twice."""
+    """Concatenate arrays of a known total length, without keeping any of them twice in memory."""
     found, start = np.empty(length, np.int64), 0
     for some in arrays:
         found[start : start + len(some)] = some

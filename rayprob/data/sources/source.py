@@ -1,4 +1,4 @@
-"""The source of a recipe: what every split states, joined with the files that are really there."""
+"""The source of a recipe: the labels of every split, joined with the files that exist."""
 
 import logging
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SourceData:
-    """What the source holds: per split the images to shard, and the listed images whose file is missing.
+    """The contents of a source: per split the images to shard, and the listed images whose file is missing.
 
-    `rest` has for each split what holds for labels that an image lists nowhere; `dropped`, how much was left out, by reason.
+    `rest` is each split's state of labels that an image does not list; `dropped` counts what was left out, by reason.
     """
 
     label_space: LabelSpace
     images: dict[str, SourceImages]
     missing: list[Reject]
-    folders: dict[str, str]  # of each split: what its file names count from
+    folders: dict[str, str]  # of each split: what its file names are relative to
     rest: dict[str, Rest]
     dropped: dict[str, dict[str, int]]
 
@@ -38,8 +38,8 @@ class SourceData:
 def read_source(recipe: Recipe) -> SourceData:
     """Read the labels and list the images of every split. Raises SourceError naming the file or split at fault.
 
-    Rows pass through memory in batches and wait on disk; what stays in memory is 24 bytes per image, and 40 while files are
-    looked up or ids compared.
+    Rows pass through memory in batches and are kept on disk; memory holds 24 bytes per image, and 40 while files are looked up
+    or ids compared.
     """
     stated = {split: formats.read(source) for split, source in recipe.splits.items()}
     described = {split: source.described for split, source in recipe.splits.items()}

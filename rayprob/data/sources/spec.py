@@ -12,7 +12,7 @@ DEFAULT = "coco"
 
 
 class Expected(Spec):
-    """How many images the annotations of a split must state, so that a partial download is found before it is sharded."""
+    """How many images the annotations of a split must list, so that a partial download is found before it is sharded."""
 
     labelled: int = Field(ge=0)
     """Images with at least one label."""
@@ -21,21 +21,21 @@ class Expected(Spec):
 
 
 class Source(Spec):
-    """One split: where its images and labels lie, as paths or URIs, and in which format. Each format has keys of its own."""
+    """One split: where its images and labels are, as paths or URIs, and in which format. Each format has its own keys."""
 
     later_keys: ClassVar[frozenset[str]] = frozenset({"format", "rest", "group_pattern"})
 
     images: str
-    """The folder or URI that holds the images."""
+    """The folder or URI that contains the images."""
     format: str = DEFAULT
     """The format: coco, table, voc, yolo, folders, huggingface or webdataset."""
     expect: Expected | None = None
-    """How many images the annotations must state; the build fails otherwise."""
+    """How many images the annotations must list; the build fails otherwise."""
     rest: Rest | None = None
-    """What the labels are that the source does not list for an image: absent or unknown; null for the format's own rule."""
+    """The state of labels that the source does not list for an image: absent or unknown; null for the format's own rule."""
 
     group_pattern: str | None = None
-    """A regular expression on file names, such as ^([^/]+)/: images with the same match, in its parentheses, share a split."""
+    """A regular expression on file names, such as `^([^/]+)/`: images with the same text in its parentheses share a split."""
 
     @field_validator("group_pattern")
     @classmethod
@@ -59,7 +59,7 @@ class Source(Spec):
 
     @property
     def in_place(self) -> bool:
-        """Whether images stay in the files in which the source holds them, instead of being copied into shards."""
+        """Whether images stay in the source's files instead of being copied into shards."""
         return False
 
     @property

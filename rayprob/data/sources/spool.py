@@ -1,4 +1,4 @@
-"""Images that a source holds in files of its own, such as Parquet, laid out one after the other so that shards can read any."""
+"""Images from a source's own files, such as Parquet, written one after the other so that a shard can read any of them."""
 
 from contextlib import ExitStack
 from typing import IO
@@ -10,7 +10,7 @@ from rayprob.files import storage, uris
 
 
 class Spool:
-    """One file under `.build` of the dataset, for one split; it is made with the first image, and the build removes it."""
+    """One file per split under `.build` of the dataset; the first image creates it, and the build removes it."""
 
     def __init__(self, root: str, split: str) -> None:
         self._uri = storage.join(root, ".build", "images", split)
@@ -19,7 +19,7 @@ class Spool:
         self._size_bytes = 0
 
     def put(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return rows of ROWS that lead to their images here; those without content as they are. Raises StorageError."""
+        """Return rows of ROWS that refer to their images here; rows without content are unchanged. Raises StorageError."""
         if not has_text(batch.column("content")).any():
             return batch
         return batch_of([self._put(row) for row in rows_of([batch])])

@@ -1,4 +1,4 @@
-"""What the rows of a table state of images, row by row on disk, and brought together where several rows are of one image."""
+"""The statements of a table's rows about images, on disk row by row, and merged if several rows are of one image."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -24,13 +24,13 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows, and a value for eac
 
 
 class Statements:
-    """One statement per row: the image, a state, and the labels that have it, as numbers in the order of their first use."""
+    """One statement per row: an image, a state, and the labels with that state, numbered in the order of their first use."""
 
     def __init__(self, contradicted: Callable[[int], None], second_group: Callable[[str], None]) -> None:
         self.number_of: dict[str, int] = {}
         self._rows = BatchFile(STATEMENTS)
         self._contradicted = contradicted  # called with the row
-        self._second_group = second_group  # called with the name of an image that rows have in two groups
+        self._second_group = second_group  # called with the name of an image that is in two groups
 
     def number(self, label: str) -> int:
         """Return the number of a label."""
@@ -48,7 +48,7 @@ class Statements:
         self._rows.append(pa.RecordBatch.from_arrays(columns, schema=STATEMENTS))
 
     def images(self, column_of: Sequence[int]) -> Iterator[pa.RecordBatch]:
-        """Yield rows of ROWS, an image each in the order of their first statements; label n becomes column `column_of[n]`."""
+        """Yield rows of ROWS, one per image in the order of first statements; label n becomes column `column_of[n]`."""
         columns = np.array([*column_of, 0], np.int64)
         names = (batch.column("name").to_pylist() for batch in self._rows)
         hashes_N = filled(self._rows.num_rows, map(hashes_of, names))
@@ -67,7 +67,7 @@ class Statements:
         yield from arranged(merged, order, [*range(IMAGES_ROWS, len(order), IMAGES_ROWS), len(order)])
 
     def _merged(self, batch: pa.RecordBatch, columns: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
-        """Yield images of which all statements are in a batch, and the row of the first statement of each."""
+        """Yield images whose statements are all in one batch, and the row of each one's first statement."""
         first_of: dict[str, int] = {}
         states_of: dict[str, dict[int, int]] = {}
         group_of: dict[str, int] = {}
@@ -121,7 +121,7 @@ def by_state(rows_M: NDArray[np.int64], columns_M: NDArray[np.int64], states_M: 
 
 
 def sorted_pairs(rows_M: NDArray[np.int64], values_M: NDArray[np.int64]) -> Pairs:
-    """Return pairs sorted by row, in each row in the order given."""
+    """Return pairs sorted by row, and within a row in the given order."""
     order = np.argsort(rows_M, kind="stable")
     return rows_M[order], values_M[order]
 
@@ -134,7 +134,7 @@ def lists_of(pairs: Pairs, num_rows: int) -> pa.Array:
 
 
 def _unique(batch: pa.RecordBatch, columns: NDArray[np.int64]) -> pa.RecordBatch:
-    """Return the images of statements of which each is of another image."""
+    """Return the images of statements, if no two are of the same image."""
     labels = batch.column("labels")
     rows_M = np.repeat(np.arange(batch.num_rows), lengths(labels))
     states_M = numbers(batch.column("state"))[rows_M]

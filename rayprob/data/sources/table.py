@@ -30,7 +30,7 @@ FORMS = ("one_hot", "lists", "label")
 class TableSource(Source):
     """Labels in CSV, TSV, text separated by blanks, JSON lines or Parquet. Give one of `one_hot`, `lists` and `label`.
 
-    A column is given by its name, by its number from 1, or, where several are, by a range such as `Edema..Fracture` or `6..`.
+    A column is given by its name or its number from 1, several columns also by a range such as `Edema..Fracture` or `6..`.
     """
 
     later_keys: ClassVar[frozenset[str]] = Source.later_keys | {"group"}
@@ -40,42 +40,42 @@ class TableSource(Source):
     image: str | int = 1
     """The column with the image's file name, with or without its suffix."""
     one_hot: str | int | list[str | int] | None = None
-    """The columns of labels: each cell says whether the label is present."""
+    """The columns of labels: each cell states whether the label is present."""
     lists: str | int | list[str | int] | None = None
-    """The column that lists the labels present, or several that hold one each."""
+    """The column that lists the labels present, or several columns with one label each."""
     separator: str | None = None
-    """What stands between the labels of a cell of `lists`; null for a list, or a single label."""
+    """The separator of labels in a cell of `lists`; null for a list, or a single label."""
     label: str | int | None = None
-    """The column with one label, of a table with a row per image and label."""
+    """The column of the label, in a table with a row per image and label."""
     value: str | int | None = None
-    """Beside `label`, the column that says whether it is present; without one, it is."""
+    """With `label`, the column that states whether the label is present; null if every listed label is."""
     values: dict[str, State] = Field(default={})
-    """What values mean: present, absent or unknown. 1 and true are present, 0 and false absent, blank is unknown."""
+    """What values mean: present, absent or unknown. By default 1 and true are present, 0 and false absent, blank is unknown."""
     present_from: float | None = None
-    """Other numbers from here on are present; for scores of a classifier."""
+    """Other numbers of at least this are present; for a classifier's scores."""
     absent_to: float | None = None
-    """Other numbers up to here are absent; between the two, labels are unknown."""
+    """Other numbers of at most this are absent; between the two, labels are unknown."""
     no_label: list[str] = Field(default=[])
-    """Words that stand for the empty set, such as No Finding."""
+    """Words that mean the empty set, such as No Finding."""
     names: str | list[str] | dict[str, str] | None = None
-    """Names for the codes or numbers that stand for labels, and their order: a file, a list or a mapping."""
+    """Names for labels that are codes or numbers, and their order: a file, a list or a mapping."""
     group: str | int | None = None
-    """The column, such as Patient ID, whose equal values are those of images that share a split."""
+    """A column, such as Patient ID: images with the same value share a split."""
     where: dict[str, str | int | list[str | int]] = Field(default={})
-    """Only rows that have one of these values in a column, such as {split: train}."""
+    """Read only rows with one of these values in a column, such as {split: train}."""
     header: bool = True
-    """Whether the first row of CSV or text has the names of the columns."""
+    """Whether the first row of CSV or text names the columns."""
     delimiter: str | None = None
-    """The sign between cells, or `blanks`; null goes by the file's suffix."""
+    """The character between cells, or `blanks`; null for the usual one of the file's suffix."""
 
     @model_validator(mode="after")
     def _has_one_form(self) -> Self:
         given = [form for form in FORMS if getattr(self, form) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
-            raise ValueError(f"give one of one_hot, lists and label, the columns that hold the labels; found {found}")
+            raise ValueError(f"give one of one_hot, lists and label, the columns of the labels; found {found}")
         if self.value is not None and self.label is None:
-            raise ValueError("value goes with label: it says for each row whether that label is present")
+            raise ValueError("value requires label: it states for each row whether that label is present")
         return self
 
     @property
@@ -90,15 +90,15 @@ class TableSource(Source):
 
 
 def read(source: TableSource) -> Stated:
-    """Return what a table states. Labels are in the order of their columns or names, else sorted. Raises SourceError."""
+    """Return the labels in a table, in the order of their columns or of `names`, else sorted. Raises SourceError."""
     return _Reader(source).read()
 
 
 class _Reader:
     """Reads the tables of one source, a batch of rows at a time.
 
-    A batch is read column by column where its cells are plain. One that is not, or in which a cell has no meaning, is read row
-    by row, which names the first row at fault.
+    A batch of plain cells is read column by column. Any other batch, or one with a cell of unknown meaning, is read row by
+    row, which finds the first faulty row.
     """
 
     def __init__(self, source: TableSource) -> None:
@@ -140,7 +140,9 @@ class _Reader:
         ]
         for file, some in zip(self.files, labels, strict=True):
             if some != labels[0]:
-                raise SourceError(f"{file.uri} has other columns of labels than {self.files[0].uri}; give tables with the same")
+                raise SourceError(
+                    f"{file.uri} has other label columns than {self.files[0].uri}; give tables with the same ones"
+                )
         batches = (
             image_rows(rows.names, self._wide_pairs(rows, labels[0]), rows.groups_N)
             for file, some in zip(self.files, places, strict=True)
@@ -169,7 +171,7 @@ class _Reader:
         return [(rows_M, columns_M) for rows_M, columns_M in found]
 
     def _gather(self, file: TableFile) -> None:
-        """Add what the rows of a table with lists, or a row per label, state of each image."""
+        """Add the statements of a table with lists, or with a row per label."""
         source = self.source
         columns = file.places(source.lists) if source.lists is not None else [file.place(source.label)]  # type: ignore[arg-type]
         if source.value is not None:
@@ -193,7 +195,7 @@ class _Reader:
     def _pairs(self, rows: TableRows, column: Column) -> Pairs:
         separator = self.source.separator
         if separator is not None and separator != separator.strip():
-            raise NotPlain  # the blanks at the ends of a cell are no separators
+            raise NotPlain  # blanks at the ends of a cell are not separators
         items = listed(rows.array(column), separator) if self.source.lists is not None else None
         if items is not None:
             cells, places = distinct(rows.plain(items[0]))
@@ -252,7 +254,7 @@ class _Reader:
             line += len(names)
 
     def _refuse_second_group(self, name: str) -> None:
-        raise SourceError(f"{self.source.described}: {name!a} has two values of {self.source.group!a}, its group; give it one")
+        raise SourceError(f"{self.source.described}: {name!a} has two groups in {self.source.group!a}; give each image one")
 
     def _drop(self, reason: str, row: int) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1

@@ -1,4 +1,4 @@
-"""Columns of a table's batch read at once: each distinct cell is understood one time. N rows, D distinct cells."""
+"""Parses whole columns of a batch: each distinct cell is parsed once. N rows, D distinct cells."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class TableRows:
 
 
 def cells_of(column: Column) -> list[Any]:
-    """Return the cells of a column as Python has them."""
+    """Return the cells of a column as Python objects."""
     return column if isinstance(column, list) else column.to_pylist()
 
 
@@ -66,7 +66,7 @@ def is_plain(kind: pa.DataType) -> bool:
 
 
 def distinct(column: pa.Array) -> tuple[list[Any], NDArray[np.int64]]:
-    """Return the distinct cells of a plain column [D], and for each row the place of its own [N]."""
+    """Return the distinct cells of a plain column [D], and for each row the index of its cell [N]."""
     if pa.types.is_null(column.type):
         return [None], np.zeros(len(column), np.int64)
     encoded = column.dictionary_encode(null_encoding="encode")
@@ -74,9 +74,9 @@ def distinct(column: pa.Array) -> tuple[list[Any], NDArray[np.int64]]:
 
 
 def listed(column: pa.Array, separator: str | None) -> tuple[pa.Array, NDArray[np.int64]] | None:
-    """Return the items of all lists of a column, and the row of each; None where a cell is a single item.
+    """Return the items of all lists of a column, and the row of each; None if cells are single items.
 
-    A text with a separator is a list; of blanks as separators nothing is known here.
+    A text with a separator is a list; the separator must not be a blank.
     """
     if pa.types.is_string(column.type) and separator is not None:
         column = pc.split_pattern(column, separator)
@@ -86,7 +86,7 @@ def listed(column: pa.Array, separator: str | None) -> tuple[pa.Array, NDArray[n
 
 
 def expanded(rows: NDArray[np.int64], places: NDArray[np.int64], lists: Sequence[Sequence[int]]) -> Pairs:
-    """Return each row with each value of the list that its place names."""
+    """Pair each row with each value of its list, which `places` names."""
     lengths_D = np.array([len(one) for one in lists], np.int64)
     values_of, starts_D = np.array([*chain.from_iterable(lists)], np.int64), np.cumsum(lengths_D) - lengths_D
     lengths = lengths_D[places]
@@ -95,7 +95,7 @@ def expanded(rows: NDArray[np.int64], places: NDArray[np.int64], lists: Sequence
 
 
 def mapped(column: pa.Array, meaning: Callable[[Any], int]) -> NDArray[np.int64]:
-    """Return what each cell of a plain column means [N]; raises what `meaning` raises."""
+    """Return the meaning of each cell of a plain column [N]; raises what `meaning` raises."""
     cells, places_N = distinct(column)
     meanings_D = np.fromiter(map(meaning, cells), np.int64, len(cells))
     return meanings_D[places_N]

@@ -1,4 +1,4 @@
-"""Tables in files: CSV and its kin, text between blanks, JSON lines, Parquet; read in batches, columns as lists of cells."""
+"""Tables in files: CSV, TSV, text separated by blanks, JSON lines, Parquet; read in batches, columns as lists of cells."""
 
 import csv
 import io
@@ -31,20 +31,20 @@ Cells = list[Any]
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table: the names of its columns, and what reads some of them, batch by batch: as arrays, or as lists of cells."""
+    """A table: the names of its columns, and a function that reads some of them in batches, as arrays or lists of cells."""
 
     uri: str
     names: list[str]
     read: Callable[[list[int]], Iterator[list[pa.Array | Cells]]]
 
     def place(self, column: Column) -> int:
-        """Return the place of a column, from 0, that is given by name, or by its number from 1. Raises SourceError."""
+        """Return the index, from 0, of a column given by name or by its number from 1. Raises SourceError."""
         if isinstance(column, str):
             found = [place for place, name in enumerate(self.names) if name == column]
             if len(found) == 1:
                 return found[0]
             if len(found) > 1:
-                raise SourceError(f"{self.uri} has {len(found)} columns {column!r:.80}; give the number of one, from 1")
+                raise SourceError(f"{self.uri} has {len(found)} columns named {column!r:.80}; give the number of one, from 1")
         number = int(column) if is_number(str(column)) else 0
         if not 1 <= number <= len(self.names):
             raise SourceError(
@@ -53,7 +53,7 @@ class TableFile:
         return number - 1
 
     def places(self, columns: Column | Sequence[Column]) -> list[int]:
-        """Return the places of columns: names, numbers and ranges such as `Edema..Fracture`, `6..19`, `6..`."""
+        """Return the indices of columns given by names, numbers or ranges such as `Edema..Fracture`, `6..19`, `6..`."""
         given = [columns] if isinstance(columns, str | int) else columns
         return [place for column in given for place in self._range(column)]
 
@@ -64,12 +64,12 @@ class TableFile:
         start = self.place(first) if first else 0
         end = self.place(last) if last else len(self.names) - 1
         if end < start:
-            raise SourceError(f"{self.uri}: the range {column!r:.80} ends before it starts; turn it round")
+            raise SourceError(f"{self.uri}: the range {column!r:.80} ends before it starts; swap its ends")
         return list(range(start, end + 1))
 
 
 def open_table(uri: str, *, delimiter: str | None, has_header: bool) -> TableFile:
-    """Open a table by the suffix of its file. Raises SourceError where it cannot be read, also while it is read."""
+    """Open a table by the suffix of its file. Raises SourceError if it cannot be read, also later while batches are read."""
     suffix = "." + uris.split(uri)[1].lower().rpartition(".")[2]
     if suffix == ".parquet":
         return _parquet(uri)
@@ -77,14 +77,14 @@ def open_table(uri: str, *, delimiter: str | None, has_header: bool) -> TableFil
         return _json_lines(uri)
     sign = delimiter or DELIMITERS.get(suffix)
     if sign is None:
-        raise SourceError(f"{uri} has a suffix that no kind of table has; {REMEDY}, or say `delimiter`")
+        raise SourceError(f"{uri} does not have the suffix of a table; {REMEDY}, or set `delimiter`")
     return _blank_separated(uri, has_header) if sign in (BLANKS, " ") else _delimited(uri, sign, has_header)
 
 
 def _delimited(uri: str, sign: str, has_header: bool) -> TableFile:
     head, encoding = read_head(uri)
     header, lines = _first_record(uri, head, sign)
-    columns = [f"f{place}" for place in range(len(header))]  # names may be empty, or given twice
+    columns = [f"f{place}" for place in range(len(header))]  # names may be empty or occur twice
     read = arrow_csv.ReadOptions(
         skip_rows=lines if has_header else 0, column_names=columns, use_threads=False, encoding=encoding.removesuffix("-sig")
     )
@@ -106,7 +106,7 @@ def _delimited(uri: str, sign: str, has_header: bool) -> TableFile:
             if "Empty CSV file" in str(error):
                 return
             raise SourceError(
-                f"{uri} cannot be read as a table: {one_line(error)}; mend that row, or set `delimiter`"
+                f"{uri} cannot be read as a table: {one_line(error)}; correct that row, or set `delimiter`"
             ) from error
 
     names = [name.strip() for name in header] if has_header else [""] * len(header)
@@ -114,7 +114,7 @@ def _delimited(uri: str, sign: str, has_header: bool) -> TableFile:
 
 
 def _first_record(uri: str, head: str, sign: str) -> tuple[list[str], int]:
-    """Return the first row with a cell in it, and how many lines lead up to its end."""
+    """Return the first row that is not empty, and the number of lines up to its end."""
     if len(sign) != 1 or not sign.isascii():
         raise SourceError(f"delimiter is {sign!r:.20}; it must be one ASCII character, or {BLANKS}")
     reader = csv.reader(io.StringIO(head, newline=""), delimiter=sign)
@@ -156,7 +156,7 @@ def _json_lines(uri: str) -> TableFile:
 def _record(uri: str, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-        json.dumps(record, ensure_ascii=False).encode()  # halves of surrogate pairs
+        json.dumps(record, ensure_ascii=False).encode()  # fails for lone surrogates
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{uri}, line {number} is not JSON ({one_line(error)}); write one mapping per line") from error
     if not isinstance(record, dict):

@@ -1,4 +1,4 @@
-"""Tars that others wrote for WebDataset: their samples, as the package itself groups members, and where the images lie."""
+"""WebDataset tars from elsewhere: their samples, grouped by the webdataset package, and where the images are."""
 
 import io
 import os
@@ -21,9 +21,9 @@ from rayprob.images.kinds import IMAGE_SUFFIXES
 IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 PACKED_STARTS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-KEY_AND_SUFFIX = re.compile(r"((?:.*/|)[^.]+)[.][^/]*", re.DOTALL)  # webdataset's own rule
+KEY_AND_SUFFIX = re.compile(r"((?:.*/|)[^.]+)[.][^/]*", re.DOTALL)  # the same rule as in webdataset
 MOST_TEXT_BYTES = 2**20
-REMOTE_TARS, REMOTE_BUFFER_BYTES = 16, 2**20  # read at once, and of each: two requests per member would wait a day
+REMOTE_TARS, REMOTE_BUFFER_BYTES = 16, 2**20  # tars at once, bytes per read: two requests per member would take a day
 Codes = list[str] | None
 CodesAndGroup = Callable[[dict[str, Any], str], tuple[Codes, int]]
 
@@ -41,7 +41,7 @@ COLUMNS = pa.schema(
 
 @dataclass(frozen=True)
 class TarSample:
-    """One sample of a tar: where its image lies, and its labels; None where it has no member with labels."""
+    """One sample of a tar: where its image is, and its labels; None if it has no member with labels."""
 
     tar: str
     key: str
@@ -49,11 +49,11 @@ class TarSample:
     offset_bytes: int
     size_bytes: int
     codes: Codes
-    group: int  # as ImageRow has it
+    group: int  # see ImageRow
 
 
 class TarSamples:
-    """The samples of a tar that have an image, in Arrow: a fifth of the memory. `codes` are the labels that occur."""
+    """The samples of a tar that have an image, in Arrow, at a fifth of the memory. `codes` are the labels that occur."""
 
     def __init__(self, tar: str, samples: Sequence[TarSample], without_image: int) -> None:
         self.tar = tar
@@ -82,9 +82,9 @@ class TarSamples:
 
 
 def read_tars(tars: Sequence[str], stated_by: CodesAndGroup) -> list[TarSamples]:
-    """Return the samples of tars; `stated_by(members by suffix, where)` takes labels and group of a sample from its members.
+    """Return the samples of tars; `stated_by(members by suffix, where)` returns a sample's labels and group from its members.
 
-    Of images only the place is read. Raises SourceError for a tar that is packed, or that cannot be read.
+    Images are located but not read. Raises SourceError for a tar that is packed or cannot be read.
     """
     are_local = all(map(storage.is_local, tars))
     with ThreadPoolExecutor(1 if are_local else REMOTE_TARS) as pool:
@@ -92,14 +92,14 @@ def read_tars(tars: Sequence[str], stated_by: CodesAndGroup) -> list[TarSamples]
 
 
 def key_of(name: str) -> str:
-    """Return the key of a member, as webdataset has it: its name up to the first dot after the last slash."""
+    """Return the key of a member as in webdataset: its name up to the first dot after the last slash."""
     match = KEY_AND_SUFFIX.fullmatch(name)
     assert match, name
     return match[1]
 
 
 def _samples(stated_by: CodesAndGroup, tar: str) -> TarSamples:
-    from webdataset.tariterators import group_by_keys  # seconds, for it imports torch
+    from webdataset.tariterators import group_by_keys  # takes seconds, since it imports torch
 
     samples, without_image = [], 0
     try:
@@ -111,13 +111,13 @@ def _samples(stated_by: CodesAndGroup, tar: str) -> TarSamples:
             key, member = sample["__key__"], sample[image]
             codes, group = stated_by(sample, f"{tar}, sample {key}")
             samples.append(TarSample(tar, key, member.name, member.offset_data, member.size, codes, group))
-    except ValueError as error:  # two members of one name
+    except ValueError as error:  # two members with the same name
         raise SourceError(f"{tar} is not a tar of samples: {one_line(error.args[0])}; write it again") from error
     return TarSamples(tar, samples, without_image)
 
 
 def _members(tar: str) -> Iterator[dict[str, Any]]:
-    """Yield the members as `group_by_keys` takes them: of images where they lie, of others their bytes."""
+    """Yield the members as `group_by_keys` takes them: images as their places, others as bytes."""
     try:
         with storage.open_input_file(tar) as source, tarfile.open(fileobj=_buffered(tar, source), mode="r:") as opened:
             for member in opened:
@@ -127,22 +127,22 @@ def _members(tar: str) -> Iterator[dict[str, Any]]:
                     raise SourceError(f"{tar}: {member.name} is stored as a sparse file; write the tar again without --sparse")
                 is_image = member.name.lower().endswith(IMAGE_SUFFIXES) or member.size > MOST_TEXT_BYTES
                 yield {"fname": member.name, "data": member if is_image else _content(opened, member), "__url__": tar}
-                opened.members = []  # type: ignore[attr-defined]  # tarfile keeps every member that it has met
+                opened.members = []  # type: ignore[attr-defined]  # tarfile keeps every member that it has seen
     except (tarfile.TarError, OSError, EOFError, UnicodeError) as error:
         fault = _packing(tar) or f"cannot be read as a tar: {one_line(error)}; write it again"
         raise SourceError(f"{tar} {fault}") from error
 
 
 def _packing(tar: str) -> str:
-    """Return what to do about a tar that is packed; "" for another."""
+    """Return the fault and remedy of a packed tar; "" for any other."""
     with storage.open_input_file(tar) as file:
         start = file.read(max(map(len, PACKED_STARTS)))
     kind = next((kind for magic, kind in PACKED_STARTS.items() if start.startswith(magic)), "")
-    return kind and f"is packed with {kind}, and images are read by their place in a tar; unpack it, and give the .tar"
+    return kind and f"is packed with {kind}, but images are read by their position in a tar; unpack it and give the .tar"
 
 
 def _buffered(tar: str, file: Any) -> Any:
-    """Return a file of which an object store is not asked for each header."""
+    """Open a file such that an object store does not get a request per header."""
     return file if storage.is_local(tar) else io.BufferedReader(cast(io.RawIOBase, file), REMOTE_BUFFER_BYTES)
 
 
@@ -152,8 +152,8 @@ def _content(opened: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def names_of(tars: Sequence[str]) -> dict[str, str]:
-    """Return a name of each tar that no other has: its path below the folder that has them all."""
+    """Return a unique name for each tar: its path below the common folder."""
     paths = {tar: tar if storage.is_local(tar) else tar.partition("?")[0] for tar in tars}
-    # commonpath knows no URIs.
+    # commonpath does not support URIs.
     folder = os.path.commonprefix([f"{posixpath.dirname(path)}/" for path in paths.values()]).rpartition("/")[0]  # noqa: RUF071
     return {tar: path.removeprefix(f"{folder}/") for tar, path in paths.items()}

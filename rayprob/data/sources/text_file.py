@@ -1,4 +1,4 @@
-"""Text files of a user, line by line: lists of names, one per line."""
+"""The user's text files with one name per line."""
 
 import codecs
 
@@ -9,7 +9,7 @@ HEAD_BYTES = 2**20
 
 
 def read_text(uri: str) -> str:
-    """Return a text file in UTF-8, or in UTF-16 with its mark. Raises SourceError and StorageError."""
+    """Return the content of a text file in UTF-8, or in UTF-16 with a byte order mark. Raises SourceError and StorageError."""
     return _decoded(uri, storage.read_bytes(uri), is_whole=True)
 
 
@@ -21,7 +21,7 @@ def read_head(uri: str) -> tuple[str, str]:
 
 
 def encoding_of(content: bytes) -> str:
-    """Return UTF-16 where content has its mark, else UTF-8."""
+    """Return UTF-16 if content has its byte order mark, else UTF-8."""
     return "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
@@ -33,5 +33,5 @@ def _decoded(uri: str, content: bytes, *, is_whole: bool) -> str:
 
 
 def read_lines(uri: str) -> list[str]:
-    """Return the lines of a text file that are not blank, without blanks around them."""
+    """Return the stripped lines of a text file, without blank ones."""
     return [line.strip() for line in read_text(uri).splitlines() if line.strip()]

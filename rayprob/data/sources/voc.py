@@ -24,7 +24,7 @@ LARGEST_PX = 2**31
 
 
 class VocSource(Source):
-    """Labels in Pascal VOC's layout. `images` is its folder, such as VOC2007, or one that holds XML files beside images."""
+    """Labels in Pascal VOC's layout. `images` is its folder, such as VOC2007, or one with XML files next to images."""
 
     set: str | None = None
     """The images of ImageSets/Main/SET.txt, such as trainval; null takes every XML file."""
@@ -47,10 +47,10 @@ class _Annotation:
 
 
 def read(source: VocSource) -> Stated:
-    """Return what the XML files of a set state.
+    """Return the labels in the XML files of a set.
 
-    A label is present where an object has its name; where all such objects are `difficult`, it is unknown. Parts and actions of
-    objects are no labels. Raises SourceError.
+    A label is present if an object has its name, and unknown if all such objects are `difficult`. Parts and actions of objects
+    are not labels. Raises SourceError.
     """
     root, rows = source.images, NumberedRows()
     for batch, names in in_order(partial(_read_chunk, root), chunks_of(_xml_files(source))):
@@ -77,13 +77,13 @@ def _read_chunk(images: str, files: Sequence[str]) -> tuple[pa.RecordBatch, list
 def _xml_files(source: VocSource) -> list[str]:
     root = source.images
     if not storage.is_folder(root):
-        raise SourceError(f"cannot list the images folder {root}: no such folder; give the folder that holds {ANNOTATIONS}")
+        raise SourceError(f"cannot list the images folder {root}: no such folder; give the folder that contains {ANNOTATIONS}")
     if source.set is not None:
         return [f"{ANNOTATIONS}/{stem}.xml" for stem in _stems(root, source.set)]
     files = [name for name in storage.list_below(root).size_of if name.lower().endswith(".xml")]
     annotations = [name for name in files if name.startswith(f"{ANNOTATIONS}/")] or files
     if not annotations:
-        raise SourceError(f"{root} holds no XML file; give the folder that holds {ANNOTATIONS}, or the XML files beside images")
+        raise SourceError(f"{root} contains no XML file; give the folder with {ANNOTATIONS}, or with XML files next to images")
     return annotations
 
 
@@ -97,7 +97,7 @@ def _stems(root: str, name: str) -> list[str]:
 
 
 def _images_beside(file: str) -> str:
-    """Return where the images of an XML file lie: in JPEGImages for those in Annotations, else beside it."""
+    """Return the folder of an XML file's image: JPEGImages for files in Annotations, else the file's own."""
     folder = posixpath.dirname(file)
     if folder == ANNOTATIONS or folder.startswith(f"{ANNOTATIONS}/"):
         return posixpath.join(IMAGES, folder.removeprefix(ANNOTATIONS).strip("/"))
@@ -108,10 +108,10 @@ def _annotation(images: str, file: str) -> _Annotation:
     uri, folder = storage.join(images, file), _images_beside(file)
     root = read_xml(uri)
     if root.tag != "annotation":
-        raise SourceError(f"{uri} holds <{root.tag:.80}>, not <annotation>; give VOC's XML")
+        raise SourceError(f"{uri} contains <{root.tag:.80}>, not <annotation>; give VOC's XML")
     stem = posixpath.splitext(posixpath.basename(file))[0]
     named = text_of(root, "filename")
-    # What <filename> says in exports is often a path of another machine, or lacks its suffix.
+    # In exports <filename> is often a path on another machine, or lacks its suffix.
     suffix = posixpath.splitext(named)[1] if named else ""
     return _Annotation(
         key=posixpath.join(folder.removeprefix(IMAGES).strip("/"), stem),
@@ -128,7 +128,7 @@ def _object(uri: str, node: Element) -> _Object:
         raise SourceError(f"{uri} has an object without a name; name it or drop it")
     difficult = text_of(node, "difficult") or "0"
     if difficult not in ("0", "1"):
-        raise SourceError(f"{uri}: difficult is {difficult!r:.80} of an object {name!r:.80}; it must be 0 or 1")
+        raise SourceError(f"{uri}: difficult is {difficult!r:.80} in an object {name!r:.80}; it must be 0 or 1")
     sides = [
         _number(node, f"bndbox/{end}") - _number(node, f"bndbox/{start}") for start, end in (("xmin", "xmax"), ("ymin", "ymax"))
     ]
@@ -160,7 +160,7 @@ def _pixels(node: Element, path: str) -> int:
 
 
 def _number(node: Element, path: str) -> float:
-    """Return a coordinate; 0 where it is missing, negative or no number: labels need no geometry."""
+    """Return a coordinate; 0 if it is missing, negative or not a number, since labels do not need geometry."""
     try:
         number = float(text_of(node, path) or 0)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Tars that others wrote for WebDataset: where the labels of their samples are, copied or in place."""
+"""WebDataset tars from elsewhere, whose images are copied or read in place."""
 
 import json
 import warnings
@@ -25,7 +25,7 @@ JSON_KEYS = ("labels", "label", "tags", "classes")
 NO_IMAGE = "a sample without an image"
 
 
-with warnings.catch_warnings(action="ignore", category=UserWarning):  # BaseModel.copy, long replaced by model_copy
+with warnings.catch_warnings(action="ignore", category=UserWarning):  # it shadows BaseModel.copy, which is deprecated
 
     class WebdatasetSource(Source):
         """Samples in tars. `images` is a tar, a folder of tars, or a pattern such as data/shard-{000..012}.tar."""
@@ -33,9 +33,9 @@ with warnings.catch_warnings(action="ignore", category=UserWarning):  # BaseMode
         later_keys: ClassVar[frozenset[str]] = Source.later_keys | {"copy", "group"}
 
         label: str | None = None
-        """Where labels are: .cls, .txt, or a key of .json such as meta.tags. Null takes .cls, or the key labels or label."""
+        """The labels: .cls, .txt, or a key of .json such as meta.tags. Null takes .cls, or the key labels or label."""
         separator: str | None = None
-        """What stands between labels in a text."""
+        """The separator of labels in a text."""
         names: str | list[str] | dict[str, str] | None = None
         """Names for labels that are numbers: a file, a list or a mapping."""
         group: str | None = None
@@ -50,17 +50,17 @@ with warnings.catch_warnings(action="ignore", category=UserWarning):  # BaseMode
 
 
 def read(source: WebdatasetSource) -> Stated:
-    """Return what the samples of tars state; one without a member with labels states nothing. Raises SourceError."""
+    """Return the labels of the samples in tars; a sample without a member with labels states none. Raises SourceError."""
     tars = files_of(source.images, (".tar",), refused=PACKED)
     found = read_tars(tars, partial(_codes_and_group, source))
     if not any(map(len, found)):
         raise SourceError(
-            f"{source.images} holds no sample with an image; members of one sample share a key, as in 0.jpg and 0.json"
+            f"{source.images} contains no sample with an image; members of one sample share a key, as in 0.jpg and 0.json"
         )
     codes = sorted({code for tar in found for code in tar.codes}, key=by_number)
     names = distinct(source.images, read_names(source.names)) if source.names is not None else {code: code for code in codes}
     if wrong := [code for code in codes if code not in names]:
-        raise SourceError(f"{source.images} has the label {wrong[0]!r:.80}, which `names` does not name; add it there")
+        raise SourceError(f"{source.images} has the label {wrong[0]!r:.80}, which is not in `names`; add it there")
     column_of = {code: column for column, code in enumerate(names)}
     return Stated(
         label_space=label_space(source.images, list(names.values())),
@@ -73,7 +73,7 @@ def read(source: WebdatasetSource) -> Stated:
 
 
 def _rows(found: list[TarSamples], column_of: dict[str, int]) -> Iterator[ImageRow]:
-    # Other tars may use the same keys; then the tar is part of the key, with its folder where tars have the same name as well.
+    # If tars repeat keys, the tar is part of the key, with its folder if tars also share names.
     is_unique = _are_unique(key for tar in found for key in tar.keys)
     names = {tar.tar: uris.split(tar.tar)[1] for tar in found}
     if not is_unique and not _are_unique(f"{names[tar.tar]}/{key}" for tar in found for key in tar.keys):
@@ -93,7 +93,7 @@ def _rows(found: list[TarSamples], column_of: dict[str, int]) -> Iterator[ImageR
 
 
 def _are_unique(keys: Iterable[str]) -> bool:
-    """Return whether no two keys have the same hash of 63 bits: eight bytes each, where a set takes a hundred."""
+    """Return whether all keys have different 63-bit hashes, which take 8 bytes per key; a set takes 100."""
     hashes_N = np.fromiter((derive(0, "key", key) for key in keys), np.int64)
     return len(np.unique(hashes_N)) == len(hashes_N)
 
@@ -103,7 +103,7 @@ def _codes_and_group(source: WebdatasetSource, sample: dict[str, Any], where: st
 
 
 def _codes(source: WebdatasetSource, sample: dict[str, Any], where: str) -> Codes:
-    """Return the labels of a sample, as the recipe says where they are; None where it has no such member or key."""
+    """Return the labels of a sample from where the recipe puts them; None if it has no such member or key."""
     if source.label is not None and source.label.startswith("."):
         found = sample.get(source.label[1:])
         return None if found is None else _of_text(source, found, where)
@@ -127,7 +127,7 @@ def _of_text(source: WebdatasetSource, content: Any, where: str) -> Codes:
     try:
         return as_list(content.decode(), source.separator, where)
     except (UnicodeDecodeError, AttributeError) as error:
-        raise SourceError(f"{where}: its labels are not text in UTF-8; say with `label` where they are") from error
+        raise SourceError(f"{where}: its labels are not text in UTF-8; set `label` to their member or key") from error
 
 
 def _document(content: Any, where: str) -> Any:

@@ -1,4 +1,4 @@
-"""An XML file of a user as a tree, without anything in it that could expand: a document type is refused, entities with it."""
+"""Parses a user's XML file. A document type, and so every entity, is refused, so that nothing can expand."""
 
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
@@ -10,7 +10,7 @@ AGAIN = "export it again"
 
 
 def read_xml(uri: str) -> Element:
-    """Return the root of an XML file. Raises SourceError where it is not XML, and StorageError where it cannot be read."""
+    """Return the root of an XML file. Raises SourceError if it is not XML, and StorageError if it cannot be read."""
     builder, parser = TreeBuilder(), expat.ParserCreate()
     parser.buffer_text = True
     parser.StartElementHandler = builder.start
@@ -25,12 +25,12 @@ def read_xml(uri: str) -> Element:
         parser.Parse(storage.read_bytes(uri), True)
         return builder.close()
     except expat.ExpatError as error:
-        raise SourceError(f"{uri} is not XML that can be read: {error}; {AGAIN}") from error
+        raise SourceError(f"{uri} is not readable XML: {error}; {AGAIN}") from error
     except (ValueError, LookupError, AssertionError) as error:  # an unknown encoding
-        raise SourceError(f"{uri} is not XML that can be read: {error}; {AGAIN}") from error
+        raise SourceError(f"{uri} is not readable XML: {error}; {AGAIN}") from error
 
 
 def text_of(node: Element, path: str) -> str | None:
-    """Return the text at a path below a node, without blanks around it; None where there is none."""
+    """Return the stripped text at a path below a node; None if there is no such node."""
     text = node.findtext(path)
     return (text.strip() or None) if text else None

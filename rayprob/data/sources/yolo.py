@@ -1,4 +1,4 @@
-"""YOLO: beside images/X.jpg a file labels/X.txt with a line per object, whose first number is the label."""
+"""YOLO: for images/X.jpg a file labels/X.txt with a line per object, whose first number is the label."""
 
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -23,9 +23,9 @@ class YoloSource(Source):
     """Labels in YOLO's text files. `images` is the folder of one split, such as data/train/images."""
 
     annotations: str | None = None
-    """The folder of text files; null takes images' own with `labels` in place of its last `images`, or else the same folder."""
+    """The folder of text files; null takes that of images with its last `images` replaced by `labels`, else the same folder."""
     names: str | list[str] | dict[str, str] | None = None
-    """The label names: data.yaml, classes.txt with a name per line, a list or a mapping; null finds the file above images."""
+    """The label names: data.yaml, classes.txt with a name per line, a list or a mapping; null finds the file above `images`."""
 
     @property
     def described(self) -> str:
@@ -34,14 +34,14 @@ class YoloSource(Source):
 
 
 def read(source: YoloSource) -> Stated:
-    """Return the labels of all images of a folder; an image without a text file, or with an empty one, has none.
+    """Return the labels of all images of a folder; an image without a text file, or with an empty one, has no labels.
 
     Boxes, polygons and rotated boxes count alike. Raises SourceError.
     """
     names = distinct(source.described, read_names(source.names or _names_above(source.images)))
     order = sorted(names, key=by_number)
     if wrong := [code for code in names if not is_number(code)]:
-        raise SourceError(f"names: {wrong[0]!r:.80} is not the number of a label; YOLO numbers labels from 0")
+        raise SourceError(f"names: {wrong[0]!r:.80} is not a label number; YOLO numbers labels from 0")
     images = _images(source)
     return Stated(
         label_space=label_space(f"names of {source.images}", [names[code] for code in order], [int(code) for code in order]),
@@ -53,18 +53,18 @@ def read(source: YoloSource) -> Stated:
 
 
 def _names_above(images: str) -> str:
-    """Return the file of names in the folder of images or one of the three above it. Raises SourceError where there is none."""
+    """Return the file of names in the folder of images or one of the three above it. Raises SourceError if it is missing."""
     folder = images.rstrip("/")
     for _ in range(4):
         for name in NAME_LISTS:
             if storage.exists(uri := storage.join(folder or ".", name)):
                 return uri
         folder, _ = uris.split(folder)
-    raise SourceError(f"no {' or '.join(NAME_LISTS)} lies in {images} or above it; give the label names as `names`")
+    raise SourceError(f"no {' or '.join(NAME_LISTS)} is in {images} or above it; give the label names as `names`")
 
 
 def labels_folder(images: str) -> str:
-    """Return the folder of text files that belongs to a folder of images, as Ultralytics finds it."""
+    """Return the folder of text files for a folder of images, found as Ultralytics does."""
     parent, name = uris.split(images)
     below: list[str] = []
     while name and name != "images":
@@ -79,7 +79,7 @@ def _images(source: YoloSource) -> list[str]:
     stems = {posixpath.splitext(name)[0] for name in images}
     if images and not texts & stems:
         raise SourceError(
-            f"{source.described} has no text file that belongs to an image of {source.images}; give the folder of text files "
+            f"{source.described} has no text file for an image in {source.images}; give the folder of text files "
             "as `annotations`"
         )
     return images
@@ -107,8 +107,7 @@ def _labels(uri: str, column_of: dict[int, int]) -> set[int]:
         number = line.split()[0].removesuffix(".0")
         if not is_number(number) or int(number) not in column_of:
             raise SourceError(
-                f"{uri}, line {place}: {short(number)} is not the number of a label; allowed: 0 to {max(column_of)}, as "
-                "`names` has them"
+                f"{uri}, line {place}: {short(number)} is not a label number; allowed: 0 to {max(column_of)}, as in `names`"
             )
         found.add(column_of[int(number)])
     return found

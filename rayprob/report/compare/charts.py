@@ -17,7 +17,7 @@ SIGNED = FuncFormatter(lambda value, _: f"{value:+.2f}" if value else "0")
 
 
 def label_differences(rows: Sequence[PairedRow], place: int, letters: Sequence[str]) -> Markup:
-    """Return the difference in AP of the given labels with intervals, the largest at the top; what may be chance is pale."""
+    """Return the difference in AP of the given labels with intervals, the largest at the top; pale ones may be chance."""
     shown = sorted(rows[:MOST_LABELS], key=lambda row: row.differences[place].value)
     first, other = letters[0], letters[place + 1]
     titles = {}
@@ -34,13 +34,13 @@ def label_differences(rows: Sequence[PairedRow], place: int, letters: Sequence[s
         axes.set_ylim(-0.7, len(shown) - 0.3)
         axes.grid(axis="y", visible=False)
         axes.xaxis.set_major_formatter(SIGNED)
-        axes.set_xlabel(f"AP of {other} less that of {first}")
-        description = f"AP of {other} less that of {first} for {len(shown)} labels. The numbers are in the table of labels."
+        axes.set_xlabel(f"AP of {other} minus AP of {first}")
+        description = f"AP of {other} minus AP of {first} for {len(shown)} labels. The numbers are in the table of labels."
         return to_svg(figure, f"labels{place}", description, titles)
 
 
 def ap_against_ap(rows: Sequence[PairedRow], place: int, letters: Sequence[str]) -> Markup:
-    """Return the AP of each label with one model against that with the first; above the diagonal, the first is worse."""
+    """Return the AP of each label with one model against that with the first; above the diagonal, the first model is worse."""
     first, other = letters[0], letters[place + 1]
     titles = {}
     with drawing(460, 360) as figure:
@@ -60,7 +60,7 @@ def ap_against_ap(rows: Sequence[PairedRow], place: int, letters: Sequence[str])
 
 
 def reliability(curves: Sequence[ReliabilityCurve], letters: Sequence[str]) -> Markup:
-    """Return the share present against the marginal, a line for each of the first models."""
+    """Return reliability curves: the share present against the marginal, one line per model, for the first few models."""
     with drawing(460, 340) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=INKS["muted"], linewidth=1, linestyle=(0, (2, 3)))

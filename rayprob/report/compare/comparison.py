@@ -1,4 +1,4 @@
-"""Models compared: from their folders to numbers, by the procedure of `metrics/paired.py`. M images, L labels in common."""
+"""Compares models, from their folders to numbers, as `metrics/paired.py` defines. M images, L labels in common."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -30,12 +30,12 @@ class ComparedModel:
     letter: str
     name: str
     folder: str
-    calibration: str  # the method, "" for a model that is not calibrated
+    calibration: str  # the method; "" if the model is not calibrated
 
 
 @dataclass(frozen=True, eq=False)
 class ModelComparison:
-    """Everything that a comparison shows; differences are those of the second and later models from the first."""
+    """The contents of a comparison; the second and later models are each compared with the first."""
 
     models: tuple[ComparedModel, ...]
     split: str
@@ -67,13 +67,13 @@ def open_models(
     data: str | None,
     on_progress: Callable[[str, int, int], None] = lambda folder, done, total: None,
 ) -> list[KeptPredictions]:
-    """Return the models with their predictions of a split; those that are missing or out of date are computed and kept.
+    """Return the models with their predictions of a split; missing or outdated ones are computed and stored.
 
-    `on_progress` gets a folder, the samples done and the total. Raises SpecError for fewer than two folders, and what
-    `rayprob.train.assess.assess` raises.
+    `on_progress` is called with a folder, the samples done and the total. Raises SpecError for fewer than two or too many
+    folders, and what `rayprob.train.assess.assess` raises.
     """
     if not 2 <= len(folders) <= len(LETTERS):
-        raise SpecError(f"compare takes from 2 to {len(LETTERS)} runs or bundles; got {len(folders)}")
+        raise SpecError(f"compare takes 2 to {len(LETTERS)} runs or bundles; got {len(folders)}")
 
     def progress_of(folder: str) -> OnProgress:
         return lambda done, total: on_progress(folder, done, total)
@@ -84,9 +84,9 @@ def open_models(
 def compare(
     opened: Sequence[KeptPredictions], split: str, data: str | None = None, *, draws: int = DRAWS, seed: int = 0
 ) -> ModelComparison:
-    """Compare models on the images and labels that all of them have, each with the first.
+    """Compare each model with the first, on the images and labels that all of them have.
 
-    Raises MetricError if they have no image or label in common, if no label has a positive, and for no draws.
+    Raises MetricError if they have no image or label in common, if no label has a positive, and without draws.
     """
     titles = [one.trained.folder for one in opened]
     common = together([one.predictions for one in opened], titles)
@@ -108,7 +108,7 @@ def compare(
 
 
 def _tables(bundle: Bundle, predictions: Predictions, common: Together, place: int, *, has_tuned: bool) -> ModelTables:
-    """Return what a comparison needs of a model, on the common images and labels."""
+    """Return the predictions of a model that a comparison needs, on the common images and labels."""
     own, columns_L = predictions.rows(common.rows[place]), common.columns[place]
     raw, calibrated = own.distribution(), bundle.distribution(own.outputs)
     ranking = calibrated if bundle.has_prior else raw
@@ -131,17 +131,17 @@ def _model(letter: str, one: KeptPredictions) -> ComparedModel:
 
 
 def _notes(opened: Sequence[KeptPredictions]) -> list[Note]:
-    """Return which predictions are new, and which labels of the dataset each model lacks."""
+    """Return notes on predictions that were computed, and on labels of the dataset that a model lacks."""
     new = [Note(one.note) for one in opened if one.note]
     return new + [Note(f"{one.trained.folder}: {one.labels.left_out}.") for one in opened if one.labels and one.labels.left_out]
 
 
 def _uncalibrated(opened: Sequence[KeptPredictions]) -> list[Note]:
-    """Return which models lack thresholds, or a calibrator that others have."""
+    """Return notes on models that are not calibrated."""
     lacking = [one.trained for one in opened if TUNED not in one.trained.bundle.thresholds]
     if len(lacking) == len(opened):
         return [Note("No model is calibrated, so label sets are compared at 0.5 only.")]
-    told = "{} is not calibrated, so no tuned label sets are compared, and its ECE and NLL are those of raw probabilities."
+    told = "{} is not calibrated: its ECE and NLL are of raw probabilities, and label sets are compared at 0.5 only."
     return [Note(told.format(one.folder), f"rayprob calibrate {shlex.quote(one.folder)}" if one.run else "") for one in lacking]
 
 

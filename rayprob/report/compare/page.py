@@ -1,4 +1,4 @@
-"""The page of a comparison: numbers into HTML."""
+"""The HTML page of a comparison."""
 
 import shlex
 import time
@@ -20,7 +20,7 @@ MOST_IN_TILES = 4  # models
 
 @dataclass(frozen=True)
 class WrittenComparison:
-    """The path of a comparison's page, and its size."""
+    """The path and size of a comparison's page."""
 
     path: str
     size_bytes: int
@@ -28,7 +28,7 @@ class WrittenComparison:
 
 @dataclass(frozen=True)
 class Versus:
-    """One model against the first: the summary, label rows with the clearest first, and the charts."""
+    """One model compared with the first: the summary, label rows with the clearest first, and the charts."""
 
     place: int
     letter: str
@@ -73,7 +73,7 @@ def render(comparison: ModelComparison) -> str:
 
 
 def command(comparison: ModelComparison) -> str:
-    """Return the command that makes this comparison."""
+    """Return the command that repeats this comparison."""
     folders = [shlex.quote(model.folder) for model in comparison.models]
     split = ["--split", shlex.quote(comparison.split)] if comparison.split != REPORTED else []
     data = ["--data", shlex.quote(comparison.data)] if comparison.data else []
@@ -81,7 +81,7 @@ def command(comparison: ModelComparison) -> str:
 
 
 def figure(value: float) -> str:
-    """Return a number with digits enough to see small differences."""
+    """Return a number with enough digits to show small differences."""
     return f"{value:.4f}"
 
 

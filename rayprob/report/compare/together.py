@@ -1,4 +1,4 @@
-"""Tables of predictions brought together: the images and labels that all models have. M images, L labels in common."""
+"""Aligns tables of predictions on the images and labels that all models have. M images, L labels in common."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from rayprob.labels import columns_by_name
 from rayprob.runs.predictions import Predictions
 from rayprob.text import first_of
 
-MOST_NAMED = 8  # labels in a sentence
-MOST_DISAGREEMENT = 0.05  # of images; with more, equal ids are not the same images
+MOST_NAMED = 8  # labels per sentence
+MOST_DISAGREEMENT = 0.05  # share of images; above it, equal ids are not the same images
 
 
 @dataclass(frozen=True, eq=False)
 class Together:
-    """Where the common images and labels are in each model's table, the annotations, and notes on what is left out."""
+    """The positions of the common images and labels in each model's table, the annotations, and notes on what is left out."""
 
-    names: tuple[str, ...]  # of labels, as the first model has them
+    names: tuple[str, ...]  # of labels, as in the first model
     rows: tuple[Rows, ...]  # [M] of each model
     columns: tuple[Rows, ...]  # [L] of each model
     targets_ML: Bools
@@ -31,8 +31,8 @@ class Together:
 def together(tables: Sequence[Predictions], titles: Sequence[str]) -> Together:
     """Match images by sample id and labels by name; `titles` name the models in notes and errors.
 
-    Labels that are annotated nowhere are left out. An annotation on which the tables disagree is unknown. Raises MetricError if
-    no image or no label is common to all, and for tables whose annotations differ so much that the images must be others.
+    Labels without any annotation are left out. Annotations on which the tables disagree are unknown. Raises MetricError if no
+    image or no label is common to all, and if annotations differ so much that the images cannot be the same.
     """
     rows, notes = _rows(tables, titles)
     columns, names, label_notes = _columns(tables, titles)
@@ -58,7 +58,7 @@ def _rows(tables: Sequence[Predictions], titles: Sequence[str]) -> tuple[tuple[R
             "dataset"
         )
     notes = [
-        f"Images of {title} that are left out, because another model has no predictions of them: {len(table) - len(ids_M):,} "
+        f"Images of {title} left out because another model has no predictions for them: {len(table) - len(ids_M):,} "
         f"of {len(table):,}."
         for title, table in zip(titles, tables, strict=True)
         if len(table) > len(ids_M)
@@ -69,7 +69,7 @@ def _rows(tables: Sequence[Predictions], titles: Sequence[str]) -> tuple[tuple[R
 
 
 def _columns(tables: Sequence[Predictions], titles: Sequence[str]) -> tuple[tuple[Rows, ...], tuple[str, ...], list[str]]:
-    """Return the columns of the common labels in each table, their names, and a note for each model that has others."""
+    """Return the columns of the common labels in each table, their names, and a note for each model with other labels."""
     spaces = [table.label_space for table in tables]
     matches = [columns_by_name(spaces[0].names, space.names) for space in spaces]
     annotated = [np.asarray(table.known_NL.any(axis=0)) for table in tables]
@@ -80,9 +80,7 @@ def _columns(tables: Sequence[Predictions], titles: Sequence[str]) -> tuple[tupl
     ]
     if not common:
         listed = "; ".join(f"{title}: {first_of(space.names, MOST_NAMED)}" for title, space in zip(titles, spaces, strict=True))
-        raise MetricError(
-            f"the models have no annotated label in common ({listed}); compare models with some of the same labels"
-        )
+        raise MetricError(f"the models have no annotated label in common ({listed}); compare models that share labels")
     columns = tuple(np.array([match[column] for column in common], dtype=np.int64) for match in matches)
     notes = []
     for title, space, kept in zip(titles, spaces, columns, strict=True):
@@ -97,6 +95,6 @@ def _require_same_images(differs_ML: Bools, first: str, other: str) -> None:
     share = float(differs_ML.any(axis=1).mean())
     if share > MOST_DISAGREEMENT:
         raise MetricError(
-            f"{share:.0%} of the images that {first} and {other} share by id have other labels in each: they were evaluated on "
+            f"{share:.0%} of the images that {first} and {other} share by id have different labels: they were evaluated on "
             "different datasets; give --data DATASET to evaluate both on one"
         )

@@ -1,4 +1,4 @@
-"""What a comparison shows, in words: verdicts, the summary, and how differences are judged."""
+"""The wording of a comparison: verdicts, the summary, and how differences are judged."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ from rayprob.report.compare.comparison import ModelComparison
 
 CHANCE, EQUAL, FEW = "may be chance", "equal", "too few"
 LEGEND = (
-    "intervals: 95 %, of each number alone, from {draws:,} draws of images; p is adjusted for all numbers and labels of the "
-    "comparison, and a difference is more than chance at .05"
+    "intervals: 95 %, separately for each number, from {draws:,} draws of images; p is adjusted for all numbers and labels of "
+    "the comparison, and a difference is more than chance at .05"
 )
 CAUTION = (
     "This compares these trained models on images like these. Whether one recipe is better than another also depends on the "
@@ -23,7 +23,7 @@ def heading(comparison: ModelComparison) -> str:
 
 
 def lead(comparison: ModelComparison) -> str:
-    """Return what is compared, and what was found for each model."""
+    """Return what is compared, and the result for each model."""
     of = f" of {comparison.data}" if comparison.data else ""
     models = _listed([f"{model.letter} is {model.name}" for model in comparison.models])
     images = (
@@ -38,12 +38,12 @@ def lead(comparison: ModelComparison) -> str:
 
 
 def capitalized(text: str) -> str:
-    """Return a text with its first letter as a capital, and the others as they are."""
+    """Return a text with its first letter capitalized and the rest unchanged."""
     return text[:1].upper() + text[1:]
 
 
 def verdict(row: PairedRow, place: int, letters: Sequence[str]) -> str:
-    """Return which model is better, or that this may be chance; `place` is that of the difference."""
+    """Return which model is better, or that the difference may be chance; `place` is the index of the difference."""
     difference = row.differences[place]
     if difference.p_value is None:
         return FEW
@@ -56,7 +56,7 @@ def verdict(row: PairedRow, place: int, letters: Sequence[str]) -> str:
 
 
 def summary(comparison: ModelComparison, place: int) -> str:
-    """Return in a sentence which numbers of a model differ from the first one's, and how many labels."""
+    """Return a sentence: which numbers of a model differ from the first one's, and how many labels do."""
     letters = [model.letter for model in comparison.models]
     first, other = letters[0], letters[place + 1]
     clear = [row for row in comparison.paired.numbers if row.differences[place].is_clear]
@@ -93,7 +93,7 @@ def by_clearness(rows: Sequence[PairedRow], place: int) -> list[PairedRow]:
 
 
 def p_words(p_value: float | None) -> str:
-    """Return a p-value with three digits; nothing for a label with too few images."""
+    """Return a p-value with three digits; "" for a label with too few images."""
     return "" if p_value is None else f"{p_value:.3f}"
 
 

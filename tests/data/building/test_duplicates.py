@@ -184,5 +184,5 @@ def test_the_summary_says_what_the_splits_were_made_by_and_which_images_are_copi
     assert "  val divided into val 0.5, test 0.5, stratified by labels\n" in said
     assert "  holdout: 0.2 of train, by a hash of sample ids or groups\n" in said
     assert r"  groups stay in one split: train by _(\d+)\." in said
-    assert "dropped 3 images with the bytes of another (" in said
+    assert "dropped 3 images with the same bytes as another (" in said
     assert f"listed in {source.built}/duplicates.jsonl" in said.replace("\n", "")

@@ -215,7 +215,7 @@ def test_samples_in_another_order_than_the_shards_are_an_error(built_once: Sourc
 
 def test_facts_that_do_not_fit_the_parts_are_an_error(broken: Path) -> None:
     edit_facts(broken, lambda facts: facts["manifest"]["shards"].append(1))
-    with pytest.raises(DatasetError, match=r"states 4 parts of a manifest for 8 shards, and there are 7 shards; build"):
+    with pytest.raises(DatasetError, match=r"lists 4 parts of a manifest for 8 shards, but there are 7 shards; build"):
         Dataset.open(str(broken))
 
 
@@ -253,7 +253,7 @@ def test_verify_looks_at_every_part(broken: Path) -> None:
     ids = pa.array([100 + 7, *table["sample_id"].to_pylist()[1:]])
     pq.write_table(table.set_column(0, SCHEMA.field("sample_id"), ids), path)
     found = [str(fault) for fault in verify(str(broken))]
-    left = "is not listed in dataset.json: a part of the manifest of another plan, which an earlier build left; remove it"
+    left = "is not listed in dataset.json: a part of another manifest, left by an earlier build; remove it"
     assert f"manifest/000009.parquet: {left}" in found
     assert any(fault.startswith("manifest/000002.parquet: has sha256") for fault in found)
     assert any(fault.startswith("holdout-000000.tar: sample 107 has sample_id") for fault in found)
@@ -263,9 +263,7 @@ def test_verify_counts_the_labels_that_dataset_json_states(source: Source, monke
     monkeypatch.setattr(commit, "ONE_FILE_ROWS", 0)
     source.build()
     edit_facts(source.built, lambda facts: facts["label_counts"]["val"]["present"].reverse())
-    assert [str(fault) for fault in verify(str(source.built))] == [
-        "dataset.json: states other label_counts than the samples have"
-    ]
+    assert [str(fault) for fault in verify(str(source.built))] == ["dataset.json: has other label_counts than the samples"]
 
 
 def test_a_part_that_changed_on_its_way_from_a_store_is_read_again(in_parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,9 @@ def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(file._file, "write", full)
-    with pytest.raises(StorageError, match=r"cannot keep rows in .* while planning: No space left on device; make room there"):
+    with pytest.raises(
+        StorageError, match=r"cannot keep rows in .* while planning: No space left on device; free some space there"
+    ):
         file.append(batch([1]))
 
 

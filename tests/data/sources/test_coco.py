@@ -159,7 +159,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "missing key": (drop("annotations", "category_id"), r"annotations\[0\].category_id is missing; it must be of type int"),
     "wrong type": (put("images", "id", [900]), r"images\[0\].id is \[900\]; it must be of type int or str"),
     "boolean id": (put("annotations", "image_id", True), r"annotations\[0\].image_id is True; it must be of type int"),
-    "no list": (lambda content: content.pop("annotations"), r"has no list 'annotations'; it must hold categories, images"),
+    "no list": (lambda content: content.pop("annotations"), r"has no list 'annotations'; it must contain categories, images"),
     "no mapping": (
         lambda content: content["images"].insert(0, 3),
         r"images\[0\] is 3; it must be a mapping with id, file_name",
@@ -174,11 +174,11 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "unknown id that is no category": (
         put("images", "unknown_category_ids", [5]),
-        r"unknown_category_ids that fit nothing: image 900: 5; allowed: ids of 'categories'",
+        r"wrong unknown_category_ids: image 900: 5; allowed: ids in 'categories'",
     ),
     "unknown ids that are no list": (
         put("images", "unknown_category_ids", "2"),
-        r"unknown_category_ids that fit nothing: image 900: '2' is not a list of ids; allowed",
+        r"wrong unknown_category_ids: image 900: '2' is not a list of ids; allowed",
     ),
 }
 
@@ -222,19 +222,19 @@ NOT_COCO: dict[str, tuple[bytes, str]] = {
     "broken": (b'{"images": [}, "x": 1}', "is not JSON: .*; fix it there, or download it again"),
     "CSV": (
         b"image,labels\n0.jpg,cat\n",
-        "looks like CSV, not COCO JSON: it begins 'image,labels'; say format: table in the recipe",
+        "looks like CSV, not COCO JSON: it begins 'image,labels'; set format: table in the recipe",
     ),
     "text": (b"cat\ndog\n", "looks like plain text, not COCO JSON: it begins 'cat'"),
     "HTML": (b"<!DOCTYPE html>\n<html>", "looks like HTML or XML, not COCO JSON: it begins '<!DOCTYPE html>'"),
-    "JSON lines": (b'{"id": 1}\n{"id": 2}\n', r"holds more than one JSON value \(the second starts at line 2\)"),
+    "JSON lines": (b'{"id": 1}\n{"id": 2}\n', r"contains more than one JSON value \(the second starts at line 2\)"),
     "gzip": (b"\x1f\x8b\x08\x00 ...", r"is a gzip archive that cannot be unpacked \(.*\); download it again"),
-    "VOC": (b"<annotation><object/></annotation>", "looks like Pascal VOC's XML, not COCO JSON; say format: voc"),
+    "VOC": (b"<annotation><object/></annotation>", "looks like Pascal VOC's XML, not COCO JSON; set format: voc"),
     "ZIP": (b"PK\x03\x04 ...", "is a ZIP archive, not COCO JSON; unpack it"),
     "image": (b"\xff\xd8\xff\xe0 ...", "is a JPEG image, not COCO JSON; give the annotations file"),
     "Latin-1": (b'{"images": "caf\xe9"}', "is not text in UTF-8: .* at byte 15; save it as UTF-8"),
-    "deep": (b"[" * 3000, "is not JSON that can be read: it is nested too deeply; export it again"),
-    "long number": (b"1" * 5000, "is not JSON that can be read: Exceeds the limit .*; export it again"),
-    "a list": (b"[1]", "holds list, not a mapping with categories, images, annotations"),
+    "deep": (b"[" * 3000, "is not readable JSON: it is nested too deeply; export it again"),
+    "long number": (b"1" * 5000, "is not readable JSON: Exceeds the limit .*; export it again"),
+    "a list": (b"[1]", "contains list, not a mapping with categories, images, annotations"),
     "a key twice": (b'{"images": [], "images": []}', "the key 'images' is given twice in one mapping; keep one"),
 }
 

@@ -60,7 +60,7 @@ def test_the_keys_of_a_format_are_read_and_written(tmp_path: Path) -> None:
         ({**COCO, "rest": "unknwon"}, "splits.train.rest: input should be 'absent' or 'unknown'"),
         ({**COCO, "format": "table"}, "splits.train: give one of one_hot, lists and label, .* found none of them"),
         ({**COCO, "format": "table", "lists": 2, "label": 3}, "splits.train: give one of .* found lists and label"),
-        ({**COCO, "format": "table", "lists": 2, "value": 3}, "splits.train: value goes with label"),
+        ({**COCO, "format": "table", "lists": 2, "value": 3}, "splits.train: value requires label"),
         ("coco", "splits.train: expected a mapping"),
     ],
 )
@@ -187,9 +187,9 @@ def test_a_name_of_several_codes_gets_the_code(tmp_path: Path) -> None:
         ),
         ("image,cat\na.jpg,1\n", {"one_hot": 3}, "unknown column '3'; allowed: image, cat, or a number from 1 to 2"),
         ("image,cat,dog\na.jpg,1,0\n", {"one_hot": "dog..cat"}, "the range 'dog..cat' ends before it starts"),
-        ("image,cat\na.jpg,maybe\n", {"one_hot": 2}, "row 2, 'cat' is 'maybe', and `values` does not say what that means"),
+        ("image,cat\na.jpg,maybe\n", {"one_hot": 2}, "row 2, 'cat' is 'maybe', which `values` does not define"),
         ("image,cat\na.jpg,1,1\n", {"one_hot": 2}, "cannot be read as a table: .*Expected 2 columns, got 3"),
-        ("image,cat,cat\na.jpg,1,1\n", {"one_hot": "cat"}, "has 2 columns 'cat'; give the number of one"),
+        ("image,cat,cat\na.jpg,1,1\n", {"one_hot": "cat"}, "has 2 columns named 'cat'; give the number of one"),
         ("image,cat,cat\na.jpg,1,1\n", {"one_hot": "2.."}, "1 x duplicate label name: 'cat'"),
         ("image,\na.jpg,1\n", {"one_hot": 2}, "has no header, so its labels have no names; give `names`"),
         ("", {"one_hot": 2}, "is empty; download it again"),
@@ -230,10 +230,10 @@ def test_voc_knows_present_and_difficult_objects(tmp_path: Path) -> None:
     [
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "declares the document type a, which annotations do not need"),
         ("<annotation><object/></annotation>", "has an object without a name; name it or drop it"),
-        ("<annotation>", "is not XML that can be read: no element found"),
+        ("<annotation>", "is not readable XML: no element found"),
         (
             "<annotation><object><name>a</name><difficult>x</difficult></object></annotation>",
-            "difficult is 'x' of an object 'a'",
+            "difficult is 'x' in an object 'a'",
         ),
         ("<annotation/>", "no label occurs"),
     ],
@@ -257,13 +257,13 @@ def test_a_number_that_no_name_of_yolo_has_is_named(tmp_path: Path) -> None:
     (tmp_path / "images/a.jpg").write_bytes(JPEG)
     (tmp_path / "labels/a.txt").write_text("0 .5 .5 1 1\n5 .5 .5 1 1\n")
     source = {"format": "yolo", "images": str(tmp_path / "images"), "names": ["cat"]}
-    assert "a.txt, line 2: '5' is not the number of a label; allowed: 0 to 0" in message(**source)
+    assert "a.txt, line 2: '5' is not a label number; allowed: 0 to 0" in message(**source)
 
 
 def test_the_names_of_yolo_are_found_above_its_images(tmp_path: Path) -> None:
     (tmp_path / "train/images").mkdir(parents=True)
     source = {"format": "yolo", "images": str(tmp_path / "train/images")}
-    assert "no data.yaml or dataset.yaml or classes.txt or obj.names lies in " in message(**source)
+    assert "no data.yaml or dataset.yaml or classes.txt or obj.names is in " in message(**source)
     (tmp_path / "data.yaml").write_text("names: {0: cat, 1: dog}")
     assert read(**source).label_space.names == ("cat", "dog")
 
@@ -290,7 +290,7 @@ def test_files_of_one_name_are_one_image_only_where_their_bytes_are_the_same(tmp
 def test_a_path_that_leads_to_no_file_is_named(tmp_path: Path) -> None:
     for given in ("none", "*.tar", "{00..02}.tar"):
         words = message(format="webdataset", images=str(tmp_path / given))
-        assert "leads to no file that ends with .tar; check the path" in words
+        assert "matches no file that ends with .tar; check the path" in words
 
 
 def test_the_root_category_of_roboflow_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_the_root_category_of_roboflow_is_left_out_and_counted(tmp_path: Path) -
     (tmp_path / "train.json").write_text(json.dumps(content))
     stated = read(**source)
     assert stated.label_space.names == ("cat", "dog")
-    assert stated.dropped == {"category 'animals', above all others and without annotations": 1}
+    assert stated.dropped == {"category 'animals', the parent of all others, without annotations": 1}
     assert present_in(**source) == {"1": {"cat"}}
 
 

@@ -83,12 +83,12 @@ def test_a_part_of_the_file_name_in_any_format(tmp_path: Path, caplog: pytest.Lo
     names = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "3.jpg"]
     found = grouped(**table_of(tmp_path, names, group_pattern="^([^/]+)/"))
     assert found == [["3"], ["a/1", "a/2"], ["b/1"]]
-    assert "1 of 4 images, such as '3.jpg', have no group; each may be in another split" in caplog.text
+    assert "1 of 4 images, such as '3.jpg', have no group; each may be in any split" in caplog.text
     assert grouped(**table_of(tmp_path, names, group_pattern=r"\d")) == [["3"], ["a/1", "b/1"], ["a/2"]]
 
 
 def test_groups_that_do_not_exist_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"group_pattern gives none of the 1 images a group, such as '1.jpg'; mend group_pat"):
+    with pytest.raises(SourceError, match=r"group_pattern gives none of the 1 images a group, such as '1.jpg'; correct group_"):
         grouped(**table_of(tmp_path, ["1.jpg"], group_pattern="patient"))
     with pytest.raises(SourceError, match="unknown column 'patient'; allowed: image, cat"):
         grouped(**table_of(tmp_path, ["1.jpg"], group="patient"))
@@ -100,5 +100,5 @@ def test_groups_that_do_not_exist_are_refused(tmp_path: Path) -> None:
 
 def test_one_image_in_two_groups_is_refused(tmp_path: Path) -> None:
     uri = write(tmp_path / "long.csv", "image,label,patient\n1.jpg,cat,A\n1.jpg,dog,B\n")
-    with pytest.raises(SourceError, match=r"long.csv: '1.jpg' has two values of 'patient', its group; give it one"):
+    with pytest.raises(SourceError, match=r"long.csv: '1.jpg' has two groups in 'patient'; give each image one"):
         grouped(format="table", images=".", annotations=uri, label="label", group="patient")

@@ -29,9 +29,9 @@ def test_a_column_of_names_is_a_label_set_per_row(tmp_path: Path) -> None:
 def test_a_column_of_places_needs_names(tmp_path: Path) -> None:
     source = write(tmp_path / "t.parquet", labels=[[0, 2], [1]])
     assert read_label_sets(source, names=["a", "b", "c"]).targets_NL.tolist() == [[True, False, True], [False, True, False]]
-    with pytest.raises(DataError, match=r"'labels' has numbers; say which labels they are with --names"):
+    with pytest.raises(DataError, match=r"'labels' contains numbers; name their labels with --names"):
         read_label_sets(source)
-    with pytest.raises(DataError, match=r"row 0: label 2 is not a place in the 2 names \(0 to 1\)"):
+    with pytest.raises(DataError, match=r"row 0: label 2 is not a position in the 2 names \(0 to 1\)"):
         read_label_sets(source, names=["a", "b"])
     with pytest.raises(DataError, match=r"has no column 'tags', but labels; set --column"):
         read_label_sets(source, column="tags")

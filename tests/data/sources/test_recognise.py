@@ -108,7 +108,9 @@ def test_images_that_are_not_there_are_counted(tmp_path: Path) -> None:
 def test_a_file_may_be_pointed_at(tmp_path: Path) -> None:
     folder = write(tmp_path, "a.csv", "image,cat,dog\n000.jpg,1,0\n001.jpg,0,1\n")
     shutil.copy(folder / "a.csv", folder / "b.csv")
-    with pytest.raises(SourceError, match=r"tables: a.csv names no split; put train, val or test into its name, or point at"):
+    with pytest.raises(
+        SourceError, match=r"tables: a.csv does not name a split; put train, val or test into its name, or give"
+    ):
         recognise(str(folder))
     assert recognise(str(folder / "a.csv")).recipe["splits"]["train"]["one_hot"] == "cat..dog"
 
@@ -116,17 +118,17 @@ def test_a_file_may_be_pointed_at(tmp_path: Path) -> None:
 def test_several_formats_are_named(tmp_path: Path) -> None:
     as_coco(tmp_path, PICTURES)
     (tmp_path / "labels.csv").write_text("image,cat,dog\n000.jpg,1,0\n001.jpg,0,1\n")
-    with pytest.raises(SourceError, match=r"could be coco or table; point at the file with the labels"):
+    with pytest.raises(SourceError, match=r"could be coco or table; give the file with the labels"):
         recognise(str(tmp_path))
     assert recognise(str(tmp_path / "labels.json")).format == "coco"
 
 
 def test_what_is_not_recognised_has_a_plain_error(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"nothing: no such file or folder; give the folder that holds images and labels"):
+    with pytest.raises(SourceError, match=r"nothing: no such file or folder; give the folder that contains images and labels"):
         recognise(str(tmp_path / "nothing"))
     write_images(tmp_path / "only", PICTURES)
-    with pytest.raises(SourceError, match=r"has no layout .*; found 12 .jpg; it knows coco, voc, yolo"):
+    with pytest.raises(SourceError, match=r"has no layout .*; found 12 .jpg; known are coco, voc, yolo"):
         recognise(str(tmp_path / "only"))
     (tmp_path / "only/broken.json").write_text('{"images": [')
-    with pytest.raises(SourceError, match=r"looked at as coco: .*broken.json is cut short"):
+    with pytest.raises(SourceError, match=r"tried coco: .*broken.json is cut short"):
         recognise(str(tmp_path / "only"))

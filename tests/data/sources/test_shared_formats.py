@@ -89,7 +89,7 @@ def test_chexpert_knows_blank_and_uncertain_as_unknown(formats: Path) -> None:
 def test_chexpert_without_a_meaning_for_uncertain_is_refused(formats: Path) -> None:
     path = str(formats / "chexpert/train.csv")
     stated = read(format="table", images=".", annotations=path, one_hot="6..19")
-    with pytest.raises(SourceError, match=r"train.csv, row 2, 'Cardiomegaly' is '-1.0', and `values` does not say what"):
+    with pytest.raises(SourceError, match=r"train.csv, row 2, 'Cardiomegaly' is '-1.0', which `values` does not define"):
         labels_of(stated)
 
 

@@ -102,13 +102,17 @@ def test_the_wrong_folder_is_found_before_anything_is_read(source: Source) -> No
 
 def test_a_folder_that_is_not_there_is_named(source: Source) -> None:
     shutil.rmtree(source.folder / "val2014")
-    with pytest.raises(SourceError, match=r"cannot list the images folder .*val2014.*; give the folder that holds the images"):
+    with pytest.raises(
+        SourceError, match=r"cannot list the images folder .*val2014.*; give the folder that contains the images"
+    ):
         read_source(source.recipe())
 
 
 def test_an_empty_split_is_named(source: Source) -> None:
     source.change("val", lambda content: content.update(annotations=[]))
-    with pytest.raises(SourceError, match=r"split val is empty: .* states 12 images and none to keep; .*keep_unlabelled: true"):
+    with pytest.raises(
+        SourceError, match=r"split val is empty: .* lists 12 images but states no label of them; .*keep_unlabelled: true"
+    ):
         read_source(source.recipe())
 
 
@@ -149,7 +153,9 @@ def test_a_file_in_two_splits_is_refused(source: Source) -> None:
         image["file_name"] = image["file_name"] if place == 4 else f"val2014/{image['file_name']}"
     source.annotations_file("val").write_text(json.dumps(annotations))
     val = recipe.splits["val"].model_copy(update={"images": str(source.folder)})
-    with pytest.raises(SourceError, match=r"1 images are in two splits: .*105\.jpg \(train, val\); .*drop each from one"):
+    with pytest.raises(
+        SourceError, match=r"1 images are in two splits: .*105\.jpg \(train, val\); .*remove each from one split"
+    ):
         read_source(recipe.model_copy(update={"splits": {**recipe.splits, "val": val}}))
 
 
@@ -162,12 +168,12 @@ def pretend_coco_2014(path: Path, labelled: int, unlabelled: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"), [(1, r"states 40,136 images with and 367 without"), (0, r"none of the 40,137")]
+    ("missing", "message"), [(1, r"lists 40,136 images with a label and 367 without"), (0, r"none of the 40,137")]
 )
 def test_the_standard_split_sizes_are_asserted(tmp_path: Path, missing: int, message: str) -> None:
     shipped = Recipe.read(Path(__file__).resolve().parents[3] / "shards" / "coco2014.yaml")
     pretend_coco_2014(tmp_path / "instances.json", 40_137 - missing, 367)
     val = shipped.splits["val"].model_copy(update={"images": str(tmp_path), "annotations": str(tmp_path / "instances.json")})
-    # Where the counts are right, the next thing that is wrong is named: the folder holds no images.
+    # If the counts are right, the next fault is named: the folder contains no images.
     with pytest.raises(SourceError, match=message):
         read_source(shipped.model_copy(update={"splits": {"val": val}}))

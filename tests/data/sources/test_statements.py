@@ -90,9 +90,9 @@ def test_lists_in_parquet_are_those_of_json_lines_which_are_read_row_by_row(
 @pytest.mark.parametrize(
     ("columns", "keys", "message"),
     [
-        ({"a": [1, 0, 3, 7]}, {"one_hot": "a"}, "row 4, 'a' is 3, and `values` does not say what that means"),
+        ({"a": [1, 0, 3, 7]}, {"one_hot": "a"}, "row 4, 'a' is 3, which `values` does not define"),
         ({"a": ["x", "y", "q", "r"]}, {"lists": "a", "names": {"x": "cat", "y": "dog"}}, "row 4: unknown label code 'q'"),
-        ({"a": ["x"] * 4, "v": ["1", "?", "0", "!"]}, {"label": "a", "value": "v"}, "row 3 is '?', and `values` does not"),
+        ({"a": ["x"] * 4, "v": ["1", "?", "0", "!"]}, {"label": "a", "value": "v"}, "row 3 is '?', which `values` does not"),
     ],
 )
 def test_the_first_row_at_fault_is_named(

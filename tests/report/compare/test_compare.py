@@ -127,7 +127,7 @@ def test_the_page_is_sound_escapes_names_and_tells_its_command(folders: tuple[st
 
 
 def test_what_cannot_be_compared_is_named(folders: tuple[str, ...], tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="from 2 to 26 runs or bundles; got 1"):
+    with pytest.raises(SpecError, match="compare takes 2 to 26 runs or bundles; got 1"):
         open_models(folders[:1], "val", None)
     with pytest.raises(RunError, match="is not a run folder"):
         open_models([folders[0], str(tmp_path)], "val", None)

@@ -34,8 +34,8 @@ def test_images_and_labels_are_matched_in_any_order() -> None:
     np.testing.assert_array_equal(found.targets_ML, table([2, 4, 7], ["cat", "tv"]).targets_NL)
     assert found.known_ML.all()
     assert found.notes == (
-        "Images of runs/a that are left out, because another model has no predictions of them: 1 of 4.",
-        "Images of runs/b that are left out, because another model has no predictions of them: 1 of 4.",
+        "Images of runs/a left out because another model has no predictions for them: 1 of 4.",
+        "Images of runs/b left out because another model has no predictions for them: 1 of 4.",
         "Of the 3 labels of runs/a, 2 are annotated and known to all models; left out: cup.",
         "Of the 3 labels of runs/b, 2 are annotated and known to all models; left out: dog.",
     )
@@ -64,5 +64,5 @@ def test_tables_that_do_not_fit_are_refused() -> None:
         together([table([1], ["cat"]), table([1], ["dog", "cup"])], TITLES)
     one = table([1, 2, 3, 4], ["cat", "dog"])
     other = replace(one, targets_NL=~one.targets_NL)
-    with pytest.raises(MetricError, match="100% of the images that runs/a and runs/b share by id have other labels"):
+    with pytest.raises(MetricError, match="100% of the images that runs/a and runs/b share by id have different labels"):
         together([one, other], TITLES)
