@@ -48,12 +48,12 @@ def in_process(task: Callable[[J], R], jobs: Iterable[J], /) -> Iterator[R]:
 
 
 def in_threads(task: Callable[[J], R], jobs: Iterable[J], /) -> Iterator[R]:
-    """Do the jobs in threads of this process, of which some wait for a disk or a store."""
+    """Do the jobs in threads of this process, which mostly wait for a disk or a store."""
     return read_ahead(task, jobs, THREADS)
 
 
 def read_ahead(read: Callable[[J], R], jobs: Iterable[J], depth: int) -> Iterator[R]:
-    """Yield `read(job)` in order, with at most `depth` under way."""
+    """Yield `read(job)` in order, with at most `depth` running at the same time."""
     with ThreadPoolExecutor(depth) as pool:
         waiting = iter(jobs)
         under_way: deque[Future[R]] = deque(pool.submit(read, job) for job in islice(waiting, depth))
@@ -77,7 +77,7 @@ def cluster_joined() -> Iterator[bool]:
 
 
 def as_ray_tasks(wording: Wording, *, in_order: bool = False, **init: Any) -> RunAll:
-    """Return a mapper that runs Ray tasks, at most two per CPU under way; `in_order` yields results in the order of the jobs.
+    """Return a mapper that runs at most two Ray tasks per CPU at a time; `in_order` yields results in the order of the jobs.
 
     It joins the cluster of RAY_ADDRESS; without one it starts Ray on this machine with the arguments `init`, and stops it.
     """
@@ -96,7 +96,7 @@ def as_ray_tasks(wording: Wording, *, in_order: bool = False, **init: Any) -> Ru
 def _map_on_ray(task: Callable[[J], R], jobs: Iterable[J], wording: Wording, *, in_order: bool, shut_down: bool) -> Iterator[R]:
     ray = import_ray()
 
-    def run(job: J) -> R:  # Ray takes functions only, and a task may be one with some arguments given
+    def run(job: J) -> R:  # Ray accepts only functions, but a task may be a partial
         return task(job)
 
     remote = ray.remote(num_cpus=1, max_retries=2)(run)

@@ -40,20 +40,23 @@ class Trained:
     micro_batch: int
 
     def dataset(self, data: str | None) -> AnyDataset:
-        """Return the dataset at `data`, by default the run's own. Raises DatasetError, or LabelError if that one changed."""
+        """Return the dataset at `data`, by default the run's own.
+
+        Raises DatasetError, and LabelError if the labels of the run's own changed.
+        """
         if data is not None:
             return Dataset.open(data)
         assert self.run is not None
         return own_dataset(self.run, self.bundle)
 
     def reading(self, data: str | None) -> ImageReading | None:
-        """Return how to read the images of the dataset at `data`; None for each as it was built, as in training."""
+        """Return how to read the images of the dataset at `data`; None reads each dataset as it was built, as in training."""
         if self.run is not None and (data is None or data in self.run.data.roots):
             return own_reading(self.run, self.bundle)
         return self.bundle.reading
 
     def predictions_path(self, dataset: AnyDataset, split: str, data: str | None) -> str:
-        """Return where the predictions of a split are kept: next to the run's own only if the dataset is the run's own."""
+        """Return the path of a split's predictions; it is the run's own only if the dataset is the run's own."""
         folder = RunFolder(self.folder)
         is_own = data is None or dataset.fingerprint == self.bundle.facts.get("dataset_fingerprint")
         if self.run is not None and is_own:
@@ -62,14 +65,14 @@ class Trained:
 
 
 def own_dataset(run: Run, bundle: Bundle) -> AnyDataset:
-    """Return the dataset of a run. Raises LabelError if its labels are no longer those of the bundle."""
+    """Return the dataset of a run. Raises LabelError if its labels differ from the bundle's."""
     dataset = run.data.open()
     bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", dataset.root)
     return dataset
 
 
 def own_reading(run: Run, bundle: Bundle) -> ImageReading | None:
-    """Return how to read the images of a run's dataset; None for several datasets, each of which is read as it was built."""
+    """Return how to read the images of a run's dataset; None reads each of several datasets as it was built."""
     return bundle.reading if len(run.data.roots) == 1 else None
 
 

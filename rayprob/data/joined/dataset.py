@@ -1,4 +1,4 @@
-"""What a run reads: the dataset at its root, or the datasets at several roots as one."""
+"""The data of a run: the dataset at its root, or the datasets at several roots as one."""
 
 import hashlib
 import json
@@ -17,35 +17,35 @@ from rayprob.labels import LabelSpace
 from rayprob.seeds import derive
 from rayprob.text import first_of
 
-MOST_NAMED = 8  # labels in a sentence
+MOST_NAMED = 8  # labels per sentence
 
 
 @dataclass(frozen=True, eq=False)
 class JoinedDataset:
-    """Several built datasets as one. The first leads: its columns come first, its sample ids stay, bundles read as it does."""
+    """Several built datasets as one. The first one's columns come first, its sample ids stay, and bundles read as it does."""
 
     datasets: tuple[Dataset, ...]
     weights: tuple[float, ...]
 
     @property
     def root(self) -> str:
-        """The roots of all of them, for a sentence."""
+        """The roots of all datasets, in words."""
         return " and ".join(dataset.root for dataset in self.datasets)
 
     @property
     def name(self) -> str:
-        """The names of all of them."""
+        """The names of all datasets."""
         return " + ".join(dataset.name for dataset in self.datasets)
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change with any of the datasets and with their order; that of the dataset if there is only one."""
+        """16 hex digits that change with any dataset and with their order; a single dataset keeps its own."""
         fingerprints = [dataset.fingerprint for dataset in self.datasets]
         return fingerprints[0] if len(fingerprints) == 1 else hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest()[:16]
 
     @cached_property
     def labels(self) -> JoinedLabels:
-        """The labels of all of them."""
+        """The labels of all datasets."""
         return JoinedLabels.of([dataset.label_space for dataset in self.datasets])
 
     @property
@@ -55,17 +55,17 @@ class JoinedDataset:
 
     @property
     def reading(self) -> ImageReading:
-        """How a model that is trained on them reads images: as the first dataset; its streams read each as it was built."""
+        """How a model trained on them reads images: as the first dataset. Streams read each dataset as it was built."""
         return self.datasets[0].reading
 
     @cached_property
     def splits(self) -> dict[str, int]:
-        """Number of samples of each split, over the datasets that have it."""
+        """The number of samples of each split, summed over the datasets that have it."""
         names = dict.fromkeys(name for dataset in self.datasets for name in dataset.splits)
         return {name: sum(dataset.splits.get(name, 0) for dataset in self.datasets) for name in names}
 
     def split(self, name: str) -> JoinedSplit:
-        """Return the samples of a split of the datasets that have it. Raises DatasetError if none has."""
+        """Return a split's samples from the datasets that have it. Raises DatasetError if no dataset has it."""
         members = tuple(
             SplitMember(dataset.split(name), self.labels.columns[place], self.weights[place], _id_mask(place))
             for place, dataset in enumerate(self.datasets)
@@ -77,7 +77,7 @@ class JoinedDataset:
         return JoinedSplit(name, self.label_space, members, self.fingerprint)
 
     def sentences(self, train_split: str, evaluation_split: str) -> list[str]:
-        """Return in words what each dataset adds to training and evaluation, and how its labels and images are read."""
+        """Return sentences on each dataset's share of training and evaluation, and on how its labels and images are read."""
         return [sentence for place in range(len(self.datasets)) for sentence in self._of(place, train_split, evaluation_split)]
 
     def _of(self, place: int, train_split: str, evaluation_split: str) -> Iterator[str]:
@@ -107,7 +107,10 @@ AnySplit = Manifest | JoinedSplit
 
 
 def open_datasets(roots: Sequence[str], weights: Sequence[float]) -> AnyDataset:
-    """Open the dataset at one root, or those at several as one. Raises as `Dataset.open`, and for one given twice."""
+    """Open the dataset at one root, or those at several as one.
+
+    Raises as `Dataset.open` does, and a DatasetError if one is given twice.
+    """
     datasets = tuple(map(Dataset.open, roots))
     if len(datasets) == 1 and weights[0] == 1:
         return datasets[0]
@@ -123,9 +126,9 @@ def open_datasets(roots: Sequence[str], weights: Sequence[float]) -> AnyDataset:
 
 
 def _id_mask(place: int) -> int:
-    """Return what the sample ids of the dataset at `place` are XORed with: 63 bits, so that equal ids become different ones.
+    """Return 63 bits to XOR into the sample ids of the dataset at `place`, so that equal ids become different.
 
-    It depends on the place alone, so ids and augmentation stay what they were when a dataset grows.
+    They depend on the place alone, so ids and augmentation do not change when a dataset grows.
     """
     return derive(0, "joined", place) if place else 0
 

@@ -1,4 +1,4 @@
-"""The label space of several datasets together. L labels in all."""
+"""The joint label space of several datasets. L labels in all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from rayprob.labels import LabelSpace, columns_by_name, composed
 
 @dataclass(frozen=True, eq=False)
 class JoinedLabels:
-    """One label space for several, and the column in it of each label of each of them."""
+    """The joint label space of several, and the columns in it of each one's labels."""
 
     label_space: LabelSpace
     columns: tuple[Rows, ...]
 
     @classmethod
     def of(cls, spaces: Sequence[LabelSpace]) -> "JoinedLabels":
-        """Join by name, those of PASCAL VOC and COCO in either spelling: the first one's labels, then each other's new ones.
+        """Join by name, with PASCAL VOC's and COCO's spellings matched: the first one's labels, then the others' new labels.
 
-        The first one's names and category ids stay; a new label gets the next free id. So spaces with equal names join to the
-        first.
+        The first one's names and category ids stay; a new label gets the next free id. So joining spaces with equal names
+        returns the first.
         """
         names, columns = list(spaces[0].names), [np.arange(len(spaces[0]), dtype=np.int64)]
         for space in spaces[1:]:
@@ -37,6 +37,6 @@ class JoinedLabels:
         return cls(LabelSpace(tuple(names), (*ids, *new_ids)), tuple(columns))
 
     def renamed(self, place: int, space: LabelSpace) -> dict[str, str]:
-        """Return the joined name of each label that the space at `place` names otherwise."""
+        """Return the joint name of each label that has another name in the space at `place`."""
         pairs = zip(space.names, (self.label_space.names[column] for column in self.columns[place].tolist()), strict=True)
         return {name: joined for name, joined in pairs if composed(name) != composed(joined)}

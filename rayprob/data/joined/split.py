@@ -1,4 +1,4 @@
-"""The splits of several datasets as one: their samples one dataset after the other. N samples, L labels."""
+"""The splits of several datasets as one, with their samples concatenated. N samples, L labels."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from rayprob.labels import LabelSpace
 
 @dataclass(frozen=True, eq=False)
 class JoinedSplit:
-    """The samples of a split of several datasets, as a `Manifest` has those of one.
+    """The samples of a split of several datasets, with the interface of a `Manifest`.
 
-    A row is a sample's place among all of them. A label that a dataset does not have is unknown for its samples.
+    A row is a sample's position among all of them. A label that a dataset lacks is unknown for its samples.
     """
 
     split: str
@@ -29,18 +29,18 @@ class JoinedSplit:
 
     @property
     def root(self) -> str:
-        """The roots of all of them, for a sentence."""
+        """The roots of all datasets, in words."""
         return " and ".join(member.manifest.root for member in self.members)
 
     def by_member(self, rows: Rows) -> Iterator[tuple[Rows, int, Rows]]:
-        """Yield for each member with some of the rows: their places in `rows`, its number, and their rows in its manifest."""
+        """Yield, for each member with any of the rows, their indices in `rows`, its number, and their rows in its manifest."""
         members_N = np.searchsorted(self._ends_M, rows, side="right")
         for number in np.unique(members_N).tolist():
             places = np.flatnonzero(members_N == number)
             yield places, number, rows[places] - (self._ends_M[number] - len(self.members[number].manifest))
 
     def samples(self, rows: Rows) -> list[Sample]:
-        """Return the samples of the given rows; each names its member."""
+        """Return the samples of the given rows, each with the number of its member."""
         found: list[Sample] = [None] * len(rows)  # type: ignore[list-item]
         for places, number, own in self.by_member(rows):
             member = self.members[number]
@@ -53,7 +53,7 @@ class JoinedSplit:
         return self.samples(np.array([row], dtype=np.int64))[0]
 
     def sample_ids(self, rows: Rows | None = None) -> NDArray[np.int64]:
-        """Return the sample ids of the given rows, by default of all: those of the first dataset as they are there."""
+        """Return the sample ids of the given rows, by default all; those of the first dataset are unchanged."""
         rows = self._rows(rows)
         ids = np.empty(len(rows), dtype=np.int64)
         for places, number, own in self.by_member(rows):
@@ -66,15 +66,15 @@ class JoinedSplit:
         return self.sample_ids()
 
     def targets(self, rows: Rows | None = None) -> NDArray[np.bool_]:
-        """Return targets [rows, L] of the given rows, by default of all."""
+        """Return targets [rows, L] of the given rows, by default all."""
         return self._table(Manifest.targets, self._rows(rows))
 
     def known(self, rows: Rows | None = None) -> NDArray[np.bool_]:
-        """Return which labels are known [rows, L] of the given rows, by default of all."""
+        """Return which labels are known [rows, L] in the given rows, by default all."""
         return self._table(Manifest.known, self._rows(rows))
 
     def label_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return in how many samples each label is present and known, and in how many it is known [L], [L]; without weights."""
+        """Count the samples in which each label is present and known, and those in which it is known [L], [L]; unweighted."""
         present_L, known_L = np.zeros((2, len(self.label_space)), dtype=np.int64)
         for member in self.members:
             present, known = member.manifest.label_counts()
@@ -83,7 +83,7 @@ class JoinedSplit:
         return present_L, known_L
 
     def spread(self, num_rows: int) -> Rows:
-        """Return all rows, or of a larger split evenly spread ones that make about `num_rows`; without weights."""
+        """Return all rows, or in a larger split about `num_rows` evenly spread rows; unweighted."""
         starts = self._ends_M - [len(member.manifest) for member in self.members]
         shares = [max(1, num_rows * len(member.manifest) // max(1, len(self))) for member in self.members]
         if len(self) <= num_rows:
@@ -92,7 +92,7 @@ class JoinedSplit:
         return np.concatenate([start + member.manifest.spread(share) for start, member, share in each])
 
     def want(self, rows: Rows) -> None:
-        """Begin to read the given rows, which will be asked for."""
+        """Start reading the given rows in the background."""
         for _, number, own in self.by_member(rows):
             self.members[number].manifest.want(own)
 

@@ -8,7 +8,7 @@ from rayprob.data.manifest.dataset import Manifest
 
 
 def largest_areas(manifest: AnySplit, sample_ids_N: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the area in px2 of the largest object of each label in each sample [N, L]; nan where there is none."""
+    """Return the area in px2 of the largest object of each label in each sample [N, L]; nan without an object."""
     areas_NL = np.full((len(manifest), len(manifest.label_space)), np.nan)
     for places, number, _ in manifest.by_member(np.arange(len(manifest), dtype=np.int64)):
         member = manifest.members[number]

@@ -34,21 +34,21 @@ class Sample(NamedTuple):
     offset_bytes: int  # of the image in the tar
     size_bytes: int
     crc32: int
-    member: int = 0  # its dataset, among those that are read together
+    member: int = 0  # the number of its dataset among those that are read together
 
 
 @dataclass(frozen=True, eq=False)
 class SplitMember:
-    """The split of one dataset, and what it is among those that are read with it (data/joined). L labels in all."""
+    """A split of one dataset as a member of several that are read together (data/joined). L labels in all."""
 
     manifest: "Manifest"
-    columns: Rows  # of its labels, among the L
-    weight: float = 1.0  # how often an epoch goes through its samples
-    id_mask: int = 0  # its sample ids XOR this are those among all, so that equal ids of two datasets become different
+    columns: Rows  # of its labels among the L
+    weight: float = 1.0  # passes over its samples per epoch
+    id_mask: int = 0  # XORed into its sample ids, so that equal ids of two datasets become different
 
     @property
     def samples_per_epoch(self) -> int:
-        """How many samples one epoch takes, those that it takes twice counted twice; at least one, if there is one."""
+        """The number of samples per epoch, with repeats; at least one unless the split is empty."""
         num_samples = len(self.manifest)
         return max(1, math.floor(self.weight * num_samples + 0.5)) if num_samples else 0
 
@@ -75,16 +75,16 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """That of its dataset."""
+        """The fingerprint of its dataset."""
         return str(read_facts(self.root)["fingerprint"])
 
     @property  # not cached: a manifest that holds itself would keep its rows in memory
     def members(self) -> tuple[SplitMember, ...]:
-        """Itself, as the only member of what is read."""
+        """The split itself, as the only member."""
         return (SplitMember(self, np.arange(len(self.label_space), dtype=np.int64)),)
 
     def by_member(self, rows: Rows) -> Iterator[tuple[Rows, int, Rows]]:
-        """Yield the places of all rows, the number of the only member, and the rows."""
+        """Yield the indices of all rows, the number of the only member, and the rows."""
         yield np.arange(len(rows), dtype=np.int64), 0, rows
 
     def samples(self, rows: Rows) -> list[Sample]:
@@ -316,7 +316,7 @@ class Dataset:
 
     @property
     def datasets(self) -> tuple["Dataset", ...]:
-        """Itself: what is joined of several datasets (data/joined) has those."""
+        """The dataset itself; several joined ones (data/joined) return each of them."""
         return (self,)
 
     @property

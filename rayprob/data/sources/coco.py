@@ -26,7 +26,7 @@ from rayprob.files import storage
 log = logging.getLogger(__name__)
 LARGEST = float(np.finfo(np.float32).max)  # areas are stored in 32 bits
 LARGEST_PX = 2**31
-STREAMED_BYTES = 2**24  # files of more are read as a stream
+STREAMED_BYTES = 2**24  # larger files are read as a stream
 
 
 class CocoSource(Source):
@@ -43,10 +43,10 @@ class CocoSource(Source):
 def read(source: CocoSource) -> Stated:
     """Return the labels of a COCO annotations file; `iscrowd` boxes count as present.
 
-    An image entry may list `unknown_category_ids`: labels that its annotators did not look for. Where image entries list
-    `neg_category_ids`, as LVIS does, labels that are neither annotated nor listed there are unknown. Segmentations are dropped
-    while the file is parsed, so that memory stays a small multiple of the file; of a large one it stays a few MiB and 24 bytes
-    per image, unless `coco_stream` leaves it to the parser of whole files. Raises SourceError.
+    An image entry may list `unknown_category_ids`: labels that its annotators did not look for. If image entries list
+    `neg_category_ids`, as in LVIS, labels that are neither annotated nor listed there are unknown. Segmentations are dropped
+    while the file is parsed, so that memory stays a small multiple of the file; for a large one it stays at a few MiB and 24
+    bytes per image, unless `coco_stream` cannot read it. Raises SourceError.
     """
     where = source.annotations
     if _size_bytes(where) >= STREAMED_BYTES:

@@ -1,4 +1,4 @@
-"""Rows whose labels are known only when all were read: numbered by their first use, on disk, until each has a column."""
+"""Rows on disk whose labels are numbered by their first use, until all rows are read and each label has a column."""
 
 from collections.abc import Iterator, Sequence
 
@@ -22,18 +22,18 @@ class NumberedRows:
         self._rows = BatchFile(ROWS)
 
     def add(self, batch: pa.RecordBatch, names: Sequence[str]) -> None:
-        """Add rows whose labels are places in `names`."""
+        """Add rows whose labels are indices into `names`."""
         self._rows.append(relabelled(batch, [self.number_of.setdefault(name, len(self.number_of)) for name in names]))
 
     def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows, whose labels are places in `names`, which are all that occur."""
+        """Yield the rows with labels as indices into `names`, which must contain all that occur."""
         column_of = {name: column for column, name in enumerate(names)}
         columns = [column_of[name] for name in self.number_of]
         return (relabelled(batch, columns) for batch in self._rows)
 
 
 def relabelled(batch: pa.RecordBatch, columns: Sequence[int]) -> pa.RecordBatch:
-    """Return rows in which label n is `columns[n]`, the labels of a row ascending."""
+    """Return rows in which label n is replaced by `columns[n]`, the labels of each row ascending."""
     changed: dict[str, pa.Array] = {}
     for name in LISTS:
         rows_M, columns_M, order_M = _moved(batch.column(name), np.array([*columns, 0], np.int64))

@@ -1,4 +1,4 @@
-"""Reads the parts of a source side by side: folders, or files of labels. Results come in the order of the parts."""
+"""Reads the parts of a source in parallel: folders, or files of labels. Results are in the order of the parts."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ _reader: ContextVar[InOrder] = ContextVar("reader", default=in_threads)
 
 @contextmanager
 def parts_read_by(reader: InOrder) -> Iterator[None]:
-    """Have `in_order` map with `reader` while the block runs, in place of threads."""
+    """Let `in_order` map with `reader` instead of threads while the block runs."""
     token = _reader.set(reader)
     try:
         yield
@@ -24,10 +24,10 @@ def parts_read_by(reader: InOrder) -> Iterator[None]:
 
 
 def in_order(read: Callable[[P], R], parts: Iterable[P]) -> Iterator[R]:
-    """Yield `read(part)` for each part, in order. It may run in another process: both are pickled, and hold no image."""
+    """Yield `read(part)` for each part, in order. Both may be pickled for another process, so neither contains images."""
     return _reader.get()(read, parts)
 
 
 def chunks_of(names: Sequence[P]) -> list[Sequence[P]]:
-    """Return names in chunks that are worth a task."""
+    """Return names in chunks, each large enough for a task."""
     return [names[start : start + CHUNK_FILES] for start in range(0, len(names), CHUNK_FILES)]

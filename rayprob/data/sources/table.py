@@ -184,7 +184,7 @@ class _Reader:
             self.statements.add(rows.names, states_N, pairs, rows.groups_N)
 
     def _at_once(self, rows: TableRows) -> tuple[Ints, Pairs]:
-        """Return the state that each row states, and rows with the numbers of labels. Raises SourceError, NotPlain."""
+        """Return the state of each row, and pairs of row and label number. Raises SourceError and NotPlain."""
         label_columns, states_N = rows.columns, np.full(len(rows.names), PRESENT)
         if self.source.value is not None:
             *label_columns, value = rows.columns
@@ -233,7 +233,7 @@ class _Reader:
         return self.names[code]
 
     def _rows(self, file: TableFile, places: list[int]) -> Iterator[TableRows]:
-        """Yield the rows that `where` takes and that name an image, with the chosen columns."""
+        """Yield the rows that match `where` and name an image, with the chosen columns."""
         image = file.place(self.source.image)
         filters = [(file.place(column), _texts(allowed)) for column, allowed in self.source.where.items()]
         group = [] if self.source.group is None else [file.place(self.source.group)]

@@ -17,12 +17,12 @@ Column: TypeAlias = pa.Array | list[Any]
 
 
 class NotPlain(Exception):
-    """A column whose cells are understood one by one."""
+    """A column whose cells must be parsed one by one."""
 
 
 @dataclass(frozen=True)
 class TableRows:
-    """Some rows of a table: the image that each names, its number from 1, the columns of what is stated, and its group."""
+    """Some rows of a table: for each its image, its number from 1, its cells in the label columns, and its group."""
 
     uri: str
     names: list[str]
@@ -31,17 +31,17 @@ class TableRows:
     groups_N: NDArray[np.int64]
 
     def where(self, row: int) -> str:
-        """Return what an error calls a row."""
+        """Return the name of a row in errors."""
         return f"{self.uri}, row {self.lines_N[row]}"
 
     def array(self, column: Column) -> pa.Array:
-        """Return a column that is an array; raises NotPlain for another one."""
+        """Return a column that is an array; raises NotPlain for any other."""
         if isinstance(column, list):
             raise NotPlain
         return column
 
     def plain(self, column: Column) -> pa.Array:
-        """Return an array of texts, numbers, booleans or nulls; raises NotPlain for another column."""
+        """Return an array of texts, numbers, booleans or nulls; raises NotPlain for any other column."""
         if not is_plain(self.array(column).type):
             raise NotPlain
         return column

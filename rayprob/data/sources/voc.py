@@ -67,7 +67,7 @@ def read(source: VocSource) -> Stated:
 
 
 def _read_chunk(images: str, files: Sequence[str]) -> tuple[pa.RecordBatch, list[str]]:
-    """Return the rows of some XML files, whose labels are places in the names returned beside them."""
+    """Return the rows of some XML files, and the label names that their labels index."""
     annotations = [_annotation(images, file) for file in files]
     names = list(dict.fromkeys(one.label for annotation in annotations for one in annotation.objects))
     column_of = {name: column for column, name in enumerate(names)}

@@ -92,7 +92,7 @@ def _batches(source: YoloSource, images: list[str], column_of: dict[int, int]) -
 
 
 def _read_chunk(folder: str, column_of: dict[int, int], images: Sequence[tuple[str, bool]]) -> pa.RecordBatch:
-    """Return the rows of some images, each with whether it has a text file."""
+    """Return the rows of some images, and for each whether it has a text file."""
     rows = []
     for name, has_text in images:
         stem = posixpath.splitext(name)[0]

@@ -78,5 +78,5 @@ def test_the_first_part_at_fault_is_named(annotated: Path, monkeypatch: pytest.M
     for name in ("b/1/1.xml", "a/2/2.xml"):
         (annotated / name).write_text("<annotation>")
     recipe = {"name": "x", "splits": {"train": {"format": "voc", "images": str(annotated)}}}
-    with pytest.raises(SourceError, match=r"a/2/2\.xml is not XML"):
+    with pytest.raises(SourceError, match=r"a/2/2\.xml is not readable XML"):
         building.read_source(Recipe.parse(recipe))
