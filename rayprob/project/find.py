@@ -33,4 +33,12 @@ def _split(keys: dict[str, Any], split: RecognisedSplit) -> FoundSplit:
         raise SourceError(
             f"{source} lists {counted(split.num_images, 'image')}, but none has a label; annotate some, or give another folder"
         )
-    return FoundSplit(keys, split.num_labelled, split.num_images - split.num_labelled, split.short_sides_px)
+    return FoundSplit(
+        keys,
+        split.num_labelled,
+        split.num_images - split.num_labelled,
+        split.short_sides_px,
+        split.num_unknown,
+        split.rest,
+        split.prevalence,
+    )

@@ -1,6 +1,7 @@
 """The contents of a folder of labelled images in any format: the facts from which a recipe and a run file are written."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -13,6 +14,9 @@ class FoundSplit:
     num_labelled: int
     num_unlabelled: int
     short_sides_px: tuple[int, ...]  # of the images whose size is in the source
+    num_unknown: int = 0  # pairs of image and label of which the source does not know whether the label is present
+    rest: str = "absent"  # what labels are that an image does not list: absent or unknown
+    prevalence: Mapping[str, float] = field(default_factory=dict)  # of each label among the images for which it is known
 
     @property
     def images(self) -> str:

@@ -1,5 +1,6 @@
 """Projects as they are written: they read, fit what was found, say what to run, and overwrite nothing."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,7 @@ def test_the_verb_says_what_it_found_wrote_and_what_to_run(tmp_path: Path, monke
     generate_scenes("photos", ScenesSpec(num_train=20, num_val=5, size_px=64, num_labels=4), num_processes=1)
     said = CliRunner().invoke(app, ["new", "birds", "--from", "photos"]).output
     assert "4 labels: person, car, chair" in said
+    assert re.search(r"prevalence in train: (\S.* \d+\.\d%(, )?){4}\n  a label that an image does not list is absent\n", said)
     assert "wrote birds/: shards/birds.yaml, tune_configs/birds.yaml, tune_configs/birds-sweep.yaml, README.md" in said
     assert "next:\n  cd birds\n  rayprob shard shards/birds.yaml\n  rayprob train tune_configs/birds.yaml\n" in said
 
