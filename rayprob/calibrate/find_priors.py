@@ -9,6 +9,7 @@ import numpy as np
 from rayprob.arrays import Bools
 from rayprob.calibrate.crossfit import AUTO, NONE, Priors
 from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.manifest.versions import at_version
 from rayprob.data.sources.label_sets import LabelSets, read_label_sets
 from rayprob.errors import CalibrationError, DataError, RayprobError
 from rayprob.labels import LabelSpace
@@ -57,9 +58,10 @@ def _own(bundle: Bundle) -> tuple[dict[str, LabelPriorFile], str]:
     """Return the prior of the run's training label sets, if they are informative; and why they could not be read."""
     try:
         data = bundle.facts["run"]["data"]
-        if other := _other_dataset(str(data["root"]), bundle.facts.get("dataset_fingerprint")):
+        root = at_version(str(data["root"]), bundle.facts.get("dataset_fingerprint"))
+        if other := _other_dataset(root, bundle.facts.get("dataset_fingerprint")):
             return {}, other
-        label_sets = read_label_sets(str(data["root"]), split=str(data["train_split"]))
+        label_sets = read_label_sets(root, split=str(data["train_split"]))
         fit = fit_prior(*_some(label_sets))
     except (KeyError, TypeError, DataError) as error:
         log.info("no label prior of the run's own label sets: %s", error)

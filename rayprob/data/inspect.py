@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rayprob.data.in_place import TarsInPlace, tars_in_place
 from rayprob.data.manifest.dataset import Dataset, Manifest
+from rayprob.data.manifest.facts import earlier_versions
 from rayprob.data.manifest.label_fingerprint import label_fingerprint
 
 IMAGE_FACTS = ("images", "exif_rotated", "orientation", "window")
@@ -49,6 +50,14 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Version:
+    """A version of a dataset, and how many samples it has in each split."""
+
+    fingerprint: str
+    splits: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What a dataset holds; label sets and pairs are counted over all splits."""
 
@@ -66,6 +75,7 @@ class Inspection:
     )  # what dataset.json records of their kinds and of how they are read
     label_fingerprint: str = ""  # of ids and labels alone, whatever format and shards they come from
     in_place: TarsInPlace | None = None  # None: the dataset has all images in its own shards
+    versions: list[Version] = field(default_factory=list)  # the newest first; that which is inspected, and those before it
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -95,7 +105,13 @@ def inspect(root: str, *, top: int = 10) -> Inspection:
         exif_rotated=dataset.facts.get("exif_rotated"),
         image_facts={key: dataset.facts[key] for key in IMAGE_FACTS if key in dataset.facts},
         in_place=tars_in_place(root, dataset.facts, dataset.shards),
+        versions=versions(root, dataset.facts),
     )
+
+
+def versions(root: str, facts: dict[str, Any]) -> list[Version]:
+    """Return the version of a dataset that has these facts, and those that it grew from."""
+    return [Version(one["fingerprint"], one.get("splits", {})) for one in (facts, *earlier_versions(root, facts))]
 
 
 def strongest_pairs(present_NL: NDArray[np.bool_], names: tuple[str, ...], top: int) -> list[Pair]:

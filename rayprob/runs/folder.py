@@ -14,6 +14,7 @@ from pydantic import Field
 from rayprob import __version__, plugins
 from rayprob.config.spec import differing_keys
 from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.manifest.versions import at_version
 from rayprob.errors import RayprobError, RunError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json
@@ -76,6 +77,12 @@ def claim(run: Run, dataset: Dataset) -> Claim:
     storage.write_text(paths.identity_file, json.dumps(facts, indent=1))
     last = latest(list_checkpoints(folder))
     return Claim(folder, last.step if last else 0, paths.has_bundle, is_new)
+
+
+def data_root(run: Run) -> str:
+    """Return `data.root`; or its version that the run's folder records, where the dataset has grown since."""
+    facts = _read_facts(run.run_folder) if is_claimed(run.run_folder) else {}
+    return at_version(run.data.root, facts.get("dataset_fingerprint"))
 
 
 def let_go(claim: Claim) -> None:

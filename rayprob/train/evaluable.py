@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.manifest.versions import at_version
 from rayprob.errors import LabelError, RunError
 from rayprob.labels import LabelSpace, columns_by_name, composed
 from rayprob.loader.delivery import StreamSpec
@@ -42,7 +43,7 @@ class Trained:
         if data is not None:
             return Dataset.open(data)
         assert self.run is not None
-        dataset = Dataset.open(self.run.data.root)
+        dataset = Dataset.open(at_version(self.run.data.root, self.bundle.facts.get("dataset_fingerprint")))
         self.bundle.label_space.require_same(dataset.label_space, f"the bundle of {self.name}", self.run.data.root)
         return dataset
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rayprob.config.spec import fingerprint
 from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.manifest.versions import at_version
 from rayprob.errors import BundleError, RunError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json
@@ -67,7 +68,7 @@ class FeatureSource:
     @classmethod
     def open(cls, run: Run, bundle: Bundle) -> "FeatureSource":
         """Bind a run, its bundle and its dataset. Raises LabelError if the dataset and the bundle have different labels."""
-        dataset = Dataset.open(run.data.root)
+        dataset = Dataset.open(at_version(run.data.root, bundle.facts.get("dataset_fingerprint")))
         bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", run.data.root)
         uri = storage.join(RunFolder(run.run_folder).bundle, DESCRIPTION_FILE)
         described = read_json(uri, _Described, error=BundleError, remedy="copy the whole bundle again")

@@ -39,7 +39,7 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
     check_folder(run)
     run = absolute(run)
     with worker_ready(run.placement.num_workers), signals_call(_interrupt):
-        dataset = Dataset.open(run.data.root)
+        dataset = Dataset.open(run.data.root if fresh else folder.data_root(run))
         if fresh or not folder.is_claimed(run.run_folder):
             require_cluster()
         if fresh:

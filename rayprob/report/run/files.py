@@ -7,6 +7,7 @@ from pydantic import Field
 
 from rayprob.config import strict_yaml
 from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.manifest.versions import at_version
 from rayprob.errors import LabelError, RayprobError, RunError, SpecError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json, require_shape
@@ -164,7 +165,7 @@ def open_dataset(run: dict[str, Any], predictions: Predictions) -> tuple[Dataset
     data = run.get("data")
     root = str(data.get("root", "")) if isinstance(data, dict) else ""
     try:
-        dataset = Dataset.open(root)
+        dataset = Dataset.open(at_version(root, predictions.facts.get("dataset_fingerprint")))
         predictions.label_space.require_same(dataset.label_space, "the predictions", root)
     except (RayprobError, LabelError) as error:
         return None, [Note(f"The dataset cannot be opened, so the page has no images and no object sizes: {error}")]
