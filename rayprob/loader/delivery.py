@@ -11,7 +11,6 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from rayprob.config.spec import Spec
 from rayprob.data.manifest.dataset import Manifest
-from rayprob.data.manifest.facts import read_facts
 from rayprob.errors import DatasetError
 from rayprob.files import storage
 from rayprob.images.reading import ImageReading
@@ -129,7 +128,7 @@ class Stream:
             return LocalShards(root)
         return ShardCache(
             root=root,
-            fingerprint=str(read_facts(root)["fingerprint"]),
+            fingerprint=self.manifest.fingerprint,
             facts=self._facts,
             folder=storage.local_path(spec.cache_dir),
             budget_bytes=spec.cache_bytes,

@@ -6,7 +6,6 @@ from collections.abc import Generator, Iterator, Mapping
 import numpy as np
 
 from rayprob.data.manifest.dataset import Manifest
-from rayprob.data.manifest.facts import read_facts
 from rayprob.errors import RunError
 from rayprob.images.reading import ImageReading
 from rayprob.loader import order
@@ -88,8 +87,7 @@ class TrainStream(Stream):
     def _order_facts(self) -> dict[str, int | str]:
         spec = self.spec
         order_of = {"lanes": spec.lanes, "window_shards": spec.window_shards, "global_batch": spec.global_batch}
-        dataset = str(read_facts(self.manifest.root)["fingerprint"])
-        return {"dataset": dataset, "split": self.manifest.split, "seed": self._seed, **order_of}
+        return {"dataset": self.manifest.fingerprint, "split": self.manifest.split, "seed": self._seed, **order_of}
 
     def _require_inside(self, cursor: Cursor) -> None:
         if cursor.epoch < 0 or not 0 <= cursor.batch < self.batches_per_epoch:

@@ -1,6 +1,6 @@
 """The dataset that a build adds to: which samples it has, what is stated of each, and where they are. N samples, in all splits.
 
-28 bytes per sample stay in memory; the rest is read part by part.
+37 bytes per sample stay in memory; the rest is read part by part.
 """
 
 import re

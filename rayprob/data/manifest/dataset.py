@@ -43,6 +43,7 @@ class Manifest:
     """
 
     root: str
+    fingerprint: str  # of the dataset, which may have grown since it was opened
     split: str
     label_space: LabelSpace
     shards: Shards  # of this split
@@ -246,8 +247,9 @@ class Dataset:
 
     @classmethod
     def open(cls, root: str) -> "Dataset":
-        """Open the dataset at a path or URI. Raises DatasetError where it was not built, not finished, or changed.
+        """Open the dataset at a path or URI, or an earlier version of one that grew, as ROOT@FINGERPRINT.
 
+        Raises DatasetError where it was not built, not finished, or changed, and for a version that it never had.
         Of the manifest, its first part is read now, which is often all of it, and others where their rows are asked for.
         """
         facts = read_facts(root)
@@ -300,6 +302,7 @@ class Dataset:
         shards = self.shards.splits[name]
         return Manifest(
             root=self.root,
+            fingerprint=self.fingerprint,
             split=name,
             label_space=self.label_space,
             shards=self.shards[shards.start : shards.stop],
