@@ -72,7 +72,7 @@ def test_a_dataset_in_an_object_store_grows(source: Source, bucket: str) -> None
     images, late = content["images"][:-12], {image["id"] for image in content["images"][-12:]}
     boxes = [box for box in content["annotations"] if box["image_id"] not in late]
     source.change("train", lambda train: train.update(images=images, annotations=boxes))
-    splits, target = upload(source, bucket), f"{bucket}/built/small"
+    splits, target = upload(source, bucket), f"{bucket}/built/grown"
     recipe = source.recipe(splits=splits, target=target, max_shard_samples=100)
     first = build(recipe, run_tasks=in_process).facts
     assert build(recipe, run_tasks=in_process, grow=True).images_added == 0
