@@ -97,6 +97,7 @@ BENCHMARKS = (
     Benchmark("shard_writing.py", missing=needs_sample),
     Benchmark("loader_throughput.py", ("shards/coco-sample", *COCO_SAMPLE), needs_sample),
     Benchmark("in_place.py", missing=needs_sample),
+    Benchmark("grow.py"),
     Benchmark("calibration.py", ("demo/run",), needs_demo),
     Benchmark("uncertainty.py", ("runs/coco-sample", "--images", str(SAMPLE / "val2014")), needs_sample_run),
     Benchmark("label_prior.py", ("runs/coco-sample", "--wrong"), needs_sample_run),

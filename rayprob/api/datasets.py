@@ -39,10 +39,15 @@ def draw_scenes(
 
 
 def shard(
-    recipe: Recipe, *, use_ray: bool = True, on_progress: Callable[[BuildProgress], None] = lambda progress: None
+    recipe: Recipe,
+    *,
+    grow: bool = False,
+    use_ray: bool = True,
+    on_progress: Callable[[BuildProgress], None] = lambda progress: None,
 ) -> Summary:
     """Build the dataset of a recipe as WebDataset shards in `recipe.root`, or resume a stopped build, as `rayprob shard` does.
 
+    With `grow`, images that the source has gained are added to a dataset that is built already, as `rayprob shard --grow` does.
     Ray tasks write the shards, on the cluster of RAY_ADDRESS or on all cores of this machine; `use_ray=False` writes them one
     by one in this process, which is faster for a few thousand images. `on_progress` gets the shards and images done.
 
@@ -55,4 +60,4 @@ def shard(
         rp.shard(recipe)
         rp.Dataset.open(recipe.root)
     """
-    return build(recipe, run_tasks=on_ray() if use_ray else in_process, on_progress=on_progress)
+    return build(recipe, run_tasks=on_ray() if use_ray else in_process, on_progress=on_progress, grow=grow)

@@ -57,8 +57,9 @@ def _priors(files: Mapping[str, LabelPriorFile], label_space: LabelSpace, *, is_
 def _own(bundle: Bundle) -> tuple[dict[str, LabelPriorFile], str]:
     """Return the prior of the run's training label sets, if they are informative; and why they could not be read."""
     try:
-        data = DataSpec.parse(bundle.facts["run"]["data"], under="data")
-        manifest = _train_split(data, bundle.facts.get("dataset_fingerprint"))
+        fingerprint = bundle.facts.get("dataset_fingerprint")
+        data = DataSpec.parse(bundle.facts["run"]["data"], under="data").at(fingerprint)
+        manifest = _train_split(data, fingerprint)
         if isinstance(manifest, str):
             return {}, manifest
         label_sets = _label_sets(manifest)

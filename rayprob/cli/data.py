@@ -57,13 +57,15 @@ def scenes(
 def shard(
     recipe_file: Annotated[str, typer.Argument(metavar="RECIPE.yaml", help="A recipe, such as shards/coco2014.yaml.")],
     overrides: Overrides = None,
+    grow: Annotated[bool, typer.Option("--grow", help="Add images that the source has gained to a built dataset.")] = False,
 ) -> None:
-    """Build a dataset of WebDataset shards, or resume a stopped build.
+    """Build a dataset of WebDataset shards, resume a stopped build, or add to a dataset.
 
     Examples:
 
       rayprob shard shards/scenes.yaml
       rayprob shard shards/coco2014.yaml --set target=s3://bucket/coco2014
+      rayprob shard shards/mine.yaml --grow
     """
     from rayprob.cli.show_data import shard_progress, show_summary
     from rayprob.data.building.build import build, on_ray
@@ -72,7 +74,7 @@ def shard(
     recipe = Recipe.read(recipe_file, overrides or ())
     try:
         with shard_progress(err) as on_progress:
-            summary = build(recipe, run_tasks=on_ray(), on_progress=on_progress)
+            summary = build(recipe, run_tasks=on_ray(), on_progress=on_progress, grow=grow)
     except KeyboardInterrupt as stopped:
         show_message(err, str(stopped) or "stopped")
         raise typer.Exit(130) from None

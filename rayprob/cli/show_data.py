@@ -13,10 +13,12 @@ from rayprob.cli.show_images import show_images
 from rayprob.cli.table import Bar, Table, show_table
 from rayprob.cli.terminal import show_line
 from rayprob.data.building import build
-from rayprob.data.building.duplicates import COPIES_FILE
+from rayprob.data.building.copies_file import COPIES_FILE
 from rayprob.data.in_place import TarsInPlace, tars_in_place
 from rayprob.data.inspect import Inspection, LabelFacts, SplitFacts
 from rayprob.data.manifest.shard_list import Shards
+from rayprob.data.manifest.versions import split_version
+from rayprob.files import uris
 from rayprob.scenes.generate import ScenesSummary
 from rayprob.text import counted, first_of
 
@@ -87,6 +89,7 @@ def show_summary(console: Console, summary: build.Summary) -> None:
     )
     show_line(console, f"  {counted(samples, 'image')} ({splits}){_own_shards(shards, in_place)}")
     _show_in_place(console, in_place)
+    _show_growth(console, summary)
     if not summary.already_built:
         speed = summary.images_written / max(summary.writing_s, 1e-9)
         gone_on = f"; {summary.shards_continued:,} shards were already done" if summary.shards_continued else ""
@@ -105,6 +108,22 @@ def show_summary(console: Console, summary: build.Summary) -> None:
     show_images(console, facts)
     _show_duplicates(console, facts.get("duplicates"), f"{summary.root.rstrip('/')}/{COPIES_FILE}")
     show_line(console, f"next: rayprob inspect {summary.root}    rayprob verify {summary.root}    rayprob train RUN.yaml")
+
+
+def _show_growth(console: Console, summary: build.Summary) -> None:
+    """Print how a dataset grew, or how it can."""
+    if summary.already_built:
+        show_line(console, "  images that its source has gained since are added by --grow")
+    if summary.grown is None:
+        return
+    if not summary.images_added:
+        show_line(console, "  its source has no image to add; nothing was changed")
+        return
+    parent = summary.facts["parent"]["fingerprint"]
+    show_line(
+        console,
+        f"  grew by {counted(summary.images_added, 'image')}; its version before: {uris.beside(summary.root, f'@{parent}')}",
+    )
 
 
 def _own_shards(shards: Shards, in_place: TarsInPlace | None) -> str:
@@ -167,11 +186,20 @@ def show_inspection(console: Console, found: Inspection) -> None:
     show_line(console, f"  fingerprint of ids and labels alone: {found.label_fingerprint}")
     show_images(console, found.image_facts)
     _show_in_place(console, found.in_place)
+    _show_versions(console, found)
     show_table(console, _splits_table(found.splits))
     show_table(console, _labels_table(found.labels, [split.split for split in found.splits]))
     show_table(console, _set_sizes_table(found))
     show_table(console, _sets_table(found))
     show_table(console, _pairs_table(found))
+
+
+def _show_versions(console: Console, found: Inspection) -> None:
+    """Print the versions that a dataset grew from, and how each is named."""
+    folder, _ = split_version(found.root)
+    for version in found.versions[1:]:
+        splits = ", ".join(f"{split} {count:,}" for split, count in version.splits.items())
+        show_line(console, f"  grew from {uris.beside(folder, f'@{version.fingerprint}')} ({splits})")
 
 
 def _splits_table(splits: list[SplitFacts]) -> Table:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rayprob.data.in_place import TarsInPlace, tars_in_place
 from rayprob.data.manifest.dataset import Dataset, Manifest
+from rayprob.data.manifest.facts import earlier_versions
 from rayprob.data.manifest.label_fingerprint import label_fingerprint
 
 IMAGE_FACTS = ("images", "exif_rotated", "orientation", "window")
@@ -49,6 +50,14 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Version:
+    """A version of a dataset, and how many samples it has in each split."""
+
+    fingerprint: str
+    splits: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Inspection:
     """The statistics of a dataset; label sets and pairs are counted over all splits."""
 
@@ -64,6 +73,7 @@ class Inspection:
     image_facts: dict[str, Any] = field(default_factory=dict)  # from dataset.json: their kinds, and how they are read
     label_fingerprint: str = ""  # of ids and labels alone, independent of format and shards
     in_place: TarsInPlace | None = None  # None: all images are in the dataset's own shards
+    versions: list[Version] = field(default_factory=list)  # newest first: the inspected one and its predecessors
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -93,7 +103,13 @@ def inspect(root: str, *, top: int = 10) -> Inspection:
         exif_rotated=dataset.facts.get("exif_rotated"),
         image_facts={key: dataset.facts[key] for key in IMAGE_FACTS if key in dataset.facts},
         in_place=tars_in_place(root, dataset.facts, dataset.shards),
+        versions=versions(root, dataset.facts),
     )
+
+
+def versions(root: str, facts: dict[str, Any]) -> list[Version]:
+    """Return the version of a dataset that has these facts, and those that it grew from."""
+    return [Version(one["fingerprint"], one.get("splits", {})) for one in (facts, *earlier_versions(root, facts))]
 
 
 def strongest_pairs(present_NL: NDArray[np.bool_], names: tuple[str, ...], top: int) -> list[Pair]:

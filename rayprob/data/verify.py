@@ -12,12 +12,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rayprob.cluster import cluster_address
-from rayprob.data.building.commit import changed_pixels, data_fingerprint, label_counts
+from rayprob.data.building.commit import changed_pixels, data_fingerprint
+from rayprob.data.building.manifest_files import label_counts
 from rayprob.data.building.tar import RECORD_BYTES
 from rayprob.data.manifest.columns import numbers
-from rayprob.data.manifest.facts import read_facts, read_label_space
-from rayprob.data.manifest.parts import ONE_FILE, Parts
+from rayprob.data.manifest.facts import earlier_versions, read_facts, read_label_space
+from rayprob.data.manifest.parts import ONE_FILE, Parts, part_file
 from rayprob.data.manifest.shard_list import REMEDY, SHARDS_FILE, Shards, shard_uri
+from rayprob.data.manifest.versions import VERSIONS, dataset_file, split_version, version_file
 from rayprob.data.tasks import RunAll, Wording, as_ray_tasks, in_process
 from rayprob.data.verify_tar import crc32_faults, tar_faults, whole_faults
 from rayprob.errors import DatasetError, LabelError, StorageError
@@ -88,7 +90,7 @@ def verify(
     label_space, faults = _label_space(root, facts)
     parts = Parts.stated(root, shards, facts, len(label_space) if label_space else None)
     in_place = facts.get("in_place", ())
-    faults += _counts_faults(facts, shards) + _stray_files(root, parts, are_in_place=bool(in_place))
+    faults += _counts_faults(facts, shards) + _stray_files(root, facts, parts)
     rows = _ManifestRows(parts, label_space, root if run_tasks is in_process else uris.absolute(root), in_place)
     done_bytes, total_bytes = 0, int(shards.size_bytes_S.sum())
     on_progress(done_bytes, total_bytes)
@@ -163,7 +165,7 @@ def _label_space(root: str, facts: dict[str, Any]) -> tuple[LabelSpace | None, l
 def _part(parts: Parts, part: int) -> tuple[pa.Table | None, list[Fault]]:
     file = parts.file(part)
     try:
-        content = storage.read_bytes(storage.join(parts.root, file))
+        content = storage.read_bytes(dataset_file(parts.root, file))
         table = parse_table(content, file, error=DatasetError, remedy=REMEDY)
         if not table.schema.equals(parts.schema):
             return None, [Fault(file, f"has columns {table.schema.names}, not {parts.schema.names}")]
@@ -206,16 +208,35 @@ def _double_ids(ids: Sequence[NDArray[np.int64]]) -> list[Fault]:
     return [Fault("manifest", f"has {len(twice):,} sample ids more than once: {twice[:5]}")] if twice else []
 
 
-def _stray_files(root: str, parts: Parts, *, are_in_place: bool) -> list[Fault]:
-    listed = {*parts.shards, *(parts.file(part) for part in range(len(parts))), *(() if parts.is_one_file else (SHARDS_FILE,))}
-    names = storage.list_names(root)
+def _stray_files(root: str, facts: dict[str, Any], parts: Parts) -> list[Fault]:
+    """Return the files that belong to no version of the dataset; of an earlier version, which has not all of them, nothing."""
+    folder, version = split_version(root)
+    if version:
+        return []
+    try:
+        earlier = [*earlier_versions(root, facts)]
+    except DatasetError as error:
+        return [Fault("dataset.json", f"names an earlier version that cannot be read: {error}")]
+    listed = {*parts.shards, *(file for one in (facts, *earlier) for file in _manifest_files(one))}
+    listed |= {version_file(one["fingerprint"]) for one in earlier}
+    names = storage.list_names(folder)
     # Next to tars in place there may be others, without samples in this dataset.
-    tars = [] if are_in_place else [name for name in names if name.endswith(".tar")]
+    tars = [] if facts.get("in_place") else [name for name in names if name.endswith(".tar")]
     of_manifests = [name for name in names if name in (ONE_FILE, SHARDS_FILE)]
-    of_manifests += [f"manifest/{name}" for name in storage.list_names(storage.join(root, "manifest"))]
+    of_manifests += [
+        f"{below}/{name}" for below in ("manifest", VERSIONS) for name in storage.list_names(storage.join(folder, below))
+    ]
     return [Fault(name, "is not listed in dataset.json; remove it") for name in tars if name not in listed] + [
         Fault(name, f"is not listed in dataset.json: {LEFT_OVER}; remove it") for name in of_manifests if name not in listed
     ]
+
+
+def _manifest_files(facts: dict[str, Any]) -> list[str]:
+    """Return the names of the files of the manifest of a version with these facts."""
+    if facts.get("manifest") is None:
+        return [ONE_FILE]
+    numbered = [part_file(part) for part in range(len(facts["manifest"]["sha256"]))]
+    return [facts.get("shards_file", SHARDS_FILE), *(facts["manifest"].get("files") or numbered)]
 
 
 def _content_faults(facts: dict[str, Any], label_space: LabelSpace, parts: Parts) -> list[Fault]:
@@ -241,7 +262,7 @@ def _shard_faults(
     root: str, shard: dict[str, Any], rows: Sequence[dict[str, Any]], label_space: LabelSpace | None
 ) -> Iterator[str]:
     try:
-        content = storage.read_bytes(storage.join(root, shard["name"]))
+        content = storage.read_bytes(shard_uri(root, shard["name"]))
     except StorageError as error:
         yield f"cannot be read: {error}"
         return

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from rayprob.data.images import is_clutter, warn_of_skipped
 from rayprob.data.manifest.dataset import Dataset, Sample
+from rayprob.data.manifest.facts import is_dataset
+from rayprob.data.manifest.versions import split_version
 from rayprob.errors import SampleError, StorageError
 from rayprob.files import storage
 from rayprob.images.header import MAX_FILE_BYTES
@@ -96,11 +98,12 @@ def find_images(arguments: Sequence[str], split: str = "val") -> list[Image]:
 def _named_by(argument: str, split: str) -> Iterable[Image]:
     if storage.is_local(argument) and glob.has_magic(argument) and not storage.exists(argument):
         return _matching(argument)
-    if not storage.is_folder(argument):
+    is_folder = storage.is_folder(argument)
+    if not is_folder and not split_version(argument)[1]:
         if not storage.exists(argument):
             raise StorageError(f"no file or folder at {argument}; check the path")
         return [ImageFile(argument)]
-    if storage.exists(storage.join(argument, "dataset.json")):
+    if not is_folder or is_dataset(argument):
         manifest = Dataset.open(argument).split(split)
         reader = SampleReader(argument, RangeReads(argument))
         return (DatasetImage(reader, sample) for sample in manifest.all_samples())

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from rayprob.config.spec import Spec
 from rayprob.data.joined.dataset import AnyDataset, open_datasets
+from rayprob.data.manifest.versions import at_version
 from rayprob.text import counted
 
 Weight = Annotated[float, Field(gt=0, le=1000)]
@@ -50,6 +51,13 @@ class DataSpec(Spec):
     def open(self) -> AnyDataset:
         """Open the dataset, or all of them as one. Raises DatasetError and LabelError."""
         return open_datasets(self.roots, self.weight_of_each)
+
+    def at(self, fingerprint: object) -> "DataSpec":
+        """Return the spec with the version of the dataset that has this fingerprint, if the dataset has grown since.
+
+        Several datasets are returned as they are.
+        """
+        return self.moved(lambda root: at_version(root, fingerprint)) if isinstance(self.root, str) else self
 
     def moved(self, move: Callable[[str], str]) -> "DataSpec":
         """Return the spec with each root as `move` returns it."""

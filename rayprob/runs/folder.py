@@ -18,6 +18,7 @@ from rayprob.errors import RayprobError, RunError
 from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json
 from rayprob.runs.checkpoints import latest, list_checkpoints
+from rayprob.runs.data_spec import DataSpec
 from rayprob.runs.kinds import require_run
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.spec import Run, identity
@@ -76,6 +77,12 @@ def claim(run: Run, dataset: AnyDataset) -> Claim:
     storage.write_text(paths.identity_file, json.dumps(facts, indent=1))
     last = latest(list_checkpoints(folder))
     return Claim(folder, last.step if last else 0, paths.has_bundle, is_new)
+
+
+def recorded_data(run: Run) -> DataSpec:
+    """Return the run's data, at the version that the run's folder records if the dataset has grown since."""
+    facts = _read_facts(run.run_folder) if is_claimed(run.run_folder) else {}
+    return run.data.at(facts.get("dataset_fingerprint"))
 
 
 def let_go(claim: Claim) -> None:

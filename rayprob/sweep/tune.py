@@ -82,6 +82,8 @@ def run_sweep(sweep: Sweep, tell: Tell = lambda event: None, fresh: bool = False
     """
     check_folder(sweep.run.model_copy(update={"folder": sweep.folder}))
     sweep = sweep.model_copy(update={"run": absolute(sweep.run.model_copy(update={"folder": sweep.folder}))})
+    if not fresh:
+        sweep = _on_its_dataset(sweep)
     dataset = sweep.run.data.open()
     if sweep.run.evaluation.split == "val":
         log.warning("trials are chosen on val, so its numbers will be optimistic and no split is left to report on")
@@ -120,6 +122,14 @@ def placed(run: Run, room: "Room") -> Run:
     workers = room.workers
     update = {"num_workers": workers.num_workers, "use_gpu": workers.use_gpu, "cpus_per_worker": workers.cpus_per_worker}
     return run.model_copy(update={"placement": run.placement.model_copy(update=update)})
+
+
+def _on_its_dataset(sweep: Sweep) -> Sweep:
+    """Return the sweep on the version of its dataset that its folder records, if the dataset has grown since."""
+    uri, run = SweepFolder(sweep.folder).identity_file, sweep.run
+    known = read_json(uri, error=RunError, remedy=OVER) if storage.exists(uri) else {}
+    data = run.data.at(known.get("dataset_fingerprint"))
+    return sweep.model_copy(update={"run": run.model_copy(update={"data": data})})
 
 
 def claim(sweep: Sweep, dataset: AnyDataset) -> None:

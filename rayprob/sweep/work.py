@@ -55,7 +55,7 @@ def halved(run: Run) -> Run | None:
 def train_here(run: Run, report: Report) -> Outcome:
     """Train a run of one worker in this process, on the first visible GPU if it uses one."""
     run = absolute(run)
-    dataset = run.data.open()
+    dataset = folder.recorded_data(run).open()
     if folder.claim(run, dataset).is_finished:
         return finished_outcome(run)
     check(run, dataset, world_size=1)

@@ -66,7 +66,7 @@ class Trained:
 
 def own_dataset(run: Run, bundle: Bundle) -> AnyDataset:
     """Return the dataset of a run. Raises LabelError if its labels differ from the bundle's."""
-    dataset = run.data.open()
+    dataset = run.data.at(bundle.facts.get("dataset_fingerprint")).open()
     bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", dataset.root)
     return dataset
 

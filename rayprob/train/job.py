@@ -18,6 +18,7 @@ from rayprob.models.head_prior import prior_mixture
 from rayprob.models.losses import Loss, build_loss
 from rayprob.probability.distributions.mixture import fit_label_mixture
 from rayprob.runs.checkpoints import list_checkpoints, load_first, newest_first
+from rayprob.runs.folder import recorded_data
 from rayprob.runs.history import History
 from rayprob.runs.rules import check
 from rayprob.runs.spec import Run
@@ -85,7 +86,7 @@ def prepare(run: Run, place: Place, device: torch.device) -> RankJob:
 
 
 def _prepare(run: Run, place: Place, device: torch.device) -> RankJob:
-    dataset = run.data.open()
+    dataset = recorded_data(run).open()
     check(run, dataset, place.world_size)
     compute = Compute.plan(run.precision, place, device)
     train_split, holdout_split = dataset.split(run.data.train_split), dataset.split(run.evaluation.split)

@@ -38,7 +38,7 @@ def launch(run: Run, tell: Tell = lambda event: None, fresh: bool = False) -> Ou
     check_folder(run)
     run = absolute(run)
     with worker_ready(run.placement.num_workers), signals_call(_interrupt):
-        dataset = run.data.open()
+        dataset = (run.data if fresh else folder.recorded_data(run)).open()
         if fresh or not folder.is_claimed(run.run_folder):
             require_cluster()
         if fresh:

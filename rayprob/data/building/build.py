@@ -1,4 +1,4 @@
-"""A recipe becomes a dataset: shards written in parallel by Ray tasks, continued after a stop, committed at the end.
+"""A recipe becomes a dataset, or adds to one: shards written in parallel by Ray tasks, continued after a stop, committed last.
 
 Images never pass through Ray's object store: a task reads them from the source, writes them to the target, and returns counts.
 """
@@ -13,15 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
+import pyarrow as pa
+
 from rayprob.cluster import require_cluster
-from rayprob.config.spec import differing_keys, fingerprint
+from rayprob.config.spec import fingerprint
+from rayprob.data.building.before import Before, recipe_differences
 from rayprob.data.building.commit import check_rejects, commit, remove_reports, require_reports
+from rayprob.data.building.differences import Differences, differences, fitting
 from rayprob.data.building.duplicates import find_copies
 from rayprob.data.building.plan import Outline, Plan, plan
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, Copy, ShardJob, read_report, report_of, write_shard
-from rayprob.data.manifest.facts import read_facts
-from rayprob.data.manifest.shard_list import shard_uri
+from rayprob.data.manifest.facts import is_dataset, read_facts
+from rayprob.data.manifest.shard_list import Shards, shard_uri
+from rayprob.data.manifest.versions import VERSIONS, split_version
 from rayprob.data.sources.parts import parts_read_by
 from rayprob.data.sources.source import SourceData, read_source
 from rayprob.data.tasks import RunAll, Wording, as_ray_tasks, cluster_joined
@@ -47,7 +53,10 @@ class BuildProgress:
 
 @dataclass(frozen=True, repr=False)
 class Summary:
-    """The facts of the dataset that was built, and how much of it this call wrote."""
+    """The facts of the dataset that was built, and how much of it this call wrote.
+
+    `grown` says where the source of a dataset that was to grow differs from it; None where none was.
+    """
 
     root: str
     facts: dict[str, Any]
@@ -56,6 +65,13 @@ class Summary:
     shards_continued: int = 0
     writing_s: float = 0.0  # without reading the source and starting Ray
     elapsed_s: float = 0.0
+    grown: Differences | None = None
+    images_before: int = 0
+
+    @property
+    def images_added(self) -> int:
+        """How many images a dataset grew by."""
+        return sum(map(int, self.facts["splits"].values())) - self.images_before
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{split} {count:,}" for split, count in self.facts["splits"].items())
@@ -63,36 +79,48 @@ class Summary:
         return f"{self.root}: {splits}; {done}; fingerprint {self.facts['fingerprint']}"
 
 
-def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildProgress], None] = lambda _: None) -> Summary:
+def build(
+    recipe: Recipe,
+    *,
+    run_tasks: RunTasks,
+    on_progress: Callable[[BuildProgress], None] = lambda _: None,
+    grow: bool = False,
+) -> Summary:
     """Build the dataset of a recipe; a stopped build is resumed, and nothing happens where it is built already.
 
-    `run_tasks` maps the writer over the jobs, in any order: `on_ray()` or `in_process`. SIGINT leaves as a
-    KeyboardInterrupt whose message says how to go on. Raises SourceError, StorageError, DatasetError, and RunError
-    where the cluster of RAY_ADDRESS does not answer.
+    With `grow`, images that the source has and the dataset does not are added to a dataset that is built already, as a new
+    version of it; what is there stays as it is. `run_tasks` maps the writer over the jobs, in any order: `on_ray()` or
+    `in_process`. SIGINT leaves as a KeyboardInterrupt whose message says how to go on. Raises SourceError, StorageError,
+    DatasetError, and RunError where the cluster of RAY_ADDRESS does not answer.
     """
     started_at_s = time.monotonic()
-    if storage.exists(storage.join(recipe.root, "dataset.json")):
+    is_built = _is_built(recipe)
+    if is_built and not grow:
         return Summary(recipe.root, _facts_of_same_recipe(recipe), already_built=True)
+    before = Before.open(recipe) if is_built else None
     if run_tasks is not in_process:
         require_cluster()
     source = _read(recipe, run_tasks)
+    changed = None
+    if before:
+        source = fitting(before, source, recipe)
+        changed = differences(before, source, recipe)
     check_rejects(recipe, source.missing)
     threads = (os.cpu_count() or 1) if run_tasks is in_process else 1
-    jobs = ShardJobs(recipe, source, plan(source.images, recipe, source.label_space.names), threads)
+    jobs = ShardJobs(recipe, source, plan(source.images, recipe, source.label_space.names, before), threads)
     if recipe.duplicates == "drop":
-        jobs.among = fingerprint([job.fingerprint for job in jobs])
+        jobs.among = fingerprint([*([before.facts["fingerprint"]] if before else []), *(job.fingerprint for job in jobs)])
     _remove_leftovers(recipe.root, jobs)
     reported = [place for place, shard in enumerate(jobs.outlines) if storage.exists(jobs.report(shard))]
     done = {shard.name: shard for place in reported if (shard := _done(jobs[place]))}
     _check_room(recipe, jobs.without(done))
     images_written, writing_s = _write(jobs, done, run_tasks, on_progress)
     require_reports(recipe.root, jobs.outlines)
-    tars = {shard.tar for shard in jobs.outlines if shard.tar}
-    copies = find_copies(recipe, lambda: (read_report(jobs.report(shard))[1] for shard in jobs.outlines), tars)
+    copies = _copies(recipe, jobs, before)
     if recipe.duplicates == "drop" and copies:
         again_s = _write(jobs.dropping(copies), {}, run_tasks, on_progress)[1]
         writing_s, copies = writing_s + again_s, []
-    facts = commit(recipe, source, jobs.outlines, copies)
+    facts = commit(recipe, source, jobs.outlines, copies, before)
     return Summary(
         root=recipe.root,
         facts=facts,
@@ -100,6 +128,8 @@ def build(recipe: Recipe, *, run_tasks: RunTasks, on_progress: Callable[[BuildPr
         shards_continued=len(done),
         writing_s=writing_s,
         elapsed_s=time.monotonic() - started_at_s,
+        grown=changed,
+        images_before=len(before.ids_N) if before else 0,
     )
 
 
@@ -123,17 +153,54 @@ def _read(recipe: Recipe, run_tasks: RunTasks) -> SourceData:
             return read_source(recipe)
 
 
+def _is_built(recipe: Recipe) -> bool:
+    """Return whether the dataset is there, of which no report is left then. Raises DatasetError for a target of a version."""
+    folder, version = split_version(recipe.root)
+    if version:
+        raise DatasetError(f"target {recipe.root} is a version of a dataset; give {folder}, whose newest version grows")
+    if not is_dataset(recipe.root):
+        return False
+    _remove_reports_of_dataset(recipe.root)
+    return True
+
+
 def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
     facts = read_facts(recipe.root)
-    ours = recipe.model_dump(mode="json", exclude={"target"})
-    theirs = {key: value for key, value in facts.get("recipe", {}).items() if key != "target"}
-    if differing := differing_keys(theirs, ours):
+    if differing := recipe_differences(recipe, facts):
         raise DatasetError(
             f"{recipe.root} was built from another recipe: {'; '.join(differing)}; "
             f"remove {'its dataset.json' if facts.get('in_place') else 'that folder'} to build it again, or give another target"
         )
-    remove_reports(recipe.root)
     return facts
+
+
+def _remove_reports_of_dataset(root: str) -> None:
+    """Remove reports of shards that the dataset has: a build that was killed after its last step left them."""
+    names = storage.list_names(storage.join(root, ".build"))
+    shards = {*Shards.read(root, read_facts(root))} if names else set()
+    reports = [storage.join(root, ".build", name) for name in names if name.endswith(".parquet")]
+    for uri in reports:
+        if read_report(uri)[0].file in shards:
+            storage.remove(uri)
+    if names and not storage.list_names(storage.join(root, ".build")):
+        remove_reports(root)
+
+
+def _copies(recipe: Recipe, jobs: "ShardJobs", before: Before | None) -> list[Copy]:
+    """Return the images whose bytes another one has, of a dataset that grows only new ones."""
+    reports = [jobs.report(shard) for shard in jobs.outlines]
+    tars = {shard.tar for shard in jobs.outlines if shard.tar}
+    if before is None:
+        return find_copies(recipe, lambda: (read_report(uri)[1] for uri in reports), tars)
+
+    def tables() -> Iterator[pa.Table]:
+        yield from before.tables()
+        yield from (read_report(uri)[1] for uri in reports)
+
+    def stays(sample_id: int) -> bool:
+        return bool(before.has(np.array([sample_id]))[0])
+
+    return find_copies(recipe, tables, tars | before.tars, stays) if reports else []
 
 
 class ShardJobs(Sequence[ShardJob]):
@@ -201,7 +268,7 @@ class ShardJobs(Sequence[ShardJob]):
 
 def _remove_leftovers(root: str, jobs: ShardJobs) -> None:
     """Remove what a killed build left half-written, and the shards of an unfinished build that had another plan."""
-    for folder in (root, storage.join(root, ".build"), storage.join(root, "manifest")):
+    for folder in (root, *(storage.join(root, name) for name in (".build", "manifest", VERSIONS))):
         for name in storage.list_names(folder):
             if TEMPORARY.search(name):
                 storage.remove(storage.join(folder, name))

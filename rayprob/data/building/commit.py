@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, overload
 
@@ -13,22 +13,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayprob.config.spec import fingerprint
-from rayprob.data.building.duplicates import COPIES_FILE, handle_copies
+from rayprob.data.building.before import Before
+from rayprob.data.building.copies_file import COPIES_FILE
+from rayprob.data.building.duplicates import handle_copies
+from rayprob.data.building.manifest_files import write_grown_manifest, write_manifest
 from rayprob.data.building.mixing import warn_of_sorted
 from rayprob.data.building.plan import Outline
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, Copy, disk_full_explained, read_report, report_of
-from rayprob.data.manifest.columns import Ragged, count_labels, to_array, with_absent
+from rayprob.data.manifest.columns import to_array, with_absent
 from rayprob.data.manifest.facts import (
+    FACTS_FILE,
+    FORMAT_GROWN,
     FORMAT_IN_PARTS,
     FORMAT_IN_PLACE,
     FORMAT_VERSION,
     FORMAT_WITH_ABSENT,
     FORMAT_WITH_READING,
 )
-from rayprob.data.manifest.parts import ONE_FILE, ONE_FILE_ROWS, PART_ROWS, part_ends, part_file, write_part
+from rayprob.data.manifest.parts import Parts
 from rayprob.data.manifest.rows_digest import RowsDigest
-from rayprob.data.manifest.shard_list import SHARDS_FILE, Shards
+from rayprob.data.manifest.shard_list import Shards
+from rayprob.data.manifest.versions import version_file
 from rayprob.data.sources.batch_file import BatchFile, joined, scratch_folder
 from rayprob.data.sources.join_files import Reject
 from rayprob.data.sources.source import SourceData
@@ -36,54 +42,113 @@ from rayprob.errors import DatasetError, SourceError
 from rayprob.files import storage
 from rayprob.images.kinds import JPEG, KINDS
 from rayprob.images.notable import CONVERTED
+from rayprob.labels import LabelSpace
 from rayprob.text import counted
 
 NOT_LISTED = "an image that no file in divide.into names"
+NOTHING: Mapping[str, Any] = {}
 PACKAGES = ("rayprob", "pyarrow", "pycocotools", "simplejpeg")
 
 
-def commit(recipe: Recipe, source: SourceData, outlines: Sequence[Outline], copies: Sequence[Copy] = ()) -> dict[str, Any]:
+def commit(
+    recipe: Recipe,
+    source: SourceData,
+    outlines: Sequence[Outline],
+    copies: Sequence[Copy] = (),
+    before: Before | None = None,
+) -> dict[str, Any]:
     """Turn the reports of all shards into a dataset; returns the content of dataset.json. Rows pass through in batches.
 
-    `copies` are those that stay. Raises SourceError for more rejects than the recipe allows, and for copies where it says so.
+    `copies` are those that stay. The shards are added to those of `before`, of which nothing changes, where there is one; where
+    no image became a sample, its facts are returned. Raises SourceError for more rejects than the recipe allows, and for copies
+    where it says so.
     """
-    rest = _rest_of_splits(source, outlines)
+    rest = before.facts.get("rest", {}) if before else _rest_of_splits(source, outlines)
     shards, tables = _reports(recipe.root, outlines, with_absent if rest else None)
     shards = _with_sha256(shards)
     rejected = source.missing + [reject for shard in shards for reject in shard.rejected]
     check_rejects(recipe, rejected)
     _write_rejects(recipe, rejected)
-    duplicates = handle_copies(recipe, copies, [copy for shard in shards for copy in shard.dropped])
-    shards = _without_empty(recipe, shards)
+    dropped = [copy for shard in shards for copy in shard.dropped]
+    duplicates = handle_copies(recipe, copies, dropped, before.copies if before else ())
+    shards = _without_empty(recipe, shards, () if before is None else before.splits)
+    if before and not shards:
+        remove_reports(recipe.root)
+        return before.facts
+    old = before.facts if before else {}
+    in_place = [*dict.fromkeys([*old.get("in_place", ()), *(shard.split for shard in shards if shard.tar)])]
     with disk_full_explained():
-        manifest = write_manifest(recipe.root, shards, tables, len(source.label_space), rest)
-    in_place = [*dict.fromkeys(shard.split for shard in shards if shard.tar)]
+        manifest, samples = _manifest(recipe, shards, tables, source.label_space, rest, before)
     warn_of_sorted(tables, in_place, len(source.label_space))
-    pixels = pixel_facts(recipe, shards)
+    pixels = pixel_facts(recipe, shards, old)
     facts = {
-        "format_version": _format_version(manifest, rest, pixels, in_place),
+        "format_version": FORMAT_GROWN if before else _format_version(manifest, rest, pixels, in_place),
         "name": recipe.name,
         "recipe": recipe.model_dump(mode="json"),
         "fingerprint": data_fingerprint(
-            source.label_space.fingerprint, [shard.sha256 for shard in shards], tables, changed_pixels(pixels), in_place
+            source.label_space.fingerprint, samples.sha256, samples.tables(in_place), changed_pixels(pixels), in_place
         ),
         "label_space_fingerprint": source.label_space.fingerprint,
-        "splits": dict(sum((Counter({shard.split: shard.samples}) for shard in shards), Counter())),
+        "splits": samples.splits,
         **manifest,
         **({"rest": rest} if rest else {}),
         **({"in_place": in_place} if in_place else {}),
         **({"duplicates": duplicates} if duplicates else {}),
-        "dropped": {split: counts for split, counts in _dropped(source, outlines).items() if counts},
+        "dropped": {split: counts for split, counts in _dropped(source, outlines, before).items() if counts},
         "versions": {package: version(package) for package in PACKAGES},
         "rejected": len(rejected),
-        "sizes_corrected": sum(shard.sizes_corrected for shard in shards),
+        "sizes_corrected": old.get("sizes_corrected", 0) + sum(shard.sizes_corrected for shard in shards),
         **pixels,
     }
     with disk_full_explained():
-        storage.write_text(storage.join(recipe.root, "labels.json"), _json(source.label_space.to_dict()))
-        storage.write_text(storage.join(recipe.root, "dataset.json"), _json(facts))
+        if before:
+            facts |= {"parent": _kept(before)}
+        else:
+            storage.write_text(storage.join(recipe.root, "labels.json"), _json(source.label_space.to_dict()))
+        storage.write_text(storage.join(recipe.root, FACTS_FILE), _json(facts))
     remove_reports(recipe.root)
     return facts
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """All samples of a dataset: how many, and their shards and rows, split by split."""
+
+    splits: dict[str, int]
+    sha256: list[str]
+    tables: Callable[[Sequence[str]], Iterable[pa.Table]]  # with the columns that `data_fingerprint` needs for splits in place
+
+
+def _manifest(
+    recipe: Recipe,
+    shards: Sequence[BuiltShard],
+    tables: Sequence[pa.Table],
+    label_space: LabelSpace,
+    rest: Mapping[str, str],
+    before: Before | None,
+) -> tuple[dict[str, Any], _Samples]:
+    """Write the manifest; return what dataset.json says of it, and all that it lists."""
+    if before is None:
+        splits = dict(sum((Counter({shard.split: shard.samples}) for shard in shards), Counter()))
+        manifest = write_manifest(recipe.root, shards, tables, len(label_space), rest)
+        return manifest, _Samples(splits, [shard.sha256 for shard in shards], lambda in_place: tables)
+    manifest = write_grown_manifest(before, shards, tables, rest)
+    listed = Shards.read(recipe.root, manifest)
+    parts = Parts.stated(recipe.root, listed, {**manifest, "rest": rest}, len(label_space))
+
+    def read(in_place: Sequence[str]) -> Iterator[pa.Table]:
+        columns = parts.schema.names if in_place else ["label_areas_px2"]
+        return (parts.read(part, columns) for part in range(len(parts)))
+
+    return manifest, _Samples(listed.samples_of_splits(), [*map(listed.sha256, range(len(listed)))], read)
+
+
+def _kept(before: Before) -> dict[str, str]:
+    """Keep dataset.json as it is under the name of its version; return what the next version says of it."""
+    fingerprint = before.facts["fingerprint"]
+    content = storage.read_bytes(storage.join(before.root, FACTS_FILE))
+    storage.write_bytes(storage.join(before.root, version_file(fingerprint)), content)
+    return {"fingerprint": fingerprint, "file": version_file(fingerprint)}
 
 
 def check_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
@@ -99,48 +164,6 @@ def check_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
     )
 
 
-def write_manifest(
-    root: str, shards: Sequence[BuiltShard], tables: Sequence[pa.Table], num_labels: int, rest: Mapping[str, str]
-) -> dict[str, Any]:
-    """Write the manifest of shards with at least a row each; return what dataset.json says of shards and manifest.
-
-    Of few rows it is one file. Of more it is parts, and the shards are listed in a file of their own: a process then reads what
-    it needs. Raises StorageError.
-    """
-    listed = Shards.from_entries(root, [_shard_entry(shard) for shard in shards])
-    if listed.samples_S.sum() <= ONE_FILE_ROWS:
-        sha256 = write_part(root, ONE_FILE, pa.concat_tables(tables))
-        return {"shards": listed.entries(), "manifest_sha256": sha256}
-    ends = part_ends(listed, part_rows=PART_ROWS).tolist()
-    firsts = [0, *ends[:-1]]
-    parts = [
-        write_part(root, part_file(part), pa.concat_tables(tables[first:end]))
-        for part, (first, end) in enumerate(zip(firsts, ends, strict=True))
-    ]
-    return {
-        "shards_sha256": write_part(root, SHARDS_FILE, listed.to_table()),
-        "manifest": {"shards": [end - first for first, end in zip(firsts, ends, strict=True)], "sha256": parts},
-        "label_counts": label_counts(listed, tables, num_labels, rest),
-    }
-
-
-def label_counts(
-    shards: Shards, tables: Iterable[pa.Table], num_labels: int, rest: Mapping[str, str]
-) -> dict[str, dict[str, list[int]]]:
-    """Return in how many samples of each split each label is present and known, and in how many it is known.
-
-    The tables hold the rows of all shards in order; none has rows of two splits.
-    """
-    counts = {split: np.zeros((2, num_labels), dtype=np.int64) for split in shards.splits}
-    for table in tables:
-        split = table["split"][0].as_py()
-        of_split = rest.get(split, "absent")
-        listed = ("labels", "absent_labels" if of_split == "unknown" else "unknown_labels")
-        labels, others = (Ragged.from_column(table[name]) for name in listed)
-        counts[split] += count_labels(labels, others, num_labels, of_split)
-    return {split: {"present": present_L.tolist(), "known": known_L.tolist()} for split, (present_L, known_L) in counts.items()}
-
-
 def _format_version(
     manifest: Mapping[str, Any], rest: Mapping[str, str], pixels: Mapping[str, Any], in_place: Sequence[str]
 ) -> int:
@@ -154,10 +177,13 @@ def _format_version(
     return FORMAT_IN_PARTS if "manifest" in manifest else FORMAT_VERSION
 
 
-def pixel_facts(recipe: Recipe, shards: Sequence[BuiltShard]) -> dict[str, Any]:
-    """Return what dataset.json states of its images: how they are read, and how many are of which kind."""
-    images = sum((Counter(shard.images) for shard in shards), Counter())
-    rotated = sum(shard.exif_rotated for shard in shards)
+def pixel_facts(recipe: Recipe, shards: Sequence[BuiltShard], before: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
+    """Return what dataset.json states of its images: how they are read, and how many are of which kind.
+
+    `before` are the facts of a dataset that grows by the shards.
+    """
+    images = sum((Counter(shard.images) for shard in shards), Counter(before.get("images")))
+    rotated = (before.get("exif_rotated") or 0) + sum(shard.exif_rotated for shard in shards)
     return {"exif_rotated": rotated, **recipe.reading.to_dict(), "images": dict(sorted(images.items()))}
 
 
@@ -261,10 +287,10 @@ def _with_sha256(shards: Sequence[BuiltShard]) -> list[BuiltShard]:
     return [replace(shard, sha256=sha256_of[shard.file]) for shard in shards]
 
 
-def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard]) -> list[BuiltShard]:
-    """Drop shards whose images were all rejected; raises SourceError where a split has nothing else."""
+def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard], filled: Iterable[str]) -> list[BuiltShard]:
+    """Drop shards whose images were all rejected; raises SourceError where a split has nothing else and is not `filled`."""
     kept = [shard for shard in shards if shard.samples]
-    if gone := {shard.split for shard in shards} - {shard.split for shard in kept}:
+    if gone := {shard.split for shard in shards} - {shard.split for shard in kept} - {*filled}:
         raise SourceError(
             f"split {min(gone)} is empty: every image of it was rejected, or dropped as a copy; see "
             f"{storage.join(recipe.root, 'rejected.jsonl')} and {COPIES_FILE}"
@@ -281,20 +307,17 @@ def _rest_of_splits(source: SourceData, outlines: Sequence[Outline]) -> dict[str
     return rest if "unknown" in rest.values() else {}
 
 
-def _dropped(source: SourceData, outlines: Sequence[Outline]) -> dict[str, dict[str, int]]:
+def _dropped(source: SourceData, outlines: Sequence[Outline], before: Before | None) -> dict[str, dict[str, int]]:
     """Return how much of each split of the source was left out, by reason."""
     planned = Counter[str]()
     for shard in outlines:
         planned[shard.source] += shard.num_samples
-    unlisted = {split: len(images) - planned[split] for split, images in source.images.items()}
+    known = {split: int(before.knows(images.ids_N).sum()) if before else 0 for split, images in source.images.items()}
+    unlisted = {split: len(images) - planned[split] - known[split] for split, images in source.images.items()}
     return {
         split: {**counts, **({NOT_LISTED: unlisted[split]} if unlisted[split] else {})}
         for split, counts in source.dropped.items()
     }
-
-
-def _shard_entry(shard: BuiltShard) -> dict[str, Any]:
-    return {"name": shard.file} | {key: getattr(shard, key) for key in ("split", "samples", "size_bytes", "sha256")}
 
 
 def _write_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:

@@ -1,7 +1,8 @@
 """Images with the same bytes, found when all shards are written: by checksum and size first, then by the bytes. N images.
 
 Of images with the same bytes one is kept: the one whose split comes last of train, holdout and then the others in the recipe's
-order, so that nothing is evaluated on an image that was trained on; within a split, the one with the smallest sample id.
+order, so that nothing is evaluated on an image that was trained on; within a split, the one with the smallest sample id. Where
+a dataset grows, its samples stay, and a new image with the bytes of one of them is the copy.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayprob.arrays import Rows
+from rayprob.data.building.copies_file import COPIES_FILE
 from rayprob.data.building.recipe import HOLDOUT, Recipe
 from rayprob.data.building.shard import Copy
 from rayprob.data.building.tar import RECORD_BYTES
@@ -30,7 +32,6 @@ from rayprob.files import storage
 from rayprob.text import first_of
 
 log = logging.getLogger(__name__)
-COPIES_FILE = "duplicates.jsonl"
 READERS = 16  # shards that are read at a time, mostly waiting for an object store
 Tables = Callable[[], Iterable[pa.Table]]
 
@@ -47,10 +48,13 @@ class _Image:
     sha256: str
 
 
-def find_copies(recipe: Recipe, tables: Tables, in_place: Container[str] = ()) -> list[Copy]:
+def find_copies(
+    recipe: Recipe, tables: Tables, in_place: Container[str] = (), stays: Callable[[int], bool] = lambda sample_id: False
+) -> list[Copy]:
     """Return the images whose bytes another, kept image has; `tables` yields the rows of each shard, and is called twice.
 
-    Shards named in `in_place` are tars of others, in which the name of an image is its key.
+    Shards named in `in_place` are tars of others, in which the name of an image is its key. `stays` tells of which sample ids
+    nothing is returned, for they are kept in any case.
     It holds 16 bytes per image in memory; bytes are read only of images that agree in checksum and size. Raises StorageError,
     and DatasetError where a shard is damaged.
     """
@@ -65,10 +69,12 @@ def find_copies(recipe: Recipe, tables: Tables, in_place: Container[str] = ()) -
         for image in chain.from_iterable(pool.map(lambda rows: list(_read(recipe.root, rows, in_place)), wanted)):
             of_content[image.sha256].append(image)
     rank = {split: place for place, split in enumerate(evaluated_last(recipe))}
-    alike = [sorted(some, key=lambda image: (-rank[image.split], image.sample_id)) for some in of_content.values()]
-    return sorted(
-        (copy for kept, *others in alike for copy in _copies(kept, others)), key=lambda one: (one.shard, one.sample_id)
-    )
+    alike = [
+        sorted(some, key=lambda image: (not stays(image.sample_id), -rank[image.split], image.sample_id))
+        for some in of_content.values()
+    ]
+    copies = (copy for kept, *others in alike for copy in _copies(kept, others) if not stays(copy.sample_id))
+    return sorted(copies, key=lambda one: (one.shard, one.sample_id))
 
 
 def evaluated_last(recipe: Recipe) -> list[str]:
@@ -78,15 +84,20 @@ def evaluated_last(recipe: Recipe) -> list[str]:
     return [*train, *(name for name in names if name not in train)]
 
 
-def handle_copies(recipe: Recipe, copies: Sequence[Copy], dropped: Sequence[Copy]) -> dict[str, Any]:
+def handle_copies(
+    recipe: Recipe, copies: Sequence[Copy], dropped: Sequence[Copy], before: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     """List copies beside the dataset, and return what dataset.json states of them: nothing where there are none.
 
-    Copies that stay are logged as a warning, or with `duplicates: fail` raised as a SourceError.
+    `before` are those of a dataset that grows, as `read_copies` returns them. Copies that stay are logged as a warning, or with
+    `duplicates: fail` raised as a SourceError.
     """
     every = sorted([*copies, *dropped], key=lambda copy: (copy.split, copy.sample_id))
     listed = storage.join(recipe.root, COPIES_FILE)
-    lines = [json.dumps({**asdict(copy), "dropped": recipe.duplicates == "drop"}) for copy in every]
-    if every:
+    new = [{**asdict(copy), "dropped": recipe.duplicates == "drop"} for copy in every]
+    found = [*before, *new]
+    lines = [json.dumps(one) for one in found]
+    if lines:
         storage.write_text(listed, "".join(f"{line}\n" for line in lines))
     elif storage.exists(listed):
         storage.remove(listed)
@@ -96,15 +107,15 @@ def handle_copies(recipe: Recipe, copies: Sequence[Copy], dropped: Sequence[Copy
         )
     if copies:
         log.warning("%s; all of them: %s; `duplicates: drop` in the recipe leaves them out", _described(copies), listed)
-    return _facts(every, dropped) if every else {}
+    return _facts(found) if found else {}
 
 
-def _facts(copies: Sequence[Copy], dropped: Sequence[Copy]) -> dict[str, Any]:
-    pairs = Counter((copy.split, copy.kept_split) for copy in copies)
+def _facts(copies: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    pairs = Counter((copy["split"], copy["kept_split"]) for copy in copies)
     return {
         "images": len(copies),
-        "dropped": len(dropped),
-        "other_labels": sum(copy.other_labels for copy in copies),
+        "dropped": sum(copy["dropped"] for copy in copies),
+        "other_labels": sum(copy["other_labels"] for copy in copies),
         "splits": [{"split": split, "of": of, "images": count} for (split, of), count in sorted(pairs.items())],
     }
 

@@ -9,12 +9,15 @@ from typing import overload
 import numpy as np
 
 from rayprob.arrays import Ints, Rows
+from rayprob.data.building.before import Before
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.splits import check_groups, split_rows
+from rayprob.data.building.splits import NOTHING, check_groups, split_rows
 from rayprob.data.manifest.shard_list import shard_name
 from rayprob.data.sources.batch_file import BatchFile, arranged
 from rayprob.data.sources.image import SourceImage, SourceImages, images_in
+from rayprob.errors import DatasetError
 from rayprob.seeds import derive_all
+from rayprob.text import first_of
 
 
 @dataclass(frozen=True)
@@ -82,22 +85,27 @@ class Plan(Sequence[ShardPlan]):
         return Plan(outlines, self._batches)
 
 
-def plan(images: Mapping[str, SourceImages], recipe: Recipe, label_names: Sequence[str] = ()) -> Plan:
+def plan(
+    images: Mapping[str, SourceImages], recipe: Recipe, label_names: Sequence[str] = (), before: Before | None = None
+) -> Plan:
     """Return the shards of every split, each sample in exactly one of them.
 
     A shard is a random subset of its split, all shards of a split differ by at most one sample, and the order of the
-    annotations file plays no part. Of a source in place, a shard is what a tar holds of a split. Raises SourceError where a
-    split would be empty, or has images of another one's group.
+    annotations file plays no part. Of a source in place, a shard is what a tar holds of a split. Of a dataset that
+    grows, `before`, the shards are those of new images, and their numbers continue. Raises SourceError where a split would be
+    empty, or has images of another one's group, and DatasetError where a tar in place has new ones.
     """
-    rows_of = {source: split_rows(source, members, recipe, label_names) for source, members in images.items()}
+    assigned = before.assigned if before else NOTHING
+    rows_of = {source: split_rows(source, members, recipe, label_names, assigned) for source, members in images.items()}
     check_groups(images, rows_of)
     outlines: list[Outline] = []
     batches: dict[str, BatchFile] = {}
     for source, members in images.items():
-        sharder = (_Tars if recipe.splits[source].in_place else _Shuffle)(source, members, recipe)
+        sharder = (_Tars if recipe.splits[source].in_place else _Shuffle)(source, members, recipe, before)
         orders, of_source = [], list[Outline]()
         for split, rows in rows_of[source].items():
-            order, shards = sharder.shards(split, rows, len(of_source))
+            new = before.unknown_rows(members.ids_N, rows) if before else rows
+            order, shards = sharder.shards(split, new, len(of_source))
             orders.append(order)
             of_source += shards
         ends = [*accumulate(shard.num_samples for shard in of_source)]
@@ -109,16 +117,17 @@ def plan(images: Mapping[str, SourceImages], recipe: Recipe, label_names: Sequen
 class _Shuffle:
     """Divides the samples of a source at random."""
 
-    def __init__(self, source: str, images: SourceImages, recipe: Recipe) -> None:
-        self.source, self.images, self.recipe = source, images, recipe
+    def __init__(self, source: str, images: SourceImages, recipe: Recipe, before: Before | None) -> None:
+        self.source, self.images, self.recipe, self.before = source, images, recipe, before
 
     def shards(self, split: str, rows: Rows, place: int) -> tuple[Rows, list[Outline]]:
         """Return the rows of a split shard by shard, and its shards, the first of them at `place`."""
         order = _shuffled(self.images.ids_N, rows, self.recipe.seed)
         size_bytes_N = self.images.size_bytes_N[order]
+        first = self.before.next_number(split) if self.before else 0
         return order, [
             Outline(
-                name=f"{split}-{number:06d}.tar",
+                name=f"{split}-{first + number:06d}.tar",
                 split=split,
                 source=self.source,
                 place=place + number,
@@ -132,8 +141,8 @@ class _Shuffle:
 class _Tars:
     """Leaves the samples of a source in their tars."""
 
-    def __init__(self, source: str, images: SourceImages, recipe: Recipe) -> None:
-        self.source, self.images, self.recipe = source, images, recipe
+    def __init__(self, source: str, images: SourceImages, recipe: Recipe, before: Before | None) -> None:
+        self.source, self.images, self.recipe, self.before = source, images, recipe, before
         self.tars, self.tar_N, self.offset_bytes_N = images.containers()
         self.read: set[int] = set()
 
@@ -158,7 +167,16 @@ class _Tars:
             )
             shards.append(shard)
             self.read.add(tar)
+        self._require_new(shards)
         return order, shards
+
+    def _require_new(self, shards: Sequence[Outline]) -> None:
+        """Raise DatasetError for a tar that the dataset has already, and which has images that it did not have then."""
+        if changed := [shard.tar for shard in shards if self.before and shard.tar in self.before.tars]:
+            raise DatasetError(
+                f"{first_of(changed, 3)}: {self.recipe.root} reads this tar in place, and it has more images now; restore it, "
+                "and put new images into new tars"
+            )
 
 
 def _shuffled(ids_N: Ints, rows: Rows, seed: int) -> Rows:

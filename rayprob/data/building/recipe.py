@@ -35,7 +35,8 @@ class Holdout(Spec):
 class Divide(Spec):
     """One split divided into several: by fractions, by files with the names of images, or both.
 
-    By `hash` an image keeps its split when others are added; by `stratified` it may not.
+    Where others are added and all is built again, an image keeps its split by `hash`, and may not by `stratified`; where the
+    dataset grows (`rayprob shard --grow`), it always does.
     """
 
     of: str

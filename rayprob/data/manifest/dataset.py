@@ -61,6 +61,7 @@ class Manifest:
     """
 
     root: str
+    fingerprint: str  # of the dataset, which may have grown since it was opened
     split: str
     label_space: LabelSpace
     shards: Shards  # of this split
@@ -72,11 +73,6 @@ class Manifest:
 
     def __len__(self) -> int:
         return int(self._ends_S[-1])
-
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprint of its dataset."""
-        return str(read_facts(self.root)["fingerprint"])
 
     @property  # not cached: a manifest that holds itself would keep its rows in memory
     def members(self) -> tuple[SplitMember, ...]:
@@ -278,9 +274,10 @@ class Dataset:
 
     @classmethod
     def open(cls, root: str) -> "Dataset":
-        """Open the dataset at a path or URI. Raises DatasetError if it was not built, not finished, or changed.
+        """Open the dataset at a path or URI, or an earlier version of one that grew, as ROOT@FINGERPRINT.
 
-        Only the first part of the manifest is read now, which is often all of it; others are read when their rows are needed.
+        Raises DatasetError if it was not built, not finished, or changed, and for a version that it never had. Only the first
+        part of the manifest is read now, which is often all of it; others are read when their rows are needed.
         """
         facts = read_facts(root)
         label_space = read_label_space(root)
@@ -337,6 +334,7 @@ class Dataset:
         shards = self.shards.splits[name]
         return Manifest(
             root=self.root,
+            fingerprint=self.fingerprint,
             split=name,
             label_space=self.label_space,
             shards=self.shards[shards.start : shards.stop],

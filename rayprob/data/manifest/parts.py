@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rayprob.data.manifest.columns import SCHEMA, SCHEMA_WITH_ABSENT, Ragged, numbers, whole
 from rayprob.data.manifest.shard_list import REMEDY, Shards, read_file
+from rayprob.data.manifest.versions import dataset_file
 from rayprob.errors import DatasetError, StorageError
 from rayprob.files import storage
 from rayprob.files.tables import parse_table, require_schema
@@ -36,6 +37,7 @@ class Parts:
     ends_P: NDArray[np.int64]
     sha256: Sequence[str | None]
     is_one_file: bool
+    files: Sequence[str] = ()  # of a manifest that grew; others have numbered files
     num_labels: int | None = None  # None: unknown, so label columns are not checked against it
     schema: pa.Schema = SCHEMA
 
@@ -48,9 +50,10 @@ class Parts:
             return cls(root, shards, np.array([len(shards)]), sha256, is_one_file=True, num_labels=num_labels, schema=schema)
         ends_P = np.cumsum(facts["manifest"]["shards"], dtype=np.int64)
         sha256 = facts["manifest"]["sha256"]
-        parts = cls(root, shards, ends_P, sha256, is_one_file=False, num_labels=num_labels, schema=schema)
+        files = facts["manifest"].get("files", ())
+        parts = cls(root, shards, ends_P, sha256, is_one_file=False, files=files, num_labels=num_labels, schema=schema)
         stated = int(ends_P[-1]) if len(ends_P) else 0
-        if len(parts.sha256) != len(ends_P) or stated != len(shards):
+        if {len(parts.sha256), len(files or sha256)} != {len(ends_P)} or stated != len(shards):
             raise DatasetError(
                 f"{root}/dataset.json lists {len(parts.sha256):,} parts of a manifest for {stated:,} shards, "
                 f"but there are {len(shards):,} shards; build the dataset again"
@@ -70,6 +73,8 @@ class Parts:
 
     def file(self, part: int) -> str:
         """Return the name of a part's file."""
+        if self.files:
+            return self.files[part]
         return ONE_FILE if self.is_one_file else part_file(part)
 
     def largest_rows(self) -> int:
@@ -87,7 +92,7 @@ class Parts:
         return self._read(part, columns)  # bytes damaged in transfer are right the second time
 
     def _read(self, part: int, columns: Sequence[str]) -> pa.Table:
-        uri, shards = storage.join(self.root, self.file(part)), self.shards_of(part)
+        uri, shards = dataset_file(self.root, self.file(part)), self.shards_of(part)
         content = read_file(uri, f"the manifest of {self.root}")
         what = f"{self.file(part)}: the manifest of {self.root}"
         table = parse_table(

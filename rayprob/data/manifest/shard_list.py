@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rayprob.data.manifest.columns import numbers, to_array, whole
+from rayprob.data.manifest.versions import dataset_file
 from rayprob.errors import DatasetError, StorageError
 from rayprob.files import storage, uris
 from rayprob.files.documents import Count, Shape
@@ -59,11 +60,12 @@ class Shards(Sequence[str]):
         """Return the shards of a dataset with these facts (dataset.json). Raises DatasetError."""
         if "shards" in facts:
             return cls.from_entries(root, facts["shards"])
-        content = read_file(storage.join(root, SHARDS_FILE), f"the shards of {root}")
-        what = f"{SHARDS_FILE}: the shards of {root}"
+        file = facts.get("shards_file", SHARDS_FILE)
+        content = read_file(dataset_file(root, file), f"the shards of {root}")
+        what = f"{file}: the shards of {root}"
         table = parse_table(content, what, use_threads=False, error=DatasetError, remedy=REMEDY)
         if not table.schema.equals(SCHEMA) or hashlib.sha256(content).hexdigest() != facts.get("shards_sha256"):
-            raise DatasetError(f"{root}/{SHARDS_FILE} was changed after it was built; {REMEDY}")
+            raise DatasetError(f"{root}/{file} was changed after it was built; {REMEDY}")
         require_schema(table, SCHEMA, what, error=DatasetError, remedy=REMEDY)
         return cls.from_table(root, table)
 
@@ -143,7 +145,7 @@ class Shards(Sequence[str]):
 
 def shard_uri(root: str, name: str) -> str:
     """Return the path or URI of a shard. Its name is an absolute path, a URI, or relative to the dataset's root."""
-    return name if name.startswith("/") or not uris.is_local(name) else storage.join(root, name)
+    return name if name.startswith("/") or not uris.is_local(name) else dataset_file(root, name)
 
 
 def shard_name(root: str, uri: str) -> str:

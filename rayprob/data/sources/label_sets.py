@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from rayprob.arrays import Bools
 from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.manifest.facts import is_dataset
 from rayprob.errors import DataError
 from rayprob.files import storage
 from rayprob.files.tables import parse_table
@@ -42,7 +43,7 @@ def read_label_sets(
     column per label whose cells are 1, 0, or empty for unknown; its other columns are ignored. Raises DataError and
     StorageError.
     """
-    if storage.exists(storage.join(source, "dataset.json")):
+    if is_dataset(source):
         return _of_dataset(source, split)
     content = storage.read_bytes(source)
     if source.lower().endswith(".parquet"):

@@ -163,7 +163,8 @@ def open_own_bundle(folder: str, predictions: Predictions) -> tuple[Bundle | Non
 def open_dataset(run: dict[str, Any], predictions: Predictions) -> tuple[AnyDataset | None, list[Note]]:
     """Return the run's dataset, and a note if it is missing or has changed."""
     try:
-        dataset = DataSpec.parse(run.get("data"), under="data").open()
+        data = DataSpec.parse(run.get("data"), under="data")
+        dataset = data.at(predictions.facts.get("dataset_fingerprint")).open()
         predictions.label_space.require_same(dataset.label_space, "the predictions", dataset.root)
     except (RayprobError, LabelError) as error:
         return None, [Note(f"The dataset cannot be opened, so the page has no images and no object sizes: {error}")]

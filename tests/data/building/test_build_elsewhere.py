@@ -1,5 +1,6 @@
 """Builds that leave the process: object stores, Ray."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -63,6 +64,23 @@ def test_source_and_target_may_lie_in_an_object_store(source: Source, bucket: st
     assert source.build(splits=splits, target=target).already_built
     left = {name for name in storage.list_names(target) if not name.endswith(".tar")}
     assert left == {"dataset.json", "labels.json", "manifest.parquet", "rejected.jsonl"}
+    assert storage.list_names(f"{target}/.build") == []
+
+
+def test_a_dataset_in_an_object_store_grows(source: Source, bucket: str) -> None:
+    content = source.annotations("train")
+    images, late = content["images"][:-12], {image["id"] for image in content["images"][-12:]}
+    boxes = [box for box in content["annotations"] if box["image_id"] not in late]
+    source.change("train", lambda train: train.update(images=images, annotations=boxes))
+    splits, target = upload(source, bucket), f"{bucket}/built/grown"
+    recipe = source.recipe(splits=splits, target=target, max_shard_samples=100)
+    first = build(recipe, run_tasks=in_process).facts
+    assert build(recipe, run_tasks=in_process, grow=True).images_added == 0
+    storage.write_text(splits["train"]["annotations"], json.dumps(content))
+    assert build(recipe, run_tasks=in_process, grow=True).images_added == 12
+    version = f"{target}@{first['fingerprint']}"
+    assert Dataset.open(version).splits == first["splits"]
+    assert verify(target) == verify(version) == []
     assert storage.list_names(f"{target}/.build") == []
 
 

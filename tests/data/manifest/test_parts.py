@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayprob.data.building import commit
+from rayprob.data.building import manifest_files
 from rayprob.data.manifest import row_cache
 from rayprob.data.manifest.columns import SCHEMA
 from rayprob.data.manifest.dataset import Dataset, Manifest, Sample
@@ -93,8 +93,8 @@ def test_parts_say_what_one_file_says(whole: Dataset, in_parts: Path) -> None:
 def test_a_build_of_many_samples_writes_parts(
     source: Source, whole: Dataset, in_parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commit, "ONE_FILE_ROWS", 49)
-    monkeypatch.setattr(commit, "PART_ROWS", 10)
+    monkeypatch.setattr(manifest_files, "ONE_FILE_ROWS", 49)
+    monkeypatch.setattr(manifest_files, "PART_ROWS", 10)
     summary = source.build()
     assert not (source.built / "manifest.parquet").exists()
     assert verify(str(source.built)) == []
@@ -108,7 +108,7 @@ def test_a_build_of_many_samples_writes_parts(
 
 
 def test_a_manifest_is_one_file_up_to_the_limit(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit, "ONE_FILE_ROWS", 50)
+    monkeypatch.setattr(manifest_files, "ONE_FILE_ROWS", 50)
     source.build()
     assert (source.built / "manifest.parquet").exists()
     assert not (source.built / "manifest").exists()
@@ -260,7 +260,7 @@ def test_verify_looks_at_every_part(broken: Path) -> None:
 
 
 def test_verify_counts_the_labels_that_dataset_json_states(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit, "ONE_FILE_ROWS", 0)
+    monkeypatch.setattr(manifest_files, "ONE_FILE_ROWS", 0)
     source.build()
     edit_facts(source.built, lambda facts: facts["label_counts"]["val"]["present"].reverse())
     assert [str(fault) for fault in verify(str(source.built))] == ["dataset.json: has other label_counts than the samples"]

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from rayprob.cli.show_data import show_summary
-from rayprob.data.building import commit
+from rayprob.data.building import manifest_files
 from rayprob.data.building.build import Summary, build, in_process
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.inspect import inspect
@@ -90,8 +90,8 @@ def test_a_sample_costs_what_its_known_labels_cost(dataset: Dataset) -> None:
 
 
 def test_a_manifest_in_parts_keeps_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit, "ONE_FILE_ROWS", 4)
-    monkeypatch.setattr(commit, "PART_ROWS", 4)
+    monkeypatch.setattr(manifest_files, "ONE_FILE_ROWS", 4)
+    monkeypatch.setattr(manifest_files, "PART_ROWS", 4)
     dataset = built(tmp_path)
     assert "manifest" in dataset.facts
     assert dataset.facts["label_counts"]["train"]["known"]

@@ -1,0 +1,146 @@
+"""The dataset that a build adds to: which samples it has, what is stated of each, and where they are. N samples, in all splits.
+
+37 bytes per sample stay in memory; the rest is read part by part.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rayprob.arrays import Bools, Ints, Rows
+from rayprob.config.spec import differing_keys
+from rayprob.data.building.copies_file import read_copies
+from rayprob.data.building.recipe import Recipe
+from rayprob.data.building.stated import LISTS, stated_of
+from rayprob.data.manifest.columns import numbers
+from rayprob.data.manifest.facts import read_facts, read_label_space
+from rayprob.data.manifest.parts import Parts
+from rayprob.data.manifest.shard_list import Shards
+from rayprob.errors import DatasetError
+from rayprob.images.reading import ImageReading
+from rayprob.labels import LabelSpace
+from rayprob.text import first_of
+
+# Keys that decide only how new images are found, checked and written; `labels` is held against the dataset's label space.
+MAY_DIFFER = frozenset({"labels", "check", "allow_rejects", "shard_bytes", "max_shard_samples"})
+MAY_DIFFER_OF_SPLIT = frozenset({"images", "annotations", "expect"})
+
+
+@dataclass(frozen=True, eq=False)
+class Before:
+    """A built dataset, as far as a build must know it that adds samples."""
+
+    root: str
+    facts: dict[str, Any]
+    label_space: LabelSpace
+    shards: Shards
+    parts: Parts
+    ids_N: Ints  # ascending
+    splits_N: NDArray[np.int32]  # places in `splits`
+    stated_N: NDArray[np.uint64]  # see `stated_of`
+    size_bytes_N: Ints  # as stored
+    copies: Sequence[dict[str, Any]]  # as duplicates.jsonl lists them
+
+    @classmethod
+    def open(cls, recipe: Recipe) -> "Before":
+        """Return the dataset of a recipe. Raises DatasetError where it cannot grow by this recipe, and names the key."""
+        facts, label_space = read_facts(recipe.root), read_label_space(recipe.root)
+        require_growable(recipe, facts)
+        shards = Shards.read(recipe.root, facts)
+        parts = Parts.stated(recipe.root, shards, facts, len(label_space))
+        splits_N = np.repeat(np.arange(len(shards.splits), dtype=np.int32), [*shards.samples_of_splits().values()])
+        columns = [*map(np.concatenate, zip(*_columns(parts), strict=True))]
+        order = np.argsort(columns[0], kind="stable")
+        ids_N, stated_N, sizes_N = (column[order] for column in columns)
+        copies = [copy for copy in read_copies(recipe.root) if _is_in(np.array([copy["kept_id"]]), ids_N)[0]]
+        return cls(recipe.root, facts, label_space, shards, parts, ids_N, splits_N[order], stated_N, sizes_N, copies)
+
+    @cached_property
+    def splits(self) -> list[str]:
+        """Its splits, in the order of its shards."""
+        return list(self.shards.splits)
+
+    @cached_property
+    def assigned(self) -> Mapping[str, Ints]:
+        """The ids of the samples of each split."""
+        return {split: self.ids_N[self.splits_N == place] for place, split in enumerate(self.splits)}
+
+    def has(self, ids: Ints) -> Bools:
+        """Return which of some ids are samples of the dataset."""
+        return _is_in(ids, self.ids_N)
+
+    def knows(self, ids: Ints) -> Bools:
+        """Return which of some ids are samples of the dataset, or were dropped as copies of one."""
+        dropped = np.array([copy["sample_id"] for copy in self.copies if copy["dropped"]], dtype=np.int64)
+        return self.has(ids) | np.isin(ids, dropped)
+
+    def unknown_rows(self, ids_N: Ints, rows: Rows) -> Rows:
+        """Return those of some rows, with ids `ids_N`, of which the dataset knows nothing."""
+        return rows[~self.knows(ids_N[rows])]
+
+    def next_number(self, split: str) -> int:
+        """Return the number of the next shard of a split."""
+        pattern = re.compile(rf"{re.escape(split)}-(\d{{6,}})\.tar")
+        names = (self.shards[place] for place in self.shards.splits.get(split, ()))
+        return max((int(found[1]) for name in names if (found := pattern.fullmatch(name))), default=-1) + 1
+
+    @cached_property
+    def tars(self) -> frozenset[str]:
+        """The names of its tars in place."""
+        in_place = self.facts.get("in_place", ())
+        return frozenset(self.shards[place] for split in in_place for place in self.shards.splits[split])
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield the rows of each shard."""
+        for part in range(len(self.parts)):
+            table, first = self.parts.read(part, self.parts.schema.names), 0
+            for shard in self.parts.shards_of(part):
+                num_rows = int(self.shards.samples_S[shard])
+                yield table.slice(first, num_rows)
+                first += num_rows
+
+
+def require_growable(recipe: Recipe, facts: Mapping[str, Any]) -> None:
+    """Raise DatasetError where the dataset with these facts was built from a recipe that differs in more than it may."""
+    fixed = [line for line in recipe_differences(recipe, facts) if not _may_differ(line.partition(":")[0])]
+    if fixed:
+        raise DatasetError(
+            f"{recipe.root} cannot grow by another recipe: {'; '.join(fixed)}; {first_of(sorted(MAY_DIFFER), 9)}, and "
+            f"{first_of(sorted(MAY_DIFFER_OF_SPLIT), 9)} of a split, may differ; undo the change, or give another target"
+        )
+    if ImageReading.of(facts) != recipe.reading:
+        raise DatasetError(
+            f"{recipe.root} was built by rayprob 0.1, which does not turn images upright as EXIF says; it cannot grow; give "
+            "another target"
+        )
+
+
+def recipe_differences(recipe: Recipe, facts: Mapping[str, Any]) -> list[str]:
+    """Return `key: old -> new` for each key that the recipe of a dataset with these facts had otherwise."""
+    theirs = {key: value for key, value in facts.get("recipe", {}).items() if key != "target"}
+    return differing_keys(theirs, recipe.model_dump(mode="json", exclude={"target"}))
+
+
+def _may_differ(key: str) -> bool:
+    first, *others = key.split(".")
+    return first in MAY_DIFFER or (first == "splits" and bool({*others[1:2]} & MAY_DIFFER_OF_SPLIT))
+
+
+def _columns(parts: Parts) -> Iterator[tuple[Ints, NDArray[np.uint64], Ints]]:
+    """Yield ids, what is stated, and sizes of the samples of each part."""
+    lists = {*LISTS} & {*parts.schema.names}
+    for part in range(len(parts)):
+        table = parts.read(part, ["sample_id", "size_bytes", *lists])
+        yield numbers(table["sample_id"]), stated_of([table]), numbers(table["size_bytes"])
+
+
+def _is_in(ids: Ints, ascending: Ints) -> Bools:
+    places = np.minimum(np.searchsorted(ascending, ids), len(ascending) - 1)
+    found: Bools = ascending[places] == ids
+    return found
