@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from rayprob.cluster import require_cluster
 from rayprob.config.spec import fingerprint
-from rayprob.data.building.before import Before, recipe_differences
+from rayprob.data.building.before import Before, may_differ, recipe_differences
 from rayprob.data.building.commit import check_rejects, commit, remove_reports, require_reports
 from rayprob.data.building.differences import Differences, differences, fitting
 from rayprob.data.building.duplicates import find_copies
@@ -155,9 +155,11 @@ def _is_built(recipe: Recipe) -> bool:
 def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
     facts = read_facts(recipe.root)
     if differing := recipe_differences(recipe, facts):
+        grow = "use --grow to add new images by this recipe, " if all(map(may_differ, differing)) else ""
+        folder = "its dataset.json" if facts.get("in_place") else "that folder"
         raise DatasetError(
-            f"{recipe.root} was built from another recipe: {'; '.join(differing)}; "
-            f"remove {'its dataset.json' if facts.get('in_place') else 'that folder'} to build it again, or give another target"
+            f"{recipe.root} was built from another recipe: {'; '.join(differing)}; {grow}remove {folder} to build it again, or "
+            "give another target"
         )
     return facts
 
