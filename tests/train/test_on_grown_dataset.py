@@ -3,17 +3,20 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from rayprob.data.building.build import build, in_process
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import RunError
+from rayprob.loader.order import Place
 from rayprob.report.run.files import open_dataset
 from rayprob.runs import folder
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 from rayprob.train.assess import assess
 from rayprob.train.launch import launch
+from rayprob.train.loop import fit
 from tests.train.conftest import MakeRun, write_coco
 
 
@@ -23,7 +26,8 @@ def test_a_run_is_continued_evaluated_and_reported_on_its_version(make_run: Make
     old = build(recipe, run_tasks=in_process)
     steps = {"duration": {"steps": 2}, "evaluation": {"every": {"steps": 2}, "micro_batch": 20}}
     run = make_run(tmp_path / "run", data={"root": old.root}, **steps)
-    launch(run)
+    folder.claim(run, Dataset.open(old.root))
+    fit(run, Place(), torch.device("cpu"))
     manifest = Dataset.open(old.root).split("train")
     more = {"train": write_coco(tmp_path / "more", "train", 60, 1), "val": write_coco(tmp_path / "more", "val", 12, 10_001)}
     new = build(Recipe.parse({**recipe.model_dump(), "splits": more}), run_tasks=in_process, grow=True)
