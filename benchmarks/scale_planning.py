@@ -27,9 +27,9 @@ MEASURE = """
 import json, resource, sys, time
 import numpy as np
 import pyarrow.csv, pyarrow.parquet
-from rayprob.data.building.build import ShardJobs
 from rayprob.data.building.commit import commit
 from rayprob.data.building.plan import plan
+from rayprob.data.building.shard_jobs import ShardJobs
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, _write_report
 from rayprob.data.sources.source import read_source

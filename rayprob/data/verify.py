@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rayprob.cluster import cluster_address
-from rayprob.data.building.commit import changed_pixels, data_fingerprint
+from rayprob.data.building.content import changed_pixels, data_fingerprint
 from rayprob.data.building.manifest_files import label_counts
 from rayprob.data.building.tar import RECORD_BYTES
 from rayprob.data.manifest.columns import numbers

@@ -83,7 +83,7 @@ def run_sweep(sweep: Sweep, tell: Tell = lambda event: None, fresh: bool = False
     check_folder(sweep.run.model_copy(update={"folder": sweep.folder}))
     sweep = sweep.model_copy(update={"run": absolute(sweep.run.model_copy(update={"folder": sweep.folder}))})
     if not fresh:
-        sweep = _on_its_dataset(sweep)
+        sweep = on_its_dataset(sweep)
     dataset = sweep.run.data.open()
     if sweep.run.evaluation.split == "val":
         log.warning("trials are chosen on val, so its numbers will be optimistic and no split is left to report on")
@@ -124,7 +124,7 @@ def placed(run: Run, room: "Room") -> Run:
     return run.model_copy(update={"placement": run.placement.model_copy(update=update)})
 
 
-def _on_its_dataset(sweep: Sweep) -> Sweep:
+def on_its_dataset(sweep: Sweep) -> Sweep:
     """Return the sweep on the version of its dataset that its folder records, if the dataset has grown since."""
     uri, run = SweepFolder(sweep.folder).identity_file, sweep.run
     known = read_json(uri, error=RunError, remedy=OVER) if storage.exists(uri) else {}

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rayprob.data.building.commit import data_fingerprint
+from rayprob.data.building.content import data_fingerprint
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.data.verify import CheckedShard, Member, ShardCheck, _beside_faults, is_worth_ray, read_members, verify
 from rayprob.errors import DatasetError

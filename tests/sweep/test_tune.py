@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from rayprob import __version__
+from rayprob.data.building.build import build, in_process
+from rayprob.data.building.recipe import Recipe
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import RunError
 from rayprob.runs.history_rows import read_history
@@ -23,8 +25,8 @@ from rayprob.sweep.results import summarise
 from rayprob.sweep.search import Sweep
 from rayprob.sweep.study import Study
 from rayprob.sweep.trials import Director, room_for
-from rayprob.sweep.tune import alone_in, claim, clear, run_sweep
-from tests.train.conftest import MakeRun
+from rayprob.sweep.tune import alone_in, claim, clear, on_its_dataset, run_sweep
+from tests.train.conftest import MakeRun, write_coco
 
 LIMIT_S = 240
 LRS = [1e-4, 3e-3, 1e30]
@@ -235,6 +237,20 @@ def test_ray_is_not_imported_before_its_settings_are_made() -> None:
     script = f"import sys, {modules}\nprint('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_sweep_keeps_to_the_version_of_its_dataset(make_run: MakeRun, tmp_path: Path) -> None:
+    splits = {"train": write_coco(tmp_path / "data", "train", 20, 1)}
+    recipe = Recipe.parse({"name": "grows", "splits": splits, "target": str(tmp_path / "built")})
+    old = build(recipe, run_tasks=in_process)
+    sweep = Sweep.read(sweep_file(make_run, tmp_path, trials=1), [f"data.root={old.root}"])
+    assert on_its_dataset(sweep) == sweep
+    claim(sweep, Dataset.open(old.root))
+    more = {"train": write_coco(tmp_path / "more", "train", 30, 1)}
+    build(Recipe.parse({**recipe.model_dump(), "splits": more}), run_tasks=in_process, grow=True)
+    again = on_its_dataset(sweep)
+    assert again.run.data.root == f"{old.root}@{old.facts['fingerprint']}"
+    claim(again, Dataset.open(again.run.data.root))
 
 
 def test_two_sweeps_with_one_name_are_told_apart(make_run: MakeRun, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class Before:
 
 def require_growable(recipe: Recipe, facts: Mapping[str, Any]) -> None:
     """Raise DatasetError where the dataset with these facts was built from a recipe that differs in more than it may."""
-    fixed = [line for line in recipe_differences(recipe, facts) if not _may_differ(line.partition(":")[0])]
+    fixed = [line for line in recipe_differences(recipe, facts) if not may_differ(line)]
     if fixed:
         raise DatasetError(
             f"{recipe.root} cannot grow by another recipe: {'; '.join(fixed)}; {first_of(sorted(MAY_DIFFER), 9)}, and "
@@ -127,8 +127,9 @@ def recipe_differences(recipe: Recipe, facts: Mapping[str, Any]) -> list[str]:
     return differing_keys(theirs, recipe.model_dump(mode="json", exclude={"target"}))
 
 
-def _may_differ(key: str) -> bool:
-    first, *others = key.split(".")
+def may_differ(line: str) -> bool:
+    """Return whether a dataset can grow in spite of a line of `recipe_differences`."""
+    first, *others = line.partition(":")[0].split(".")
     return first in MAY_DIFFER or (first == "splits" and bool({*others[1:2]} & MAY_DIFFER_OF_SPLIT))
 
 

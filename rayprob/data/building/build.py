@@ -8,23 +8,24 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from rayprob.cluster import require_cluster
 from rayprob.config.spec import fingerprint
-from rayprob.data.building.before import Before, recipe_differences
+from rayprob.data.building.before import Before, may_differ, recipe_differences
 from rayprob.data.building.commit import check_rejects, commit, remove_reports, require_reports
 from rayprob.data.building.differences import Differences, differences, fitting
 from rayprob.data.building.duplicates import find_copies
-from rayprob.data.building.plan import Outline, Plan, plan
+from rayprob.data.building.plan import plan
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.shard import BuiltShard, Copy, ShardJob, read_report, report_of, write_shard
+from rayprob.data.building.shard import BuiltShard, Copy, ShardJob, read_report, write_shard
+from rayprob.data.building.shard_jobs import ShardJobs
 from rayprob.data.manifest.facts import is_dataset, read_facts
 from rayprob.data.manifest.shard_list import Shards, shard_uri
 from rayprob.data.manifest.versions import VERSIONS, split_version
@@ -33,7 +34,7 @@ from rayprob.data.sources.source import SourceData, read_source
 from rayprob.data.tasks import RunAll, Wording, as_ray_tasks, cluster_joined
 from rayprob.data.tasks import in_process as in_process
 from rayprob.errors import DatasetError, StorageError
-from rayprob.files import storage, uris
+from rayprob.files import storage
 
 log = logging.getLogger(__name__)
 RunTasks = Callable[[Callable[[ShardJob], BuiltShard], Sequence[ShardJob]], Iterator[BuiltShard]]
@@ -167,9 +168,11 @@ def _is_built(recipe: Recipe) -> bool:
 def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
     facts = read_facts(recipe.root)
     if differing := recipe_differences(recipe, facts):
+        grow = "use --grow to add new images by this recipe, " if all(map(may_differ, differing)) else ""
+        folder = "its dataset.json" if facts.get("in_place") else "that folder"
         raise DatasetError(
-            f"{recipe.root} was built from another recipe: {'; '.join(differing)}; "
-            f"remove {'its dataset.json' if facts.get('in_place') else 'that folder'} to build it again, or give another target"
+            f"{recipe.root} was built from another recipe: {'; '.join(differing)}; {grow}remove {folder} to build it again, or "
+            "give another target"
         )
     return facts
 
@@ -186,7 +189,7 @@ def _remove_reports_of_dataset(root: str) -> None:
         remove_reports(root)
 
 
-def _copies(recipe: Recipe, jobs: "ShardJobs", before: Before | None) -> list[Copy]:
+def _copies(recipe: Recipe, jobs: ShardJobs, before: Before | None) -> list[Copy]:
     """Return the images whose bytes another one has, of a dataset that grows only new ones."""
     reports = [jobs.report(shard) for shard in jobs.outlines]
     tars = {shard.tar for shard in jobs.outlines if shard.tar}
@@ -201,69 +204,6 @@ def _copies(recipe: Recipe, jobs: "ShardJobs", before: Before | None) -> list[Co
         return bool(before.has(np.array([sample_id]))[0])
 
     return find_copies(recipe, tables, tars | before.tars, stays) if reports else []
-
-
-class ShardJobs(Sequence[ShardJob]):
-    """One job per shard of a plan; that of a shard is made, with its samples, when it is asked for."""
-
-    def __init__(self, recipe: Recipe, source: SourceData, shards: Plan, threads: int = 1) -> None:
-        self.recipe, self.source, self.shards, self.threads = recipe, source, shards, threads
-        self.root = uris.absolute(recipe.root)
-        self.among = ""  # see ShardJob
-        self.dropped: Mapping[tuple[str, str], Sequence[Copy]] = {}  # by shard and split
-
-    def __len__(self) -> int:
-        return len(self.shards)
-
-    @overload
-    def __getitem__(self, place: int) -> ShardJob: ...
-    @overload
-    def __getitem__(self, place: slice) -> "ShardJobs": ...
-    def __getitem__(self, place: "int | slice") -> "ShardJob | ShardJobs":
-        if isinstance(place, slice):
-            return self._of(self.shards[place])
-        shard = self.shards[place]
-        return ShardJob(
-            plan=shard,
-            root=self.root,
-            images=uris.absolute(self.source.folders[shard.source]),
-            label_space=self.source.label_space,
-            check=self.recipe.check,
-            encode=self.recipe.encode,
-            rest=self.source.rest[shard.source],
-            reading=self.recipe.reading,
-            threads=self.threads,
-            among=self.among,
-            dropped=tuple(self.dropped.get((shard.file, shard.split), ())),
-        )
-
-    @property
-    def outlines(self) -> Sequence[Outline]:
-        """What is known of each shard without its samples."""
-        return self.shards.outlines
-
-    def report(self, shard: Outline) -> str:
-        """Return where the report of a shard lies while the dataset is being built."""
-        return report_of(self.root, shard.name)
-
-    def without(self, done: Container[str]) -> "ShardJobs":
-        """Return the jobs of the shards that are not among the names `done`."""
-        return self._of(self.shards.of([shard for shard in self.outlines if shard.name not in done]))
-
-    def dropping(self, copies: Sequence[Copy]) -> "ShardJobs":
-        """Return the jobs that write shards with copies again without them; the same command finds them done after a stop."""
-        of_shard: dict[tuple[str, str], list[Copy]] = {}
-        for copy in copies:
-            of_shard.setdefault((copy.shard, copy.split), []).append(copy)
-        again = self._of(self.shards.of([shard for shard in self.outlines if (shard.file, shard.split) in of_shard]))
-        before = {(shard.file, shard.split): read_report(self.report(shard))[0].dropped for shard in again.outlines}
-        again.dropped = {shard: [*before[shard], *some] for shard, some in of_shard.items()}
-        return again
-
-    def _of(self, shards: Plan) -> "ShardJobs":
-        jobs = ShardJobs(self.recipe, self.source, shards, self.threads)
-        jobs.among, jobs.dropped = self.among, self.dropped
-        return jobs
 
 
 def _remove_leftovers(root: str, jobs: ShardJobs) -> None:

@@ -1,6 +1,5 @@
 """The last step of a build: manifest, labels, rejects, and then dataset.json, which says that all the rest is there."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,12 +7,10 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, overload
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from rayprob.config.spec import fingerprint
 from rayprob.data.building.before import Before
+from rayprob.data.building.content import changed_pixels, data_fingerprint, needs_reading, pixel_facts
 from rayprob.data.building.copies_file import COPIES_FILE
 from rayprob.data.building.duplicates import handle_copies
 from rayprob.data.building.manifest_files import write_grown_manifest, write_manifest
@@ -21,7 +18,7 @@ from rayprob.data.building.mixing import warn_of_sorted
 from rayprob.data.building.plan import Outline
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, Copy, disk_full_explained, read_report, report_of
-from rayprob.data.manifest.columns import to_array, with_absent
+from rayprob.data.manifest.columns import with_absent
 from rayprob.data.manifest.facts import (
     FACTS_FILE,
     FORMAT_GROWN,
@@ -32,7 +29,6 @@ from rayprob.data.manifest.facts import (
     FORMAT_WITH_READING,
 )
 from rayprob.data.manifest.parts import Parts
-from rayprob.data.manifest.rows_digest import RowsDigest
 from rayprob.data.manifest.shard_list import Shards
 from rayprob.data.manifest.versions import version_file
 from rayprob.data.sources.batch_file import BatchFile, joined, scratch_folder
@@ -40,13 +36,10 @@ from rayprob.data.sources.join_files import Reject
 from rayprob.data.sources.source import SourceData
 from rayprob.errors import DatasetError, SourceError
 from rayprob.files import storage
-from rayprob.images.kinds import JPEG, KINDS
-from rayprob.images.notable import CONVERTED
 from rayprob.labels import LabelSpace
 from rayprob.text import counted
 
 NOT_LISTED = "an image that no file in divide.into names"
-NOTHING: Mapping[str, Any] = {}
 PACKAGES = ("rayprob", "pyarrow", "pycocotools", "simplejpeg")
 
 
@@ -175,52 +168,6 @@ def _format_version(
     if rest:
         return FORMAT_WITH_ABSENT
     return FORMAT_IN_PARTS if "manifest" in manifest else FORMAT_VERSION
-
-
-def pixel_facts(recipe: Recipe, shards: Sequence[BuiltShard], before: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
-    """Return what dataset.json states of its images: how they are read, and how many are of which kind.
-
-    `before` are the facts of a dataset that grows by the shards.
-    """
-    images = sum((Counter(shard.images) for shard in shards), Counter(before.get("images")))
-    rotated = (before.get("exif_rotated") or 0) + sum(shard.exif_rotated for shard in shards)
-    return {"exif_rotated": rotated, **recipe.reading.to_dict(), "images": dict(sorted(images.items()))}
-
-
-def needs_reading(facts: Mapping[str, Any]) -> bool:
-    """Return whether 0.1 would not read all of these images, or not to the same pixels."""
-    kinds = {kind.title for kind in KINDS} & facts["images"].keys()
-    is_converted = CONVERTED in facts["images"]  # all of its images are upright JPEGs
-    return not is_converted and (kinds != {JPEG.title} or bool(changed_pixels(facts)))
-
-
-def changed_pixels(facts: Mapping[str, Any]) -> list[Any]:
-    """Return what makes pixels other than the stored ones; nothing where an older version would read the same pixels."""
-    orientation = [facts["orientation"]] if facts.get("exif_rotated") and "orientation" in facts else []
-    return [*orientation, *([facts["window"]] if facts.get("window") else [])]
-
-
-def data_fingerprint(
-    label_space_fingerprint: str,
-    shard_sha256: Iterable[str],
-    tables: Iterable[pa.Table],
-    pixels: Sequence[Any] = (),
-    in_place: Sequence[str] = (),
-) -> str:
-    """Return 16 hex digits that change with any sample, label, shard or pixel, and with no version of Parquet.
-
-    `pixels` is what `changed_pixels` returns. `in_place` are the splits of which the shards are tars of others: the fingerprint
-    does not change when those tars are moved.
-    """
-    # The areas are the only column that is in no shard, but of a split in place, whose tars do not say which labels were read.
-    areas, rows = hashlib.sha256(), RowsDigest()
-    for table in tables:
-        for chunk in table["label_areas_px2"].chunks:
-            areas.update(np.from_dlpack(chunk.flatten().drop_null()).tobytes())
-        if in_place:
-            rows.update(table.filter(pc.is_in(table["split"], to_array(in_place, pa.string()))))
-    digests = [areas.hexdigest(), *([rows.hexdigest()] if in_place else [])]
-    return fingerprint([label_space_fingerprint, list(shard_sha256), *digests, *pixels])
 
 
 def remove_reports(root: str) -> None:

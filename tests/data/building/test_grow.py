@@ -248,6 +248,8 @@ def test_keys_that_leave_old_samples_alone_may_differ(source: Source) -> None:
     shutil.move(source.annotations_file("train"), moved)
     splits = source.recipe().model_dump(mode="json")["splits"]
     splits["train"]["annotations"] = str(moved)
+    with pytest.raises(DatasetError, match=r"from another recipe: splits.train.annotations: .*; use --grow to add new images"):
+        source.build(splits=splits)
     grow(source, splits=splits, max_shard_samples=4, check="header", allow_rejects=3)
     dataset = Dataset.open(str(source.built))
     assert dataset.split("train").samples_per_shard().tolist()[4:] == [3, 3, 3, 4]
