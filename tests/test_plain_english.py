@@ -16,7 +16,7 @@ CLEAN = (
     *("rayprob", "benchmarks", "examples", "tune_configs", "shards", "cluster", "Makefile", "docs"),
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
 )
-NOT_YET = {"rayprob/data/building", "docs/_build"}
+NOT_YET = {"docs/_build"}
 
 UNITS = "second|minute|hour|day|image|label|sample|step|epoch|shard|row|rank|GPU|node|lane|trial|bin|update|connection"
 COUNTED = "images?|labels?|samples?|steps?|trials?|shards?|epochs?|bytes|MB|GB|MiB|GiB|ms|s|NLL|nats|numbers"

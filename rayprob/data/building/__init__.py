@@ -1,1 +1,1 @@
-"""From a recipe to shards: plan, check the images, write the tars, commit."""
+"""Builds a dataset from a recipe: plan, check the images, write the tars, commit."""

@@ -27,14 +27,14 @@ from rayprob.images.reading import ImageReading
 from rayprob.labels import LabelSpace
 from rayprob.text import first_of
 
-# Keys that decide only how new images are found, checked and written; `labels` is held against the dataset's label space.
+# Keys that decide only how new images are found, checked and written; `labels` is compared with the dataset's label space.
 MAY_DIFFER = frozenset({"labels", "check", "allow_rejects", "shard_bytes", "max_shard_samples"})
 MAY_DIFFER_OF_SPLIT = frozenset({"images", "annotations", "expect"})
 
 
 @dataclass(frozen=True, eq=False)
 class Before:
-    """A built dataset, as far as a build must know it that adds samples."""
+    """A built dataset, as far as a build that adds samples needs it."""
 
     root: str
     facts: dict[str, Any]
@@ -49,7 +49,7 @@ class Before:
 
     @classmethod
     def open(cls, recipe: Recipe) -> "Before":
-        """Return the dataset of a recipe. Raises DatasetError where it cannot grow by this recipe, and names the key."""
+        """Return the dataset of a recipe. Raises DatasetError if it cannot grow by this recipe, and names the key."""
         facts, label_space = read_facts(recipe.root), read_label_space(recipe.root)
         require_growable(recipe, facts)
         shards = Shards.read(recipe.root, facts)
@@ -81,7 +81,7 @@ class Before:
         return self.has(ids) | np.isin(ids, dropped)
 
     def unknown_rows(self, ids_N: Ints, rows: Rows) -> Rows:
-        """Return those of some rows, with ids `ids_N`, of which the dataset knows nothing."""
+        """Return those of some rows, with ids `ids_N`, that the dataset does not have."""
         return rows[~self.knows(ids_N[rows])]
 
     def next_number(self, split: str) -> int:
@@ -107,7 +107,7 @@ class Before:
 
 
 def require_growable(recipe: Recipe, facts: Mapping[str, Any]) -> None:
-    """Raise DatasetError where the dataset with these facts was built from a recipe that differs in more than it may."""
+    """Raise DatasetError if the dataset with these facts was built from a recipe that differs in more than it may."""
     fixed = [line for line in recipe_differences(recipe, facts) if not may_differ(line)]
     if fixed:
         raise DatasetError(

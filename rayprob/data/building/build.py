@@ -56,7 +56,7 @@ class BuildProgress:
 class Summary:
     """The facts of the dataset that was built, and how much of it this call wrote.
 
-    `grown` says where the source of a dataset that was to grow differs from it; None where none was.
+    `grown` says where the source of a dataset that was to grow differs from it; None if the dataset did not grow.
     """
 
     root: str
@@ -91,7 +91,7 @@ def build(
 
     With `grow`, images that the source has and the dataset does not are added to a dataset that is built already, as a new
     version of it; what is there stays as it is. `run_tasks` maps the writer over the jobs, in any order: `on_ray()` or
-    `in_process`. SIGINT leaves as a KeyboardInterrupt whose message says how to go on. Raises SourceError, StorageError,
+    `in_process`. SIGINT leaves as a KeyboardInterrupt whose message says how to continue. Raises SourceError, StorageError,
     DatasetError, and RunError where the cluster of RAY_ADDRESS does not answer.
     """
     started_at_s = time.monotonic()
@@ -135,7 +135,7 @@ def build(
 
 
 def on_ray(**init: Any) -> RunAll:
-    """Return a mapper that writes shards as Ray tasks, at most two per CPU under way.
+    """Return a mapper that writes shards as Ray tasks, at most two per CPU at a time.
 
     It joins the cluster of RAY_ADDRESS; without one it starts Ray on this machine with the arguments `init`, and stops it.
     """
@@ -178,7 +178,7 @@ def _facts_of_same_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def _remove_reports_of_dataset(root: str) -> None:
-    """Remove reports of shards that the dataset has: a build that was killed after its last step left them."""
+    """Remove reports of shards that the dataset has: left by a build that was killed after its last step."""
     names = storage.list_names(storage.join(root, ".build"))
     shards = {*Shards.read(root, read_facts(root))} if names else set()
     reports = [storage.join(root, ".build", name) for name in names if name.endswith(".parquet")]
@@ -219,10 +219,10 @@ def _remove_leftovers(root: str, jobs: ShardJobs) -> None:
 
 
 def _done(job: ShardJob) -> BuiltShard | None:
-    """Return the facts of a shard of which an earlier call left a report; None where it is to be written again."""
+    """Return the facts of a shard that an earlier call finished; None if it must be written again."""
     facts, _ = read_report(job.report)
     tar = shard_uri(job.root, job.plan.file)
-    # A shard with rejects is written again: somebody may have mended its images.
+    # A shard with rejects is written again: its images may have been repaired.
     if facts.rejected or facts.job != job.fingerprint or not storage.exists(tar):
         return None
     return facts if storage.size_bytes(tar) == facts.size_bytes else None
@@ -248,7 +248,7 @@ def _nearest_existing(folder: Path) -> Path:
 def _write(
     jobs: ShardJobs, done: dict[str, BuiltShard], run_tasks: RunTasks, on_progress: Callable[[BuildProgress], None]
 ) -> tuple[int, float]:
-    """Write the shards that are not done; returns the number of images looked at and the seconds that it took."""
+    """Write the shards that are not done; returns the number of images checked, and the seconds."""
     planned = {shard.name: shard.num_samples for shard in jobs.outlines}
     finished = set(done)
     rejected = 0

@@ -1,4 +1,4 @@
-"""The last step of a build: manifest, labels, rejects, and then dataset.json, which says that all the rest is there."""
+"""The last step of a build: manifest, labels, rejects, and then dataset.json, which marks the dataset as complete."""
 
 import json
 from collections import Counter
@@ -52,9 +52,9 @@ def commit(
 ) -> dict[str, Any]:
     """Turn the reports of all shards into a dataset; returns the content of dataset.json. Rows pass through in batches.
 
-    `copies` are those that stay. The shards are added to those of `before`, of which nothing changes, where there is one; where
-    no image became a sample, its facts are returned. Raises SourceError for more rejects than the recipe allows, and for copies
-    where it says so.
+    `copies` are those that stay. With `before`, the shards are added to those of that dataset, which do not change; if no image
+    became a sample, its facts are returned. Raises SourceError for more rejects than the recipe allows, and for copies if the
+    recipe says so.
     """
     rest = before.facts.get("rest", {}) if before else _rest_of_splits(source, outlines)
     shards, tables = _reports(recipe.root, outlines, with_absent if rest else None)
@@ -120,7 +120,7 @@ def _manifest(
     rest: Mapping[str, str],
     before: Before | None,
 ) -> tuple[dict[str, Any], _Samples]:
-    """Write the manifest; return what dataset.json says of it, and all that it lists."""
+    """Write the manifest; return its entries for dataset.json, and everything it lists."""
     if before is None:
         splits = dict(sum((Counter({shard.split: shard.samples}) for shard in shards), Counter()))
         manifest = write_manifest(recipe.root, shards, tables, len(label_space), rest)
@@ -137,7 +137,7 @@ def _manifest(
 
 
 def _kept(before: Before) -> dict[str, str]:
-    """Keep dataset.json as it is under the name of its version; return what the next version says of it."""
+    """Keep dataset.json as it is under the name of its version; return the entries of the next version for it."""
     fingerprint = before.facts["fingerprint"]
     content = storage.read_bytes(storage.join(before.root, FACTS_FILE))
     storage.write_bytes(storage.join(before.root, version_file(fingerprint)), content)
@@ -152,7 +152,7 @@ def check_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
     first = "; ".join(f"{reject.file_name} {reject.reason}" for reject in rejected[:3])
     raise SourceError(
         f"{counted(len(rejected), 'image')} cannot become samples and allow_rejects is {recipe.allow_rejects:,}: {first}; "
-        f"all of them: {storage.join(recipe.root, 'rejected.jsonl')}; mend them, or set allow_rejects, and run the same "
+        f"all of them: {storage.join(recipe.root, 'rejected.jsonl')}; repair them, or set allow_rejects, and run the same "
         "command again"
     )
 
@@ -206,12 +206,12 @@ class _Tables(Sequence[pa.Table]):
 
 
 def require_reports(root: str, outlines: Sequence[Outline]) -> None:
-    """Raise DatasetError where a shard that was written is not there."""
+    """Raise DatasetError if a written shard is missing."""
     lost = [shard.name for shard in outlines if not storage.exists(report_of(root, shard.name))]
     if lost:
         raise DatasetError(
             f"{len(lost)} of {len(outlines)} shards were written, but not into {root} as this machine sees it: {lost[0]}, ...; "
-            "where several machines build, give a target folder that all of them share, or a URI"
+            "if several machines build, give a target folder that all of them share, or a URI"
         )
 
 
@@ -235,7 +235,7 @@ def _with_sha256(shards: Sequence[BuiltShard]) -> list[BuiltShard]:
 
 
 def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard], filled: Iterable[str]) -> list[BuiltShard]:
-    """Drop shards whose images were all rejected; raises SourceError where a split has nothing else and is not `filled`."""
+    """Drop shards whose images were all rejected; raises SourceError if a split has nothing else and is not `filled`."""
     kept = [shard for shard in shards if shard.samples]
     if gone := {shard.split for shard in shards} - {shard.split for shard in kept} - {*filled}:
         raise SourceError(
@@ -244,12 +244,12 @@ def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard], filled: Iterabl
         )
     for shard in shards:
         if not shard.samples:
-            storage.remove(storage.join(recipe.root, shard.name))  # never the tar of others, which `file` names
+            storage.remove(storage.join(recipe.root, shard.name))  # never a tar read in place, which `file` names
     return kept
 
 
 def _rest_of_splits(source: SourceData, outlines: Sequence[Outline]) -> dict[str, str]:
-    """Return what holds in each split for labels that a sample lists nowhere; nothing where it is absent in all of them."""
+    """Return what holds in each split for labels that a sample lists nowhere; nothing if it is absent in all of them."""
     rest = {shard.split: str(source.rest[shard.source]) for shard in outlines}
     return rest if "unknown" in rest.values() else {}
 

@@ -52,7 +52,7 @@ def data_fingerprint(
 ) -> str:
     """Return 16 hex digits that change with any sample, label, shard or pixel, and with no version of Parquet.
 
-    `pixels` is what `changed_pixels` returns. `in_place` are the splits of which the shards are tars of others: the fingerprint
+    `pixels` is what `changed_pixels` returns. `in_place` are the splits whose shards are tars read in place: the fingerprint
     does not change when those tars are moved.
     """
     # The areas are the only column that is in no shard, but of a split in place, whose tars do not say which labels were read.

@@ -11,7 +11,7 @@ REMEDY = "restore it from a copy, or remove it: the dataset then grows without k
 
 
 class _Listed(Shape):
-    """What a build needs to know of a copy that is listed."""
+    """The fields of a listed copy that a build needs."""
 
     sample_id: int
     split: str
@@ -22,7 +22,7 @@ class _Listed(Shape):
 
 
 def read_copies(root: str) -> list[dict[str, Any]]:
-    """Return the copies that are listed beside a dataset, each as a Copy, and whether it was dropped. Raises DatasetError."""
+    """Return the copies that a dataset lists, each as a Copy, and whether it was dropped. Raises DatasetError."""
     listed = storage.join(root, COPIES_FILE)
     lines = storage.read_bytes(listed).splitlines() if storage.exists(listed) else []
     values = [parse_json(line, listed, DatasetError, REMEDY) for line in lines]

@@ -1,4 +1,4 @@
-"""Where the source of a dataset that grows no longer states what the dataset has: counted, named, and left as it is."""
+"""Where the source of a dataset that grows no longer states what the dataset has: counted, named, and otherwise ignored."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ class _Found:
 def fitting(before: Before, source: SourceData, recipe: Recipe) -> SourceData:
     """Return the source with the dataset's label space, and without missing images that are samples already.
 
-    Raises DatasetError where the two have different labels, or other states for labels that are not listed.
+    Raises DatasetError if the two have different labels, or other states for labels that are not listed.
     """
     ours, theirs = before.label_space.names, source.label_space.names
     if ours != theirs:
@@ -73,7 +73,7 @@ def fitting(before: Before, source: SourceData, recipe: Recipe) -> SourceData:
 
 
 def differences(before: Before, source: SourceData, recipe: Recipe) -> Differences:
-    """Count the samples that the source has otherwise, and log them. Raises DatasetError where it has none of the samples."""
+    """Count the samples that the source has otherwise, and log them. Raises DatasetError if it has none of the samples."""
     seen_N = np.zeros(len(before.ids_N), dtype=bool)
     labels, sizes, splits = _Found(), _Found(), _Found()
     for name, images in source.images.items():

@@ -53,10 +53,9 @@ def find_copies(
 ) -> list[Copy]:
     """Return the images whose bytes another, kept image has; `tables` yields the rows of each shard, and is called twice.
 
-    Shards named in `in_place` are tars of others, in which the name of an image is its key. `stays` tells of which sample ids
-    nothing is returned, for they are kept in any case.
-    It holds 16 bytes per image in memory; bytes are read only of images that agree in checksum and size. Raises StorageError,
-    and DatasetError where a shard is damaged.
+    Shards named in `in_place` are tars read in place, where the name of an image is its key. Samples for which `stays` is true
+    are always kept, so they are not returned. Memory is 16 bytes per image; only images with equal checksum and size are read.
+    Raises StorageError, and DatasetError if a shard is damaged.
     """
     keys_N = np.concatenate([np.zeros(0, np.uint64), *map(_keys, tables())])
     keys_N.sort()
@@ -87,7 +86,7 @@ def evaluated_last(recipe: Recipe) -> list[str]:
 def handle_copies(
     recipe: Recipe, copies: Sequence[Copy], dropped: Sequence[Copy], before: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
-    """List copies beside the dataset, and return what dataset.json states of them: nothing where there are none.
+    """List copies in a file of the dataset, and return their entries for dataset.json: nothing if there are none.
 
     `before` are those of a dataset that grows, as `read_copies` returns them. Copies that stay are logged as a warning, or with
     `duplicates: fail` raised as a SourceError.

@@ -11,7 +11,7 @@ from rayprob.images.reading import ImageReading
 def encode_again(content: bytes, encoding: Encoding, reading: ImageReading) -> bytes:
     """Return the image as a JPEG with its short side at most `short_side_px`, at the quality and chroma asked for.
 
-    It is turned upright where `reading` says so, and has no EXIF. Raises SampleError where the image does not decode.
+    It is turned upright if `reading` asks for it, and has no EXIF. Raises SampleError if the image does not decode.
     """
     image_HW3 = decode(content, reading)
     height_px, width_px = image_HW3.shape[:2]

@@ -1,4 +1,4 @@
-"""Single moves that mend a division of units into subsets. U units, P of them that may move, L labels, K subsets."""
+"""Single moves that improve a division of units into subsets. U units, P of them that may move, L labels, K subsets."""
 
 from collections.abc import Callable
 
@@ -19,8 +19,8 @@ def even_out(division: Division, free_U: Bools) -> None:
 
     Unevenness is the sum over subsets, over labels and the samples themselves, of the squared difference from the fraction,
     divided by its square root, so that neither rare nor frequent labels bear all of it. Both are tabu searches (Glover 1989):
-    they take the best move even where it makes things worse, and return to the best division seen. The order of the units plays
-    no part.
+    they take the best move even if it makes things worse, and return to the best division seen. The order of the units is
+    irrelevant.
     """
 
     def fills_gaps() -> Ints:

@@ -21,7 +21,7 @@ LabelCounts = dict[str, dict[str, list[int]]]
 def write_manifest(
     root: str, shards: Sequence[BuiltShard], tables: Sequence[pa.Table], num_labels: int, rest: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Write the manifest of shards with at least a row each; return what dataset.json says of shards and manifest.
+    """Write the manifest of shards with at least a row each; return the entries of dataset.json for shards and manifest.
 
     Of few rows it is one file. Of more it is parts, and the shards are listed in a file of their own: a process then reads what
     it needs. Raises StorageError.

@@ -1,7 +1,7 @@
-"""How far the labels of samples depend on the tar that they lie in. L labels.
+"""How far the labels of samples depend on the tar that contains them. L labels.
 
-We shuffle samples before we write shards. Tars of others are often sorted, by class or by day, and training mixes only some
-tars at a time.
+rayprob shuffles samples before it writes shards. Tars from elsewhere are often sorted, by class or by day, and training mixes
+only some tars at a time.
 """
 
 import logging

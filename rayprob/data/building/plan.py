@@ -42,7 +42,7 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class Outline:
-    """What is known of a shard without its samples, and where these lie."""
+    """What is known of a shard without its samples, and where the samples are."""
 
     name: str
     split: str
@@ -91,8 +91,8 @@ def plan(
     """Return the shards of every split, each sample in exactly one of them.
 
     A shard is a random subset of its split, all shards of a split differ by at most one sample, and the order of the
-    annotations file plays no part. Of a source in place, a shard is what a tar holds of a split. Of a dataset that
-    grows, `before`, the shards are those of new images, and their numbers continue. Raises SourceError where a split would be
+    annotations file is irrelevant. Of a source in place, a shard is what a tar holds of a split. Of a dataset that
+    grows, `before`, the shards are those of new images, and their numbers continue. Raises SourceError if a split would be
     empty, or has images of another one's group, and DatasetError where a tar in place has new ones.
     """
     assigned = before.assigned if before else NOTHING
@@ -147,7 +147,7 @@ class _Tars:
         self.read: set[int] = set()
 
     def shards(self, split: str, rows: Rows, place: int) -> tuple[Rows, list[Outline]]:
-        """Return the rows of a split as they lie in their tars, tars in the order of the source, and a shard for each tar."""
+        """Return the rows of a split in the order of their tars, tars in the order of the source, and a shard per tar."""
         order = rows[np.lexsort((self.offset_bytes_N[rows], self.tar_N[rows]))]
         size_bytes_N = self.images.size_bytes_N[order]
         firsts = np.flatnonzero(np.diff(self.tar_N[order], prepend=-1)).tolist()
@@ -155,7 +155,7 @@ class _Tars:
         for number, (start, end) in enumerate(pairwise([*firsts, len(order)])):
             tar = int(self.tar_N[order[start]])
             shard = Outline(
-                # Not a file name, so that a build never overwrites or removes somebody's tar under it.
+                # Not a file name, so that a build never overwrites or removes a tar under it.
                 name=f"{split}-in-place-{number:06d}",
                 split=split,
                 source=self.source,

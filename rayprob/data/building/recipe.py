@@ -44,7 +44,7 @@ class Divide(Spec):
     into: dict[str, float | str] = Field(min_length=2)
     """Each new split, with the fraction of its images, or a text file with the names of its images, one per line."""
     by: By = "hash"
-    """How fractions are dealt out: hash or stratified, as for holdout. Images in files of names take no part."""
+    """How fractions are dealt out: hash or stratified, as for holdout. Images in files of names are not dealt out."""
 
     @model_validator(mode="after")
     def _fractions_fit(self) -> Self:

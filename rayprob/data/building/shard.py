@@ -1,4 +1,4 @@
-"""One shard: check its images, write a plain WebDataset tar, and leave a report that says that it is done."""
+"""One shard: checks its images, writes a plain WebDataset tar, and leaves a report that marks it as done."""
 
 import errno
 import json
@@ -41,14 +41,14 @@ from rayprob.images.notable import CONVERTED, notable
 from rayprob.images.reading import READ_UPRIGHT, ImageReading
 from rayprob.labels import LabelSpace
 
-READ_AHEAD = 16  # images under way from an object store, where reading is mostly waiting
+READ_AHEAD = 16  # concurrent reads from an object store, where reading is mostly waiting
 FACTS = b"rayprob"
 COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True)
 class Copy:
-    """An image whose bytes those of another image are, which is kept."""
+    """An image with the same bytes as another image, which is kept."""
 
     sample_id: int
     split: str
@@ -95,13 +95,13 @@ class ShardJob:
 
     @property
     def report(self) -> str:
-        """Where the report lies while the dataset is being built."""
+        """The location of the report while the dataset is being built."""
         return report_of(self.root, self.plan.name)
 
 
 @dataclass(frozen=True)
 class BuiltShard:
-    """What became of a shard: its tar in numbers, rejected images, and images whose declared size was not the real one."""
+    """The result of a shard: its tar in numbers, rejected images, and images whose declared size was not the real one."""
 
     name: str
     split: str
@@ -123,7 +123,7 @@ class BuiltShard:
 
 
 def report_of(root: str, name: str) -> str:
-    """Return where the report of a shard lies while the dataset at `root` is being built."""
+    """Return the location of a shard's report while the dataset at `root` is being built."""
     return storage.join(root, ".build", f"{name}.parquet")
 
 
@@ -177,7 +177,7 @@ def disk_full_explained() -> Iterator[None]:
 
 @dataclass
 class _Checked:
-    """What came of the images of a job: rows of the manifest, and what was found on the way."""
+    """The result of the images of a job: rows of the manifest, and what was found on the way."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[Reject] = field(default_factory=list)
@@ -187,14 +187,14 @@ class _Checked:
 
 
 def _written(job: ShardJob) -> tuple[_Checked, int, str]:
-    """Write the images of a job into a tar; return what came of them, and its size and sha256."""
+    """Write the images of a job into a tar; return the result, and its size and sha256."""
     with disk_full_explained(), storage.atomic_writer(storage.join(job.root, job.plan.name)) as file, TarWriter(file) as tar:
         checked = _check(job, _samples(job), partial(_add, tar, job))
     return checked, tar.size_bytes, tar.sha256
 
 
 def _in_place(job: ShardJob) -> tuple[_Checked, int, str]:
-    """Read the images of a job where they lie; return what came of them, and their tar's size and sha256, where it takes it."""
+    """Read the images of a job where they lie; return the result, and their tar's size and sha256, where it takes it."""
     uri = shard_uri(job.root, job.plan.tar)
     if not job.plan.takes_sha256:
         return _check(job, _samples(job), _where_it_lies), storage.size_bytes(uri), ""
@@ -266,7 +266,7 @@ def _where_it_lies(image: SourceImage, sample: _Sample) -> tuple[str, int]:
 
 
 def _add(tar: TarWriter, job: ShardJob, image: SourceImage, sample: _Sample) -> tuple[str, int]:
-    """Append an image and the JSON beside it to a tar; return the key of the two, and the offset of the image."""
+    """Append an image and its JSON to a tar; return the key of the two, and the offset of the image."""
     key = f"{image.sample_id:012d}"
     offset_bytes = tar.add(f"{key}{sample.suffix}", sample.content)
     names = job.label_space.names
@@ -340,7 +340,7 @@ def _read_or_explained(what: str) -> Iterator[None]:
         yield
     except (OSError, StorageError) as error:
         raise StorageError(
-            f"{what} was there when the build began and cannot be read now: {error}; where several machines build, give a "
+            f"{what} was there when the build began and cannot be read now: {error}; if several machines build, give a "
             "folder that all of them share, or a URI"
         ) from error
 

@@ -46,11 +46,11 @@ class ShardJobs(Sequence[ShardJob]):
 
     @property
     def outlines(self) -> Sequence[Outline]:
-        """What is known of each shard without its samples."""
+        """The outline of each shard."""
         return self.shards.outlines
 
     def report(self, shard: Outline) -> str:
-        """Return where the report of a shard lies while the dataset is being built."""
+        """Return the location of a shard's report while the dataset is being built."""
         return report_of(self.root, shard.name)
 
     def without(self, done: Container[str]) -> "ShardJobs":

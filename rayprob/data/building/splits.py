@@ -70,7 +70,7 @@ def split_rows(
     """Return the rows of the images of `source` that are in each split.
 
     `assigned` has by split the ids of samples that an earlier version of the dataset has there: they stay, and new images of
-    their groups follow them. Raises SourceError where a split would be empty, and for lists of names that do not fit.
+    their groups follow them. Raises SourceError if a split would be empty, and for lists of names that do not fit.
     """
     divide, holdout = recipe.divide, recipe.holdout
     if not (divide and divide.of == source) and not (holdout and holdout.of == source):
@@ -88,14 +88,14 @@ def split_rows(
 
 
 def by_hash(unit_ids_N: Ints, fractions: Sequence[float], salt: str) -> Ints:
-    """Return the subset of each unit by a hash of its id alone; a smaller first fraction lies within a larger one."""
+    """Return the subset of each unit by a hash of its id alone; a smaller first fraction is a subset of a larger one."""
     # Integers, because comparing an array of them with a float would round them to 53 bits.
     bounds = np.array([ceil(bound * 2**63) for bound in [*accumulate(fractions)][:-1]], np.uint64)
     return np.searchsorted(bounds, derive_all(0, salt, last=unit_ids_N).astype(np.uint64), side="right")
 
 
 def check_groups(images: Mapping[str, SourceImages], rows: Mapping[str, Mapping[str, Rows]]) -> None:
-    """Raise SourceError where two splits have images of one group; `rows` has those of each split by source."""
+    """Raise SourceError if two splits have images of one group; `rows` has those of each split by source."""
     pieces = [(split, source, some) for source, splits in rows.items() for split, some in splits.items()]
     groups_of = {source: members.groups_N for source, members in images.items()}
     if all(groups_N is None for groups_N in groups_of.values()):

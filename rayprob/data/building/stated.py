@@ -1,4 +1,4 @@
-"""What is stated of each image as one number, so that the samples of a dataset can be held against its source. N images."""
+"""What is stated of each image as one number, so that the samples of a dataset can be compared with its source. N images."""
 
 from collections.abc import Iterable
 

@@ -22,7 +22,7 @@ def stratify(
 
     Samples of one unit id stay together. Every subset holds its fraction of each label, as closely as whole units allow; a
     label that at least K units have is in each subset, unless no division does that for all labels. The order of the samples
-    plays no part. Samples whose subset is given in `assigned_N`, which has FREE for the others, keep it, and the rest of their
+    is irrelevant. Samples whose subset is given in `assigned_N`, which has FREE for the others, keep it, and the rest of their
     units join them; without it, more samples may change the subset of every one. Time and memory grow with the number of labels
     present, not with N times L.
     """

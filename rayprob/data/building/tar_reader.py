@@ -28,7 +28,7 @@ class TarReader:
         return self._sha256.hexdigest()
 
     def read(self, offset_bytes: int, length_bytes: int) -> bytes:
-        """Return a part of the file. Raises StorageError where the file ends before it, and where a later one was read."""
+        """Return a part of the file. Raises StorageError if the file ends before it, and where a later one was read."""
         if offset_bytes < self.size_bytes:
             raise StorageError(f"{self._uri}: byte {offset_bytes:,} belongs to two images; write the tar again")
         self._skip(offset_bytes - self.size_bytes)

@@ -1,7 +1,7 @@
-"""How the versions of a dataset that grew are named, and where their files lie.
+"""How the versions of a dataset that grew are named, and where their files are.
 
-`dataset.json` is the newest version, and `versions/FINGERPRINT.json` is what it was before. All other files of all versions lie
-beside them: a version adds shards and files of the manifest, and changes none. Wherever a dataset is given, `ROOT@FINGERPRINT`
+`dataset.json` is the newest version, and `versions/FINGERPRINT.json` is an earlier one. All other files of all versions share
+the folder: a version adds shards and files of the manifest, and changes none. Wherever a dataset is given, `ROOT@FINGERPRINT`
 means that version of it.
 """
 
@@ -22,7 +22,7 @@ def split_version(root: str) -> tuple[str, str]:
 
 
 def dataset_file(root: str, name: str) -> str:
-    """Return where a file of a dataset lies, whichever version `root` asks for."""
+    """Return the location of a file of a dataset, whichever version `root` asks for."""
     return storage.join(split_version(root)[0], name)
 
 

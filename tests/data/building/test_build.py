@@ -293,7 +293,7 @@ def test_rejects_beyond_the_allowance_fail_with_count_reasons_and_list(source: S
     message = str(caught.value)
     assert message.startswith("5 images cannot become samples and allow_rejects is 4: COCO_val2014_000000000904.jpg missing")
     assert "does not decode" in message
-    assert "built/rejected.jsonl; mend them, or set allow_rejects, and run the same command again" in message
+    assert "built/rejected.jsonl; repair them, or set allow_rejects, and run the same command again" in message
     listed = [json.loads(line) for line in (source.built / "rejected.jsonl").read_text().splitlines()]
     assert {(reject["sample_id"], reject["split"] == "val") for reject in listed} == {
         (105, False),
