@@ -43,7 +43,7 @@ Judged = tuple[Floats, Floats]  # negative log-likelihood [N], scores to rank la
 
 LABELS = Path(__file__).resolve().parents[2] / "shared" / "labels" / "coco_train2014_labels.parquet"
 STRENGTH_SD, SLOPE_SD, MOST = 0.5, 0.5, 2.0
-TREES = (1, 3, 10, 30)
+TREES = (1, 3, 10)
 
 
 def main() -> None:
