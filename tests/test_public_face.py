@@ -35,7 +35,7 @@ SIGNATURES = {
     "evaluate": "(run_folder, split='val', *, data=None, out=None, on_progress)",
     "load": "(folder, *others, mc_dropout=0)",
     "mean_average_precision": "(scores_NL, targets_NL, known_NL=None, *, variant='exact')",
-    "shard": "(recipe, *, use_ray=True, on_progress)",
+    "shard": "(recipe, *, grow=False, use_ray=True, on_progress)",
     "train": "(run, *, fresh=False, on_event)",
     "tune": "(sweep, *, fresh=False, on_event)",
 }

@@ -59,13 +59,13 @@ def shard(
     overrides: Overrides = None,
     grow: Annotated[bool, typer.Option("--grow", help="Add images that the source has gained to a built dataset.")] = False,
 ) -> None:
-    """Build a dataset of WebDataset shards, resume a stopped build, or add to a dataset.
+    """Build a dataset of WebDataset shards, or add to one.
 
     Examples:
 
       rayprob shard shards/scenes.yaml
       rayprob shard shards/coco2014.yaml --set target=s3://bucket/coco2014
-      rayprob shard shards/mine.yaml --grow
+      rayprob shard shards/scenes.yaml --grow
     """
     from rayprob.cli.show_data import shard_progress, show_summary
     from rayprob.data.building.build import build, on_ray

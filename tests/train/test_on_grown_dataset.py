@@ -32,7 +32,7 @@ def test_a_run_is_continued_evaluated_and_reported_on_its_version(make_run: Make
     more = {"train": write_coco(tmp_path / "more", "train", 60, 1), "val": write_coco(tmp_path / "more", "val", 12, 10_001)}
     new = build(Recipe.parse({**recipe.model_dump(), "splits": more}), run_tasks=in_process, grow=True)
     version = f"{old.root}@{old.facts['fingerprint']}"
-    assert folder.data_root(run) == version
+    assert folder.recorded_data(run).root == version
     assert manifest.fingerprint == old.facts["fingerprint"]  # that a stream opened before writes into checkpoints
     assert launch(run).step == 2  # it has finished, and is the same run
     assess(run.run_folder, "val")
