@@ -117,7 +117,7 @@ def _show_growth(console: Console, summary: build.Summary) -> None:
     if summary.grown is None:
         return
     if not summary.images_added:
-        show_line(console, "  its source has no image to add; nothing was changed")
+        show_line(console, "  its source has no image to add")
         return
     parent = summary.facts["parent"]["fingerprint"]
     show_line(

@@ -57,7 +57,7 @@ class DataSpec(Spec):
 
         Several datasets are returned as they are.
         """
-        return self.moved(lambda root: at_version(root, fingerprint)) if isinstance(self.root, str) else self
+        return self.moved(lambda root: at_version(root, fingerprint)) if len(self.roots) == 1 else self
 
     def moved(self, move: Callable[[str], str]) -> "DataSpec":
         """Return the spec with each root as `move` returns it."""

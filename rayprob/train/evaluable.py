@@ -4,6 +4,7 @@ Labels of another dataset are matched by name. Labels that only the model has ar
 has are left out. Predictions on another dataset are kept apart from those on the run's own.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from rayprob.data.joined.dataset import AnyDataset
 from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.manifest.versions import split_version
 from rayprob.errors import LabelError, RunError
+from rayprob.files import uris
 from rayprob.images.reading import ImageReading
 from rayprob.labels import LabelSpace, columns_by_name, composed
 from rayprob.loader.stream_spec import StreamSpec
@@ -24,6 +27,7 @@ from rayprob.runs.paths import RunFolder, is_bundle
 from rayprob.runs.spec import EvaluationSpec, PrecisionSpec, Run
 from rayprob.text import first_of
 
+log = logging.getLogger(__name__)
 MOST_NAMED = 8  # labels per sentence
 
 
@@ -51,7 +55,7 @@ class Trained:
 
     def reading(self, data: str | None) -> ImageReading | None:
         """Return how to read the images of the dataset at `data`; None reads each dataset as it was built, as in training."""
-        if self.run is not None and (data is None or data in self.run.data.roots):
+        if self.run is not None and (data is None or _place(data) in map(_place, self.run.data.roots)):
             return own_reading(self.run, self.bundle)
         return self.bundle.reading
 
@@ -64,10 +68,22 @@ class Trained:
         return folder.predictions_on(dataset.fingerprint, split)
 
 
+def _place(root: str) -> str:
+    """Return the folder or URI of a dataset in one spelling, without the version."""
+    return uris.absolute(split_version(root)[0]).rstrip("/")
+
+
 def own_dataset(run: Run, bundle: Bundle) -> AnyDataset:
     """Return the dataset of a run. Raises LabelError if its labels differ from the bundle's."""
-    dataset = run.data.at(bundle.facts.get("dataset_fingerprint")).open()
+    trained_on = bundle.facts.get("dataset_fingerprint")
+    dataset = run.data.at(trained_on).open()
     bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", dataset.root)
+    if len(run.data.roots) > 1 and trained_on not in (None, dataset.fingerprint):
+        log.warning(
+            "the datasets of %s have changed since it was trained; if one has grown, `rayprob inspect` lists its versions: set "
+            "data.root to [A@FINGERPRINT, B@FINGERPRINT] to use those of the run",
+            run.name,
+        )
     return dataset
 
 

@@ -33,6 +33,7 @@ def test_a_run_is_continued_evaluated_and_reported_on_its_version(make_run: Make
     new = build(Recipe.parse({**recipe.model_dump(), "splits": more}), run_tasks=in_process, grow=True)
     version = f"{old.root}@{old.facts['fingerprint']}"
     assert folder.recorded_data(run).root == version
+    assert run.data.model_copy(update={"root": (old.root,)}).at(old.facts["fingerprint"]).roots == (version,)
     assert manifest.fingerprint == old.facts["fingerprint"]  # that a stream opened before writes into checkpoints
     assert launch(run).step == 2  # it has finished, and is the same run
     assess(run.run_folder, "val")

@@ -58,7 +58,8 @@ class Before:
         columns = [*map(np.concatenate, zip(*_columns(parts), strict=True))]
         order = np.argsort(columns[0], kind="stable")
         ids_N, stated_N, sizes_N = (column[order] for column in columns)
-        copies = [copy for copy in read_copies(recipe.root) if _is_in(np.array([copy["kept_id"]]), ids_N)[0]]
+        # A build that failed or stopped may have listed copies that never became samples.
+        copies = [copy for copy in read_copies(recipe.root) if _is_in(_ids_that_must_be_samples(copy), ids_N).all()]
         return cls(recipe.root, facts, label_space, shards, parts, ids_N, splits_N[order], stated_N, sizes_N, copies)
 
     @cached_property
@@ -139,6 +140,10 @@ def _columns(parts: Parts) -> Iterator[tuple[Ints, NDArray[np.uint64], Ints]]:
     for part in range(len(parts)):
         table = parts.read(part, ["sample_id", "size_bytes", *lists])
         yield numbers(table["sample_id"]), stated_of([table]), numbers(table["size_bytes"])
+
+
+def _ids_that_must_be_samples(copy: Mapping[str, Any]) -> Ints:
+    return np.array([copy["kept_id"], *(() if copy["dropped"] else (copy["sample_id"],))], dtype=np.int64)
 
 
 def _is_in(ids: Ints, ascending: Ints) -> Bools:

@@ -67,7 +67,7 @@ def fitting(before: Before, source: SourceData, recipe: Recipe) -> SourceData:
             f"{before.root} cannot grow: labels that the source of {other[0]} does not list for an image are "
             f"{rests[other[0]]} now, and were not before; undo the change of the source, or give another target"
         )
-    known = before.has(np.array([reject.sample_id for reject in source.missing], dtype=np.int64))
+    known = before.knows(np.array([reject.sample_id for reject in source.missing], dtype=np.int64))
     missing = [reject for reject, is_known in zip(source.missing, known.tolist(), strict=True) if not is_known]
     return replace(source, label_space=before.label_space, missing=missing)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from rayprob.labels import LabelSpace
 
 Rest = Literal["absent", "unknown"]
 BATCH_ROWS = 1024
+BATCH_CONTENT_BYTES = 2**23
 ALONE = 0  # the group of images that may be in any split
 LABELS = pa.list_(pa.int32())
 ROWS = pa.schema(
@@ -72,9 +73,16 @@ class Stated:
 
 
 def batches_of(rows: Iterable[ImageRow]) -> Iterator[pa.RecordBatch]:
-    """Yield rows as batches of ROWS."""
-    waiting = iter(rows)
-    while some := list(islice(waiting, BATCH_ROWS)):
+    """Yield rows as batches of ROWS: fewer rows where these contain images."""
+    some: list[ImageRow] = []
+    content_bytes = 0
+    for row in rows:
+        some.append(row)
+        content_bytes += len(row.content)
+        if len(some) == BATCH_ROWS or content_bytes >= BATCH_CONTENT_BYTES:
+            yield batch_of(some)
+            some, content_bytes = [], 0
+    if some:
         yield batch_of(some)
 
 
@@ -97,12 +105,6 @@ def values(column: pa.Array) -> Iterable[Any]:
     flat = list(values(column.flatten()))
     starts = numbers(column.offsets).tolist()
     return [tuple(flat[start - starts[0] : end - starts[0]]) for start, end in pairwise(starts)] if flat else [()] * len(column)
-
-
-def with_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
-    """Return rows with the column of that name replaced."""
-    arrays = [column if field == name else batch.column(field) for field in batch.schema.names]
-    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
 
 def lengths(lists: pa.ListArray) -> NDArray[np.int32]:

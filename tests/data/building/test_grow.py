@@ -506,7 +506,7 @@ def test_the_commands_say_how_a_dataset_grew_and_how_it_can(source: Source, monk
     output("shard", str(recipe))
     fingerprint = Dataset.open(str(source.built)).fingerprint
     assert "images that its source has gained since are added by --grow" in output("shard", str(recipe))
-    assert "its source has no image to add; nothing was changed" in output("shard", str(recipe), "--grow")
+    assert "its source has no image to add" in output("shard", str(recipe), "--grow")
     gain(source)
     assert f"grew by 15 images; its version before: {source.built}@{fingerprint}\n" in output("shard", str(recipe), "--grow")
     said = output("inspect", str(source.built))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayprob.data.sources import batch_file
+from rayprob.data.sources import batch_file, rows
 from rayprob.data.sources.batch_file import BatchFile, arranged, scratch_folder
 from rayprob.errors import StorageError
 
@@ -74,3 +74,11 @@ def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytes
 def test_rows_wait_on_the_disk_of_the_dataset(tmp_path: Path) -> None:
     assert scratch_folder(str(tmp_path / "deep" / "built")) == str(tmp_path)
     assert scratch_folder("s3://bucket/built") is None
+
+
+def test_batches_of_rows_with_images_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "BATCH_CONTENT_BYTES", 100)
+    images = [rows.ImageRow(str(n), f"{n}.jpg", content=b"x" * 40) for n in range(7)]
+    batches = list(rows.batches_of(images))
+    assert [batch.num_rows for batch in batches] == [3, 3, 1]
+    assert list(rows.rows_of(batches)) == images
