@@ -48,7 +48,7 @@ from learning_curves_heads import (
 from numpy.typing import NDArray
 
 from rayprob.metrics.ranking import average_precision
-from rayprob.models.heads import BernoulliHead
+from rayprob.models.heads.bernoulli import BernoulliHead
 from rayprob.probability.calibration.calibrators import choose_calibrator
 from rayprob.probability.calibration.candidates import OutputsCalibrator
 from rayprob.probability.distributions.distribution import LabelDistribution

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from rayprob.labels import LabelSpace
 from rayprob.models.head_prior import prior_mixture
-from rayprob.models.heads import BernoulliHead, HeadSpec, MixtureHead, Start, build_head
+from rayprob.models.heads import HeadSpec, Start, build_head
+from rayprob.models.heads.bernoulli import BernoulliHead
+from rayprob.models.heads.mixture import MixtureHead
 from rayprob.models.losses import LossSpec, build_loss
 from rayprob.probability.distributions.mixture import fit_label_mixture
 from rayprob.runs.schedules import ScheduleSpec, lr_factor

@@ -1,7 +1,9 @@
 """Tables of parts by name, open to plugins, with one lookup and one error for unknown names."""
 
+import pkgutil
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from typing import TypeVar
 
 from rayprob.errors import RayprobError, SpecError
@@ -43,6 +45,16 @@ class PartTable(dict[str, T]):
             taken = self.origin.get(name, origin)
             if taken != origin and self[name] is not part:
                 raise SpecError(f"two parts are named {name!r}: in {self.name} of {origin} and of {taken}; rename one of them")
+
+
+def join_modules(package: str, folders: Iterable[str]) -> None:
+    """Add the parts of every module of one of our own packages, which lies in `folders`, in the order of the modules' names."""
+    for found in pkgutil.iter_modules(folders):
+        module = import_module(f"{package}.{found.name}")
+        for name in TABLES:
+            parts = vars(module).get(name)
+            if parts and not isinstance(parts, PartTable):  # which is the whole table, where it is defined or imported
+                OPEN[name].join(parts, HERE)
 
 
 def choose(table: Mapping[str, T], name: str, what: str, error: type[RayprobError] = SpecError) -> T:

@@ -2,7 +2,8 @@
 
 from rayprob.errors import SpecError
 from rayprob.labels import LabelSpace
-from rayprob.models.heads import HeadSpec, MixtureSpec
+from rayprob.models.heads import HeadSpec
+from rayprob.models.heads.mixture import MixtureSpec
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.priors.file import LabelPriorFile
 

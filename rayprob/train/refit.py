@@ -17,7 +17,9 @@ from rayprob.config.spec import PluginSpec
 from rayprob.errors import RunError, SpecError
 from rayprob.loader.turns import samples_per_epoch
 from rayprob.models.classifier import Classifier
-from rayprob.models.heads import BernoulliHead, HeadSpec, MixtureSpec, Start, build_head
+from rayprob.models.heads import HeadSpec, Start, build_head
+from rayprob.models.heads.bernoulli import BernoulliHead
+from rayprob.models.heads.mixture import MixtureSpec
 from rayprob.models.losses import LossSpec
 from rayprob.probability.families import family_of
 from rayprob.runs.bundle import Bundle

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from rayprob.errors import ModelError, SpecError
-from rayprob.models.heads import HeadSpec, MixtureHead, Start, build_head
+from rayprob.models.heads import HeadSpec, Start, build_head
+from rayprob.models.heads.mixture import MixtureHead
 from rayprob.models.losses import LossSpec, build_loss
-from rayprob.probability.families import components_in_use
+from rayprob.probability.families.mixture import components_in_use
 
 F, L = 7, 4
 PREVALENCE = np.array([0.5, 0.1, 0.02, 0.9])

@@ -11,7 +11,8 @@ from rayprob.errors import LabelError, ModelError, SpecError
 from rayprob.labels import LabelSpace
 from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.head_prior import prior_mixture
-from rayprob.models.heads import HeadSpec, MixtureHead, Start, TiltedHead, build_head
+from rayprob.models.heads import HeadSpec, Start, build_head
+from rayprob.models.heads.mixture import MixtureHead, TiltedHead
 from rayprob.models.losses import LossSpec, build_loss
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.families import from_outputs

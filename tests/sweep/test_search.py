@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rayprob.errors import ModelError, SpecError
-from rayprob.models.heads import MixtureSpec
+from rayprob.models.heads.mixture import MixtureSpec
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.priors.file import LabelPriorFile
 from rayprob.runs.spec import absolute

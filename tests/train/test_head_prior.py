@@ -11,7 +11,8 @@ import torch
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import LabelError, SpecError
 from rayprob.loader.order import Place
-from rayprob.models.heads import HeadSpec, TiltedHead
+from rayprob.models.heads import HeadSpec
+from rayprob.models.heads.mixture import TiltedHead
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.distributions.tilted import TiltedDistribution
 from rayprob.probability.families import from_outputs

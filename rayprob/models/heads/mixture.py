@@ -1,97 +1,21 @@
-"""Heads: features_BF, or features_BFP of P places -> the parameters of a label distribution. K components, L labels, rank R."""
+"""The head `mixture`: a conditional Bernoulli mixture, from scratch or from a label prior. K components, L labels, rank R."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from rayprob.config.parts import PartSpec
-from rayprob.errors import ModelError, RayprobError, StorageError
+from rayprob.errors import RayprobError, StorageError
+from rayprob.models.heads.bernoulli import AttentiveSpec, best_place
+from rayprob.models.heads.head import RAREST, WEIGHT_STD, FeatureDropout, Head, Start, average, log_odds, set_values
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.priors.file import SHIPPED, LabelPriorFile
 from rayprob.probability.priors.prior import LabelPrior
-from rayprob.registry import PartTable, choose
-
-WEIGHT_STD = 0.01  # small enough that a fresh head predicts the prevalences (Lin et al., ICCV 2017, section 4.1)
-RAREST = 1e-6  # a label that never occurs in training is improbable, not impossible
-
-
-class HeadSpec(PartSpec):
-    """A head and its options. Every head drops features in training; `family` is the kind of its distribution."""
-
-    kind: ClassVar[str] = "head"
-    family: ClassVar[str] = "bernoulli"
-
-    name: str = "bernoulli"
-    """bernoulli, mixture, or one of a plugin."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the features that training drops."""
-
-    @classmethod
-    def table(cls) -> "Mapping[str, Callable[..., Head]]":
-        return HEADS
-
-    @property
-    def title(self) -> str:
-        """How the name of a run mentions the head."""
-        return self.name
-
-    @property
-    def start_components(self) -> int:
-        """Number of components of the mixture of training label sets that a fresh head starts from; 0 for no mixture."""
-        return 0
-
-    @property
-    def files(self) -> Mapping[str, str]:
-        """The options that are paths of files which training reads, with their values."""
-        return {}
-
-    def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
-        """Return this head with `absolute` applied to its files, for processes that work in other folders."""
-        return self.model_copy(update={option: absolute(path) for option, path in self.files.items()})
-
-    @property
-    def loss_options(self) -> dict[str, Any]:
-        """Options of the default loss that differ from those of the head's family."""
-        return {}
-
-    @property
-    def why_places(self) -> str:
-        """Why the head needs the places of an image, starting with the option that requires them; "" if it does not."""
-        return ""
-
-    def after(self, old: "HeadSpec") -> "HeadSpec":
-        """Return this head as the successor of `old` on the same features."""
-        return self
-
-
-class AttentiveSpec(HeadSpec):
-    """A linear head. `attention` is the weight of a label's score at its best place, added to its average over all places.
-
-    This is class-specific residual attention (Zhu and Wu, ICCV 2021) with one head and infinite temperature. It needs
-    `pooling: places`.
-    """
-
-    as_written: ClassVar[Mapping[str, Any]] = {"name": "", "dropout": 0.0, "components": 1, "rank": 0, "attention": 0.0}
-
-    attention: float = Field(default=0.0, ge=0)
-    """Weight of the best place of an image, added to the average over places; needs pooling: places."""
-
-    @property
-    def why_places(self) -> str:
-        return f"attention {self.attention} needs the features of every place" if self.attention else ""
-
-    def after(self, old: HeadSpec) -> HeadSpec:
-        """Take over the attention of the old head, unless this one has its own."""
-        before = old.attention if isinstance(old, AttentiveSpec) else 0.0
-        return self.model_copy(update={"attention": self.attention or before})
 
 
 class MixtureSpec(AttentiveSpec):
@@ -154,50 +78,6 @@ class MixtureSpec(AttentiveSpec):
         return self.components
 
 
-@dataclass(frozen=True)
-class Start:
-    """What a fresh head starts from: prevalences [L] of the training labels, or a fitted mixture (weights [K], P [K, L]).
-
-    `label_sets` returns targets and known [N, L] of (some of) the training split, for a head that needs more.
-    """
-
-    prevalence_L: NDArray[Any] | None = None
-    mixing_weights_K: NDArray[Any] | None = None
-    probabilities_KL: NDArray[Any] | None = None
-    label_sets: Callable[[], tuple[NDArray[np.bool_], NDArray[np.bool_]]] | None = None
-
-
-class Head(nn.Module):
-    """Turns features [B, F], or [B, F, P] of P places, into the named outputs of its family."""
-
-    family: str  # as in its spec
-
-    def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
-        """Take over a trained Bernoulli head; a head that cannot do so is left unchanged."""
-
-
-class BernoulliHead(Head):
-    """Independent labels: one logit per label."""
-
-    def __init__(self, num_features: int, num_labels: int, spec: AttentiveSpec, start: Start) -> None:
-        super().__init__()
-        self.dropout, self.attention = FeatureDropout(spec.dropout), spec.attention
-        self.linear = nn.Linear(num_features, num_labels)
-        nn.init.normal_(self.linear.weight, std=WEIGHT_STD)
-        prior_L = np.full(num_labels, 0.5) if start.prevalence_L is None else start.prevalence_L
-        _set(self.linear.bias, _logit(prior_L), "prevalence_L")
-
-    def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Return {"logits": [B, L]} for features [B, F] or [B, F, P]."""
-        features = self.dropout(features)
-        return {"logits": self.linear(average(features)) + best_place(features, self.linear.weight, self.attention)}
-
-    def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
-        """Take over the weights of a trained Bernoulli head. Raises ModelError if the shapes differ."""
-        _set(self.linear.weight, weight_LF.numpy(), "the weight of the Bernoulli head")
-        _set(self.linear.bias, bias_L.numpy(), "the bias of the Bernoulli head")
-
-
 class MixtureHead(Head):
     """Conditional Bernoulli mixture (Li, Wang, Pavlu, Aslam, ICML 2016) with shared label logits and component offsets.
 
@@ -242,19 +122,19 @@ class MixtureHead(Head):
             offsets_KL = self.offsets.double().view(self.num_components, -1)
             mixing_K1 = torch.softmax(self.mixing.bias.double(), dim=0).unsqueeze(1)
             marginal_L = (mixing_K1 * torch.sigmoid(offsets_KL)).sum(dim=0)
-            _set(self.linear.weight, weight_LF.numpy(), "the weight of the Bernoulli head")
+            set_values(self.linear.weight, weight_LF.numpy(), "the weight of the Bernoulli head")
             apart_KL = offsets_KL - torch.logit(marginal_L)
-            _set(self.offsets, (apart_KL + bias_L).numpy(), "the bias of the Bernoulli head", tuple(offsets_KL.shape))
+            set_values(self.offsets, (apart_KL + bias_L).numpy(), "the bias of the Bernoulli head", tuple(offsets_KL.shape))
 
     def _start_components(self, start: Start) -> None:
         num_labels = self.linear.out_features
         if start.probabilities_KL is not None and start.mixing_weights_K is not None:
-            _set(self.offsets, _logit(start.probabilities_KL), "probabilities_KL", (self.num_components, num_labels))
-            _set(self.mixing.bias, np.log(np.maximum(start.mixing_weights_K, RAREST)), "mixing_weights_K")
+            set_values(self.offsets, log_odds(start.probabilities_KL), "probabilities_KL", (self.num_components, num_labels))
+            set_values(self.mixing.bias, np.log(np.maximum(start.mixing_weights_K, RAREST)), "mixing_weights_K")
             return
         prior_L = np.full(num_labels, 0.5) if start.prevalence_L is None else start.prevalence_L
-        prior_KL = np.broadcast_to(_logit(prior_L), (self.num_components, len(prior_L)))
-        _set(self.offsets, prior_KL, "prevalence_L", (self.num_components, num_labels))
+        prior_KL = np.broadcast_to(log_odds(prior_L), (self.num_components, len(prior_L)))
+        set_values(self.offsets, prior_KL, "prevalence_L", (self.num_components, num_labels))
         nn.init.zeros_(self.mixing.bias)
         if self.num_components > 1:  # equal components would get equal gradients forever
             with torch.no_grad():
@@ -290,65 +170,20 @@ class TiltedHead(MixtureHead):
 
     def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
         """Take over a trained Bernoulli head, still combined with the prior. Raises ModelError if the shapes differ."""
-        _set(self.linear.weight, weight_LF.detach().cpu().numpy(), "the weight of the Bernoulli head")
-        _set(self.bias, bias_L.detach().cpu().numpy(), "the bias of the Bernoulli head")
+        set_values(self.linear.weight, weight_LF.detach().cpu().numpy(), "the weight of the Bernoulli head")
+        set_values(self.bias, bias_L.detach().cpu().numpy(), "the bias of the Bernoulli head")
 
     def _start_components(self, start: Start) -> None:
         num_labels = self.linear.out_features
         self.bias = nn.Parameter(torch.zeros(num_labels))
         if start.prevalence_L is not None:
-            _set(self.bias, _logit(start.prevalence_L), "prevalence_L")
+            set_values(self.bias, log_odds(start.prevalence_L), "prevalence_L")
         nn.init.zeros_(self.offsets)
         nn.init.zeros_(self.mixing.bias)
         if start.probabilities_KL is not None and start.mixing_weights_K is not None:
             prior = LabelPrior.of(LabelMixture(start.mixing_weights_K, start.probabilities_KL))
-            _set(self.offsets, self.strength * prior.odds_KL, "probabilities_KL", (self.num_components, num_labels))
-            _set(self.mixing.bias, prior.log_mixing_K + self.strength * prior.absent_K, "mixing_weights_K")
-
-
-class FeatureDropout(nn.Dropout):
-    """Dropout of whole features: at all places of an image at once."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return features of the same shape, [B, F] or [B, F, P]."""
-        if features.ndim == 2:
-            return super().forward(features)
-        return features * super().forward(torch.ones_like(features[:, :, :1]))
-
-
-def average(features: Tensor) -> Tensor:
-    """Return features [B, F]: the mean over places if there are any."""
-    return features if features.ndim == 2 else features.mean(dim=2)
-
-
-def best_place(features: Tensor, weight_LF: Tensor, attention: float) -> Tensor | float:
-    """Return `attention` times each label's score at its best place [B, L]; 0 without attention."""
-    if not attention:
-        return 0.0
-    return attention * (weight_LF @ features).amax(dim=2)
-
-
-def build_head(spec: HeadSpec, num_features: int, num_labels: int, start: Start | None = None) -> Head:
-    """Return the head that `spec` names, initialised from `start`.
-
-    Raises ModelError if the shapes of `start` do not fit.
-    """
-    head = choose(HEADS, spec.name, "head", ModelError)(num_features, num_labels, spec, start or Start())
-    head.family = spec.family
-    return head
-
-
-def _logit(probabilities: NDArray[Any]) -> NDArray[Any]:
-    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), RAREST, 1 - RAREST)
-    return np.log(clipped) - np.log1p(-clipped)
-
-
-def _set(parameter: Tensor, values: NDArray[Any], what: str, shape: tuple[int, ...] | None = None) -> None:
-    shape = shape or tuple(parameter.shape)
-    if values.shape != shape:
-        raise ModelError(f"{what} has shape {values.shape}, but the head needs {shape}; use the same labels and components")
-    with torch.no_grad():
-        parameter.copy_(torch.from_numpy(np.array(values)).reshape(parameter.shape))
+            set_values(self.offsets, self.strength * prior.odds_KL, "probabilities_KL", (self.num_components, num_labels))
+            set_values(self.mixing.bias, prior.log_mixing_K + self.strength * prior.absent_K, "mixing_weights_K")
 
 
 def _mixture(num_features: int, num_labels: int, spec: MixtureSpec, start: Start) -> MixtureHead:
@@ -356,4 +191,4 @@ def _mixture(num_features: int, num_labels: int, spec: MixtureSpec, start: Start
     return kind(num_features, num_labels, spec, start)
 
 
-HEADS: PartTable[Callable[..., Head]] = PartTable("HEADS", {"bernoulli": BernoulliHead, "mixture": _mixture})
+HEADS = {"mixture": _mixture}

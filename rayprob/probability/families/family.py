@@ -4,20 +4,14 @@ A head names its family. All code after the head asks the family which outputs t
 describe, and how they are calibrated, exported, summarised and named.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rayprob.errors import ModelError
-from rayprob.probability.calibration import independent, mixture
 from rayprob.probability.calibration.candidates import Candidates, Outputs, OutputsCalibrator
-from rayprob.probability.distributions.distribution import BernoulliDistribution, LabelDistribution, MixtureDistribution
-from rayprob.probability.graphs import choice
+from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.graphs.probabilities import Probabilities
 from rayprob.registry import PartTable, choose
 
@@ -83,40 +77,4 @@ def from_outputs(family: str, outputs: Mapping[str, Any]) -> LabelDistribution:
     return family_of(family).distribution(outputs)
 
 
-def components_in_use(mixing_logits_BK: Tensor) -> Tensor:
-    """Return exp(entropy) of the mean mixing weights, a scalar in 1..K: the effective number of components."""
-    log_usage_K = torch.log_softmax(mixing_logits_BK.double(), dim=1).logsumexp(dim=0) - math.log(len(mixing_logits_BK))
-    return (-(log_usage_K.exp() * log_usage_K).sum()).exp()
-
-
-def _usage(outputs: Outputs) -> dict[str, float]:
-    """Return the number of components in use, which falls if the mixture collapses."""
-    return {"components_in_use": float(components_in_use(torch.from_numpy(outputs["mixing_logits"])))}
-
-
-def _describe_mixture(options: Mapping[str, Any]) -> str:
-    return f"a joint distribution over label sets, a mixture of {options.get('components', 'some')} components"
-
-
-BERNOULLI = Family(
-    name="bernoulli",
-    outputs={"logits": "NL"},
-    distribution=BernoulliDistribution.of_outputs,
-    loss="bce",
-    describe=lambda options: "an independent sigmoid for each label",
-    is_joint=False,
-    own_candidates=independent.CANDIDATES,
-    graph=choice.independent_labels,
-)
-MIXTURE = Family(
-    name="mixture",
-    outputs={"mixing_logits": "NK", "component_logits": "NKL"},
-    distribution=MixtureDistribution.of_outputs,
-    loss="mixture",
-    describe=_describe_mixture,
-    has_scenes=True,
-    own_candidates=mixture.CANDIDATES,
-    graph=choice.mixtures,
-    numbers=_usage,
-)
-FAMILIES: PartTable[Family] = PartTable("FAMILIES", {family.name: family for family in (BERNOULLI, MIXTURE)})
+FAMILIES: PartTable[Family] = PartTable("FAMILIES", {})  # each module of this package adds its own

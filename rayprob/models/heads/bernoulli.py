@@ -1,0 +1,64 @@
+"""The head `bernoulli`: independent labels from a linear layer, with class-specific attention on request."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor, nn
+
+from rayprob.models.heads.head import WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, average, log_odds, set_values
+
+
+class AttentiveSpec(HeadSpec):
+    """A linear head. `attention` is the weight of a label's score at its best place, added to its average over all places.
+
+    This is class-specific residual attention (Zhu and Wu, ICCV 2021) with one head and infinite temperature. It needs
+    `pooling: places`.
+    """
+
+    as_written: ClassVar[Mapping[str, Any]] = {"name": "", "dropout": 0.0, "components": 1, "rank": 0, "attention": 0.0}
+
+    attention: float = Field(default=0.0, ge=0)
+    """Weight of the best place of an image, added to the average over places; needs pooling: places."""
+
+    @property
+    def why_places(self) -> str:
+        return f"attention {self.attention} needs the features of every place" if self.attention else ""
+
+    def after(self, old: HeadSpec) -> HeadSpec:
+        """Take over the attention of the old head, unless this one has its own."""
+        before = old.attention if isinstance(old, AttentiveSpec) else 0.0
+        return self.model_copy(update={"attention": self.attention or before})
+
+
+class BernoulliHead(Head):
+    """Independent labels: one logit per label."""
+
+    def __init__(self, num_features: int, num_labels: int, spec: AttentiveSpec, start: Start) -> None:
+        super().__init__()
+        self.dropout, self.attention = FeatureDropout(spec.dropout), spec.attention
+        self.linear = nn.Linear(num_features, num_labels)
+        nn.init.normal_(self.linear.weight, std=WEIGHT_STD)
+        prior_L = np.full(num_labels, 0.5) if start.prevalence_L is None else start.prevalence_L
+        set_values(self.linear.bias, log_odds(prior_L), "prevalence_L")
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Return {"logits": [B, L]} for features [B, F] or [B, F, P]."""
+        features = self.dropout(features)
+        return {"logits": self.linear(average(features)) + best_place(features, self.linear.weight, self.attention)}
+
+    def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
+        """Take over the weights of a trained Bernoulli head. Raises ModelError if the shapes differ."""
+        set_values(self.linear.weight, weight_LF.numpy(), "the weight of the Bernoulli head")
+        set_values(self.linear.bias, bias_L.numpy(), "the bias of the Bernoulli head")
+
+
+def best_place(features: Tensor, weight_LF: Tensor, attention: float) -> Tensor | float:
+    """Return `attention` times each label's score at its best place [B, L]; 0 without attention."""
+    if not attention:
+        return 0.0
+    return attention * (weight_LF @ features).amax(dim=2)
+
+
+HEADS = {"bernoulli": BernoulliHead}
