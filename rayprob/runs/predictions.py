@@ -1,7 +1,8 @@
 """The predictions table, which passes results from GPU to CPU work: Parquet with one row per sample. N samples, L labels.
 
 Columns: sample_id int64, labels and unknown_labels as lists of columns, and one fixed-size list of float32 per output of the
-head. Everything else (label space, family, shapes, facts) is JSON in the schema metadata.
+head. The rest is in the schema metadata: outputs that all samples share as safetensors, everything else (label space, family,
+shapes, facts) as JSON.
 """
 
 import io
@@ -13,8 +14,10 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors.numpy
 from numpy.typing import NDArray
 from pydantic import Field
+from safetensors import SafetensorError
 
 from rayprob.errors import LabelError, MetricError
 from rayprob.files import storage
@@ -27,7 +30,8 @@ from rayprob.probability.families import FAMILIES, from_outputs
 FORMAT_VERSION = 1
 ROW_GROUP_BYTES = 64 * 2**20
 REMEDY = "write it again with `rayprob evaluate` or `rayprob predict`"
-_KEY = b"rayprob"
+_KEY, _SHARED_KEY = b"rayprob", b"rayprob.shared"
+NOTHING_SHARED = safetensors.numpy.save({})
 _LISTS = ("labels", "unknown_labels")
 _SCHEMA = pa.schema([("sample_id", pa.int64()), *((name, pa.list_(pa.int32())) for name in _LISTS)])
 
@@ -41,7 +45,7 @@ class Predictions:
     targets_NL: NDArray[np.bool_]
     known_NL: NDArray[np.bool_]
     family: str  # of distributions, which defines the meaning of the outputs
-    outputs: dict[str, NDArray[np.float32]]  # as the head returns them, each [N, ...]
+    outputs: dict[str, NDArray[np.float32]]  # as the head returns them, each [N, ...] unless all images share it
     facts: dict[str, Any]  # plain data: run and dataset fingerprint, split, step
 
     def __post_init__(self) -> None:
@@ -51,11 +55,12 @@ class Predictions:
                 raise MetricError(
                     f"{name} is {table_NL.dtype} {list(table_NL.shape)}; give bool {list(shape)}: samples x labels"
                 )
-        per_label = FAMILIES[self.family].per_label if self.family in FAMILIES else ()
+        family = FAMILIES.get(self.family)
+        per_label, shared = (family.per_label if family else ()), self._shared
         for name, values in self.outputs.items():
             if name in ("sample_id", *_LISTS):
                 raise MetricError(f"output {name!r} has the name of a reserved column; rename the output")
-            if len(values) != shape[0] or values.dtype != np.float32:
+            if (name not in shared and len(values) != shape[0]) or values.dtype != np.float32:
                 raise MetricError(
                     f"output {name!r} is {values.dtype} {list(values.shape)}; give float32 with {shape[0]:,} rows"
                 )
@@ -68,13 +73,17 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.sample_ids_N)
 
+    @property
+    def _shared(self) -> frozenset[str]:
+        return FAMILIES[self.family].shared if self.family in FAMILIES else frozenset()
+
     def distribution(self) -> LabelDistribution:
         """Return the distributions that the outputs state, uncalibrated. Raises ModelError for a family that is not here."""
         return from_outputs(self.family, self.outputs)
 
     def write(self, uri: str) -> None:
         """Write the table to a path or URI; it appears complete or not at all. Raises StorageError."""
-        row_bytes = sum(values[:1].nbytes for values in self.outputs.values()) + 64
+        row_bytes = sum(values[:1].nbytes for name, values in self.outputs.items() if name not in self._shared) + 64
         content = io.BytesIO()
         pq.write_table(
             self._table(),
@@ -101,12 +110,15 @@ class Predictions:
                 targets_NL=targets_NL,
                 known_NL=~unknown_NL,
                 family=header["family"],
-                outputs={name: _values(table[name], tuple(row_shape)) for name, row_shape in header["shapes"].items()},
+                outputs={
+                    **{name: _values(table[name], tuple(row_shape)) for name, row_shape in header["shapes"].items()},
+                    **safetensors.numpy.load((table.schema.metadata or {}).get(_SHARED_KEY, NOTHING_SHARED)),
+                },
                 facts=header["facts"],
             )
         except (LabelError, MetricError) as error:
             raise MetricError(f"{uri} is a damaged predictions table: {error}; {REMEDY}") from error
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, pa.ArrowException) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, pa.ArrowException, SafetensorError) as error:
             raise MetricError(f"{uri} is a damaged predictions table ({type(error).__name__}: {error}); {REMEDY}") from error
 
     def rows(self, rows_M: NDArray[np.int64] | NDArray[np.bool_]) -> "Predictions":
@@ -117,7 +129,7 @@ class Predictions:
             self.targets_NL[rows_M],
             self.known_NL[rows_M],
             self.family,
-            {name: values[rows_M] for name, values in self.outputs.items()},
+            {name: values if name in self._shared else values[rows_M] for name, values in self.outputs.items()},
             self.facts,
         )
 
@@ -137,15 +149,18 @@ class Predictions:
     def _table(self) -> pa.Table:
         columns = {"sample_id": pa.array(self.sample_ids_N, type=pa.int64())}
         columns |= {name: _lists(table_NL) for name, table_NL in zip(_LISTS, (self.targets_NL, ~self.known_NL), strict=True)}
-        columns |= {name: _fixed_lists(values) for name, values in self.outputs.items()}
+        shared = {name: np.ascontiguousarray(values) for name, values in self.outputs.items() if name in self._shared}
+        per_sample = {name: values for name, values in self.outputs.items() if name not in shared}
+        columns |= {name: _fixed_lists(values) for name, values in per_sample.items()}
         header = {
             "format_version": FORMAT_VERSION,
             "label_space": self.label_space.to_dict(),
             "family": self.family,
-            "shapes": {name: list(values.shape[1:]) for name, values in self.outputs.items()},
+            "shapes": {name: list(values.shape[1:]) for name, values in per_sample.items()},
             "facts": self.facts,
         }
-        return pa.table(columns).replace_schema_metadata({_KEY: json.dumps(header).encode()})
+        metadata = {_KEY: json.dumps(header).encode()} | ({_SHARED_KEY: safetensors.numpy.save(shared)} if shared else {})
+        return pa.table(columns).replace_schema_metadata(metadata)
 
 
 class _Header(Shape):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rayprob.data.joined.dataset import AnySplit
 from rayprob.loader.streams import Batch, EvalStream
@@ -54,7 +55,7 @@ def predict_split(
         targets_NL=targets_NL,
         known_NL=known_NL,
         family=classifier.family,
-        outputs=gathered,
+        outputs=gathered | {name: _array(tensor) for name, tensor in classifier.head.shared().items()},
         facts=dict(facts, split=manifest.split),
     )
 
@@ -64,14 +65,21 @@ def _predict_part(
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
     ids: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     parts: dict[str, list[NDArray[np.float32]]] = {}
+    shared = family_of(classifier.family).shared
     with evaluating(classifier):
         for batch in batches:
             with compute.autocast():
                 outputs = classifier(compute.images(batch.images_BCHW))
             ids.append(batch.sample_ids_B.numpy())
             for name, tensor in outputs.items():
-                parts.setdefault(name, []).append(tensor.float().cpu().numpy())
+                if name not in shared:
+                    parts.setdefault(name, []).append(_array(tensor))
     return np.concatenate(ids), {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().float().cpu().numpy()
+    return array
 
 
 def marginals(predictions: Predictions) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """The predictions table: round trip to the last bit, atomic writing, and what each kind of bad file is told."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from rayprob.errors import LabelError, MetricError, StorageError
 from rayprob.labels import LabelSpace
+from rayprob.probability.families import FAMILIES, family_of
 from rayprob.runs import predictions as module
 from rayprob.runs.predictions import Predictions
 
@@ -91,6 +93,20 @@ def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
         table(seed=2).write(str(tmp_path / "p"))
     assert_equal_bits(Predictions.read(str(tmp_path / "p")), old)
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+def test_what_all_samples_share_is_kept_once(tmp_path, monkeypatch):
+    mixture = family_of("mixture")
+    outputs = {"mixing_logits": "NK", "component_logits": "KL"}
+    monkeypatch.setitem(FAMILIES, "mixture", replace(mixture, outputs=outputs))
+    predictions = table(num_samples=5, components=2)
+    predictions = replace(predictions, outputs={**predictions.outputs, "component_logits": np.ones((2, 3), np.float32)})
+    predictions.write(str(tmp_path / "p"))
+    again = Predictions.read(str(tmp_path / "p"))
+    assert_equal_bits(again, predictions)
+    some = again.rows(np.array([4, 1]))
+    assert [values.shape for values in some.outputs.values()] == [(2, 2), (2, 3)]
+    assert "component_logits" not in pq.read_table(str(tmp_path / "p")).column_names
 
 
 def test_rows_are_taken_in_their_order():

@@ -88,6 +88,10 @@ class Head(nn.Module):
 
     family: str  # as in its spec
 
+    def shared(self) -> dict[str, Tensor]:
+        """Return the outputs that are the same for all images, which its family gives shapes without N; `forward` adds them."""
+        return {}
+
     def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
         """Take over a trained Bernoulli head; a head that cannot do so is left unchanged."""
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rayprob.arrays import Bools, Floats, Rows
-from rayprob.probability.calibration.candidates import NO_PRIORS, WITH, Candidates, Fit, Outputs, OutputsCalibrator, map_of
+from rayprob.probability.calibration.candidates import NO_PRIORS, WITH, Fit, Outputs, OutputsCalibrator, map_of
 from rayprob.probability.calibration.holdout import checked_logits, folds
 from rayprob.probability.calibration.independent import FITS, Calibrator
 from rayprob.probability.distributions.mixture import LabelMixture
-from rayprob.probability.families import FAMILIES, family_of
+from rayprob.probability.families import FAMILIES, Family, family_of
 from rayprob.registry import choose
 
 
@@ -53,7 +53,7 @@ def choose_calibrator(
     counts. By default every candidate is tried for which the holdout has MIN_SAMPLES.
     """
     candidates_of = choose(FAMILIES, family, "family of distributions").candidates
-    problem = _Problem.of(candidates_of, outputs, targets_NL, known_NL, priors)
+    problem = _Problem.of(family, outputs, targets_NL, known_NL, priors)
     for name in candidates or ():
         choose(problem.fits, name, f"calibrator of a {family} distribution")
     names = [name for name in problem.fits if candidates is None or name in candidates]
@@ -77,7 +77,7 @@ def calibrator_from_arrays(family: str, name: str, arrays: Mapping[str, NDArray[
 class _Problem:
     """The holdout rows with a known label, and the fits to try on them."""
 
-    candidates: Candidates
+    family: Family
     fits: Mapping[str, Fit]
     outputs: Outputs
     targets_NL: Bools
@@ -86,17 +86,19 @@ class _Problem:
     @classmethod
     def of(
         cls,
-        candidates: Candidates,
+        family_name: str,
         outputs: Mapping[str, ArrayLike],
         targets: ArrayLike,
         known: ArrayLike,
         priors: Mapping[str, LabelMixture],
     ) -> "_Problem":
+        family = family_of(family_name)
+        candidates = family.candidates
         checked, targets_NL, known_NL = candidates.check(outputs, targets, known)
         with_priors = candidates.with_priors(priors) if candidates.with_priors else {}
         stated_N = np.flatnonzero(known_NL.any(axis=1))
-        kept = {name: values[stated_N] for name, values in checked.items()}
-        return cls(candidates, {**candidates.fits, **with_priors}, kept, targets_NL[stated_N], known_NL[stated_N])
+        kept = family.rows(checked, stated_N)
+        return cls(family, {**candidates.fits, **with_priors}, kept, targets_NL[stated_N], known_NL[stated_N])
 
     @property
     def num_samples(self) -> int:
@@ -110,11 +112,11 @@ class _Problem:
         for fit_rows, judge_rows in folds(self.num_samples, num_folds, seed):
             calibrator = self.fit(name, fit_rows)
             truth = self.targets_NL[judge_rows], self.known_NL[judge_rows]
-            nll_N[judge_rows] = self.candidates.nll(calibrator, self._outputs(judge_rows), *truth)
+            nll_N[judge_rows] = self.family.candidates.nll(calibrator, self._outputs(judge_rows), *truth)
         return nll_N
 
     def _outputs(self, rows: Rows) -> Outputs:
-        return {name: values[rows] for name, values in self.outputs.items()}
+        return self.family.rows(self.outputs, rows)
 
 
 def _simplest_within_one_standard_error(nll_by_name: Mapping[str, Floats]) -> tuple[str, str]:

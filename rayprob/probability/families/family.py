@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from numpy.typing import NDArray
+
+from rayprob.arrays import Bools, Rows
 from rayprob.errors import ModelError
 from rayprob.probability.calibration.candidates import Candidates, Outputs, OutputsCalibrator
 from rayprob.probability.distributions.distribution import LabelDistribution
@@ -24,8 +27,9 @@ def _no_numbers(outputs: Outputs) -> dict[str, float]:
 class Family:
     """A kind of distribution over label sets.
 
-    `outputs` has the shape of each output of the head in letters: "NL" is a value per image and label. `distribution` turns
-    them into one distribution per image.
+    `outputs` has the shape of each output of the head in letters: "NL" is a value per image and label. One without N, such as
+    "KL", is the same for all images: a parameter of the distributions. `distribution` turns them into one distribution per
+    image.
     """
 
     name: str
@@ -49,6 +53,15 @@ class Family:
     def per_label(self) -> frozenset[str]:
         """The outputs whose last axis is the labels."""
         return frozenset(name for name, shape in self.outputs.items() if shape.endswith("L"))
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """The outputs that are the same for all images."""
+        return frozenset(name for name, shape in self.outputs.items() if not shape.startswith("N"))
+
+    def rows(self, outputs: Mapping[str, NDArray[Any]], rows: Rows | Bools) -> dict[str, NDArray[Any]]:
+        """Return the outputs of some images, in the order of `rows`."""
+        return {name: values if name in self.shared else values[rows] for name, values in outputs.items()}
 
     @cached_property
     def candidates(self) -> Candidates:
