@@ -23,7 +23,7 @@ from rayprob.models.backbones import BACKBONES, Cut
 from rayprob.models.build import build_classifier
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import HEADS, Head, HeadSpec, Start, build_head
-from rayprob.models.losses import LOSSES, LossSpec, build_loss
+from rayprob.models.losses import LOSSES, Loss, LossSpec, build_loss
 from rayprob.models.pooling import POOLINGS
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.mixture import fit_label_mixture
@@ -95,6 +95,11 @@ def loss_of(spec: HeadSpec) -> LossSpec:
     return LossSpec(name=family_of(spec.family).loss, **spec.loss_options)
 
 
+def term_of(loss: LossSpec) -> Loss:
+    """The function of a loss."""
+    return build_loss(loss)
+
+
 def features_of(spec: HeadSpec, toy: Toy) -> Tensor:
     """Features as the pooling of the head's system returns them: [N, F, P] for a head that needs places, else [N, F]."""
     return toy.features_NFP if spec.why_places else toy.features_NFP.mean(dim=2)
@@ -110,7 +115,7 @@ def trained(spec: HeadSpec, loss: LossSpec, *, steps: int = 60) -> Head:
     """A head after some steps of AdamW on the toy problem."""
     torch.manual_seed(1)
     head = build_head(spec, F, L, TRAIN.start(spec)).train()
-    optimizer, term = torch.optim.AdamW(head.parameters(), lr=0.02), build_loss(loss)
+    optimizer, term = torch.optim.AdamW(head.parameters(), lr=0.02), term_of(loss)
     features = features_of(spec, TRAIN).float()
     for _ in range(steps):
         rows = torch.randint(len(features), (64,))
@@ -242,7 +247,7 @@ def job_of(run: Run, place: Place = Place(), *, is_fresh: bool = True) -> RankJo
         compute=compute,
         state=state,
         parallel=compute.parallel(classifier),
-        loss=build_loss(run.loss),
+        loss=term_of(run.loss),
         total_steps=STEPS,
         evaluate_every=STEPS,
         **parts,

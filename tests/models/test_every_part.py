@@ -20,7 +20,7 @@ from rayprob.export.onnx_file import expected
 from rayprob.loader.augment import TransformSpec
 from rayprob.metrics.ranking import average_precision
 from rayprob.models.heads import HEADS
-from rayprob.models.losses import LOSSES, LossSpec, build_loss
+from rayprob.models.losses import LOSSES, LossSpec
 from rayprob.models.pooling import POOLINGS, build_pooling
 from rayprob.probability.families import family_of
 from rayprob.runs.bundle import Bundle
@@ -46,6 +46,7 @@ from tests.models.systems import (
     job_of,
     loss_of,
     take_steps,
+    term_of,
     train_ranks,
     trained,
     with_patches,
@@ -150,7 +151,7 @@ def case(name: str, **options: Any) -> tuple[Any, dict[str, Tensor], Tensor, Ten
     leaves = {key: tensor.detach().requires_grad_(tensor.requires_grad) for key, tensor in outputs.items()}
     known_BL = torch.rand(5, L) < 0.7
     known_BL[0], known_BL[1] = False, True
-    term = build_loss(spec)
+    term = term_of(spec)
 
     def loss(outputs: dict[str, Tensor], targets_BL: Tensor, known_BL: Tensor) -> Tensor:
         torch.manual_seed(11)
@@ -197,7 +198,9 @@ def test_a_loss_is_one_finite_number_per_image_however_sure_the_head_is(name: st
 
 
 @every_loss
-def test_the_loss_of_an_image_does_not_depend_on_its_batch(name: str) -> None:
+def test_the_loss_of_an_image_does_not_depend_on_its_batch_unless_it_says_so(name: str) -> None:
+    if getattr(LossSpec.of(name), "compares_samples", False):
+        return
     loss, outputs, targets_BL, known_BL = case(name)
     shared = family_of(LossSpec(name=name).family).shared
     first = {key: tensor if key in shared else tensor[:2] for key, tensor in outputs.items()}
