@@ -81,7 +81,13 @@ class EmaSpec(Spec):
 
 
 class PrecisionSpec(Spec):
-    """Arithmetic and memory layout. `auto` is channels_last, with bf16 on a GPU and float32 on a CPU."""
+    """Arithmetic and memory layout. `auto` is channels_last, with bf16 on a GPU and float32 on a CPU.
+
+    On a GPU, `tf32` and `cudnn_benchmark` apply while the run trains, evaluates or computes features; predictions for images do
+    not use them. `benchmarks/gpu.py` measures what each is worth on a machine.
+    """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"tf32", "cudnn_benchmark"})
 
     autocast: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """Number format of the forward pass: auto is bf16 on a GPU and float32 on a CPU."""
@@ -89,6 +95,14 @@ class PrecisionSpec(Spec):
     """Memory layout NHWC; auto is true."""
     compile: bool = False
     """Compile the classifier with torch.compile."""
+    tf32: bool | Literal["auto"] = "auto"
+    """Round the inputs of float32 operations to TF32 on a GPU: in all of them (true), in none (false), or, as PyTorch does
+    by default, in convolutions but not in matrix products (auto). With bf16, only pooling, head and loss are in float32.
+    """
+    cudnn_benchmark: bool = False
+    """Let cuDNN time its algorithms for every new shape of a convolution, and use the fastest. Results then differ between runs
+    by rounding, because the choice may.
+    """
 
 
 class CheckpointSpec(Spec):

@@ -123,7 +123,8 @@ def predict_with(trained: Trained, split: str, data: str | None, on_progress: On
     stream = EvalStream(manifest, trained.stream, transform, place=place, micro_batch=micro_batch, reading=reading)
     facts = {key: fact for key, fact in bundle.facts.items() if key != "calibration"}
     facts["dataset_fingerprint"] = dataset.fingerprint
-    predictions = predict_split(bundle.classifier, manifest, stream, compute, facts, on_progress, labels=labels)
+    with compute.settings():
+        predictions = predict_split(bundle.classifier, manifest, stream, compute, facts, on_progress, labels=labels)
     return PredictedSplit(predictions, manifest, labels, trained.predictions_path(dataset, split, data))
 
 

@@ -1,7 +1,7 @@
 """The device and arithmetic of one rank: autocast, memory layout, and DDP around the classifier."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ class Compute:
     autocast_dtype: torch.dtype | None
     memory_format: torch.memory_format
     is_compiled: bool
+    tf32: bool | None  # None leaves PyTorch's own choice
+    cudnn_benchmark: bool
 
     @classmethod
     def plan(cls, spec: PrecisionSpec, place: Place, device: torch.device) -> "Compute":
@@ -34,7 +36,23 @@ class Compute:
         autocast = ("bf16" if is_gpu else "float32") if spec.autocast == "auto" else spec.autocast
         channels_last = spec.channels_last == "auto" or spec.channels_last
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        return cls(place, device, AUTOCAST[autocast], layout, spec.compile)
+        tf32 = None if spec.tf32 == "auto" else spec.tf32
+        return cls(place, device, AUTOCAST[autocast], layout, spec.compile, tf32, spec.cudnn_benchmark)
+
+    @contextmanager
+    def settings(self) -> Iterator[None]:
+        """Apply what PyTorch sets for a whole process, for GPUs only: TF32 and cuDNN's benchmark. Restore it afterwards."""
+        cudnn = torch.backends.cudnn
+        with ExitStack() as restored:
+            if self.device.type == "cuda" and self.tf32 is not None:
+                restored.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+                restored.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
+                torch.set_float32_matmul_precision("high" if self.tf32 else "highest")
+                cudnn.allow_tf32 = self.tf32
+            if self.device.type == "cuda" and self.cudnn_benchmark:
+                restored.callback(setattr, cudnn, "benchmark", cudnn.benchmark)
+                cudnn.benchmark = True
+            yield
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context for a forward pass."""

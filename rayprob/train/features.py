@@ -117,7 +117,7 @@ def _compute(source: FeatureSource, split: str, compute: Compute, tell: Tell) ->
     stream = EvalStream(manifest, source.run.stream, transform, place=Place(), micro_batch=micro_batch, reading=reading)
     compute.place_weights(bundle.classifier)
     rows: list[tuple[Tensor, ...]] = []
-    with evaluating(bundle.classifier):
+    with compute.settings(), evaluating(bundle.classifier):
         for batch in stream:
             with compute.autocast():
                 features = bundle.classifier.features(compute.images(batch.images_BCHW)).float().cpu()

@@ -58,7 +58,9 @@ def fit(
     few seconds: if it returns details of an upcoming shutdown, a checkpoint is written at once.
     """
     with patience.patient(run.placement.storage_patience_s):
-        return _fit(prepare(run, place, device), report, heed)
+        job = prepare(run, place, device)
+        with job.compute.settings():
+            return _fit(job, report, heed)
 
 
 def _fit(job: RankJob, report: Report, heed: Callable[[], dict[str, Any] | None]) -> Outcome:

@@ -82,7 +82,8 @@ def find_lr(
         rising = _rising(run, folder, lowest, highest, num_steps)
         job = prepare(rising, Place(), device or _device(run))
         try:
-            measured = _until_it_leaves(job, on_step)
+            with job.compute.settings():
+                measured = _until_it_leaves(job, on_step)
         finally:
             if job.history:
                 job.history.close()

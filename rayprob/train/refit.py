@@ -15,6 +15,7 @@ from pydantic import PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
 from rayprob.config.spec import PluginSpec
 from rayprob.errors import RunError, SpecError
+from rayprob.loader.order import Place
 from rayprob.loader.turns import samples_per_epoch
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import HeadSpec, Start, build_head
@@ -32,6 +33,7 @@ from rayprob.runs.rules import check, heads_of
 from rayprob.runs.schedules import ScheduleSpec
 from rayprob.runs.spec import Duration, Run
 from rayprob.seeds import derive
+from rayprob.train.compute import Compute
 from rayprob.train.features import FeatureEpochs, FeatureSource, split_features
 from rayprob.train.fitting import Fitting, predictions_of
 from rayprob.train.job import label_mixture, label_sets, prevalence
@@ -115,7 +117,8 @@ def refit(
     epochs = FeatureEpochs(source.dataset.split(run.data.train_split), train, run.seed)
     fitting = Fitting.start(run, classifier, train, holdout, source.bundle.label_space, tell, epochs)
     try:
-        fitting.train()
+        with Compute.plan(run.precision, Place(), fitting.train_split.features_NF.device).settings():
+            fitting.train()
     finally:
         fitting.history.close()
     write(source, fitting)

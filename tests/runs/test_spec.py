@@ -46,6 +46,16 @@ def test_placement_and_cadence_do_not_change_a_runs_identity(make_run: MakeRun, 
     assert identity(run) != identity(make_run(tmp_path, seed=1))
 
 
+def test_settings_of_gpus_are_part_of_a_run_only_where_they_are_not_the_default(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    same = make_run(tmp_path, precision={"tf32": "auto", "cudnn_benchmark": False})
+    assert run.model_dump(mode="json")["precision"] == {"autocast": "auto", "channels_last": "auto", "compile": False}
+    assert (same.fingerprint, identity(same)) == (run.fingerprint, identity(run))
+    fast = make_run(tmp_path, precision={"tf32": True, "cudnn_benchmark": True})
+    assert Run.read_text(fast.to_yaml(), "here") == fast
+    assert identity(fast) != identity(run)
+
+
 def test_an_elastic_run_keeps_its_micro_batch_and_is_checked_for_the_most_workers(
     make_run: MakeRun, tiny: str, tmp_path: Path
 ) -> None:
