@@ -60,6 +60,11 @@ def needs_hosts() -> str | None:
     return f"needs {', '.join(missing)}" if missing else needs_sample()
 
 
+def needs_gpu() -> str | None:
+    """Return why a GPU cannot be measured, if it cannot."""
+    return None if shutil.which("nvidia-smi") else "needs an NVIDIA GPU; python benchmarks/gpu.py --tiny tests it on a CPU"
+
+
 def nothing() -> str | None:
     """Return None: the benchmark has no requirements."""
     return None
@@ -83,6 +88,7 @@ COCO_SAMPLE = ("--images", str(SAMPLE / "train2014"), "--annotations", str(SAMPL
 BENCHMARKS = (
     Benchmark("exact_map.py"),
     Benchmark("training_step.py"),
+    Benchmark("gpu.py", missing=needs_gpu),
     Benchmark("label_layouts.py"),
     Benchmark("image_kinds.py"),
     Benchmark("label_mixture.py", missing=needs_label_sets),
