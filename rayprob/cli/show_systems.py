@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import TimeElapsedColumn
+from rich.progress import TaskID, TimeElapsedColumn
 
 from rayprob.cli.progress import bar, progress
 from rayprob.cli.table import Table, show_table
@@ -21,7 +21,8 @@ class SystemsView:
 
     def __init__(self, console: Console) -> None:
         self._progress = progress(console, "{task.description}", bar(), "{task.completed} of {task.total}", TimeElapsedColumn())
-        self._features = self._tasks = None
+        self._features: TaskID | None = None
+        self._tasks: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
