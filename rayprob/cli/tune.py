@@ -22,18 +22,24 @@ def tune(
     """Search hyperparameters on Ray Tune, or resume a search.
 
     The same command resumes a stopped search, and never repeats a finished trial. A file with `thresholds:` instead of
-    `search:` trains nothing: it searches thresholds and calibrators of a finished run.
+    `search:` trains nothing: it searches thresholds and calibrators of a finished run. A file with `systems:` compares run
+    files: each with its own learning rate, several seeds, and a table of all.
 
     Examples:
 
       rayprob tune tune_configs/demo-sweep.yaml
+      rayprob tune tune_configs/systems.yaml --set systems.source=demo/run
       rayprob tune tune_configs/thresholds.yaml --set thresholds.run=demo/run
     """
     from rayprob.config.kinds import SWEEP_FILE
     from rayprob.config.spec import check_file, read_yaml
 
-    if "thresholds" in read_yaml(sweep_file, overrides or ()):
+    keys = read_yaml(sweep_file, overrides or ())
+    if "thresholds" in keys:
         search_for_thresholds(sweep_file, overrides or ())
+        return
+    if "systems" in keys:
+        tune_systems(sweep_file, overrides or ())
         return
     check_file(sweep_file, overrides or (), SWEEP_FILE)
     from rayprob.cli.show_sweep import SweepView, show_sweep
@@ -51,6 +57,19 @@ def tune(
         raise typer.Exit(130)
     show_sweep(out, sweep.folder, swept.summary)
     show_line(out, f"the page: {sweep_report(sweep.folder).path}")
+
+
+def tune_systems(file: str, overrides: Sequence[str]) -> None:
+    """Compare the systems of a file, and print the table."""
+    from rayprob.cli.show_systems import SystemsView, show_systems
+    from rayprob.systems.compare import compare_systems
+    from rayprob.systems.page import write_page
+    from rayprob.systems.spec import SystemsFile
+
+    with SystemsView(err) as view:
+        compared = compare_systems(SystemsFile.read(file, overrides), view.tell)
+    show_systems(out, compared)
+    show_line(out, f"the page: {write_page(compared)}")
 
 
 def search_for_thresholds(file: str, overrides: Sequence[str], *, as_json: bool = False) -> None:

@@ -53,7 +53,7 @@ class ModelSpec(Spec):
     std: Annotated[Channels, AfterValidator(_above_zero)] | None = None
     """Standard deviation of the normalisation, three values."""
     pooling: str = "gap"
-    """gap, gmp, gem, places, or one of a plugin. places keeps the places of an image apart."""
+    """gap, gmp, gem, places, places7, or one of a plugin. places keeps the places of an image apart, places7 at most 7 x 7."""
     head: SerializeAsAny[HeadSpec] = HeadSpec()
     """The head."""
     frozen: Frozen = "none"

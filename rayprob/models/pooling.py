@@ -1,10 +1,11 @@
 """Poolings: maps_BFhw -> features_BF, in float32 even under autocast.
 
-`places` keeps the P = h * w places apart, as features_BFP, for a head that uses each of them.
+`places` keeps the P = h * w places apart, as features_BFP, for a head that uses each of them; `places7` those of a 7 x 7 grid.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from rayprob.errors import ModelError
 from rayprob.models.precision import at_least_float32, full_precision
@@ -58,11 +59,25 @@ class Places(Pooling):
         return at_least_float32(maps_BFhw).flatten(2)
 
 
+class PlacesOfAGrid(Places):
+    """A grid of `SIDE` x `SIDE` places, each the mean over its part of the maps: fewer places than the maps have.
+
+    Smaller maps keep their own places.
+    """
+
+    SIDE = 7
+
+    def forward(self, maps_BFhw: Tensor) -> Tensor:
+        """Return features [B, F, P]."""
+        height, width = (min(self.SIDE, side) for side in maps_BFhw.shape[2:])
+        return super().forward(adaptive_avg_pool2d(at_least_float32(maps_BFhw), (height, width)))
+
+
 def build_pooling(name: str) -> Pooling:
     """Return the pooling `name`. Raises ModelError for an unknown one."""
     return choose(POOLINGS, name, "pooling", ModelError)()
 
 
 POOLINGS: PartTable[type[Pooling]] = PartTable(
-    "POOLINGS", {"gap": GlobalAverage, "gmp": GlobalMax, "gem": GeneralisedMean, "places": Places}
+    "POOLINGS", {"gap": GlobalAverage, "gmp": GlobalMax, "gem": GeneralisedMean, "places": Places, "places7": PlacesOfAGrid}
 )

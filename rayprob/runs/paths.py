@@ -26,6 +26,11 @@ sweeps/NAME/sweep.yaml         the resolved sweep file
            summary.json       the whole sweep as plain data
            results.parquet    results.csv    best.yaml    tensorboard/    report.html
            tune/              Ray Tune's own files
+
+systems/NAME/systems.json      what is compared
+            SYSTEM/lr-L-seed-S/    a run's folder for each learning rate and seed
+            SYSTEM/judged-S.json   the numbers of a system with seed S, and their bootstrap draws
+            results.json       report.html
 """
 
 from dataclasses import dataclass
@@ -116,6 +121,22 @@ class SweepFolder(Folder):
     def trial(self, number: int) -> str:
         """Return the folder of a trial, which is a run's."""
         return storage.join(self.folder, trial_name(number))
+
+
+@dataclass(frozen=True)
+class SystemsFolder(Folder):
+    """The paths in the folder of a comparison of systems."""
+
+    identity_file = PathIn("systems.json")
+    results = PathIn("results.json")
+
+    def run(self, system: str, lr: float, seed: int) -> str:
+        """Return the folder of a run."""
+        return storage.join(self.folder, system, f"lr-{lr:g}-seed-{seed}")
+
+    def judged(self, system: str, seed: int) -> str:
+        """Return the path of what a system's run with a seed reaches, on all images and on each draw."""
+        return storage.join(self.folder, system, f"judged-{seed}.json")
 
 
 def trial_name(number: int) -> str:

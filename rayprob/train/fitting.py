@@ -38,7 +38,7 @@ ROWS_AT_ONCE = 4096
 
 @dataclass
 class Fitting:
-    """A refit in progress: the classifier whose head learns, its features, and the best head so far by holdout NLL."""
+    """A refit in progress: the classifier whose head learns, its features, and the best head so far on holdout."""
 
     run: Run
     classifier: Classifier
@@ -50,6 +50,7 @@ class Fitting:
     tell: Tell
     loss: Loss
     optimizer: torch.optim.Optimizer
+    metric: str = "nll_nats"  # on holdout, by which the best head is kept: this or mAP
     progress: Progress = field(default_factory=Progress)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
@@ -63,6 +64,7 @@ class Fitting:
         label_space: LabelSpace,
         tell: Tell,
         epochs: FeatureEpochs,
+        metric: str = "nll_nats",
     ) -> "Fitting":
         """Build what training needs; the history of an earlier attempt in the run's folder is removed."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -78,6 +80,7 @@ class Fitting:
             tell=tell,
             loss=build_loss(run.loss),
             optimizer=build_optimizer(classifier, run.optimizer, device),
+            metric=metric,
         )
 
     @property
@@ -128,10 +131,11 @@ class Fitting:
         return value
 
     def evaluate(self) -> None:
-        """Evaluate on holdout, and keep the head if its NLL is the lowest so far."""
+        """Evaluate on holdout, and keep the head if it is the best so far: by the lowest NLL, or by the highest mAP."""
         started_at_s = time.perf_counter()
         numbers = evaluation_numbers(predictions_of(self.classifier, self.holdout, self.label_space, {}))
-        self.progress = judged(self.progress, -numbers["nll_nats"], self.run)
+        score = numbers["mAP"] if self.metric == "mAP" else -numbers["nll_nats"]
+        self.progress = judged(self.progress, score, self.run)
         is_best = self.progress.best_step == self.progress.step
         if is_best:
             self.best_weights = deepcopy(self.classifier.head.state_dict())

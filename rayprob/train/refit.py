@@ -8,7 +8,7 @@ import math
 import posixpath
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import PositiveFloat, PositiveInt, SerializeAsAny, model_validator
@@ -29,6 +29,7 @@ from rayprob.runs.folder import claim, open_run
 from rayprob.runs.history_rows import read_history
 from rayprob.runs.optimizers import OptimizerSpec
 from rayprob.runs.paths import RunFolder
+from rayprob.runs.predictions import Predictions
 from rayprob.runs.rules import check, heads_of
 from rayprob.runs.schedules import ScheduleSpec
 from rayprob.runs.spec import Duration, Run
@@ -39,14 +40,18 @@ from rayprob.train.fitting import Fitting, predictions_of
 from rayprob.train.job import label_mixture, label_sets, prevalence
 from rayprob.train.training import Tell
 
+Metric = Literal["nll_nats", "mAP"]
+StartFrom = Literal["source", "labels"]
+SETTINGS = {"metric": "nll_nats", "start": "source"}  # of a refit, in its facts where they differ from these
+
 
 class RefitSpec(PluginSpec):
     """How to train a new head. The default loss is that of the head's family: bce for bernoulli, mixture for mixture.
 
     With a prior, the default has no `usage_weight`: components that are rare among label sets should stay rare.
 
-    The evaluation with the lowest holdout NLL is kept, including the one at the start; `patience` stops after that many epochs
-    without a lower one. A head without attention takes over that of the source.
+    The evaluation that is best by `metric` on holdout is kept, including the one at the start; `patience` stops after that many
+    epochs without a better one. A head without attention takes over that of the source.
     """
 
     head: SerializeAsAny[HeadSpec] = MixtureSpec(components=16)
@@ -64,7 +69,11 @@ class RefitSpec(PluginSpec):
     seed: int = 0
     """Seed of weights, order and dropout."""
     patience: PositiveInt | None = None
-    """Stop after this many epochs without a lower holdout NLL; null never stops early."""
+    """Stop after this many epochs without a better evaluation; null never stops early."""
+    metric: Metric = "nll_nats"
+    """The number on holdout that chooses the evaluation to keep: nll_nats or mAP."""
+    start: StartFrom = "source"
+    """source: take over the head of the run where the new one can; labels: start from the training labels alone."""
 
     @model_validator(mode="after")
     def _loss_fits_head(self) -> Self:
@@ -109,19 +118,19 @@ def refit(
     run = refit_run(source, spec, name=name, folder=folder)
     check(run, source.dataset, world_size=1)
     if claim(run, source.dataset).is_finished:
-        _require_same_source(run, source)
+        _require_same_refit(run, _facts(source, spec))
         return _refitted(run, was_finished=True)
     train = split_features(source, run.data.train_split, tell)
     holdout = split_features(source, run.evaluation.split, tell)
-    classifier = fresh_classifier(run, source, train.features_NF.shape[1])
+    classifier = fresh_classifier(run, source, train.features_NF.shape[1], spec.start)
     epochs = FeatureEpochs(source.dataset.split(run.data.train_split), train, run.seed)
-    fitting = Fitting.start(run, classifier, train, holdout, source.bundle.label_space, tell, epochs)
+    fitting = Fitting.start(run, classifier, train, holdout, source.bundle.label_space, tell, epochs, spec.metric)
     try:
         with Compute.plan(run.precision, Place(), fitting.train_split.features_NF.device).settings():
             fitting.train()
     finally:
         fitting.history.close()
-    write(source, fitting)
+    write(source, fitting, _facts(source, spec))
     return _refitted(run, was_finished=False)
 
 
@@ -162,23 +171,23 @@ def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folde
     return Run.parse({**old.model_dump(), **changes}, where=f"the refit of {old.run_folder}")
 
 
-def fresh_classifier(run: Run, source: FeatureSource, num_features: int) -> Classifier:
+def fresh_classifier(run: Run, source: FeatureSource, num_features: int, start_from: StartFrom = "source") -> Classifier:
     """Return the source's backbone and pooling with the new head, which starts from what is already known.
 
-    A mixture starts from its prior, or from a mixture fitted to the label sets of the training split; both heads take over a
-    Bernoulli head of the source. All random numbers derive from the seed.
+    A mixture starts from its prior, or from a mixture fitted to the label sets of the training split. With `source`, a head
+    that can do so takes over a Bernoulli head of the source. All random numbers derive from the seed.
     """
     torch.manual_seed(derive(run.seed, "weights"))
     train_split, old = source.dataset.split(run.data.train_split), source.bundle.classifier
     weights_K, p_KL = label_mixture(run, train_split) or (None, None)
     start = Start(prevalence(train_split), weights_K, p_KL, partial(label_sets, train_split))
     head = build_head(run.model.head, num_features, len(source.bundle.label_space), start)
-    if isinstance(old.head, BernoulliHead):
+    if start_from == "source" and isinstance(old.head, BernoulliHead):
         head.start_from_bernoulli(old.head.linear.weight.detach(), old.head.linear.bias.detach())
     return Classifier(old.backbone, old.pooling, head, frozen=run.model.frozen, norm=run.model.norm)
 
 
-def write(source: FeatureSource, fitting: Fitting) -> None:
+def write(source: FeatureSource, fitting: Fitting, refit_facts: dict[str, Any]) -> None:
     """Write the holdout predictions of the kept head, then the bundle that completes the run."""
     run, classifier = fitting.run, fitting.restore_best()
     facts = {
@@ -186,7 +195,7 @@ def write(source: FeatureSource, fitting: Fitting) -> None:
         "run_fingerprint": run.fingerprint,
         "dataset_fingerprint": source.dataset.fingerprint,
         "step": fitting.progress.best_step,
-        "refit": {"source": source.run.run_folder, "source_fingerprint": source.fingerprint},
+        "refit": refit_facts,
     }
     split = run.evaluation.split
     predictions = predictions_of(classifier, fitting.holdout, source.bundle.label_space, {**facts, "split": split})
@@ -203,13 +212,35 @@ def write(source: FeatureSource, fitting: Fitting) -> None:
     bundle.save(RunFolder(run.run_folder).bundle)
 
 
-def _require_same_source(run: Run, source: FeatureSource) -> None:
-    made_from = open_bundle(run.run_folder).facts["refit"]["source_fingerprint"]
-    if made_from != source.fingerprint:
+def predict_from_features(folder: str, source: FeatureSource, split: str, tell: Tell = lambda event: None) -> Predictions:
+    """Return the predictions of the refit in `folder` for a split, from the features of its source.
+
+    They are those of `rayprob evaluate`, which computes the features of the images again.
+    """
+    bundle = open_bundle(folder)
+    facts = {name: bundle.facts[name] for name in ("run_fingerprint", "dataset_fingerprint", "step")} | {"split": split}
+    return predictions_of(bundle.classifier, split_features(source, split, tell), bundle.label_space, facts)
+
+
+def _facts(source: FeatureSource, spec: RefitSpec) -> dict[str, Any]:
+    """Return what a refit's bundle records about it besides its run."""
+    settings = {name: value for name, default in SETTINGS.items() if (value := getattr(spec, name)) != default}
+    return {"source": source.run.run_folder, "source_fingerprint": source.fingerprint, **settings}
+
+
+def _require_same_refit(run: Run, facts: dict[str, Any]) -> None:
+    made = open_bundle(run.run_folder).facts["refit"]
+    remedy = "choose another --name, or remove the folder of the refit"
+    if made["source_fingerprint"] != facts["source_fingerprint"]:
         raise RunError(
-            f"{run.run_folder} is a refit of an earlier bundle of {source.run.run_folder}: that was {made_from}, now it is "
-            f"{source.fingerprint}; choose another --name, or remove the folder of the refit"
+            f"{run.run_folder} is a refit of an earlier bundle of {facts['source']}: that was {made['source_fingerprint']}, "
+            f"now it is {facts['source_fingerprint']}; {remedy}"
         )
+    for name, default in SETTINGS.items():
+        if made.get(name, default) != facts.get(name, default):
+            raise RunError(
+                f"{run.run_folder} is a refit with {name} {made.get(name, default)}, not {facts.get(name, default)}; {remedy}"
+            )
 
 
 def _refitted(run: Run, *, was_finished: bool) -> Refitted:
