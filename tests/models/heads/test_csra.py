@@ -8,7 +8,7 @@ from torch import Tensor
 from rayprob.errors import SpecError
 from rayprob.models.build import ModelSpec
 from rayprob.models.heads import HeadSpec, Start, build_head
-from rayprob.models.losses import LossSpec, build_loss
+from tests.models.heads.learning import gradients_per_target, loss_after_training
 
 B, F, L, P = 3, 7, 4, 6
 PREVALENCE = np.array([0.5, 0.1, 0.02, 0.9])
@@ -76,15 +76,7 @@ def test_it_finds_a_label_that_the_average_over_places_hides(spec: HeadSpec, lea
     targets_BL = torch.rand(128, 1, generator=chance) < 0.5
     images_BFP = 0.1 * torch.randn(128, F, P, generator=chance)
     images_BFP[:, 0, :2] += targets_BL * torch.tensor([2.0, -2.0])  # the average is the same with and without the label
-    torch.manual_seed(0)
-    head = build_head(spec, F, 1)
-    optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
-    for _ in range(100):
-        loss = build_loss(LossSpec())(head(images_BFP), targets_BL, torch.ones_like(targets_BL)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert (loss.item() < 0.1) is learns
+    assert (loss_after_training(spec, images_BFP, targets_BL, steps=100, lr=0.1) < 0.1) is learns
 
 
 def test_an_image_is_judged_by_itself_and_unknown_labels_teach_nothing() -> None:
@@ -92,11 +84,7 @@ def test_an_image_is_judged_by_itself_and_unknown_labels_teach_nothing() -> None
     order = torch.tensor([2, 0, 1])
     torch.testing.assert_close(head(features()[order])["logits"], head(features())["logits"][order])
     known_BL = torch.rand(B, L, generator=torch.Generator().manual_seed(1)) < 0.5
-    gradients = []
-    for targets_BL in (torch.zeros(B, L, dtype=torch.bool), ~known_BL):
-        loss = build_loss(LossSpec())(head(features()), targets_BL, known_BL).sum()
-        gradients.append(torch.autograd.grad(loss, list(head.parameters())))
-    assert all(map(torch.equal, *gradients))
+    assert all(map(torch.equal, *gradients_per_target(head, features(), known_BL)))
 
 
 def test_it_needs_places() -> None:
