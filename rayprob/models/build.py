@@ -34,7 +34,7 @@ class ModelSpec(Spec):
     file or of a bundle. `weights_part` selects how much of a bundle to load (all, features, backbone), or which weights of
     another program's file that has both: ema (averaged) or model (raw); all takes the averaged ones if there are any.
     `image_size_px` is for families built for one size.
-    `pooling: places` keeps the places of an image apart, for a head with attention.
+    `pooling: places` keeps the places of an image apart, for a head that needs them.
     `mean` and `std` replace the library's normalisation of images in 0..1 for the backbone, three values each.
     `frozen: backbone` trains pooling and head only. `norm` selects the batch-norm statistics in training: those of each rank
     (train), the stored ones (frozen), or those of all ranks (sync, on GPUs).
@@ -97,11 +97,12 @@ class ModelSpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def _attention_sees_places(self) -> "ModelSpec":
+    def _head_sees_places(self) -> "ModelSpec":
         if self.head.why_places and not POOLINGS[self.pooling].keeps_places:
             option = self.head.why_places.partition(" ")[0]
+            instead = "choose another head" if option == "name" else f"{option}: 0"
             raise ValueError(
-                f"head.{self.head.why_places}, but pooling {self.pooling} removes places; set pooling: places, or {option}: 0"
+                f"head.{self.head.why_places}, but pooling {self.pooling} removes places; set pooling: places, or {instead}"
             )
         return self
 

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
-from rayprob.models.heads.head import WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, average, log_odds, set_values
+from rayprob.models.heads.head import WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, average, prior_log_odds, set_values
 
 
 class AttentiveSpec(HeadSpec):
@@ -40,8 +39,7 @@ class BernoulliHead(Head):
         self.dropout, self.attention = FeatureDropout(spec.dropout), spec.attention
         self.linear = nn.Linear(num_features, num_labels)
         nn.init.normal_(self.linear.weight, std=WEIGHT_STD)
-        prior_L = np.full(num_labels, 0.5) if start.prevalence_L is None else start.prevalence_L
-        set_values(self.linear.bias, log_odds(prior_L), "prevalence_L")
+        set_values(self.linear.bias, prior_log_odds(start, num_labels), "prevalence_L")
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return {"logits": [B, L]} for features [B, F] or [B, F, P]."""

@@ -62,7 +62,8 @@ class HeadSpec(PartSpec):
 
     @property
     def why_places(self) -> str:
-        """Why the head needs the places of an image, starting with the option that requires them; "" if it does not."""
+        """Why the head needs the places of an image, starting with the option that requires them (`name` if the head always
+        does); "" if it does not."""
         return ""
 
     def after(self, old: "HeadSpec") -> "HeadSpec":
@@ -119,6 +120,11 @@ def build_head(spec: HeadSpec, num_features: int, num_labels: int, start: Start 
     head = choose(HEADS, spec.name, "head", ModelError)(num_features, num_labels, spec, start or Start())
     head.family = spec.family
     return head
+
+
+def prior_log_odds(start: Start, num_labels: int) -> NDArray[Any]:
+    """Return the log odds of the prevalences [L] that a fresh head starts from; 0 where they are unknown."""
+    return np.zeros(num_labels) if start.prevalence_L is None else log_odds(start.prevalence_L)
 
 
 def log_odds(probabilities: NDArray[Any]) -> NDArray[Any]:

@@ -12,7 +12,17 @@ from torch.nn.functional import softplus
 
 from rayprob.errors import RayprobError, StorageError
 from rayprob.models.heads.bernoulli import AttentiveSpec, best_place
-from rayprob.models.heads.head import RAREST, WEIGHT_STD, FeatureDropout, Head, Start, average, log_odds, set_values
+from rayprob.models.heads.head import (
+    RAREST,
+    WEIGHT_STD,
+    FeatureDropout,
+    Head,
+    Start,
+    average,
+    log_odds,
+    prior_log_odds,
+    set_values,
+)
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.priors.file import SHIPPED, LabelPriorFile
 from rayprob.probability.priors.prior import LabelPrior
@@ -132,8 +142,8 @@ class MixtureHead(Head):
             set_values(self.offsets, log_odds(start.probabilities_KL), "probabilities_KL", (self.num_components, num_labels))
             set_values(self.mixing.bias, np.log(np.maximum(start.mixing_weights_K, RAREST)), "mixing_weights_K")
             return
-        prior_L = np.full(num_labels, 0.5) if start.prevalence_L is None else start.prevalence_L
-        prior_KL = np.broadcast_to(log_odds(prior_L), (self.num_components, len(prior_L)))
+        prior_L = prior_log_odds(start, num_labels)
+        prior_KL = np.broadcast_to(prior_L, (self.num_components, len(prior_L)))
         set_values(self.offsets, prior_KL, "prevalence_L", (self.num_components, num_labels))
         nn.init.zeros_(self.mixing.bias)
         if self.num_components > 1:  # equal components would get equal gradients forever
@@ -176,8 +186,7 @@ class TiltedHead(MixtureHead):
     def _start_components(self, start: Start) -> None:
         num_labels = self.linear.out_features
         self.bias = nn.Parameter(torch.zeros(num_labels))
-        if start.prevalence_L is not None:
-            set_values(self.bias, log_odds(start.prevalence_L), "prevalence_L")
+        set_values(self.bias, prior_log_odds(start, num_labels), "prevalence_L")
         nn.init.zeros_(self.offsets)
         nn.init.zeros_(self.mixing.bias)
         if start.probabilities_KL is not None and start.mixing_weights_K is not None:
