@@ -18,7 +18,7 @@ from torch import Tensor
 from rayprob.labels import LabelSpace
 from rayprob.loader.order import Place
 from rayprob.models.classifier import Classifier
-from rayprob.models.losses import Loss, build_loss
+from rayprob.models.losses import Loss
 from rayprob.probability.families import family_of
 from rayprob.runs.checkpoints import Progress
 from rayprob.runs.history import History
@@ -58,6 +58,7 @@ class Fitting:
         cls,
         run: Run,
         classifier: Classifier,
+        loss: Loss,
         train: Features,
         holdout: Features,
         label_space: LabelSpace,
@@ -76,7 +77,7 @@ class Fitting:
             label_space=label_space,
             history=History(run.run_folder, step=-1),
             tell=tell,
-            loss=build_loss(run.loss),
+            loss=loss,
             optimizer=build_optimizer(classifier, run.optimizer, device),
         )
 

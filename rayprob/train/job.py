@@ -15,6 +15,7 @@ from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream, TrainStream
 from rayprob.models.build import build_classifier
 from rayprob.models.head_prior import prior_mixture
+from rayprob.models.heads import Start
 from rayprob.models.losses import Loss, build_loss
 from rayprob.probability.distributions.mixture import fit_label_mixture
 from rayprob.runs.checkpoints import list_checkpoints, load_first, newest_first
@@ -118,7 +119,7 @@ def _prepare(run: Run, place: Place, device: torch.device) -> RankJob:
         holdout=holdout,
         state=state,
         parallel=compute.parallel(state.classifier),
-        loss=build_loss(run.loss),
+        loss=build_loss(run.loss, Start(prevalence(train_split))),
         history=History(run.run_folder, state.progress.step) if place.rank == 0 else None,
         total_steps=run.duration.in_steps(per_epoch, run.stream.global_batch),
         evaluate_every=run.evaluation.every.in_steps(per_epoch, run.stream.global_batch),

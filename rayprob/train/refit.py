@@ -20,7 +20,7 @@ from rayprob.models.classifier import Classifier
 from rayprob.models.heads import HeadSpec, Start, build_head
 from rayprob.models.heads.bernoulli import BernoulliHead
 from rayprob.models.heads.mixture import MixtureSpec
-from rayprob.models.losses import LossSpec
+from rayprob.models.losses import LossSpec, build_loss
 from rayprob.probability.families import family_of
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.finished import open_bundle
@@ -111,9 +111,11 @@ def refit(
         return _refitted(run, was_finished=True)
     train = split_features(source, run.data.train_split, tell)
     holdout = split_features(source, run.evaluation.split, tell)
-    classifier = fresh_classifier(run, source, train.features_NF.shape[1])
+    start = head_start(run, source)
+    classifier = fresh_classifier(run, source, train.features_NF.shape[1], start)
     epochs = FeatureEpochs(source.dataset.split(run.data.train_split), train, run.seed)
-    fitting = Fitting.start(run, classifier, train, holdout, source.bundle.label_space, tell, epochs)
+    loss = build_loss(run.loss, start)
+    fitting = Fitting.start(run, classifier, loss, train, holdout, source.bundle.label_space, tell, epochs)
     try:
         fitting.train()
     finally:
@@ -159,16 +161,20 @@ def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folde
     return Run.parse({**old.model_dump(), **changes}, where=f"the refit of {old.run_folder}")
 
 
-def fresh_classifier(run: Run, source: FeatureSource, num_features: int) -> Classifier:
+def head_start(run: Run, source: FeatureSource) -> Start:
+    """Return what is known of the training labels; a mixture starts from its prior, or from one fitted to their label sets."""
+    train_split = source.dataset.split(run.data.train_split)
+    weights_K, p_KL = label_mixture(run, train_split) or (None, None)
+    return Start(prevalence(train_split), weights_K, p_KL, partial(label_sets, train_split))
+
+
+def fresh_classifier(run: Run, source: FeatureSource, num_features: int, start: Start) -> Classifier:
     """Return the source's backbone and pooling with the new head, which starts from what is already known.
 
-    A mixture starts from its prior, or from a mixture fitted to the label sets of the training split; both heads take over a
-    Bernoulli head of the source. All random numbers derive from the seed.
+    Some heads take over a Bernoulli head of the source. All random numbers derive from the seed.
     """
     torch.manual_seed(derive(run.seed, "weights"))
-    train_split, old = source.dataset.split(run.data.train_split), source.bundle.classifier
-    weights_K, p_KL = label_mixture(run, train_split) or (None, None)
-    start = Start(prevalence(train_split), weights_K, p_KL, partial(label_sets, train_split))
+    old = source.bundle.classifier
     head = build_head(run.model.head, num_features, len(source.bundle.label_space), start)
     if isinstance(old.head, BernoulliHead):
         head.start_from_bernoulli(old.head.linear.weight.detach(), old.head.linear.bias.detach())
