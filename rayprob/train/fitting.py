@@ -38,7 +38,7 @@ ROWS_AT_ONCE = 4096
 
 @dataclass
 class Fitting:
-    """A refit in progress: the classifier whose head learns, its features, and the best head so far by holdout NLL."""
+    """A refit in progress: the classifier whose head learns, its features, and the head of the best evaluation so far."""
 
     run: Run
     classifier: Classifier
@@ -67,7 +67,9 @@ class Fitting:
     ) -> "Fitting":
         """Build what training needs; the history of an earlier attempt in the run's folder is removed."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        classifier.head.to(device)
+        for part in (classifier.head, classifier.auxiliary):
+            if part is not None:
+                part.to(device)
         return cls(
             run=run,
             classifier=classifier,
@@ -115,24 +117,26 @@ class Fitting:
         run, step, split = self.run, self.progress.step, self.train_split
         set_lr(self.optimizer, lr_factor(run.schedule, step, self.total_steps))
         torch.manual_seed(derive(run.seed, "step", step))
-        head = self.classifier.head.train()
-        loss_G = self.loss(head(split.features_NF[rows_G]), split.targets_NL[rows_G], split.known_NL[rows_G])
+        outputs = self.classifier.train().outputs(split.features_NF[rows_G])
+        loss_G = self.loss(outputs, split.targets_NL[rows_G], split.known_NL[rows_G])
         loss = loss_G.mean()
         value = loss.item()
         require_finite_loss(value, step + 1, loss_G, split.sample_ids_N[rows_G], Place())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if not clip_gradients(list(head.parameters()), run.optimizer.clip_norm):
+        parameters = [parameter for _, parameter in self.classifier.head_parameters()]
+        if not clip_gradients(parameters, run.optimizer.clip_norm):
             raise gradient_fault(step + 1)
         self.optimizer.step()
         self.progress = replace(self.progress, step=step + 1)
         return value
 
     def evaluate(self) -> None:
-        """Evaluate on holdout, and keep the head if its NLL is the lowest so far."""
+        """Evaluate on holdout, and keep the head if it is the best so far: by NLL, or by mAP if the loss is judged by that."""
         started_at_s = time.perf_counter()
         numbers = evaluation_numbers(predictions_of(self.classifier, self.holdout, self.label_space, {}))
-        self.progress = judged(self.progress, -numbers["nll_nats"], self.run)
+        score = numbers["mAP"] if self.run.loss.best_by == "mAP" else -numbers["nll_nats"]
+        self.progress = judged(self.progress, score, self.run)
         is_best = self.progress.best_step == self.progress.step
         if is_best:
             self.best_weights = deepcopy(self.classifier.head.state_dict())

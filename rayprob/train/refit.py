@@ -16,6 +16,7 @@ from pydantic import PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 from rayprob.config.spec import PluginSpec
 from rayprob.errors import RunError, SpecError
 from rayprob.loader.turns import samples_per_epoch
+from rayprob.models.auxiliaries import AuxiliarySpec, build_auxiliary, with_auxiliary
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import HeadSpec, Start, build_head
 from rayprob.models.heads.bernoulli import BernoulliHead
@@ -44,13 +45,16 @@ class RefitSpec(PluginSpec):
     With a prior, the default has no `usage_weight`: components that are rare among label sets should stay rare.
 
     The evaluation with the lowest holdout NLL is kept, including the one at the start; `patience` stops after that many epochs
-    without a lower one. A head without attention takes over that of the source.
+    without a lower one. With a loss whose outputs are not probabilities before calibration, it is that with the highest mAP.
+    A head without attention takes over that of the source.
     """
 
     head: SerializeAsAny[HeadSpec] = MixtureSpec(components=16)
     """The new head."""
     loss: SerializeAsAny[LossSpec] | None = None
     """The loss; by default that of the head's family."""
+    auxiliary: SerializeAsAny[AuxiliarySpec] | None = None
+    """A second term beside the loss; features are frozen, so it must be of the head's outputs."""
     optimizer: SerializeAsAny[OptimizerSpec] = OptimizerSpec(lr=3e-3, weight_decay=1e-2)
     """The optimizer."""
     schedule: SerializeAsAny[ScheduleSpec] = ScheduleSpec()
@@ -62,7 +66,7 @@ class RefitSpec(PluginSpec):
     seed: int = 0
     """Seed of weights, order and dropout."""
     patience: PositiveInt | None = None
-    """Stop after this many epochs without a lower holdout NLL; null never stops early."""
+    """Stop after this many epochs without a better evaluation; null never stops early."""
 
     @model_validator(mode="after")
     def _loss_fits_head(self) -> Self:
@@ -114,7 +118,7 @@ def refit(
     start = head_start(run, source)
     classifier = fresh_classifier(run, source, train.features_NF.shape[1], start)
     epochs = FeatureEpochs(source.dataset.split(run.data.train_split), train, run.seed)
-    loss = build_loss(run.loss, start)
+    loss = with_auxiliary(build_loss(run.loss, start), classifier.auxiliary, run.auxiliary)
     fitting = Fitting.start(run, classifier, loss, train, holdout, source.bundle.label_space, tell, epochs)
     try:
         fitting.train()
@@ -147,6 +151,7 @@ def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folde
         "placement": {**old.placement.model_dump(), "num_workers": 1, "micro_batch": "auto"},
         "model": {**old.model.model_dump(), **frozen, "head": head.model_dump()},
         "loss": spec.loss_of_head.model_dump(),
+        "auxiliary": spec.auxiliary and spec.auxiliary.model_dump(),
         "optimizer": spec.optimizer.model_dump(),
         "schedule": spec.schedule.model_dump(),
         "duration": Duration(epochs=spec.epochs).model_dump(),
@@ -174,11 +179,12 @@ def fresh_classifier(run: Run, source: FeatureSource, num_features: int, start: 
     Some heads take over a Bernoulli head of the source. All random numbers derive from the seed.
     """
     torch.manual_seed(derive(run.seed, "weights"))
-    old = source.bundle.classifier
-    head = build_head(run.model.head, num_features, len(source.bundle.label_space), start)
+    old, num_labels = source.bundle.classifier, len(source.bundle.label_space)
+    head = build_head(run.model.head, num_features, num_labels, start)
     if isinstance(old.head, BernoulliHead):
         head.start_from_bernoulli(old.head.linear.weight.detach(), old.head.linear.bias.detach())
-    return Classifier(old.backbone, old.pooling, head, frozen=run.model.frozen, norm=run.model.norm)
+    auxiliary = build_auxiliary(run.auxiliary, num_features, num_labels) if run.auxiliary else None
+    return Classifier(old.backbone, old.pooling, head, frozen=run.model.frozen, norm=run.model.norm, auxiliary=auxiliary)
 
 
 def write(source: FeatureSource, fitting: Fitting) -> None:
