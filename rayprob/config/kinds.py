@@ -25,7 +25,7 @@ class FileKind:
 
 
 RUN_KEYS = (
-    *("plugins", "name", "folder", "seed", "data", "stream", "transforms", "model", "loss", "optimizer"),
+    *("plugins", "name", "folder", "seed", "data", "stream", "transforms", "model", "loss", "auxiliary", "optimizer"),
     *("schedule", "duration", "ema", "evaluation", "precision", "checkpoint", "placement", "log_every_steps"),
 )
 SEARCH_FILE = FileKind("a threshold search", "rayprob calibrate --search", ("thresholds",))

@@ -1,7 +1,7 @@
-"""Classifiers: backbones, poolings, heads and losses. The heads and losses are the modules of two packages."""
+"""Classifiers: backbones, poolings, heads, losses and auxiliary terms. The last three are the modules of packages."""
 
-from rayprob.models import heads, losses
+from rayprob.models import auxiliaries, heads, losses
 from rayprob.registry import join_modules
 
-for _parts in (losses, heads):
+for _parts in (losses, auxiliaries, heads):
     join_modules(_parts.__name__, _parts.__path__)

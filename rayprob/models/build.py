@@ -10,6 +10,7 @@ from torch import nn
 from rayprob.config.spec import Spec
 from rayprob.errors import ModelError, SpecError
 from rayprob.labels import LabelSpace
+from rayprob.models.auxiliaries import AuxiliarySpec, build_auxiliary
 from rayprob.models.backbones import build_backbone, require_backbone
 from rayprob.models.classifier import Classifier, Frozen, Norm
 from rayprob.models.heads import HeadSpec, Start, build_head
@@ -115,6 +116,7 @@ def build_classifier(
     mixture: tuple[NDArray[Any], NDArray[Any]] | None = None,
     label_sets: Callable[[], tuple[NDArray[Any], NDArray[Any]]] | None = None,
     label_space: LabelSpace | None = None,
+    auxiliary: AuxiliarySpec | None = None,
     load: bool = True,
 ) -> Classifier:
     """Return the classifier that `spec` describes, in training mode, with its starting weights unless `load` is false.
@@ -130,6 +132,8 @@ def build_classifier(
     start = Start(prevalence_L, weights_K, p_KL, label_sets)
     head = build_head(spec.head, backbone.num_features, num_labels, start)
     classifier = Classifier(backbone, build_pooling(spec.pooling), head, frozen=spec.frozen, norm=spec.norm)
+    if auxiliary:  # after all other parameters, so that these start as they do without it
+        classifier.auxiliary = build_auxiliary(auxiliary, backbone.num_features, num_labels)
     if load and spec.weights and is_file(spec.weights):
         load_file(classifier, spec.weights, spec.weights_part, label_space)
     if spec.norm == "sync":

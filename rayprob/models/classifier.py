@@ -7,22 +7,37 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rayprob.errors import ModelError
+from rayprob.models.auxiliaries import EMBEDDING, Auxiliary
 from rayprob.models.backbones import Backbone
 from rayprob.models.heads import Head
 from rayprob.models.precision import full_precision
+from rayprob.probability.families import family_of
 
 Frozen = Literal["none", "backbone"]
 Norm = Literal["train", "frozen", "sync"]
 
 
 class Classifier(nn.Module):
-    """Backbone, pooling and head; `family` names the label distribution that its outputs describe."""
+    """Backbone, pooling and head; `family` names the label distribution that its outputs describe.
 
-    def __init__(self, backbone: Backbone, pooling: nn.Module, head: Head, *, frozen: Frozen, norm: Norm) -> None:
+    With an `auxiliary`, outputs in training mode have one more, EMBEDDING, for its term beside the loss.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        pooling: nn.Module,
+        head: Head,
+        *,
+        frozen: Frozen,
+        norm: Norm,
+        auxiliary: Auxiliary | None = None,
+    ) -> None:
         """`frozen` and `norm` are those of `ModelSpec`."""
         super().__init__()
         self.backbone, self.pooling = backbone, pooling
         self.head: Head = head
+        self.auxiliary = auxiliary
         self.family = head.family
         self.is_frozen = frozen == "backbone"
         self.norm = norm
@@ -33,7 +48,16 @@ class Classifier(nn.Module):
         """Return the head's outputs, in float32, for images that are uint8 in 0..255 or floating in 0..1."""
         features = self.features(images_BCHW)
         with full_precision(features):
-            return cast(dict[str, Tensor], self.head(features))
+            return self.outputs(features)
+
+    def outputs(self, features: Tensor) -> dict[str, Tensor]:
+        """Return the head's outputs for features [B, F] or [B, F, P]; with an auxiliary, EMBEDDING too in training mode."""
+        outputs = cast(dict[str, Tensor], self.head(features))
+        if self.auxiliary is None or not self.training:
+            return outputs
+        shared = family_of(self.family).shared
+        of_each = {name: tensor for name, tensor in outputs.items() if name not in shared}
+        return {**outputs, EMBEDDING: self.auxiliary(features, of_each)}
 
     def features(self, images_BCHW: Tensor) -> Tensor:
         """Return features [B, F], or [B, F, P] of P places, in float32.
@@ -62,5 +86,5 @@ class Classifier(nn.Module):
         return (pair for pair in self.named_parameters() if pair[0].startswith("backbone."))
 
     def head_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the names and parameters of pooling and head."""
+        """Yield the names and parameters of pooling, head and auxiliary."""
         return (pair for pair in self.named_parameters() if not pair[0].startswith("backbone."))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rayprob.errors import LabelError, ModelError
 from rayprob.files import storage
 from rayprob.labels import LabelSpace
+from rayprob.models.auxiliaries import EMBEDDING
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import Head
 from rayprob.models.tensor_files import header_of, read_tensors
@@ -71,10 +72,15 @@ def read_weights(uri: str) -> tuple[dict[str, Tensor], LabelSpace | None]:
 
 
 def classifier_bytes(classifier: nn.Module, label_space: LabelSpace) -> bytes:
-    """Return a safetensors file of all weights with the label space in its header, so that `load_file` can compare it."""
+    """Return a safetensors file of all weights that predictions need, with the label space in its header.
+
+    `load_file` compares the latter.
+    """
     tensors: dict[str, Tensor] = {}
     stored: set[int] = set()
     for name, tensor in classifier.state_dict().items():
+        if name.startswith(f"{EMBEDDING}."):  # only training has it
+            continue
         tensor = tensor.detach().cpu().contiguous()
         address = tensor.untyped_storage().data_ptr()
         # safetensors rejects tensors that share memory, as tied weights do.

@@ -26,6 +26,7 @@ def check(run: Run, dataset: AnyDataset, world_size: int) -> None:
         _check_elastic(run)
     _check_image_sizes(run)
     _check_loss(run)
+    _check_auxiliary(run)
     prior_mixture(run.model.head, dataset.label_space)
     check_shapes(run, len(dataset.label_space), world_size)
 
@@ -37,6 +38,15 @@ def _check_loss(run: Run) -> None:
         own = _renamed("loss", LossSpec, loss, family_of(head.family).loss)
         raise SpecError(
             f"loss.name {loss.name} needs a {loss.family} head, but model.head.name is {head.name}; set {other} or {own}"
+        )
+
+
+def _check_auxiliary(run: Run) -> None:
+    why = run.auxiliary.why_features if run.auxiliary else ""
+    if why and run.model.frozen == "backbone":
+        raise SpecError(
+            f"auxiliary.{why}, but model.frozen is backbone, as in a refit, so the head would learn the same without it; set "
+            "auxiliary.compare: outputs, or train with model.frozen: none"
         )
 
 

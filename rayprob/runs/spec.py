@@ -11,6 +11,7 @@ from rayprob.config.spec import PluginSpec, Spec
 from rayprob.files import storage, uris
 from rayprob.loader.augment import TransformSpec
 from rayprob.loader.streams import StreamSpec
+from rayprob.models.auxiliaries import AuxiliarySpec
 from rayprob.models.build import ModelSpec
 from rayprob.models.losses import LossSpec
 from rayprob.runs.data_spec import DataSpec
@@ -183,6 +184,7 @@ class Run(PluginSpec):
     """
 
     file_kind: ClassVar[FileKind | None] = RUN_FILE
+    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"auxiliary"}
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run: letters, digits, ., _ and -."""
@@ -200,6 +202,8 @@ class Run(PluginSpec):
     """The classifier."""
     loss: SerializeAsAny[LossSpec] = LossSpec()
     """The loss."""
+    auxiliary: SerializeAsAny[AuxiliarySpec] | None = None
+    """A second term beside the loss, which shapes the features; null for none."""
     optimizer: SerializeAsAny[OptimizerSpec] = OptimizerSpec()
     """The optimizer."""
     schedule: SerializeAsAny[ScheduleSpec] = ScheduleSpec()

@@ -18,7 +18,7 @@ from torch import Tensor
 from rayprob.labels import LabelSpace
 from rayprob.loader.order import Place
 from rayprob.models.classifier import Classifier
-from rayprob.models.losses import Loss, build_loss
+from rayprob.models.losses import Loss
 from rayprob.probability.families import family_of
 from rayprob.runs.checkpoints import Progress
 from rayprob.runs.history import History
@@ -59,6 +59,7 @@ class Fitting:
         cls,
         run: Run,
         classifier: Classifier,
+        loss: Loss,
         train: Features,
         holdout: Features,
         label_space: LabelSpace,
@@ -68,7 +69,9 @@ class Fitting:
     ) -> "Fitting":
         """Build what training needs; the history of an earlier attempt in the run's folder is removed."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        classifier.head.to(device)
+        for part in (classifier.head, classifier.auxiliary):
+            if part is not None:
+                part.to(device)
         return cls(
             run=run,
             classifier=classifier,
@@ -78,7 +81,7 @@ class Fitting:
             label_space=label_space,
             history=History(run.run_folder, step=-1),
             tell=tell,
-            loss=build_loss(run.loss),
+            loss=loss,
             optimizer=build_optimizer(classifier, run.optimizer, device),
             metric=metric,
         )
@@ -117,14 +120,15 @@ class Fitting:
         run, step, split = self.run, self.progress.step, self.train_split
         set_lr(self.optimizer, lr_factor(run.schedule, step, self.total_steps))
         torch.manual_seed(derive(run.seed, "step", step))
-        head = self.classifier.head.train()
-        loss_G = self.loss(head(split.features_NF[rows_G]), split.targets_NL[rows_G], split.known_NL[rows_G])
+        outputs = self.classifier.train().outputs(split.features_NF[rows_G])
+        loss_G = self.loss(outputs, split.targets_NL[rows_G], split.known_NL[rows_G])
         loss = loss_G.mean()
         value = loss.item()
         require_finite_loss(value, step + 1, loss_G, split.sample_ids_N[rows_G], Place())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if not clip_gradients(list(head.parameters()), run.optimizer.clip_norm):
+        parameters = [parameter for _, parameter in self.classifier.head_parameters()]
+        if not clip_gradients(parameters, run.optimizer.clip_norm):
             raise gradient_fault(step + 1)
         self.optimizer.step()
         self.progress = replace(self.progress, step=step + 1)

@@ -1,5 +1,6 @@
 """One rank's part of a run, ready to go: every part built, checked, and restored from the last checkpoint."""
 
+import logging
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,8 +14,10 @@ from rayprob.data.joined.dataset import AnyDataset, AnySplit
 from rayprob.loader.augment import build_transform
 from rayprob.loader.order import Place
 from rayprob.loader.streams import EvalStream, TrainStream
+from rayprob.models.auxiliaries import with_auxiliary
 from rayprob.models.build import build_classifier
 from rayprob.models.head_prior import prior_mixture
+from rayprob.models.heads import Start
 from rayprob.models.losses import Loss, build_loss
 from rayprob.probability.distributions.mixture import fit_label_mixture
 from rayprob.runs.checkpoints import list_checkpoints, load_first, newest_first
@@ -28,6 +31,7 @@ from rayprob.train.notes import noted_warnings
 from rayprob.train.optimizer import build_optimizer
 from rayprob.train.state import Ema, TrainState
 
+log = logging.getLogger(__name__)
 MIXTURE_SAMPLES = 2**20  # more would only cost memory, L bytes per sample
 
 
@@ -105,9 +109,11 @@ def _prepare(run: Run, place: Place, device: torch.device) -> RankJob:
     )
     found = load_first(newest_first(list_checkpoints(run.run_folder)))
     state = build_state(run, dataset, compute, is_fresh=found is None)
+    loss = build_loss(run.loss, Start(prevalence(train_split)))
     if found:
         checkpoint, tensors = found
         state.restore(tensors, checkpoint.progress)
+    _note_what_compares_samples(run, micro_batch)
     wait_for_all(place)
     per_epoch = stream.batches_per_epoch
     return RankJob(
@@ -118,11 +124,22 @@ def _prepare(run: Run, place: Place, device: torch.device) -> RankJob:
         holdout=holdout,
         state=state,
         parallel=compute.parallel(state.classifier),
-        loss=build_loss(run.loss),
+        loss=with_auxiliary(loss, state.classifier.auxiliary, run.auxiliary),
         history=History(run.run_folder, state.progress.step) if place.rank == 0 else None,
         total_steps=run.duration.in_steps(per_epoch, run.stream.global_batch),
         evaluate_every=run.evaluation.every.in_steps(per_epoch, run.stream.global_batch),
     )
+
+
+def _note_what_compares_samples(run: Run, micro_batch: int) -> None:
+    """Warn that results depend on the number of workers, unless the run fixes its micro batches for any number of them."""
+    for part in (run.loss, run.auxiliary):
+        if part is not None and part.compares_samples and not run.placement.is_elastic:
+            log.warning(
+                "%s %s compares the %d samples of a micro batch, so results depend on the number of workers and on "
+                "micro_batch; placement.num_workers: [1, N] gives the same ones on 1 to N workers",
+                *(part.kind, part.name, micro_batch),
+            )
 
 
 def build_state(run: Run, dataset: AnyDataset, compute: Compute, *, is_fresh: bool) -> TrainState:
@@ -136,6 +153,7 @@ def build_state(run: Run, dataset: AnyDataset, compute: Compute, *, is_fresh: bo
         mixture=label_mixture(run, train_split) if is_fresh else None,
         label_sets=partial(label_sets, train_split) if is_fresh else None,
         label_space=dataset.label_space,
+        auxiliary=run.auxiliary,
         load=is_fresh,
     )
     compute.place_weights(classifier)

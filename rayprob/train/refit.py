@@ -17,11 +17,12 @@ from rayprob.config.spec import PluginSpec
 from rayprob.errors import RunError, SpecError
 from rayprob.loader.order import Place
 from rayprob.loader.turns import samples_per_epoch
+from rayprob.models.auxiliaries import AuxiliarySpec, build_auxiliary, with_auxiliary
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import HeadSpec, Start, build_head
 from rayprob.models.heads.bernoulli import BernoulliHead
 from rayprob.models.heads.mixture import MixtureSpec
-from rayprob.models.losses import LossSpec
+from rayprob.models.losses import LossSpec, build_loss
 from rayprob.probability.families import family_of
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.finished import open_bundle
@@ -40,9 +41,9 @@ from rayprob.train.fitting import Fitting, predictions_of
 from rayprob.train.job import label_mixture, label_sets, prevalence
 from rayprob.train.training import Tell
 
-Metric = Literal["nll_nats", "mAP"]
+Metric = Literal["auto", "nll_nats", "mAP"]
 StartFrom = Literal["source", "labels"]
-SETTINGS = {"metric": "nll_nats", "start": "source"}  # of a refit, in its facts where they differ from these
+SETTINGS = {"metric": "auto", "start": "source"}  # of a refit, in its facts where they differ from these
 
 
 class RefitSpec(PluginSpec):
@@ -58,6 +59,8 @@ class RefitSpec(PluginSpec):
     """The new head."""
     loss: SerializeAsAny[LossSpec] | None = None
     """The loss; by default that of the head's family."""
+    auxiliary: SerializeAsAny[AuxiliarySpec] | None = None
+    """A second term beside the loss; features are frozen, so it must be of the head's outputs."""
     optimizer: SerializeAsAny[OptimizerSpec] = OptimizerSpec(lr=3e-3, weight_decay=1e-2)
     """The optimizer."""
     schedule: SerializeAsAny[ScheduleSpec] = ScheduleSpec()
@@ -70,8 +73,10 @@ class RefitSpec(PluginSpec):
     """Seed of weights, order and dropout."""
     patience: PositiveInt | None = None
     """Stop after this many epochs without a better evaluation; null never stops early."""
-    metric: Metric = "nll_nats"
-    """The number on holdout that chooses the evaluation to keep: nll_nats or mAP."""
+    metric: Metric = "auto"
+    """The number on holdout that chooses the evaluation to keep: nll_nats or mAP. auto is mAP for losses whose outputs are not
+    probabilities before calibration, and else nll_nats.
+    """
     start: StartFrom = "source"
     """source: take over the head of the run where the new one can; labels: start from the training labels alone."""
 
@@ -122,9 +127,12 @@ def refit(
         return _refitted(run, was_finished=True)
     train = split_features(source, run.data.train_split, tell)
     holdout = split_features(source, run.evaluation.split, tell)
-    classifier = fresh_classifier(run, source, train.features_NF.shape[1], spec.start)
+    start = head_start(run, source)
+    classifier = fresh_classifier(run, source, train.features_NF.shape[1], start, spec.start)
     epochs = FeatureEpochs(source.dataset.split(run.data.train_split), train, run.seed)
-    fitting = Fitting.start(run, classifier, train, holdout, source.bundle.label_space, tell, epochs, spec.metric)
+    loss = with_auxiliary(build_loss(run.loss, start), classifier.auxiliary, run.auxiliary)
+    metric = run.loss.best_by if spec.metric == "auto" else spec.metric
+    fitting = Fitting.start(run, classifier, loss, train, holdout, source.bundle.label_space, tell, epochs, metric)
     try:
         with Compute.plan(run.precision, Place(), fitting.train_split.features_NF.device).settings():
             fitting.train()
@@ -157,6 +165,7 @@ def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folde
         "placement": {**old.placement.model_dump(), "num_workers": 1, "micro_batch": "auto"},
         "model": {**old.model.model_dump(), **frozen, "head": head.model_dump()},
         "loss": spec.loss_of_head.model_dump(),
+        "auxiliary": spec.auxiliary and spec.auxiliary.model_dump(),
         "optimizer": spec.optimizer.model_dump(),
         "schedule": spec.schedule.model_dump(),
         "duration": Duration(epochs=spec.epochs).model_dump(),
@@ -171,20 +180,27 @@ def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folde
     return Run.parse({**old.model_dump(), **changes}, where=f"the refit of {old.run_folder}")
 
 
-def fresh_classifier(run: Run, source: FeatureSource, num_features: int, start_from: StartFrom = "source") -> Classifier:
+def head_start(run: Run, source: FeatureSource) -> Start:
+    """Return what is known of the training labels; a mixture starts from its prior, or from one fitted to their label sets."""
+    train_split = source.dataset.split(run.data.train_split)
+    weights_K, p_KL = label_mixture(run, train_split) or (None, None)
+    return Start(prevalence(train_split), weights_K, p_KL, partial(label_sets, train_split))
+
+
+def fresh_classifier(
+    run: Run, source: FeatureSource, num_features: int, start: Start, start_from: StartFrom = "source"
+) -> Classifier:
     """Return the source's backbone and pooling with the new head, which starts from what is already known.
 
-    A mixture starts from its prior, or from a mixture fitted to the label sets of the training split. With `source`, a head
-    that can do so takes over a Bernoulli head of the source. All random numbers derive from the seed.
+    With `source`, a head that can do so takes over a Bernoulli head of the source. All random numbers derive from the seed.
     """
     torch.manual_seed(derive(run.seed, "weights"))
-    train_split, old = source.dataset.split(run.data.train_split), source.bundle.classifier
-    weights_K, p_KL = label_mixture(run, train_split) or (None, None)
-    start = Start(prevalence(train_split), weights_K, p_KL, partial(label_sets, train_split))
-    head = build_head(run.model.head, num_features, len(source.bundle.label_space), start)
+    old, num_labels = source.bundle.classifier, len(source.bundle.label_space)
+    head = build_head(run.model.head, num_features, num_labels, start)
     if start_from == "source" and isinstance(old.head, BernoulliHead):
         head.start_from_bernoulli(old.head.linear.weight.detach(), old.head.linear.bias.detach())
-    return Classifier(old.backbone, old.pooling, head, frozen=run.model.frozen, norm=run.model.norm)
+    auxiliary = build_auxiliary(run.auxiliary, num_features, num_labels) if run.auxiliary else None
+    return Classifier(old.backbone, old.pooling, head, frozen=run.model.frozen, norm=run.model.norm, auxiliary=auxiliary)
 
 
 def write(source: FeatureSource, fitting: Fitting, refit_facts: dict[str, Any]) -> None:

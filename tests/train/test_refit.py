@@ -125,6 +125,13 @@ def test_a_refit_keeps_the_evaluation_with_the_lowest_nll_and_gains_on_its_start
     assert -distribution.log_prob(kept.targets_NL, kept.known_NL).mean() == pytest.approx(min(nll))
 
 
+def test_a_loss_without_probabilities_is_judged_by_map(source: str) -> None:
+    refitted = refit(source, spec(head={"name": "bernoulli"}, loss={"name": "ranking"}))
+    rows_, best = rows(refitted.folder, "evaluation"), refitted.best
+    assert best["mAP"] == max(row["mAP"] for row in rows_)
+    assert best["nll_nats"] > min(row["nll_nats"] for row in rows_)
+
+
 def test_a_mixture_of_one_component_learns_as_the_bernoulli_head_does(source: str) -> None:
     one = refit(source, spec(head={"name": "mixture", "components": 1}), name="one")
     plain = refit(source, spec(head={"name": "bernoulli"}), name="plain")
