@@ -168,7 +168,8 @@ def fresh_classifier(run: Run, source: FeatureSource, num_features: int) -> Clas
     torch.manual_seed(derive(run.seed, "weights"))
     train_split, old = source.dataset.split(run.data.train_split), source.bundle.classifier
     weights_K, p_KL = label_mixture(run, train_split) or (None, None)
-    start = Start(prevalence(train_split), weights_K, p_KL, partial(label_sets, train_split))
+    names = source.bundle.label_space.names
+    start = Start(prevalence(train_split), weights_K, p_KL, partial(label_sets, train_split), names)
     head = build_head(run.model.head, num_features, len(source.bundle.label_space), start)
     if isinstance(old.head, BernoulliHead):
         head.start_from_bernoulli(old.head.linear.weight.detach(), old.head.linear.bias.detach())
