@@ -101,7 +101,7 @@ class ModelSpec(Spec):
     def _head_sees_places(self) -> "ModelSpec":
         if self.head.why_places and not POOLINGS[self.pooling].keeps_places:
             option = self.head.why_places.partition(" ")[0]
-            instead = "choose another head" if option == "name" else f"{option}: 0"
+            instead = "use another head" if option == "name" else f"{option}: 0"
             raise ValueError(
                 f"head.{self.head.why_places}, but pooling {self.pooling} removes places; set pooling: places, or {instead}"
             )
@@ -129,7 +129,8 @@ def build_classifier(
     backbone = build_backbone(spec.backbone, weights, image_size_px=spec.image_size_px, load=load)
     backbone.normalise_by(spec.mean, spec.std)
     weights_K, p_KL = mixture or (None, None)
-    start = Start(prevalence_L, weights_K, p_KL, label_sets)
+    label_names = label_space.names if label_space and load else None
+    start = Start(prevalence_L, weights_K, p_KL, label_sets, label_names)
     head = build_head(spec.head, backbone.num_features, num_labels, start)
     classifier = Classifier(backbone, build_pooling(spec.pooling), head, frozen=spec.frozen, norm=spec.norm)
     if auxiliary:  # after all other parameters, so that these start as they do without it

@@ -184,7 +184,8 @@ def head_start(run: Run, source: FeatureSource) -> Start:
     """Return what is known of the training labels; a mixture starts from its prior, or from one fitted to their label sets."""
     train_split = source.dataset.split(run.data.train_split)
     weights_K, p_KL = label_mixture(run, train_split) or (None, None)
-    return Start(prevalence(train_split), weights_K, p_KL, partial(label_sets, train_split))
+    names = source.bundle.label_space.names
+    return Start(prevalence(train_split), weights_K, p_KL, partial(label_sets, train_split), names)
 
 
 def fresh_classifier(

@@ -75,13 +75,15 @@ class HeadSpec(PartSpec):
 class Start:
     """What a fresh head starts from: prevalences [L] of the training labels, or a fitted mixture (weights [K], P [K, L]).
 
-    `label_sets` returns targets and known [N, L] of (some of) the training split, for a head that needs more.
+    `label_sets` returns targets and known [N, L] of (some of) the training split, for a head that needs more; `label_names` has
+    the L names, for one that reads a file about labels. Both are None where the weights of a checkpoint or bundle follow.
     """
 
     prevalence_L: NDArray[Any] | None = None
     mixing_weights_K: NDArray[Any] | None = None
     probabilities_KL: NDArray[Any] | None = None
     label_sets: Callable[[], tuple[NDArray[np.bool_], NDArray[np.bool_]]] | None = None
+    label_names: tuple[str, ...] | None = None
 
 
 class Head(nn.Module):
@@ -125,6 +127,11 @@ def build_head(spec: HeadSpec, num_features: int, num_labels: int, start: Start 
 def prior_log_odds(start: Start, num_labels: int) -> NDArray[Any]:
     """Return the log odds of the prevalences [L] that a fresh head starts from; 0 where they are unknown."""
     return np.zeros(num_labels) if start.prevalence_L is None else log_odds(start.prevalence_L)
+
+
+def constant(values: Tensor) -> nn.Parameter:
+    """Return `values` as a parameter that is saved but not trained; unlike a buffer, DDP does not send it at every step."""
+    return nn.Parameter(values.detach(), requires_grad=False)
 
 
 def log_odds(probabilities: NDArray[Any]) -> NDArray[Any]:
