@@ -88,7 +88,7 @@ def test_an_image_is_judged_by_itself_and_unknown_labels_teach_nothing() -> None
 
 
 def test_it_needs_places() -> None:
-    with pytest.raises(SpecError, match=r"head.name csra needs .* pooling gap .* set pooling: places, or choose another head"):
+    with pytest.raises(SpecError, match=r"head.name csra needs .* pooling gap .* set pooling: places, or use another head"):
         ModelSpec.parse({"head": {"name": "csra"}})
 
 
