@@ -96,7 +96,7 @@ def _ap_of_draw(
 
 def _is_possible(distribution: LabelDistribution, present_NL: Bools, given_NL: Bools) -> Bools:
     """Return for each image [N] whether its evidence has a probability above 0."""
-    if np.isfinite(distribution.component_logits_BKL).all():
+    if not distribution.rules_out_sets:
         return np.ones(len(distribution), dtype=bool)
     return np.asarray(distribution.log_prob(present_NL, given_NL) > -np.inf)
 

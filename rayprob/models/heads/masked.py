@@ -98,11 +98,11 @@ def masked(spec: MaskedLossSpec, outputs: dict[str, Tensor], targets_BL: Tensor,
     labels shown, from none to all but one, and over which are shown (Uria et al. 2014, equation 7); the paper shows up to 75 %.
     """
     seen_BQL = chain_order(outputs["turns"]) & (known_BL > 0)[:, None]
-    nll_2B = [
+    alone_B, chain_B = (
         binary_cross_entropy_with_logits(label_logits(outputs, tokens), targets_BL, known_BL, reduction="none").sum(dim=1)
         for tokens in (None, tokens_seen((targets_BL > 0)[:, None], seen_BQL))
-    ]
-    return torch.lerp(*nll_2B, spec.evidence)
+    )
+    return torch.lerp(alone_B, chain_B, spec.evidence)
 
 
 HEADS = {"masked": MaskedHead}

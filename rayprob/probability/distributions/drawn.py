@@ -19,7 +19,6 @@ from rayprob.probability.distributions.evidence import Evidence
 from rayprob.seeds import derive
 
 NUM_DRAWN = 64
-LARGEST_ERROR = 0.5 / NUM_DRAWN**0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +35,12 @@ class DrawnDistribution(LabelDistribution):
     Answers by component (counts, expected F1, pairs of labels, reports) are those of NUM_DRAWN label sets per image, the same
     in each process and for any batch. A probability p among them has a standard error of at most sqrt(p (1 - p) / NUM_DRAWN).
     """
+
+    is_drawn = True
+    notes = (
+        f"the entropy, expected F1 and answers about many labels are estimates from {NUM_DRAWN} label sets drawn from the "
+        f"model: a probability p has a standard error of up to sqrt(p (1 - p) / {NUM_DRAWN})",
+    )
 
     @abstractmethod
     def draws(self, uniform_BSL: Floats) -> Draws:

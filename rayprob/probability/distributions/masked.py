@@ -46,6 +46,7 @@ class MaskedDistribution(DrawnDistribution):
         """The outputs are in float64; `of_outputs` checks them."""
         self._outputs, self.values_BL, self.known_BL = outputs, values_BL, known_BL
         self._turns_L = outputs["turns"].numpy()
+        self._order: list[int] = np.argsort(self._turns_L, kind="stable").tolist()
 
     @classmethod
     def of_outputs(cls, outputs: Mapping[str, Any]) -> "MaskedDistribution":
@@ -93,6 +94,10 @@ class MaskedDistribution(DrawnDistribution):
         answer.refuse_impossible(~is_contradicted_BL.any(axis=1), "the evidence")
         return MaskedDistribution(self._outputs, np.where(known_BL, values_BL, self.values_BL), known_BL | self.known_BL)
 
+    @property
+    def rules_out_sets(self) -> bool:
+        return bool(self.known_BL.any())
+
     def answering(self, presence: Mapping[int, bool], columns: Collection[int]) -> MixtureDistribution:
         """Return the states of the labels in `columns`, or label sets drawn if these are many, given `presence`."""
         told = self.condition(presence)
@@ -105,10 +110,10 @@ class MaskedDistribution(DrawnDistribution):
         shape_BSL = (len(self), *uniform_BSL.shape[1:])
         present_BSL = np.array(np.broadcast_to(self.values_BL[:, None], shape_BSL))
         entropy_BS = np.zeros(shape_BSL[:2])
-        for column in self._order():
+        for column in self._order:
             logits_BS = self._next(column, present_BSL)
             open_B1: Bools = ~self.known_BL[:, [column]]
-            drawn_BS = uniform_BSL[:, :, column] < expit(logits_BS)
+            drawn_BS = np.asarray(uniform_BSL[:, :, column] < expit(logits_BS))
             present_BSL[:, :, column] = np.where(open_B1, drawn_BS, self.values_BL[:, [column]])
             entropy_BS += open_B1 * entropy_of_logits(logits_BS)
         return Draws(present_BSL, entropy_BS)
@@ -125,11 +130,6 @@ class MaskedDistribution(DrawnDistribution):
 
     # ---- inside
 
-    def _order(self) -> list[int]:
-        """The columns in the order of the chain, without those that are known in all images."""
-        is_open_L = ~self.known_BL.all(axis=0)
-        return [column for column in np.argsort(self._turns_L, kind="stable").tolist() if is_open_L[column]]
-
     def _next(self, column: int, present_BSL: Bools) -> Floats:
         """Return the logits [B, S] of a label given the evidence, and the labels before it as in each label set."""
         seen_BL = self.known_BL | (self._turns_L < self._turns_L[column])
@@ -138,7 +138,7 @@ class MaskedDistribution(DrawnDistribution):
     def _beam(self, k: int) -> topsets.TopSets:
         width, images_B1 = max(BEAM, 2 * k), np.arange(len(self))[:, None]
         sets_BSL, log_BS = self.values_BL[:, None].copy(), np.zeros((len(self), 1))
-        for column in np.argsort(self._turns_L, kind="stable").tolist():
+        for column in self._order:
             logits_BS, known_B1 = self._next(column, sets_BSL), self.known_BL[:, [column]]
             certain_B1 = np.where(self.values_BL[:, [column]], np.inf, -np.inf)
             logits_BS = np.where(known_B1, certain_B1, logits_BS)
