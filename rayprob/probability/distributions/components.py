@@ -1,4 +1,4 @@
-"""A chunk of images in the layout that queries read, one label at a time. L labels, K components, B images; arrays [K, B]."""
+"""Components of a chunk of images in the layout that queries read, one label at a time. L labels, K components, B images."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Components:
     """
 
     log_weight_KB: Floats
-    present: Mapping[int, Floats]  # column -> [K, B]
+    present: Mapping[int, Floats]  # column -> [K, B], or [K, 1] where it is the same for all images
     absent: Mapping[int, Floats]
     arithmetic: Arithmetic
     _counts: dict[tuple[tuple[int, ...], int], Floats] = field(default_factory=dict)
@@ -32,9 +32,16 @@ class Components:
     def of(cls, part: Joint, columns: Iterable[int], arithmetic: Arithmetic = NUMBERS) -> "Components":
         """Return the columns of a chunk, contiguous, so that a query reads only the labels it names."""
         chosen = sorted(columns)
-        logits_CKB = np.ascontiguousarray(part.logits_of(chosen).transpose(2, 1, 0), dtype=np.float64)
-        present, absent = (dict(zip(chosen, state_CKB, strict=True)) for state_CKB in arithmetic.states(logits_CKB))
-        return cls(np.ascontiguousarray(part.log_mixing_BK.T), present, absent, arithmetic)
+        return cls.of_logits(part.log_mixing_BK, chosen, part.logits_of(chosen), arithmetic)
+
+    @classmethod
+    def of_logits(
+        cls, log_weight_BK: Floats, columns: Sequence[int], logits_BKC: Floats, arithmetic: Arithmetic = NUMBERS
+    ) -> "Components":
+        """Return components with the logits of `columns`, [1, K, C] where they are the same for all images."""
+        logits_CKB = np.ascontiguousarray(logits_BKC.transpose(2, 1, 0), dtype=np.float64)
+        present, absent = (dict(zip(columns, state_CKB, strict=True)) for state_CKB in arithmetic.states(logits_CKB))
+        return cls(np.ascontiguousarray(log_weight_BK.T), present, absent, arithmetic)
 
     @cached_property
     def weight_KB(self) -> Floats:
@@ -58,7 +65,7 @@ class Components:
         return (self.present if is_present else self.absent)[column]
 
     def counts(self, columns: Sequence[int], cap: int) -> Floats:
-        """Return P(number of `columns` present = n) [cap + 1, K, B]; the last entry is P(n >= cap). Cached."""
+        """Return P(number of `columns` present = n) [cap + 1, K, B or 1]; the last entry is P(n >= cap). Cached."""
         key = (tuple(columns), cap)
         if key not in self._counts:
             if len(self._counts) == COUNTS_KEPT:

@@ -6,7 +6,7 @@ components with independent labels, in float64 and over chunks of images that fi
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy.special import log_expit, log_softmax, logsumexp
 from rayprob.arrays import Bools, Floats
 from rayprob.errors import ModelError, QueryError
 from rayprob.probability.distributions import expected_f1, information, topsets
-from rayprob.probability.distributions.arithmetic import log, log_odds_of
+from rayprob.probability.distributions.arithmetic import NUMBERS, Arithmetic, log, log_odds_of
 from rayprob.probability.distributions.bernoulli import entropy_of_logits, present_and_absent
 from rayprob.probability.distributions.components import Components
 from rayprob.probability.distributions.evidence import Evidence
@@ -164,6 +164,10 @@ class LabelDistribution(ABC):
         """Whether some label set may have probability 0, because a label is certain."""
         return not np.isfinite(self.component_logits_BKL).all()
 
+    def components(self, columns: Iterable[int], arithmetic: Arithmetic = NUMBERS) -> Iterator[Components]:
+        """Yield all components, with the probabilities of some labels, in one or several parts; answers are sums over them."""
+        yield Components.of(self, columns, arithmetic)
+
     def count_distribution(self) -> Floats:
         """Return P(number of labels present = n) [B, L + 1]: a Poisson-binomial distribution in each component."""
 
@@ -277,7 +281,7 @@ class BernoulliDistribution(LabelDistribution):
     family = "bernoulli"
 
     def __init__(self, logits_BL: ArrayLike) -> None:
-        self.logits_BL = _finite_or_certain(logits_BL, 2, "logits [B, L]")
+        self.logits_BL = finite_or_certain(logits_BL, 2, "logits [B, L]")
 
     @classmethod
     def of_outputs(cls, outputs: Mapping[str, Any]) -> "BernoulliDistribution":
@@ -312,8 +316,8 @@ class MixtureDistribution(LabelDistribution):
     family = "mixture"
 
     def __init__(self, mixing_logits_BK: ArrayLike, component_logits_BKL: ArrayLike) -> None:
-        mixing_BK = _finite_or_certain(mixing_logits_BK, 2, "mixing logits [B, K]")
-        self._component_logits_BKL = _finite_or_certain(component_logits_BKL, 3, "component logits [B, K, L]")
+        mixing_BK = finite_or_certain(mixing_logits_BK, 2, "mixing logits [B, K]")
+        self._component_logits_BKL = finite_or_certain(component_logits_BKL, 3, "component logits [B, K, L]")
         if mixing_BK.shape != self._component_logits_BKL.shape[:2]:
             raise ModelError(
                 f"mixing logits {mixing_BK.shape} and component logits {self._component_logits_BKL.shape} do not fit; "
@@ -356,7 +360,8 @@ def _to_array(value: Any) -> NDArray[Any]:
     return np.asarray(value.detach().cpu().float().numpy() if hasattr(value, "detach") else value)
 
 
-def _finite_or_certain(values: ArrayLike, ndim: int, what: str) -> NDArray[Any]:
+def finite_or_certain(values: ArrayLike, ndim: int, what: str) -> NDArray[Any]:
+    """Return values as floats, which may be infinite. Raises ModelError for another number of axes, and for nan."""
     array = np.asarray(values)
     array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
     if array.ndim != ndim:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rayprob.arrays import Bools
+from rayprob.arrays import Bools, Floats
 from rayprob.errors import LabelError, QueryError, RayprobError
 from rayprob.labels import LabelSpace
 from rayprob.probability.queries.expression import QUOTE, quoted
@@ -37,6 +37,10 @@ class Evidence:
         known_BL[0, columns] = True
         values_BL[0, columns] = list(presence.values())
         return cls(values_BL, known_BL)
+
+    def made_certain(self, logits_BL: Floats) -> Floats:
+        """Return logits with those of the known labels at plus or minus infinity."""
+        return np.where(self.known_BL, np.where(self.values_BL, np.inf, -np.inf), logits_BL)
 
 
 def parse_evidence(texts: Iterable[str], label_space: LabelSpace) -> dict[int, bool]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import entr, log_expit, log_softmax, rel_entr
 
-from rayprob.arrays import Bools, Floats
+from rayprob.arrays import Bools, Floats, Ints
 from rayprob.probability.distributions.arithmetic import SAFE
 from rayprob.probability.distributions.bernoulli import entropy_of_logits, present_and_absent
 
@@ -62,15 +62,20 @@ def mutual_information(log_mixing_BK: Floats, logits_BKL: Floats) -> Floats:
 
 def draw(log_mixing_BK: Floats, logits_BKL: Floats, num_samples: int, random: np.random.Generator) -> Bools:
     """Return sampled label sets [S, B, L]: a component is drawn by its weight, then its labels."""
-    num_images, num_components, num_labels = logits_BKL.shape
-    edges_BK = np.cumsum(np.exp(log_mixing_BK), axis=1)
-    uniform_SB = random.random((num_samples, num_images)) * edges_BK[:, -1]
-    component_SB = np.minimum((uniform_SB[:, :, None] >= edges_BK).sum(axis=2), num_components - 1)
+    num_images, _, num_labels = logits_BKL.shape
+    component_SB = draw_components(log_mixing_BK, num_samples, random)
     present_BKL, _ = present_and_absent(logits_BKL)
     sets_SBL = np.empty((num_samples, num_images, num_labels), dtype=bool)
     for sample, component_B in enumerate(component_SB):
         sets_SBL[sample] = random.random((num_images, num_labels)) < present_BKL[np.arange(num_images), component_B]
     return sets_SBL
+
+
+def draw_components(log_mixing_BK: Floats, num_samples: int, random: np.random.Generator) -> Ints:
+    """Return components drawn by their weights [S, B]."""
+    edges_BK = np.cumsum(np.exp(log_mixing_BK), axis=1)
+    uniform_SB = random.random((num_samples, len(edges_BK))) * edges_BK[:, -1]
+    return np.asarray(np.minimum((uniform_SB[:, :, None] >= edges_BK).sum(axis=2), edges_BK.shape[1] - 1))
 
 
 def _pairs(weight_BK: Floats, first_BKL: Floats, second_BKL: Floats) -> Floats:

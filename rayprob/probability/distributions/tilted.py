@@ -83,13 +83,17 @@ class TiltedDistribution(LabelDistribution):
 
     def condition(self, evidence: Evidence | Mapping[int, bool]) -> "TiltedDistribution":
         evidence, _ = self._given(evidence)
-        logits_BL = _certain(self.logits_BL, evidence)
+        logits_BL = evidence.made_certain(self.logits_BL)
         return TiltedDistribution(self.prior, logits_BL, self.strength_B1)
+
+    @property
+    def rules_out_sets(self) -> bool:
+        return not np.isfinite(self.logits_BL).all()
 
     def joint_log_prob(self, evidence: Evidence) -> Floats:
         values_BL, known_BL = self._stated(evidence)
         alone_B1 = log_expit(np.where(values_BL, self.logits_BL, -self.logits_BL)).sum(axis=1, keepdims=True, where=known_BL)
-        logits_BL = _certain(self.logits_BL, evidence)
+        logits_BL = evidence.made_certain(self.logits_BL)
         return np.asarray(self.prior.log_weights(logits_BL, self.strength_B1) + alone_B1 - self._log_total_B1)
 
     def log_bounds(self, state_BL: Bools) -> Floats:
@@ -132,7 +136,3 @@ class TiltedDistribution(LabelDistribution):
             else:
                 sides_2BL[:, rows_b] = groups.present_and_absent(label_groups.states(self.logits_BL[rows_b]), weight_bK)
         return sides_2BL[0], sides_2BL[1]
-
-
-def _certain(logits_BL: Floats, evidence: Evidence) -> Floats:
-    return np.where(evidence.known_BL, np.where(evidence.values_BL, np.inf, -np.inf), logits_BL)

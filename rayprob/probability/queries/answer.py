@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import chain
 
 import numpy as np
@@ -109,33 +109,38 @@ def _plan(query: Query) -> _Plan:
     return _Plan(str(query), evidence, condition, event, joint)
 
 
-def _readings(part: Joint, plans: Sequence[_Plan], columns: set[int]) -> Iterator[tuple[Joint, Components]]:
+def _readings(part: Joint, plans: Sequence[_Plan], columns: set[int]) -> Iterator[tuple[Joint, Sequence[Components]]]:
     """Yield what answers each plan, with its components; those of `columns` are computed once for all that `part` answers."""
-    own: Components | None = None
+    own: Sequence[Components] = ()
     for plan in plans:
         joint = part.answering(plan.evidence, plan.columns)
         if joint is part:
-            own = own or Components.of(part, columns)
+            own = own or tuple(part.components(columns))
             yield part, own
         else:
-            yield joint, Components.of(joint, plan.columns)
+            yield joint, tuple(joint.components(plan.columns))
 
 
-def _answer(plan: _Plan, part: Joint, components: Components, first_image: int) -> Floats:
+def _answer(plan: _Plan, part: Joint, components: Sequence[Components], first_image: int) -> Floats:
     """Return P(event | evidence) [B] of a chunk, on logarithms for the images whose probabilities underflow."""
-    joint_B, whole_B = _joint_and_whole(plan, components)
+    joint_B, whole_B = _over_all(plan, components)
     least_B = whole_B if plan.event is None else np.minimum(joint_B, whole_B)
     if least_B.min(initial=1) > SAFE:
         return np.minimum(joint_B / whole_B, 1)
     faint_B = np.flatnonzero(least_B <= SAFE)
-    exact = Components.of(part[faint_B], plan.columns, LOGARITHMS)
-    log_joint_F, log_whole_F = _joint_and_whole(plan, exact)
+    log_joint_F, log_whole_F = _over_all(plan, tuple(part[faint_B].components(plan.columns, LOGARITHMS)))
     is_possible_B = np.ones(len(whole_B), dtype=bool)
     is_possible_B[faint_B] = log_whole_F > -np.inf
     refuse_impossible(is_possible_B, f"the evidence of {plan.text}", first_image)
     answer_B = joint_B / np.maximum(whole_B, SAFE)
     answer_B[faint_B] = np.exp(log_joint_F - log_whole_F)
     return np.minimum(answer_B, 1)
+
+
+def _over_all(plan: _Plan, parts: Sequence[Components]) -> tuple[Floats, Floats]:
+    """Return P(event, evidence) and P(evidence) [B], summed over the parts, in their arithmetic."""
+    joints, wholes = zip(*(_joint_and_whole(plan, components) for components in parts), strict=True)
+    return reduce(parts[0].arithmetic.plus, joints), reduce(parts[0].arithmetic.plus, wholes)
 
 
 def _joint_and_whole(plan: _Plan, components: Components) -> tuple[Floats, Floats]:
