@@ -20,6 +20,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 OUTPUTS = {
     "logits": "NL",
@@ -74,17 +75,20 @@ def _attention(
     query_BQD: Tensor, places_BPD: Tensor, tokens_XD: Tensor | None, open_BQX: Tensor | None, key_DD: Tensor, value_DD: Tensor
 ) -> Tensor:
     """Return what each query reads [B, Q, D] of all places and of the tokens open to it, by scaled dot-product attention."""
-    query_BMQd = _heads(query_BQD)
-    scores = [query_BMQd @ _heads(places_BPD @ key_DD).mT]
-    values = [_heads(places_BPD @ value_DD)]
-    if tokens_XD is not None and open_BQX is not None:
-        scores_BMQX = query_BMQd @ _heads((tokens_XD @ key_DD)[None]).mT
-        scores.append(scores_BMQX.masked_fill(~open_BQX[:, None], -torch.inf))
-        values.append(_heads((tokens_XD @ value_DD)[None]))
-    weights = (torch.cat(scores, dim=3) * query_BMQd.shape[3] ** -0.5).softmax(dim=3)
-    parts = weights.split([part.shape[3] for part in scores], dim=3)
-    read = [part @ value for part, value in zip(parts, values, strict=True)]
-    return torch.stack(read).sum(dim=0).transpose(1, 2).flatten(2)
+    keys, values = (_heads(_read(places_BPD, tokens_XD, matrix_DD)) for matrix_DD in (key_DD, value_DD))
+    query = _heads(query_BQD)
+    mask = None
+    if open_BQX is not None:
+        mask = pad(open_BQX, (places_BPD.shape[1], 0), value=True)[:, None].expand(len(query), -1, query.shape[2], -1)
+    return scaled_dot_product_attention(query, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+def _read(places_BPD: Tensor, tokens_XD: Tensor | None, matrix_DD: Tensor) -> Tensor:
+    """Return an image's places, then the tokens, times a matrix [B, P + X, D]."""
+    own_BPD = places_BPD @ matrix_DD
+    if tokens_XD is None:
+        return own_BPD
+    return torch.cat([own_BPD, (tokens_XD @ matrix_DD).expand(len(own_BPD), -1, -1)], dim=1)
 
 
 def _heads(vectors_BND: Tensor) -> Tensor:
