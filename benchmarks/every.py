@@ -111,6 +111,7 @@ BENCHMARKS = (
     Benchmark("label_prior_variants.py", ("runs/coco-sample",), needs_sample_run, is_long=True),
     Benchmark("learning_curves.py", ("runs/learning-curves",), needs_weights, is_long=True),
     Benchmark("compare_calibration.py", is_long=True),
+    Benchmark("evidence.py", ("demo/run",), needs_demo),
     Benchmark("joint_model.py", ("demo/run",), needs_demo, is_long=True),
     Benchmark("sweep_savings.py", missing=needs_demo, is_long=True),
     Benchmark("faults.py", missing=needs_demo, is_long=True),

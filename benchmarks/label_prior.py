@@ -4,9 +4,10 @@
 
 RUN has predictions of holdout and val (`rayprob evaluate RUN`); it is not changed. Each prior is added to the bundle as by
 `rayprob calibrate RUN --prior ...`, which chooses the calibrator's scale and the strength on holdout alone; val is only
-evaluated. `independent` is --prior none. --components fits mixtures of that many components to the 82,081 label sets of COCO
-train2014 (../shared/labels), without those of the run's own images. --wrong adds priors of other things by the right names:
-COCO's with the run's labels permuted, and that of 20 kinds of tableware and food under the names of the run's first 20 labels.
+evaluated. `independent labels` is --prior none. --components fits mixtures of that many components to the 82,081 label sets of
+COCO train2014 (../shared/labels), without those of the run's own images. --wrong adds priors of other things by the right
+names: COCO's with the run's labels permuted, and that of 20 kinds of tableware and food under the names of the run's first 20
+labels.
 
 Tables: NLL per image, mAP, AP of an image's other labels given 0 to 3 present ones, ECE, OF1 and CF1 at 0.5. Each row has the
 value, its interval, and the gain over the independent labels with the paired interval (percentile bootstrap over val's images).
@@ -50,7 +51,7 @@ from rayprob.train.other_labels import GIVEN, ap_of_others
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 LABELS = SHARED / "labels" / "coco_train2014_labels.parquet"
 KITCHEN = slice(COCO_80.column("bottle"), COCO_80.column("bottle") + 20)  # to cake
-INDEPENDENT = "independent"
+INDEPENDENT = "independent labels"
 HALVES = 200
 
 
@@ -167,11 +168,11 @@ METRICS: dict[str, Callable[[Variant, Predictions, int], Resampled]] = {
 }
 
 
-def show(metric: str, by_name: dict[str, Resampled]) -> None:
-    print(f"\n{metric:44} {'value':>8}  {'95 % interval':18} gain over independent labels")
+def show(metric: str, by_name: dict[str, Resampled], control: str = INDEPENDENT) -> None:
+    print(f"\n{metric:44} {'value':>8}  {'95 % interval':18} gain over {control}")
     for name, resampled in by_name.items():
-        at, gain = resampled.interval(), (resampled - by_name[INDEPENDENT]).interval()
-        gained = f"{gain.value:+.4f}  {gain.low:+.4f} to {gain.high:+.4f}" if name != INDEPENDENT else ""
+        at, gain = resampled.interval(), (resampled - by_name[control]).interval()
+        gained = f"{gain.value:+.4f}  {gain.low:+.4f} to {gain.high:+.4f}" if name != control else ""
         print(f"  {name:42} {at.value:8.4f}  {at.low:.4f} to {at.high:.4f}   {gained}", flush=True)
 
 

@@ -55,7 +55,7 @@ class Answering:
         return [
             Record(
                 image=one.image,
-                notes=(*one.notes, *self._notes, *notes, *more_notes),
+                notes=(*one.notes, *self._notes, *notes, *more_notes, *after.notes),
                 marginals_L=marginals_BL[b],
                 labels=tuple(self._label_line(column, marginals_BL[b], before_BL[b]) for column in listed_B[b]),
                 label_set=_names_of(sets_BL[b], self._names),

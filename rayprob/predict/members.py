@@ -95,7 +95,16 @@ def ensemble(bundles: Sequence[Bundle], device: torch.device) -> Predictor:
 
 
 def equal_mixture(members: Sequence[LabelDistribution]) -> LabelDistribution:
-    """Return the equal mixture of the members: all their components, with the weights of each member scaled alike."""
+    """Return the equal mixture of the members: all their components, with the weights of each member scaled alike.
+
+    Raises ModelError for a member without components, of which it would use a few label sets drawn from it.
+    """
+    drawn = sorted({member.family for member in members if member.is_drawn})
+    if drawn:
+        raise ModelError(
+            f"an ensemble averages the components of its members, and the family {drawn[0]} has no components; "
+            "predict with each bundle alone, or use heads such as bernoulli or mixture"
+        )
     log_mixing_BK = np.concatenate([member.log_mixing_BK for member in members], axis=1)  # the softmax gives equal shares
     return MixtureDistribution(log_mixing_BK, np.concatenate([member.component_logits_BKL for member in members], axis=1))
 

@@ -11,13 +11,14 @@ from rayprob.models.losses import LOSSES, LossSpec
 from rayprob.probability.calibration.candidates import Candidates
 from rayprob.probability.families import FAMILIES, Family, family_of, from_outputs
 
-SIZES = {"N": 4, "K": 3, "L": 5, "1": 1}
+SIZES = {"N": 4, "K": 3, "L": 5, "P": 2, "T": 1, "D": 4}
 
 
 def outputs_of(family: Family) -> dict[str, NDArray[np.float32]]:
     rng = np.random.default_rng(0)
     return {
-        name: rng.normal(size=[SIZES[letter] for letter in shape]).astype(np.float32) for name, shape in family.outputs.items()
+        name: rng.normal(size=[SIZES.get(letter) or int(letter) for letter in shape]).astype(np.float32)
+        for name, shape in family.outputs.items()
     }
 
 

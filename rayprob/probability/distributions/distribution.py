@@ -6,7 +6,7 @@ components with independent labels, in float64 and over chunks of images that fi
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class LabelDistribution(ABC):
     """A batch of B distributions over the 2^L label sets. A logit of plus or minus infinity is a label known for certain."""
 
     family: str
+    is_drawn = False  # its components are label sets drawn from it, which estimate what is asked of them
+    notes: tuple[str, ...] = ()  # which answers are not exact, for those who read them
 
     @property
     @abstractmethod
@@ -148,6 +150,14 @@ class LabelDistribution(ABC):
         logits_BKL = self.component_logits_BKL
         certain_BL = np.where(evidence.values_BL, np.inf, -np.inf).astype(logits_BKL.dtype)
         return self.rebuilt(log_mixing_BK, np.where(evidence.known_BL[:, None], certain_BL[:, None], logits_BKL))
+
+    def answering(self, presence: Mapping[int, bool], columns: Collection[int]) -> "LabelDistribution":
+        """Return what answers questions about some columns, given that some of them are present or absent as in `presence`.
+
+        A mixture does so itself, since Bayes' rule then gives every answer. A distribution that is defined by its answers given
+        evidence returns a mixture that has them.
+        """
+        return self
 
     @property
     def rules_out_sets(self) -> bool:

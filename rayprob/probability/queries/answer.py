@@ -54,10 +54,9 @@ def answers(queries: Sequence[Query], distribution: Joint) -> Iterator[tuple[sli
     # A chunk's answers may take 16 times as much memory as its logits: larger chunks repeat fewer steps of Python.
     for images in distribution.chunks(max(distribution.query_bytes(len(columns)), 8 * len(queries) // 16)):
         part = distribution[images]
-        components = tuple(part.components(columns))
         answers_QB = np.empty((len(plans), len(part)))
-        for place, plan in enumerate(plans):
-            answers_QB[place] = _answer(plan, part, components, images.start)
+        for place, (plan, readings) in enumerate(zip(plans, _readings(part, plans, columns), strict=True)):
+            answers_QB[place] = _answer(plan, *readings, images.start)
         yield images, answers_QB
 
 
@@ -108,6 +107,18 @@ def _plan(query: Query) -> _Plan:
     joint = cases_of(rest, {**evidence, **event}, num_labels) if rest else None
     event = {column: is_present for column, is_present in event.items() if column not in evidence}
     return _Plan(str(query), evidence, condition, event, joint)
+
+
+def _readings(part: Joint, plans: Sequence[_Plan], columns: set[int]) -> Iterator[tuple[Joint, Sequence[Components]]]:
+    """Yield what answers each plan, with its components; those of `columns` are computed once for all that `part` answers."""
+    own: Sequence[Components] = ()
+    for plan in plans:
+        joint = part.answering(plan.evidence, plan.columns)
+        if joint is part:
+            own = own or tuple(part.components(columns))
+            yield part, own
+        else:
+            yield joint, tuple(joint.components(plan.columns))
 
 
 def _answer(plan: _Plan, part: Joint, components: Sequence[Components], first_image: int) -> Floats:

@@ -57,8 +57,9 @@ def explain(
 ) -> Why:
     """Explain the probability of a label of one image, given the evidence {column: is present}.
 
-    `names_K` names the components; by default each is named by its most characteristic labels in this image. Raises QueryError
-    for a batch of several images, for a label that is itself evidence, and for impossible evidence.
+    `names_K` names the components; by default each is named by its most characteristic labels in this image. Components that
+    are only label sets drawn from the distribution explain nothing and are left out. Raises QueryError for a batch of several
+    images, for a label that is itself evidence, and for impossible evidence.
     """
     if len(distribution) != 1 or column in evidence:
         raise QueryError(
@@ -77,7 +78,9 @@ def explain(
         alone, last = log_odds({piece: is_present}) - before, after - log_odds(others)
         pieces.append(Piece(label_space.names[piece], is_present, alone, last))
     pieces.sort(key=lambda piece: -abs(piece.last))
-    scenes = _scenes(distribution, distribution.condition(evidence), column, label_space, names_K)
+    scenes = (
+        [] if distribution.is_drawn else _scenes(distribution, distribution.condition(evidence), column, label_space, names_K)
+    )
     return Why(label_space.names[column], before, after, tuple(pieces), tuple(scenes[:num_scenes]))
 
 
