@@ -18,10 +18,9 @@ import numpy as np
 from conformal_risk import USES, measured, one_split, read, show
 
 from rayprob.calibrate.comparison import Comparison
-from rayprob.calibrate.crossfit import CalibrateSpec, fit_part
+from rayprob.calibrate.crossfit import CalibrateSpec, Fold, fitted_rules
 from rayprob.calibrate.fitting import CalibrationReport, fit_run
 from rayprob.files import storage
-from rayprob.probability.families import from_outputs
 from rayprob.runs.finished import REPORTED
 from rayprob.runs.predictions import Predictions
 
@@ -76,11 +75,9 @@ def one_crossed_split(
 ) -> list[tuple[float, float, float]]:
     """Return (missed share, false share, set size) for each alpha, by the procedure of `rayprob calibrate`."""
     fit_rows, test_rows = np.split(rng.permutation(len(predictions)), [num_calibration])
-    part = fit_part(predictions, fit_rows, test_rows, "platt", CalibrateSpec())
-    test = predictions.rows(test_rows)
-    marginals_NL = from_outputs(test.family, part.calibrator.apply_outputs(test.outputs)).marginals()
-    controls = part.fitted.rules.guarantees.values()
-    return [measured(control.decide(marginals_NL), test.targets_NL, test.known_NL) for control in controls]
+    fold = Fold.of(predictions.rows(fit_rows), predictions, test_rows, "platt", CalibrateSpec())
+    controls = fitted_rules(fold.fitted_on, CalibrateSpec()).rules.guarantees.values()
+    return [measured(control.decide(fold.marginals_NL), fold.judged.targets_NL, fold.judged.known_NL) for control in controls]
 
 
 def show_row(use: str, alphas: tuple[float, ...], splits: list[list[tuple[float, float, float]]], num_control: int) -> None:

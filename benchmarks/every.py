@@ -119,7 +119,7 @@ BENCHMARKS = (
     Benchmark("rehearsal.py", missing=needs_hosts, is_long=True),
 )
 # These create files and do not measure anything.
-NOT_MEASURING = ("fit_scene_labels.py", "voc_sample.py", "every.py")
+NOT_MEASURING = ("fit_scene_labels.py", "every.py")
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ value, its interval, and the gain over the independent labels with the paired in
 Last the guarantees: the missed share on val under the bundle's own thresholds, which holdout's few images chose, and its mean
 over 200 random halves of val, the threshold being chosen on the other half; `size` is the number of labels in a set.
 
-The runs in the documentation: `tune_configs/coco-sample.yaml`; `make demo`; the VOC sample (`voc_sample.py`); and 80-label
-scenes, by
+The runs in the documentation: `tune_configs/coco-sample.yaml`; `make demo`; `tune_configs/voc-sample.yaml`, with a holdout of
+0.16 rather than 0.15 of the train images; and 80-label scenes, by
 
     rayprob scenes scenes80 --train 3000 --val 1500 --labels 80 --seed 7
     rayprob shard RECIPE            # with holdout: {of: train, fraction: 0.1}, max_shard_samples: 125

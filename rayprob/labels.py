@@ -44,11 +44,6 @@ class LabelSpace:
         return spellings | {name: column for column, name in enumerate(self.names)}
 
     @cached_property
-    def column_of_category(self) -> dict[int, int]:
-        """Column of each category id."""
-        return {category_id: column for column, category_id in enumerate(self.category_ids)}
-
-    @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that depend on all names and ids and on their order."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
@@ -139,11 +134,6 @@ def from_label_lists(label_lists: Sequence[Sequence[int]], num_labels: int) -> N
     )
     present_NL[rows, columns] = True
     return present_NL
-
-
-def to_label_lists(present_NL: NDArray[np.bool_]) -> list[list[int]]:
-    """Return N lists of columns from bool [N, L]; the inverse of `from_label_lists`."""
-    return [np.flatnonzero(row).tolist() for row in present_NL]
 
 
 # PASCAL VOC's names of what COCO names otherwise.

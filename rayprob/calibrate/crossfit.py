@@ -6,20 +6,23 @@ by the whole procedure, including thresholds and guarantees. Only the calibrator
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rayprob.arrays import Bools, Rows
+from rayprob.arrays import AnyFloats, Bools, Floats, Rows
 from rayprob.config.spec import Spec
 from rayprob.errors import CalibrationError, SpecError
 from rayprob.probability.calibration import prior as prior_calibration
 from rayprob.probability.calibration.calibrators import Choice, choose_calibrator
 from rayprob.probability.calibration.candidates import WITH, OutputsCalibrator, map_of
 from rayprob.probability.calibration.holdout import folds
-from rayprob.probability.decisions.rules import RECALL, FittedRules, fit_rules
+from rayprob.probability.decisions.cuts import Cuts
+from rayprob.probability.decisions.rules import RECALL, FittedRules, Rules, fit_rules
+from rayprob.probability.decisions.thresholds import cuts_of
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.families import family_of
@@ -100,12 +103,49 @@ class CrossFit:
 
 
 @dataclass(frozen=True)
-class FoldFit:
-    """The fit on all folds but one, and the rows of that fold."""
+class Fold:
+    """A calibrator fitted on some rows, what to fit thresholds on, and the rows of a table to judge both on."""
 
     calibrator: OutputsCalibrator
-    fitted: FittedRules
+    fitted_on: tuple[Floats, Bools, Bools]  # calibrated marginals, targets, known
+    judged: Predictions
     judged_rows: Rows
+
+    @classmethod
+    def of(
+        cls,
+        rows: Predictions,
+        table: Predictions,
+        judged_rows: Rows,
+        method: str,
+        spec: CalibrateSpec,
+        priors: Priors = NO_PRIORS,
+    ) -> "Fold":
+        """Fit the calibrator `method` on all of `rows`, for judging rows of `table`."""
+        calibrator = fit_calibrator(rows, method, spec, priors).calibrator
+        inner = ((fit_calibrator(rows.rows(fit), method, spec, priors).calibrator, at) for fit, at in folds_of(rows, spec))
+        behind = calibrated_behind(rows, calibrator, inner)
+        return cls(calibrator, (behind.marginals(), rows.targets_NL, rows.known_NL), table.rows(judged_rows), judged_rows)
+
+    @cached_property
+    def distribution(self) -> LabelDistribution:
+        """Calibrated distributions of the rows to judge."""
+        return self.calibrator.as_distribution(self.calibrator.apply_outputs(self.judged.outputs))
+
+    @cached_property
+    def marginals_NL(self) -> Floats:
+        """Calibrated marginals of the rows to judge."""
+        return self.distribution.marginals()
+
+    @cached_property
+    def scores_NL(self) -> AnyFloats:
+        """Scores that rank the labels of the rows to judge."""
+        return self.distribution.ranking_scores()
+
+    @cached_property
+    def cuts(self) -> Cuts:
+        """All cuts of the rows to fit on, sorted once. Raises CalibrationError if there is no positive."""
+        return cuts_of(*self.fitted_on)
 
 
 def cross_fit(holdout: Predictions, spec: CalibrateSpec, priors: Priors = NO_PRIORS) -> CrossFit:
@@ -114,33 +154,27 @@ def cross_fit(holdout: Predictions, spec: CalibrateSpec, priors: Priors = NO_PRI
     Raises CalibrationError if a threshold cannot be fitted; guarantees that the samples do not allow are listed.
     """
     choice = fit_calibrator(holdout, spec.method, spec, priors)
-    parts = [fit_part(holdout, *fold, choice.calibrator.name, spec, priors) for fold in folds_of(holdout, spec)]
-    calibrators = [(part.calibrator, part.judged_rows) for part in parts]
-    fitted = rules_behind(holdout, calibrated_behind(holdout, choice.calibrator, calibrators), spec)
+    folds = fold_up(holdout, choice.calibrator.name, spec, priors)
+    behind = calibrated_behind(holdout, choice.calibrator, calibrators_of(folds))
+    fitted = fitted_rules((behind.marginals(), holdout.targets_NL, holdout.known_NL), spec)
     for rule, why in fitted.impossible.items():
         if not rule.startswith(RECALL):
             raise CalibrationError(f"{rule}: {why}")
-    crossed = calibrated_by_parts(holdout, calibrators)
-    left_out = {rule: why for part in parts for rule, why in part.fitted.impossible.items()}
-    return CrossFit(choice, fitted, crossed, sets_by_parts(crossed, parts, left_out.keys()), left_out)
+    crossed = calibrated_by_parts(holdout, calibrators_of(folds))
+    rules = [fitted_rules(fold.fitted_on, spec) for fold in folds]
+    left_out = {rule: why for one in rules for rule, why in one.impossible.items()}
+    sets = sets_by_parts(crossed, [(fold.judged_rows, one.rules) for fold, one in zip(folds, rules, strict=True)], left_out)
+    return CrossFit(choice, fitted, crossed, sets, left_out)
 
 
-def fit_part(
-    holdout: Predictions, fit_rows: Rows, judged_rows: Rows, method: str, spec: CalibrateSpec, priors: Priors = NO_PRIORS
-) -> FoldFit:
-    """Return the fit of a named method on some rows, for judging other rows."""
-    rows = holdout.rows(fit_rows)
-    calibrator, behind = fit_named(rows, method, spec, priors)
-    return FoldFit(calibrator, rules_behind(rows, behind, spec), judged_rows)
+def fold_up(holdout: Predictions, method: str, spec: CalibrateSpec, priors: Priors = NO_PRIORS) -> list[Fold]:
+    """Return the folds of a holdout, each with a fit of the calibrator `method` on the others."""
+    return [Fold.of(holdout.rows(fit), holdout, judged, method, spec, priors) for fit, judged in folds_of(holdout, spec)]
 
 
-def fit_named(
-    rows: Predictions, method: str, spec: CalibrateSpec, priors: Priors = NO_PRIORS
-) -> tuple[OutputsCalibrator, LabelDistribution]:
-    """Return the calibrator `method` fitted on all rows, and the distributions to fit thresholds on."""
-    calibrator = fit_calibrator(rows, method, spec, priors).calibrator
-    inner = ((fit_calibrator(rows.rows(fit), method, spec, priors).calibrator, judged) for fit, judged in folds_of(rows, spec))
-    return calibrator, calibrated_behind(rows, calibrator, inner)
+def calibrators_of(folds: Iterable[Fold]) -> list[tuple[OutputsCalibrator, Rows]]:
+    """Return each fold's calibrator with the rows that it has not seen."""
+    return [(fold.calibrator, fold.judged_rows) for fold in folds]
 
 
 def fit_calibrator(rows: Predictions, method: str, spec: CalibrateSpec, priors: Priors = NO_PRIORS) -> Choice:
@@ -157,12 +191,10 @@ def fit_calibrator(rows: Predictions, method: str, spec: CalibrateSpec, priors: 
     )
 
 
-def rules_behind(rows: Predictions, behind: LabelDistribution, spec: CalibrateSpec) -> FittedRules:
-    """Return thresholds and guarantees fitted on calibrated distributions."""
+def fitted_rules(fitted_on: tuple[Floats, Bools, Bools], spec: CalibrateSpec) -> FittedRules:
+    """Return thresholds and guarantees fitted on calibrated marginals, targets and known labels."""
     return fit_rules(
-        behind.marginals(),
-        rows.targets_NL,
-        rows.known_NL,
+        *fitted_on,
         alphas=spec.alphas,
         precision=spec.precision,
         objectives=spec.objectives,
@@ -203,14 +235,16 @@ def calibrated_by_parts(rows: Predictions, calibrators: Iterable[tuple[OutputsCa
     return calibrator.as_distribution(outputs)
 
 
-def sets_by_parts(crossed: LabelDistribution, parts: Sequence[FoldFit], left_out: Collection[str]) -> dict[str, Bools]:
-    """Return the label sets of each rule; every part decides on the rows that it did not see."""
+def sets_by_parts(
+    crossed: LabelDistribution, parts: Sequence[tuple[Rows, Rules]], left_out: Collection[str]
+) -> dict[str, Bools]:
+    """Return the label sets of each rule; the rules of every part decide on the rows that they have not seen."""
     marginals_NL = crossed.marginals()
-    rules = [rule for rule in ("0.5", *parts[0].fitted.rules.fitted) if rule not in left_out]
-    sets = {rule: np.empty(marginals_NL.shape, dtype=bool) for rule in rules}
-    for part in parts:
-        for rule, sets_NL in sets.items():
-            sets_NL[part.judged_rows] = part.fitted.rules.decide(marginals_NL[part.judged_rows], rule)
+    names = [name for name in ("0.5", *parts[0][1].fitted) if name not in left_out]
+    sets = {name: np.empty(marginals_NL.shape, dtype=bool) for name in names}
+    for judged_rows, rules in parts:
+        for name, sets_NL in sets.items():
+            sets_NL[judged_rows] = rules.decide(marginals_NL[judged_rows], name)
     return sets
 
 

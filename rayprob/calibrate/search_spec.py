@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from rayprob.calibrate.crossfit import MIN_HOLDOUT
+from rayprob.calibrate.crossfit import MIN_HOLDOUT, CalibrateSpec
 from rayprob.config.kinds import SEARCH_FILE, FileKind
 from rayprob.config.spec import Spec
 
@@ -32,7 +32,10 @@ class ThresholdSearchSpec(Spec):
     policies: tuple[PolicyName, ...] = Field(
         default=("global", "label", "precision", "recall", "best_F1", "top_k"), min_length=1
     )
-    """Kinds of thresholds to try."""
+    """Kinds of rules. `global`: one threshold for all labels; every one that changes a decision is tried. `label`: one per
+    label, fitted for an objective, by smoothing. `precision`: the lowest thresholds that reach a precision, for all or per
+    label. `recall`: the threshold that misses a bounded share of the labels present. `best_F1`: the set with the largest
+    expected F1. `top_k`: the k most probable labels, for comparison with papers; bundles do not have this rule."""
     smoothings: tuple[Smoothing, ...] = Field(default=SMOOTHINGS, min_length=1)
     """Strengths that pull per-label thresholds towards the global one."""
     precisions: tuple[Share, ...] = Field(default=PRECISIONS, min_length=1)
@@ -47,6 +50,11 @@ class ThresholdSearchSpec(Spec):
     """Bootstrap resamples for intervals."""
     seed: NonNegativeInt = 0
     """Seed of folds and bootstrap."""
+
+    @property
+    def folding(self) -> CalibrateSpec:
+        """The folds, as a calibration takes them."""
+        return CalibrateSpec(num_folds=self.folds, seed=self.seed)
 
 
 class ThresholdSearch(Spec):

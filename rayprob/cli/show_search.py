@@ -2,6 +2,7 @@
 
 from rich.console import Console
 
+from rayprob.calibrate.candidates import best_of
 from rayprob.calibrate.search import SearchReport
 from rayprob.cli.show_calibration import plain_table
 from rayprob.cli.table import Table, show_table
@@ -42,11 +43,10 @@ def _policies_table(report: SearchReport) -> Table:
     aims = [winner.objective for winner in report.winners]
     table = plain_table("policies on holdout, each with its best calibrator", aims)
     for name in dict.fromkeys(one.name for one in report.references):
-        found = {one.objective: one.holdout for one in report.references if one.name == name}
-        table.row(f"{name}, raw", *(f"{found[aim]:.4f}" for aim in aims), style="dim")
+        found = [f"{one.holdout:.4f}" for one in report.references if one.name == name]
+        table.row(f"{name}, raw", *found, style="dim")
     for policy in dict.fromkeys(family.policy for family in report.families):
-        own = [family for family in report.families if family.policy == policy]
-        best = [max(own, key=lambda family, aim=aim: family.nested[aim]) for aim in aims]  # type: ignore[misc]
+        best = [best_of([family for family in report.families if family.policy == policy], aim) for aim in aims]
         cells = zip(best, aims, strict=True)
         table.row(policy, *(f"{one.nested[aim]:.4f} {SHORT.get(one.calibrator, one.calibrator)}" for one, aim in cells))
     return table
@@ -57,11 +57,11 @@ def _winners_table(report: SearchReport) -> Table:
     table.name("calibrator")
     table.name("policy")
     table.number("parameter", "holdout", "best", "val")
-    for winner in report.winners:
-        parameter = "-" if winner.parameter is None else f"{winner.parameter:.4g}"
-        on_val = "-" if winner.val is None else f"{winner.val[winner.objective]:.4f}"
-        numbers = (f"{winner.nested:.4f}", f"{winner.cross_validated:.4f}", on_val)
-        table.row(winner.objective, winner.calibrator, winner.policy, parameter, *numbers)
+    for one in report.winners:
+        parameter = "-" if one.parameter is None else f"{one.parameter:.4g}"
+        on_val = f"{one.val[one.objective]:.4f}" if one.val else "-"
+        numbers = (parameter, f"{one.nested:.4f}", f"{one.cross_validated:.4f}", on_val)
+        table.row(one.objective, one.calibrator, one.policy, *numbers)
     return table
 
 
@@ -70,9 +70,8 @@ def _gains_table(report: SearchReport) -> Table:
     table.name("over")
     table.number("there", "gain", "95 % interval")
     for winner in report.winners:
-        assert winner.val is not None
         for gain in winner.gains:
-            value = winner.val[gain.metric]
+            value = (winner.val or {})[gain.metric]
             numbers = (f"{value - gain.value:.4f}", f"{gain.value:+.4f}", f"{gain.low:+.4f} to {gain.high:+.4f}")
             table.row(f"for {winner.objective}: {gain.metric}", f"{value:.4f}", gain.over, *numbers)
     return table

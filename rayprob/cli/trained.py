@@ -9,41 +9,50 @@ from rayprob.cli.terminal import err, out, show_line, status
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a run's, such as demo/run.")]
 
 
+Images = Annotated[
+    list[str], typer.Argument(metavar="IMAGES...", help="JPEG, PNG or WebP files, folders, globs, built datasets.")
+]
+Queries = Annotated[
+    list[str] | None, typer.Option("--query", "-q", metavar="Q", help="Such as 'P(fork | dining table, !person)'; repeat.")
+]
+Evidence = Annotated[
+    list[str] | None, typer.Option("--evidence", "-e", metavar="LABEL=1", help="What is known about every image; repeat.")
+]
+Rule = Annotated[
+    str | None, typer.Option("--rule", metavar="RULE", help="How label sets are chosen: label_OF1, recall@0.1, 0.5...")
+]
+Top = Annotated[int, typer.Option("--top", metavar="N", help="How many labels and label sets to list.")]
+Split = Annotated[str, typer.Option("--split", metavar="SPLIT", help="Which split of a built dataset.")]
+Others = Annotated[
+    list[str] | None, typer.Option("--ensemble", metavar="BUNDLE", help="Another bundle to average with; repeat.")
+]
+Dropout = Annotated[int, typer.Option("--mc-dropout", metavar="N", help="Estimate uncertainty from N dropout passes.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object per image and nothing else.")]
+TableFile = Annotated[
+    str | None, typer.Option("--parquet", metavar="FILE", help="Write a table; the same command resumes a stopped one.")
+]
+OnRay = Annotated[bool, typer.Option("--ray", help="Write the table on Ray: on a cluster, or on all CPUs of this machine.")]
+Figures = Annotated[str | None, typer.Option("--figure", metavar="DIR", help="Write a PNG per image, with bars next to it.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Exit with 0 even if some images cannot be read.")]
+Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per forward pass.")]
+
+
 def predict(
     bundle: BundleArgument,
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...", help="JPEG, PNG or WebP files, folders, globs, built datasets.")
-    ],
-    queries: Annotated[
-        list[str] | None, typer.Option("--query", "-q", metavar="Q", help="Such as 'P(fork | dining table, !person)'; repeat.")
-    ] = None,
-    evidence: Annotated[
-        list[str] | None,
-        typer.Option("--evidence", "-e", metavar="LABEL=1", help="What is known about every image; repeat."),
-    ] = None,
-    rule: Annotated[
-        str | None, typer.Option("--rule", metavar="RULE", help="How label sets are chosen: label_OF1, recall@0.1, 0.5...")
-    ] = None,
-    top: Annotated[int, typer.Option("--top", metavar="N", help="How many labels and label sets to list.")] = 5,
-    split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="Which split of a built dataset.")] = "val",
-    others: Annotated[
-        list[str] | None, typer.Option("--ensemble", metavar="BUNDLE", help="Another bundle to average with; repeat.")
-    ] = None,
-    mc_dropout: Annotated[
-        int, typer.Option("--mc-dropout", metavar="N", help="Estimate uncertainty from N dropout passes.")
-    ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image and nothing else.")] = False,
-    parquet: Annotated[
-        str | None, typer.Option("--parquet", metavar="FILE", help="Write a table; the same command resumes a stopped one.")
-    ] = None,
-    on_ray: Annotated[
-        bool, typer.Option("--ray", help="Write the table on Ray: on a cluster, or on all CPUs of this machine.")
-    ] = False,
-    figure: Annotated[
-        str | None, typer.Option("--figure", metavar="DIR", help="Write a PNG per image, with bars next to it.")
-    ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Exit with 0 even if some images cannot be read.")] = False,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", help="Images per forward pass.")] = 16,
+    images: Images,
+    queries: Queries = None,
+    evidence: Evidence = None,
+    rule: Rule = None,
+    top: Top = 5,
+    split: Split = "val",
+    others: Others = None,
+    mc_dropout: Dropout = 0,
+    as_json: JsonLines = False,
+    parquet: TableFile = None,
+    on_ray: OnRay = False,
+    figure: Figures = None,
+    skip_bad: SkipBad = False,
+    batch: Batch = 16,
 ) -> None:
     """Predict labels, and answer questions about images.
 
@@ -58,21 +67,26 @@ def predict(
     """
     if (parquet and (as_json or figure)) or (on_ray and not parquet):
         raise typer.BadParameter(_table_alone(parquet, as_json=as_json))
-    from rayprob.runs.kinds import require_bundle
-
-    for folder in (bundle, *(others or ())):
-        require_bundle(folder)
+    bundles = _bundles(bundle, *(others or ()))
     from rayprob.cli.show_predictions import finish, show_outcomes, write_parquet
     from rayprob.predict.job import PredictJob
 
     asked = {"queries": queries or (), "evidence": evidence or (), "rule": rule, "top": top}
-    asked |= {"mc_dropout": mc_dropout, "batch": batch}
-    job = PredictJob((bundle, *(others or ())), tuple(images), asked, split)
+    job = PredictJob(bundles, tuple(images), {**asked, "mc_dropout": mc_dropout, "batch": batch}, split)
     if parquet:
         counts = write_parquet(out, err, job, parquet, on_ray=on_ray)
     else:
         counts = show_outcomes(out, err, job, as_json=as_json, figures=figure)
     finish(err, *counts, skip_bad=skip_bad)
+
+
+def _bundles(*folders: str) -> tuple[str, ...]:
+    """Return the folders; a wrong one is refused before anything heavy is imported."""
+    from rayprob.runs.kinds import require_bundle
+
+    for folder in folders:
+        require_bundle(folder)
+    return folders
 
 
 def _table_alone(parquet: str | None, *, as_json: bool) -> str:
@@ -93,9 +107,7 @@ def export(
 
       rayprob export demo/run --onnx demo.onnx
     """
-    from rayprob.runs.kinds import require_bundle
-
-    require_bundle(bundle)
+    _bundles(bundle)
     from rayprob.export.onnx_file import TOLERANCE, export_onnx
     from rayprob.predict.job import bundle_fingerprint
     from rayprob.runs.bundle import Bundle

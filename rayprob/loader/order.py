@@ -109,14 +109,6 @@ class EpochOrder:
         return (keys_N & np.uint64((1 << place_bits) - 1)).astype(np.int64)
 
 
-def epoch_order(
-    samples_per_shard_S: Rows, *, seed: int, epoch: int, lanes: int, window: int, global_batch: int
-) -> NDArray[np.int64]:
-    """Return the rows of every global batch of an EpochOrder at once [K, G], with the columns grouped by lane."""
-    order = EpochOrder(samples_per_shard_S, seed=seed, epoch=epoch, lanes=lanes, window=window, global_batch=global_batch)
-    return np.stack(list(order.batches(range(lanes))))
-
-
 def rank_shares(place: Place, shares: int) -> range:
     """Return which of the `shares` equal parts of a global batch a rank takes: r, r + world_size, ...
 

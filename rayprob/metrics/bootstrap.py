@@ -69,9 +69,17 @@ class Resampled:
 
 def bootstrap(statistic: Statistic, num_samples: int, *, draws: int = DRAWS, seed: int = 0) -> Resampled:
     """Return a statistic on all images and on `draws` draws. Raises MetricError without images or draws."""
-    whole = float(statistic(np.ones((1, num_samples), dtype=np.int32))[0])
-    values_D = [statistic(counts_DN) for counts_DN in drawn_counts(num_samples, draws=draws, seed=seed)]
-    return Resampled(whole, np.concatenate(values_D).astype(np.float64), (num_samples, seed))
+    return bootstrap_each(lambda counts_DN: statistic(counts_DN)[:, None], num_samples, draws=draws, seed=seed)[0]
+
+
+def bootstrap_each(
+    statistics: Callable[[DrawnCounts], NDArray[Any]], num_samples: int, *, draws: int = DRAWS, seed: int = 0
+) -> list[Resampled]:
+    """Return the M statistics that a function computes together, [D, M] from counts_DN, all on the same draws."""
+    whole_M = statistics(np.ones((1, num_samples), dtype=np.int32))[0]
+    blocks = [statistics(counts_DN) for counts_DN in drawn_counts(num_samples, draws=draws, seed=seed)]
+    drawn_MD = np.concatenate(blocks).astype(np.float64).T
+    return [Resampled(float(value), drawn_D, (num_samples, seed)) for value, drawn_D in zip(whole_M, drawn_MD, strict=True)]
 
 
 def drawn_counts(num_samples: int, *, draws: int = DRAWS, seed: int = 0) -> Iterator[DrawnCounts]:

@@ -4,12 +4,13 @@ Each function returns a statistic: it maps counts_DN, how often each image is dr
 images. They equal the metric on rows repeated that often, and are computed from sums or from one sort per label.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rayprob.arrays import AnyFloats, Bools
+from rayprob.arrays import AnyFloats, Bools, Ints
 from rayprob.metrics.bootstrap import DrawnCounts, Statistic
 from rayprob.metrics.counting import Counts as LabelCounts
 from rayprob.metrics.counting import metrics_from
@@ -59,16 +60,26 @@ def mean_over_drawn_labels(ap_LD: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(number_D > 0, np.nansum(ap_LD, axis=0) / np.maximum(number_D, 1), np.nan)
 
 
-def count_metric_of(name: str, predicted_NL: Bools, targets_NL: Bools, known_NL: Bools | None = None) -> Statistic:
-    """Return OP, OR, OF1, CP, CR or CF1 of label sets; raises as `count`."""
+def label_counts_of(predicted_NL: Bools, targets_NL: Bools, known_NL: Bools | None = None) -> Callable[[DrawnCounts], Ints]:
+    """Return the counts of label sets on drawn images [D, 3, L]: true positives, predicted, positives; raises as `count`."""
     check_targets(targets_NL, known_NL)
     known_NL = np.ones_like(targets_NL) if known_NL is None else known_NL
     present_NL, made_NL = targets_NL & known_NL, predicted_NL & known_NL
     table_NM = np.concatenate([made_NL & present_NL, made_NL, present_NL], axis=1).astype(np.float32)
 
+    def counts(counts_DN: DrawnCounts) -> Ints:
+        sums_DM: Ints = np.rint(counts_DN.astype(np.float32) @ table_NM).astype(np.int64)  # exact below 2^24
+        return sums_DM.reshape(len(sums_DM), 3, -1)
+
+    return counts
+
+
+def count_metric_of(name: str, predicted_NL: Bools, targets_NL: Bools, known_NL: Bools | None = None) -> Statistic:
+    """Return OP, OR, OF1, CP, CR or CF1 of label sets; raises as `count`."""
+    label_counts = label_counts_of(predicted_NL, targets_NL, known_NL)
+
     def statistic(counts_DN: DrawnCounts) -> NDArray[np.float64]:
-        sums_DM = np.rint(counts_DN.astype(np.float32) @ table_NM).astype(np.int64)  # whole numbers, exact below 2^24
-        parts = (LabelCounts(*np.split(sums_M, 3)) for sums_M in sums_DM)
+        parts = (LabelCounts(*counts_3L) for counts_3L in label_counts(counts_DN))
         return np.array([getattr(metrics_from(part), name) if part.positives_L.any() else np.nan for part in parts])
 
     return statistic

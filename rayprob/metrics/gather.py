@@ -15,14 +15,10 @@ import torch
 import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 
-from rayprob.arrays import AnyFloats, Bools
 from rayprob.errors import MetricError
-from rayprob.metrics.inputs import check_scores, listed
-from rayprob.metrics.ranking import VARIANTS, average_precision
-from rayprob.registry import choose
+from rayprob.metrics.inputs import listed
 
 CHUNK_BYTES = 64 * 2**20  # in flight at a time, over all ranks
-LABELS_AT_ONCE = 64
 
 
 def gather_rows(
@@ -40,37 +36,6 @@ def gather_rows(
     plan = RowPlan.agree(sample_ids_n, arrays, expected_ids=expected_ids)
     gathered = {name: plan.gather(arrays.get(name), layout, destination) for name, layout in plan.layouts.items()}
     return gathered if destination in (None, rank()) else {}
-
-
-def sharded_average_precision(
-    sample_ids_n: NDArray[np.int64],
-    scores_nL: AnyFloats,
-    targets_nL: Bools,
-    known_nL: Bools | None = None,
-    *,
-    expected_ids: ArrayLike | None = None,
-    variant: str = "exact",
-) -> NDArray[np.float64]:
-    """Return `average_precision` over the rows of all ranks, on every rank, for label spaces too large to gather.
-
-    Blocks of labels are assigned to ranks in turn: each rank gathers all rows of its block and computes its APs, and only APs
-    are gathered at the end, so a rank stores N x LABELS_AT_ONCE scores besides its own. Raises MetricError on every rank.
-    """
-    choose(VARIANTS, variant, "AP variant", MetricError)
-    arrays: dict[str, NDArray[Any]] = {"scores": scores_nL, "targets": targets_nL}
-    if known_nL is not None:
-        arrays["known"] = known_nL
-    plan = RowPlan.agree(sample_ids_n, arrays, expected_ids=expected_ids, fault=_fault_in(scores_nL, targets_nL, known_nL))
-    ap_L = np.zeros(plan.layouts["scores"].row_shape)
-    blocks = [slice(start, start + LABELS_AT_ONCE) for start in range(0, len(ap_L), LABELS_AT_ONCE)]
-    for first in range(0, len(blocks), world_size()):
-        # Every owner of this round gets its block before any rank computes, so that they compute in parallel.
-        owned = blocks[first : first + world_size()]
-        gathered = [[plan.gather_columns(v, labels, owner) for v in arrays.values()] for owner, labels in enumerate(owned)]
-        if rank() < len(owned):
-            scores_Nl, targets_Nl, *known = gathered[rank()]
-            ap_L[owned[rank()]] = average_precision(scores_Nl, targets_Nl, *known, variant=variant)
-    return _sum_over_ranks(ap_L)
 
 
 @dataclass(frozen=True)
@@ -103,10 +68,9 @@ class RowPlan:
         arrays: Mapping[str, NDArray[Any]],
         *,
         expected_ids: ArrayLike | None = None,
-        fault: str | None = None,
     ) -> "RowPlan":
-        """Exchange headers and ids. Raises MetricError on every rank if any rank has a `fault`, and as `gather_rows`."""
-        layouts = _agreed_layouts(_exchange(_header(sample_ids_n, arrays, fault)))
+        """Exchange headers and ids. Raises MetricError on every rank, as `gather_rows`."""
+        layouts = _agreed_layouts(_exchange(_header(sample_ids_n, arrays)))
         ids_of_ranks = [np.frombuffer(ids, np.int64) for ids in _exchange(np.asarray(sample_ids_n, np.int64).tobytes())]
         sorted_N = np.sort(np.concatenate(ids_of_ranks))
         _require_each_once(sorted_N, ids_of_ranks, expected_ids)
@@ -127,11 +91,6 @@ class RowPlan:
                 gathered[places_n] = part[: len(places_n)]
         return gathered.reshape(-1).view(layout.dtype).reshape(num_rows, *layout.row_shape)
 
-    def gather_columns(self, values_nL: NDArray[Any], labels: slice, destination: int) -> NDArray[Any]:
-        """Return `gather` of some columns of an array [n, L]."""
-        block = values_nL[:, labels]
-        return self.gather(block, Layout(block.dtype, block.shape[1:]), destination)
-
 
 def world_size() -> int:
     """Return the number of ranks; 1 without a process group."""
@@ -147,12 +106,11 @@ def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _header(sample_ids_n: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]], fault: str | None) -> bytes:
-    for name, values in arrays.items():
-        if fault is None and len(values) != len(sample_ids_n):
-            fault = f"array {name!r} has {len(values):,} rows but there are {len(sample_ids_n):,} sample ids"
+def _header(sample_ids_n: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    wrong = {name: len(values) for name, values in arrays.items() if len(values) != len(sample_ids_n)}
+    said = (f"array {name!r} has {rows:,} rows but there are {len(sample_ids_n):,} sample ids" for name, rows in wrong.items())
     layouts = {name: [values.dtype.str, list(values.shape[1:])] for name, values in arrays.items()}
-    return json.dumps({"rows": len(sample_ids_n), "layouts": layouts, "fault": fault}).encode()
+    return json.dumps({"rows": len(sample_ids_n), "layouts": layouts, "fault": next(said, None)}).encode()
 
 
 def _agreed_layouts(headers: list[bytes]) -> dict[str, Layout]:
@@ -191,16 +149,6 @@ def _require_each_once(
         )
 
 
-def _fault_in(scores_nL: AnyFloats, targets_nL: Bools, known_nL: Bools | None) -> str | None:
-    if not len(scores_nL):
-        return None
-    try:
-        check_scores(scores_nL, targets_nL, known_nL)
-    except MetricError as error:
-        return str(error)
-    return None
-
-
 def _as_bytes(values: NDArray[Any] | None, layout: Layout, num_rows: int) -> NDArray[np.uint8]:
     if values is None or not num_rows:
         return np.empty((0, layout.row_bytes), np.uint8)
@@ -228,14 +176,6 @@ def _exchange_rows(own: NDArray[np.uint8], padded_to: int, destination: int | No
     else:
         dist.gather(tensor, parts or None, destination)
     return {number: part.cpu().numpy() for number, part in enumerate(parts)}
-
-
-def _sum_over_ranks(ap_L: NDArray[np.float64]) -> NDArray[np.float64]:
-    if world_size() == 1:
-        return ap_L
-    tensor = torch.from_numpy(ap_L).to(_device())
-    dist.all_reduce(tensor)
-    return tensor.cpu().numpy()
 
 
 def _device() -> torch.device:

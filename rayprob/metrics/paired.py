@@ -13,7 +13,7 @@ import numpy as np
 
 from rayprob.arrays import AnyFloats, Bools, Floats
 from rayprob.errors import MetricError
-from rayprob.metrics.bootstrap import CONFIDENCE, DRAWS, DrawnCounts, Interval, Resampled, Statistic, drawn_counts
+from rayprob.metrics.bootstrap import CONFIDENCE, DRAWS, DrawnCounts, Interval, Resampled, Statistic, bootstrap_each
 from rayprob.metrics.drawn import average_precision_of, calibration_error_of, count_metric_of, mean_of, mean_over_drawn_labels
 from rayprob.metrics.multiple import adjusted_p_values
 
@@ -135,23 +135,17 @@ def _resampled(
     statistics: Sequence[Mapping[str, Statistic]], of_labels: Sequence[Statistic], num_images: int, *, draws: int, seed: int
 ) -> list[list[Resampled]]:
     """Return each model's mAP, other numbers and AP per label, on all images and on each draw."""
-    whole_KM = _values(statistics, of_labels, np.ones((1, num_images), dtype=np.int32))[:, 0]
-    blocks = [_values(statistics, of_labels, counts_DN) for counts_DN in drawn_counts(num_images, draws=draws, seed=seed)]
-    drawn_KMD = np.concatenate(blocks, axis=1).swapaxes(1, 2)
-    return [
-        [Resampled(float(value), drawn_D, (num_images, seed)) for value, drawn_D in zip(whole_M, drawn_MD, strict=True)]
-        for whole_M, drawn_MD in zip(whole_KM, drawn_KMD, strict=True)
-    ]
 
+    def values(counts_DN: DrawnCounts) -> Floats:
+        found = []
+        for named, ap_of in zip(statistics, of_labels, strict=True):
+            ap_LD = ap_of(counts_DN)
+            found += [mean_over_drawn_labels(ap_LD), *(statistic(counts_DN) for statistic in named.values()), *ap_LD]
+        return np.stack(found, axis=1)
 
-def _values(statistics: Sequence[Mapping[str, Statistic]], of_labels: Sequence[Statistic], counts_DN: DrawnCounts) -> Floats:
-    """Return the values of a block of draws [K, D, M], for K models."""
-    values = []
-    for named, ap_of in zip(statistics, of_labels, strict=True):
-        ap_LD = ap_of(counts_DN)
-        numbers = [statistic(counts_DN) for statistic in named.values()]
-        values.append(np.stack([mean_over_drawn_labels(ap_LD), *numbers, *ap_LD], axis=1))
-    return np.stack(values)
+    drawn = bootstrap_each(values, num_images, draws=draws, seed=seed)
+    per_model = len(drawn) // len(statistics)
+    return [drawn[start : start + per_model] for start in range(0, len(drawn), per_model)]
 
 
 def _rows(

@@ -35,11 +35,6 @@ class ReliabilityCurve:
         return float(np.nansum(self.pairs_B * self._gap_B) / self.pairs_B.sum())
 
     @property
-    def maximum_calibration_error(self) -> float:
-        """The largest |present share - mean marginal| of a bin; nan without pairs."""
-        return float(np.nanmax(self._gap_B)) if self.pairs_B.any() else float("nan")
-
-    @property
     def _gap_B(self) -> NDArray[np.float64]:
         return np.abs(self.present_share_B - self.mean_marginal_B)
 
@@ -113,21 +108,6 @@ def brier_score(
     resolution = float(np.nansum(weight_B * (curve.present_share_B - share) ** 2))
     uncertainty = share * (1 - share)
     return BrierScore(value, reliability, resolution, uncertainty, value - (reliability - resolution + uncertainty))
-
-
-def negative_log_likelihood(marginals_NL: AnyFloats, targets_NL: Bools, known_NL: Bools | None = None) -> float:
-    """Return the mean over samples of the sum over known labels of -log P(annotation), labels independent, in nats.
-
-    Marginals are kept one float step of their type away from 0 and 1, as scikit-learn's `log_loss` does: a float32 marginal
-    of exactly 1 is a rounded one. Raises MetricError as `reliability_curve`, and if nothing is known.
-    """
-    check_marginals(marginals_NL, targets_NL, known_NL)
-    marginals_M, targets_M = pooled(marginals_NL, targets_NL, known_NL)
-    if not len(marginals_M):
-        raise MetricError(NOTHING_KNOWN)
-    step = np.finfo(marginals_M.dtype).eps
-    of_truth_M = np.where(targets_M, marginals_M, 1 - marginals_M.astype(np.float64))
-    return float(-np.log(np.clip(of_truth_M, step, 1 - step)).sum() / len(marginals_NL))
 
 
 @dataclass(frozen=True)

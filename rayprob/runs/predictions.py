@@ -133,19 +133,6 @@ class Predictions:
             self.facts,
         )
 
-    def require_same_samples(self, other: "Predictions", ours: str, theirs: str) -> None:
-        """Raise unless both tables have the same samples in the same order and the same labels; `ours`, `theirs` name them."""
-        self.label_space.require_same(other.label_space, ours, theirs)
-        if np.array_equal(self.sample_ids_N, other.sample_ids_N):
-            return
-        only_ours, only_theirs = (np.setdiff1d(a.sample_ids_N, b.sample_ids_N) for a, b in ((self, other), (other, self)))
-        if not len(only_ours) + len(only_theirs):
-            raise MetricError(f"{ours} and {theirs} have the same samples in a different order; sort both by sample_id")
-        raise MetricError(
-            f"{ours} and {theirs} have different samples: {len(only_ours):,} only in {ours} ({_some(only_ours)}), "
-            f"{len(only_theirs):,} only in {theirs} ({_some(only_theirs)}); predict both on the same split"
-        )
-
     def _table(self) -> pa.Table:
         columns = {"sample_id": pa.array(self.sample_ids_N, type=pa.int64())}
         columns |= {name: _lists(table_NL) for name, table_NL in zip(_LISTS, (self.targets_NL, ~self.known_NL), strict=True)}

@@ -69,12 +69,6 @@ class SceneLabels:
         odds_L = self.marginals_L / (1 - self.marginals_L)
         return label_noise, np.minimum(label_noise * odds_L, 1.0)
 
-    def noisy(self, label_noise: float) -> "SceneLabels":
-        """Return the exact distribution of the label sets as annotated under `label_noise`, which is also a mixture."""
-        dropped, added_L = self.noise_rates(label_noise)
-        probabilities_KL = self.probabilities_KL * (1 - dropped) + (1 - self.probabilities_KL) * added_L
-        return SceneLabels(self.label_space, self.weights_K, probabilities_KL)
-
     def add_noise(self, present_NL: Bools, label_noise: float, seed: int) -> Bools:
         """Return the label sets [N, L] as annotated under `label_noise`."""
         dropped, added_L = self.noise_rates(label_noise)

@@ -14,12 +14,12 @@ from scipy.special import expit
 from sklearn.metrics import f1_score
 from typer.testing import CliRunner
 
-from rayprob.calibrate.candidates import RuleCandidates, candidates_of
-from rayprob.calibrate.crossfit import CalibrateSpec
+from rayprob.calibrate.candidates import RuleCandidates, global_candidates, judge, policies_of
+from rayprob.calibrate.crossfit import CalibrateSpec, fold_up
 from rayprob.calibrate.fitting import calibrate
-from rayprob.calibrate.gains import gains, set_values
 from rayprob.calibrate.search import SearchReport, search_thresholds
 from rayprob.calibrate.search_spec import ThresholdSearch
+from rayprob.calibrate.winners import gains, set_values
 from rayprob.cli.app import app
 from rayprob.cli.show_search import show_threshold_search
 from rayprob.errors import CalibrationError, RayprobError, RunError, SpecError
@@ -45,8 +45,11 @@ def search(folder: str, **changes: Any) -> SearchReport:
 
 
 def families(holdout: Predictions, method: str, *names: str) -> dict[str, RuleCandidates]:
-    spec = ThresholdSearch.parse({"thresholds": {"run": "", **QUICK, "policies": ["global", *names], "top_k": [1, 2, 3]}})
-    return {family.policy: family for family in candidates_of(holdout, method, spec.thresholds)}
+    spec = ThresholdSearch.parse({"thresholds": {"run": "", **QUICK, "policies": names or ["global"], "top_k": [1, 2, 3]}})
+    folds = fold_up(holdout, method, FOLDS)
+    return {"global": global_candidates(holdout, folds)} | {
+        policy.name: judge(policy, folds) for policy in policies_of(spec.thresholds)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +158,7 @@ def test_val_decides_nothing_and_the_same_search_finds_the_same(searched: tuple[
     val = predictions(500, "val", seed=2)
     folder = write_run(tmp_path, predictions(120, "holdout", seed=1), replace(val, targets_NL=~val.targets_NL))
     other = search(folder)
-    assert other.families == report.families
+    assert other.to_dict()["families"] == report.to_dict()["families"]
     assert [(w.policy, w.parameter, w.nested) for w in other.winners] == [
         (w.policy, w.parameter, w.nested) for w in report.winners
     ]
@@ -227,6 +230,11 @@ def test_candidates_that_a_holdout_cannot_carry_are_left_out_with_the_reason(tmp
     assert "recall: 5 candidates left out, such as: alpha 0.01 needs 99 calibration samples with a label" in notes
 
 
+def test_a_top_k_of_more_labels_than_there_are_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    notes = notes_of(tmp_path, predictions(60, "holdout", seed=1), policies=["top_k"], top_k=[2, 9], calibrators=["identity"])
+    assert "top_k: 1 candidate left out, such as: top 9 of 6 labels; choose k between 1 and 6" in notes
+
+
 def test_a_gain_that_may_be_chance_and_a_winner_without_a_rule_are_said(tmp_path: Path) -> None:
     tables = predictions(60, "holdout", seed=1), predictions(40, "val", seed=2)
     notes = notes_of(tmp_path, *tables, policies=["top_k"], objectives=["OF1"])
@@ -247,6 +255,11 @@ def test_a_gain_that_may_be_chance_and_a_winner_without_a_rule_are_said(tmp_path
         ({"smoothings": [-1]}, SpecError, r"thresholds\.smoothings\[0\]: input should be greater than or equal to 0"),
         ({"folds": 1}, SpecError, r"thresholds\.folds: input should be greater than or equal to 2"),
         ({"smoothing": [1]}, SpecError, r"unknown key under thresholds: 'smoothing'; nearest: smoothings"),
+        (
+            {"policies": ["top_k"], "top_k": [9]},
+            CalibrationError,
+            r"no requested candidate.*top 9 of 6 labels; choose k",
+        ),
         (
             {"policies": ["recall"], "conformal_levels": [0.01]},
             CalibrationError,

@@ -11,12 +11,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from rayprob.calibrate.candidates import RuleCandidates
 from rayprob.calibrate.comparison import Comparison, SetNumbers
 from rayprob.calibrate.crossfit import CalibrateSpec
 from rayprob.calibrate.fitting import CalibrationReport
-from rayprob.calibrate.gains import Gain
-from rayprob.calibrate.search import Ranked, SearchReport
-from rayprob.calibrate.winners import Reference, Winner
+from rayprob.calibrate.search import SearchReport
+from rayprob.calibrate.winners import Gain, Reference, Winner
 from rayprob.cli import table as console_table
 from rayprob.cli.show_calibration import show_calibration
 from rayprob.cli.show_compare import show_comparison
@@ -131,7 +131,7 @@ def threshold_search(names: tuple[str, ...]) -> tuple[Callable[[Console], None],
     gains = tuple(Gain(0.0123, -0.0124, 0.0125, metric=aim, over="the optimum on holdout") for aim in aims)
     winners = tuple(Winner(aim, "shared_platt", "smoothed", 12.75, 0.7001, 0.7002, None, None, of, gains) for aim in aims)
     references = tuple(Reference("0.5", aim, 0.5, 0.5555, of) for aim in aims)
-    families = tuple(Ranked("temperature", policy, 9, of) for policy in ("single", "a label"))
+    families = tuple(RuleCandidates("temperature", policy, np.zeros(9), {}, of) for policy in ("single", "a label"))
     report = SearchReport(names[0], "runs/x", 9, 9, 9, 9, 1.0, winners, references, families, names)
     numbers = ["0.5555", "0.6543", "12.75", "0.7001", "0.7002", "+0.0123", "-0.0124", "+0.0125", "0.6420"]
     return lambda console: show_threshold_search(console, report), numbers

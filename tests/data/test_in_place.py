@@ -28,13 +28,13 @@ from rayprob.data.verify import verify
 from rayprob.errors import DatasetError, SampleError, SourceError, SpecError, StorageError
 from rayprob.files import storage
 from rayprob.loader.augment import TransformSpec, build_transform
-from rayprob.loader.order import epoch_order
 from rayprob.loader.streams import EvalStream, Place, StreamSpec
 from rayprob.predict.images import find_images
 from tests.data.small_source import draw_jpeg
 from tests.data.sources.test_same_labels import NAMES, Pictures, as_coco, batches, pictures, write_tar
 from tests.data.tars import PER_TAR, TARS, by_shard_writer
 from tests.loader.s3 import BUCKET, serve
+from tests.loader.whole_epoch import all_batches
 
 __all__ = ["pictures"]  # a fixture
 RESIZE = build_transform(TransformSpec(name="resize", size_px=16))
@@ -380,7 +380,7 @@ def test_tars_of_any_size_are_visited_once_each(tmp_path: Path) -> None:
     index(tmp_path / "index", {"train": {"format": "webdataset", "images": str(tmp_path / "*.tar")}}, holdout=None)
     dataset = Dataset.open(str(tmp_path / "index"))
     assert dataset.split("train").samples_per_shard().tolist() == [40, 1, 1, 3]
-    rows = epoch_order(dataset.split("train").samples_per_shard(), seed=0, epoch=0, lanes=3, window=2, global_batch=9)
+    rows = all_batches(dataset.split("train").samples_per_shard(), seed=0, epoch=0, lanes=3, window=2, global_batch=9)
     assert sorted(rows.ravel().tolist()) == list(range(45))
     assert np.array_equal(np.sort(dataset.split("train").sample_ids_N), np.sort([*all_images(dataset, "train")]))
 

@@ -12,19 +12,18 @@ from rayprob.loader.order import (
     EpochOrder,
     Place,
     divisors,
-    epoch_order,
     evaluation_rows,
     rank_lanes,
     rank_shares,
 )
-from tests.loader.whole_epoch import whole_epoch
+from tests.loader.whole_epoch import all_batches, whole_epoch
 
 shard_lengths = st.lists(st.integers(0, 30), min_size=1, max_size=12)
 layouts = st.tuples(shard_lengths, st.integers(1, 8), st.integers(1, 4), st.integers(1, 5))
 
 
 def order_of(lengths: list[int], lanes: int, per_lane: int, window: int, *, seed: int = 0, epoch: int = 0) -> np.ndarray:
-    return epoch_order(np.array(lengths), seed=seed, epoch=epoch, lanes=lanes, window=window, global_batch=lanes * per_lane)
+    return all_batches(np.array(lengths), seed=seed, epoch=epoch, lanes=lanes, window=window, global_batch=lanes * per_lane)
 
 
 @given(layouts, st.integers(0, 2**40), st.integers(0, 50))
@@ -91,7 +90,7 @@ def test_any_rank_from_any_cursor_sees_what_the_whole_epoch_gives(layout, seed: 
         return
     sizes = {"seed": seed, "epoch": epoch, "lanes": lanes, "window": window, "global_batch": lanes * per_lane}
     whole_KG = whole_epoch(np.array(lengths), **sizes)
-    assert (epoch_order(np.array(lengths), **sizes) == whole_KG).all()
+    assert (all_batches(np.array(lengths), **sizes) == whole_KG).all()
     world_size = data.draw(st.sampled_from(divisors(lanes)))
     place = Place(data.draw(st.integers(0, world_size - 1)), world_size)
     first_batch = data.draw(st.integers(0, len(whole_KG)))
@@ -105,7 +104,7 @@ def test_any_rank_from_any_cursor_sees_what_the_whole_epoch_gives(layout, seed: 
 def test_an_epoch_of_many_windows_is_the_whole_epoch() -> None:
     lengths = np.random.default_rng(1).integers(0, 700, 400)
     sizes = {"seed": 3, "epoch": 1, "lanes": 24, "window": 3, "global_batch": 240}
-    assert (epoch_order(lengths, **sizes) == whole_epoch(lengths, **sizes)).all()
+    assert (all_batches(lengths, **sizes) == whole_epoch(lengths, **sizes)).all()
 
 
 def test_what_a_rank_holds_grows_with_the_shards_and_a_window_not_with_the_samples() -> None:

@@ -6,9 +6,16 @@ It was the loader's own before runs needed more samples than a rank can count in
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.loader.order import EpochOrder
 from rayprob.seeds import derive
 
 Rows = NDArray[np.int64]
+
+
+def all_batches(samples_per_shard_S: Rows, *, seed: int, epoch: int, lanes: int, window: int, global_batch: int) -> Rows:
+    """Return the rows of every global batch of an EpochOrder [K, G], with the columns grouped by lane."""
+    order = EpochOrder(samples_per_shard_S, seed=seed, epoch=epoch, lanes=lanes, window=window, global_batch=global_batch)
+    return np.stack(list(order.batches(range(lanes))))
 
 
 def whole_epoch(samples_per_shard_S: Rows, *, seed: int, epoch: int, lanes: int, window: int, global_batch: int) -> Rows:

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from rayprob.errors import MetricError
 from rayprob.metrics import gather
 from rayprob.metrics.counting import count_metrics, label_sets
-from rayprob.metrics.gather import gather_rows, sharded_average_precision
+from rayprob.metrics.gather import gather_rows
 from rayprob.metrics.ranking import average_precision
 from tests.ranks import run_ranks
 
@@ -42,8 +42,6 @@ def everything(rank, world_size, table):
     rows, ids_N = rows_of(rank, world_size), table[0]
     arrays = arrays_of(table, rows) if rows.start < rows.stop else {}
     found = gather_rows(ids_N[rows], arrays, expected_ids=ids_N)
-    found["ap"] = sharded_average_precision(ids_N[rows], *(values[rows] for values in table[1:]), expected_ids=ids_N)
-    found["voc"] = sharded_average_precision(ids_N[rows], *(values[rows] for values in table[1:3]), variant="voc2010")
     only = gather_rows(ids_N[rows], arrays, destination=world_size - 1)
     assert (only == {}) == (rank < world_size - 1)
     return found | {f"only_{name}": values for name, values in only.items()}
@@ -51,19 +49,16 @@ def everything(rank, world_size, table):
 
 def errors(rank, world_size, table):
     """The message that each fault raises on this rank; the fault is on rank 1 only."""
-    ids_N, scores_NL, targets_NL, _ = table
+    ids_N, scores_NL = table[:2]
     rows = rows_of(rank, world_size)
-    ids_n, scores_nL, targets_nL = ids_N[rows], scores_NL[rows], targets_NL[rows]
+    ids_n, scores_nL = ids_N[rows], scores_NL[rows]
     faulty = rank == 1
-    nan_nL = np.where(faulty, np.nan, scores_nL).astype(np.float32)
     faults = {
         "missing": lambda: gather_rows(ids_n[3:] if faulty else ids_n, {}, expected_ids=ids_N),
         "double": lambda: gather_rows(np.append(ids_n, ids_N[0]) if faulty else ids_n, {}, expected_ids=ids_N),
         "foreign": lambda: gather_rows(np.append(ids_n, 7) if faulty else ids_n, {}, expected_ids=ids_N),
         "layout": lambda: gather_rows(ids_n, {"scores": scores_nL[:, :9] if faulty else scores_nL}),
         "length": lambda: gather_rows(ids_n, {"scores": scores_nL[1:] if faulty else scores_nL}),
-        "nan": lambda: sharded_average_precision(ids_n, nan_nL, targets_nL),
-        "variant": lambda: sharded_average_precision(ids_n, scores_nL, targets_nL, variant="voc"),
     }
     return {name: np.array(message_of(fault)) for name, fault in faults.items()}
 
@@ -79,7 +74,6 @@ def message_of(fault):
 def on_rank(rank, folder):
     """Be this rank of 1, then of 2, then of 3; one start of the interpreter serves them all."""
     torch.set_num_threads(1)
-    gather.LABELS_AT_ONCE = 10
     for world_size in range(rank + 1, 4):
         gather.CHUNK_BYTES = world_size * 1000
         store = dist.FileStore(f"{folder}/store{world_size}", world_size)
@@ -92,7 +86,7 @@ def on_rank(rank, folder):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """Files with what every rank of 1, 2 and 3 found, the arrays going in many small chunks and blocks of labels."""
+    """Files with what every rank of 1, 2 and 3 found, the arrays going in many small chunks."""
     folder = tmp_path_factory.mktemp("ranks")
     run_ranks(on_rank, 3, str(folder))
     return folder
@@ -119,8 +113,6 @@ def test_metrics_of_any_number_of_ranks_are_bit_equal(found, rank, world_size):
     with np.load(found / f"{rank}of{world_size}.npz") as arrays:
         gathered = (arrays["scores"], arrays["targets"], arrays["known"])
         np.testing.assert_array_equal(average_precision(*gathered), expected_ap_L)
-        np.testing.assert_array_equal(arrays["ap"], expected_ap_L, strict=True)
-        np.testing.assert_array_equal(arrays["voc"], average_precision(scores_NL, targets_NL, variant="voc2010"))
         six = count_metrics(label_sets(gathered[0], 3.0), *gathered[1:])
     assert six == count_metrics(label_sets(scores_NL, 3.0), targets_NL, known_NL)
     assert np.isnan(expected_ap_L[4])
@@ -137,8 +129,6 @@ def test_metrics_of_any_number_of_ranks_are_bit_equal(found, rank, world_size):
             "rank 0 has scores float32 [37], but rank 1 has scores float32 [9]; every rank must run the same classifier",
         ),
         ("length", "rank 1: array 'scores' has 62 rows but there are 63 sample ids"),
-        ("nan", "rank 1: 2,331 of 2,331 scores are nan or inf, in rows 0, 1, 2, 3, 4, 5, 6, 7 and 55 more"),
-        ("variant", "unknown AP variant 'voc'; "),
     ],
 )
 def test_a_fault_on_one_rank_is_the_same_error_on_all(found, fault, message):
@@ -155,7 +145,6 @@ def test_without_a_process_group_the_rows_are_those_of_this_process():
     table = split_table()
     arrays = everything(0, 1, table)
     np.testing.assert_array_equal(arrays["scores"], table[1][np.argsort(table[0])])
-    np.testing.assert_array_equal(arrays["ap"], average_precision(*table[1:]))
     assert gather_rows(np.empty(0, np.int64), {"scores": np.empty((0, 3), np.float32)})["scores"].shape == (0, 3)
 
 

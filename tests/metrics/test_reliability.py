@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import brier_score_loss, log_loss
+from sklearn.metrics import brier_score_loss
 
 from rayprob.errors import MetricError
 from rayprob.metrics.reliability import (
@@ -15,7 +15,6 @@ from rayprob.metrics.reliability import (
     brier_score,
     calibration_error_of_labels,
     expected_calibration_error,
-    negative_log_likelihood,
     reliability_curve,
     reliability_curves,
 )
@@ -86,7 +85,6 @@ def test_each_label_has_its_own_curve(case):
             assert errors_L[label] == pytest.approx(calibration_error_by_loop(*alone, curve.edges), abs=1e-12)
         else:
             assert np.isnan(errors_L[label])
-            assert np.isnan(curve.maximum_calibration_error)
 
 
 @settings(deadline=None, max_examples=60)
@@ -107,14 +105,6 @@ def test_brier_score_equals_scikit_learn_and_its_parts_the_loop(case, binning, b
     assert found == pytest.approx((*parts, share * (1 - share)), abs=1e-12)
 
 
-@settings(deadline=None)
-@given(forecasts())
-def test_negative_log_likelihood_equals_scikit_learn(case):
-    marginals_NL, targets_NL, known_NL = case
-    expected = log_loss(targets_NL[known_NL], marginals_NL[known_NL], normalize=False) / len(marginals_NL)
-    assert negative_log_likelihood(*case) == pytest.approx(expected, rel=1e-5)
-
-
 def test_marginals_that_generated_the_targets_are_calibrated_and_sharpened_ones_are_not():
     rng = np.random.default_rng(0)
     marginals_NL = rng.random((40_000, 3))
@@ -124,7 +114,6 @@ def test_marginals_that_generated_the_targets_are_calibrated_and_sharpened_ones_
     sharpened_NL = marginals_NL**2 / (marginals_NL**2 + (1 - marginals_NL) ** 2)
     assert expected_calibration_error(sharpened_NL, targets_NL) > 0.08
     assert brier_score(sharpened_NL, targets_NL).reliability > brier_score(marginals_NL, targets_NL).reliability + 0.005
-    assert negative_log_likelihood(sharpened_NL, targets_NL) > negative_log_likelihood(marginals_NL, targets_NL)
 
 
 def test_equal_mass_bins_hold_equal_numbers_where_equal_width_bins_do_not():
@@ -134,20 +123,17 @@ def test_equal_mass_bins_hold_equal_numbers_where_equal_width_bins_do_not():
     assert np.ptp(reliability_curve(marginals_NL, targets_NL).pairs_B) > 1000
 
 
-def test_maximum_calibration_error_is_the_worst_bin_by_hand():
+def test_calibration_error_by_hand():
     marginals_NL = np.array([[0.1], [0.1], [0.9], [0.9]])
     targets_NL = np.array([[False], [True], [True], [True]])
     curve = reliability_curve(marginals_NL, targets_NL, bins=2)
-    assert curve.maximum_calibration_error == pytest.approx(0.4)
     assert curve.calibration_error == pytest.approx((0.4 + 0.1) / 2)
 
 
 MARGINALS_NL, TARGETS_NL = np.full((4, 2), 0.5, np.float32), np.ones((4, 2), bool)
 
 
-@pytest.mark.parametrize(
-    "metric", [reliability_curve, reliability_curves, brier_score, negative_log_likelihood, calibration_error_of_labels]
-)
+@pytest.mark.parametrize("metric", [reliability_curve, reliability_curves, brier_score, calibration_error_of_labels])
 def test_logits_are_refused(metric):
     with pytest.raises(
         MetricError, match=r"marginals_NL ranges from -4 to 0\.5, outside \[0, 1\]; convert logits to marginals"
@@ -160,6 +146,5 @@ def test_bad_requests_are_named():
         reliability_curve(MARGINALS_NL, TARGETS_NL, binning="equal")
     with pytest.raises(MetricError, match="bins is 0; give at least 1"):
         expected_calibration_error(MARGINALS_NL, TARGETS_NL, bins=0)
-    for metric in (brier_score, negative_log_likelihood):
-        with pytest.raises(MetricError, match="no label of any sample is known"):
-            metric(MARGINALS_NL, TARGETS_NL, ~TARGETS_NL)
+    with pytest.raises(MetricError, match="no label of any sample is known"):
+        brier_score(MARGINALS_NL, TARGETS_NL, ~TARGETS_NL)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayprob.errors import LabelError, MetricError, StorageError
+from rayprob.errors import MetricError, StorageError
 from rayprob.labels import LabelSpace
 from rayprob.probability.families import FAMILIES, family_of
 from rayprob.runs import predictions as module
@@ -115,19 +115,6 @@ def test_rows_are_taken_in_their_order():
     assert taken.sample_ids_N.tolist() == predictions.sample_ids_N[[3, 1]].tolist()
     np.testing.assert_array_equal(taken.outputs["component_logits"], predictions.outputs["component_logits"][[3, 1]])
     np.testing.assert_array_equal(taken.targets_NL, predictions.targets_NL[[3, 1]])
-
-
-def test_tables_of_other_samples_are_told_apart():
-    ours = table(12)
-    ours.require_same_samples(table(12), "the run", "the baseline")
-    with pytest.raises(MetricError, match="the run and the baseline have the same samples in a different order; sort both"):
-        ours.require_same_samples(ours.rows(np.arange(12)[::-1]), "the run", "the baseline")
-    message = r"2 only in the run \(\d+, \d+\), 0 only in the baseline \(none\); predict both on the same split"
-    with pytest.raises(MetricError, match=message):
-        ours.require_same_samples(ours.rows(np.arange(10)), "the run", "the baseline")
-    other = Predictions(LabelSpace(("cat", "dog", "cup"), (1, 2, 7)), *list(vars(ours).values())[1:])
-    with pytest.raises(LabelError, match="the labels of the run and the baseline differ"):
-        ours.require_same_samples(other, "the run", "the baseline")
 
 
 def altered(**changes):

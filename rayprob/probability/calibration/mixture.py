@@ -72,14 +72,6 @@ class MixtureCalibrator:
             ) from error
 
 
-def fit_mixture_calibrator(
-    name: str, outputs: Mapping[str, ArrayLike], targets_NL: ArrayLike, known_NL: ArrayLike
-) -> MixtureCalibrator:
-    """Return the calibrator `name` of MIXTURE_FITS fitted on holdout outputs "mixing_logits" and "component_logits"."""
-    fit = choose(MIXTURE_FITS, name, "mixture calibrator")
-    return fit(*checked_mixture(outputs, targets_NL, known_NL))
-
-
 def checked_mixture(
     outputs: Mapping[str, ArrayLike], targets: ArrayLike, known: ArrayLike
 ) -> tuple[Floats, Floats, Bools, Bools]:

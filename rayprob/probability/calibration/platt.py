@@ -83,17 +83,6 @@ def fit_labels(logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> tuple[F
     return theta_L2, prior
 
 
-def fit_labels_under(prior: PlattPrior, logits_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Floats:
-    """Return the most probable theta_L2 of each label under a given prior."""
-    theta_L2 = np.tile(prior.mean_2, (logits_NL.shape[1], 1))
-    for _ in range(MAX_ROUNDS):
-        before_L2 = theta_L2
-        theta_L2, _ = _improve(theta_L2, prior, logits_NL, targets_NL, known_NL)
-        if np.abs(theta_L2 - before_L2).max() < TOLERANCE**2:
-            break
-    return theta_L2
-
-
 def _shared_prior(theta_L2: Floats, covariance_L22: Floats) -> PlattPrior:
     mean_2 = theta_L2.mean(axis=0)
     apart_L2 = theta_L2 - mean_2

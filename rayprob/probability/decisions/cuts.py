@@ -78,14 +78,19 @@ class Objective:
     """What thresholds are chosen for; larger is better."""
 
     contribute: Callable[[Ints, Ints, Ints], Floats]  # (true positives, predicted, positives) [..., L] -> [..., L, D]
-    combine: Callable[[Floats, Ints], Floats]  # (sums [..., D], positives_L) -> [...]
+    combine: Callable[[Floats, Ints], Floats]  # (sums [..., D], positives [..., L]) -> [...]
     best_cuts: Callable[[Cuts], Ints]
     smoothings: tuple[float, ...]  # to try: the weight of the threshold for all, in positives; inf uses it alone
 
     def value(self, true_positives_L: Ints, predicted_L: Ints, positives_L: Ints) -> float:
         """Return the objective at the counts of each label."""
-        sums_D = self.contribute(true_positives_L, predicted_L, positives_L).sum(axis=0)
-        return float(self.combine(sums_D, positives_L))
+        return float(self.values(np.stack([true_positives_L, predicted_L, positives_L])))
+
+    def values(self, counts_3L: Ints) -> Floats:
+        """Return the objective [...] at counts [..., 3, L]: true positives, predicted and positives of each label."""
+        true_positives_L, predicted_L, positives_L = np.moveaxis(counts_3L, -2, 0)
+        sums_D = self.contribute(true_positives_L, predicted_L, positives_L).sum(axis=-2)
+        return np.asarray(self.combine(sums_D, positives_L))
 
 
 def between(upper: Floats, lower: Floats) -> Floats:
@@ -126,7 +131,12 @@ def _argmax_cuts(cuts: Cuts, gains_CL: Floats) -> Ints:
 
 def _mean_f1_shares(true_positives: Ints, predicted: Ints, positives_L: Ints) -> Floats:
     f1 = 2.0 * true_positives / np.maximum(predicted + positives_L, 1)
-    return np.asarray(f1 * (positives_L > 0) / max(1, np.count_nonzero(positives_L)))[..., None]
+    return np.asarray(f1 * (positives_L > 0) / _num_counted(positives_L))[..., None]
+
+
+def _num_counted(positives_L: Ints) -> Ints:
+    """Return the number of labels with positives [..., 1], at least 1."""
+    return np.asarray(np.maximum(np.count_nonzero(positives_L, axis=-1, keepdims=True), 1))
 
 
 def _mean_f1_cuts(cuts: Cuts) -> Ints:
@@ -138,7 +148,7 @@ def _of1_shares(true_positives: Ints, predicted: Ints, positives_L: Ints) -> Flo
 
 
 def _of1(sums: Floats, positives_L: Ints) -> Floats:
-    return np.asarray(2.0 * sums[..., 0] / np.maximum(sums[..., 1] + positives_L.sum(), 1))
+    return np.asarray(2.0 * sums[..., 0] / np.maximum(sums[..., 1] + positives_L.sum(axis=-1), 1))
 
 
 def _of1_cuts(cuts: Cuts) -> Ints:
@@ -158,7 +168,7 @@ def _of1_cuts(cuts: Cuts) -> Ints:
 
 
 def _cf1_shares(true_positives: Ints, predicted: Ints, positives_L: Ints) -> Floats:
-    counted_L = (positives_L > 0) / max(1, int(np.count_nonzero(positives_L)))
+    counted_L = (positives_L > 0) / _num_counted(positives_L)
     precision = true_positives / np.maximum(predicted, 1) * counted_L
     recall = true_positives / np.maximum(positives_L, 1) * counted_L
     return np.stack([precision, recall], axis=-1)

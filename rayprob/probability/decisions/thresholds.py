@@ -8,7 +8,7 @@ recall in others, and any compromise was worse on held-out samples in simulation
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,15 +100,16 @@ def fit_label_thresholds(
     cuts = _cuts(*rows)
     if smoothing is None:
         smoothing = _cross_validated_smoothing(aim, rows, min(num_folds, len(rows[0])), seed)
-    values_L = _blended(cuts, aim, [smoothing])[0]
+    values_L = smoothed_thresholds(cuts, aim)(smoothing)
     value = aim.value(*_counts(values_L, *rows))
     return Thresholds(values_L, objective, smoothing, value, len(rows[0]))
 
 
-def smoothed_thresholds(cuts: Cuts, *, objective: str, smoothings: Sequence[float]) -> Floats:
-    """Return the thresholds of `fit_label_thresholds` at each smoothing [S, L], for the cost of one."""
-    aim = choose(OBJECTIVES, objective, "threshold objective")
-    return np.stack(_blended(cuts, aim, smoothings))
+def smoothed_thresholds(cuts: Cuts, aim: Objective) -> Callable[[float], Floats]:
+    """Return the thresholds of `fit_label_thresholds` [L] as a function of the smoothing; all smoothings share one fit."""
+    shared, _ = best_shared_threshold(cuts, aim)
+    own_L = cuts.thresholds_at(aim.best_cuts(cuts))
+    return lambda smoothing: _blend(own_L, shared, _own_weight(cuts.positives_L, smoothing))
 
 
 def fit_global_precision(
@@ -170,9 +171,9 @@ def _cross_validated_smoothing(aim: Objective, rows: Checked, num_folds: int, se
         return aim.smoothings[-1]
     counts_S3L = np.zeros((len(aim.smoothings), 3, rows[0].shape[1]), dtype=np.int64)
     for fit_rows, judge_rows in folds(len(rows[0]), num_folds, seed):
-        cuts = Cuts.of(*_at(rows, fit_rows))
-        for place, values_L in enumerate(_blended(cuts, aim, aim.smoothings)):
-            counts_S3L[place] += _counts(values_L, *_at(rows, judge_rows))
+        thresholds = smoothed_thresholds(Cuts.of(*_at(rows, fit_rows)), aim)
+        for place, smoothing in enumerate(aim.smoothings):
+            counts_S3L[place] += _counts(thresholds(smoothing), *_at(rows, judge_rows))
     scores = {smoothing: aim.value(*counts_3L) for smoothing, counts_3L in zip(aim.smoothings, counts_S3L, strict=True)}
     best = max(scores, key=lambda smoothing: (scores[smoothing], smoothing))
     found = ", ".join(f"{smoothing:g}: {score:.4f}" for smoothing, score in scores.items())
@@ -182,13 +183,6 @@ def _cross_validated_smoothing(aim: Objective, rows: Checked, num_folds: int, se
 
 def _at(rows: Checked, index: Rows) -> Checked:
     return rows[0][index], rows[1][index], rows[2][index]
-
-
-def _blended(cuts: Cuts, aim: Objective, smoothings: Sequence[float]) -> list[Floats]:
-    """Return thresholds [L] for each smoothing."""
-    shared, _ = best_shared_threshold(cuts, aim)
-    own_L = cuts.thresholds_at(aim.best_cuts(cuts))
-    return [_blend(own_L, shared, _own_weight(cuts.positives_L, smoothing)) for smoothing in smoothings]
 
 
 def _own_weight(positives_L: Ints, smoothing: float) -> Floats:

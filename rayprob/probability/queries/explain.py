@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, log_expit, log_softmax
 
-from rayprob.arrays import Floats, Rows
+from rayprob.arrays import Floats
 from rayprob.errors import QueryError
 from rayprob.labels import LabelSpace
-from rayprob.probability.distributions.arithmetic import log_odds_of
 from rayprob.probability.distributions.distribution import LabelDistribution
 
 
@@ -84,21 +83,6 @@ def explain(
     return Why(label_space.names[column], before, after, tuple(pieces), tuple(scenes[:num_scenes]))
 
 
-def influences(distribution: LabelDistribution, column: int) -> tuple[Floats, Floats]:
-    """Return by how much the label's log-odds would change if each other label were known present, and absent: two [B, L].
-
-    Both are 0 for the label itself, and for independent labels.
-    """
-    before_B1 = distribution.marginal_logits()[:, [column]]
-    changes = []
-    for is_present in (True, False):
-        shifts = [_log_odds_beside(distribution[rows], column, is_present) for rows in distribution.chunks()]
-        change_BL = np.concatenate(shifts) - before_B1
-        change_BL[:, column] = 0
-        changes.append(change_BL)
-    return changes[0], changes[1]
-
-
 def component_names(
     probabilities_KL: Floats, mixing_weights_K: Floats, label_space: LabelSpace, num_labels: int = 3
 ) -> list[str]:
@@ -130,16 +114,3 @@ def _scenes(
     order_K = np.argsort(-share_K, kind="stable").tolist()
     facts = (weight_before_K, weight_K, probability_KL[:, column], share_K)
     return [Component(k, names_K[k], *(float(fact_K[k]) for fact_K in facts)) for k in order_K]
-
-
-def _log_odds_beside(part: LabelDistribution, column: int, is_present: bool) -> Floats:
-    """Return log P(label, other) - log P(not label, other) [B, L] for the other label present, or absent."""
-    logits_BKL = part.component_logits_BKL.astype(np.float64)
-    side, label_BK, weight_BK = 1 if is_present else -1, logits_BKL[:, :, column], np.exp(part.log_mixing_BK)
-    other_BKL = expit(side * logits_BKL)
-    present_BL, absent_BL = (np.einsum("bk,bkl->bl", weight_BK * expit(sign * label_BK), other_BKL) for sign in (1, -1))
-
-    def components(rows_E: Rows, others_E: Rows) -> tuple[Floats, Floats]:
-        return part.log_mixing_BK[rows_E] + log_expit(side * logits_BKL[rows_E, :, others_E]), label_BK[rows_E]
-
-    return log_odds_of(present_BL, absent_BL, components)

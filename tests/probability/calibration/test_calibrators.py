@@ -94,8 +94,7 @@ def test_the_spread_between_labels_is_found(spread: float) -> None:
 def test_platt_minimises_penalised_likelihood() -> None:
     raw_NL, targets_NL, _ = simulate(80, 0.3, -0.6, num_labels=3)
     known_NL = np.random.default_rng(0).random(raw_NL.shape) < 0.8
-    prior = platt.PlattPrior(np.array([0.1, -0.2]), np.array([[0.2, 0.05], [0.05, 0.3]]))
-    theta_L2 = platt.fit_labels_under(prior, raw_NL, targets_NL, known_NL)
+    theta_L2, prior = platt.fit_labels(raw_NL, targets_NL, known_NL)
 
     def energy(theta_2: Floats, label: int) -> float:
         known_N = known_NL[:, label]
