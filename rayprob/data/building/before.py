@@ -1,6 +1,6 @@
 """The dataset that a build adds to: which samples it has, what is stated of each, and where they are. N samples, in all splits.
 
-37 bytes per sample stay in memory; the rest is read part by part.
+37 bytes per sample stay in memory, 53 where the recipe groups images; the rest is read part by part.
 """
 
 import re
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rayprob.arrays import Bools, Ints, Rows
 from rayprob.config.spec import differing_keys
+from rayprob.data.building.groups_file import Groups
 from rayprob.data.building.list_files import read_copies, read_rejects
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.stated import LISTS, stated_of
@@ -49,6 +50,7 @@ class Before:
     size_bytes_N: Ints  # as stored
     copies: Sequence[dict[str, Any]]  # as duplicates.jsonl lists them
     rejects: Sequence[Reject]  # as rejected.jsonl lists them
+    groups: Groups
     lasting_ids: frozenset[int] = frozenset()  # of the rejects that stay rejected
 
     @classmethod
@@ -65,7 +67,9 @@ class Before:
         # A build that failed or stopped may have listed copies that never became samples.
         copies = [copy for copy in read_copies(recipe.root) if _is_in(_ids_that_must_be_samples(copy), ids_N).all()]
         rejects = read_rejects(recipe.root)
-        return cls(recipe.root, facts, label_space, shards, parts, ids_N, splits_N[order], stated_N, sizes_N, copies, rejects)
+        groups = Groups.read(recipe.root)
+        splits_N = splits_N[order]
+        return cls(recipe.root, facts, label_space, shards, parts, ids_N, splits_N, stated_N, sizes_N, copies, rejects, groups)
 
     def with_lasting_rejects(self, images: Mapping[str, SourceImages], recipe: Recipe) -> "Before":
         """Return the dataset with those of its rejects marked that a build must not try again.
@@ -95,8 +99,9 @@ class Before:
 
     @cached_property
     def assigned(self) -> Mapping[str, Ints]:
-        """The ids of the samples of each split."""
-        return {split: self.ids_N[self.splits_N == place] for place, split in enumerate(self.splits)}
+        """The ids of the samples of each split, and of their groups."""
+        ids = {split: self.ids_N[self.splits_N == place] for place, split in enumerate(self.splits)}
+        return {split: np.concatenate([some, self.groups.among(some)]) for split, some in ids.items()}
 
     def has(self, ids: Ints) -> Bools:
         """Return which of some ids are samples of the dataset."""

@@ -14,6 +14,7 @@ from rayprob.data.building.before import Before
 from rayprob.data.building.content import changed_pixels, data_fingerprint, needs_reading, pixel_facts
 from rayprob.data.building.disk_full import disk_full_explained
 from rayprob.data.building.duplicates import handle_copies, tell_dropped
+from rayprob.data.building.groups_file import NO_GROUPS
 from rayprob.data.building.list_files import ATTEMPTS, COPIES_FILE, REJECTS_FILE, write_list
 from rayprob.data.building.manifest_files import write_grown_manifest, write_manifest
 from rayprob.data.building.mixing import warn_of_sorted
@@ -73,6 +74,7 @@ def commit(
         remove_reports(recipe.root)
         return before.facts
     duplicates = handle_copies(recipe, copies, dropped, before)
+    (before.groups if before else NO_GROUPS).updated(source.images.values()).write(recipe.root)
     write_list(recipe.root, REJECTS_FILE, map(vars, rejected))
     shards = _without_empty(recipe, shards, () if before is None else before.splits)
     old = before.facts if before else {}

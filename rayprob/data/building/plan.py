@@ -12,7 +12,7 @@ from rayprob.arrays import Ints, Rows
 from rayprob.data.building.before import Before
 from rayprob.data.building.list_files import COPIES_FILE, REJECTS_FILE
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.splits import NOTHING, check_groups, split_rows
+from rayprob.data.building.splits import NOTHING, check_groups, check_new_of_groups, split_rows
 from rayprob.data.manifest.shard_list import shard_name
 from rayprob.data.sources.batch_file import BatchFile, arranged
 from rayprob.data.sources.image import SourceImage, SourceImages, images_in
@@ -105,6 +105,7 @@ def plan(
         orders, of_source = [], list[Outline]()
         for split, rows in rows_of[source].items():
             new = before.unknown_rows(members.ids_N, rows) if before else rows
+            check_new_of_groups(split, members, new, assigned)
             order, shards = sharder.shards(split, new, len(of_source))
             orders.append(order)
             of_source += shards

@@ -134,7 +134,9 @@ def test_a_dataset_grows_by_ray_tasks_as_in_one_process(tmp_path: Path) -> None:
         summary = build(recipe, run_tasks=run_tasks, grow=True)
         assert summary.images_added == 4
         facts = {**summary.facts, "recipe": None}  # which has the target
-        files = {path.relative_to(target): path.read_bytes() for path in target.rglob("*") if path.suffix in (".tar", ".parquet")}
+        files = {
+            path.relative_to(target): path.read_bytes() for path in target.rglob("*") if path.suffix in (".tar", ".parquet")
+        }
         found.append((facts, files))
     assert found[0] == found[1]
 

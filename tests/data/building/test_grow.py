@@ -449,27 +449,6 @@ def test_dropping_copies_drops_new_ones_and_never_an_old_sample(source: Source) 
     assert grow(source, holdout=None, duplicates="drop").images_added == 0
 
 
-def test_new_images_follow_their_group(tmp_path: Path) -> None:
-    lines = [{"image": f"{place}.jpg", "labels": "a" if place % 2 else "b", "patient": f"p{place // 4}"} for place in range(60)]
-    (tmp_path / "images").mkdir()
-    for place in range(60):
-        (tmp_path / "images" / f"{place}.jpg").write_bytes(draw_jpeg(place, 24, 24))
-    rest = [line for place, line in enumerate(lines) if place % 4 != 3]
-    split = {"format": "table", "images": str(tmp_path / "images"), "annotations": str(tmp_path / "labels.jsonl")}
-    source = Source(tmp_path)
-    recipe: dict[str, Any] = {"splits": {"train": {**split, "group": "patient", "label": "labels"}}}
-    recipe |= {"holdout": {"fraction": 0.3, "by": "stratified"}}
-    write = (tmp_path / "labels.jsonl").write_text
-    write("".join(f"{json.dumps(line)}\n" for line in rest))
-    source.build(**recipe)
-    before = ids_by_split(str(source.built))
-    write("".join(f"{json.dumps(line)}\n" for line in lines))
-    assert grow(source, **recipe).images_added == 15
-    after = ids_by_split(str(source.built))
-    assert all(before[name] <= after[name] for name in before)
-    assert len(after["holdout"]) % 4 == len(after["train"]) % 4 == 0  # every patient is whole
-
-
 def test_new_tars_are_appended_in_place_and_changed_ones_refused(tmp_path: Path, pictures: dict[str, Pictures]) -> None:
     tars = {split: by_shard_writer(tmp_path / "tars" / split, some) for split, some in pictures.items()}
     splits = {split: {**source, "copy": False} for split, source in tars.items()}
