@@ -318,7 +318,7 @@ def test_images_of_parquet_may_be_plain_bytes_and_labels_lie_in_a_struct(tmp_pat
         "train/1": Labels(set(), set(), set()),
         "train/2": Labels(set(), set(), {"cat", "dog"}),
     }
-    assert "unknown column 'labels'; allowed: image, objects; set `image` or `label`" in message(**source)
+    assert "unknown column 'labels'; allowed: image, objects; set `label` to one of them" in message(**source)
 
 
 def test_paths_that_repeat_do_not_name_images(tmp_path: Path) -> None:
