@@ -87,8 +87,9 @@ def differences(before: Before, source: SourceData, recipe: Recipe) -> Differenc
         own = [before.splits.index(split) for split in _splits_of(recipe, name) if split in before.splits]
         splits.add(images, rows[~np.isin(before.splits_N[places], own)])
     if not seen_N.any():
+        why = f" (they are hashes of keys now: {source.ids_note})" if source.ids_note else ""
         raise DatasetError(
-            f"the source has none of the {counted(len(seen_N), 'image')} of {before.root}, by their sample ids; give the "
+            f"the source has none of the {counted(len(seen_N), 'image')} of {before.root}, by their sample ids{why}; give the "
             "source that it was built from, with more images, or another target"
         )
     gone = before.ids_N[~seen_N]

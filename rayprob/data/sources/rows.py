@@ -71,6 +71,7 @@ class Stated:
     dropped: dict[str, int]
     # Whether the source lists its labels, as COCO's categories do. Other sources have the labels that occur in their rows.
     is_declared: bool = True
+    keys_note: str = ""  # why the keys are not those that the source itself gives its images
 
 
 def batches_of(rows: Iterable[ImageRow]) -> Iterator[pa.RecordBatch]:

@@ -94,3 +94,26 @@ def test_an_image_in_no_list_of_the_dataset_is_named(tmp_path: Path) -> None:
         DatasetError, match=r"a-000000\.tar: .* not in rejected.jsonl or duplicates.jsonl, such as .*000003\.jpg"
     ):
         index(tmp_path, grow=True)
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_a_new_tar_with_a_key_of_an_old_one_is_refused_with_both_and_the_key(tmp_path: Path, copy: bool) -> None:
+    add_tar(tmp_path, "a", drawn(1))
+    split = {"format": "webdataset", "images": str(tmp_path / "tars"), "copy": copy}
+    recipe = Recipe.parse({"name": "x", "splits": {"train": split}, "target": str(tmp_path / "index"), "holdout": None})
+    build(recipe, run_tasks=in_process)
+    add_tar(tmp_path, "b", {**drawn(101, 2), **drawn(12, 1)})
+    with pytest.raises(
+        DatasetError, match=r"none of the 12 images .*a-000001\.tar and .*b-000000\.tar both have a sample '000012'"
+    ):
+        build(recipe, run_tasks=in_process, grow=True)
+
+
+def test_a_name_that_is_not_a_number_among_numbers_is_named(tmp_path: Path) -> None:
+    add_tar(tmp_path, "a", drawn(1))
+    index(tmp_path)
+    add_tar(tmp_path, "b", {"13b": drawn(13, 1)["000013"]})
+    with pytest.raises(
+        DatasetError, match=r"none of the 12 images .*hashes of keys now: '13b' is not a number\); give the source"
+    ):
+        index(tmp_path, grow=True)
