@@ -74,7 +74,7 @@ def commit(
         remove_reports(recipe.root)
         return before.facts
     duplicates = handle_copies(recipe, copies, dropped, before)
-    (before.groups if before else NO_GROUPS).updated(source.images.values()).write(recipe.root)
+    (before.groups if before else NO_GROUPS).write_updated(recipe.root, source.images.values())
     write_list(recipe.root, REJECTS_FILE, map(vars, rejected))
     shards = _without_empty(recipe, shards, () if before is None else before.splits)
     old = before.facts if before else {}

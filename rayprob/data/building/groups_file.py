@@ -52,13 +52,21 @@ class Groups:
         grouped = [(some.ids_N, some.groups_N) for some in images if some.groups_N is not None]
         return Groups.of(*(np.concatenate(some) for some in zip(*grouped, (self.ids_N, self.groups_N), strict=True)))
 
-    def write(self, root: str) -> None:
-        """Write the file of a dataset, if any image is grouped. Raises StorageError."""
-        if not len(self.ids_N):
+    def write_updated(self, root: str, images: Iterable[SourceImages]) -> None:
+        """Write the file of a dataset as `updated` has it, if any image is grouped. Raises StorageError."""
+        grouped = [(some.ids_N, some.groups_N) for some in images if some.groups_N is not None]
+        lost_N = np.ones(len(self.ids_N), dtype=bool)
+        for ids_N, _ in grouped:
+            lost_N &= ~np.isin(self.ids_N, ids_N)
+        if not grouped and not len(self.ids_N):
             return
-        columns = [to_array(column, pa.int64()) for column in (self.ids_N, self.groups_N)]
-        with disk_full_explained(), storage.atomic_writer(storage.join(root, GROUPS_FILE)) as file:
-            pq.write_table(pa.Table.from_arrays(columns, schema=GROUPS), file)
+        with (
+            disk_full_explained(),
+            storage.atomic_writer(storage.join(root, GROUPS_FILE)) as file,
+            pq.ParquetWriter(file, GROUPS) as writer,
+        ):
+            for columns in (*grouped, (self.ids_N[lost_N], self.groups_N[lost_N])):
+                writer.write_table(pa.Table.from_arrays([to_array(one, pa.int64()) for one in columns], schema=GROUPS))
 
     def among(self, ids: Ints) -> Ints:
         """Return the groups, without ALONE, of those of some ids that are known, each once."""
