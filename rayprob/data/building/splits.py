@@ -126,7 +126,7 @@ def check_new_of_groups(split: str, images: SourceImages, rows: Rows, assigned: 
     if images.groups_N is None:
         return
     rows = rows[images.groups_N[rows] != ALONE]
-    for other in assigned.keys() - {split}:
+    for other in (name for name in assigned if name != split):
         torn = rows[np.isin(images.groups_N[rows], assigned[other])]
         if len(torn):
             raise SourceError(
