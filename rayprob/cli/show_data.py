@@ -13,7 +13,7 @@ from rayprob.cli.show_images import show_images
 from rayprob.cli.table import Bar, Table, show_table
 from rayprob.cli.terminal import show_line
 from rayprob.data.building import build
-from rayprob.data.building.copies_file import COPIES_FILE
+from rayprob.data.building.list_files import COPIES_FILE, REJECTS_FILE
 from rayprob.data.in_place import TarsInPlace, tars_in_place
 from rayprob.data.inspect import Inspection, LabelFacts, SplitFacts
 from rayprob.data.manifest.shard_list import Shards
@@ -102,7 +102,7 @@ def show_summary(console: Console, summary: build.Summary) -> None:
         for reason, count in counts.items():
             show_line(console, f"  {split}: left out {count:,} x {reason}")
     if num_rejected := facts.get("rejected", 0):
-        show_line(console, f"  rejected {counted(num_rejected, 'image')}, listed in {summary.root.rstrip('/')}/rejected.jsonl")
+        show_line(console, f"  rejected {counted(num_rejected, 'image')}, listed in {summary.root.rstrip('/')}/{REJECTS_FILE}")
     if num_corrected := facts.get("sizes_corrected", 0):
         show_line(console, f"  {counted(num_corrected, 'image')} with a wrong declared size; the manifest has the actual size")
     show_images(console, facts)

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from rayprob.config.spec import Spec
-from rayprob.data.joined.dataset import AnyDataset, open_datasets
+from rayprob.data.joined.dataset import AnyDataset, at_versions, open_datasets
 from rayprob.data.manifest.versions import at_version
 from rayprob.text import counted
 
@@ -55,9 +55,12 @@ class DataSpec(Spec):
     def at(self, fingerprint: object) -> "DataSpec":
         """Return the spec with the version of the dataset that has this fingerprint, if the dataset has grown since.
 
-        Several datasets are returned as they are.
+        Of several datasets it is the one version of each with which all together have it. Raises DatasetError for several if
+        one cannot be read.
         """
-        return self.moved(lambda root: at_version(root, fingerprint)) if len(self.roots) == 1 else self
+        if len(self.roots) == 1:
+            return self.moved(lambda root: at_version(root, fingerprint))
+        return self.model_copy(update={"root": at_versions(self.roots, fingerprint)})
 
     def moved(self, move: Callable[[str], str]) -> "DataSpec":
         """Return the spec with each root as `move` returns it."""

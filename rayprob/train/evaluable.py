@@ -78,11 +78,13 @@ def own_dataset(run: Run, bundle: Bundle) -> AnyDataset:
     trained_on = bundle.facts.get("dataset_fingerprint")
     dataset = run.data.at(trained_on).open()
     bundle.label_space.require_same(dataset.label_space, f"the bundle of {run.name}", dataset.root)
-    if len(run.data.roots) > 1 and trained_on not in (None, dataset.fingerprint):
+    if trained_on not in (None, dataset.fingerprint):
         log.warning(
-            "the datasets of %s have changed since it was trained; if one has grown, `rayprob inspect` lists its versions: set "
-            "data.root to [A@FINGERPRINT, B@FINGERPRINT] to use those of the run",
+            "%s has other images or labels than those that %s was trained on: its fingerprint is %s, and was %s",
+            dataset.root,
             run.name,
+            dataset.fingerprint,
+            trained_on,
         )
     return dataset
 

@@ -204,7 +204,9 @@ def test_a_tar_that_grew_or_went_is_an_error_before_the_first_batch(tmp_path: Pa
     with pytest.raises(DatasetError, match=rf"shard {tar} has [\d,]+ bytes, but [\d,]+ in dataset.json"):
         all_images(dataset, "val")
     tar.unlink()
-    with pytest.raises(DatasetError, match=f"cannot open shard {tar}: .*shard the recipe again if its tars were moved"):
+    with pytest.raises(
+        DatasetError, match=f"cannot open shard {tar}: .*if its tars were moved, shard the recipe with their new"
+    ):
         all_images(dataset, "val")
     assert "cannot be read: no file at" in str(verify(dataset.root)[0])
 

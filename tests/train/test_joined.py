@@ -26,6 +26,7 @@ from rayprob.runs.predictions import Predictions
 from rayprob.runs.rules import check
 from rayprob.runs.spec import Run
 from rayprob.train.assess import assess
+from rayprob.train.evaluable import own_dataset
 from rayprob.train.job import prevalence
 from rayprob.train.loop import fit
 from rayprob.train.refit import RefitSpec, refit
@@ -108,6 +109,31 @@ def test_every_verb_after_training_takes_such_a_run(trained: Run, tmp_path: Path
     train_rows = Dataset.open(trained.data.roots[0]).splits["train"]
     assert refitted.total_steps == 2 * ((train_rows + (train_rows + 1) // 2) // 16)
     assert Bundle.load(f"{refitted.folder}/bundle").label_space.names == (*NAMES, "crimson")
+
+
+def test_a_run_on_both_keeps_to_their_versions(
+    trained: Run, other: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_folder, grown = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(trained.run_folder, run_folder)
+    shutil.copytree(other, grown)
+    first = trained.data.roots[0]
+    data = trained.data.model_copy(update={"root": (first, str(grown))})
+    (run_folder / "run.yaml").write_text(trained.model_copy(update={"folder": str(run_folder), "data": data}).to_yaml())
+    own = Predictions.read(f"{run_folder}/predictions/val.parquet")
+    version = grown / "versions" / "0123456789abcdef.json"
+    version.parent.mkdir()
+    shutil.copy(grown / "dataset.json", version)
+    facts = json.loads(version.read_text()) | {"fingerprint": "f" * 16, "parent": {"fingerprint": version.stem, "file": "-"}}
+    (grown / "dataset.json").write_text(json.dumps(facts))
+    run = folder.open_run(str(run_folder))
+    assert own_dataset(run, Bundle.load(f"{run_folder}/bundle")).root == f"{first} and {grown}@{version.stem}"
+    assess(str(run_folder), "val")
+    assert Predictions.read(f"{run_folder}/predictions/val.parquet").facts == own.facts
+    assert not caplog.records
+    version.unlink()
+    assert own_dataset(run, Bundle.load(f"{run_folder}/bundle")).root == f"{first} and {grown}"
+    assert f"{first} and {grown} has other images or labels than those that" in caplog.text
 
 
 def test_a_stopped_run_on_both_ends_bit_identical(trained: Run, tmp_path: Path) -> None:

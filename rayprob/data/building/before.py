@@ -1,11 +1,11 @@
 """The dataset that a build adds to: which samples it has, what is stated of each, and where they are. N samples, in all splits.
 
-37 bytes per sample stay in memory; the rest is read part by part.
+37 bytes per sample stay in memory, 53 where the recipe groups images; the rest is read part by part.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 
 from rayprob.arrays import Bools, Ints, Rows
 from rayprob.config.spec import differing_keys
-from rayprob.data.building.copies_file import read_copies
+from rayprob.data.building.groups_file import Groups
+from rayprob.data.building.list_files import read_copies, read_rejects
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.stated import LISTS, stated_of
 from rayprob.data.manifest.columns import numbers
 from rayprob.data.manifest.facts import read_facts, read_label_space
 from rayprob.data.manifest.parts import Parts
-from rayprob.data.manifest.shard_list import Shards
+from rayprob.data.manifest.shard_list import Shards, shard_name
+from rayprob.data.sources.image import SourceImages
+from rayprob.data.sources.join_files import Reject
 from rayprob.errors import DatasetError
 from rayprob.images.reading import ImageReading
 from rayprob.labels import LabelSpace
@@ -46,6 +49,9 @@ class Before:
     stated_N: NDArray[np.uint64]  # see `stated_of`
     size_bytes_N: Ints  # as stored
     copies: Sequence[dict[str, Any]]  # as duplicates.jsonl lists them
+    rejects: Sequence[Reject]  # as rejected.jsonl lists them
+    groups: Groups
+    lasting_ids: frozenset[int] = frozenset()  # of the rejects that stay rejected
 
     @classmethod
     def open(cls, recipe: Recipe) -> "Before":
@@ -60,7 +66,31 @@ class Before:
         ids_N, stated_N, sizes_N = (column[order] for column in columns)
         # A build that failed or stopped may have listed copies that never became samples.
         copies = [copy for copy in read_copies(recipe.root) if _is_in(_ids_that_must_be_samples(copy), ids_N).all()]
-        return cls(recipe.root, facts, label_space, shards, parts, ids_N, splits_N[order], stated_N, sizes_N, copies)
+        rejects = read_rejects(recipe.root)
+        groups = Groups.read(recipe.root)
+        splits_N = splits_N[order]
+        return cls(recipe.root, facts, label_space, shards, parts, ids_N, splits_N, stated_N, sizes_N, copies, rejects, groups)
+
+    def with_lasting_rejects(self, images: Mapping[str, SourceImages], recipe: Recipe) -> "Before":
+        """Return the dataset with those of its rejects marked that a build must not try again.
+
+        They are in tars that the dataset reads in place: whoever repairs an image there changes the tar.
+        """
+        rejected = np.array([reject.sample_id for reject in self.rejects], dtype=np.int64)
+        lasting = set[int]()
+        for split, some in images.items():
+            if not len(rejected) or not recipe.splits[split].in_place:
+                continue
+            rows = np.flatnonzero(np.isin(some.ids_N, rejected))
+            tars, tar_N, _ = some.containers()
+            is_ours = np.array([shard_name(self.root, tar) in self.tars for tar in tars], dtype=bool)
+            lasting |= {*some.ids_N[rows[is_ours[tar_N[rows]]]].tolist()}
+        return replace(self, lasting_ids=frozenset(lasting))
+
+    @property
+    def lasting_rejects(self) -> list[Reject]:
+        """The rejects that stay rejected."""
+        return [reject for reject in self.rejects if reject.sample_id in self.lasting_ids]
 
     @cached_property
     def splits(self) -> list[str]:
@@ -69,20 +99,21 @@ class Before:
 
     @cached_property
     def assigned(self) -> Mapping[str, Ints]:
-        """The ids of the samples of each split."""
-        return {split: self.ids_N[self.splits_N == place] for place, split in enumerate(self.splits)}
+        """The ids of the samples of each split, and of their groups."""
+        ids = {split: self.ids_N[self.splits_N == place] for place, split in enumerate(self.splits)}
+        return {split: np.concatenate([some, self.groups.among(some)]) for split, some in ids.items()}
 
     def has(self, ids: Ints) -> Bools:
         """Return which of some ids are samples of the dataset."""
         return _is_in(ids, self.ids_N)
 
     def knows(self, ids: Ints) -> Bools:
-        """Return which of some ids are samples of the dataset, or were dropped as copies of one."""
-        dropped = np.array([copy["sample_id"] for copy in self.copies if copy["dropped"]], dtype=np.int64)
-        return self.has(ids) | np.isin(ids, dropped)
+        """Return which of some ids are samples of the dataset, were dropped as copies of one, or stay rejected."""
+        dropped = (copy["sample_id"] for copy in self.copies if copy["dropped"])
+        return self.has(ids) | np.isin(ids, np.array([*dropped, *self.lasting_ids], dtype=np.int64))
 
     def unknown_rows(self, ids_N: Ints, rows: Rows) -> Rows:
-        """Return those of some rows, with ids `ids_N`, that the dataset does not have."""
+        """Return those of some rows, with ids `ids_N`, that the dataset does not know."""
         return rows[~self.knows(ids_N[rows])]
 
     def next_number(self, split: str) -> int:

@@ -22,6 +22,7 @@ from rayprob.data.building.before import Before, may_differ, recipe_differences
 from rayprob.data.building.commit import check_rejects, commit, remove_reports, require_reports
 from rayprob.data.building.differences import Differences, differences, fitting
 from rayprob.data.building.duplicates import find_copies
+from rayprob.data.building.list_files import ATTEMPTS
 from rayprob.data.building.plan import plan
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, Copy, ShardJob, read_report, write_shard
@@ -105,8 +106,9 @@ def build(
     changed = None
     if before:
         source = fitting(before, source, recipe)
+        before = before.with_lasting_rejects(source.images, recipe)
         changed = differences(before, source, recipe)
-    check_rejects(recipe, source.missing)
+    check_rejects(recipe, source.missing, before)
     threads = (os.cpu_count() or 1) if run_tasks is in_process else 1
     jobs = ShardJobs(recipe, source, plan(source.images, recipe, source.label_space.names, before), threads)
     if recipe.duplicates == "drop":
@@ -207,10 +209,10 @@ def _copies(recipe: Recipe, jobs: ShardJobs, before: Before | None) -> list[Copy
 
 
 def _remove_leftovers(root: str, jobs: ShardJobs) -> None:
-    """Remove what a killed build left half-written, and the shards of an unfinished build that had another plan."""
+    """Remove what a killed build left half-written, lists of one that added nothing, and shards of one with another plan."""
     for folder in (root, *(storage.join(root, name) for name in (".build", "manifest", VERSIONS))):
         for name in storage.list_names(folder):
-            if TEMPORARY.search(name):
+            if TEMPORARY.search(name) or name in ATTEMPTS.values():
                 storage.remove(storage.join(folder, name))
     planned = {f"{shard.name}.parquet" for shard in jobs.outlines}
     for name in set(storage.list_names(storage.join(root, ".build"))) - planned:

@@ -1,6 +1,7 @@
 """The last step of a build: manifest, labels, rejects, and then dataset.json, which marks the dataset as complete."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +12,15 @@ import pyarrow as pa
 
 from rayprob.data.building.before import Before
 from rayprob.data.building.content import changed_pixels, data_fingerprint, needs_reading, pixel_facts
-from rayprob.data.building.copies_file import COPIES_FILE
-from rayprob.data.building.duplicates import handle_copies
+from rayprob.data.building.disk_full import disk_full_explained
+from rayprob.data.building.duplicates import handle_copies, tell_dropped
+from rayprob.data.building.groups_file import NO_GROUPS
+from rayprob.data.building.list_files import ATTEMPTS, COPIES_FILE, REJECTS_FILE, write_list
 from rayprob.data.building.manifest_files import write_grown_manifest, write_manifest
 from rayprob.data.building.mixing import warn_of_sorted
 from rayprob.data.building.plan import Outline
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.shard import BuiltShard, Copy, disk_full_explained, read_report, report_of
+from rayprob.data.building.shard import BuiltShard, Copy, read_report, report_of
 from rayprob.data.manifest.columns import with_absent
 from rayprob.data.manifest.facts import (
     FACTS_FILE,
@@ -39,6 +42,7 @@ from rayprob.files import storage
 from rayprob.labels import LabelSpace
 from rayprob.text import counted
 
+log = logging.getLogger(__name__)
 NOT_LISTED = "an image that no file in divide.into names"
 PACKAGES = ("rayprob", "pyarrow", "pycocotools", "simplejpeg")
 
@@ -53,21 +57,26 @@ def commit(
     """Turn the reports of all shards into a dataset; returns the content of dataset.json. Rows pass through in batches.
 
     `copies` are those that stay. With `before`, the shards are added to those of that dataset, which do not change; if no image
-    became a sample, its facts are returned. Raises SourceError for more rejects than the recipe allows, and for copies if the
-    recipe says so.
+    became a sample, its facts are returned, and its files stay as they are. Raises SourceError for more rejects than the recipe
+    allows, and for copies if the recipe says so.
     """
     rest = before.facts.get("rest", {}) if before else _rest_of_splits(source, outlines)
     shards, tables = _reports(recipe.root, outlines, with_absent if rest else None)
     shards = _with_sha256(shards)
-    rejected = source.missing + [reject for shard in shards for reject in shard.rejected]
-    check_rejects(recipe, rejected)
-    _write_rejects(recipe, rejected)
+    lasting = before.lasting_rejects if before else []
+    rejected = [*lasting, *source.missing, *(reject for shard in shards for reject in shard.rejected)]
+    check_rejects(recipe, rejected, before)
     dropped = [copy for shard in shards for copy in shard.dropped]
-    duplicates = handle_copies(recipe, copies, dropped, before.copies if before else ())
-    shards = _without_empty(recipe, shards, () if before is None else before.splits)
-    if before and not shards:
+    if before and not any(shard.samples for shard in shards):
+        _without_empty(recipe, shards, before.splits)
+        _tell_rejected(recipe, before, rejected)
+        tell_dropped(recipe, dropped)
         remove_reports(recipe.root)
         return before.facts
+    duplicates = handle_copies(recipe, copies, dropped, before)
+    (before.groups if before else NO_GROUPS).write_updated(recipe.root, source.images.values())
+    write_list(recipe.root, REJECTS_FILE, map(vars, rejected))
+    shards = _without_empty(recipe, shards, () if before is None else before.splits)
     old = before.facts if before else {}
     in_place = [*dict.fromkeys([*old.get("in_place", ()), *(shard.split for shard in shards if shard.tar)])]
     with disk_full_explained():
@@ -144,17 +153,31 @@ def _kept(before: Before) -> dict[str, str]:
     return {"fingerprint": fingerprint, "file": version_file(fingerprint)}
 
 
-def check_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
-    """Raise SourceError that names the first rejects and the list of all, where they are more than the recipe allows."""
+def check_rejects(recipe: Recipe, rejected: Sequence[Reject], before: Before | None = None) -> None:
+    """Raise SourceError that names the first rejects and the list of all, where they are more than the recipe allows.
+
+    The list of a dataset that would have grown, `before`, stays as it is.
+    """
     if len(rejected) <= recipe.allow_rejects:
         return
-    _write_rejects(recipe, rejected)
-    first = "; ".join(f"{reject.file_name} {reject.reason}" for reject in rejected[:3])
+    listed = write_list(recipe.root, ATTEMPTS[REJECTS_FILE] if before else REJECTS_FILE, map(vars, rejected))
     raise SourceError(
-        f"{counted(len(rejected), 'image')} cannot become samples and allow_rejects is {recipe.allow_rejects:,}: {first}; "
-        f"all of them: {storage.join(recipe.root, 'rejected.jsonl')}; repair them, or set allow_rejects, and run the same "
-        "command again"
+        f"{counted(len(rejected), 'image')} cannot become samples and allow_rejects is {recipe.allow_rejects:,}: "
+        f"{_first_reasons(rejected)}; all of them: {listed}; repair them, or set allow_rejects, and run the same command again"
     )
+
+
+def _tell_rejected(recipe: Recipe, before: Before, rejected: Sequence[Reject]) -> None:
+    """Log and list the rejects that the dataset does not list, of a build that adds nothing to it."""
+    known = {reject.sample_id for reject in before.rejects}
+    if new := [reject for reject in rejected if reject.sample_id not in known]:
+        listed = write_list(recipe.root, ATTEMPTS[REJECTS_FILE], map(vars, new))
+        what = counted(len(new), "new image")
+        log.warning("%s cannot become samples: %s; all of them: %s", what, _first_reasons(new), listed)
+
+
+def _first_reasons(rejected: Sequence[Reject]) -> str:
+    return "; ".join(f"{reject.file_name} {reject.reason}" for reject in rejected[:3])
 
 
 def _format_version(
@@ -240,7 +263,7 @@ def _without_empty(recipe: Recipe, shards: Sequence[BuiltShard], filled: Iterabl
     if gone := {shard.split for shard in shards} - {shard.split for shard in kept} - {*filled}:
         raise SourceError(
             f"split {min(gone)} is empty: every image of it was rejected, or dropped as a copy; see "
-            f"{storage.join(recipe.root, 'rejected.jsonl')} and {COPIES_FILE}"
+            f"{storage.join(recipe.root, REJECTS_FILE)} and {COPIES_FILE}"
         )
     for shard in shards:
         if not shard.samples:
@@ -265,12 +288,6 @@ def _dropped(source: SourceData, outlines: Sequence[Outline], before: Before | N
         split: {**counts, **({NOT_LISTED: unlisted[split]} if unlisted[split] else {})}
         for split, counts in source.dropped.items()
     }
-
-
-def _write_rejects(recipe: Recipe, rejected: Sequence[Reject]) -> None:
-    lines = [json.dumps(vars(reject)) for reject in rejected]
-    with disk_full_explained():
-        storage.write_text(storage.join(recipe.root, "rejected.jsonl"), "".join(f"{line}\n" for line in lines))
 
 
 def _json(value: Any) -> str:

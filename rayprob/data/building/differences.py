@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from rayprob.arrays import Ints
+from rayprob.arrays import Bools, Ints
 from rayprob.data.building.before import Before
+from rayprob.data.building.groups_file import NO_GROUPS
 from rayprob.data.building.recipe import HOLDOUT, Recipe
 from rayprob.data.building.stated import stated_of
 from rayprob.data.sources.image import SourceImages
@@ -86,8 +87,9 @@ def differences(before: Before, source: SourceData, recipe: Recipe) -> Differenc
         own = [before.splits.index(split) for split in _splits_of(recipe, name) if split in before.splits]
         splits.add(images, rows[~np.isin(before.splits_N[places], own)])
     if not seen_N.any():
+        why = f" (they are hashes of keys now: {source.ids_note})" if source.ids_note else ""
         raise DatasetError(
-            f"the source has none of the {counted(len(seen_N), 'image')} of {before.root}, by their sample ids; give the "
+            f"the source has none of the {counted(len(seen_N), 'image')} of {before.root}, by their sample ids{why}; give the "
             "source that it was built from, with more images, or another target"
         )
     gone = before.ids_N[~seen_N]
@@ -96,7 +98,28 @@ def differences(before: Before, source: SourceData, recipe: Recipe) -> Differenc
     _log(before, labels, f"have other labels in the source now; the dataset keeps the old ones: {NEW_DATASET}")
     _log(before, sizes, f"have files of another size now; the dataset keeps the old ones: {NEW_DATASET}")
     _log(before, splits, "are in another split of the source now; they stay where they are")
+    _warn_of_forgotten(before, source, recipe, ~seen_N)
     return Differences(vanished.count, labels.count, sizes.count, splits.count)
+
+
+def _warn_of_forgotten(before: Before, source: SourceData, recipe: Recipe, is_gone_N: Bools) -> None:
+    """Log that new images may be of groups of images that the source lost before groups.parquet recorded them."""
+    grouped = {name: images for name, images in source.images.items() if images.groups_N is not None}
+    if not grouped or "stratified" not in [part.by for part in (recipe.divide, recipe.holdout) if part]:
+        return  # a hash puts the images of a group into the same split again
+    places = [before.splits.index(split) for name in grouped for split in _splits_of(recipe, name) if split in before.splits]
+    num_lost = int((is_gone_N & np.isin(before.splits_N, places) & ~np.isin(before.ids_N, before.groups.ids_N)).sum())
+    every = NO_GROUPS.updated(grouped.values())
+    new = every.among(every.ids_N[~before.knows(every.ids_N)])
+    num_new = len(np.setdiff1d(new, before.groups.updated(grouped.values()).among(before.ids_N)))
+    if num_lost and num_new:
+        log.warning(
+            "%s was built before groups were recorded: new images of %s may belong to those of the %s that are no longer in "
+            "the source, and then be in another split than they are; put those back, or give another target",
+            before.root,
+            counted(num_new, "group"),
+            counted(num_lost, "image"),
+        )
 
 
 def _stated(images: SourceImages, rest: Rest) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:

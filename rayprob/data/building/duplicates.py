@@ -21,7 +21,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayprob.arrays import Rows
-from rayprob.data.building.copies_file import COPIES_FILE
+from rayprob.data.building.before import Before
+from rayprob.data.building.list_files import ATTEMPTS, COPIES_FILE, remove_list, write_list
 from rayprob.data.building.recipe import HOLDOUT, Recipe
 from rayprob.data.building.shard import Copy
 from rayprob.data.building.tar import RECORD_BYTES
@@ -84,29 +85,39 @@ def evaluated_last(recipe: Recipe) -> list[str]:
 
 
 def handle_copies(
-    recipe: Recipe, copies: Sequence[Copy], dropped: Sequence[Copy], before: Sequence[dict[str, Any]] = ()
+    recipe: Recipe, copies: Sequence[Copy], dropped: Sequence[Copy], before: Before | None = None
 ) -> dict[str, Any]:
     """List copies in a file of the dataset, and return their entries for dataset.json: nothing if there are none.
 
-    `before` are those of a dataset that grows, as `read_copies` returns them. Copies that stay are logged as a warning, or with
-    `duplicates: fail` raised as a SourceError.
+    Those of a dataset that grows, `before`, come first. Copies that stay are logged as a warning, or with `duplicates: fail`
+    raised as a SourceError.
     """
-    every = sorted([*copies, *dropped], key=lambda copy: (copy.split, copy.sample_id))
-    listed = storage.join(recipe.root, COPIES_FILE)
-    new = [{**asdict(copy), "dropped": recipe.duplicates == "drop"} for copy in every]
-    found = [*before, *new]
-    lines = [json.dumps(one) for one in found]
-    if lines:
-        storage.write_text(listed, "".join(f"{line}\n" for line in lines))
-    elif storage.exists(listed):
-        storage.remove(listed)
+    new = _listed(recipe, [*copies, *dropped])
     if copies and recipe.duplicates == "fail":
+        listed = write_list(recipe.root, ATTEMPTS[COPIES_FILE] if before else COPIES_FILE, new)
         raise SourceError(
             f"{_described(copies)}; all of them: {listed}; remove them from the source, or write duplicates: drop"
         )
+    found = [*(before.copies if before else ()), *new]
+    if not found:
+        remove_list(recipe.root, COPIES_FILE)
+        return {}
+    listed = write_list(recipe.root, COPIES_FILE, found)
     if copies:
         log.warning("%s; all of them: %s; `duplicates: drop` in the recipe leaves them out", _described(copies), listed)
-    return _facts(found) if found else {}
+    return _facts(found)
+
+
+def tell_dropped(recipe: Recipe, dropped: Sequence[Copy]) -> None:
+    """Log and list the copies that a build dropped which added nothing to a dataset."""
+    if dropped:
+        listed = write_list(recipe.root, ATTEMPTS[COPIES_FILE], _listed(recipe, dropped))
+        log.warning("%s; they are left out; all of them: %s", _described(dropped), listed)
+
+
+def _listed(recipe: Recipe, copies: Iterable[Copy]) -> list[dict[str, Any]]:
+    ordered = sorted(copies, key=lambda copy: (copy.split, copy.sample_id))
+    return [{**asdict(copy), "dropped": recipe.duplicates == "drop"} for copy in ordered]
 
 
 def _facts(copies: Sequence[dict[str, Any]]) -> dict[str, Any]:

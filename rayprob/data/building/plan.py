@@ -10,14 +10,14 @@ import numpy as np
 
 from rayprob.arrays import Ints, Rows
 from rayprob.data.building.before import Before
+from rayprob.data.building.list_files import COPIES_FILE, REJECTS_FILE
 from rayprob.data.building.recipe import Recipe
-from rayprob.data.building.splits import NOTHING, check_groups, split_rows
+from rayprob.data.building.splits import NOTHING, check_groups, check_new_of_groups, split_rows
 from rayprob.data.manifest.shard_list import shard_name
 from rayprob.data.sources.batch_file import BatchFile, arranged
 from rayprob.data.sources.image import SourceImage, SourceImages, images_in
 from rayprob.errors import DatasetError
 from rayprob.seeds import derive_all
-from rayprob.text import first_of
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ def plan(
         orders, of_source = [], list[Outline]()
         for split, rows in rows_of[source].items():
             new = before.unknown_rows(members.ids_N, rows) if before else rows
+            check_new_of_groups(split, members, new, assigned)
             order, shards = sharder.shards(split, new, len(of_source))
             orders.append(order)
             of_source += shards
@@ -154,6 +155,8 @@ class _Tars:
         shards = []
         for number, (start, end) in enumerate(pairwise([*firsts, len(order)])):
             tar = int(self.tar_N[order[start]])
+            name = shard_name(self.recipe.root, self.tars[tar])
+            self._require_new(name, int(order[start]))
             shard = Outline(
                 # Not a file name, so that a build never overwrites or removes a tar under it.
                 name=f"{split}-in-place-{number:06d}",
@@ -162,20 +165,20 @@ class _Tars:
                 place=place + number,
                 num_samples=end - start,
                 size_bytes=int(size_bytes_N[start:end].sum()),
-                tar=shard_name(self.recipe.root, self.tars[tar]),
+                tar=name,
                 takes_sha256=tar not in self.read,
             )
             shards.append(shard)
             self.read.add(tar)
-        self._require_new(shards)
         return order, shards
 
-    def _require_new(self, shards: Sequence[Outline]) -> None:
-        """Raise DatasetError for a tar that the dataset has already, and which has images that it did not have then."""
-        if changed := [shard.tar for shard in shards if self.before and shard.tar in self.before.tars]:
+    def _require_new(self, tar: str, row: int) -> None:
+        """Raise DatasetError for a tar that the dataset has already, and which has an image that it did not have then."""
+        if self.before and tar in self.before.tars:
             raise DatasetError(
-                f"{first_of(changed, 3)}: {self.recipe.root} reads this tar in place, and it has more images now; restore it, "
-                "and put new images into new tars"
+                f"{tar}: {self.recipe.root} reads this tar in place, and it has images now that are not its samples and not in "
+                f"{REJECTS_FILE} or {COPIES_FILE}, such as {self.images[row].file_name}; restore the tar, and put new images "
+                "into new tars"
             )
 
 

@@ -1,6 +1,5 @@
 """One shard: checks its images, writes a plain WebDataset tar, and leaves a report that marks it as done."""
 
-import errno
 import json
 import posixpath
 import zlib
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rayprob.config.faults import faults_of
 from rayprob.config.spec import fingerprint
+from rayprob.data.building.disk_full import disk_full_explained
 from rayprob.data.building.encode import encode_again
 from rayprob.data.building.plan import ShardPlan
 from rayprob.data.building.recipe import Encoding
@@ -162,17 +162,6 @@ def read_report(uri: str) -> tuple[BuiltShard, pa.Table]:
         return TypeAdapter(BuiltShard).validate_python(facts), table.replace_schema_metadata(None)
     except ValidationError as error:
         raise StorageError(f"{uri} is not the report of a shard: {faults_of(BuiltShard, error)[0]}; {remedy}") from error
-
-
-@contextmanager
-def disk_full_explained() -> Iterator[None]:
-    """Add what to do to a StorageError that a full disk caused."""
-    try:
-        yield
-    except StorageError as error:
-        if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise StorageError(f"{error}; make room or choose another target, then the same command continues") from error
 
 
 @dataclass

@@ -23,7 +23,7 @@ from rayprob.data.sources.image import SourceImages
 from rayprob.data.sources.rows import ALONE
 from rayprob.errors import SourceError
 from rayprob.seeds import derive_all
-from rayprob.text import first_of
+from rayprob.text import counted, first_of
 
 log = logging.getLogger(__name__)
 NOTHING: Mapping[str, Ints] = {}
@@ -69,8 +69,8 @@ def split_rows(
 ) -> dict[str, Rows]:
     """Return the rows of the images of `source` that are in each split.
 
-    `assigned` has by split the ids of samples that an earlier version of the dataset has there: they stay, and new images of
-    their groups follow them. Raises SourceError if a split would be empty, and for lists of names that do not fit.
+    `assigned` has by split the ids of samples and groups that an earlier version of the dataset has there: they stay, and new
+    images of the groups follow them. Raises SourceError if a split would be empty, and for lists of names that do not fit.
     """
     divide, holdout = recipe.divide, recipe.holdout
     if not (divide and divide.of == source) and not (holdout and holdout.of == source):
@@ -118,6 +118,23 @@ def check_groups(images: Mapping[str, SourceImages], rows: Mapping[str, Mapping[
         )
 
 
+def check_new_of_groups(split: str, images: SourceImages, rows: Rows, assigned: Mapping[str, Ints]) -> None:
+    """Raise SourceError if some images that become samples of a split are of groups that have samples in another split.
+
+    `assigned` is that of `split_rows`: it also has the groups of samples that the source has lost.
+    """
+    if images.groups_N is None:
+        return
+    rows = rows[images.groups_N[rows] != ALONE]
+    for other in (name for name in assigned if name != split):
+        torn = rows[np.isin(images.groups_N[rows], assigned[other])]
+        if len(torn):
+            raise SourceError(
+                f"{counted(len(torn), 'new image')} of {split}, such as {images[int(torn[0])].file_name}, are of groups with "
+                f"samples in {other}; put them into that split, or leave them out"
+            )
+
+
 def _before_holdout(assigned: Mapping[str, Ints], holdout: Holdout | None) -> Mapping[str, Ints]:
     """Return the samples of each split as it was before holdout was taken from one."""
     if not holdout or HOLDOUT not in assigned:
@@ -127,7 +144,7 @@ def _before_holdout(assigned: Mapping[str, Ints], holdout: Holdout | None) -> Ma
 
 
 def _divided(divide: Divide, images: SourceImages, members: Members, assigned: Mapping[str, Ints]) -> dict[str, Rows]:
-    places_N = _given(members, list(divide.into), assigned)
+    places_N = _given(members.ids_N, list(divide.into), assigned)
     lists = {place: into for place, into in enumerate(divide.into.values()) if isinstance(into, str)}
     if lists:
         places_N = np.where(places_N == FREE, place_in_lists(lists, images, divide.of), places_N)
@@ -137,7 +154,7 @@ def _divided(divide: Divide, images: SourceImages, members: Members, assigned: M
     if fractions:
         subsets = Subsets(list(fractions), list(fractions.values()), divide.by, "divide")
         pieces |= {name: unlisted[rows] for name, rows in _dealt(subsets, members.take(unlisted), assigned).items()}
-    if empty := [name for name, rows in pieces.items() if not len(rows)]:
+    if empty := [name for name, rows in pieces.items() if not len(rows) and name not in assigned]:
         raise SourceError(
             f"divide leaves no image of {divide.of} in {empty[0]}: "
             f"{', '.join(f'{name} {len(rows):,}' for name, rows in pieces.items())}; change divide.into"
@@ -149,7 +166,7 @@ def _with_holdout(holdout: Holdout, members: Members, assigned: Mapping[str, Int
     subsets = Subsets([HOLDOUT, holdout.of], [holdout.fraction, 1 - holdout.fraction], holdout.by, HOLDOUT)
     dealt = _dealt(subsets, members, assigned)
     held, rest = dealt[HOLDOUT], dealt[holdout.of]
-    if not len(held) or not len(rest):
+    if (not len(held) or not len(rest)) and HOLDOUT not in assigned:
         raise SourceError(
             f"a holdout of {holdout.fraction:.3g} leaves {len(rest)} of the {len(members.ids_N)} images in {holdout.of} and "
             f"{len(held)} in holdout; change holdout.fraction or write holdout: null"
@@ -159,7 +176,8 @@ def _with_holdout(holdout: Holdout, members: Members, assigned: Mapping[str, Int
 
 def _dealt(subsets: Subsets, members: Members, assigned: Mapping[str, Ints]) -> dict[str, Rows]:
     """Return the rows of each subset."""
-    given_N = _given(members, subsets.names, assigned)
+    given_N = _given(members.ids_N, subsets.names, assigned)
+    given_N = np.where(given_N == FREE, _given(members.unit_ids_N, subsets.names, assigned), given_N)
     if subsets.by == "stratified":
         labels = members.labels()
         side_N = stratify(members.unit_ids_N, labels, subsets.fractions, given_N)
@@ -171,12 +189,12 @@ def _dealt(subsets: Subsets, members: Members, assigned: Mapping[str, Ints]) -> 
     return {name: np.flatnonzero(side_N == place) for place, name in enumerate(subsets.names)}
 
 
-def _given(members: Members, names: Sequence[str], assigned: Mapping[str, Ints]) -> Ints:
-    """Return the place in `names` of the split that each sample has already; FREE without one [N]."""
-    place_N = np.full(len(members.ids_N), FREE)
+def _given(ids_N: Ints, names: Sequence[str], assigned: Mapping[str, Ints]) -> Ints:
+    """Return the place in `names` of the split that each sample or unit has already; FREE without one [N]."""
+    place_N = np.full(len(ids_N), FREE)
     for place, name in enumerate(names):
         if name in assigned:
-            place_N[np.isin(members.ids_N, assigned[name])] = place
+            place_N[np.isin(ids_N, assigned[name])] = place
     return place_N
 
 

@@ -1,7 +1,9 @@
 """The data of a run: the dataset at its root, or the datasets at several roots as one."""
 
 import hashlib
+import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,13 +13,17 @@ import numpy as np
 from rayprob.data.joined.labels import JoinedLabels
 from rayprob.data.joined.split import JoinedSplit
 from rayprob.data.manifest.dataset import Dataset, Manifest, SplitMember
+from rayprob.data.manifest.facts import read_facts
+from rayprob.data.manifest.versions import split_version, versions_kept
 from rayprob.errors import DatasetError
+from rayprob.files import uris
 from rayprob.images.reading import ImageReading
 from rayprob.labels import LabelSpace
 from rayprob.seeds import derive
 from rayprob.text import first_of
 
 MOST_NAMED = 8  # labels per sentence
+MOST_COMBINATIONS = 200_000  # of versions, half a second
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +46,7 @@ class JoinedDataset:
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that change with any dataset and with their order; a single dataset keeps its own."""
-        fingerprints = [dataset.fingerprint for dataset in self.datasets]
-        return fingerprints[0] if len(fingerprints) == 1 else hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest()[:16]
+        return joined_fingerprint([dataset.fingerprint for dataset in self.datasets])
 
     @cached_property
     def labels(self) -> JoinedLabels:
@@ -123,6 +128,33 @@ def open_datasets(roots: Sequence[str], weights: Sequence[float]) -> AnyDataset:
             )
         first[dataset.fingerprint] = dataset.root
     return JoinedDataset(datasets, tuple(weights))
+
+
+def joined_fingerprint(fingerprints: Sequence[str]) -> str:
+    """Return the fingerprint of several datasets with these fingerprints, in this order."""
+    return fingerprints[0] if len(fingerprints) == 1 else hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest()[:16]
+
+
+def at_versions(roots: Sequence[str], fingerprint: object) -> tuple[str, ...]:
+    """Return the versions of several datasets that have this fingerprint together, as ROOT@FINGERPRINT where one has grown.
+
+    The roots themselves are returned where the datasets never had it, and where they have too many versions to tell. Raises
+    DatasetError if a dataset cannot be read.
+    """
+    choices = [_versions(root) for root in roots]
+    if math.prod(map(len, choices)) <= MOST_COMBINATIONS:
+        for found in itertools.product(*choices):
+            if joined_fingerprint(found) == fingerprint:
+                return tuple(versions[one] for versions, one in zip(choices, found, strict=True))
+    return tuple(roots)
+
+
+def _versions(root: str) -> dict[str, str]:
+    """Return the root of each version of a dataset by its fingerprint, the newest first; of the one that `root` asks for."""
+    newest = {str(read_facts(root)["fingerprint"]): root}
+    folder, version = split_version(root)
+    kept = () if version else versions_kept(root)
+    return newest | {one: uris.beside(folder, f"@{one}") for one in kept if one not in newest}
 
 
 def _id_mask(place: int) -> int:

@@ -23,6 +23,10 @@ from rayprob.files.documents import Count, Shape
 from rayprob.files.tables import parse_table, require_schema
 
 SHARDS_FILE = "shards.parquet"
+MOVED_TARS = (
+    "shard the recipe with their new place into another target, which has the same fingerprint; or, if the dataset has grown, "
+    "move or link them back"
+)
 REMEDY = "build the dataset again"
 SCHEMA = pa.schema(
     [
@@ -156,7 +160,7 @@ def shard_name(root: str, uri: str) -> str:
 def missing_shard(root: str, name: str, reason: str) -> DatasetError:
     """Return the error for a shard that cannot be opened, with a remedy: a tar that is read in place may have been moved."""
     uri = shard_uri(root, name)
-    moved = ", and shard the recipe again if its tars were moved" if "/" in name else ""
+    moved = f"; if its tars were moved, {MOVED_TARS}" if "/" in name else ""
     return DatasetError(f"cannot open shard {uri}: {reason}; run `rayprob verify {root}`{moved}")
 
 

@@ -6,6 +6,7 @@ means that version of it.
 """
 
 import re
+from collections.abc import Iterator
 
 from rayprob.files import storage, uris
 
@@ -29,6 +30,12 @@ def dataset_file(root: str, name: str) -> str:
 def version_file(fingerprint: str) -> str:
     """Return the name of the file that holds dataset.json as it was when the dataset had this fingerprint."""
     return f"{VERSIONS}/{fingerprint}.json"
+
+
+def versions_kept(root: str) -> Iterator[str]:
+    """Yield the fingerprints of the versions before the newest that the dataset at `root` keeps, in no order."""
+    names = storage.list_names(dataset_file(root, VERSIONS))
+    return (name.removesuffix(".json") for name in names if FINGERPRINT.fullmatch(name.removesuffix(".json")))
 
 
 def at_version(root: str, fingerprint: object) -> str:

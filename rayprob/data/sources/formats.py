@@ -10,6 +10,7 @@ SOURCES = {"mine": read}
 
 import typing
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import SerializeAsAny, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
@@ -17,14 +18,15 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rayprob.data.sources import coco, folder_labels, huggingface, table, voc, webdataset, yolo
 from rayprob.data.sources.groups import with_groups
-from rayprob.data.sources.rows import Stated
+from rayprob.data.sources.rows import Stated, in_full
 from rayprob.data.sources.spec import DEFAULT, Source
 from rayprob.registry import PartTable, unknown
 
 
 def read(source: Source) -> Stated:
     """Return the labels of a source, read by its format. Raises SourceError."""
-    return with_groups(SOURCES[source.format](source), source)
+    stated = SOURCES[source.format](source)
+    return with_groups(replace(stated, batches=in_full(stated.batches, source.described)), source)
 
 
 def spec_of(name: object) -> type[Source]:

@@ -72,9 +72,10 @@ class _Parquet:
         self.source, self.files = source, files
         schema = self._schema()
         self.label = source.label or next((name for name in LABEL_COLUMNS if name in schema.names), "labels")
-        for column in filter(None, (source.image, self.label.partition(".")[0], source.key, source.group)):
-            if column not in schema.names:
-                raise SourceError(f"{files[0]}: {unknown(column, schema.names, 'column')}; set `image` or `label`")
+        columns = {"image": source.image, "label": self.label.partition(".")[0], "key": source.key, "group": source.group}
+        for key, column in columns.items():
+            if column is not None and column not in schema.names:
+                raise SourceError(f"{files[0]}: {unknown(column, schema.names, 'column')}; set `{key}` to one of them")
         self.names = self._names(schema)
 
     def read(self) -> Stated:

@@ -1,7 +1,5 @@
 """Selects the rows of a split that become samples, checks and counts them, and maps them to the dataset's columns."""
 
-from collections.abc import Iterable, Iterator
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +8,7 @@ from rayprob.data.building.recipe import Recipe
 from rayprob.data.sources.batch_file import BatchFile, taken
 from rayprob.data.sources.faults import ODD_NAME, Faults
 from rayprob.data.sources.join_labels import ColumnMap
-from rayprob.data.sources.rows import ROWS, Stated, batch_of, lengths, rows_of
+from rayprob.data.sources.rows import ROWS, Stated, lengths
 from rayprob.data.sources.sample_ids import Keys
 from rayprob.data.sources.spec import Source
 from rayprob.data.sources.spool import Spool
@@ -29,7 +27,7 @@ def kept_rows(
     source, kept = recipe.splits[split], BatchFile(ROWS, scratch)
     num_rows = num_labelled = 0
     with Spool(recipe.root, split) as spool:
-        for batch in _of_schema(stated.batches):
+        for batch in stated.batches:
             num_rows += batch.num_rows
             num_labelled += int((lengths(batch.column("labels")) > 0).sum())
             moved = columns.of_batch(spool.put(batch))
@@ -43,13 +41,6 @@ def kept_rows(
     _check_names(source, kept)
     unstated = {NOTHING_STATED: num_rows - kept.num_rows} if kept.num_rows < num_rows else {}
     return kept, {**stated.dropped, **columns.dropped, **unstated}
-
-
-def _of_schema(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield batches cast to the types of ROWS, whatever integer types a plugin used."""
-    for batch in batches:
-        if batch.num_rows:
-            yield batch if batch.schema.equals(ROWS) else batch_of(list(rows_of([batch])))
 
 
 def _with_a_label(batch: pa.RecordBatch) -> pa.RecordBatch:

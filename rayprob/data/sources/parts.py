@@ -1,4 +1,4 @@
-"""Reads the parts of a source in parallel: folders, or files of labels. Results are in the order of the parts."""
+"""Reads the parts of a source in parallel: folders, files of labels, or tars. Results are in the order of the parts."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +24,9 @@ def parts_read_by(reader: InOrder) -> Iterator[None]:
 
 
 def in_order(read: Callable[[P], R], parts: Iterable[P]) -> Iterator[R]:
-    """Yield `read(part)` for each part, in order. Both may be pickled for another process, so neither contains images."""
+    """Yield `read(part)` for each part, in order. Both may be pickled for another process, which works in another folder:
+    neither contains images, and paths in them are absolute.
+    """
     return _reader.get()(read, parts)
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayprob.data.manifest.columns import numbers, to_array
+from rayprob.errors import SourceError, one_line
 from rayprob.labels import LabelSpace
 
 Rest = Literal["absent", "unknown"]
@@ -65,11 +66,12 @@ class Stated:
 
     label_space: LabelSpace
     rest: Rest
-    batches: Iterable[pa.RecordBatch]  # of ROWS
+    batches: Iterable[pa.RecordBatch]  # of ROWS, or without some columns for which ImageRow has a default
     images: str  # the folder or URI that file names count from
     dropped: dict[str, int]
     # Whether the source lists its labels, as COCO's categories do. Other sources have the labels that occur in their rows.
     is_declared: bool = True
+    keys_note: str = ""  # why the keys are not those that the source itself gives its images
 
 
 def batches_of(rows: Iterable[ImageRow]) -> Iterator[pa.RecordBatch]:
@@ -90,6 +92,53 @@ def batch_of(rows: Sequence[ImageRow]) -> pa.RecordBatch:
     """Return one or more rows as a batch of ROWS."""
     columns = dict(zip(ImageRow._fields, zip(*rows, strict=True), strict=True))
     return pa.RecordBatch.from_arrays([to_array(columns[field.name], field.type) for field in ROWS], schema=ROWS)
+
+
+def in_full(batches: Iterable[pa.RecordBatch], described: str) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a format as batches of ROWS; columns that it leaves out have the defaults of ImageRow.
+
+    Raises SourceError, with the source as `described`, if a row has no key or file name, or if a column cannot be converted.
+    """
+    for batch in batches:
+        if batch.num_rows:
+            yield batch if batch.schema.equals(ROWS) else _in_full(batch, described)
+
+
+def _in_full(batch: pa.RecordBatch, described: str) -> pa.RecordBatch:
+    columns = []
+    for field in ROWS:
+        if field.name in batch.schema.names:
+            columns.append(_converted(batch.column(field.name), field, described))
+        elif field.name in ImageRow._field_defaults:
+            columns.append(nothing(field.type, batch.num_rows))
+        else:
+            found = ", ".join(batch.schema.names)
+            raise SourceError(f"{described}: its format yields rows without the column {field.name}; they have {found}")
+    return pa.RecordBatch.from_arrays(columns, schema=ROWS)
+
+
+def _converted(column: pa.Array, field: pa.Field, described: str) -> pa.Array:
+    try:
+        found = column.cast(field.type)
+    except pa.ArrowException as error:
+        raise SourceError(
+            f"{described}: its format yields the column {field.name} as {column.type}, not {field.type}: {one_line(error)}"
+        ) from error
+    if found.null_count or (pa.types.is_list(found.type) and found.flatten().null_count):
+        raise SourceError(
+            f"{described}: its format yields missing values in the column {field.name}; leave the column out, or give "
+            f"{ImageRow._field_defaults.get(field.name, 'a name')!r} where there is nothing"
+        )
+    return found
+
+
+def nothing(kind: pa.DataType, num_rows: int) -> pa.Array:
+    """Return empty lists, strings or bytes, or zeros."""
+    if pa.types.is_list(kind):
+        return pa.ListArray.from_arrays(to_array(np.zeros(num_rows + 1), pa.int32()), to_array([], kind.value_type))
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return pa.Array.from_buffers(kind, num_rows, [None, pa.py_buffer(np.zeros(num_rows + 1, np.int32)), pa.py_buffer(b"")])
+    return to_array(np.zeros(num_rows), kind)
 
 
 def rows_of(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRow]:

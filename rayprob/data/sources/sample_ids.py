@@ -64,6 +64,16 @@ def sample_ids(keys: Mapping[str, Keys]) -> dict[str, NDArray[np.int64]]:
     return hashes
 
 
+def why_hashed(keys: Mapping[str, Keys], ids: Mapping[str, NDArray[np.int64]]) -> str:
+    """Return why the ids of `sample_ids` are hashes; "" if they are the source's own numbers."""
+    split, first = next((split, key) for split, some in keys.items() for batch in some for key in batch)
+    if _number(first) == ids[split][0]:
+        return ""
+    every = (key for some in keys.values() for batch in some for key in batch)
+    odd = next((key for key in every if _number(key) == NO_NUMBER), None)
+    return "ids repeat" if odd is None else f"{odd!a} is not a number"
+
+
 def shared_keys(keys: Mapping[str, Keys]) -> tuple[int, str, str, str] | None:
     """Return how many keys are in two splits, and the first of them with both splits; None if all differ."""
     found: list[tuple[int, str, str, str]] = []

@@ -14,7 +14,7 @@ from rayprob.data.sources.join_labels import ColumnMap, joined_space
 from rayprob.data.sources.kept_rows import kept_rows
 from rayprob.data.sources.overlap import check_disjoint
 from rayprob.data.sources.rows import Rest
-from rayprob.data.sources.sample_ids import Keys, sample_ids
+from rayprob.data.sources.sample_ids import Keys, sample_ids, why_hashed
 from rayprob.labels import LabelSpace
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class SourceData:
     folders: dict[str, str]  # of each split: what its file names are relative to
     rest: dict[str, Rest]
     dropped: dict[str, dict[str, int]]
+    ids_note: str = ""  # why sample ids are not the source's own numbers
 
 
 def read_source(recipe: Recipe) -> SourceData:
@@ -58,4 +59,6 @@ def read_source(recipe: Recipe) -> SourceData:
         log.info("%s: %s images to shard, %s missing", split, len(images[split]), len(lost))
     folders = {split: one.images for split, one in stated.items()}
     check_disjoint(folders, images, keys)
-    return SourceData(space, images, missing, folders, {split: one.rest for split, one in stated.items()}, dropped)
+    rest = {split: one.rest for split, one in stated.items()}
+    notes = [one.keys_note for one in stated.values() if one.keys_note] or [why_hashed(keys, ids)]
+    return SourceData(space, images, missing, folders, rest, dropped, "; ".join(notes))

@@ -10,7 +10,7 @@ from rayprob.data.manifest.columns import numbers, to_array
 from rayprob.data.sources.batch_file import GROUP_BYTES, BatchFile, arranged, dealt, joined
 from rayprob.data.sources.cells import State, stem
 from rayprob.data.sources.faults import normalised
-from rayprob.data.sources.rows import LABELS, ROWS, lengths, values
+from rayprob.data.sources.rows import LABELS, ROWS, lengths, nothing, values
 from rayprob.data.sources.sample_ids import filled, hashes_of, repeated
 from rayprob.images.kinds import IMAGE_SUFFIXES
 
@@ -105,7 +105,7 @@ def image_rows(names: list[str], labels: Sequence[Pairs], groups_N: NDArray[np.i
     columns["group"] = to_array(groups_N, pa.int64())
     for state, pairs in zip(STATES, labels, strict=True):
         columns["labels" if state == "present" else f"{state}_labels"] = lists_of(pairs, len(names))
-    arrays = [columns[field.name] if field.name in columns else _nothing(field.type, len(names)) for field in ROWS]
+    arrays = [columns[field.name] if field.name in columns else nothing(field.type, len(names)) for field in ROWS]
     return pa.RecordBatch.from_arrays(arrays, schema=ROWS)
 
 
@@ -147,12 +147,3 @@ def _groups(rows: BatchFile, group_N: NDArray[np.int32], num_groups: int) -> Ite
     for places in pieces_of:
         if places:
             yield joined((pieces[place] for place in places), rows.schema)
-
-
-def _nothing(kind: pa.DataType, num_rows: int) -> pa.Array:
-    """Return empty lists, strings or bytes, or zeros."""
-    if pa.types.is_list(kind):
-        return pa.ListArray.from_arrays(to_array(np.zeros(num_rows + 1), pa.int32()), to_array([], kind.value_type))
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        return pa.Array.from_buffers(kind, num_rows, [None, pa.py_buffer(np.zeros(num_rows + 1, np.int32)), pa.py_buffer(b"")])
-    return to_array(np.zeros(num_rows), kind)

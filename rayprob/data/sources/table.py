@@ -18,7 +18,7 @@ from rayprob.data.sources.spec import Source
 from rayprob.data.sources.statements import PRESENT, STATES, Pairs, Statements, image_rows, sorted_pairs
 from rayprob.data.sources.table_arrays import Column, NotPlain, TableRows, cells_of, distinct, expanded, listed, mapped, rows_of
 from rayprob.data.sources.table_file import Column as TableColumn
-from rayprob.data.sources.table_file import TableFile, open_table
+from rayprob.data.sources.table_file import TableFile, open_table, tables_of
 from rayprob.errors import SourceError
 from rayprob.registry import unknown
 
@@ -36,7 +36,9 @@ class TableSource(Source):
     later_keys: ClassVar[frozenset[str]] = Source.later_keys | {"group"}
 
     annotations: str | list[str]
-    """The table, or several: .csv, .tsv, .txt (separated by blanks), .jsonl or .parquet."""
+    """The table, or several: .csv, .tsv, .txt (separated by blanks), .jsonl or .parquet; a folder or a pattern of them, such as
+    labels/part-*.parquet, is one table in parts.
+    """
     image: str | int = 1
     """The column with the image's file name, with or without its suffix."""
     one_hot: str | int | list[str | int] | None = None
@@ -85,7 +87,7 @@ class TableSource(Source):
 
     @property
     def tables(self) -> list[str]:
-        """The files."""
+        """The files, folders and patterns."""
         return [self.annotations] if isinstance(self.annotations, str) else self.annotations
 
 
@@ -103,7 +105,8 @@ class _Reader:
 
     def __init__(self, source: TableSource) -> None:
         self.source = source
-        self.files = [open_table(uri, delimiter=source.delimiter, has_header=source.header) for uri in source.tables]
+        tables = [uri for given in source.tables for uri in tables_of(given)]
+        self.files = [open_table(uri, delimiter=source.delimiter, has_header=source.header) for uri in tables]
         self.names = None if source.names is None else distinct_names(source.described, read_names(source.names))
         self.values = Values(source.values, source.present_from, source.absent_to)
         self.dropped: dict[str, int] = {}

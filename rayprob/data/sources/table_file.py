@@ -13,6 +13,7 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
 from rayprob.data.sources.faults import short
+from rayprob.data.sources.files_of import WILDCARDS, files_of
 from rayprob.data.sources.label_list import is_number
 from rayprob.data.sources.text_file import read_head, read_text
 from rayprob.errors import SourceError, one_line
@@ -66,6 +67,14 @@ class TableFile:
         if end < start:
             raise SourceError(f"{self.uri}: the range {column!r:.80} ends before it starts; swap its ends")
         return list(range(start, end + 1))
+
+
+def tables_of(given: str) -> list[str]:
+    """Return the tables that a path stands for: itself, or the sorted files of a folder or pattern. Raises SourceError."""
+    is_pattern = "{" in given or bool(WILDCARDS & set(uris.split(given)[1]))
+    if storage.is_folder(given) or (is_pattern and not storage.exists(given)):
+        return files_of(given, (".parquet", *DELIMITERS, *JSON_LINES))
+    return [given]
 
 
 def open_table(uri: str, *, delimiter: str | None, has_header: bool) -> TableFile:

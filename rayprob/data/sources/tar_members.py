@@ -6,7 +6,6 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -14,8 +13,9 @@ from typing import Any, cast
 import pyarrow as pa
 
 from rayprob.data.manifest.columns import to_array
+from rayprob.data.sources.parts import in_order
 from rayprob.errors import SourceError, one_line
-from rayprob.files import storage
+from rayprob.files import storage, uris
 from rayprob.images.kinds import IMAGE_SUFFIXES
 
 IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
@@ -23,7 +23,7 @@ PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 PACKED_STARTS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 KEY_AND_SUFFIX = re.compile(r"((?:.*/|)[^.]+)[.][^/]*", re.DOTALL)  # the same rule as in webdataset
 MOST_TEXT_BYTES = 2**20
-REMOTE_TARS, REMOTE_BUFFER_BYTES = 16, 2**20  # tars at once, bytes per read: two requests per member would take a day
+REMOTE_BUFFER_BYTES = 2**20  # per read: two requests per member would take a day
 Codes = list[str] | None
 CodesAndGroup = Callable[[dict[str, Any], str], tuple[Codes, int]]
 
@@ -84,11 +84,10 @@ class TarSamples:
 def read_tars(tars: Sequence[str], stated_by: CodesAndGroup) -> list[TarSamples]:
     """Return the samples of tars; `stated_by(members by suffix, where)` returns a sample's labels and group from its members.
 
-    Images are located but not read. Raises SourceError for a tar that is packed or cannot be read.
+    Images are located but not read. Tars are read side by side, see `in_order`. Raises SourceError for a tar that is packed or
+    cannot be read.
     """
-    are_local = all(map(storage.is_local, tars))
-    with ThreadPoolExecutor(1 if are_local else REMOTE_TARS) as pool:
-        return list(pool.map(partial(_samples, stated_by), tars))
+    return list(in_order(partial(_samples, stated_by), map(uris.absolute, tars)))
 
 
 def key_of(name: str) -> str:

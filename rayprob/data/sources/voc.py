@@ -16,7 +16,7 @@ from rayprob.data.sources.spec import Source
 from rayprob.data.sources.text_file import read_lines
 from rayprob.data.sources.xml_file import read_xml, text_of
 from rayprob.errors import SourceError
-from rayprob.files import storage
+from rayprob.files import storage, uris
 from rayprob.registry import unknown
 
 ANNOTATIONS, IMAGES, SETS = "Annotations", "JPEGImages", "ImageSets/Main"
@@ -53,7 +53,7 @@ def read(source: VocSource) -> Stated:
     are not labels. Raises SourceError.
     """
     root, rows = source.images, NumberedRows()
-    for batch, names in in_order(partial(_read_chunk, root), chunks_of(_xml_files(source))):
+    for batch, names in in_order(partial(_read_chunk, uris.absolute(root)), chunks_of(_xml_files(source))):
         rows.add(batch, names)
     ordered = sorted(rows.number_of)
     return Stated(

@@ -9,12 +9,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rayprob.arrays import Ints
 from rayprob.data.sources.cells import as_list
 from rayprob.data.sources.faults import label_space, normalised, short
 from rayprob.data.sources.files_of import files_of
 from rayprob.data.sources.groups import group_of
 from rayprob.data.sources.label_list import by_number, distinct, read_names
 from rayprob.data.sources.rows import ALONE, ImageRow, Stated, batches_of
+from rayprob.data.sources.sample_ids import repeated
 from rayprob.data.sources.spec import Source
 from rayprob.data.sources.tar_members import PACKED, Codes, TarSamples, names_of, read_tars
 from rayprob.errors import SourceError, one_line
@@ -62,21 +64,22 @@ def read(source: WebdatasetSource) -> Stated:
     if wrong := [code for code in codes if code not in names]:
         raise SourceError(f"{source.images} has the label {wrong[0]!r:.80}, which is not in `names`; add it there")
     column_of = {code: column for column, code in enumerate(names)}
+    shared = _shared_key(found)
     return Stated(
         label_space=label_space(source.images, list(names.values())),
         rest=source.rest or "absent",
-        batches=batches_of(_rows(found, column_of)),
+        batches=batches_of(_rows(found, column_of, is_unique=not shared)),
         images=source.images,
         dropped={NO_IMAGE: without_image} if (without_image := sum(tar.without_image for tar in found)) else {},
         is_declared=source.names is not None,
+        keys_note=shared,
     )
 
 
-def _rows(found: list[TarSamples], column_of: dict[str, int]) -> Iterator[ImageRow]:
+def _rows(found: list[TarSamples], column_of: dict[str, int], *, is_unique: bool) -> Iterator[ImageRow]:
     # If tars repeat keys, the tar is part of the key, with its folder if tars also share names.
-    is_unique = _are_unique(key for tar in found for key in tar.keys)
     names = {tar.tar: uris.split(tar.tar)[1] for tar in found}
-    if not is_unique and not _are_unique(f"{names[tar.tar]}/{key}" for tar in found for key in tar.keys):
+    if not is_unique and len(repeated(_hashed(f"{names[tar.tar]}/{key}" for tar in found for key in tar.keys))):
         names = names_of(list(names))
     for sample in chain.from_iterable(found):
         tar, codes = names[sample.tar], sample.codes
@@ -92,10 +95,21 @@ def _rows(found: list[TarSamples], column_of: dict[str, int]) -> Iterator[ImageR
         )
 
 
-def _are_unique(keys: Iterable[str]) -> bool:
-    """Return whether all keys have different 63-bit hashes, which take 8 bytes per key; a set takes 100."""
-    hashes_N = np.fromiter((derive(0, "key", key) for key in keys), np.int64)
-    return len(np.unique(hashes_N)) == len(hashes_N)
+def _shared_key(found: list[TarSamples]) -> str:
+    """Return which two tars have a key in common, in words; "" if all keys are different."""
+    hashes_N = _hashed(key for tar in found for key in tar.keys)
+    if not len(twice := repeated(hashes_N)):
+        return ""
+    first, second = np.flatnonzero(hashes_N == twice[0])[:2].tolist()
+    ends = np.cumsum([len(tar) for tar in found])
+    tar, other = (found[int(np.searchsorted(ends, row, side="right"))] for row in (first, second))
+    key = next(key for key in tar.keys if derive(0, "key", key) == twice[0])
+    return f"{tar.tar} and {other.tar} both have a sample {key!a}, so the tar is part of each key"
+
+
+def _hashed(keys: Iterable[str]) -> Ints:
+    """Return a 63-bit hash of each key, which takes 8 bytes; a set takes 100."""
+    return np.fromiter((derive(0, "key", key) for key in keys), np.int64)
 
 
 def _codes_and_group(source: WebdatasetSource, sample: dict[str, Any], where: str) -> tuple[Codes, int]:

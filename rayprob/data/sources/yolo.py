@@ -88,7 +88,7 @@ def _images(source: YoloSource) -> list[str]:
 def _batches(source: YoloSource, images: list[str], column_of: dict[int, int]) -> Iterator[pa.RecordBatch]:
     below = set(storage.list_below(source.described).size_of)
     stated = [(name, f"{posixpath.splitext(name)[0]}.txt" in below) for name in images]
-    yield from in_order(partial(_read_chunk, source.described, column_of), chunks_of(stated))
+    yield from in_order(partial(_read_chunk, uris.absolute(source.described), column_of), chunks_of(stated))
 
 
 def _read_chunk(folder: str, column_of: dict[int, int], images: Sequence[tuple[str, bool]]) -> pa.RecordBatch:

@@ -118,6 +118,29 @@ def test_tars_are_indexed_by_ray_tasks_as_in_one_process(tmp_path: Path) -> None
     assert found[0]["fingerprint"] == found[1]["fingerprint"]
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_here")
+def test_a_dataset_grows_by_ray_tasks_as_in_one_process(tmp_path: Path) -> None:
+    pictures = {f"{number:03d}": (draw_jpeg(number, 24, 24), ["cat", "dog"][number % 2 :]) for number in range(1, 25)}
+    train = by_shard_writer(tmp_path / "tars", pictures)
+    late = Path(train["images"], "000002.tar")
+    found = []
+    for name, run_tasks in (("here", in_process), ("by-ray", on_ray())):
+        target = tmp_path / name
+        recipe = Recipe.parse({"name": "tars", "splits": {"train": train}, "target": str(target), "max_shard_samples": 3})
+        late.rename(tmp_path / "late.tar")
+        build(recipe, run_tasks=in_process)
+        (tmp_path / "late.tar").rename(late)
+        summary = build(recipe, run_tasks=run_tasks, grow=True)
+        assert summary.images_added == 4
+        facts = {**summary.facts, "recipe": None}  # which has the target
+        files = {
+            path.relative_to(target): path.read_bytes() for path in target.rglob("*") if path.suffix in (".tar", ".parquet")
+        }
+        found.append((facts, files))
+    assert found[0] == found[1]
+
+
 STOPPED = """
 import os, time
 from rayprob.data.building.build import build, in_process, on_ray

@@ -19,7 +19,7 @@ from rayprob.data.inspect import inspect
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.data.manifest.label_fingerprint import label_fingerprint
 from rayprob.data.verify import verify
-from rayprob.errors import DatasetError, StorageError
+from rayprob.errors import DatasetError, SourceError, StorageError
 from rayprob.files import storage
 from tests.data.small_source import Source, draw_jpeg
 from tests.data.sources.test_same_labels import Pictures, pictures
@@ -172,7 +172,7 @@ def test_without_new_images_nothing_is_written(source: Source) -> None:
     source.build()
     old = states(source.built)
     summary = grow(source)
-    assert states(source.built) | {"rejected.jsonl": old["rejected.jsonl"]} == old
+    assert states(source.built) == old
     assert (summary.images_added, summary.facts["fingerprint"]) == (0, Dataset.open(str(source.built)).fingerprint)
 
 
@@ -299,6 +299,60 @@ def test_an_image_that_was_rejected_becomes_a_sample_once_it_is_mended(source: S
     assert verify(str(source.built)) == []
 
 
+def break_new(source: Source, sample_id: int = 300) -> bytes:
+    """Cut the file of an image that the source has gained; return it whole."""
+    gain(source, range(sample_id, sample_id + 1))
+    content = source.image(sample_id).read_bytes()
+    source.image(sample_id).write_bytes(content[:200])
+    return content
+
+
+def test_new_rejects_that_add_nothing_are_listed_apart(source: Source, caplog: pytest.LogCaptureFixture) -> None:
+    source.image(105).write_bytes(source.image(105).read_bytes()[:200])
+    source.build(allow_rejects=2)
+    old = states(source.built)
+    content = break_new(source)
+    summary = grow(source, allow_rejects=2)
+    apart = source.built / "not-added-rejected.jsonl"
+    assert states(source.built) == {**old, apart.name: states(source.built)[apart.name]}
+    assert (summary.images_added, summary.facts["rejected"]) == (0, 1)
+    assert [json.loads(line)["sample_id"] for line in apart.read_text().splitlines()] == [300]
+    assert f"1 new image cannot become samples: {source.image(300).name}" in caplog.text
+    with pytest.raises(SourceError, match=rf"2 images cannot become samples .*all of them: {apart};"):
+        grow(source, allow_rejects=1)
+    assert {name: state for name, state in states(source.built).items() if name in old} == old
+    assert len(apart.read_text().splitlines()) == 2
+    source.image(300).write_bytes(content)
+    assert (facts := grow(source, allow_rejects=1).facts)["rejected"] == 1
+    assert [json.loads(line)["sample_id"] for line in (source.built / "rejected.jsonl").read_text().splitlines()] == [105]
+    assert facts["splits"]["train"] + facts["splits"]["holdout"] == 39
+    assert not apart.exists()
+
+
+def test_copies_that_add_nothing_are_listed_apart(source: Source, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copy(source.image(106), source.image(107))
+    source.build(holdout=None, duplicates="drop")
+    old = states(source.built)
+    gain(source, range(300, 301))
+    shutil.copy(source.image(120), source.image(300))
+    summary = grow(source, holdout=None, duplicates="drop")
+    apart = source.built / "not-added-duplicates.jsonl"
+    assert (summary.images_added, summary.facts["duplicates"]["images"]) == (0, 1)
+    assert states(source.built) == {**old, apart.name: states(source.built)[apart.name]}
+    assert {json.loads(line)["sample_id"]: json.loads(line)["kept_id"] for line in apart.read_text().splitlines()} == {300: 120}
+    assert "they are left out" in caplog.text
+
+
+def test_copies_that_fail_a_growth_leave_the_list_of_the_dataset(source: Source) -> None:
+    source.build(holdout=None, duplicates="fail")
+    old = states(source.built)
+    gain(source, range(300, 302))
+    shutil.copy(source.image(120), source.image(300))
+    with pytest.raises(SourceError, match=r"all of them: .*not-added-duplicates\.jsonl; remove them from the source"):
+        grow(source, holdout=None, duplicates="fail")
+    assert {name: state for name, state in states(source.built).items() if name in old} == old
+
+
 def stops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Yield for each file that a growth writes or removes what makes it stop there, once it is called."""
     for stop_at in range(100):
@@ -395,27 +449,6 @@ def test_dropping_copies_drops_new_ones_and_never_an_old_sample(source: Source) 
     assert grow(source, holdout=None, duplicates="drop").images_added == 0
 
 
-def test_new_images_follow_their_group(tmp_path: Path) -> None:
-    lines = [{"image": f"{place}.jpg", "labels": "a" if place % 2 else "b", "patient": f"p{place // 4}"} for place in range(60)]
-    (tmp_path / "images").mkdir()
-    for place in range(60):
-        (tmp_path / "images" / f"{place}.jpg").write_bytes(draw_jpeg(place, 24, 24))
-    rest = [line for place, line in enumerate(lines) if place % 4 != 3]
-    split = {"format": "table", "images": str(tmp_path / "images"), "annotations": str(tmp_path / "labels.jsonl")}
-    source = Source(tmp_path)
-    recipe: dict[str, Any] = {"splits": {"train": {**split, "group": "patient", "label": "labels"}}}
-    recipe |= {"holdout": {"fraction": 0.3, "by": "stratified"}}
-    write = (tmp_path / "labels.jsonl").write_text
-    write("".join(f"{json.dumps(line)}\n" for line in rest))
-    source.build(**recipe)
-    before = ids_by_split(str(source.built))
-    write("".join(f"{json.dumps(line)}\n" for line in lines))
-    assert grow(source, **recipe).images_added == 15
-    after = ids_by_split(str(source.built))
-    assert all(before[name] <= after[name] for name in before)
-    assert len(after["holdout"]) % 4 == len(after["train"]) % 4 == 0  # every patient is whole
-
-
 def test_new_tars_are_appended_in_place_and_changed_ones_refused(tmp_path: Path, pictures: dict[str, Pictures]) -> None:
     tars = {split: by_shard_writer(tmp_path / "tars" / split, some) for split, some in pictures.items()}
     splits = {split: {**source, "copy": False} for split, source in tars.items()}
@@ -441,7 +474,7 @@ def test_new_tars_are_appended_in_place_and_changed_ones_refused(tmp_path: Path,
             member.name = f"7{member.name}"
             tar.addfile(member, content)
     with pytest.raises(
-        DatasetError, match="reads this tar in place, and it has more images now; restore it, and put new images"
+        DatasetError, match=r"it has images now that are not its samples .*such as 000000.tar/7.*restore the tar"
     ):
         build(recipe, run_tasks=in_process, grow=True)
 
@@ -475,10 +508,12 @@ def test_a_dataset_of_0_1_which_reads_images_as_stored_is_refused(source: Source
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{", b'{"sample_id": 1}'])
-def test_a_damaged_list_of_copies_is_named(source: Source, content: bytes) -> None:
-    source.build()
-    (source.built / "duplicates.jsonl").write_bytes(content)
-    with pytest.raises(DatasetError, match=r"duplicates\.jsonl.*restore it from a copy, or remove it"):
+@pytest.mark.parametrize("name", ["duplicates.jsonl", "rejected.jsonl"])
+def test_a_damaged_list_is_named(built_once: Source, tmp_path: Path, name: str, content: bytes) -> None:
+    source = Source(tmp_path)
+    shutil.copytree(built_once.folder, tmp_path, dirs_exist_ok=True)
+    (source.built / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=rf"{name}.*restore it from a copy"):
         grow(source)
 
 

@@ -158,6 +158,24 @@ def test_rows_of_an_image_need_not_be_adjacent_and_a_contradiction_is_unknown(tm
     assert stated.dropped == {"a statement that another row contradicts, which makes the label unknown": 1}
 
 
+def test_a_table_in_parts_is_the_table_of_all_its_rows(tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (parts / "_SUCCESS").write_text("")
+    for number, rows in enumerate((["a,cat", "b,dog"], ["a,elk"], ["c,cat"])):
+        (parts / f"part-{number:05d}.csv").write_text("\n".join(["image,tag", *rows, ""]))
+    expected = {"a": {"cat", "elk"}, "b": {"dog"}, "c": {"cat"}}
+    for annotations in ("", "/part-*.csv", "/part-{00000..00002}.csv"):
+        keys = {"format": "table", "images": ".", "annotations": f"{parts}{annotations}", "label": "tag"}
+        assert present_in(**keys) == expected
+        assert present_in(**{**keys, "annotations": [keys["annotations"]]}) == expected
+    (parts / "part-00003.csv").write_text("image,label\nd,cat\n")
+    with pytest.raises(SourceError, match=r"part-00003\.csv: unknown column 'tag'; allowed: image, label"):
+        present_in(**{**keys, "annotations": str(parts)})
+    with pytest.raises(SourceError, match=r"x-\*\.csv matches no file that ends with \.parquet or \.csv"):
+        present_in(**{**keys, "annotations": f"{parts}/x-*.csv"})
+
+
 def test_only_some_rows_are_taken(tmp_path: Path) -> None:
     text = "image,fold,tag\na,0,cat\nb,1,dog\nc,2,elk\nd,1.0,cat\n"
     assert present_in(**table(tmp_path, text, label="tag", where={"fold": 1})) == {"b": {"dog"}, "d": {"cat"}}
@@ -318,7 +336,7 @@ def test_images_of_parquet_may_be_plain_bytes_and_labels_lie_in_a_struct(tmp_pat
         "train/1": Labels(set(), set(), set()),
         "train/2": Labels(set(), set(), {"cat", "dog"}),
     }
-    assert "unknown column 'labels'; allowed: image, objects; set `image` or `label`" in message(**source)
+    assert "unknown column 'labels'; allowed: image, objects; set `label` to one of them" in message(**source)
 
 
 def test_paths_that_repeat_do_not_name_images(tmp_path: Path) -> None:

@@ -74,6 +74,15 @@ def test_a_column_of_a_hugging_face_dataset(tmp_path: Path) -> None:
     assert grouped(format="huggingface", images=str(tmp_path), group="patient") == EXPECTED
 
 
+@pytest.mark.parametrize("group", ["image", "name", "labels", "label"])
+def test_a_column_that_is_also_read_for_something_else(tmp_path: Path, group: str) -> None:
+    images = [{"bytes": name.encode(), "path": name} for name in ("1.jpg", "2.jpg", "3.jpg")]
+    columns = {"image": images, "name": ["1", "2", "3"], "label": ["cat", "dog", "cat"], "labels": [["cat"], ["dog"], ["cat"]]}
+    pq.write_table(pa.table(columns), tmp_path / "data.parquet")
+    found = grouped(format="huggingface", images=str(tmp_path / "data.parquet"), key="name", label="label", group=group)
+    assert found == ([["1"], ["2"], ["3"]] if group in ("image", "name") else [["1", "3"], ["2"]])
+
+
 def table_of(folder: Path, names: list[str], **keys: Any) -> dict[str, Any]:
     uri = write(folder / "names.csv", "image,cat\n" + "".join(f"{name},1\n" for name in names))
     return {"format": "table", "images": ".", "annotations": uri, "one_hot": 2, **keys}

@@ -1,8 +1,10 @@
 """Parts of a source are read side by side, and what comes of them is in the order of the parts."""
 
+import json
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +19,35 @@ from rayprob.data.tasks import in_threads
 from rayprob.errors import SourceError
 from rayprob.files import storage
 from tests.data.small_source import draw_jpeg
+from tests.data.sources.test_same_labels import write_tar
 
 VOC = "<annotation><object><name>{}</name></object><object><name>cat</name><difficult>1</difficult></object></annotation>"
 
 
 @pytest.fixture
 def annotated(tmp_path: Path) -> Path:
-    """Nine images in nested folders, with an XML and a YOLO file each, and links that lead to some of them again."""
+    """Nine images in nested folders, with an XML and a YOLO file each; links to some of the folders; and three tars."""
     for number in range(9):
         folder = tmp_path / "data" / "ab"[number % 2] / str(number % 3)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number}.jpg").write_bytes(draw_jpeg(number, 20, 24))
         (folder / f"{number}.xml").write_text(VOC.format(["tram", "dog", "cat"][number % 3]))
         (folder / f"{number}.txt").write_text(f"{number % 2} 0.5 0.5 0.1 0.1\n")
+    for number in range(3):
+        facts = json.dumps({"labels": ["cat", "dog"][: 1 + number % 2], "clip": number // 2}).encode()
+        key = f"{number % 2}"  # of two tars, so that the tar becomes part of it
+        write_tar(tmp_path / "data" / f"{number}.tar", [(f"{key}.jpg", draw_jpeg(number, 20, 24)), (f"{key}.json", facts)])
     (tmp_path / "data" / "link").symlink_to(tmp_path / "data" / "a")
     return tmp_path / "data"
 
 
 def pickled(task: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
-    """Map as a cluster does: all that goes to a task and comes from it is pickled."""
+    """Map as a cluster does: all that goes to a task and comes from it is pickled, and the task works in another folder."""
     for job in jobs:
         there, part = pickle.loads(pickle.dumps((task, job)))
-        yield pickle.loads(pickle.dumps(there(part)))
+        with chdir("/"):
+            found = pickle.dumps(there(part))
+        yield pickle.loads(found)
 
 
 def test_results_of_threads_come_in_order() -> None:
@@ -52,11 +61,14 @@ def test_results_of_threads_come_in_order() -> None:
     assert list(in_order(abs, [-2, 3])) == [2, 3]
 
 
-@pytest.mark.parametrize("split", [{"format": "voc"}, {"format": "yolo", "names": ["cat", "dog"]}])
+@pytest.mark.parametrize(
+    "split", [{"format": "voc"}, {"format": "yolo", "names": ["cat", "dog"]}, {"format": "webdataset", "group": "clip"}]
+)
 def test_a_source_read_in_parts_gives_the_dataset_of_one_read_at_once(
     annotated: Path, tmp_path: Path, split: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = {"name": "x", "holdout": None, "splits": {"train": {"images": str(annotated), **split}}}
+    monkeypatch.chdir(tmp_path)
+    recipe = {"name": "x", "holdout": None, "splits": {"train": {"images": annotated.name, **split}}}
     fingerprints = []
     for number, (chunk, reader) in enumerate(((512, map), (2, in_threads), (1, pickled))):
         monkeypatch.setattr(parts, "CHUNK_FILES", chunk)
@@ -75,8 +87,9 @@ def test_folders_listed_side_by_side_are_those_of_one_walk(annotated: Path) -> N
 
 def test_the_first_part_at_fault_is_named(annotated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "CHUNK_FILES", 1)
-    for name in ("b/1/1.xml", "a/2/2.xml"):
+    for name in ("b/1/1.xml", "a/2/2.xml", "2.tar", "1.tar"):
         (annotated / name).write_text("<annotation>")
-    recipe = {"name": "x", "splits": {"train": {"format": "voc", "images": str(annotated)}}}
-    with pytest.raises(SourceError, match=r"a/2/2\.xml is not readable XML"):
-        building.read_source(Recipe.parse(recipe))
+    for form, message in (("voc", r"a/2/2\.xml is not readable XML"), ("webdataset", r"data/1\.tar cannot be read as a tar")):
+        recipe = Recipe.parse({"name": "x", "splits": {"train": {"format": form, "images": str(annotated)}}})
+        with pytest.raises(SourceError, match=message):
+            building.read_source(recipe)
