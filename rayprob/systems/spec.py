@@ -124,6 +124,7 @@ def refit_spec(spec: SystemsSpec, system: System, lr: float, seed: int) -> Refit
         plugins=run.plugins,
         head=run.model.head,
         loss=run.loss,
+        auxiliary=run.auxiliary,
         optimizer=common.optimizer.model_copy(update={"lr": lr}),
         schedule=common.schedule,
         epochs=common.epochs,

@@ -67,9 +67,8 @@ class SrnHead(Head):
             nn.Flatten(),
         )
         self.second = nn.Linear(FILTERS * width, num_labels)
-        nn.init.zeros_(
-            self.second.weight
-        )  # a fresh head predicts the prevalences, and a given Bernoulli head keeps its answers
+        # So that a fresh head predicts the prevalences, and a given Bernoulli head keeps its answers.
+        nn.init.zeros_(self.second.weight)
         set_values(self.second.bias, prior_L, "prevalence_L")
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
