@@ -39,8 +39,16 @@ from rayprob.train.step import take_step
 F, P, L = 12, 4, 6
 SIZE_PX, PATCH_PX = 32, 8
 LABELS = LabelSpace(("red", "green", "blue", "round", "large", "bright"), (1, 2, 3, 4, 5, 6))
-# Options with which a head is more than another one; all others have their defaults.
-OPTIONS: dict[str, dict[str, Any]] = {"mixture": {"components": 3}}
+# Options with which a head is more than another one, or of a size that fits six labels; all others have their defaults.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "mixture": {"components": 3},
+    "powerset": {"sets": 16},
+    "semantic": {"width": 32},
+    "srn": {"width": 16, "grid": 2},
+    "decoder": {"width": 32, "feedforward": 64},
+    "masked": {"width": 16},
+    "recurrent": {"embedding": 16, "state": 16},
+}
 HALF, STEPS = 8, 3  # images of half a global batch; steps of a run
 
 
