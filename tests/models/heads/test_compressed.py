@@ -113,7 +113,8 @@ def test_with_fewer_codes_it_takes_over_the_nearest_weights() -> None:
     def distance() -> float:
         zero_1F, each_FF = torch.zeros(1, F, dtype=torch.float64), torch.eye(F, dtype=torch.float64)
         slopes_LF = (built(each_FF)["logits"] - built(zero_1F)["logits"]).T
-        return (slopes_LF - weight_LF).square().sum().item()
+        squares: float = (slopes_LF - weight_LF).square().sum().item()
+        return squares
 
     nearest, found = distance(), built.get_parameter("codes.weight").detach().clone()
     for code, feature in np.ndindex(M, F):
