@@ -98,6 +98,7 @@ BENCHMARKS = (
     Benchmark("conformal_risk.py"),
     Benchmark("predict_overhead.py", ("--backbone", "resnet50", "--size", "224")),
     Benchmark("large_label_space.py"),
+    Benchmark("graph_stability.py"),
     Benchmark("scale.py", ("--quick",)),
     Benchmark("scale_planning.py", ("--rows", "100000", "1000000")),
     Benchmark("shard_writing.py", missing=needs_sample),

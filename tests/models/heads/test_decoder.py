@@ -27,12 +27,14 @@ def head(num_labels: int = L, start: Start | None = None, **options: object) -> 
 
 
 def affine(weights: dict[str, Array], name: str, x: Array) -> Array:
-    return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+    mapped: Array = x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+    return mapped
 
 
 def normalised(weights: dict[str, Array], name: str, x: Array) -> Array:
     scaled = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
-    return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    mapped: Array = scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    return mapped
 
 
 def attended(weights: dict[str, Array], name: str, asking_QD: Array, asked_PD: Array) -> Array:
@@ -118,7 +120,7 @@ def test_it_learns_that_two_features_are_at_the_same_place_which_averages_do_not
         for _ in range(80):
             loss_B = loss(built(places_BFP), present_B[:, None], torch.ones(64, 1))
             optimizer.zero_grad()
-            loss_B.mean().backward()
+            torch.autograd.backward(loss_B.mean())
             optimizer.step()
         nll[spec.name] = loss_B.mean().item()
     assert nll["bernoulli"] == pytest.approx(np.log(2), abs=0.01)
