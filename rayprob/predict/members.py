@@ -99,7 +99,7 @@ def equal_mixture(members: Sequence[LabelDistribution]) -> LabelDistribution:
 
     Raises ModelError for a member without components, of which it would use a few label sets drawn from it.
     """
-    drawn = sorted({member.family for member in members if member.is_drawn})
+    drawn = sorted({member.family for member in members if member.is_sampled})
     if drawn:
         raise ModelError(
             f"an ensemble averages the components of its members, and the family {drawn[0]} has no components; "

@@ -136,7 +136,7 @@ def test_long_labels_are_cut_and_stay_apart() -> None:
     assert len({*cut}) == 3
 
 
-def test_a_label_as_long_as_a_book_is_drawn() -> None:
+def test_a_label_as_long_as_a_book_is_sampled() -> None:
     content = figures.rendered(draw(record("x" * 200_000, "word " * 20_000, "y"), PIXELS), format="png", dpi=30)
     with Pillow.open(io.BytesIO(content)) as figure:
         assert figure.height < 1000

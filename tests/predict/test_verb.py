@@ -79,7 +79,7 @@ def test_parquet_names_rejects_and_is_there_the_second_time(bundle_path: str, ph
     assert (both.exit_code, "--parquet cannot be combined with --json" in both.stderr) == (2, True)
 
 
-def test_a_figure_is_drawn_for_each_image(bundle_path: str, photos: Path, tmp_path: Path) -> None:
+def test_a_figure_is_sampled_for_each_image(bundle_path: str, photos: Path, tmp_path: Path) -> None:
     (photos / "below").mkdir()
     shutil.copy(photos / "photo-0.jpg", photos / "below" / "photo-0.jpg")
     images = [photos / "photo-0.jpg", photos / "below"]

@@ -126,7 +126,7 @@ def test_fewer_labels_keep_their_ids_and_make_a_smaller_label_space(tmp_path: Pa
     assert summary.empty_images == 60 - len({box["image_id"] for box in content["annotations"]})
 
 
-def test_label_noise_changes_annotations_and_nothing_that_is_drawn(folder: Path, tmp_path: Path) -> None:
+def test_label_noise_changes_annotations_and_nothing_that_is_sampled(folder: Path, tmp_path: Path) -> None:
     generate_scenes(tmp_path, SMALL.model_copy(update={"label_noise": 0.3}))
     truth = pq.read_table(tmp_path / "annotations" / "scene_truth.parquet")
     assert truth == pq.read_table(folder / "annotations" / "scene_truth.parquet")

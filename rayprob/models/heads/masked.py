@@ -67,7 +67,7 @@ class MaskedHead(Head):
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return the outputs of `masked_network.py` for features [B, F] or [B, F, P].
 
-        In training the chain's order is drawn anew, from torch's random numbers, for the whole batch.
+        In training, each call draws another order of the chain from torch's random numbers, for the whole batch.
         """
         features = self.dropout(features)
         places_BPF = features[:, None] if features.ndim == 2 else features.transpose(1, 2)

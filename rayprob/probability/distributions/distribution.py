@@ -7,7 +7,7 @@ components with independent labels, in float64 and over chunks of images that fi
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,8 +30,8 @@ class LabelDistribution(ABC):
     """A batch of B distributions over the 2^L label sets. A logit of plus or minus infinity is a label known for certain."""
 
     family: str
-    is_drawn = False  # its components are label sets drawn from it, which estimate what is asked of them
-    notes: tuple[str, ...] = ()  # which answers are not exact, for those who read them
+    is_sampled: ClassVar[bool] = False  # its components are label sets drawn from it, which estimate what is asked of them
+    notes: ClassVar[tuple[str, ...]] = ()  # which answers are estimates, for those who read them
 
     @property
     @abstractmethod

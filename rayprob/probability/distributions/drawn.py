@@ -36,10 +36,10 @@ class DrawnDistribution(LabelDistribution):
     in each process and for any batch. A probability p among them has a standard error of at most sqrt(p (1 - p) / NUM_DRAWN).
     """
 
-    is_drawn = True
+    is_sampled = True
     notes = (
-        f"the entropy, expected F1 and answers about many labels are estimates from {NUM_DRAWN} label sets drawn from the "
-        f"model: a probability p has a standard error of up to sqrt(p (1 - p) / {NUM_DRAWN})",
+        f"expected F1, the entropy and answers about many labels at once are estimated from {NUM_DRAWN} label sets that the "
+        f"model draws; a probability p then has a standard error of up to sqrt(p (1 - p) / {NUM_DRAWN})",
     )
 
     @abstractmethod

@@ -10,9 +10,9 @@ The network (`masked_network.py`) gives P(label | image, evidence) for any evide
 These are answers of one network, trained to be those of one distribution, but nothing makes them so exactly: P(a, b) is
 P(a) P(b | a), and differs from P(b) P(a | b); the sum over b of P(a, b) is P(a) if a comes first, and may differ if not.
 
-Questions are answered from the states of the labels they name, all of them up to ENUMERATED labels beside the evidence; from
-label sets drawn otherwise. Evidence in a question is given to the network, never inferred by Bayes' rule, if it is a label or
-its negation. Top sets are found by a beam search.
+A question that names up to ENUMERATED labels, not counting its evidence, is answered from all their states; any other from
+label sets drawn. Evidence that is a label or its negation is given to the network; Bayes' rule is only for other conditions,
+such as `(a | b)`. Top sets are found by a beam search.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -24,7 +24,7 @@ from scipy.special import expit, log_expit
 from torch import Tensor
 
 from rayprob.arrays import AnyFloats, Bools, Floats
-from rayprob.errors import ModelError, QueryError
+from rayprob.errors import ModelError
 from rayprob.probability.distributions import topsets
 from rayprob.probability.distributions.bernoulli import entropy_of_logits
 from rayprob.probability.distributions.distribution import MixtureDistribution, outputs_named
@@ -121,11 +121,10 @@ class MaskedDistribution(DrawnDistribution):
     def top_sets(self, k: int) -> topsets.TopSets:
         """Return the k most probable label sets that a beam search along the chain finds, with exact log probabilities.
 
-        The beam keeps the max(BEAM, 2 k) most probable states of the labels so far, so a set can be missed whose first labels
-        are together less probable than those of so many other sets. With up to log2 BEAM labels, the search is complete.
+        The beam keeps the max(BEAM, 2 k) most probable states of the labels so far. A set is missed if, at some label, that
+        many other states are more probable than its own. With up to log2 BEAM labels, the search is complete.
         """
-        if k < 1:
-            raise QueryError(f"top_sets needs k of at least 1, found {k}")
+        topsets.require_some(k)
         return topsets.joined([self[rows]._beam(k) for rows in self.chunks()])
 
     # ---- inside

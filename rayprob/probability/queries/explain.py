@@ -78,7 +78,7 @@ def explain(
         pieces.append(Piece(label_space.names[piece], is_present, alone, last))
     pieces.sort(key=lambda piece: -abs(piece.last))
     scenes = (
-        [] if distribution.is_drawn else _scenes(distribution, distribution.condition(evidence), column, label_space, names_K)
+        [] if distribution.is_sampled else _scenes(distribution, distribution.condition(evidence), column, label_space, names_K)
     )
     return Why(label_space.names[column], before, after, tuple(pieces), tuple(scenes[:num_scenes]))
 
