@@ -7,7 +7,7 @@ components with independent labels, in float64 and over chunks of images that fi
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +30,7 @@ class LabelDistribution(ABC):
     """A batch of B distributions over the 2^L label sets. A logit of plus or minus infinity is a label known for certain."""
 
     family: str
+    is_sampled: ClassVar[bool] = False  # its components are samples, weighted by evidence: what is known is sampled again
 
     @property
     @abstractmethod
@@ -138,6 +139,10 @@ class LabelDistribution(ABC):
     def prob(self, query: answer.Query) -> Floats:
         """Return the answer to a query [B], exactly. Raises QueryError if its evidence is impossible."""
         return answer.probability(query, self)
+
+    def standard_error(self, query: answer.Query) -> Floats:
+        """Return the standard error of the answer to a query [B]: 0, unless it is estimated from samples."""
+        return np.zeros(len(self))
 
     def condition(self, evidence: Evidence | Mapping[int, bool]) -> "LabelDistribution":
         """Return the exact distributions given the evidence: mixing weights follow Bayes' rule, known labels are certain.

@@ -52,8 +52,7 @@ def top_sets(distribution: Joint, k: int, first_image: int = 0) -> TopSets:
 
     Raises QueryError if k < 1 or the search grows too large.
     """
-    if k < 1:
-        raise QueryError(f"top_sets needs k of at least 1, found {k}")
+    require_some(k)
     num_images, num_labels = len(distribution), distribution.num_labels
     k = min(k, 2 ** min(num_labels, 62))
     labels = _labels(distribution, k)
@@ -73,6 +72,12 @@ def top_sets(distribution: Joint, k: int, first_image: int = 0) -> TopSets:
                 "are open; ask for fewer, or give evidence"
             )
     return top
+
+
+def require_some(k: int) -> None:
+    """Raise QueryError if k < 1."""
+    if k < 1:
+        raise QueryError(f"top_sets needs k of at least 1, found {k}")
 
 
 def joined(parts: Sequence[TopSets]) -> TopSets:

@@ -57,8 +57,23 @@ def answers(queries: Sequence[Query], distribution: Joint) -> Iterator[tuple[sli
         components = tuple(part.components(columns))
         answers_QB = np.empty((len(plans), len(part)))
         for place, plan in enumerate(plans):
-            answers_QB[place] = _answer(plan, part, components, images.start)
+            if part.is_sampled and plan.evidence:  # samples that agree with it, rather than those that happen to do so
+                told = part.condition(plan.evidence)
+                answers_QB[place] = _answer(plan, told, tuple(told.components(columns)), images.start)
+            else:
+                answers_QB[place] = _answer(plan, part, components, images.start)
         yield images, answers_QB
+
+
+def evidence_of(query: Query) -> Mapping[int, bool]:
+    """Return the single labels that a query takes as known."""
+    return _plan(query).evidence
+
+
+def joint_and_whole(query: Query, distribution: Joint) -> tuple[Floats, Floats]:
+    """Return P(event, evidence) and P(evidence) [B] of a few images."""
+    plan = _plan(query)
+    return _over_all(plan, tuple(distribution.components(plan.columns)))
 
 
 def refuse_impossible(is_possible_B: NDArray[np.bool_], what: str, first_image: int = 0) -> None:
