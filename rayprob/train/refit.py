@@ -33,6 +33,7 @@ from rayprob.runs.rules import check, heads_of
 from rayprob.runs.schedules import ScheduleSpec
 from rayprob.runs.spec import Duration, Run
 from rayprob.seeds import derive
+from rayprob.train.apart import FittingApart
 from rayprob.train.features import FeatureEpochs, FeatureSource, split_features
 from rayprob.train.fitting import Fitting, predictions_of
 from rayprob.train.job import label_mixture, label_sets, prevalence
@@ -109,7 +110,7 @@ def refit(
     """
     source = FeatureSource.open(open_run(source_folder), open_bundle(source_folder))
     run = refit_run(source, spec, name=name, folder=folder)
-    check(run, source.dataset, world_size=1)
+    check(run, source.dataset, world_size=1, is_refit=True)
     if claim(run, source.dataset).is_finished:
         _require_same_source(run, source)
         return _refitted(run, was_finished=True)
@@ -119,7 +120,8 @@ def refit(
     classifier = fresh_classifier(run, source, train.features_NF.shape[1], start)
     epochs = FeatureEpochs(source.dataset.split(run.data.train_split), train, run.seed)
     loss = with_auxiliary(build_loss(run.loss, start), classifier.auxiliary, run.auxiliary)
-    fitting = Fitting.start(run, classifier, loss, train, holdout, source.bundle.label_space, tell, epochs)
+    kind = FittingApart if run.model.head.needs_refit else Fitting
+    fitting = kind.start(run, classifier, loss, train, holdout, source.bundle.label_space, tell, epochs)
     try:
         fitting.train()
     finally:
@@ -195,7 +197,7 @@ def write(source: FeatureSource, fitting: Fitting) -> None:
         "run_fingerprint": run.fingerprint,
         "dataset_fingerprint": source.dataset.fingerprint,
         "step": fitting.progress.best_step,
-        "refit": {"source": source.run.run_folder, "source_fingerprint": source.fingerprint},
+        "refit": {"source": source.run.run_folder, "source_fingerprint": source.fingerprint, **fitting.facts},
     }
     split = run.evaluation.split
     predictions = predictions_of(classifier, fitting.holdout, source.bundle.label_space, {**facts, "split": split})
