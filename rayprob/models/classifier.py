@@ -20,7 +20,7 @@ Norm = Literal["train", "frozen", "sync"]
 class Classifier(nn.Module):
     """Backbone, pooling and head; `family` names the label distribution that its outputs describe.
 
-    With an `auxiliary`, outputs in training mode have one more, EMBEDDING, for its term beside the loss.
+    With an `auxiliary`, outputs in training mode have one more, EMBEDDING, for its term next to the loss.
     """
 
     def __init__(

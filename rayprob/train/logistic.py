@@ -78,7 +78,8 @@ def _pair(moved_GL: Tensor, bent_GL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _inverse_hessian_times(gradient_GL: Tensor, memory: deque[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     """Return the two-loop recursion of L-BFGS for each label; without a memory, a gradient of length at most 1."""
     if not memory:
-        return gradient_GL / torch.linalg.vector_norm(gradient_GL, dim=0).clamp(min=1)
+        length_L: Tensor = torch.linalg.vector_norm(gradient_GL, dim=0)
+        return gradient_GL * length_L.clamp(min=1).reciprocal()
     found_GL = gradient_GL
     shares: list[Tensor] = []
     for moved_GL, bent_GL, inverse_L in reversed(memory):

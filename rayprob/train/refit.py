@@ -55,7 +55,7 @@ class RefitSpec(PluginSpec):
     loss: SerializeAsAny[LossSpec] | None = None
     """The loss; by default that of the head's family."""
     auxiliary: SerializeAsAny[AuxiliarySpec] | None = None
-    """A second term beside the loss; features are frozen, so it must be of the head's outputs."""
+    """A second term next to the loss; features are frozen, so it must be of the head's outputs."""
     optimizer: SerializeAsAny[OptimizerSpec] = OptimizerSpec(lr=3e-3, weight_decay=1e-2)
     """The optimizer."""
     schedule: SerializeAsAny[ScheduleSpec] = ScheduleSpec()

@@ -27,7 +27,7 @@ from rayprob.train.refit import RefitSpec, refit
 
 @pytest.fixture(scope="module")
 def source(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a finished run whose refits lie beside it; tests only add such."""
+    """The folder of a finished run whose refits are next to it; tests only add such."""
     run = make_run(tmp_path_factory.mktemp("apart") / "base", duration={"steps": 10}, evaluation={"every": {"steps": 10}})
     claim(run, Dataset.open(run.data.root))
     fit(run, Place(), torch.device("cpu"))
