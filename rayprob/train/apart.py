@@ -59,7 +59,7 @@ class FittingApart(Fitting):
     def train(self) -> None:
         """Fit with each strength and evaluate it, then the choice."""
         self.record("start", {**self.start_facts(), "notes": [UNUSED]})
-        inputs = Inputs.of(average(self.train_split.features_NF[torch.from_numpy(self.epochs.rows(0))]))
+        inputs = Inputs.of(average(self.train_split.features_NF)[torch.from_numpy(self.epochs.rows(0))])
         weights_GL, found = self._prevalence_only(inputs), []
         for strength in STRENGTHS:
             weights_GL = self._solved(inputs, weights_GL, strength)
@@ -67,9 +67,8 @@ class FittingApart(Fitting):
         weights_SGL, nll_SL = (torch.stack(parts) for parts in zip(*found, strict=True))
         choice_L = best_strength(nll_SL, self.holdout)
         labels_L = torch.arange(len(choice_L))
-        self.progress = replace(
-            self.progress, best_score=None
-        )  # the choice is kept, even if rounding favours a single strength
+        # The choice is kept, even if rounding favours a single strength.
+        self.progress = replace(self.progress, best_score=None)
         self._evaluated(inputs, weights_SGL[choice_L, :, labels_L].T)
         strengths = [STRENGTHS[choice] for choice in choice_L.tolist()]
         self.facts = {"strengths": dict(zip(self.label_space.names, strengths, strict=True))}
