@@ -59,7 +59,7 @@ class PartTable(dict[str, T]):
 
 
 def join_modules(package: str, folders: Iterable[str]) -> None:
-    """Add the parts of every module of one of our own packages, which lies in `folders`, in the order of the modules' names."""
+    """Add the parts of every module of one of our own packages, which is in `folders`, in the order of the modules' names."""
     for found in pkgutil.iter_modules(folders):
         module = import_module(f"{package}.{found.name}")
         for name in TABLES:

@@ -122,7 +122,7 @@ def refit(
     already = "already finished" if refitted.was_finished else "finished"
     show_line(
         out,
-        f"{already}; best holdout NLL {best['nll_nats']:.3f} nats, mAP {best['mAP']:.4f} at step {best['step']} "
+        f"{already}; best on holdout: NLL {best['nll_nats']:.3f} nats, mAP {best['mAP']:.4f} at step {best['step']} "
         f"of {refitted.total_steps}",
     )
     show_line(out, f"next: rayprob evaluate {refitted.folder}    rayprob calibrate {refitted.folder}")

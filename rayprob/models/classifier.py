@@ -20,7 +20,7 @@ Norm = Literal["train", "frozen", "sync"]
 class Classifier(nn.Module):
     """Backbone, pooling and head; `family` names the label distribution that its outputs describe.
 
-    With an `auxiliary`, outputs in training mode have one more, EMBEDDING, for its term beside the loss.
+    With an `auxiliary`, outputs in training mode have one more, EMBEDDING, for its term next to the loss.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Classifier(nn.Module):
         self.head: Head = head
         self.auxiliary = auxiliary
         self.family = head.family
+        self.shared_outputs = family_of(head.family).shared
         self.is_frozen = frozen == "backbone"
         self.norm = norm
         if self.is_frozen:
@@ -55,8 +56,7 @@ class Classifier(nn.Module):
         outputs = cast(dict[str, Tensor], self.head(features))
         if self.auxiliary is None or not self.training:
             return outputs
-        shared = family_of(self.family).shared
-        of_each = {name: tensor for name, tensor in outputs.items() if name not in shared}
+        of_each = {name: tensor for name, tensor in outputs.items() if name not in self.shared_outputs}
         return {**outputs, EMBEDDING: self.auxiliary(features, of_each)}
 
     def features(self, images_BCHW: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from rayprob.runs.shapes import check_shapes
 from rayprob.runs.spec import Run
 
 
-def check(run: Run, dataset: AnyDataset, world_size: int) -> None:
+def check(run: Run, dataset: AnyDataset, world_size: int, *, is_refit: bool = False) -> None:
     """Raise SpecError or DatasetError for parts that do not fit together, and as `prior_mixture` for the head's prior."""
     for one in dataset.datasets:
         one.split(run.data.train_split)  # one without it would be left out of training
@@ -27,6 +27,7 @@ def check(run: Run, dataset: AnyDataset, world_size: int) -> None:
     _check_image_sizes(run)
     _check_loss(run)
     _check_auxiliary(run)
+    _check_apart(run, is_refit)
     prior_mixture(run.model.head, dataset.label_space)
     check_shapes(run, len(dataset.label_space), world_size)
 
@@ -47,6 +48,22 @@ def _check_auxiliary(run: Run) -> None:
         raise SpecError(
             f"auxiliary.{why}, but model.frozen is backbone, as in a refit, so the head would learn the same without it; set "
             "auxiliary.compare: outputs, or train with model.frozen: none"
+        )
+
+
+def _check_apart(run: Run, is_refit: bool) -> None:
+    if not run.model.head.needs_refit:
+        return
+    if not is_refit:
+        raise SpecError(
+            "model.head.apart fits each label on frozen features, which only `rayprob refit RUN --set head.apart=true` does; "
+            "set model.head.apart: false"
+        )
+    plain = LossSpec(name=family_of(run.model.head.family).loss)
+    if run.loss != plain or run.auxiliary:
+        raise SpecError(
+            f"head.apart maximises the likelihood of each label, but the loss is {run.loss.name}"
+            f"{' with an auxiliary term' if run.auxiliary else ''}; leave out loss and auxiliary, or set head.apart: false"
         )
 
 

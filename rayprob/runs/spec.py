@@ -203,7 +203,7 @@ class Run(PluginSpec):
     loss: SerializeAsAny[LossSpec] = LossSpec()
     """The loss."""
     auxiliary: SerializeAsAny[AuxiliarySpec] | None = None
-    """A second term beside the loss, which shapes the features; null for none."""
+    """A second term next to the loss, which shapes the features; null for none."""
     optimizer: SerializeAsAny[OptimizerSpec] = OptimizerSpec()
     """The optimizer."""
     schedule: SerializeAsAny[ScheduleSpec] = ScheduleSpec()

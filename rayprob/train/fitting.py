@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ class Fitting:
     metric: str = "nll_nats"  # on holdout, by which the best head is kept: this or mAP
     progress: Progress = field(default_factory=Progress)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)  # what the bundle records besides
 
     @classmethod
     def start(
@@ -66,7 +67,7 @@ class Fitting:
         tell: Tell,
         epochs: FeatureEpochs,
         metric: str = "nll_nats",
-    ) -> "Fitting":
+    ) -> Self:
         """Build what training needs; the history of an earlier attempt in the run's folder is removed."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         for part in (classifier.head, classifier.auxiliary):
@@ -96,7 +97,7 @@ class Fitting:
 
     def train(self) -> None:
         """Take all steps, or as many as patience allows; evaluate before the first step and after each epoch."""
-        self._record("start", self._start_facts())
+        self.record("start", self.start_facts())
         self.evaluate()
         losses: list[float] = []
         began_s = time.perf_counter()
@@ -104,7 +105,7 @@ class Fitting:
             losses.append(self.take_step(rows_G))
             step = self.progress.step
             if step % self.run.log_every_steps == 0 or step == self.total_steps:
-                self._record("step", self._step_facts(losses, time.perf_counter() - began_s))
+                self.record("step", self._step_facts(losses, time.perf_counter() - began_s))
                 losses, began_s = [], time.perf_counter()
             if step % self.steps_per_epoch == 0 or step == self.total_steps:
                 self.evaluate()
@@ -143,7 +144,7 @@ class Fitting:
         is_best = self.progress.best_step == self.progress.step
         if is_best:
             self.best_weights = deepcopy(self.classifier.head.state_dict())
-        self._record("evaluation", {**numbers, "is_best": is_best, "elapsed_s": time.perf_counter() - started_at_s})
+        self.record("evaluation", {**numbers, "is_best": is_best, "elapsed_s": time.perf_counter() - started_at_s})
 
     def restore_best(self) -> Classifier:
         """Return the classifier with the best head, in evaluation mode."""
@@ -160,7 +161,8 @@ class Fitting:
                 order_N = rows_N[np.random.default_rng(derive(self.run.seed, "order", epoch)).permutation(len(rows_N))]
             yield torch.from_numpy(order_N[batch * size : (batch + 1) * size])
 
-    def _start_facts(self) -> dict[str, Any]:
+    def start_facts(self) -> dict[str, Any]:
+        """Return the facts recorded when the refit starts."""
         return {
             "total_steps": self.total_steps,
             "steps_per_epoch": self.steps_per_epoch,
@@ -177,7 +179,8 @@ class Fitting:
         images_per_s = len(losses) * self.run.stream.global_batch / elapsed_s
         return {"loss": float(np.mean(losses)), "lr": lr, "images_per_s": images_per_s, "data_wait": 0.0}
 
-    def _record(self, kind: str, values: Mapping[str, Any]) -> None:
+    def record(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Add a row to the history, and tell it."""
         self.history.record(kind, self.progress.step, values)
         self.tell({"kind": kind, "step": self.progress.step, **values})
 

@@ -35,6 +35,7 @@ from rayprob.runs.rules import check, heads_of
 from rayprob.runs.schedules import ScheduleSpec
 from rayprob.runs.spec import Duration, Run
 from rayprob.seeds import derive
+from rayprob.train.apart import FittingApart
 from rayprob.train.compute import Compute
 from rayprob.train.features import FeatureEpochs, FeatureSource, split_features
 from rayprob.train.fitting import Fitting, predictions_of
@@ -60,7 +61,7 @@ class RefitSpec(PluginSpec):
     loss: SerializeAsAny[LossSpec] | None = None
     """The loss; by default that of the head's family."""
     auxiliary: SerializeAsAny[AuxiliarySpec] | None = None
-    """A second term beside the loss; features are frozen, so it must be of the head's outputs."""
+    """A second term next to the loss; features are frozen, so it must be of the head's outputs."""
     optimizer: SerializeAsAny[OptimizerSpec] = OptimizerSpec(lr=3e-3, weight_decay=1e-2)
     """The optimizer."""
     schedule: SerializeAsAny[ScheduleSpec] = ScheduleSpec()
@@ -121,7 +122,7 @@ def refit(
     """
     source = FeatureSource.open(open_run(source_folder), open_bundle(source_folder))
     run = refit_run(source, spec, name=name, folder=folder)
-    check(run, source.dataset, world_size=1)
+    check(run, source.dataset, world_size=1, is_refit=True)
     if claim(run, source.dataset).is_finished:
         _require_same_refit(run, _facts(source, spec))
         return _refitted(run, was_finished=True)
@@ -132,7 +133,8 @@ def refit(
     epochs = FeatureEpochs(source.dataset.split(run.data.train_split), train, run.seed)
     loss = with_auxiliary(build_loss(run.loss, start), classifier.auxiliary, run.auxiliary)
     metric = run.loss.best_by if spec.metric == "auto" else spec.metric
-    fitting = Fitting.start(run, classifier, loss, train, holdout, source.bundle.label_space, tell, epochs, metric)
+    kind = FittingApart if run.model.head.needs_refit else Fitting
+    fitting = kind.start(run, classifier, loss, train, holdout, source.bundle.label_space, tell, epochs, metric)
     try:
         with Compute.plan(run.precision, Place(), fitting.train_split.features_NF.device).settings():
             fitting.train()
@@ -212,7 +214,7 @@ def write(source: FeatureSource, fitting: Fitting, refit_facts: dict[str, Any]) 
         "run_fingerprint": run.fingerprint,
         "dataset_fingerprint": source.dataset.fingerprint,
         "step": fitting.progress.best_step,
-        "refit": refit_facts,
+        "refit": {**refit_facts, **fitting.facts},
     }
     split = run.evaluation.split
     predictions = predictions_of(classifier, fitting.holdout, source.bundle.label_space, {**facts, "split": split})

@@ -1,4 +1,4 @@
-"""A run with a term beside its loss: trained, resumed and predicted as any other, by one rank or two."""
+"""A run with a term next to its loss: trained, resumed and predicted as any other, by one rank or two."""
 
 import shutil
 from collections.abc import Callable

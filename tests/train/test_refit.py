@@ -311,4 +311,4 @@ def test_the_verb_shows_a_line_for_each_evaluation_and_what_comes_next(source: s
     assert shown.exit_code == 0
     assert shown.output.count("components in use") == 3
     assert f"next: rayprob evaluate {Path(source).parent}/three" in shown.output
-    assert "already finished; best holdout NLL" in CliRunner().invoke(app, words, catch_exceptions=False).output
+    assert "already finished; best on holdout: NLL" in CliRunner().invoke(app, words, catch_exceptions=False).output

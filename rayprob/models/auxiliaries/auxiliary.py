@@ -1,4 +1,4 @@
-"""Auxiliary terms: a second term beside any loss, with a module of its own that only training has. B samples, L labels.
+"""Auxiliary terms: a second term next to any loss, with a module of its own that only training has. B samples, L labels.
 
 In training mode the classifier adds the module's result to its outputs, as EMBEDDING, so that DDP and torch.compile see one
 forward pass. Checkpoints contain the module; bundles and ONNX files do not.
@@ -20,7 +20,7 @@ EMBEDDING = "auxiliary"  # both the name among the classifier's outputs and the 
 
 
 class AuxiliarySpec(PartSpec):
-    """A term beside the loss and its options. `compares_samples`: it depends on which samples share a micro batch."""
+    """A term next to the loss and its options. `compares_samples`: it depends on which samples share a micro batch."""
 
     kind: ClassVar[str] = "auxiliary"
     compares_samples: ClassVar[bool] = False

@@ -1,9 +1,9 @@
 """The head `bernoulli`: independent labels from a linear layer, with class-specific attention on request."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rayprob.models.heads.head import WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, average, prior_log_odds, set_values
@@ -31,10 +31,40 @@ class AttentiveSpec(HeadSpec):
         return self.model_copy(update={"attention": self.attention or before})
 
 
+class BernoulliSpec(AttentiveSpec):
+    """A linear head, trained jointly; or in a refit, with `apart`, a logistic regression of each label (binary relevance)."""
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"apart"})
+
+    apart: bool = False
+    """In a refit only: fit each label alone, with a penalty of its own that holdout chooses."""
+
+    @model_validator(mode="after")
+    def _apart_is_linear(self) -> Self:
+        if self.apart and (self.attention or self.dropout):
+            raise ValueError(
+                f"apart fits linear classifiers without dropout; got attention {self.attention:g} and dropout "
+                f"{self.dropout:g}: leave both out, or set apart: false"
+            )
+        return self
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}-apart" if self.apart else self.name
+
+    @property
+    def needs_refit(self) -> bool:
+        return self.apart
+
+    def after(self, old: HeadSpec) -> HeadSpec:
+        """Take over the attention of the old head, unless labels are fitted apart, on the mean of the places."""
+        return self if self.apart else super().after(old)
+
+
 class BernoulliHead(Head):
     """Independent labels: one logit per label."""
 
-    def __init__(self, num_features: int, num_labels: int, spec: AttentiveSpec, start: Start) -> None:
+    def __init__(self, num_features: int, num_labels: int, spec: BernoulliSpec, start: Start) -> None:
         super().__init__()
         self.dropout, self.attention = FeatureDropout(spec.dropout), spec.attention
         self.linear = nn.Linear(num_features, num_labels)

@@ -66,6 +66,11 @@ class HeadSpec(PartSpec):
         does); "" if it does not."""
         return ""
 
+    @property
+    def needs_refit(self) -> bool:
+        """Whether the head is fitted label by label on frozen features, which only a refit does."""
+        return False
+
     def after(self, old: "HeadSpec") -> "HeadSpec":
         """Return this head as the successor of `old` on the same features."""
         return self

@@ -1,16 +1,20 @@
 """The loss `logit_adjusted`: binary cross-entropy that takes the label prevalences out of the logits."""
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rayprob.models.heads.head import Start, log_odds
-from rayprob.models.losses.loss import LossSpec
+from rayprob.models.losses.loss import BestBy, LossSpec
 from rayprob.models.losses.per_label import PerLabel, prevalences
 
 
 class LogitAdjustedSpec(LossSpec):
     """The logits are those of data in which every label is present in half of the images (with tau 1)."""
+
+    best_by: ClassVar[BestBy] = "mAP"
 
     tau: float = Field(default=1.0, ge=0)
     """How much of the prevalences to take out: 1 all of them, 0 is bce."""

@@ -1,16 +1,20 @@
 """The loss `pos_weight`: binary cross-entropy in which the positives of rare labels weigh more."""
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rayprob.models.heads.head import Start
-from rayprob.models.losses.loss import LossSpec
+from rayprob.models.losses.loss import BestBy, LossSpec
 from rayprob.models.losses.per_label import PerLabel, prevalences
 
 
 class PosWeightSpec(LossSpec):
     """A label's positives weigh (its negatives per positive in training) ** power, between 1 / highest and highest."""
+
+    best_by: ClassVar[BestBy] = "mAP"
 
     power: float = Field(default=1.0, ge=0, le=1)
     """Exponent of the ratio of negatives to positives: 1 balances them, 0.5 does so by half, 0 is bce."""

@@ -31,3 +31,8 @@ def test_a_loss_teaches_labels_with_few_and_many_positives(name: str) -> None:
         measured = tuple(table_NL.T for table_NL in measured)
     chance = average_precision(np.zeros_like(measured[0]), *measured[1:])
     assert np.nanmean(average_precision(*measured)) > 0.75 > np.nanmean(chance) + 0.1
+
+
+def test_refits_trust_the_likelihood_only_of_losses_that_give_probabilities() -> None:
+    off = ("pos_weight", "logit_adjusted", "balanced", "hill", "ramp", "zlpr", "ranking", "two_way")
+    assert {name: LossSpec.of(name).best_by for name in (*off, "bce")} == {**dict.fromkeys(off, "mAP"), "bce": "nll"}
