@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rayprob.arrays import Bools, Floats
-from rayprob.metrics.counting import count_metrics
+from rayprob.metrics.counting import CountMetrics, count_metrics
 from rayprob.metrics.reliability import Honesty, honesty
 from rayprob.probability.decisions.conformal import mean_missed_share
 from rayprob.probability.decisions.rules import JOINT_RULES, Rules
@@ -14,18 +14,12 @@ from rayprob.runs.predictions import Predictions
 
 
 @dataclass(frozen=True)
-class SetNumbers:
+class SetNumbers(CountMetrics):
     """The quality of label sets, as fractions of one.
 
     A guarantee bounds `missed_share`: the share of labels stated present that are missed, over images with one.
     """
 
-    OP: float
-    OR: float
-    OF1: float
-    CP: float
-    CR: float
-    CF1: float
     missed_share: float
     labels_per_image: float
 

@@ -22,20 +22,15 @@ CHUNK_BYTES = 64 * 2**20  # in flight at a time, over all ranks
 
 
 def gather_rows(
-    sample_ids_n: NDArray[np.int64],
-    arrays: Mapping[str, NDArray[Any]],
-    *,
-    expected_ids: ArrayLike | None = None,
-    destination: int | None = None,
+    sample_ids_n: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]], *, expected_ids: ArrayLike | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Return each array with the rows of all ranks, ascending by sample_id, on every rank or on `destination` only.
+    """Return each array with the rows of all ranks, ascending by sample_id, on every rank.
 
-    Ranks other than the destination get an empty dict. A rank without samples may leave out its arrays. Raises MetricError
-    on every rank if an id is duplicate, missing or not in `expected_ids`, or if ranks have different arrays.
+    A rank without samples may leave out its arrays. Raises MetricError on every rank if an id is duplicate, missing or not in
+    `expected_ids`, or if ranks have different arrays.
     """
     plan = RowPlan.agree(sample_ids_n, arrays, expected_ids=expected_ids)
-    gathered = {name: plan.gather(arrays.get(name), layout, destination) for name, layout in plan.layouts.items()}
-    return gathered if destination in (None, rank()) else {}
+    return {name: plan.gather(arrays.get(name), layout) for name, layout in plan.layouts.items()}
 
 
 @dataclass(frozen=True)
@@ -76,19 +71,18 @@ class RowPlan:
         _require_each_once(sorted_N, ids_of_ranks, expected_ids)
         return cls(layouts, tuple(np.searchsorted(sorted_N, ids_n) for ids_n in ids_of_ranks))
 
-    def gather(self, values: NDArray[Any] | None, layout: Layout, destination: int | None = None) -> NDArray[Any]:
-        """Return the rows of all ranks in order; no rows on ranks other than the destination. Every rank must call."""
+    def gather(self, values: NDArray[Any] | None, layout: Layout) -> NDArray[Any]:
+        """Return the rows of all ranks in order. Every rank must call."""
         most_rows = max(map(len, self.places))
         rows_at_once = max(1, CHUNK_BYTES // max(1, layout.row_bytes * world_size()))
         own_rows = _as_bytes(values, layout, len(self.places[rank()]))
-        num_rows = sum(map(len, self.places)) if destination in (None, rank()) else 0
+        num_rows = sum(map(len, self.places))
         gathered = np.empty((num_rows, layout.row_bytes), np.uint8)
         for start in range(0, most_rows, rows_at_once):
             chunk = slice(start, start + rows_at_once)
-            parts = _exchange_rows(own_rows[chunk], min(rows_at_once, most_rows - start), destination)
-            for number, part in parts.items():
-                places_n = self.places[number][chunk]
-                gathered[places_n] = part[: len(places_n)]
+            parts = _exchange_rows(own_rows[chunk], min(rows_at_once, most_rows - start))
+            for places, part in zip(self.places, parts, strict=True):
+                gathered[places[chunk]] = part[: len(places[chunk])]
         return gathered.reshape(-1).view(layout.dtype).reshape(num_rows, *layout.row_shape)
 
 
@@ -107,10 +101,11 @@ def _is_distributed() -> bool:
 
 
 def _header(sample_ids_n: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    wrong = {name: len(values) for name, values in arrays.items() if len(values) != len(sample_ids_n)}
-    said = (f"array {name!r} has {rows:,} rows but there are {len(sample_ids_n):,} sample ids" for name, rows in wrong.items())
+    num_rows = len(sample_ids_n)
+    wrong = ((name, len(values)) for name, values in arrays.items() if len(values) != num_rows)
+    faults = (f"array {name!r} has {rows:,} rows but there are {num_rows:,} sample ids" for name, rows in wrong)
     layouts = {name: [values.dtype.str, list(values.shape[1:])] for name, values in arrays.items()}
-    return json.dumps({"rows": len(sample_ids_n), "layouts": layouts, "fault": next(said, None)}).encode()
+    return json.dumps({"rows": num_rows, "layouts": layouts, "fault": next(faults, None)}).encode()
 
 
 def _agreed_layouts(headers: list[bytes]) -> dict[str, Layout]:
@@ -157,25 +152,22 @@ def _as_bytes(values: NDArray[Any] | None, layout: Layout, num_rows: int) -> NDA
 
 def _exchange(content: bytes) -> list[bytes]:
     """Return the bytes of every rank."""
-    lengths = _exchange_rows(np.array([len(content)]).view(np.uint8), 8).values()
+    lengths = _exchange_rows(np.array([len(content)]).view(np.uint8), 8)
     sizes = [int(length.view(np.int64)[0]) for length in lengths]
-    parts = _exchange_rows(np.frombuffer(content, np.uint8), max(sizes)).values()
+    parts = _exchange_rows(np.frombuffer(content, np.uint8), max(sizes))
     return [part[:size].tobytes() for part, size in zip(parts, sizes, strict=True)]
 
 
-def _exchange_rows(own: NDArray[np.uint8], padded_to: int, destination: int | None = None) -> dict[int, NDArray[np.uint8]]:
-    """Return the rows of every rank, each padded to `padded_to`; nothing on ranks other than the destination."""
+def _exchange_rows(own: NDArray[np.uint8], padded_to: int) -> list[NDArray[np.uint8]]:
+    """Return the rows of every rank, each padded to `padded_to`."""
     if world_size() == 1:
-        return {0: own}
+        return [own]
     padded = np.zeros((padded_to, *own.shape[1:]), np.uint8)
     padded[: len(own)] = own
     tensor = torch.from_numpy(padded).to(_device())
-    parts = [torch.empty_like(tensor) for _ in range(world_size())] if destination in (None, rank()) else []
-    if destination is None:
-        dist.all_gather(parts, tensor)
-    else:
-        dist.gather(tensor, parts or None, destination)
-    return {number: part.cpu().numpy() for number, part in enumerate(parts)}
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(parts, tensor)
+    return [part.cpu().numpy() for part in parts]
 
 
 def _device() -> torch.device:

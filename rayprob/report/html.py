@@ -5,6 +5,7 @@ The Content-Security-Policy allows no script, no network and no style except the
 
 import base64
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def fill(template: str, values: dict[str, Any]) -> str:
-    """Return a page: its template filled with values, the style sheet and the policy that allows it."""
+    """Return a page: its template filled with values, the time, the style sheet and the policy that allows it."""
     style = (TEMPLATES / "style.css").read_text()
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"share": share, "number": number, "percent": percent}
-    return environment.get_template(template).render(values, style=Markup(style), policy=policy(style))
+    written_at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return environment.get_template(template).render(values, style=Markup(style), policy=policy(style), written_at=written_at)
 
 
 def policy(style: str) -> str:

@@ -1,7 +1,6 @@
 """How the run was made: data, training, hardware, duration and versions."""
 
 import platform
-import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -21,14 +20,12 @@ class Made:
 
     facts: tuple[tuple[str, str], ...]
     run_file: str
-    written_at: str
 
 
 def made(files: RunFiles) -> Made:
     """Return how the run was made."""
     facts = [*_of_predictions(files), *_of_dataset(files), *_of_training(files.history), *_of_versions(files)]
-    text = strict_yaml.dump(files.run)
-    return Made(tuple(facts), text, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()))
+    return Made(tuple(facts), strict_yaml.dump(files.run))
 
 
 def sentence(files: RunFiles) -> str:

@@ -12,6 +12,7 @@ from rayprob.runs import folder
 from rayprob.runs.history_rows import read_history
 from rayprob.runs.rules import check
 from rayprob.runs.spec import Run, absolute
+from rayprob.sweep.space import shrunk
 from rayprob.train.loop import Outcome, finished_outcome, fit
 
 log = logging.getLogger(__name__)
@@ -41,14 +42,12 @@ def train_trial(run: Run, train: Train, report: Report) -> Outcome:
 
 
 def halved(run: Run) -> Run | None:
-    """Return the run with half the micro batch; or None if it is already one image."""
+    """Return the run with at most half the micro batch, a divisor of it; or None if it is already one image."""
     world_size = 1 if run.placement.most_workers == "auto" else run.placement.most_workers
     micro_batch = run.micro_batch(world_size)
     if micro_batch == 1:
         return None
-    # Half of an odd number would not divide the rank's share of the global batch.
-    smaller = max(divisor for divisor in range(1, micro_batch // 2 + 1) if micro_batch % divisor == 0)
-    placement = run.placement.model_copy(update={"micro_batch": smaller})
+    placement = run.placement.model_copy(update={"micro_batch": shrunk(micro_batch, 2)})
     return run.model_copy(update={"placement": placement})
 
 

@@ -1,7 +1,6 @@
 """The HTML page of a comparison."""
 
 import shlex
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +66,6 @@ def render(comparison: ModelComparison) -> str:
         "caution": words.CAUTION,
         "most_labels": charts.MOST_LABELS,
         "command": command(comparison),
-        "written_at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
     return fill("compare.html", values)
 

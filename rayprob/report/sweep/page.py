@@ -1,7 +1,6 @@
 """`rayprob report` on a sweep's folder: its summary becomes one page. Read, draw, write."""
 
 import shlex
-import time
 from dataclasses import dataclass
 
 from rayprob.files import storage
@@ -88,7 +87,6 @@ def render(sweep: SweepSummary, folder: str) -> str:
         "lasted": lasted,
         "made": made(sweep, folder),
         "command": f"rayprob report {shlex.quote(folder)}",
-        "written_at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "most_reason": MOST_REASON,
     }
     return fill("sweep.html", values)
