@@ -19,12 +19,13 @@ import pyarrow as pa
 from rayprob.cluster import require_cluster
 from rayprob.config.spec import fingerprint
 from rayprob.data.building.before import Before, may_differ, recipe_differences
-from rayprob.data.building.commit import check_rejects, commit, remove_reports, require_reports
+from rayprob.data.building.commit import commit, remove_reports, require_reports
 from rayprob.data.building.differences import Differences, differences, fitting
 from rayprob.data.building.duplicates import find_copies
 from rayprob.data.building.list_files import ATTEMPTS
 from rayprob.data.building.plan import plan
 from rayprob.data.building.recipe import Recipe
+from rayprob.data.building.rejects import check_rejects
 from rayprob.data.building.shard import BuiltShard, Copy, ShardJob, read_report, write_shard
 from rayprob.data.building.shard_jobs import ShardJobs
 from rayprob.data.manifest.facts import is_dataset, read_facts

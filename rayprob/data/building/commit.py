@@ -1,7 +1,6 @@
 """The last step of a build: manifest, labels, rejects, and then dataset.json, which marks the dataset as complete."""
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +14,12 @@ from rayprob.data.building.content import changed_pixels, data_fingerprint, need
 from rayprob.data.building.disk_full import disk_full_explained
 from rayprob.data.building.duplicates import handle_copies, tell_dropped
 from rayprob.data.building.groups_file import NO_GROUPS
-from rayprob.data.building.list_files import ATTEMPTS, COPIES_FILE, REJECTS_FILE, write_list
+from rayprob.data.building.list_files import COPIES_FILE, REJECTS_FILE, write_list
 from rayprob.data.building.manifest_files import write_grown_manifest, write_manifest
 from rayprob.data.building.mixing import warn_of_sorted
 from rayprob.data.building.plan import Outline
 from rayprob.data.building.recipe import Recipe
+from rayprob.data.building.rejects import check_rejects, tell_rejected
 from rayprob.data.building.shard import BuiltShard, Copy, read_report, report_of
 from rayprob.data.manifest.columns import with_absent
 from rayprob.data.manifest.facts import (
@@ -40,9 +40,7 @@ from rayprob.data.sources.source import SourceData
 from rayprob.errors import DatasetError, SourceError
 from rayprob.files import storage
 from rayprob.labels import LabelSpace
-from rayprob.text import counted
 
-log = logging.getLogger(__name__)
 NOT_LISTED = "an image that no file in divide.into names"
 PACKAGES = ("rayprob", "pyarrow", "pycocotools", "simplejpeg")
 
@@ -68,11 +66,7 @@ def commit(
     check_rejects(recipe, rejected, before)
     dropped = [copy for shard in shards for copy in shard.dropped]
     if before and not any(shard.samples for shard in shards):
-        _without_empty(recipe, shards, before.splits)
-        _tell_rejected(recipe, before, rejected)
-        tell_dropped(recipe, dropped)
-        remove_reports(recipe.root)
-        return before.facts
+        return _unchanged(recipe, before, shards, rejected, dropped)
     duplicates = handle_copies(recipe, copies, dropped, before)
     (before.groups if before else NO_GROUPS).write_updated(recipe.root, source.images.values())
     write_list(recipe.root, REJECTS_FILE, map(vars, rejected))
@@ -110,6 +104,17 @@ def commit(
         storage.write_text(storage.join(recipe.root, FACTS_FILE), _json(facts))
     remove_reports(recipe.root)
     return facts
+
+
+def _unchanged(
+    recipe: Recipe, before: Before, shards: Sequence[BuiltShard], rejected: Sequence[Reject], dropped: Sequence[Copy]
+) -> dict[str, Any]:
+    """Return the facts of a dataset to which a build adds nothing, and remove what that build wrote."""
+    _without_empty(recipe, shards, before.splits)
+    tell_rejected(recipe, before, rejected)
+    tell_dropped(recipe, dropped)
+    remove_reports(recipe.root)
+    return before.facts
 
 
 @dataclass(frozen=True)
@@ -151,33 +156,6 @@ def _kept(before: Before) -> dict[str, str]:
     content = storage.read_bytes(storage.join(before.root, FACTS_FILE))
     storage.write_bytes(storage.join(before.root, version_file(fingerprint)), content)
     return {"fingerprint": fingerprint, "file": version_file(fingerprint)}
-
-
-def check_rejects(recipe: Recipe, rejected: Sequence[Reject], before: Before | None = None) -> None:
-    """Raise SourceError that names the first rejects and the list of all, where they are more than the recipe allows.
-
-    The list of a dataset that would have grown, `before`, stays as it is.
-    """
-    if len(rejected) <= recipe.allow_rejects:
-        return
-    listed = write_list(recipe.root, ATTEMPTS[REJECTS_FILE] if before else REJECTS_FILE, map(vars, rejected))
-    raise SourceError(
-        f"{counted(len(rejected), 'image')} cannot become samples and allow_rejects is {recipe.allow_rejects:,}: "
-        f"{_first_reasons(rejected)}; all of them: {listed}; repair them, or set allow_rejects, and run the same command again"
-    )
-
-
-def _tell_rejected(recipe: Recipe, before: Before, rejected: Sequence[Reject]) -> None:
-    """Log and list the rejects that the dataset does not list, of a build that adds nothing to it."""
-    known = {reject.sample_id for reject in before.rejects}
-    if new := [reject for reject in rejected if reject.sample_id not in known]:
-        listed = write_list(recipe.root, ATTEMPTS[REJECTS_FILE], map(vars, new))
-        what = counted(len(new), "new image")
-        log.warning("%s cannot become samples: %s; all of them: %s", what, _first_reasons(new), listed)
-
-
-def _first_reasons(rejected: Sequence[Reject]) -> str:
-    return "; ".join(f"{reject.file_name} {reject.reason}" for reject in rejected[:3])
 
 
 def _format_version(
