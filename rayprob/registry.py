@@ -14,7 +14,7 @@ LONGEST = 200
 MANY = 20  # names; with more, a message lists only those near to what was written
 HERE = "rayprob"
 # The names that a module of parts may give its tables (`plugins.py`).
-TABLES = ("BACKBONES", "POOLINGS", "HEADS", "LOSSES", "FAMILIES", "OPTIMIZERS", "SCHEDULES", "TRANSFORMS", "SOURCES")
+TABLES = ("BACKBONES", "POOLINGS", "HEADS", "LOSSES", "FAMILIES", "OPTIMIZERS", "SCHEDULES", "TRANSFORMS", "SOURCES", "NECKS")
 OPEN: dict[str, "PartTable[object]"] = {}
 
 

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rayprob.errors import ModelError
 from rayprob.models.backbones import Backbone
 from rayprob.models.heads import Head
+from rayprob.models.pooling import Pooling
 from rayprob.models.precision import full_precision
 
 Frozen = Literal["none", "backbone"]
@@ -18,10 +19,11 @@ Norm = Literal["train", "frozen", "sync"]
 class Classifier(nn.Module):
     """Backbone, pooling and head; `family` names the label distribution that its outputs describe."""
 
-    def __init__(self, backbone: Backbone, pooling: nn.Module, head: Head, *, frozen: Frozen, norm: Norm) -> None:
+    def __init__(self, backbone: Backbone, pooling: Pooling, head: Head, *, frozen: Frozen, norm: Norm) -> None:
         """`frozen` and `norm` are those of `ModelSpec`."""
         super().__init__()
         self.backbone, self.pooling = backbone, pooling
+        self.num_features = pooling.num_features or backbone.num_features
         self.head: Head = head
         self.family = head.family
         self.is_frozen = frozen == "backbone"
