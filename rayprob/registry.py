@@ -15,16 +15,8 @@ MANY = 20  # names; with more, a message lists only those near to what was writt
 HERE = "rayprob"
 # The names that a module of parts may give its tables (`plugins.py`).
 TABLES = (
-    "BACKBONES",
-    "POOLINGS",
-    "HEADS",
-    "LOSSES",
-    "AUXILIARIES",
-    "FAMILIES",
-    "OPTIMIZERS",
-    "SCHEDULES",
-    "TRANSFORMS",
-    "SOURCES",
+    *("BACKBONES", "NECKS", "POOLINGS", "HEADS", "LOSSES", "AUXILIARIES", "FAMILIES"),
+    *("OPTIMIZERS", "SCHEDULES", "TRANSFORMS", "SOURCES"),
 )
 OPEN: dict[str, "PartTable[object]"] = {}
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from rayprob.errors import ModelError
+from rayprob.models.stages import Stage, Staged, choose_stages, read_stages
 from rayprob.models.vision import torchvision
 from rayprob.registry import PartTable, unknown
 
@@ -22,14 +23,18 @@ TIMM = "timm/"
 
 
 class Backbone(nn.Module):
-    """Normalises images and turns them into maps [B, F, h, w]; `body` comes from the source library."""
+    """Normalises images and turns them into maps [B, F, h, w]; `body` comes from the source library.
+
+    With `stages`, it returns the maps of each of them, the finest first.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, cut: "Cut") -> None:
+    def __init__(self, cut: "Cut", stages: tuple[Stage, ...] = ()) -> None:
         super().__init__()
         self.body = cut.body
+        self.stages = stages
         self.num_features = cut.num_features
         self.head_names = cut.head_names
         self.register_buffer("mean", torch.tensor(cut.mean).view(3, 1, 1))
@@ -46,10 +51,11 @@ class Backbone(nn.Module):
         """The module whose parameters are named as in files of the source library."""
         return cast(nn.Module, getattr(self.body, "whole", self.body))
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Return maps [B, F, h, w] of images that are uint8 in 0..255 or floating in 0..1."""
+    def forward(self, images_BCHW: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return maps [B, F, h, w] of images that are uint8 in 0..255 or floating in 0..1; one for each of `stages`, if any."""
         images_BCHW = images_BCHW if images_BCHW.is_floating_point() else images_BCHW.float() / 255
-        return cast(Tensor, self.body((images_BCHW - self.mean) / self.std))
+        images_BCHW = (images_BCHW - self.mean) / self.std
+        return read_stages(self.body, images_BCHW, self.stages) if self.stages else cast(Tensor, self.body(images_BCHW))
 
 
 def patch_px(name: str) -> int | None:
@@ -85,19 +91,33 @@ class Cut:
     std: tuple[float, ...] = IMAGENET_STD
 
 
-def build_backbone(name: str, weights: str | None = None, *, image_size_px: int | None = None, load: bool = True) -> Backbone:
+def build_backbone(
+    name: str,
+    weights: str | None = None,
+    *,
+    image_size_px: int | None = None,
+    load: bool = True,
+    maps: Sequence[int] | None = None,
+) -> Backbone:
     """Return the backbone `name`, with fresh parameters or the library's published `weights` (a name such as DEFAULT).
 
+    With `maps`, it returns the maps of the stages of these numbers, which ascend (`rayprob.models.stages`).
     `load=False` builds what `weights` would need without fetching them. `image_size_px` matters only for families that are
     built for one size: torchvision's vit (whose position embeddings are resampled to the size of the images) and maxvit,
-    and those timm models that take `img_size`. Raises ModelError for an unknown name, and for weights that are unavailable.
+    and those timm models that take `img_size`. Raises ModelError for an unknown name, for weights that are unavailable, and
+    for stages that the backbone does not have.
     """
     require_backbone(name)
+    cut = _cut(name, weights, image_size_px, load)
+    return Backbone(cut, choose_stages(cut.body, maps, name, image_size_px) if maps else ())
+
+
+def _cut(name: str, weights: str | None, image_size_px: int | None, load: bool) -> Cut:
     if name in BACKBONES:
-        return Backbone(BACKBONES[name](weights, image_size_px, load))
+        return BACKBONES[name](weights, image_size_px, load)
     if name.startswith(TIMM):
-        return Backbone(_cut_timm(name.removeprefix(TIMM), weights, image_size_px, load))
-    return Backbone(_cut_torchvision(name, weights, image_size_px, load))
+        return _cut_timm(name.removeprefix(TIMM), weights, image_size_px, load)
+    return _cut_torchvision(name, weights, image_size_px, load)
 
 
 def require_backbone(name: str) -> None:
@@ -257,7 +277,7 @@ def _cut_timm(name: str, weights: str | None, image_size_px: int | None, load: b
     return Cut(_TimmMaps(whole), whole.head_hidden_size, heads, tuple(described["mean"]), tuple(described["std"]))
 
 
-class _TimmMaps(nn.Module):
+class _TimmMaps(Staged):
     """A headless timm model as maps: NHWC is transposed, and N patch tokens become an N x 1 grid (poolings ignore places)."""
 
     def __init__(self, whole: Any) -> None:
@@ -267,7 +287,22 @@ class _TimmMaps(nn.Module):
         self.is_nhwc = str(getattr(whole, "output_fmt", "NCHW")).endswith("NHWC")
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        maps = cast(Tensor, self.whole(images_BCHW))
+        return self._as_maps(self.whole(images_BCHW))
+
+    def stages(self) -> dict[int, Stage]:
+        if not hasattr(self.whole, "forward_intermediates"):
+            return {}
+        described = list(self.whole.feature_info)
+        numbers = [round(math.log2(one["reduction"])) for one in described]
+        found = {number: Stage(place, described[place]["num_chs"]) for place, number in enumerate(numbers)}
+        return found | {numbers[-1]: Stage(len(described) - 1, self.whole.head_hidden_size)}
+
+    def read(self, images_BCHW: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, ...]:
+        *places, _ = (stage.position for stage in stages)
+        last, maps = self.whole.forward_intermediates(images_BCHW, indices=places, output_fmt="NCHW")
+        return (*maps, self._as_maps(self.whole.forward_head(last)))
+
+    def _as_maps(self, maps: Tensor) -> Tensor:
         if maps.ndim == 3:
             return maps[:, self.num_prefix_tokens :].transpose(1, 2).unsqueeze(3)
         return maps.permute(0, 3, 1, 2) if self.is_nhwc else maps

@@ -10,6 +10,7 @@ from rayprob.errors import ModelError
 from rayprob.models.auxiliaries import EMBEDDING, Auxiliary
 from rayprob.models.backbones import Backbone
 from rayprob.models.heads import Head
+from rayprob.models.pooling import Pooling
 from rayprob.models.precision import full_precision
 from rayprob.probability.families import family_of
 
@@ -26,7 +27,7 @@ class Classifier(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        pooling: nn.Module,
+        pooling: Pooling,
         head: Head,
         *,
         frozen: Frozen,
@@ -36,6 +37,7 @@ class Classifier(nn.Module):
         """`frozen` and `norm` are those of `ModelSpec`."""
         super().__init__()
         self.backbone, self.pooling = backbone, pooling
+        self.num_features = pooling.num_features or backbone.num_features
         self.head: Head = head
         self.auxiliary = auxiliary
         self.family = head.family

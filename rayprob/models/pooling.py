@@ -16,6 +16,7 @@ class Pooling(nn.Module):
     """Turns maps [B, F, h, w] into features; with `keeps_places` they are [B, F, P] of P places, not [B, F]."""
 
     keeps_places = False
+    num_features: int | None = None  # F of the features, where it differs from that of the maps
 
 
 class GlobalAverage(Pooling):

@@ -134,7 +134,7 @@ class _Network:
 
 def _kept_features(num_members: int, bundle: Bundle, rate: float, seed: int) -> Tensor:
     """Return each member's factors for the features [M, F]: 0, or 1 / (1 - rate), as in dropout."""
-    num_features = bundle.classifier.backbone.num_features
+    num_features = bundle.classifier.num_features
     chance = np.random.default_rng(derive(seed, "mc-dropout", num_members))
     kept_MF = chance.random((num_members, num_features)) >= rate
     return torch.from_numpy((kept_MF / (1 - rate)).astype(np.float32))

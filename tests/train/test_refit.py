@@ -284,6 +284,18 @@ def test_a_head_of_places_keeps_its_attention(make_run: Any, tmp_path: Path) -> 
     assert rows(new.folder, "evaluation")[0]["mAP"] == pytest.approx(rows(run.run_folder, "evaluation")[-1]["mAP"])
 
 
+def test_a_refit_reads_the_features_of_all_stages_that_the_run_joined(make_run: Any, tmp_path: Path) -> None:
+    joined = {"backbone": "timm/test_resnet", "maps": [3, 4, 5], "neck": "top_down", "pooling": "places"}
+    run = make_run(tmp_path / "stages", duration={"steps": 2}, model=joined)
+    claim(run, Dataset.open(run.data.root))
+    fit(run, Place(), torch.device("cpu"))
+    new = refit(run.run_folder, spec(head={"name": "csra", "attention": 0}, epochs=1))
+    bundle = open_bundle(new.folder)
+    assert bundle.model_spec.maps == (3, 4, 5)
+    assert bundle.classifier.num_features == 3 * 256
+    assert rows(new.folder, "evaluation")[0]["mAP"] == pytest.approx(rows(run.run_folder, "evaluation")[-1]["mAP"])
+
+
 def test_features_too_large_for_this_machine_are_refused(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "MEMORY_BYTES", 1000)
     with pytest.raises(

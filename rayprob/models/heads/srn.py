@@ -53,7 +53,7 @@ class SrnHead(Head):
         self.first = BernoulliHead(num_features, num_labels, AttentiveSpec(), start)
         self.confidence = nn.Conv2d(num_features, num_labels, 1)
         nn.init.normal_(self.confidence.weight, std=WEIGHT_STD)
-        set_values(self.confidence.bias, prior_L, "prevalence_L")
+        set_values(self.confidence.get_parameter("bias"), prior_L, "prevalence_L")
         self.attention = nn.Sequential(
             *(nn.Conv2d(num_features, width, 1), nn.ReLU()),
             *(nn.Conv2d(width, width, 3, padding=1), nn.ReLU()),
@@ -84,12 +84,12 @@ class SrnHead(Head):
         """
         self.first.start_from_bernoulli(2 * weight_LF, 2 * bias_L - self.second.bias.detach())
         set_values(self.confidence.weight, weight_LF[:, :, None, None].numpy(), "the weight of the Bernoulli head")
-        set_values(self.confidence.bias, bias_L.numpy(), "the bias of the Bernoulli head")
+        set_values(self.confidence.get_parameter("bias"), bias_L.numpy(), "the bias of the Bernoulli head")
 
     def _maps(self, features: Tensor) -> Tensor:
         """Return the weighted attention maps u [B, L, h, w]."""
         num_places = features.shape[2]
-        maps_BFhw = features.unflatten(2, grid_of(num_places))
+        maps_BFhw = features.reshape(*features.shape[:2], *grid_of(num_places))
         logits_BLhw = self.attention(maps_BFhw)
         attention_BLhw = torch.softmax(logits_BLhw.flatten(2), dim=2).view_as(logits_BLhw)
         return num_places * attention_BLhw * torch.sigmoid(self.confidence(maps_BFhw))

@@ -39,8 +39,8 @@ class RecurrentDistribution(LabelDistribution):
     family = "recurrent"
     is_sampled = True
     notes = (
-        f"marginals, answers to queries, expected F1 and the entropy are estimated from {NUM_DRAWS} label sets sampled for each "
-        f"image; a probability p then has a standard error of up to sqrt(p (1 - p) / {NUM_DRAWS})",
+        f"marginals, answers to queries, expected F1 and the entropy are estimated from {NUM_DRAWS} label sets sampled for "
+        f"each image; a probability p then has a standard error of up to sqrt(p (1 - p) / {NUM_DRAWS})",
     )
 
     def __init__(self, images: sequences.Images, order_L: Ints) -> None:
