@@ -1,6 +1,7 @@
 """What holds for every registered head, loss and pooling: a new part is tested by being registered.
 
-B images, F features, L labels. Each part also has tests of its own, against its formula.
+B images, F features, L labels. Each part also has tests of its own, against its formula; tests/slow has two ranks, whole runs and
+ONNX files.
 """
 
 from itertools import product
@@ -47,11 +48,9 @@ from tests.models.systems import (
     loss_of,
     take_steps,
     term_of,
-    train_ranks,
     trained,
     with_patches,
 )
-from tests.ranks import run_ranks
 
 every_head = pytest.mark.parametrize("name", HEADS)
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -62,6 +61,9 @@ bundled_systems = pytest.mark.parametrize("name", [name for name in SYSTEMS if n
 # Options with which the gradient of a loss is the derivative of its value: by default, some hold a weight constant. Their
 # own tests compare that gradient with the published one.
 DIFFERENTIABLE: dict[str, dict[str, Any]] = {"asymmetric": {"gamma_pos": 0.0, "gamma_neg": 0.0}}
+
+# How near to sums over label sets the answers of a family are that draws label sets, or asks a network; others are exact.
+NEAR = {"masked": 0.1, "recurrent": 0.1}
 
 
 @pytest.fixture(autouse=True)
@@ -233,23 +235,6 @@ def test_gradients_of_a_pooling_are_those_of_finite_differences_and_images_are_a
 # Systems: heads, losses and poolings in whole classifiers.
 
 
-@pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights of every system, trained by two ranks."""
-    folder = tmp_path_factory.mktemp("ranks")
-    run_ranks(train_ranks, 2, str(folder))
-    return folder
-
-
-@every_system
-def test_two_data_parallel_ranks_train_as_one(name: str, two_ranks: Path) -> None:
-    one = take_steps(job_of(SYSTEMS[name].run(str(two_ranks))), STEPS).state.classifier.state_dict()
-    two = torch.load(two_ranks / f"{name}.pt", weights_only=True)
-    assert "error" not in two, two["error"]
-    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)
-    assert not torch.equal(one["backbone.body.0.weight"], classifier_of(SYSTEMS[name].run("")).backbone.body[0].weight)
-
-
 @every_system
 def test_a_run_that_resumes_from_a_checkpoint_ends_bit_identical(name: str, tmp_path: Path) -> None:
     run = SYSTEMS[name].run(str(tmp_path))
@@ -308,15 +293,15 @@ def test_a_bundle_gives_the_same_outputs(name: str, tmp_path: Path) -> None:
 
 @every_head
 def test_predictions_and_queries_are_sums_over_label_sets(name: str, tmp_path: Path) -> None:
-    bundle_of(SYSTEMS[f"head {name}"]).save(str(tmp_path / "bundle"))
+    bundle = bundle_of(SYSTEMS[f"head {name}"])
+    bundle.save(str(tmp_path / "bundle"))
     model, query = rp.load(tmp_path / "bundle"), "P(red | !green)"
     sets_SL = np.array(list(product((False, True), repeat=L)))
     without_green = ~sets_SL[:, 1]
     for answer, image in zip(model.predict(images(3), queries=query), images(3), strict=True):
         one = answer.distribution
         p_S = np.exp([one.log_prob(set_L[None])[0] for set_L in sets_SL])
-        # Marginals may be in float32 or estimates; a family that draws label sets, or asks a network, is near to the sum.
-        near = 0.1 if getattr(one, "is_drawn", False) else 1e-4
+        near = NEAR.get(bundle.classifier.family, 1e-5)
         assert p_S.sum() == pytest.approx(1, abs=1e-6)
         np.testing.assert_allclose(answer.marginals_L, p_S @ sets_SL, atol=near)
         wanted = p_S[sets_SL[:, 0] & without_green].sum() / p_S[without_green].sum()

@@ -1,4 +1,4 @@
-"""Every registered head in a whole run, and as an ONNX file: what tests/models/test_every_part.py leaves out for its time."""
+"""Every registered part on two ranks, and every head in a whole run and as an ONNX file: too slow for tests/models."""
 
 import shutil
 from pathlib import Path
@@ -24,7 +24,9 @@ from rayprob.runs.spec import Run
 from rayprob.train.assess import assess
 from rayprob.train.loop import fit
 from rayprob.train.refit import RefitSpec, refit
-from tests.models.systems import SYSTEMS, with_patches
+from tests.models.systems import STEPS as STEPS_OF_RANKS
+from tests.models.systems import SYSTEMS, classifier_of, job_of, take_steps, train_ranks, with_patches
+from tests.ranks import run_ranks
 from tests.train.conftest import MakeRun, make_run, tiny
 
 __all__ = ["make_run", "tiny"]
@@ -36,6 +38,24 @@ STEPS, STOP_AT = 18, 6
 def _patches() -> Any:
     with with_patches():
         yield
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of every system, trained by two ranks."""
+    folder = tmp_path_factory.mktemp("ranks")
+    run_ranks(train_ranks, 2, str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_two_data_parallel_ranks_train_as_one(name: str, two_ranks: Path) -> None:
+    run = SYSTEMS[name].run(str(two_ranks))
+    one = take_steps(job_of(run), STEPS_OF_RANKS).state.classifier.state_dict()
+    two = torch.load(two_ranks / f"{name}.pt", weights_only=True)
+    assert "error" not in two, two["error"]
+    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(one["backbone.body.0.weight"], classifier_of(run).state_dict()["backbone.body.0.weight"])
 
 
 def start(run: Run, until: int = STEPS) -> None:
