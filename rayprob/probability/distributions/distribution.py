@@ -141,6 +141,10 @@ class LabelDistribution(ABC):
         """Return the answer to a query [B], exactly. Raises QueryError if its evidence is impossible."""
         return answer.probability(query, self)
 
+    def standard_error(self, query: answer.Query) -> Floats:
+        """Return the standard error of the answer to a query [B]: 0, unless it is estimated from samples."""
+        return np.zeros(len(self))
+
     def condition(self, evidence: Evidence | Mapping[int, bool]) -> "LabelDistribution":
         """Return the exact distributions given the evidence: mixing weights follow Bayes' rule, known labels are certain.
 

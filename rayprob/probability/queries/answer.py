@@ -60,6 +60,23 @@ def answers(queries: Sequence[Query], distribution: Joint) -> Iterator[tuple[sli
         yield images, answers_QB
 
 
+def evidence_of(query: Query) -> Mapping[int, bool]:
+    """Return the single labels that a query takes as known."""
+    return _plan(query).evidence
+
+
+def others_of(query: Query) -> set[int]:
+    """Return the columns that a query reads, without the single labels that it takes as known."""
+    plan = _plan(query)
+    return plan.columns - plan.evidence.keys()
+
+
+def joint_and_whole(query: Query, distribution: Joint) -> tuple[Floats, Floats]:
+    """Return P(event, evidence) and P(evidence) [B] of a few images."""
+    plan = _plan(query)
+    return _over_all(plan, tuple(distribution.components(plan.columns)))
+
+
 def refuse_impossible(is_possible_B: NDArray[np.bool_], what: str, first_image: int = 0) -> None:
     """Raise QueryError, with the first such image, if the evidence `what` has probability 0 for an image."""
     impossible = np.flatnonzero(~is_possible_B)
