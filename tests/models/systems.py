@@ -104,8 +104,8 @@ def loss_of(spec: HeadSpec) -> LossSpec:
 
 
 def term_of(loss: LossSpec) -> Loss:
-    """The function of a loss."""
-    return build_loss(loss)
+    """The function of a loss, which may depend on the prevalences of training."""
+    return build_loss(loss, Start(TRAIN.targets_NL.mean(axis=0)))
 
 
 def features_of(spec: HeadSpec, toy: Toy) -> Tensor:

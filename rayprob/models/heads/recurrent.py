@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from rayprob.models.heads.bernoulli import AttentiveSpec, BernoulliHead
+from rayprob.models.heads.bernoulli import BernoulliHead, BernoulliSpec
 from rayprob.models.heads.head import Head, HeadSpec, Start, average
 from rayprob.models.losses import LossSpec
 from rayprob.probability.distributions.sequences import LabelNetwork, logits_of_sets
@@ -47,7 +47,7 @@ class RecurrentHead(Head):
 
     def __init__(self, num_features: int, num_labels: int, spec: RecurrentSpec, start: Start) -> None:
         super().__init__()
-        alone = AttentiveSpec(dropout=spec.dropout)
+        alone = BernoulliSpec(dropout=spec.dropout)
         self.alone = BernoulliHead(num_features, num_labels, alone, start)
         self.context = nn.Linear(num_features, spec.embedding)
         nn.init.zeros_(self.context.weight)

@@ -5,7 +5,7 @@ from itertools import pairwise
 from pydantic import Field
 from torch import Tensor, nn
 
-from rayprob.models.heads.bernoulli import AttentiveSpec, BernoulliHead
+from rayprob.models.heads.bernoulli import BernoulliHead, BernoulliSpec
 from rayprob.models.heads.head import Head, HeadSpec, Start
 
 
@@ -30,7 +30,7 @@ class SemanticHead(Head):
 
     def __init__(self, num_features: int, num_labels: int, spec: SemanticSpec, start: Start) -> None:
         super().__init__()
-        self.independent = BernoulliHead(num_features, num_labels, AttentiveSpec(dropout=spec.dropout), start)
+        self.independent = BernoulliHead(num_features, num_labels, BernoulliSpec(dropout=spec.dropout), start)
         widths = (num_labels, *[spec.width] * spec.depth)
         hidden = [layer for sizes in pairwise(widths) for layer in (nn.Linear(*sizes), nn.ReLU())]
         last = nn.Linear(spec.width, num_labels)

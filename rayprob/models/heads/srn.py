@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rayprob.models.heads.bernoulli import AttentiveSpec, BernoulliHead
+from rayprob.models.heads.bernoulli import BernoulliHead, BernoulliSpec
 from rayprob.models.heads.head import WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, prior_log_odds, set_values
 
 FILTERS = 4  # of the whole map, per channel
@@ -50,7 +50,7 @@ class SrnHead(Head):
         super().__init__()
         width, prior_L = spec.width, prior_log_odds(start, num_labels)
         self.dropout = FeatureDropout(spec.dropout)
-        self.first = BernoulliHead(num_features, num_labels, AttentiveSpec(), start)
+        self.first = BernoulliHead(num_features, num_labels, BernoulliSpec(), start)
         self.confidence = nn.Conv2d(num_features, num_labels, 1)
         nn.init.normal_(self.confidence.weight, std=WEIGHT_STD)
         set_values(self.confidence.get_parameter("bias"), prior_L, "prevalence_L")

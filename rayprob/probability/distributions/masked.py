@@ -28,7 +28,7 @@ from rayprob.errors import ModelError
 from rayprob.probability.distributions import topsets
 from rayprob.probability.distributions.bernoulli import entropy_of_logits
 from rayprob.probability.distributions.distribution import MixtureDistribution, outputs_named
-from rayprob.probability.distributions.drawn import DrawnDistribution, Draws
+from rayprob.probability.distributions.drawn import NUM_DRAWN, DrawnDistribution, Draws
 from rayprob.probability.distributions.evidence import Evidence
 from rayprob.probability.distributions.masked_network import ATTENTION_HEADS, OUTPUTS, label_logits, tokens_seen
 from rayprob.probability.queries import answer
@@ -103,6 +103,18 @@ class MaskedDistribution(DrawnDistribution):
         told = self.condition(presence)
         others = sorted(set(columns) - presence.keys())
         return told._enumerated(others) if len(others) <= ENUMERATED else told.as_mixture
+
+    def standard_error(self, query: answer.Query) -> Floats:
+        """Return the standard error of the answer to a query [B]: 0, unless it is estimated from label sets drawn.
+
+        It is at least 1 over the number of these in which the conditions hold: what was never drawn is not impossible.
+        """
+        if len(answer.others_of(query)) <= ENUMERATED:
+            return np.zeros(len(self))
+        told = self.condition(answer.evidence_of(query))
+        joint_B, whole_B = answer.joint_and_whole(query, told.as_mixture)
+        p_B, least_B = joint_B / whole_B, 1 / (NUM_DRAWN * whole_B)
+        return np.asarray(np.maximum(np.sqrt(p_B * (1 - p_B) * least_B), least_B))
 
     # ---- label sets
 

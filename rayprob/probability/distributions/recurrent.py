@@ -143,7 +143,7 @@ class RecurrentDistribution(LabelDistribution):
         return told
 
     def answering(self, presence: Mapping[int, bool], columns: Collection[int]) -> "RecurrentDistribution":
-        """Return samples that agree with `presence`, rather than those of all samples that happen to do so."""
+        """Return samples that agree with `presence`, rather than those that happen to do so."""
         return self.condition(presence) if presence else self
 
     # ---- label sets

@@ -65,6 +65,12 @@ def evidence_of(query: Query) -> Mapping[int, bool]:
     return _plan(query).evidence
 
 
+def others_of(query: Query) -> set[int]:
+    """Return the columns that a query reads, without the single labels that it takes as known."""
+    plan = _plan(query)
+    return plan.columns - plan.evidence.keys()
+
+
 def joint_and_whole(query: Query, distribution: Joint) -> tuple[Floats, Floats]:
     """Return P(event, evidence) and P(evidence) [B] of a few images."""
     plan = _plan(query)

@@ -155,6 +155,11 @@ def test_questions_about_many_labels_are_answered_from_label_sets_drawn() -> Non
     sets_BSL = distribution.condition({0: True}).as_drawn.sets_BSL
     np.testing.assert_allclose(found_B, (sets_BSL.sum(axis=2) >= 5).mean(axis=1))
     assert sets_BSL[:, :, 0].all()
+    error_B = np.sqrt(found_B * (1 - found_B) / drawn.NUM_DRAWN)
+    np.testing.assert_allclose(
+        distribution.standard_error(parse("P(count >= 5 | a)", letters(9))), np.maximum(error_B, 1 / drawn.NUM_DRAWN)
+    )
+    assert not distribution.standard_error(parse("P(b & c & d & e | a)", letters(9))).any()
     assert str(drawn.NUM_DRAWN) in distribution.notes[0]
 
 
