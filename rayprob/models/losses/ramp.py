@@ -35,9 +35,7 @@ def ramp(spec: RampSpec, outputs: dict[str, Tensor], targets_BL: Tensor, known_B
     single_BL = relu(1 - signed_BL) - spec.flatness * relu(spec.flat_below - signed_BL)
     if not spec.pairs:
         return (single_BL * known_BL).sum(1)
-    absent_BL = (1 - targets_BL) * known_BL
-    count_BL, hinge_BL = violations(logits_BL, absent_BL, 1.0)
-    beyond_BL = violations(logits_BL, absent_BL, spec.flat_below)[1]
+    (count_BL, hinge_BL), (_, beyond_BL) = violations(logits_BL, (1 - targets_BL) * known_BL, (1.0, spec.flat_below))
     pairs_BL = rank_weight(count_BL).to(logits_BL.dtype) * (hinge_BL - spec.flatness * beyond_BL) * targets_BL
     return ((single_BL + spec.pairs * pairs_BL) * known_BL).sum(1)
 

@@ -1,5 +1,6 @@
 """The loss `ranking`: in each image, present labels above absent ones. B samples, L labels."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -41,17 +42,23 @@ def warp(logits_BL: Tensor, targets_BL: Tensor, known_BL: Tensor) -> Tensor:
     IJCAI 2011). They sample absent labels until one violates, and estimate r_j by how long that took; this is the exact rank
     and the expectation over the violators, in O(L log L) per image. No gradient flows through the ranks.
     """
-    count_BL, excess_BL = violations(logits_BL, (1 - targets_BL) * known_BL, margin=1.0)
+    ((count_BL, excess_BL),) = violations(logits_BL, (1 - targets_BL) * known_BL, margins=(1.0,))
     return (rank_weight(count_BL).to(logits_BL.dtype) * excess_BL * targets_BL * known_BL).sum(1)
 
 
-def violations(logits_BL: Tensor, absent_BL: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """Return for each label j how many absent labels k have z_k > z_j - margin, and the sum of margin - z_j + z_k over them."""
+def violations(logits_BL: Tensor, absent_BL: Tensor, margins: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+    """Return for each margin: of each label j, the number of absent labels k with z_k > z_j - margin, and their excess.
+
+    The excess is the sum of margin - z_j + z_k over them.
+    """
     # Ascending in -z, and absent labels first: so violators are a prefix, whose sums one pass gives.
     lowered_BL = (-logits_BL).masked_fill(absent_BL == 0, torch.inf).sort(dim=1).values
-    count_BL = torch.searchsorted(lowered_BL.detach(), margin - logits_BL.detach())
     sums_BL = pad(-lowered_BL.masked_fill(lowered_BL == torch.inf, 0).cumsum(dim=1), (1, 0))
-    return count_BL, count_BL * (margin - logits_BL) + sums_BL.gather(1, count_BL)
+    counts = [torch.searchsorted(lowered_BL.detach(), margin - logits_BL.detach()) for margin in margins]
+    return [
+        (count_BL, count_BL * (margin - logits_BL) + sums_BL.gather(1, count_BL))
+        for margin, count_BL in zip(margins, counts, strict=True)
+    ]
 
 
 def rank_weight(count_BL: Tensor) -> Tensor:
