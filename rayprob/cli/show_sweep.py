@@ -10,6 +10,7 @@ from rich.live import Live
 from rayprob.cli.show_run import notice_line, waiting_line
 from rayprob.cli.table import Cell, Table, show_table
 from rayprob.cli.terminal import show_line, styled
+from rayprob.report.sweep.words import sureness
 from rayprob.runs.paths import SweepFolder
 from rayprob.sweep.search import OWN_SETTINGS, described, short
 from rayprob.sweep.study import Study, Trial
@@ -181,12 +182,11 @@ def _on_noise(summary: dict[str, Any]) -> list[str]:
     noise = summary["noise"]
     if noise is None or summary["best"] == summary["default"]:
         return []
-    name = summary["metrics"][0]["name"]
+    metric, error = summary["metrics"][0], noise["gain_se"]
     parts = [f"{which} {_spread(noise[which])}" for which in ("default", "best")]
-    error = f" ± {noise['gain_se']:.4f}" if noise["gain_se"] is not None else ""
-    is_noise = noise["gain_se"] is not None and abs(noise["gain"]) < 2 * noise["gain_se"]
-    verdict = ": at most two standard errors, so it may be noise" if is_noise else ""
-    return [f"over new seeds, {name}: {', '.join(parts)}; gain {noise['gain']:+.4f}{error}{verdict}"]
+    line = f"over new seeds, {metric['name']}: {', '.join(parts)}; gain {noise['gain']:+.4f}"
+    better = noise["gain"] if metric["mode"] == "max" else -noise["gain"]
+    return [line if error is None else f"{line} ± {error:.4f}: {sureness(better, error)}"]
 
 
 def _spread(part: dict[str, Any]) -> str:

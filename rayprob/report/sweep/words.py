@@ -118,11 +118,14 @@ def on_noise(noise: Noise, metric: Metric, gain: float | None, chosen: float | N
     if noise.gain_se is None or not math.isfinite(noise.gain_se):
         return f"{text}; its standard error is unknown (that needs two seeds each), so this may be noise."
     text += f", with a standard error of {figure(noise.gain_se)} over seeds"
-    if gain <= SURE * noise.gain_se:
-        verdict = "this is not a gain" if gain < 0 else "less than twice its standard error, so it may well be noise"
-    else:
-        verdict = "more than twice its standard error"
-    return f"{text}: {verdict}.{_leaning(noise, chosen)}"
+    return f"{text}: {sureness(gain, noise.gain_se)}.{_leaning(noise, chosen)}"
+
+
+def sureness(gain: float, gain_se: float) -> str:
+    """Return whether a gain, which is positive where the best is better, exceeds the noise between seeds."""
+    if gain > SURE * gain_se:
+        return "more than twice its standard error"
+    return "this is not a gain" if gain < 0 else "less than twice its standard error, so it may well be noise"
 
 
 def _leaning(noise: Noise, chosen: float | None) -> str:
