@@ -83,6 +83,8 @@ def _stages_of_chain(network: nn.Module, size_px: int) -> dict[int, Stage]:
     for position, module in enumerate(_modules(network)):
         tensors = chain(module.named_parameters(), module.named_buffers())
         maps = functional_call(module, {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}, (maps,))
+        if maps.ndim != 4:  # not maps, but tokens on their way to some
+            continue
         _, first, second, third = maps.shape
         are_last = first == second != third
         rows, channels = (first, third) if are_last else (second, first)

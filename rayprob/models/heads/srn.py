@@ -78,7 +78,7 @@ class SrnHead(Head):
         return {"logits": (first_BL + self.second(self.relations(self._maps(features)))) / 2}
 
     def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
-        """Take over a trained Bernoulli head, as confidence of every place too; the outputs are that head's.
+        """Take over a trained Bernoulli head, also as the confidence of every place; the outputs are its, without attention.
 
         Raises ModelError if the shapes differ.
         """

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rayprob.models.heads import HeadSpec, Start, build_head
-from tests.models.heads.learning import gradients_per_target, loss_after_training
+from rayprob.models.heads import Head, HeadSpec, Start, build_head
+from tests.models.heads.learning import away_from_start, gradients_per_target, has_exact_gradients, loss_after_training
 
 B, F, L = 3, 5, 4
 PREVALENCE = np.array([0.5, 0.1, 0.02, 0.9])
@@ -17,13 +17,8 @@ def features(*places: int) -> Tensor:
     return torch.randn(B, F, *places, generator=torch.Generator().manual_seed(3))
 
 
-def trained(spec: HeadSpec) -> torch.nn.Module:
-    """A head in float64 whose parameters are all different from 0."""
-    head = build_head(spec, F, L, Start(PREVALENCE)).double()
-    generator = torch.Generator().manual_seed(4)
-    for parameter in head.parameters():
-        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return head
+def trained(spec: HeadSpec) -> Head:
+    return away_from_start(build_head(spec, F, L, Start(PREVALENCE)))
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -52,13 +47,13 @@ def test_places_are_averaged() -> None:
 
 
 def test_gradients_in_float64() -> None:
-    head = trained(SMALL)
-    names = [name for name, _ in head.named_parameters()]
+    assert has_exact_gradients(trained(SMALL), features())
 
-    def logits_BL(inputs: Tensor, *parameters: Tensor) -> Tensor:
-        return torch.func.functional_call(head, dict(zip(names, parameters, strict=True)), (inputs,))["logits"]
 
-    assert torch.autograd.gradcheck(logits_BL, (features().double().requires_grad_(), *head.parameters()))
+def test_its_size_is_what_it_states() -> None:
+    head, width = build_head(HeadSpec(name="semantic", width=6, depth=3), F, L), 6
+    size = F * L + L + 2 * L * width + 2 * width * width + 3 * width + L
+    assert sum(parameter.numel() for parameter in head.parameters()) == size
 
 
 def test_unknown_labels_teach_nothing_although_the_network_reads_their_logits() -> None:

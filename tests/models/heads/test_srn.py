@@ -6,9 +6,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rayprob.models.heads import HeadSpec, Start, build_head
+from rayprob.models.heads import Head, HeadSpec, Start, build_head
 from rayprob.models.heads.srn import grid_of
-from tests.models.heads.learning import gradients_per_target, loss_after_training
+from tests.models.heads.learning import away_from_start, gradients_per_target, has_exact_gradients, loss_after_training
 
 B, F, L = 2, 3, 2
 PREVALENCE = np.array([0.5, 0.1])
@@ -20,13 +20,8 @@ def features(places: int = 4) -> Tensor:
     return torch.randn(B, F, places, generator=torch.Generator().manual_seed(3))
 
 
-def trained(spec: HeadSpec = SMALL) -> torch.nn.Module:
-    """A head in float64 whose parameters are all different from 0."""
-    head = build_head(spec, F, L, Start(PREVALENCE)).double()
-    generator = torch.Generator().manual_seed(4)
-    for parameter in head.parameters():
-        parameter.data += 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return head
+def trained(spec: HeadSpec = SMALL) -> Head:
+    return away_from_start(build_head(spec, F, L, Start(PREVALENCE)))
 
 
 @pytest.mark.parametrize("side", [2, 4])
@@ -92,13 +87,13 @@ def test_a_trained_bernoulli_head_keeps_its_answers() -> None:
 
 
 def test_gradients_in_float64() -> None:
-    head = trained()
-    names = [name for name, _ in head.named_parameters()]
+    assert has_exact_gradients(trained(), features(9))
 
-    def logits_BL(inputs: Tensor, *parameters: Tensor) -> Tensor:
-        return torch.func.functional_call(head, dict(zip(names, parameters, strict=True)), (inputs,))["logits"]
 
-    assert torch.autograd.gradcheck(logits_BL, (features(9).double().requires_grad_(), *head.parameters()))
+def test_its_size_is_what_it_states() -> None:
+    head, width, grid = build_head(HeadSpec(name="srn", width=6, grid=3), F, L), 6, 3
+    size = F * (2 * L + width) + width * (9 * width + L) + width * (L + width + 4 * (grid * grid + L))
+    assert sum(parameter.numel() for parameter in head.parameters() if parameter.ndim > 1) == size
 
 
 def test_an_image_is_judged_by_itself_and_unknown_labels_teach_nothing() -> None:
