@@ -50,38 +50,36 @@ class GraphSpec(HeadSpec):
 class GraphHead(Head):
     """ML-GCN (Chen, Wei, Wang, Guo, CVPR 2019): independent labels whose classifiers a graph network makes.
 
-    From label vectors X [L, D] and the neighbours' weights A [L, L] (equations 6 to 8, `neighbour_weights`), the classifiers
-    are the rows of
+    From label vectors X [L, D] and the neighbours' weights A [L, L] (equations 6 to 8, `neighbour_weights`) follow the states
+    of the labels Z [L, H] and their classifiers, the rows of Z W2:
 
-        G = A LeakyReLU(A X W1) W2          logit_l = s_l G_l / |G_l| f + b_l
+        Z = states(A LeakyReLU(A X W1))          logit_l = Z_l W2 f + b_l
 
-    The paper has G f instead. Unless gradients are clipped, it diverges or stays near the prior at learning rates with which a
-    linear head learns: W2 adds up the gradients of all labels, which pass through long label vectors of nearly one direction,
-    so a step changes logits hundreds of times as much as a linear head's (`benchmarks/graph_stability.py`). Here the length of
-    a classifier is a parameter of its own, s_l: no step of W1 or W2 can make logits explode, and as W1 and W2 grow, their steps
-    turn classifiers by less, as with weight normalisation. Given vectors are centred as well.
+    The paper has no `states`. Unless gradients are clipped, it diverges or stays near the prior at learning rates with which a
+    linear head learns: W2 adds up the gradients of all labels, whose states are long and point to nearly one direction, so a
+    step moves logits thousands of times as far as a linear head's (`benchmarks/graph_stability.py`). Here each state is
+    relative to the mean over labels and has length 1, and the mean is added with length 1 / sqrt(L). Then W2 learns as a linear
+    head does, labels that are alike share what they learn, and what is common to all is learned no faster than the rest.
+    Learned vectors start orthogonal; given ones are centred.
 
-    A fresh head answers with the prevalences: s_l is small, and b_l, which the paper lacks, has their log-odds. The rows of A
-    sum to 1, so A is not normalised again, as it is in the authors' program. For the paper's maximum over places, set
-    pooling: gmp.
+    A fresh head answers with the prevalences: W2 is small, and b, which the paper lacks, has their log-odds. The rows of A sum
+    to 1, so A is not normalised again, as it is in the authors' program. For the paper's maximum over places, set pooling: gmp.
 
-    It trains D H + H F + 2 L numbers, and L D for learned vectors; it keeps L^2 constants. A batch of B images costs
+    It trains D H + H F + L numbers, and L D for learned vectors; it keeps L^2 constants. A batch of B images costs about
     L (D H + H F + L (D + H) + B F) multiplications, where the Bernoulli head takes B L F.
     """
 
     def __init__(self, num_features: int, num_labels: int, spec: GraphSpec, start: Start) -> None:
         super().__init__()
         self.dropout = FeatureDropout(spec.dropout)
-        self.vectors = nn.Parameter(torch.randn(num_labels, spec.width))
+        self.vectors = nn.Parameter(torch.empty(num_labels, spec.width))
+        nn.init.orthogonal_(self.vectors, gain=math.sqrt(spec.width))
         self.neighbours = constant(torch.empty(num_labels, num_labels))
         self.first = nn.Linear(spec.width, spec.hidden, bias=False)
+        # States do not depend on the size of these weights, but the larger they are, the less a step turns the states.
+        nn.init.normal_(self.first.weight)
         self.second = nn.Linear(spec.hidden, num_features, bias=False)
-        for layer in (self.first, self.second):
-            nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features))
-        # The unit in which `scale` has s_l. In units of 1, Adam lengthens classifiers too slowly; in units of the square root
-        # of F, in which an entry of a classifier is about 1, SGD diverges.
-        self.unit = num_features**0.25
-        self.scale = nn.Parameter(torch.full((num_labels,), WEIGHT_STD * math.sqrt(num_features) / self.unit))
+        nn.init.normal_(self.second.weight, std=WEIGHT_STD)
         self.bias = nn.Parameter(torch.empty(num_labels))
         prior_L = np.full(num_labels, 0.5) if start.prevalence_L is None else start.prevalence_L
         set_values(self.bias, log_odds(prior_L), "prevalence_L")
@@ -95,14 +93,15 @@ class GraphHead(Head):
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return {"logits": [B, L]} for features [B, F] or [B, F, P]."""
-        return {"logits": linear(average(self.dropout(features)), self.classifiers(), self.bias)}
+        classifiers_LF = self.second(self.states())
+        return {"logits": linear(average(self.dropout(features)), classifiers_LF, self.bias)}
 
-    def classifiers(self) -> Tensor:
-        """Return the weights [L, F] that the graph network makes."""
-        hidden_LH = leaky_relu(self.first(self.neighbours @ self.vectors), NEGATIVE_SLOPE)
-        directions_LF: Tensor = normalize(self.second(self.neighbours @ hidden_LH), dim=1)
-        lengths_L: Tensor = self.unit * self.scale
-        return lengths_L.unsqueeze(1) * directions_LF
+    def states(self) -> Tensor:
+        """Return the labels' states [L, H]: of length 1 relative to their mean, plus the mean with length 1 / sqrt(L)."""
+        hidden_LH = self.neighbours @ leaky_relu(self.first(self.neighbours @ self.vectors), NEGATIVE_SLOPE)
+        mean_1H = hidden_LH.mean(dim=0, keepdim=True)
+        own_LH: Tensor = normalize(hidden_LH - mean_1H, dim=1)
+        return own_LH + normalize(mean_1H, dim=1) / math.sqrt(len(hidden_LH))
 
 
 def neighbour_weights(targets_NL: Bools, known_NL: Bools, spec: GraphSpec) -> Floats:

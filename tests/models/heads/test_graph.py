@@ -84,10 +84,19 @@ def test_logits_equal_the_written_out_network() -> None:
     a_LL = weights["neighbours"]
     np.testing.assert_allclose(a_LL, counted(np.ones_like(SETS), 0.4, 0.2), rtol=1e-6)
     hidden_LH = a_LL @ weights["vectors"] @ weights["first.weight"].T
-    g_LF = a_LL @ np.where(hidden_LH > 0, hidden_LH, 0.2 * hidden_LH) @ weights["second.weight"].T
-    lengths_L = weights["scale"] * F**0.25
-    expected = features().numpy() @ (g_LF / np.sqrt((g_LF**2).sum(1, keepdims=True)) * lengths_L[:, None]).T + weights["bias"]
+    hidden_LH = a_LL @ np.where(hidden_LH > 0, hidden_LH, 0.2 * hidden_LH)
+    mean_H = hidden_LH.mean(0)
+    states_LH = np.stack([(row_H - mean_H) / np.linalg.norm(row_H - mean_H) for row_H in hidden_LH])
+    states_LH += mean_H / np.linalg.norm(mean_H) / np.sqrt(L)
+    expected = features().numpy() @ weights["second.weight"] @ states_LH.T + weights["bias"]
     np.testing.assert_allclose(built(features())["logits"].detach().numpy(), expected, rtol=1e-9)
+
+
+def test_a_single_label_trains() -> None:
+    built = build_head(HeadSpec(**SMALL), F, 1).double()
+    torch.autograd.backward(built(features())["logits"].sum())
+    gradients = [parameter.grad for parameter in built.parameters() if parameter.grad is not None]
+    assert all(gradient.isfinite().all() and gradient.abs().max() < 10 for gradient in gradients)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
@@ -130,7 +139,7 @@ def test_a_bundle_keeps_neighbours_and_given_vectors(tmp_path: Path) -> None:
 
 
 def test_a_label_without_images_of_its_own_is_learned_from_its_neighbour() -> None:
-    """Labels with the same neighbours share their classifier's direction, so what one learns the other has."""
+    """Labels that are neighbours have similar states, so what one learns the other has."""
     features_BF = torch.randn(128, 4, generator=torch.Generator().manual_seed(0))
     targets_BL = (features_BF[:, :1] > 0).expand(-1, 2)
     known_BL = torch.tensor([True, False]).expand(128, -1)
@@ -149,9 +158,9 @@ def test_a_label_without_images_of_its_own_is_learned_from_its_neighbour() -> No
     assert found["bernoulli"] < 0.9
 
 
-def test_a_step_moves_logits_no_further_than_a_linear_head_s_and_the_published_network_a_hundred_times_as_far() -> None:
+def test_a_step_moves_logits_as_far_as_a_linear_head_s_and_the_published_network_a_thousand_times_as_far() -> None:
     images = scenes(64, seed=0)
     steps = {name: first_step(build, images) for name, build in heads_on(images).items()}
-    assert steps["graph, word vectors"] < steps["linear"]
-    assert steps["graph, learned vectors"] < steps["linear"]
-    assert steps["ML-GCN as published"] > 100 * steps["linear"]
+    assert steps["graph, word vectors"] < 3 * steps["linear"]
+    assert steps["graph, learned vectors"] < 3 * steps["linear"]
+    assert steps["ML-GCN as published"] > 1_000 * steps["linear"]
