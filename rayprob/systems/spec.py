@@ -107,8 +107,8 @@ def open_systems(spec: SystemsSpec) -> list[System]:
     """
     files = dict.fromkeys(file for pattern in spec.files for file in _found(pattern))
     runs = [(file, Run.read(file)) for file in files]
-    first = runs[0][1] if spec.source is not None else None
-    systems = [System(run.name, file, run, _why_not_on_features(run, first)) for file, run in runs]
+    first = runs[0][1]
+    systems = [System(run.name, file, run, _why_left_out(run, first, spec.source)) for file, run in runs]
     by_name: dict[str, System] = {}
     for system in systems:
         if system.name in by_name:
@@ -145,7 +145,11 @@ def _found(pattern: str) -> list[str]:
     return files
 
 
-def _why_not_on_features(run: Run, first: Run | None) -> str:
-    if first is None or run.model.backbone == first.model.backbone:
-        return ""
-    return f"its backbone is {run.model.backbone}, and heads are compared on the same frozen features"
+def _why_left_out(run: Run, first: Run, source: str | None) -> str:
+    if source is None:
+        return "its head can only be trained on the features of a finished run" if run.model.head.needs_refit else ""
+    if run.model.backbone != first.model.backbone:
+        return f"its backbone is {run.model.backbone}, and heads are compared on the same frozen features"
+    if run.model.maps != first.model.maps:
+        return "it joins other stages of the backbone, and heads are compared on the same frozen features"
+    return ""
