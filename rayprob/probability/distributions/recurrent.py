@@ -218,12 +218,13 @@ class RecurrentDistribution(LabelDistribution):
         whole_B, part_B = is_all_B.nonzero()[:, 0], (here.known_BL.any(dim=1) & ~is_all_B).nonzero()[:, 0]
         present_bL = here.values_BL[whole_B]
         logits_bL = sequences.logits_of_sets(here.network, here.logits_BL[whole_B], here.context_BE[whole_B], present_bL)
-        log_B[whole_B] = logsigmoid(torch.where(present_bL, logits_bL, -logits_bL)).sum(dim=1)
+        # numpy takes a tensor of one element for a number, so rows are arrays.
+        log_B[whole_B.numpy()] = logsigmoid(torch.where(present_bL, logits_bL, -logits_bL)).sum(dim=1).numpy()
         if len(part_B):
             estimated = self if len(part_B) == len(self) else self[part_B.numpy()]
             chunks = [estimated] if len(estimated) == 1 else [estimated[rows] for rows in estimated.chunks()]
             log_weight_bD = np.concatenate([chunk._draws.log_weight_BD.numpy() for chunk in chunks])
-            log_B[part_B] = logsumexp(log_weight_bD, axis=1) - np.log(NUM_DRAWS)
+            log_B[part_B.numpy()] = logsumexp(log_weight_bD, axis=1) - np.log(NUM_DRAWS)
         return log_B
 
     def _estimated_marginals(self) -> tuple[Floats, Floats]:
