@@ -135,7 +135,9 @@ def test_usage_term_is_the_divergence_of_uniform_from_mixing_weights() -> None:
 def test_every_loss_is_tested_here() -> None:
     """Those of families with a head of their own are tested with that head."""
     own = {name for name in LOSSES if LOSSES.origin[name] == "rayprob"}
-    assert {spec.name for spec in SPECS.values()} == {name for name in own if LossSpec.of(name).family in ("bernoulli", "mixture")}
+    assert {spec.name for spec in SPECS.values()} == {
+        name for name in own if LossSpec.of(name).family in ("bernoulli", "mixture")
+    }
 
 
 # An image without pairs has no loss, the shift of the asymmetric loss makes easy negatives free, and hinges have a margin.
