@@ -1,4 +1,4 @@
-"""Whether the head `graph` trains without gradient clipping wherever a linear head does, beside ML-GCN as published.
+"""Whether the head `graph` trains without gradient clipping wherever a linear head does, compared with ML-GCN as published.
 
     python benchmarks/graph_stability.py [--seeds 5] [--steps 300] [--samples 2000]
 
