@@ -57,6 +57,7 @@ def explain(
 ) -> Why:
     """Explain the probability of a label of one image, given the evidence {column: is present}.
 
+    Samples are not components that could be responsible, so a distribution that is estimated from them has no scenes.
     `names_K` names the components; by default each is named by its most characteristic labels in this image. Raises QueryError
     for a batch of several images, for a label that is itself evidence, and for impossible evidence.
     """
@@ -77,7 +78,8 @@ def explain(
         alone, last = log_odds({piece: is_present}) - before, after - log_odds(others)
         pieces.append(Piece(label_space.names[piece], is_present, alone, last))
     pieces.sort(key=lambda piece: -abs(piece.last))
-    scenes = _scenes(distribution, distribution.condition(evidence), column, label_space, names_K)
+    told = distribution.condition(evidence)
+    scenes = [] if told.is_sampled else _scenes(distribution, told, column, label_space, names_K)
     return Why(label_space.names[column], before, after, tuple(pieces), tuple(scenes[:num_scenes]))
 
 
