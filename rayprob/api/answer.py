@@ -18,7 +18,7 @@ from rayprob.predict.reading import Loaded
 from rayprob.predict.record import Doubt, Record, Rejected, SetLine
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.evidence import known_labels
-from rayprob.probability.queries.answer import parse
+from rayprob.probability.queries.answer import Query, parse
 from rayprob.probability.queries.explain import Why, explain
 from rayprob.text import printable
 
@@ -124,14 +124,19 @@ class Answer:
         return self._given_evidence(self._asked.forecast.distribution)
 
     def prob(self, query: str) -> float:
-        """Return the exact answer to a query such as `P(fork | dining table, !person)` or `P(count >= 3)`.
+        """Return the answer to a query such as `P(fork | dining table, !person)` or `P(count >= 3)`.
 
         The evidence of this answer is taken into account. Raises QueryError, with a caret under the position, for wrong syntax
         or an unknown label, and if the condition has probability 0.
         """
-        question = self._asked.question
-        (asked,) = replace(question, queries=(parse(query, question.label_space),)).given_evidence()
-        return float(self._asked.forecast.distribution.prob(asked)[0])
+        return float(self._asked.forecast.distribution.prob(self._query(query))[0])
+
+    def standard_error(self, query: str) -> float:
+        """Return the standard error of `prob`: 0, unless the model's answers are estimated from samples.
+
+        Raises QueryError as `prob` does.
+        """
+        return float(self._asked.forecast.distribution.standard_error(self._query(query))[0])
 
     def top_sets(self, k: int = 5) -> list[SetLine]:
         """Return the `k` most probable label sets, best first, with `labels` and `probability`; without those of probability 0.
@@ -188,6 +193,11 @@ class Answer:
     @property
     def _names(self) -> tuple[str, ...]:
         return self._asked.question.label_space.names
+
+    def _query(self, text: str) -> Query:
+        question = self._asked.question
+        (asked,) = replace(question, queries=(parse(text, question.label_space),)).given_evidence()
+        return asked
 
     def _given_evidence(self, distribution: LabelDistribution) -> LabelDistribution:
         evidence = self._asked.question.evidence

@@ -12,7 +12,7 @@ from rayprob.predict.figure import write_figure
 from rayprob.predict.figure_files import FigureFiles
 from rayprob.predict.job import PredictJob
 from rayprob.predict.on_ray import write_table_on_ray
-from rayprob.predict.record import Record, Rejected
+from rayprob.predict.record import EstimatedAnswer, Record, Rejected
 from rayprob.predict.table import write_table_here
 from rayprob.probability.queries.explain import Why
 from rayprob.text import counted
@@ -107,7 +107,8 @@ def _facts(console: Console, record: Record, indent: str) -> None:
     show_line(console, f"{indent}entropy {record.entropy_nats:.2f}{error} nats{_doubt(record)}")
     for answer in record.answers:
         if answer.probability is not None:
-            show_line(console, f"{indent}{answer.query} = {answer.probability:.4g}", style="green")
+            error = f" +- {answer.standard_error:.2g}" if isinstance(answer, EstimatedAnswer) else ""
+            show_line(console, f"{indent}{answer.query} = {answer.probability:.4g}{error}", style="green")
     for why in record.why:
         show_line(console, f"{indent}why {why.label}: {_why(why)}")
     for note in record.notes:

@@ -9,7 +9,7 @@ from rayprob.errors import QueryError
 from rayprob.predict.members import Forecast, Predictor
 from rayprob.predict.question import Question, guarantee_of
 from rayprob.predict.reading import Loaded
-from rayprob.predict.record import AnswerLine, Doubt, DoubtLine, LabelLine, Outcome, Record, Rejected, SetLine
+from rayprob.predict.record import AnswerLine, Doubt, DoubtLine, EstimatedAnswer, LabelLine, Outcome, Record, Rejected, SetLine
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.uncertainty import uncertainty
 from rayprob.probability.queries.answer import Query, probabilities
@@ -20,6 +20,7 @@ MOST_EXPLAINED = 3
 NOTABLE = 0.01  # smaller changes of a marginal are not explained
 NO_GUARANTEE_WITH_EVIDENCE = "no guarantee: it holds for images without evidence"
 NO_ANSWER = "no answer to {}: its condition has probability 0"
+ESTIMATED = "estimated from samples: marginals have standard errors of up to {:.2g}; label sets are found by beam search"
 NO_TOP_SETS = "the most probable label sets cannot be found exactly: {}"
 
 
@@ -50,12 +51,13 @@ class Answering:
         listed_B = [self._listed(*scores_and_set) for scores_and_set in zip(after.ranking_scores(), sets_BL, strict=True)]
         top_sets_B, notes = self._top_sets(after)
         answers_B, more_notes = self._answers(before)
+        estimated_B = _estimated(after)
         entropy = after.entropy()
         doubts_B = _doubts([self._given_evidence(member) for member in forecast.members], listed_B, self._names)
         return [
             Record(
                 image=one.image,
-                notes=(*one.notes, *self._notes, *notes, *more_notes, *after.notes),
+                notes=(*one.notes, *self._notes, *notes, *more_notes, *after.notes, *estimated_B[b]),
                 marginals_L=marginals_BL[b],
                 labels=tuple(self._label_line(column, marginals_BL[b], before_BL[b]) for column in listed_B[b]),
                 label_set=_names_of(sets_BL[b], self._names),
@@ -114,12 +116,13 @@ class Answering:
                 raise
             lines, notes = zip(*map(self._answer, texts, self._queries, [before] * len(texts)), strict=True)
             return [lines], tuple(note for note in notes if note)
-        lines_QB = [[AnswerLine(text, float(p)) for p in p_B] for text, p_B in zip(texts, answers_QB, strict=True)]
+        errors_QB = [before.standard_error(query) if before.is_sampled else None for query in self._queries]
+        lines_QB = [_lines(*parts) for parts in zip(texts, answers_QB, errors_QB, strict=True)]
         return list(zip(*lines_QB, strict=True)), ()
 
     def _answer(self, text: str, query: Query, one: LabelDistribution) -> tuple[AnswerLine, str]:
         try:
-            return AnswerLine(text, float(one.prob(query)[0])), ""
+            return _lines(text, one.prob(query), one.standard_error(query) if one.is_sampled else None)[0], ""
         except QueryError:
             return AnswerLine(text, None), NO_ANSWER.format(text)
 
@@ -129,6 +132,20 @@ class Answering:
         moved = [column for column in np.argsort(-np.abs(change_L), kind="stable").tolist() if column not in evidence]
         moved = [column for column in moved[:MOST_EXPLAINED] if abs(change_L[column]) >= NOTABLE]
         return tuple(explain(before, column, evidence, self._bundle.label_space) for column in moved)
+
+
+def _lines(text: str, p_B: Floats, error_B: Floats | None) -> list[AnswerLine]:
+    if error_B is None:
+        return [AnswerLine(text, float(p)) for p in p_B]
+    return [EstimatedAnswer(text, float(p), float(error)) for p, error in zip(p_B, error_B, strict=True)]
+
+
+def _estimated(distribution: LabelDistribution) -> list[tuple[str, ...]]:
+    """Return a note for each image if its marginals are estimates."""
+    if not distribution.is_sampled:
+        return [()] * len(distribution)
+    _, error_BL = distribution.estimated_marginals()
+    return [(ESTIMATED.format(error),) if error else () for error in error_BL.max(axis=1)]
 
 
 def set_lines(distribution: LabelDistribution, k: int, names: Sequence[str]) -> list[tuple[SetLine, ...]]:

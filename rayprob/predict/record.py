@@ -9,7 +9,8 @@
     top_sets            [{labels, probability}] best first; null if they cannot be found exactly
     entropy_nats        of the distribution of label sets, with its entropy_standard_error (0: exact)
     evidence            {label: true or false}; all other keys take it into account
-    answers             [{query, probability}] in the order asked; null if the condition has probability 0
+    answers             [{query, probability}] in the order asked; null if the condition has probability 0; with standard_error
+                        where the probability is estimated from samples
     why                 [{label, log_odds_before, log_odds, pieces, scenes}] of the labels that the evidence changed most
     uncertainty         null, or {members, total_nats, aleatoric_nats, epistemic_nats, labels}: sums over all labels, and
                         labels: [{label, total_nats, aleatoric_nats, epistemic_nats, lowest, highest}] of those in `labels`,
@@ -73,6 +74,13 @@ class AnswerLine:
 
     query: str
     probability: float | None
+
+
+@dataclass(frozen=True)
+class EstimatedAnswer(AnswerLine):
+    """An answer that is estimated from samples of label sets."""
+
+    standard_error: float
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class PowersetSpec(HeadSpec):
     least_samples: int = Field(default=2, ge=1)
     """Fewest training samples of such a set. With 1, training has no example of a new set, and makes them improbable."""
     own_weights: bool = False
-    """Weights of its own for each set, as in label powerset; otherwise only an offset beside the scores of its labels."""
+    """Separate weights for each set, as in label powerset; otherwise its score is an offset plus its labels' scores."""
 
     @property
     def title(self) -> str:

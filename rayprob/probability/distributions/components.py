@@ -1,15 +1,16 @@
 """Components of a chunk of images in the layout that queries read, one label at a time. L labels, K components, B images."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rayprob.arrays import Floats
 from rayprob.probability.distributions.arithmetic import NUMBERS, Arithmetic
 from rayprob.probability.distributions.counts import count_probabilities
-from rayprob.probability.distributions.joint import Joint
 
 COUNTS_KEPT = 8
 
@@ -29,16 +30,10 @@ class Components:
     _counts: dict[tuple[tuple[int, ...], int], Floats] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, part: Joint, columns: Iterable[int], arithmetic: Arithmetic = NUMBERS) -> "Components":
-        """Return the columns of a chunk, contiguous, so that a query reads only the labels it names."""
-        chosen = sorted(columns)
-        return cls.of_logits(part.log_mixing_BK, chosen, part.logits_of(chosen), arithmetic)
-
-    @classmethod
-    def of_logits(
-        cls, log_weight_BK: Floats, columns: Sequence[int], logits_BKC: Floats, arithmetic: Arithmetic = NUMBERS
+    def of(
+        cls, log_weight_BK: Floats, columns: Sequence[int], logits_BKC: NDArray[Any], arithmetic: Arithmetic = NUMBERS
     ) -> "Components":
-        """Return components with the logits of `columns`, [1, K, C] where they are the same for all images."""
+        """Return components, contiguous, with the logits of `columns`: [1, K, C] where they are the same for all images."""
         logits_CKB = np.ascontiguousarray(logits_BKC.transpose(2, 1, 0), dtype=np.float64)
         present, absent = (dict(zip(columns, state_CKB, strict=True)) for state_CKB in arithmetic.states(logits_CKB))
         return cls(np.ascontiguousarray(log_weight_BK.T), present, absent, arithmetic)

@@ -89,6 +89,11 @@ class LabelDistribution(ABC):
         # Weights may sum to a little more than 1, and a probability must not.
         return self._by_chunk(lambda part: np.minimum(_mix(part.log_mixing_BK, present_and_absent(_float64(part))[0]), 1.0))
 
+    def estimated_marginals(self) -> tuple[Floats, Floats]:
+        """Return the marginals and their standard errors [B, L], which are 0 unless they are estimated from samples."""
+        marginal_BL = self.marginals()
+        return marginal_BL, np.zeros_like(marginal_BL)
+
     def marginal_logits(self) -> Floats:
         """Return the log-odds of each label [B, L]; they keep their order where marginals round to 0 or 1."""
 
@@ -170,14 +175,15 @@ class LabelDistribution(ABC):
 
     def components(self, columns: Iterable[int], arithmetic: Arithmetic = NUMBERS) -> Iterator[Components]:
         """Yield all components, with the probabilities of some labels, in one or several parts; answers are sums over them."""
-        yield Components.of(self, columns, arithmetic)
+        chosen = sorted(columns)
+        yield Components.of(self.log_mixing_BK, chosen, self.logits_of(chosen), arithmetic)
 
     def count_distribution(self) -> Floats:
         """Return P(number of labels present = n) [B, L + 1]: a Poisson-binomial distribution in each component."""
 
         def counts(part: LabelDistribution) -> Floats:
             labels = range(self.num_labels)
-            components = Components.of(part, labels)
+            (components,) = part.components(labels)
             return np.asarray((components.counts(labels, self.num_labels) * components.weight_KB).sum(axis=1).T)
 
         return self._by_chunk(counts)

@@ -1,16 +1,14 @@
 """The interface through which searches and queries read any distribution. B images, L labels, K components."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from rayprob.arrays import Bools, Floats, Ints
 from rayprob.probability.distributions.arithmetic import NUMBERS, Arithmetic
+from rayprob.probability.distributions.components import Components
 from rayprob.probability.distributions.evidence import Evidence
-
-if TYPE_CHECKING:  # components are read from a Joint
-    from rayprob.probability.distributions.components import Components
 
 
 class Joint(Protocol):
@@ -29,7 +27,7 @@ class Joint(Protocol):
     def marginals(self) -> Floats: ...
     def log_prob(self, label_sets_BL: Bools, known_BL: Bools | None = None) -> Floats: ...
     def weighed_by_count(self, t_Q: Floats) -> tuple[Floats, Floats]: ...
-    def components(self, columns: Iterable[int], arithmetic: Arithmetic = NUMBERS) -> "Iterator[Components]": ...
+    def components(self, columns: Iterable[int], arithmetic: Arithmetic = NUMBERS) -> Iterator[Components]: ...
     def joint_log_prob(self, evidence: Evidence) -> Floats: ...
     def log_bounds(self, state_BL: Bools) -> Floats: ...
     def answering(self, presence: Mapping[int, bool], columns: Collection[int]) -> "Joint": ...

@@ -144,7 +144,7 @@ class PowersetDistribution(LabelDistribution):
             (self.log_mixing_BK[:, :-1], _certain(self.table.sets_SL[None, :, chosen])),
             (self.log_mixing_BK[:, -1:], self.logits_BL[:, None, chosen]),
         ):
-            yield Components.of_logits(log_weight_BK, chosen, logits_BKC, arithmetic)
+            yield Components.of(log_weight_BK, chosen, logits_BKC, arithmetic)
 
     # ---- label sets
 

@@ -38,12 +38,8 @@ class RecurrentDistribution(LabelDistribution):
 
     family = "recurrent"
     is_sampled = True
-    notes = (
-        f"marginals, answers to queries, expected F1 and the entropy are estimated from {NUM_DRAWS} label sets sampled for "
-        f"each image; a probability p then has a standard error of up to sqrt(p (1 - p) / {NUM_DRAWS})",
-    )
 
-    def __init__(self, images: sequences.Images, order_L: Ints) -> None:
+    def __init__(self, images: sequences.SequenceInputs, order_L: Ints) -> None:
         """Column i of `images` is the label order_L[i]."""
         self.images, self.order_L = images, order_L
 
@@ -59,7 +55,7 @@ class RecurrentDistribution(LabelDistribution):
         tensors = {name: torch.from_numpy(np.array(values, dtype=np.float64)) for name, values in found.items()}
         nothing_BL = torch.zeros_like(tensors["logits"], dtype=torch.bool)
         network = sequences.LabelNetwork.of_outputs(tensors)
-        return cls(sequences.Images(network, tensors["logits"], tensors["context"], nothing_BL, nothing_BL), order_L)
+        return cls(sequences.SequenceInputs(network, tensors["logits"], tensors["context"], nothing_BL, nothing_BL), order_L)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -67,7 +63,7 @@ class RecurrentDistribution(LabelDistribution):
     def __getitem__(self, rows: slice | NDArray[Any] | list[int]) -> "RecurrentDistribution":
         here, rows_R = self.images, torch.from_numpy(np.arange(len(self))[rows])
         parts = (here.logits_BL, here.context_BE, here.values_BL, here.known_BL)
-        return RecurrentDistribution(sequences.Images(here.network, *(part[rows_R] for part in parts)), self.order_L)
+        return RecurrentDistribution(sequences.SequenceInputs(here.network, *(part[rows_R] for part in parts)), self.order_L)
 
     @property
     def num_labels(self) -> int:
@@ -208,23 +204,22 @@ class RecurrentDistribution(LabelDistribution):
         values_BL, known_BL = (torch.from_numpy(part_BL[:, self.order_L]) for part_BL in self._stated(evidence))
         is_possible_B = ~(here.known_BL & known_BL & (here.values_BL ^ values_BL)).any(dim=1)
         values_BL, known_BL = here.values_BL | (values_BL & known_BL & ~here.known_BL), here.known_BL | known_BL
-        told = sequences.Images(here.network, here.logits_BL, here.context_BE, values_BL, known_BL)
+        told = sequences.SequenceInputs(here.network, here.logits_BL, here.context_BE, values_BL, known_BL)
         return RecurrentDistribution(told, self.order_L), is_possible_B.numpy()
 
     def _log_evidence(self) -> Floats:
-        """Return the log probability [B] of the labels known: exact if these are none or all, otherwise an estimate."""
+        """Return the log probability [B] of the known labels: 0 without any, exact if all are known, otherwise an estimate."""
         here, log_B = self.images, np.zeros(len(self))
-        is_all_B = here.known_BL.all(dim=1)
-        whole_B, part_B = is_all_B.nonzero()[:, 0], (here.known_BL.any(dim=1) & ~is_all_B).nonzero()[:, 0]
-        present_bL = here.values_BL[whole_B]
-        logits_bL = sequences.logits_of_sets(here.network, here.logits_BL[whole_B], here.context_BE[whole_B], present_bL)
-        # numpy takes a tensor of one element for a number, so rows are arrays.
-        log_B[whole_B.numpy()] = logsigmoid(torch.where(present_bL, logits_bL, -logits_bL)).sum(dim=1).numpy()
-        if len(part_B):
-            estimated = self if len(part_B) == len(self) else self[part_B.numpy()]
+        is_all_B, is_some_B = here.known_BL.all(dim=1).numpy(), here.known_BL.any(dim=1).numpy()
+        whole_b, part_b = np.flatnonzero(is_all_B), np.flatnonzero(is_some_B & ~is_all_B)
+        present_bL = here.values_BL[whole_b]
+        logits_bL = sequences.logits_of_sets(here.network, here.logits_BL[whole_b], here.context_BE[whole_b], present_bL)
+        log_B[whole_b] = logsigmoid(torch.where(present_bL, logits_bL, -logits_bL)).sum(dim=1).numpy()
+        if len(part_b):
+            estimated = self if len(part_b) == len(self) else self[part_b]
             chunks = [estimated] if len(estimated) == 1 else [estimated[rows] for rows in estimated.chunks()]
             log_weight_bD = np.concatenate([chunk._draws.log_weight_BD.numpy() for chunk in chunks])
-            log_B[part_B.numpy()] = logsumexp(log_weight_bD, axis=1) - np.log(NUM_DRAWS)
+            log_B[part_b] = logsumexp(log_weight_bD, axis=1) - np.log(NUM_DRAWS)
         return log_B
 
     def _estimated_marginals(self) -> tuple[Floats, Floats]:

@@ -53,7 +53,7 @@ class LabelNetwork:
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class SequenceInputs:
     """What the network knows of some images, and their labels known to be present or absent, which may be none."""
 
     network: LabelNetwork
@@ -142,10 +142,10 @@ class Draws:
         return Draws(*(part.reshape(num_images, -1, *part.shape[1:]) for part in parts))
 
 
-def draw(images: Images, log_uniform_DT: Tensor) -> Draws:
+def draw(images: SequenceInputs, log_uniform_DT: Tensor) -> Draws:
     """Return label sets that use row d, column t of uniform numbers, as logarithms, for step t of draw d of every image.
 
-    An image's draws therefore do not depend on the images beside it. Draws with equal labels so far share one state.
+    So the draws of an image do not depend on the others. Draws with equal labels so far share one state.
     """
     num_images, num_draws, num_labels = len(images), len(log_uniform_DT), images.num_labels
     found = Draws.none(num_images * num_draws, num_labels)
@@ -169,7 +169,7 @@ def draw(images: Images, log_uniform_DT: Tensor) -> Draws:
     return found.of_images(num_images)
 
 
-def search(images: Images, width: int) -> tuple[Tensor, Tensor]:
+def search(images: SequenceInputs, width: int) -> tuple[Tensor, Tensor]:
     """Return `width` probable label sets [B, W, L] that agree with what is known, and log p [B, W] of each; the best first.
 
     Beam search: after each label, the `width` most probable partial sequences of an image are kept. A set whose first labels
@@ -199,7 +199,7 @@ def search(images: Images, width: int) -> tuple[Tensor, Tensor]:
     return sets_BWL, score_BW
 
 
-def _log_next(images: Images, image_M: Tensor, last_M: Tensor, state_MH: Tensor) -> Tensor:
+def _log_next(images: SequenceInputs, image_M: Tensor, last_M: Tensor, state_MH: Tensor) -> Tensor:
     """Return the log probability [M, L + 1] of each next label and, last, of END; -inf if it contradicts what is known."""
     present_ML, absent_ML = images.log_states(image_M, last_M, state_MH)
     known_ML, values_ML = images.known_BL[image_M], images.values_BL[image_M]

@@ -77,9 +77,8 @@ def explain(
         alone, last = log_odds({piece: is_present}) - before, after - log_odds(others)
         pieces.append(Piece(label_space.names[piece], is_present, alone, last))
     pieces.sort(key=lambda piece: -abs(piece.last))
-    scenes = (
-        [] if distribution.is_sampled else _scenes(distribution, distribution.condition(evidence), column, label_space, names_K)
-    )
+    told = distribution.condition(evidence)
+    scenes = [] if told.is_sampled else _scenes(distribution, told, column, label_space, names_K)
     return Why(label_space.names[column], before, after, tuple(pieces), tuple(scenes[:num_scenes]))
 
 

@@ -161,3 +161,9 @@ def test_an_image_has_the_same_answers_whatever_is_beside_it(monkeypatch: pytest
 def test_outputs_with_nan_are_refused() -> None:
     with pytest.raises(ModelError, match="logits of family recurrent contain nan"):
         RecurrentDistribution.of_outputs({**outputs_of(), "logits": np.full((B, L), np.nan)})
+
+
+def test_one_image_has_the_answers_that_it_has_among_several() -> None:
+    told, alone = distribution().condition(EVIDENCE), distribution()[[1]].condition(EVIDENCE)
+    np.testing.assert_allclose(alone.top_sets(2).log_prob_BT, told.top_sets(2).log_prob_BT[[1]], rtol=1e-12)
+    np.testing.assert_allclose(alone.entropy().value_B, told.entropy().value_B[[1]], rtol=1e-12)
