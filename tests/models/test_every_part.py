@@ -1,7 +1,7 @@
 """What holds for every registered head, loss and pooling: a new part is tested by being registered.
 
-B images, F features, L labels. Each part also has tests of its own, against its formula; tests/slow has two ranks, whole runs and
-ONNX files.
+B images, F features, L labels. Each part also has tests of its own, against its formula; tests/slow has two ranks, whole runs
+and ONNX files.
 """
 
 from itertools import product
