@@ -85,7 +85,7 @@ class PrecisionSpec(Spec):
     """Arithmetic and memory layout. `auto` is channels_last, with bf16 on a GPU and float32 on a CPU.
 
     On a GPU, `tf32` and `cudnn_benchmark` apply while the run trains, evaluates or computes features; predictions for images do
-    not use them. `benchmarks/gpu.py` measures what each is worth on a machine.
+    not use them. `benchmarks/gpu.py` measures the gain of each on a machine.
     """
 
     later_keys: ClassVar[frozenset[str]] = frozenset({"tf32", "cudnn_benchmark"})
