@@ -14,6 +14,7 @@ MOST_LABELS = 12
 MOST_SCENES = 12
 IMAGES_A_SCENE = 4
 LABELS_A_SCENE = 6
+PAIR_BYTES = 256 * 2**20  # logits of all components and the most frequent labels, for some images at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +90,9 @@ def co_occurrence(judged: Judged) -> CoOccurrence | None:
 def expected_pairs(distribution: LabelDistribution, rows: np.ndarray, columns: list[int]) -> Floats:
     """Return the expected number of images with both labels [M, M]; the diagonal holds the expected positives."""
     total_MM = np.zeros((len(columns), len(columns)))
-    for start in range(0, len(rows), 4096):
-        part = distribution[rows[start : start + 4096]]
+    step = max(1, min(4096, PAIR_BYTES // (8 * distribution.num_components * len(columns))))
+    for start in range(0, len(rows), step):
+        part = distribution[rows[start : start + step]]
         # Labels that are not asked about drop out of a product, so their columns can be omitted.
         total_MM += part.rebuilt(part.log_mixing_BK, part.logits_of(columns)).pair_probabilities().sum(axis=0)
     return total_MM
