@@ -5,11 +5,8 @@ absent or unknown; in training the states of random labels are shown, and the ot
 mask training); afterwards it predicts the rest from any evidence. Differences from the paper, and why:
 
 - A label asked about reads places and known labels, and these do not read one another (`masked_network.py`): one pass then
-  answers each label given another set of labels. So a step trains on many sets per image, those of the chain rule along a
-  random order (Uria, Murray and Larochelle, ICML 2014), and the probability of a label set costs one pass, not L.
-- The number of labels shown is drawn evenly on a logarithmic scale, where the paper's is uniform up to 75 % of them; and labels
-  are drawn at rates of the square root of their prevalences. People know few labels, mostly present ones, which uniform draws
-  hardly ever show alone. As the draw does not depend on an image's labels, what is learned are conditional probabilities.
+  answers each label given another set of labels. So a step trains on L sets per image rather than one, those of the chain rule
+  along a random order (Uria, Murray and Larochelle, ICML 2014), and the probability of a label set costs one pass, not L.
 - A known label's token is its own vector for each state, where the paper adds a vector of the label and one of the state:
   without layers in which tokens read one another, a sum could not tell what one label's state means from another's.
 - The logits of a linear layer are added, so a fresh head predicts the prevalences, and one can start from a trained Bernoulli
@@ -28,11 +25,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from rayprob.models.heads.head import RAREST, WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, average, log_odds, set_values
+from rayprob.models.heads.head import WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, average, log_odds, set_values
 from rayprob.models.losses.loss import LossSpec
 from rayprob.probability.distributions.masked_network import ATTENTION_HEADS, chain_order, label_logits, tokens_seen
-
-FREQUENT_FIRST = 0.5  # labels are shown at rates of their prevalences to this power
 
 
 class MaskedSpec(HeadSpec):
@@ -64,7 +59,6 @@ class MaskedHead(Head):
         set_values(self.linear.bias, log_odds(prior_L), "prevalence_L")
         # The chain begins with the most frequent labels.
         self.turns = nn.Buffer(torch.from_numpy(np.argsort(np.argsort(-prior_L, kind="stable")).astype(np.float32)))
-        self.rates = nn.Buffer(torch.from_numpy((np.maximum(prior_L, RAREST) ** FREQUENT_FIRST).astype(np.float32)))
 
     def shared(self) -> dict[str, Tensor]:
         weights = {"queries": self.queries, "readout": self.readout, "states": self.states, "blocks": self.blocks}
@@ -73,22 +67,12 @@ class MaskedHead(Head):
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return the outputs of `masked_network.py` for features [B, F] or [B, F, P].
 
-        In training, each call draws other turns from torch's random numbers, for the whole batch.
+        In training, each call draws another order of the chain from torch's random numbers, for the whole batch.
         """
         features = self.dropout(features)
         places_BPF = features[:, None] if features.ndim == 2 else features.transpose(1, 2)
-        drawn = {"turns": self._drawn_turns()} if self.training else {}
+        drawn = {"turns": torch.rand_like(self.turns)} if self.training else {}
         return {"logits": self.linear(average(features)), "places": self.project(places_BPF), **self.shared(), **drawn}
-
-    def _drawn_turns(self) -> Tensor:
-        """Return turns [L]: those of the labels shown, in the order drawn, then one for all others, which see all of these.
-
-        Labels are drawn without replacement at the rates, as the first of exponential waiting times; 1 to L - 1 are shown.
-        """
-        times_L = torch.empty_like(self.rates).exponential_() / self.rates
-        turns_L = times_L.argsort().argsort().to(times_L.dtype)
-        num_shown = (len(turns_L) ** torch.rand_like(turns_L[0])).floor()  # evenly on a logarithmic scale
-        return turns_L.minimum(num_shown)
 
     def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
         """Take over a trained Bernoulli head as the linear layer. Raises ModelError if the shapes differ."""
@@ -110,9 +94,8 @@ def masked(spec: MaskedLossSpec, outputs: dict[str, Tensor], targets_BL: Tensor,
     """Return the weighted mean of two negative log-likelihoods of the known labels [B], in nats.
 
     One is of each label given the image alone, which trains the marginals. The other is of the label set by the chain rule in
-    the order of `turns`: each label given the known ones before it; labels with equal turns do not see one another. Over all
-    orders, its mean is that over the number of labels shown, from none to all but one, and over which are shown (Uria et al.
-    2014, equation 7).
+    the order of `turns`: each label given the known ones before it. Over random orders, its mean is that over the number of
+    labels shown, from none to all but one, and over which are shown (Uria et al. 2014, equation 7); the paper shows up to 75 %.
     """
     seen_BQL = chain_order(outputs["turns"]) & (known_BL > 0)[:, None]
     alone_B, chain_B = (

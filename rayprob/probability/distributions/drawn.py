@@ -22,7 +22,7 @@ NUM_DRAWN = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
+class DrawnSets:
     """Label sets drawn label by label, and the sum of the entropies, in nats, of the labels given those drawn before them."""
 
     sets_BSL: Bools
@@ -43,7 +43,7 @@ class DrawnDistribution(LabelDistribution):
     )
 
     @abstractmethod
-    def draws(self, uniform_BSL: Floats) -> Draws:
+    def draws(self, uniform_BSL: Floats) -> DrawnSets:
         """Return the label sets that numbers in [0, 1), [1 or B, S, L], choose: a label is present if its number is below
         its probability given the labels drawn before it.
         """
@@ -56,7 +56,7 @@ class DrawnDistribution(LabelDistribution):
         """Return the distributions given the evidence."""
 
     @cached_property
-    def as_drawn(self) -> Draws:
+    def as_drawn(self) -> DrawnSets:
         """NUM_DRAWN label sets per image, spread evenly over each label's probability (McKay et al., Technometrics 1979)."""
         random = np.random.default_rng(derive(0, "label sets", self.family))
         stratum_SL = random.permuted(np.tile(np.arange(NUM_DRAWN)[:, None], self.num_labels), axis=0)

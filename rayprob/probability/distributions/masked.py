@@ -28,7 +28,7 @@ from rayprob.errors import ModelError
 from rayprob.probability.distributions import topsets
 from rayprob.probability.distributions.bernoulli import entropy_of_logits
 from rayprob.probability.distributions.distribution import MixtureDistribution, outputs_named
-from rayprob.probability.distributions.drawn import NUM_DRAWN, DrawnDistribution, Draws
+from rayprob.probability.distributions.drawn import NUM_DRAWN, DrawnDistribution, DrawnSets
 from rayprob.probability.distributions.evidence import Evidence
 from rayprob.probability.distributions.masked_network import ATTENTION_HEADS, OUTPUTS, label_logits, tokens_seen
 from rayprob.probability.queries import answer
@@ -118,7 +118,7 @@ class MaskedDistribution(DrawnDistribution):
 
     # ---- label sets
 
-    def draws(self, uniform_BSL: Floats) -> Draws:
+    def draws(self, uniform_BSL: Floats) -> DrawnSets:
         shape_BSL = (len(self), *uniform_BSL.shape[1:])
         present_BSL = np.array(np.broadcast_to(self.values_BL[:, None], shape_BSL))
         entropy_BS = np.zeros(shape_BSL[:2])
@@ -128,7 +128,7 @@ class MaskedDistribution(DrawnDistribution):
             drawn_BS = np.asarray(uniform_BSL[:, :, column] < expit(logits_BS))
             present_BSL[:, :, column] = np.where(open_B1, drawn_BS, self.values_BL[:, [column]])
             entropy_BS += open_B1 * entropy_of_logits(logits_BS)
-        return Draws(present_BSL, entropy_BS)
+        return DrawnSets(present_BSL, entropy_BS)
 
     def top_sets(self, k: int) -> topsets.TopSets:
         """Return the k most probable label sets that a beam search along the chain finds, with exact log probabilities.

@@ -75,17 +75,6 @@ def test_training_draws_another_order_from_torchs_random_numbers_and_evaluation_
     assert torch.equal(head.eval()(x_BF)["turns"], head.shared()["turns"])
 
 
-def test_training_shows_any_number_of_labels_and_frequent_ones_more_often() -> None:
-    head, x_BF = fresh().train(), features(1, F).float()
-    torch.manual_seed(1)
-    turns_XL = torch.stack([head(x_BF)["turns"] for _ in range(600)]).numpy()
-    num_shown_X = (turns_XL < turns_XL.max(axis=1, keepdims=True)).sum(axis=1)
-    shares = [(num_shown_X == number).mean() for number in (1, 2, 3)]
-    np.testing.assert_allclose(shares, np.log([2, 3 / 2, 4 / 3]) / np.log(4), atol=0.06)
-    first_L = (turns_XL == 0).mean(axis=0)
-    np.testing.assert_allclose(first_L, np.sqrt(PREVALENCE) / np.sqrt(PREVALENCE).sum(), atol=0.06)
-
-
 def test_the_loss_is_the_likelihood_of_the_labels_alone_and_of_the_chain() -> None:
     outputs, (targets_BL, known_BL) = trained_looking()(features(B, F, P)), labels()
     distribution = MaskedDistribution.of_outputs({name: tensor.detach().numpy() for name, tensor in outputs.items()})
