@@ -1,7 +1,7 @@
 """The cost of heads with many labels: one training step of head and loss at L = 9,600, against independent labels.
 
     python benchmarks/large_label_space.py [--labels 9600] [--features 2048] [--batch 32] [--components 8 32] [--ranks 0 8]
-    python benchmarks/large_label_space.py --labels 100000 --only independent compressed
+    python benchmarks/large_label_space.py --labels 100000 --only compressed
 
 A step is the head's forward, the loss, backward, and AdamW, on given features, those of 7 x 7 places for a head that needs
 places; the backbone, which costs the same for every head, is left out. Each head runs in its own process, so that peak memory
