@@ -86,7 +86,7 @@ def cells_of(judged: Mapping[str, Sequence[Numbers]], *, num_images: int, seed: 
 
 
 def chosen_lr(trained: Sequence[TrainedSystem]) -> float:
-    """Return the learning rate with the best mAP on holdout; the smaller of equal ones."""
+    """Return the learning rate with the best mAP on holdout; the lowest if several tie."""
     return max(sorted(trained, key=lambda one: one.lr), key=lambda one: one.holdout_mAP).lr
 
 

@@ -8,8 +8,8 @@ LEGEND = (
     "and of seeds. NLL and ECE: lower is better"
 )
 CAUTION = (
-    "Systems are compared under this recipe, at learning rates that holdout chose from the same list for each. It says nothing "
-    "of recipes that were tuned for one system alone."
+    "Systems are compared under this recipe, at learning rates that holdout chose from the same list for each. A recipe "
+    "that is tuned for one system alone may rank them otherwise."
 )
 
 
