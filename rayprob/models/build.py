@@ -63,7 +63,7 @@ class ModelSpec(Spec):
     neck: str = "concatenation"
     """How `maps` are joined: concatenation, top_down (a feature pyramid), or one of a plugin."""
     pooling: str = "gap"
-    """gap, gmp, gem, places, places7, or one of a plugin. places keeps the places of an image apart, places7 those of a 7 x 7 grid."""
+    """gap, gmp, gem, places, places7, or one of a plugin. places keeps the places of an image apart, places7 a 7 x 7 grid."""
     head: SerializeAsAny[HeadSpec] = HeadSpec()
     """The head."""
     frozen: Frozen = "none"

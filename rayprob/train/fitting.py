@@ -169,7 +169,9 @@ class Fitting:
             "train_samples": len(self.train_split),
             "world_size": 1,
             "device": str(self.train_split.features_NF.device),
-            "trainable_parameters": sum(parameter.numel() for parameter in self.classifier.head.parameters()),
+            "trainable_parameters": sum(
+                parameter.numel() for parameter in self.classifier.head.parameters() if parameter.requires_grad
+            ),
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }

@@ -28,7 +28,7 @@ class HeadSpec(PartSpec):
     family: ClassVar[str] = "bernoulli"
 
     name: str = "bernoulli"
-    """bernoulli, mixture, or one of a plugin."""
+    """bernoulli, csra, semantic, srn, decoder, graph, compressed, mixture, masked, powerset, recurrent, or one of a plugin."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the features that training drops."""
 
