@@ -77,7 +77,7 @@ def compare_systems(file: SystemsFile, tell: Tell = lambda event: None) -> Syste
     trained = tried + _results(run_all, train_once, again, tell)
     to_judge = [job(one, rates[one.name], seed) for one in kept for seed in range(spec.seeds)]
     judged = {(name, seed): numbers for name, seed, numbers in _results(run_all, judge, to_judge, tell)}
-    rows = _rows(kept, rates, trained, judged, spec, num_images)
+    rows = _rows(kept, rates, trained, judged, spec)
     left_out = tuple(one for one in systems if one.left_out)
     compared = SystemsCompared(file.name, folder, spec, tuple(rows), left_out, num_images, dataset, time.monotonic() - began_s)
     storage.write_text(SystemsFolder(folder).results, json.dumps(compared.to_dict(), indent=1))
@@ -134,10 +134,9 @@ def _rows(
     trained: Sequence[TrainedSystem],
     judged: dict[tuple[str, int], Numbers],
     spec: SystemsSpec,
-    num_images: int,
 ) -> Iterator[SystemRow]:
     by_system = {one.name: [judged[one.name, seed] for seed in range(spec.seeds)] for one in systems}
-    cells = cells_of(by_system, num_images=num_images, seed=spec.seed)
+    cells = cells_of(by_system)
     for one in systems:
         runs = [run for run in trained if run.system == one.name]
         first = [run for run in runs if run.seed == 0]

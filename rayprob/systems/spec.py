@@ -59,7 +59,7 @@ class SystemsSpec(Spec):
     prior: str = NONE
     """A label prior to add afterwards for a second table: none, auto, coco, or the path of one."""
     draws: PositiveInt = DRAWS
-    """Bootstrap draws of images and seeds for intervals."""
+    """Bootstrap draws of the images, for intervals."""
     seed: NonNegativeInt = 0
     """Seed of these draws."""
 

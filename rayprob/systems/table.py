@@ -1,7 +1,10 @@
 """The table of systems: means over seeds, intervals over images and seeds, and which differences are more than chance.
 
-R seeds, D draws, M differences. Draw d resamples the images, the same for all systems and seeds, and of each system R of its
-seeds with replacement: an interval covers both. Differences are from the first system.
+R seeds, D draws of images. The variance of a mean over seeds is that over the draws of images, which are the same for all systems
+and seeds, plus s^2 / R for the variance s^2 between seeds. Few seeds give a poor estimate of s^2, so intervals are Student's, with
+the degrees of freedom of Welch and Satterthwaite (Biometrics Bulletin 2, 1946), and not percentiles: three seeds drawn with
+replacement would find differences among equal systems. P-values are adjusted for all systems by Holm's procedure (1979), each
+number separately. With one seed, intervals cover images only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,11 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from rayprob.arrays import Floats
-from rayprob.metrics.bootstrap import CONFIDENCE, Interval, Resampled
-from rayprob.metrics.multiple import adjusted_p_values
-from rayprob.seeds import derive
+from rayprob.metrics.bootstrap import CONFIDENCE, Interval
 from rayprob.systems.work import WITH_PRIOR, Numbers, TrainedSystem
 
 LOWER_IS_BETTER = ("NLL", "ECE")
@@ -64,49 +66,82 @@ def better(name: str, cell: SystemNumber) -> bool:
     return (cell.difference.value > 0) != (name.removesuffix(WITH_PRIOR) in LOWER_IS_BETTER)
 
 
-def cells_of(judged: Mapping[str, Sequence[Numbers]], *, num_images: int, seed: int) -> dict[str, dict[str, SystemNumber]]:
-    """Return the cells of each system by name; `judged` has one entry per seed, and the first system is compared with."""
+def cells_of(judged: Mapping[str, Sequence[Numbers]]) -> dict[str, dict[str, SystemNumber]]:
+    """Return the numbers of each system by name; `judged` has one entry per seed, and the first system is compared with."""
     names = list(dict.fromkeys(name for runs in judged.values() for name in runs[0]))
     cells: dict[str, dict[str, SystemNumber]] = {system: {} for system in judged}
     for name in names:
-        pooled = {
-            system: _pooled(system, [run[name] for run in runs], (num_images, seed))
-            for system, runs in judged.items()
-            if name in runs[0]
-        }
-        reference = next(iter(judged))
-        compared = [system for system in pooled if system != reference] if reference in pooled else []
-        differences = {system: pooled[system] - pooled[reference] for system in compared}
-        for system, p_value in zip(compared, _p_values(list(differences.values())), strict=True):
-            runs = [run[name]["value"] for run in judged[system]]
-            cells[system][name] = _cell(pooled[system], runs, differences[system].interval(), p_value)
-        for system in pooled.keys() - differences.keys():
-            cells[system][name] = _cell(pooled[system], [run[name]["value"] for run in judged[system]], None, None)
+        pooled = {system: Pooled.of([run[name] for run in runs]) for system, runs in judged.items() if name in runs[0]}
+        first = pooled.get(next(iter(judged)))
+        others = [system for system in pooled if first is not None and pooled[system] is not first]
+        differences = {system: pooled[system] - first for system in others if first is not None}
+        p_values = dict(zip(others, holm([differences[system].p_value for system in others]), strict=True))
+        for system, one in pooled.items():
+            found, difference = one.interval(), differences.get(system)
+            cells[system][name] = SystemNumber(
+                found.value,
+                found.low,
+                found.high,
+                one.by_seed,
+                difference.interval() if difference else None,
+                p_values.get(system),
+            )
     return cells
+
+
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """A mean over seeds, or a difference of two: its draws of images, and the variances over seeds of its parts."""
+
+    value: float
+    drawn_D: Floats
+    by_seed: tuple[float, ...]
+    seed_variances: tuple[tuple[float, int], ...]  # of the mean of each part, with its degrees of freedom
+
+    @classmethod
+    def of(cls, runs: Sequence[Mapping[str, Any]]) -> "Pooled":
+        """Pool the runs of a system with different seeds."""
+        values_R = np.array([run["value"] for run in runs], dtype=np.float64)
+        drawn_D = np.mean([run["draws"] for run in runs], axis=0, dtype=np.float64)
+        number = len(values_R)
+        variances = ((float(values_R.var(ddof=1)) / number, number - 1),) if number > 1 else ()
+        return cls(float(values_R.mean()), drawn_D, tuple(values_R.tolist()), variances)
+
+    def __sub__(self, other: "Pooled") -> "Pooled":
+        """Return the difference: paired over images, independent over seeds."""
+        variances = self.seed_variances + other.seed_variances
+        return Pooled(self.value - other.value, self.drawn_D - other.drawn_D, (), variances)
+
+    def interval(self) -> Interval:
+        """Return the value with its interval."""
+        error, freedom = self._error
+        half = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+        return Interval(self.value, self.value - half, self.value + half)
+
+    @property
+    def p_value(self) -> float:
+        """The two-sided p-value of a difference from 0; 1 for a difference without any variance."""
+        error, freedom = self._error
+        return 2 * float(stats.t.sf(abs(self.value) / error, freedom)) if error else 1.0
+
+    @property
+    def _error(self) -> tuple[float, float]:
+        """The standard error and its degrees of freedom."""
+        parts = [(float(np.nanvar(self.drawn_D)), len(self.drawn_D) - 1), *self.seed_variances]
+        total = sum(variance for variance, _ in parts)
+        uncertainty = sum(variance**2 / freedom for variance, freedom in parts if variance)
+        return total**0.5, total**2 / uncertainty if uncertainty else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number, in the same order (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    adjusted, largest = [1.0] * len(p_values), 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def chosen_lr(trained: Sequence[TrainedSystem]) -> float:
     """Return the learning rate with the best mAP on holdout; the lowest if several tie."""
     return max(sorted(trained, key=lambda one: one.lr), key=lambda one: one.holdout_mAP).lr
-
-
-def _pooled(system: str, runs: Sequence[Mapping[str, Any]], drawn_from: tuple[int, int]) -> Resampled:
-    """Return the mean over seeds; each draw takes as many seeds as there are, with replacement."""
-    draws_RD = np.array([run["draws"] for run in runs], dtype=np.float64)
-    number, num_draws = draws_RD.shape
-    chosen_RD = np.random.default_rng(derive(drawn_from[1], "seeds", system)).integers(number, size=(number, num_draws))
-    drawn_D = np.take_along_axis(draws_RD, chosen_RD, axis=0).mean(axis=0)
-    return Resampled(float(np.mean([run["value"] for run in runs])), drawn_D, drawn_from)
-
-
-def _p_values(differences: Sequence[Resampled]) -> Floats:
-    if not differences:
-        return np.empty(0)
-    drawn_DM = np.stack([one.drawn_D for one in differences], axis=1)
-    return adjusted_p_values(np.array([one.value for one in differences]), drawn_DM)
-
-
-def _cell(pooled: Resampled, by_seed: Sequence[float], difference: Interval | None, p_value: float | None) -> SystemNumber:
-    found = pooled.interval()
-    p_value = None if p_value is None else float(p_value)
-    return SystemNumber(found.value, found.low, found.high, tuple(by_seed), difference, p_value)

@@ -4,8 +4,8 @@ from rayprob.systems.table import SystemNumber, better
 
 BETTER, WORSE = "+", "-"
 LEGEND = (
-    "+ and -: better or worse than {first} by more than chance, p <= .05 adjusted for all systems; {draws:,} draws of images "
-    "and of seeds. NLL and ECE: lower is better"
+    "+ and -: better or worse than {first} by more than chance of images and seeds, p <= .05 adjusted for all systems; "
+    "{draws:,} draws of images. NLL and ECE: lower is better"
 )
 CAUTION = (
     "Systems are compared under this recipe, at learning rates that holdout chose from the same list for each. A recipe "

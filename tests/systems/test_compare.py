@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rayprob.systems import compare
 from rayprob.systems.compare import compare_systems
 from rayprob.systems.page import render
 from rayprob.systems.spec import SystemsFile, open_systems
-from rayprob.systems.table import cells_of, chosen_lr
+from rayprob.systems.table import cells_of, chosen_lr, holm
 from rayprob.systems.work import TrainedSystem
 from rayprob.train.assess import assess
 from rayprob.train.loop import fit
@@ -99,22 +100,38 @@ def test_files_that_do_not_fit_are_named(make_run: Any, tmp_path: Path) -> None:
         open_systems(SystemsFile.read(path).systems)
 
 
-def numbers(*values: float, noise: float = 0.0) -> list[dict[str, Any]]:
-    """One number per seed; its draws are the value plus the same noise for all systems."""
-    drawn = np.random.default_rng(0).normal(scale=noise, size=200)
-    return [{"mAP": {"value": value, "draws": list(value + drawn)}} for value in values]
+def numbers(values: Sequence[float], drawn_D: np.ndarray) -> list[dict[str, Any]]:
+    """One number per seed; its draws of images are the value plus noise that all systems share."""
+    return [{"mAP": {"value": value, "draws": list(value + drawn_D)}} for value in values]
 
 
 def test_differences_are_paired_over_images_and_not_over_seeds() -> None:
-    judged = {"a": numbers(0.50, 0.52, noise=0.05), "b": numbers(0.60, 0.62, noise=0.05), "c": numbers(0.44, 0.59, noise=0.05)}
-    cells = cells_of(judged, num_images=10, seed=0)
+    drawn_D = np.random.default_rng(0).normal(scale=0.05, size=200)
+    judged = {"a": [0.50, 0.51, 0.52], "b": [0.60, 0.61, 0.62], "c": [0.44, 0.52, 0.60]}
+    cells = cells_of({name: numbers(values, drawn_D) for name, values in judged.items()})
     clear, unclear = cells["b"]["mAP"], cells["c"]["mAP"]
-    assert clear.difference is not None
-    assert unclear.difference is not None
-    # The noise of images cancels, that of seeds does not: b is above a for any choice of seeds, c is not.
-    assert clear.difference.low == pytest.approx(0.08)
-    assert clear.difference.high == pytest.approx(0.12)
     assert (clear.is_clear, unclear.is_clear) == (True, False)
+    # The noise of images cancels. Student's quantile for 2 + 2 degrees of freedom, and the variance of two means of 3 seeds:
+    assert clear.difference is not None
+    assert clear.difference.high - clear.difference.value == pytest.approx(2.776 * (2 * 1e-4 / 3) ** 0.5, rel=1e-3)
+    # Without the noise of seeds a mean has that of images.
+    alone = cells_of({"a": numbers([0.5], drawn_D)})["a"]["mAP"]
+    assert alone.high - alone.value == pytest.approx(1.972 * drawn_D.std(), rel=1e-3)
+
+
+def test_equal_systems_rarely_differ_by_more_than_chance() -> None:
+    """At a level of .05 for all systems together; more than 8 % of 400 comparisons would have a probability below .007."""
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(400):
+        drawn_D = rng.normal(scale=0.01, size=50)
+        cells = cells_of({name: numbers(0.5 + rng.normal(scale=0.02, size=3), drawn_D) for name in "abcdef"})
+        found += any(one["mAP"].is_clear for one in cells.values())
+    assert found <= 32
+
+
+def test_p_values_are_adjusted_for_their_number() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
 
 
 def test_the_smaller_of_equally_good_learning_rates_is_chosen() -> None:
