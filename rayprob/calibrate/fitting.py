@@ -88,13 +88,22 @@ def fit_run(folder: str, spec: CalibrateSpec) -> tuple[Bundle, CalibrationReport
     Raises RunError for a folder without a bundle or its predictions, CalibrationError if the samples do not allow the fit,
     SpecError for an unknown method.
     """
+    bundle, fit, holdout, priors = _fitted(folder, spec)
+    return bundle, report_on(folder, bundle, fit, holdout, spec, priors)
+
+
+def fit_bundle(folder: str, spec: CalibrateSpec) -> Bundle:
+    """Return the bundle of `fit_run` without the report, which takes longer than the fit for some families."""
+    return _fitted(folder, spec)[0]
+
+
+def _fitted(folder: str, spec: CalibrateSpec) -> tuple[Bundle, CrossFit, Predictions, Priors]:
     bundle = open_bundle(folder)  # first, because its plugins may register methods
     check_method(spec)
     holdout = open_holdout(folder, bundle)
     priors = worth_trying(holdout, spec, find_priors(bundle, spec.prior))
     fit = cross_fit(holdout, spec, priors)
-    bundle = calibrated(bundle, fit, holdout)
-    return bundle, report_on(folder, bundle, fit, holdout, spec, priors)
+    return calibrated(bundle, fit, holdout), fit, holdout, priors
 
 
 def check_method(spec: CalibrateSpec) -> None:

@@ -36,10 +36,12 @@ def tune(
 
     keys = read_yaml(sweep_file, overrides or ())
     if "thresholds" in keys:
+        if fresh:
+            raise typer.BadParameter("a search of thresholds keeps nothing to start over from; leave out --fresh")
         search_for_thresholds(sweep_file, overrides or ())
         return
     if "systems" in keys:
-        tune_systems(sweep_file, overrides or ())
+        tune_systems(sweep_file, overrides or (), fresh=fresh)
         return
     check_file(sweep_file, overrides or (), SWEEP_FILE)
     from rayprob.cli.show_sweep import SweepView, show_sweep
@@ -59,7 +61,7 @@ def tune(
     show_line(out, f"the page: {sweep_report(sweep.folder).path}")
 
 
-def tune_systems(file: str, overrides: Sequence[str]) -> None:
+def tune_systems(file: str, overrides: Sequence[str], *, fresh: bool) -> None:
     """Compare the systems of a file, and print the table."""
     from rayprob.cli.show_systems import SystemsView, show_systems
     from rayprob.systems.compare import compare_systems
@@ -67,7 +69,7 @@ def tune_systems(file: str, overrides: Sequence[str]) -> None:
     from rayprob.systems.spec import SystemsFile
 
     with SystemsView(err) as view:
-        compared = compare_systems(SystemsFile.read(file, overrides), view.tell)
+        compared = compare_systems(SystemsFile.read(file, overrides), view.tell, fresh=fresh)
     show_systems(out, compared)
     show_line(out, f"the page: {write_page(compared)}")
 

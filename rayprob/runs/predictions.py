@@ -1,8 +1,8 @@
 """The predictions table, which passes results from GPU to CPU work: Parquet with one row per sample. N samples, L labels.
 
 Columns: sample_id int64, labels and unknown_labels as lists of columns, and one fixed-size list of float32 per output of the
-head. The rest is in the schema metadata: outputs that all samples share as safetensors, everything else (label space, family,
-shapes, facts) as JSON.
+head. The rest is in the schema metadata: outputs that all samples share as compressed safetensors, everything else (label
+space, family, shapes, facts) as JSON.
 """
 
 import io
@@ -30,8 +30,9 @@ from rayprob.probability.families import FAMILIES, from_outputs
 FORMAT_VERSION = 1
 ROW_GROUP_BYTES = 64 * 2**20
 REMEDY = "write it again with `rayprob evaluate` or `rayprob predict`"
-_KEY, _SHARED_KEY = b"rayprob", b"rayprob.shared"
-NOTHING_SHARED = safetensors.numpy.save({})
+# Parquet's metadata holds 100 MB, and Arrow's copy of it counts too: label sets and the like are compressed to a fraction.
+_KEY, _SHARED_KEY, _SHARED_BYTES = b"rayprob", b"rayprob.shared", b"rayprob.shared_bytes"
+SHARED_AT_MOST = 32 * 2**20
 _LISTS = ("labels", "unknown_labels")
 _SCHEMA = pa.schema([("sample_id", pa.int64()), *((name, pa.list_(pa.int32())) for name in _LISTS)])
 
@@ -112,7 +113,7 @@ class Predictions:
                 family=header["family"],
                 outputs={
                     **{name: _values(table[name], tuple(row_shape)) for name, row_shape in header["shapes"].items()},
-                    **safetensors.numpy.load((table.schema.metadata or {}).get(_SHARED_KEY, NOTHING_SHARED)),
+                    **_shared_in(table.schema.metadata or {}),
                 },
                 facts=header["facts"],
             )
@@ -146,8 +147,30 @@ class Predictions:
             "shapes": {name: list(values.shape[1:]) for name, values in per_sample.items()},
             "facts": self.facts,
         }
-        metadata = {_KEY: json.dumps(header).encode()} | ({_SHARED_KEY: safetensors.numpy.save(shared)} if shared else {})
+        metadata = {_KEY: json.dumps(header).encode()} | _as_metadata(shared)
         return pa.table(columns).replace_schema_metadata(metadata)
+
+
+def _as_metadata(shared: dict[str, NDArray[np.float32]]) -> dict[bytes, bytes]:
+    """Return outputs that all samples share as metadata. Raises MetricError if they are too large for it."""
+    if not shared:
+        return {}
+    whole = safetensors.numpy.save(shared)
+    compressed = pa.compress(whole, codec="zstd", asbytes=True)
+    if len(compressed) > SHARED_AT_MOST:
+        sizes = ", ".join(f"{name} {list(values.shape)}" for name, values in shared.items())
+        raise MetricError(
+            f"the outputs that all samples share take {len(compressed) / 2**20:,.0f} MiB ({sizes}); predictions store at most "
+            f"{SHARED_AT_MOST / 2**20:.0f} MiB of them: use a smaller head"
+        )
+    return {_SHARED_KEY: compressed, _SHARED_BYTES: str(len(whole)).encode()}
+
+
+def _shared_in(metadata: dict[bytes, bytes]) -> dict[str, NDArray[np.float32]]:
+    if _SHARED_KEY not in metadata:
+        return {}
+    whole = pa.decompress(metadata[_SHARED_KEY], decompressed_size=int(metadata[_SHARED_BYTES]), codec="zstd", asbytes=True)
+    return safetensors.numpy.load(whole)
 
 
 class _Header(Shape):

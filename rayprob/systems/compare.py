@@ -5,26 +5,26 @@ Everything is resumed: a finished run is not trained again, and a judged one not
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from rayprob import plugins
 from rayprob.config.spec import fingerprint
 from rayprob.data.tasks import RunAll, Wording, as_ray_tasks, in_process
-from rayprob.errors import RunError
+from rayprob.errors import RunError, SpecError
 from rayprob.files import storage
 from rayprob.files.documents import read_json
 from rayprob.runs.finished import holdout_split, open_bundle
 from rayprob.runs.folder import open_run
 from rayprob.runs.paths import SystemsFolder
+from rayprob.sweep.tune import alone_in
 from rayprob.systems.spec import System, SystemsFile, SystemsSpec, open_systems
 from rayprob.systems.table import SystemRow, cells_of, chosen_lr
-from rayprob.systems.work import Numbers, RunJob, TrainedSystem, judge, train_once
+from rayprob.systems.work import FailedSystem, Numbers, RunJob, TrainedSystem, judge, train_once
 from rayprob.train.features import FeatureSource, split_features
 from rayprob.train.training import Tell
 
-J = TypeVar("J")
 R = TypeVar("R")
 WORDING = Wording(does="trains or judges a system", did="trained or judged a system", remedy="run the same command to continue")
 
@@ -55,49 +55,109 @@ class SystemsCompared:
         }
 
 
-def compare_systems(file: SystemsFile, tell: Tell = lambda event: None) -> SystemsCompared:
+def compare_systems(file: SystemsFile, tell: Tell = lambda event: None, *, fresh: bool = False) -> SystemsCompared:
     """Train and judge the systems of a file, and write results.json; `tell` gets events of kinds plan, features and done.
 
-    Raises SpecError for files that do not fit together, RunError for a source that is not a finished run and for a folder of
-    another comparison.
+    A system that cannot be trained or judged is left out with the reason. `fresh` removes the folder first. Raises SpecError
+    for files that do not fit together and if the first system fails, RunError for a source that is not a finished run, and for
+    a folder of another comparison or that another process uses.
     """
     began_s = time.monotonic()
     spec, folder = file.systems, file.folder_of_all
     systems = open_systems(spec)
-    kept = [system for system in systems if not system.left_out]
-    dataset, num_images = _prepare(spec, kept, tell)
+    if fresh:
+        _clear(folder)
     _claim(file, folder)
-    run_all = in_process if spec.source is None else as_ray_tasks(WORDING)
-    num_tasks = len(kept) * (len(spec.lr) + 2 * spec.seeds - 1)
-    tell({"kind": "plan", "systems": len(kept), "tasks": num_tasks})
-    job = _Jobs(spec, folder)
-    tried = _results(run_all, train_once, [job(one, lr, 0) for one in kept for lr in spec.lr], tell)
-    rates = {one.name: chosen_lr([run for run in tried if run.system == one.name]) for one in kept}
-    again = [job(one, rates[one.name], seed) for one in kept for seed in range(1, spec.seeds)]
-    trained = tried + _results(run_all, train_once, again, tell)
-    to_judge = [job(one, rates[one.name], seed) for one in kept for seed in range(spec.seeds)]
-    judged = {(name, seed): numbers for name, seed, numbers in _results(run_all, judge, to_judge, tell)}
-    rows = _rows(kept, rates, trained, judged, spec)
-    left_out = tuple(one for one in systems if one.left_out)
-    compared = SystemsCompared(file.name, folder, spec, tuple(rows), left_out, num_images, dataset, time.monotonic() - began_s)
-    storage.write_text(SystemsFolder(folder).results, json.dumps(compared.to_dict(), indent=1))
+    with alone_in(folder):
+        dataset, num_images = _prepare(spec, [one for one in systems if not one.left_out], tell)
+        work = _Work(spec, folder, tell, systems)
+        rates, trained = work.train()
+        judged = work.judge(rates)
+        rows = tuple(_rows(work.kept, rates, trained, judged, spec))
+        left_out = tuple(one for one in work.systems if one.left_out)
+        compared = SystemsCompared(file.name, folder, spec, rows, left_out, num_images, dataset, time.monotonic() - began_s)
+        storage.write_text(SystemsFolder(folder).results, json.dumps(compared.to_dict(), indent=1))
     return compared
 
 
-@dataclass(frozen=True)
-class _Jobs:
+@dataclass
+class _Work:
+    """The tasks of a comparison, and the systems that are left."""
+
     spec: SystemsSpec
     folder: str
+    tell: Tell
+    systems: list[System]
 
-    def __call__(self, system: System, lr: float, seed: int) -> RunJob:
+    @property
+    def kept(self) -> list[System]:
+        return [one for one in self.systems if not one.left_out]
+
+    def train(self) -> tuple[dict[str, float], list[TrainedSystem]]:
+        """Train all kept systems; return the learning rate of each, and all runs."""
+        num_tasks = len(self.kept) * (len(self.spec.lr) + 2 * self.spec.seeds - 1)
+        self.tell({"kind": "plan", "systems": len(self.kept), "tasks": num_tasks})
+        tried = self._results(train_once, [self._job(one, lr, 0) for one in self.kept for lr in self.spec.lr])
+        rates = {one.name: chosen_lr([run for run in tried if run.system == one.name]) for one in self.kept}
+        again = [self._job(one, rates[one.name], seed) for one in self.kept for seed in range(1, self.spec.seeds)]
+        trained = tried + self._results(train_once, again)
+        for run in trained:
+            if run.has_diverged and run.lr == rates.get(run.system):
+                self._leave_out(FailedSystem(run.system, f"its loss diverged with lr {run.lr:g} and seed {run.seed}"))
+        return rates, trained
+
+    def judge(self, rates: dict[str, float]) -> dict[tuple[str, int], Numbers]:
+        """Judge all kept systems; return the numbers by name and seed."""
+        jobs = [self._job(one, rates[one.name], seed) for one in self.kept for seed in range(self.spec.seeds)]
+        return {(name, seed): numbers for name, seed, numbers in self._results(judge, jobs)}
+
+    def _job(self, system: System, lr: float, seed: int) -> RunJob:
         return RunJob(self.spec, system, lr, seed, self.folder, tuple(plugins.folders()))
+
+    def _results(self, task: Callable[[RunJob], R | FailedSystem], jobs: Sequence[RunJob]) -> list[R]:
+        run_all: RunAll = in_process if self.spec.source is None else as_ray_tasks(WORDING)
+        found: list[R] = []
+        for result in run_all(task, jobs) if jobs else ():
+            self.tell({"kind": "done"})
+            if isinstance(result, FailedSystem):
+                self._leave_out(result)
+            else:
+                found.append(result)
+        return found
+
+    def _leave_out(self, failed: FailedSystem) -> None:
+        """Raise SpecError for the first system, with which all others are compared."""
+        if failed.system == self.systems[0].name:
+            raise SpecError(f"{self.systems[0].file}, with which the others are compared, cannot be: {failed.why}")
+        self.systems = [
+            replace(one, left_out=failed.why) if one.name == failed.system and not one.left_out else one for one in self.systems
+        ]
+
+
+def _clear(folder: str) -> None:
+    """Remove the folder of an earlier comparison. Raises RunError if it is another folder, or remote."""
+    if storage.is_local(folder) and not storage.list_names(folder):
+        return
+    if not storage.is_local(folder) or not storage.exists(SystemsFolder(folder).identity_file):
+        raise RunError(
+            f"--fresh removes local folders of systems only, and {folder} is not one; remove it yourself, or set another"
+        )
+    with alone_in(folder):
+        pass  # no process uses it
+    storage.remove_folder(folder)
 
 
 def _prepare(spec: SystemsSpec, systems: Sequence[System], tell: Tell) -> tuple[str, int]:
     """Return the root of the dataset and the number of images reported on, having computed the features of the source."""
     if spec.source is None:
-        dataset = systems[0].run.data.open()
-        return str(dataset.root), len(dataset.split(spec.split))
+        datasets = {one.name: one.run.data.open() for one in systems}
+        first = datasets[systems[0].name]
+        for name, dataset in datasets.items():
+            if dataset.fingerprint != first.fingerprint:
+                raise SpecError(
+                    f"{name} is trained on {dataset.root}, {systems[0].name} on {first.root}; systems need equal images"
+                )
+        return str(first.root), len(first.split(spec.split))
     source = FeatureSource.open(open_run(spec.source), open_bundle(spec.source))
     holdout = holdout_split(source.run.model_dump())
     for split in (source.run.data.train_split, holdout, spec.split):
@@ -115,17 +175,9 @@ def _claim(file: SystemsFile, folder: str) -> None:
         return
     known = read_json(known_uri, error=RunError, remedy="choose another folder")
     if known.get("fingerprint") != made_of:
-        raise RunError(f"{folder} has systems that were trained otherwise ({known_uri}); choose another folder, or remove it")
-
-
-def _results(run_all: RunAll, task: Callable[[J], R], jobs: Sequence[J], tell: Tell) -> list[R]:
-    return list(_told(run_all(task, jobs), tell)) if jobs else []
-
-
-def _told(results: Iterable[R], tell: Tell) -> Iterator[R]:
-    for result in results:
-        tell({"kind": "done"})
-        yield result
+        raise RunError(
+            f"{folder} has systems that were trained otherwise ({known_uri}); choose another folder, or start with --fresh"
+        )
 
 
 def _rows(

@@ -148,8 +148,11 @@ def _found(pattern: str) -> list[str]:
 def _why_left_out(run: Run, first: Run, source: str | None) -> str:
     if source is None:
         return "its head can only be trained on the features of a finished run" if run.model.head.needs_refit else ""
-    if run.model.backbone != first.model.backbone:
-        return f"its backbone is {run.model.backbone}, and heads are compared on the same frozen features"
-    if run.model.maps != first.model.maps:
-        return "it joins other stages of the backbone, and heads are compared on the same frozen features"
+    ours, theirs = (
+        {**one.model.model_dump(exclude={"head"}), "data": one.data, "transforms": one.transforms} for one in (run, first)
+    )
+    if others := [key for key in theirs if ours.get(key) != theirs[key]] + [key for key in ours if key not in theirs]:
+        return f"it differs in {', '.join(others)}, and heads are compared on the same frozen features"
+    if run.auxiliary and run.auxiliary.why_features:
+        return f"auxiliary.{run.auxiliary.why_features}, which are frozen here; compare: outputs works on them"
     return ""

@@ -1,10 +1,10 @@
 """The table of systems: means over seeds, intervals over images and seeds, and which differences are more than chance.
 
-R seeds, D draws of images. The variance of a mean over seeds is that over the draws of images, which are the same for all systems
-and seeds, plus s^2 / R for the variance s^2 between seeds. Few seeds give a poor estimate of s^2, so intervals are Student's, with
-the degrees of freedom of Welch and Satterthwaite (Biometrics Bulletin 2, 1946), and not percentiles: three seeds drawn with
-replacement would find differences among equal systems. P-values are adjusted for all systems by Holm's procedure (1979), each
-number separately. With one seed, intervals cover images only.
+R seeds, D draws of images. The variance of a mean over seeds is that over the draws of images, which are the same for all
+systems and seeds, plus s^2 / R for the variance s^2 between seeds. Few seeds give a poor estimate of s^2, so intervals are
+Student's, with the degrees of freedom of Welch and Satterthwaite (Biometrics Bulletin 2, 1946), and not percentiles: three
+seeds drawn with replacement would find differences among equal systems. P-values are adjusted for all systems by Holm's
+procedure (1979), separately for each number. With one seed, intervals cover images only.
 """
 
 from collections.abc import Mapping, Sequence

@@ -9,8 +9,9 @@ import torch
 
 from rayprob import plugins
 from rayprob.calibrate.crossfit import NONE, CalibrateSpec
-from rayprob.calibrate.fitting import fit_run
+from rayprob.calibrate.fitting import fit_bundle
 from rayprob.config.spec import fingerprint
+from rayprob.errors import CalibrationError, ModelError, NonFiniteLoss, QueryError, SpecError
 from rayprob.files import storage
 from rayprob.metrics.bootstrap import Statistic, bootstrap
 from rayprob.metrics.drawn import calibration_error_of, count_metric_of, mean_average_precision_of, mean_of
@@ -60,12 +61,38 @@ class TrainedSystem:
     parameters: int
     images_per_s: float
 
+    @property
+    def has_diverged(self) -> bool:
+        """Whether the loss was not finite."""
+        return self.holdout_mAP == -np.inf
 
-def train_once(job: RunJob) -> TrainedSystem:
-    """Train a system, or return at once if its run is finished. One thread computes, so that runs do not depend on others."""
+
+@dataclass(frozen=True)
+class FailedSystem:
+    """A system that cannot be compared, and why."""
+
+    system: str
+    why: str
+
+
+def train_once(job: RunJob) -> TrainedSystem | FailedSystem:
+    """Train a system, or return at once if its run is finished. One thread computes, so that runs do not depend on others.
+
+    A learning rate at which the loss diverges has the holdout mAP -inf. Raises KeyboardInterrupt if a signal stopped the run.
+    """
+    try:
+        return _trained(job)
+    except NonFiniteLoss:
+        return TrainedSystem(job.system.name, job.lr, job.seed, -np.inf, 0, 0.0)
+    except (ModelError, SpecError, CalibrationError) as error:
+        return FailedSystem(job.system.name, str(error))
+
+
+def _trained(job: RunJob) -> TrainedSystem:
     plugins.look_in(job.plugin_folders)
     if job.spec.source is None:
-        launch(end_to_end(job))
+        if launch(end_to_end(job)).ending == "stopped":
+            raise KeyboardInterrupt
     else:
         torch.set_num_threads(1)
         refit(
@@ -95,8 +122,15 @@ def trained(job: RunJob) -> TrainedSystem:
     )
 
 
-def judge(job: RunJob) -> tuple[str, int, Numbers]:
+def judge(job: RunJob) -> tuple[str, int, Numbers] | FailedSystem:
     """Return the numbers of a run on the reported split, with their bootstrap draws; computed once for a bundle."""
+    try:
+        return _judged(job)
+    except (ModelError, CalibrationError, QueryError) as error:
+        return FailedSystem(job.system.name, str(error))
+
+
+def _judged(job: RunJob) -> tuple[str, int, Numbers]:
     plugins.look_in(job.plugin_folders)
     torch.set_num_threads(1)
     path = SystemsFolder(job.folder).judged(job.system.name, job.seed)
@@ -118,10 +152,10 @@ def _made_of(job: RunJob) -> str:
 
 def _numbers(job: RunJob) -> Numbers:
     predictions = _predictions(job)
-    bundle, _ = fit_run(job.run_folder, CalibrateSpec(prior=NONE))
+    bundle = fit_bundle(job.run_folder, CalibrateSpec(prior=NONE))
     statistics = _statistics(bundle, predictions)
     if job.spec.prior != NONE and family_of(bundle.classifier.family).candidates.with_priors is not None:
-        with_prior, _ = fit_run(job.run_folder, CalibrateSpec(prior=job.spec.prior))
+        with_prior = fit_bundle(job.run_folder, CalibrateSpec(prior=job.spec.prior))
         statistics |= {name + WITH_PRIOR: one for name, one in _statistics(with_prior, predictions).items()}
     return {name: _drawn(statistic, len(predictions), job.spec) for name, statistic in statistics.items()}
 

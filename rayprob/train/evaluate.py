@@ -98,11 +98,12 @@ def evaluation_numbers(predictions: Predictions) -> dict[str, Any]:
     A family may add its own numbers: the mixture adds how many of its components are in use.
     """
     targets_NL, known_NL = predictions.targets_NL, predictions.known_NL
-    marginals_NL, scores_NL = marginals(predictions), ranking_scores(predictions)
+    distribution = predictions.distribution()
+    marginals_NL, scores_NL = distribution.marginals(), distribution.ranking_scores()
     ap_L = average_precision(scores_NL, targets_NL, known_NL)
     at_half = paper_metrics(scores_NL, marginals_NL >= 0.5, targets_NL, known_NL)
     best = best_single_threshold(marginals_NL, targets_NL, known_NL, objective="OF1")
-    log_prob_N = predictions.distribution().log_prob(targets_NL, known_NL)
+    log_prob_N = distribution.log_prob(targets_NL, known_NL)
     names = predictions.label_space.names
     return {
         **at_half.to_dict(),

@@ -10,7 +10,18 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from rayprob.models.heads.head import RAREST, WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, average, log_odds, set_values
+from rayprob.models.heads.head import (
+    RAREST,
+    WEIGHT_STD,
+    FeatureDropout,
+    Head,
+    HeadSpec,
+    Start,
+    average,
+    constant,
+    log_odds,
+    set_values,
+)
 from rayprob.models.losses import LossSpec
 
 log = logging.getLogger(__name__)
@@ -51,7 +62,7 @@ class PowersetHead(Head):
     parameters, F K more with `own_weights`, and the K L labels of the sets. A step adds B K L multiplications.
     """
 
-    sets: Tensor
+    sets: nn.Parameter  # not trained
     is_listed: Tensor
 
     def __init__(self, num_features: int, num_labels: int, spec: PowersetSpec, start: Start) -> None:
@@ -61,7 +72,7 @@ class PowersetHead(Head):
         self.rest = nn.Linear(num_features, 1)
         self.own = nn.Linear(num_features, spec.sets, bias=False) if spec.own_weights else None
         self.offsets = nn.Parameter(torch.zeros(spec.sets))
-        self.register_buffer("sets", torch.zeros(spec.sets, num_labels))
+        self.sets = constant(torch.zeros(spec.sets, num_labels))
         self.register_buffer("is_listed", torch.zeros(spec.sets, dtype=torch.bool))
         self._start(spec, start)
 

@@ -80,7 +80,9 @@ class MaskedDistribution(DrawnDistribution):
         """Return log p [B], in nats, of one label set per image, or of its known labels, by the chain rule over these."""
         known_BL = np.ones((1, self.num_labels), dtype=bool) if known_BL is None else known_BL
         sets_BL, stated_BL = self._stated(Evidence(*np.broadcast_arrays(label_sets_BL, known_BL)))
-        return self._chain(sets_BL[:, None], stated_BL)[:, 0]
+        # The chain sees L of L labels, for each image.
+        parts = [self[rows]._chain(sets_BL[rows, None], stated_BL[rows])[:, 0] for rows in self.chunks(self.num_labels**2)]
+        return np.concatenate(parts)
 
     def condition(self, evidence: Evidence | Mapping[int, bool]) -> "MaskedDistribution":
         """Return the distributions that the network gives for the evidence so far and this.

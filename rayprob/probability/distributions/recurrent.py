@@ -107,8 +107,7 @@ class RecurrentDistribution(LabelDistribution):
         Of each draw, the probability counts that a label had when it was drawn, which varies less than whether it was drawn.
         It may stand for the label only where nothing later is known; before the last known label, the draws themselves count.
         """
-        parts = [self[rows]._estimated_marginals() for rows in self.chunks()]
-        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        return self._marginals_and_errors
 
     def standard_error(self, query: answer.Query) -> Floats:
         """Return the standard error [B] of `prob`, a ratio of sums over weighted samples, to first order."""
@@ -189,6 +188,11 @@ class RecurrentDistribution(LabelDistribution):
         return information.Estimate(value_B + self._log_evidence(), error_B)
 
     # ---- inside
+
+    @cached_property
+    def _marginals_and_errors(self) -> tuple[Floats, Floats]:
+        parts = [self[rows]._estimated_marginals() for rows in self.chunks()]
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     @cached_property
     def _draws(self) -> sequences.Draws:

@@ -148,6 +148,12 @@ def _answer(plan: _Plan, part: Joint, components: Sequence[Components], first_im
     log_joint_F, log_whole_F = _over_all(plan, tuple(part[faint_B].components(plan.columns, LOGARITHMS)))
     is_possible_B = np.ones(len(whole_B), dtype=bool)
     is_possible_B[faint_B] = log_whole_F > -np.inf
+    if part.is_sampled and not is_possible_B.all():
+        raise QueryError(
+            f"none of the {part.num_components} label sets drawn meets the evidence of {plan.text}, for "
+            f"{int((~is_possible_B).sum())} of {len(is_possible_B)} images: it is too improbable to estimate an answer; state "
+            "single labels, which are given to the model, or use a head with exact answers"
+        )
     refuse_impossible(is_possible_B, f"the evidence of {plan.text}", first_image)
     answer_B = joint_B / np.maximum(whole_B, SAFE)
     answer_B[faint_B] = np.exp(log_joint_F - log_whole_F)
