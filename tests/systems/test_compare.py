@@ -12,17 +12,18 @@ import torch
 
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.data.tasks import in_process
-from rayprob.errors import RunError, SpecError
+from rayprob.errors import NonFiniteLoss, RunError, SpecError
 from rayprob.loader.order import Place
 from rayprob.runs.folder import claim
-from rayprob.systems import compare
+from rayprob.systems import compare, work
 from rayprob.systems.compare import compare_systems
 from rayprob.systems.page import render
-from rayprob.systems.spec import SystemsFile, open_systems
+from rayprob.systems.spec import SystemsFile, open_systems, refit_spec
 from rayprob.systems.table import cells_of, chosen_lr, holm
 from rayprob.systems.work import TrainedSystem
 from rayprob.train.assess import assess
 from rayprob.train.loop import fit
+from rayprob.train.refit import refit
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,45 @@ def test_a_folder_keeps_to_one_way_of_training(source: str, make_run: Any, tmp_p
     compare_systems(SystemsFile.read(path, few))
     with pytest.raises(RunError, match="trained otherwise"):
         compare_systems(SystemsFile.read(path, [*few, "systems.refit.epochs=1"]))
+
+
+@pytest.mark.usefixtures("here")
+def test_a_system_that_fails_is_left_out_and_the_first_ends_all(
+    source: str, make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_rate = [
+        f"systems.source={source}",
+        "systems.files=[../base.yaml, ../focal.yaml]",
+        "systems.lr=[0.01]",
+        "systems.seeds=1",
+    ]
+    file = SystemsFile.read(files(tmp_path, make_run), one_rate)
+
+    def fails(name: str) -> Any:
+        def run(source: str, spec: Any, **where: Any) -> None:
+            if where["name"] == f"{name}-0":
+                raise NonFiniteLoss("the loss is nan")
+            refit(source, spec, **where)
+
+        return run
+
+    monkeypatch.setattr(work, "refit", fails("focal"))
+    compared = compare_systems(file)
+    assert [row.name for row in compared.rows] == ["base"]
+    assert [(one.name, one.left_out) for one in compared.left_out] == [("focal", "its loss diverged with lr 0.01 and seed 0")]
+    monkeypatch.setattr(work, "refit", fails("base"))
+    with pytest.raises(SpecError, match=r"base\.yaml, with which the others are compared, cannot be: its loss diverged"):
+        compare_systems(file, fresh=True)
+
+
+def test_every_shipped_system_is_compared_on_features_or_left_out_with_a_reason() -> None:
+    spec = SystemsFile.read(Path(__file__).parents[2] / "tune_configs" / "systems.yaml").systems
+    systems = {one.name: one for one in open_systems(spec)}
+    left_out = {name for name, one in systems.items() if one.left_out}
+    assert left_out == {"contrastive", "convnext", "efficientnet", "mobilenet", "multi_scale", "vit"}
+    assert next(iter(systems)) == "bernoulli"
+    for name in systems.keys() - left_out:
+        assert refit_spec(spec, systems[name], 0.01, 0).loss_of_head.family == systems[name].run.model.head.family
 
 
 def test_files_that_do_not_fit_are_named(make_run: Any, tmp_path: Path) -> None:
