@@ -134,7 +134,7 @@ def test_a_package_may_pass_on_the_table_of_its_module(tmp_path: Path) -> None:
         ("import nothing_of_the_kind", r"ModuleNotFoundError: No module named 'nothing_of_the_kind' \(\S+faulty.py, line 1\)"),
         ("def f(:", r"SyntaxError: .*\(\S+faulty.py, line 1\)"),
         ("raise SystemExit(3)", r"SystemExit: 3 \(\S+faulty.py, line 1\)"),
-        ("HEAD = {}", "the plugin faulty defines none of the tables BACKBONES, POOLINGS, HEADS"),
+        ("HEAD = {}", "the plugin faulty defines none of the tables BACKBONES, NECKS, POOLINGS, HEADS"),
         (
             "from rayprob.models.heads import HEADS",
             "the plugin faulty imports HEADS from rayprob; define its own table instead",

@@ -66,7 +66,7 @@ class Tiny(Classifier):
         self.head = build_head(spec.head, 27, len(LABELS))
         torch.nn.init.normal_(self.head.get_submodule("linear").weight, std=2.0)
         self.pooling = build_pooling("gap")
-        self.family, self.norm, self.is_frozen = str(self.head.family), "train", False
+        self.family, self.norm, self.is_frozen, self.auxiliary = str(self.head.family), "train", False, None
 
     def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         return nn.functional.avg_pool2d(images_BCHW.float() / 255, 10).flatten(1)
