@@ -170,7 +170,8 @@ def _shared_in(metadata: dict[bytes, bytes]) -> dict[str, NDArray[np.float32]]:
     if _SHARED_KEY not in metadata:
         return {}
     whole = pa.decompress(metadata[_SHARED_KEY], decompressed_size=int(metadata[_SHARED_BYTES]), codec="zstd", asbytes=True)
-    return safetensors.numpy.load(whole)
+    shared: dict[str, NDArray[np.float32]] = safetensors.numpy.load(whole)
+    return shared
 
 
 class _Header(Shape):

@@ -102,7 +102,7 @@ class Pooled:
     def of(cls, runs: Sequence[Mapping[str, Any]]) -> "Pooled":
         """Pool the runs of a system with different seeds."""
         values_R = np.array([run["value"] for run in runs], dtype=np.float64)
-        drawn_D = np.mean([run["draws"] for run in runs], axis=0, dtype=np.float64)
+        drawn_D = np.asarray(np.array([run["draws"] for run in runs], dtype=np.float64).mean(axis=0))
         number = len(values_R)
         variances = ((float(values_R.var(ddof=1)) / number, number - 1),) if number > 1 else ()
         return cls(float(values_R.mean()), drawn_D, tuple(values_R.tolist()), variances)
