@@ -18,7 +18,7 @@ from rayprob.files.documents import read_json
 from rayprob.runs.finished import holdout_split, open_bundle
 from rayprob.runs.folder import open_run
 from rayprob.runs.paths import SystemsFolder
-from rayprob.systems.spec import System, SystemsFile, SystemsSpec, open_systems
+from rayprob.systems.spec import System, SystemsFile, SystemsSpec, open_systems, rates_of
 from rayprob.systems.table import SystemRow, cells_of, chosen_lr
 from rayprob.systems.work import Numbers, RunJob, TrainedSystem, judge, train_once
 from rayprob.train.features import FeatureSource, split_features
@@ -59,7 +59,7 @@ def compare_systems(file: SystemsFile, tell: Tell = lambda event: None) -> Syste
     """Train and judge the systems of a file, and write results.json; `tell` gets events of kinds plan, features and done.
 
     Raises SpecError for files that do not fit together, RunError for a source that is not a finished run and for a folder of
-    another comparison.
+    another comparison, KeyboardInterrupt when a signal has stopped a run that trains end to end, which is saved.
     """
     began_s = time.monotonic()
     spec, folder = file.systems, file.folder_of_all
@@ -68,10 +68,11 @@ def compare_systems(file: SystemsFile, tell: Tell = lambda event: None) -> Syste
     dataset, num_images = _prepare(spec, kept, tell)
     _claim(file, folder)
     run_all = in_process if spec.source is None else as_ray_tasks(WORDING)
-    num_tasks = len(kept) * (len(spec.lr) + 2 * spec.seeds - 1)
+    to_try = [(one, lr) for one in kept for lr in rates_of(spec, one)]
+    num_tasks = len(to_try) + len(kept) * (2 * spec.seeds - 1)
     tell({"kind": "plan", "systems": len(kept), "tasks": num_tasks})
     job = _Jobs(spec, folder)
-    tried = _results(run_all, train_once, [job(one, lr, 0) for one in kept for lr in spec.lr], tell)
+    tried = _results(run_all, train_once, [job(one, lr, 0) for one, lr in to_try], tell)
     rates = {one.name: chosen_lr([run for run in tried if run.system == one.name]) for one in kept}
     again = [job(one, rates[one.name], seed) for one in kept for seed in range(1, spec.seeds)]
     trained = tried + _results(run_all, train_once, again, tell)

@@ -62,10 +62,15 @@ class TrainedSystem:
 
 
 def train_once(job: RunJob) -> TrainedSystem:
-    """Train a system, or return at once if its run is finished. One thread computes, so that runs do not depend on others."""
+    """Train a system, or return at once if its run is finished.
+
+    A head is trained by one thread, so that runs do not depend on others. Raises KeyboardInterrupt for a run that a signal
+    stopped: `launch` has saved it, and without this its numbers would pass for those of a finished one.
+    """
     plugins.look_in(job.plugin_folders)
     if job.spec.source is None:
-        launch(end_to_end(job))
+        if launch(end_to_end(job)).ending == "stopped":
+            raise KeyboardInterrupt
     else:
         torch.set_num_threads(1)
         refit(
