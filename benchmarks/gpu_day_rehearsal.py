@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from gpu_day_steps import Step
 
-# A scene always has a label, so COCO's counts cannot hold; more of it becomes holdout, for calibration needs some.
+# The counts are COCO's. More of the few images become holdout, because calibration needs at least ten.
 TINY_RECIPE: dict[str, Any] = {
     "splits.train.expect": "null",
     "splits.val.expect": "null",

@@ -13,6 +13,10 @@ from rayprob.runs.paths import SystemsFolder
 from rayprob.train.assess import NUMBERS, PAPER
 
 RULES = {"at_half": "at 0.5", "tuned": "calibrated, one threshold per label"}
+OVER_SEEDS = (
+    "Mean and standard deviation over seeds, on val. In CP, the precision of a label that is never predicted is 0; in that of "
+    "the paper, as its value implies, it is 1."
+)
 JUDGED = ("mAP", "OF1", "CF1", "NLL", "ECE", "AP given 3")
 REHEARSED = "**A rehearsal on drawn scenes with a tiny network: its numbers mean nothing.**"
 NOT_A_CARD = (
@@ -73,7 +77,7 @@ def markdown(facts: dict[str, Any]) -> str:
         NOT_A_CARD,
         *data_lines(facts["data"]),
     ]
-    parts += ["## Next to the paper", "Mean and standard deviation over seeds, on val.", paper_table(facts)]
+    parts += ["## Next to the paper", OVER_SEEDS, paper_table(facts)]
     for part, title in (("paper", "## The two recipes, with intervals"), ("systems", "## Systems, end to end")):
         if rows := facts["judged"][part]:
             words = "Mean over seeds, and in parentheses the 95 % interval over images and seeds; calibrated on holdout."

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shlex
-import statistics
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,24 +122,49 @@ def test_without_a_gpu_it_ends_before_the_download(tmp_path: Path, monkeypatch: 
         gpu_day.main(["--systems", "nothing", "--dry-run"])
 
 
+def test_numbers_are_means_and_spreads_over_the_seeds_of_a_run_file(tmp_path: Path) -> None:
+    from gpu_day_summary import RULES, in_words, recipes
+
+    values = {"paper": (0.79, 0.81, 0.8), "strong-er": (0.5,)}
+    for name, of_seeds in values.items():
+        for seed, value in enumerate(of_seeds):
+            numbers = dict.fromkeys(NUMBERS, value)
+            (tmp_path / f"{name}-{seed}.json").write_text(json.dumps(dict.fromkeys(RULES, numbers)))
+    found = recipes(tmp_path)
+    for name, of_seeds in values.items():
+        assert found[name]["tuned"]["OF1"]["values"] == list(of_seeds)
+    assert in_words(found["paper"]["at_half"]["mAP"]) == "0.800 ± 0.010"
+    assert in_words(found["strong-er"]["at_half"]["mAP"]) == "0.500"
+
+
+def test_a_signal_reaches_the_command_which_ends_first() -> None:
+    child = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(7)); print('ready', flush=True); time.sleep(60)"
+    script = (
+        "import subprocess, sys; from gpu_day_steps import waited_for; "
+        f"print(waited_for(subprocess.Popen([sys.executable, '-c', {child!r}])))"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], cwd=FOLDER, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.stdout.read() == "7\n"
+
+
 @pytest.mark.slow
 def test_all_of_it_is_rehearsed_on_scenes_and_done_once(tmp_path: Path) -> None:
     from gpu_day import main
 
-    words = ["--rehearse", "--out", str(tmp_path / "out"), "--seeds", "2"]
+    words = ["--rehearse", "--out", str(tmp_path / "out"), "--seeds", "1"]
     assert main(words, in_this_process) == 0
     facts = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert set(facts["recipes"]) == {"paper", "strong"}
-    evaluations = [json.loads((tmp_path / "out" / "evaluations" / f"paper-{seed}.json").read_text()) for seed in (0, 1)]
-    for number in NUMBERS:
-        values = [one["at_half"][number] for one in evaluations]
-        found = facts["recipes"]["paper"]["at_half"][number]
-        assert (found["mean"], found["spread"]) == pytest.approx((statistics.mean(values), statistics.stdev(values)))
+    evaluation = json.loads((tmp_path / "out" / "evaluations" / "paper-0.json").read_text())
+    assert {name: one["mean"] for name, one in facts["recipes"]["paper"]["at_half"].items()} == evaluation["at_half"]
     names = {part: [row["name"] for row in rows] for part, rows in facts["judged"].items()}
     assert names == {"paper": ["paper", "strong"], "systems": ["bernoulli", "decoder"]}
-    # The raw scores of both are the same: the first number of a comparison is that of `evaluate`.
+    # Both rank by raw scores, so `tune` and `evaluate` have found the same number.
     judged = facts["judged"]["paper"][0]["cells"]["mAP"]["by_seed"]
-    assert judged == pytest.approx([one["at_half"]["mAP"] for one in evaluations], abs=1e-6)
+    assert judged == pytest.approx([evaluation["at_half"]["mAP"]], abs=1e-6)
     text = (tmp_path / "out" / "summary.md").read_text()
     assert "A rehearsal" in text
     assert "| the paper, at 0.5 | 0.794 | 0.995 |" in text

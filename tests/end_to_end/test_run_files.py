@@ -16,10 +16,12 @@ from rayprob.runs.checkpoints import list_checkpoints
 from rayprob.runs.history_rows import read_history
 from rayprob.runs.spec import Run
 from rayprob.sweep.search import Sweep
+from rayprob.systems.spec import SystemsFile, open_systems
 from rayprob.train.loop import fit
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FILES = sorted((REPOSITORY / "tune_configs").glob("*.yaml"))
+SYSTEMS_FILES = [path for path in sorted((REPOSITORY / "tune_configs").glob("*.yaml")) if "systems" in read_yaml(path)]
+FILES = sorted({*(REPOSITORY / "tune_configs").glob("*.yaml")} - {*SYSTEMS_FILES})
 RUN_FILES = [path for path in FILES if not {"search", "thresholds"} & read_yaml(path).keys()]
 RECIPES = sorted((REPOSITORY / "shards").glob("*.yaml"))
 
@@ -31,6 +33,14 @@ def test_every_run_file_is_read_and_says_how_to_run_it(path: Path) -> None:
     assert f"rayprob train tune_configs/{path.name}" in path.read_text()
     assert run.stream.global_batch % run.stream.lanes == 0
     assert run.evaluation.split == "holdout"
+
+
+@pytest.mark.parametrize("path", SYSTEMS_FILES, ids=lambda path: path.stem)
+def test_every_systems_file_names_run_files_that_are_there_and_says_how_to_run_it(path: Path) -> None:
+    file = SystemsFile.read(path)
+    assert file.name == path.stem
+    assert f"rayprob tune tune_configs/{path.name}" in path.read_text()
+    assert open_systems(file.systems)[0].file == str(REPOSITORY / file.systems.files[0])
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
