@@ -3,12 +3,13 @@
 # make test-slow    the slow tests (minutes): every verb on the command line with tiny data, a step of the paper's network
 # make docs    the documentation, docs/_build/html/index.html
 # make bench   every benchmark that this machine can run, with a summary
+# make coco2014    on a machine with GPUs: COCO-2014 from its download to the tables of docs/how-to/gpu-day.md, in ./coco2014
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo docs test test-slow repeat-tests lint format bench clean
+.PHONY: demo docs test test-slow repeat-tests lint format bench coco2014 clean
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@echo "installing into $(VENV): about 6 GB, a few minutes the first time"
@@ -35,6 +36,10 @@ demo: $(VENV)/.installed
 # Benchmarks that need missing data, rights or more time are skipped with the reason; LONG=--long also runs those that take hours.
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/every.py $(LONG)
+
+# Days of training; the same command continues. DAY=--dry-run prints the commands, DAY="--part paper" only trains the two recipes.
+coco2014: $(VENV)/.installed
+	$(BIN)/python benchmarks/gpu_day.py $(DAY)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

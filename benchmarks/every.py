@@ -119,8 +119,8 @@ BENCHMARKS = (
     Benchmark("elastic.py", missing=needs_demo, is_long=True),
     Benchmark("rehearsal.py", missing=needs_hosts, is_long=True),
 )
-# These create files and do not measure anything.
-NOT_MEASURING = ("fit_scene_labels.py", "every.py")
+# These create files, or train for days, and are not part of the list.
+NOT_MEASURING = ("fit_scene_labels.py", "gpu_day.py", "every.py")
 
 
 def main() -> None:

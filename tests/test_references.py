@@ -29,7 +29,7 @@ BARE = re.compile(r"(?<![\w./*-])([a-z][\w-]*\.yaml)\b")
 WRITTEN = {"best.yaml", "run.yaml", "data.yaml", "recipe.yaml", "sweep.yaml"}  # by a run, a sweep, or rayprob new
 LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (.+)$", re.M)
-MAKE = re.compile(r"`(?:make ([a-z-]+))`|^make ([a-z-]+)", re.M)
+MAKE = re.compile(r"`(?:make ([a-z0-9-]+))`|^make ([a-z0-9-]+)", re.M)
 # Shown as what a user would have: a project of `rayprob new birds`, a file of one's own.
 EXAMPLES = {"shards/birds.yaml", "tune_configs/birds.yaml", "shards/mine.yaml", "tune_configs/mine.yaml"}
 
@@ -102,7 +102,7 @@ def test_no_file_refers_to_a_part_of_the_readme_without_its_heading() -> None:
 
 def test_the_targets_of_make_that_pages_name_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.M))
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, re.M))
     code = {name: (ROOT / name).read_text() for name in (*PAGES, ".ci/run")}
     asked = {(name, found[0] or found[1]) for name, text in code.items() for found in MAKE.findall(text)}
     assert not {(name, target) for name, target in asked if target not in targets}

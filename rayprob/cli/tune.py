@@ -68,8 +68,13 @@ def tune_systems(file: str, overrides: Sequence[str], *, fresh: bool) -> None:
     from rayprob.systems.page import write_page
     from rayprob.systems.spec import SystemsFile
 
-    with SystemsView(err) as view:
-        compared = compare_systems(SystemsFile.read(file, overrides), view.tell, fresh=fresh)
+    opened = SystemsFile.read(file, overrides)
+    try:
+        with SystemsView(err) as view:
+            compared = compare_systems(opened, view.tell, fresh=fresh)
+    except KeyboardInterrupt:
+        show_line(out, "stopped; the same command continues from there")
+        raise typer.Exit(130) from None
     show_systems(out, compared)
     show_line(out, f"the page: {write_page(compared)}")
 

@@ -30,7 +30,7 @@ from rayprob.probability.families import FAMILIES, from_outputs
 FORMAT_VERSION = 1
 ROW_GROUP_BYTES = 64 * 2**20
 REMEDY = "write it again with `rayprob evaluate` or `rayprob predict`"
-# Parquet's metadata holds 100 MB, and Arrow's copy of it counts too: label sets and the like are compressed to a fraction.
+# Parquet's metadata holds 100 MB, and Arrow's copy of it counts too; label sets compress to a fraction.
 _KEY, _SHARED_KEY, _SHARED_BYTES = b"rayprob", b"rayprob.shared", b"rayprob.shared_bytes"
 SHARED_AT_MOST = 32 * 2**20
 _LISTS = ("labels", "unknown_labels")

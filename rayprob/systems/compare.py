@@ -19,7 +19,7 @@ from rayprob.runs.finished import holdout_split, open_bundle
 from rayprob.runs.folder import open_run
 from rayprob.runs.paths import SystemsFolder
 from rayprob.sweep.tune import alone_in
-from rayprob.systems.spec import System, SystemsFile, SystemsSpec, open_systems
+from rayprob.systems.spec import System, SystemsFile, SystemsSpec, open_systems, rates_of
 from rayprob.systems.table import SystemRow, cells_of, chosen_lr
 from rayprob.systems.work import FailedSystem, Numbers, RunJob, TrainedSystem, judge, train_once
 from rayprob.train.features import FeatureSource, split_features
@@ -60,7 +60,8 @@ def compare_systems(file: SystemsFile, tell: Tell = lambda event: None, *, fresh
 
     A system that cannot be trained or judged is left out with the reason. `fresh` removes the folder first. Raises SpecError
     for files that do not fit together and if the first system fails, RunError for a source that is not a finished run, and for
-    a folder of another comparison or that another process uses.
+    a folder of another comparison or that another process uses, KeyboardInterrupt when a signal has stopped a run that trains
+    end to end, which is saved.
     """
     began_s = time.monotonic()
     spec, folder = file.systems, file.folder_of_all
@@ -95,9 +96,10 @@ class _Work:
 
     def train(self) -> tuple[dict[str, float], list[TrainedSystem]]:
         """Train all kept systems; return the learning rate of each, and all runs."""
-        num_tasks = len(self.kept) * (len(self.spec.lr) + 2 * self.spec.seeds - 1)
+        to_try = [self._job(one, lr, 0) for one in self.kept for lr in rates_of(self.spec, one)]
+        num_tasks = len(to_try) + len(self.kept) * (2 * self.spec.seeds - 1)
         self.tell({"kind": "plan", "systems": len(self.kept), "tasks": num_tasks})
-        tried = self._results(train_once, [self._job(one, lr, 0) for one in self.kept for lr in self.spec.lr])
+        tried = self._results(train_once, to_try)
         rates = {one.name: chosen_lr([run for run in tried if run.system == one.name]) for one in self.kept}
         again = [self._job(one, rates[one.name], seed) for one in self.kept for seed in range(1, self.spec.seeds)]
         trained = tried + self._results(train_once, again)

@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from rayprob.calibrate.crossfit import NONE
 from rayprob.config.kinds import SYSTEMS_FILE, FileKind
@@ -39,9 +39,9 @@ class HeadTrainingSpec(Spec):
 
 
 class SystemsSpec(Spec):
-    """What to compare. Every system gets the same learning rates to try with the first seed, and the same number of seeds.
+    """What to compare. Every system gets the same number of seeds and, unless `lr` is null, the same learning rates to try.
 
-    The learning rate with the best holdout mAP is used for all seeds; `split` is only evaluated.
+    They are tried with the first seed, and the one with the best holdout mAP is used for all; `split` is only evaluated.
     """
 
     files: tuple[str, ...] = Field(min_length=1)
@@ -50,8 +50,8 @@ class SystemsSpec(Spec):
     """Folder of a finished run on whose frozen features heads are trained; null trains each run file end to end."""
     seeds: PositiveInt = 3
     """Number of seeds, 0, 1, 2 and so on."""
-    lr: tuple[PositiveFloat, ...] = Field(default=LEARNING_RATES, min_length=1)
-    """Learning rates to try for each system."""
+    lr: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = LEARNING_RATES
+    """Learning rates to try for each system; null trains each at that of its own run file, which needs `source: null`."""
     refit: HeadTrainingSpec = HeadTrainingSpec()
     """How heads are trained on the features of the source."""
     split: str = REPORTED
@@ -62,6 +62,14 @@ class SystemsSpec(Spec):
     """Bootstrap draws of the images, for intervals."""
     seed: NonNegativeInt = 0
     """Seed of these draws."""
+
+    @model_validator(mode="after")
+    def _own_rates_end_to_end(self) -> Self:
+        if self.lr is None and self.source is not None:
+            raise ValueError(
+                "lr: null needs source: null; the rate of a run file is for the whole network, not for its head alone"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,11 @@ def open_systems(spec: SystemsSpec) -> list[System]:
             raise SpecError(f"{system.file} and {by_name[system.name].file} have the name {system.name}; rename one of them")
         by_name[system.name] = system
     return systems
+
+
+def rates_of(spec: SystemsSpec, system: System) -> tuple[float, ...]:
+    """Return the learning rates to try for a system."""
+    return spec.lr or (system.run.optimizer.lr,)
 
 
 def refit_spec(spec: SystemsSpec, system: System, lr: float, seed: int) -> RefitSpec:

@@ -76,9 +76,11 @@ class FailedSystem:
 
 
 def train_once(job: RunJob) -> TrainedSystem | FailedSystem:
-    """Train a system, or return at once if its run is finished. One thread computes, so that runs do not depend on others.
+    """Train a system, or return at once if its run is finished.
 
-    A learning rate at which the loss diverges has the holdout mAP -inf. Raises KeyboardInterrupt if a signal stopped the run.
+    A head is trained by one thread, so that runs do not depend on others. A learning rate at which the loss diverges has the
+    holdout mAP -inf. Raises KeyboardInterrupt for a run that a signal stopped, which is saved: without this its numbers would
+    pass for those of a finished one.
     """
     try:
         return _trained(job)

@@ -16,12 +16,13 @@ from rayprob.runs.checkpoints import list_checkpoints
 from rayprob.runs.history_rows import read_history
 from rayprob.runs.spec import Run
 from rayprob.sweep.search import Sweep
+from rayprob.systems.spec import SystemsFile, open_systems
 from rayprob.train.loop import fit
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FILES = sorted((REPOSITORY / "tune_configs").glob("*.yaml"))
-RUN_FILES = [path for path in FILES if not {"search", "thresholds", "systems"} & read_yaml(path).keys()]
-OF_0_1 = [path for path in FILES if path.stem != "systems"]
+SYSTEMS_FILES = [path for path in sorted((REPOSITORY / "tune_configs").glob("*.yaml")) if "systems" in read_yaml(path)]
+FILES = sorted({*(REPOSITORY / "tune_configs").glob("*.yaml")} - {*SYSTEMS_FILES})
+RUN_FILES = [path for path in FILES if not {"search", "thresholds"} & read_yaml(path).keys()]
 RECIPES = sorted((REPOSITORY / "shards").glob("*.yaml"))
 
 
@@ -34,6 +35,14 @@ def test_every_run_file_is_read_and_says_how_to_run_it(path: Path) -> None:
     assert run.evaluation.split == "holdout"
 
 
+@pytest.mark.parametrize("path", SYSTEMS_FILES, ids=lambda path: path.stem)
+def test_every_systems_file_names_run_files_that_are_there_and_says_how_to_run_it(path: Path) -> None:
+    file = SystemsFile.read(path)
+    assert file.name == path.stem
+    assert f"rayprob tune tune_configs/{path.name}" in path.read_text()
+    assert open_systems(file.systems)[0].file == str(REPOSITORY / file.systems.files[0])
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_read_and_says_how_to_build_it(path: Path) -> None:
     recipe = Recipe.read(path)
@@ -42,7 +51,7 @@ def test_every_recipe_is_read_and_says_how_to_build_it(path: Path) -> None:
     assert {"train", "val"} <= recipe.splits.keys()
 
 
-@pytest.mark.parametrize("path", [*OF_0_1, *RECIPES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, *RECIPES], ids=lambda path: path.stem)
 def test_a_file_of_0_1_and_what_0_1_wrote_of_it_keep_their_meaning(path: Path, tmp_path: Path) -> None:
     value: dict[str, object] = {}
     for file in read_chain(path):

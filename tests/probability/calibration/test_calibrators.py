@@ -282,7 +282,7 @@ def test_rows_that_cannot_be_fitted_are_named(logits: Floats, targets: Bools, kn
 def test_unknown_names_list_what_exists() -> None:
     with pytest.raises(SpecError, match="unknown calibrator 'plat'; nearest: platt; allowed: identity, temperature"):
         fit_calibrator("plat", ROWS, LABELS, LABELS)
-    with pytest.raises(SpecError, match="unknown family of distributions 'normal'; allowed: bernoulli, .*mixture"):
+    with pytest.raises(SpecError, match=r"unknown family of distributions 'normal'; allowed: bernoulli, .*mixture"):
         choose_calibrator("normal", {"logits": ROWS}, LABELS, LABELS)
 
 

@@ -221,7 +221,7 @@ def test_outputs_of_heads_become_distributions(dtype: torch.dtype) -> None:
 
 
 def test_faulty_outputs_are_refused() -> None:
-    with pytest.raises(ModelError, match="unknown family 'bernouli'; nearest: bernoulli; allowed: bernoulli, .*mixture"):
+    with pytest.raises(ModelError, match=r"unknown family 'bernouli'; nearest: bernoulli; allowed: bernoulli, .*mixture"):
         from_outputs("bernouli", {})
     with pytest.raises(ModelError, match="'mixture' needs outputs mixing_logits, component_logits; found logits"):
         from_outputs("mixture", {"logits": np.zeros((1, 2))})
