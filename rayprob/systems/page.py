@@ -8,7 +8,7 @@ from rayprob.report.html import fill
 from rayprob.runs.paths import SystemsFolder
 from rayprob.systems.compare import SystemsCompared
 from rayprob.systems.table import SystemRow
-from rayprob.systems.words import CAUTION, LEGEND, OWN, TRIED, mark
+from rayprob.systems.words import CAUTION, LEGEND, OF_RUN_FILES, mark
 from rayprob.systems.work import WITH_PRIOR
 
 
@@ -32,7 +32,7 @@ def render(compared: SystemsCompared) -> str:
         "mark": mark,
         "lead": lead(compared),
         "legend": LEGEND.format(first=compared.rows[0].name, draws=spec.draws),
-        "caution": CAUTION.format(rates=TRIED if spec.lr else OWN),
+        "caution": CAUTION if spec.lr else OF_RUN_FILES,
         "tried": tried,
         "written_at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
