@@ -12,6 +12,7 @@ from rayprob.cli.terminal import show_line
 from rayprob.systems.compare import SystemsCompared
 from rayprob.systems.table import SystemRow
 from rayprob.systems.words import LEGEND, mark
+from rayprob.text import counted
 
 COLUMNS = ("mAP", "OF1", "CF1", "NLL", "ECE", "AP given 3")
 
@@ -47,7 +48,9 @@ class SystemsView:
 def show_systems(console: Console, compared: SystemsCompared) -> None:
     """Print the table, and what was left out."""
     spec = compared.spec
-    show_line(console, f"{compared.dataset}, {spec.split}: {compared.num_images:,} images; {spec.seeds} seeds", "italic")
+    show_line(
+        console, f"{compared.dataset}, {spec.split}: {compared.num_images:,} images; {counted(spec.seeds, 'seed')}", "italic"
+    )
     names = [name for name in COLUMNS if name in compared.rows[0].cells]
     table = Table("")
     table.name("system")

@@ -1,6 +1,5 @@
 """The HTML page of a comparison of systems."""
 
-import time
 from typing import Any
 
 from rayprob.files import storage
@@ -8,8 +7,9 @@ from rayprob.report.html import fill
 from rayprob.runs.paths import SystemsFolder
 from rayprob.systems.compare import SystemsCompared
 from rayprob.systems.table import SystemRow
-from rayprob.systems.words import CAUTION, LEGEND, OWN, TRIED, mark
+from rayprob.systems.words import CAUTION, LEGEND, OF_RUN_FILES, mark
 from rayprob.systems.work import WITH_PRIOR
+from rayprob.text import counted
 
 
 def write_page(compared: SystemsCompared) -> str:
@@ -32,9 +32,9 @@ def render(compared: SystemsCompared) -> str:
         "mark": mark,
         "lead": lead(compared),
         "legend": LEGEND.format(first=compared.rows[0].name, draws=spec.draws),
-        "caution": CAUTION.format(rates=TRIED if spec.lr else OWN),
+        "caution": CAUTION if spec.lr else OF_RUN_FILES,
         "tried": tried,
-        "written_at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "command": "rayprob tune",
     }
     return fill("systems.html", values)
 
@@ -45,7 +45,7 @@ def lead(compared: SystemsCompared) -> str:
     clear = {sign: [row.name for row in others if mark("mAP", row.cells["mAP"]) == sign] for sign in "+-"}
     better, worse = (", ".join(clear[sign]) or "no system" for sign in "+-")
     return (
-        f"{len(compared.rows)} systems on {compared.num_images:,} images, {compared.spec.seeds} seeds each. By more than "
+        f"{len(compared.rows)} systems on {compared.num_images:,} images, {counted(compared.spec.seeds, 'seed')} each. By more than "
         f"chance, {better} has a higher mAP than {first.name}, and {worse} a lower one."
     )
 

@@ -126,8 +126,9 @@ def open_systems(spec: SystemsSpec) -> list[System]:
 
 
 def rates_of(spec: SystemsSpec, system: System) -> tuple[float, ...]:
-    """Return the learning rates to try for a system."""
-    return spec.lr or (system.run.optimizer.lr,)
+    """Return the learning rates to try for a system: one for a head that is fitted without any."""
+    rates = spec.lr or (system.run.optimizer.lr,)
+    return rates[:1] if system.run.model.head.needs_refit else rates
 
 
 def refit_spec(spec: SystemsSpec, system: System, lr: float, seed: int) -> RefitSpec:

@@ -3,6 +3,7 @@
 from rayprob.systems.table import SystemNumber, better
 
 BETTER, WORSE = "+", "-"
+OF_RUN_FILES = "Each system is trained by its own run file: a difference may come from the recipe as well as from the method."
 LEGEND = (
     "+ and -: better or worse than {first} by more than chance of images and seeds, p <= .05 adjusted for all systems; "
     "{draws:,} draws of images. NLL and ECE: lower is better"

@@ -24,7 +24,7 @@ from rayprob.probability.families import family_of
 from rayprob.registry import PartTable, choose
 
 Loss = Callable[[dict[str, Tensor], Tensor, Tensor], Tensor]
-BestBy = Literal["mAP", "nll"]
+BestBy = Literal["mAP", "nll_nats"]
 
 
 class LossSpec(PartSpec):
@@ -36,7 +36,7 @@ class LossSpec(PartSpec):
 
     kind: ClassVar[str] = "loss"
     family: ClassVar[str] = "bernoulli"
-    best_by: ClassVar[BestBy] = "nll"
+    best_by: ClassVar[BestBy] = "nll_nats"
     compares_samples: ClassVar[bool] = False
 
     name: str = "bce"

@@ -35,4 +35,4 @@ def test_a_loss_teaches_labels_with_few_and_many_positives(name: str) -> None:
 
 def test_refits_trust_the_likelihood_only_of_losses_that_give_probabilities() -> None:
     off = ("pos_weight", "logit_adjusted", "balanced", "hill", "ramp", "zlpr", "ranking", "two_way")
-    assert {name: LossSpec.of(name).best_by for name in (*off, "bce")} == {**dict.fromkeys(off, "mAP"), "bce": "nll"}
+    assert {name: LossSpec.of(name).best_by for name in (*off, "bce")} == {**dict.fromkeys(off, "mAP"), "bce": "nll_nats"}
