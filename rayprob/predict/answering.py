@@ -20,9 +20,7 @@ MOST_EXPLAINED = 3
 NOTABLE = 0.01  # smaller changes of a marginal are not explained
 NO_GUARANTEE_WITH_EVIDENCE = "no guarantee: it holds for images without evidence"
 NO_ANSWER = "no answer to {}: its condition has probability 0"
-ESTIMATED = (
-    "estimated from samples: marginals have standard errors of up to {:.2g}; most probable sets are found by beam search"
-)
+ESTIMATED = "estimated from samples: marginals have standard errors of up to {:.2g}; top sets come from a beam search"
 NO_TOP_SETS = "the most probable label sets cannot be found exactly: {}"
 
 

@@ -45,8 +45,8 @@ def lead(compared: SystemsCompared) -> str:
     clear = {sign: [row.name for row in others if mark("mAP", row.cells["mAP"]) == sign] for sign in "+-"}
     better, worse = (", ".join(clear[sign]) or "no system" for sign in "+-")
     return (
-        f"{len(compared.rows)} systems on {compared.num_images:,} images, {counted(compared.spec.seeds, 'seed')} each. By more than "
-        f"chance, {better} has a higher mAP than {first.name}, and {worse} a lower one."
+        f"{len(compared.rows)} systems on {compared.num_images:,} images, {counted(compared.spec.seeds, 'seed')} each. "
+        f"By more than chance, {better} has a higher mAP than {first.name}, and {worse} a lower one."
     )
 
 
