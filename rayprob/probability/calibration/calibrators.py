@@ -61,7 +61,8 @@ def choose_calibrator(
     all_rows = np.arange(problem.num_samples)
     if len(tried) < 2:
         kept = (tried or names)[0]
-        reason = f"{kept}: {problem.num_samples} samples with known labels are too few to compare it with another"
+        few = f"{problem.num_samples} samples with known labels are too few to compare it with another"
+        reason = f"{kept}: {few if len(problem.fits) > 1 else f'the only calibrator of a {family} distribution'}"
         return Choice(problem.fit(kept, all_rows), {}, reason)
     nll_by_name = {name: problem.held_out_nll(name, num_folds, seed) for name in tried}
     chosen, reason = _simplest_within_one_standard_error(nll_by_name)
