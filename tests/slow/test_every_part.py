@@ -104,10 +104,10 @@ def test_a_finished_run_goes_through_every_verb(finished: Run, tmp_path: Path) -
     folder = str(shutil.copytree(finished.run_folder, tmp_path / "run"))
     prevalence = Dataset.open(finished.data.root).split("val").targets().mean()
     assert assess(folder, "val").at_half.mAP > prevalence
-    report = calibrate(folder, CalibrateSpec(alphas=(0.2,), prior="none"))
+    fitted = calibrate(folder, CalibrateSpec(alphas=(0.2,), prior="none"))
     has_choice = len(family_of(finished.model.head.family).candidates.fits) > 1
-    assert bool(report.nll_by_method) == has_choice
-    assert has_choice or "the only calibrator of" in report.reason
+    assert bool(fitted.nll_by_method) == has_choice
+    assert has_choice or "the only calibrator of" in fitted.reason
     image = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
     answer = rp.load(folder).predict(image, evidence={"blue": True}, queries="P(red | !green)")
     assert 0 <= answer.answers["P(red | !green)"] <= 1
