@@ -17,6 +17,7 @@ from rayprob.export.onnx_file import TOLERANCE, export_onnx
 from rayprob.loader.order import Place
 from rayprob.models.heads import HEADS
 from rayprob.probability.families import family_of
+from rayprob.report.run.write import report
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.checkpoints import latest, list_checkpoints
 from rayprob.runs.folder import claim
