@@ -175,12 +175,19 @@ def alone_in(folder: str) -> Iterator[None]:
 
 def clear(sweep: Sweep) -> None:
     """Remove a sweep's folder with all of its trials. Raises RunError if it is not a sweep folder, or is remote."""
-    folder = sweep.folder
+    clear_folder(sweep.folder, SweepFolder(sweep.folder).identity_file, "sweeps")
+
+
+def clear_folder(folder: str, identity_file: str, of: str) -> None:
+    """Remove a folder, which its identity file shows to be one of sweeps or systems (`of`).
+
+    Raises RunError if it is another folder, is remote, or is used by another process.
+    """
     if storage.is_local(folder) and not storage.list_names(folder):
         return
-    if not storage.is_local(folder) or not storage.exists(SweepFolder(folder).identity_file):
+    if not storage.is_local(folder) or not storage.exists(identity_file):
         raise RunError(
-            f"--fresh removes local folders of sweeps only, and {folder} is not one; remove it yourself, or set another"
+            f"--fresh removes local folders of {of} only, and {folder} is not one; remove it yourself, or set another"
         )
     with alone_in(folder):
         pass  # no process uses it

@@ -18,7 +18,7 @@ from rayprob.files.documents import read_json
 from rayprob.runs.finished import holdout_split, open_bundle
 from rayprob.runs.folder import open_run
 from rayprob.runs.paths import SystemsFolder
-from rayprob.sweep.tune import alone_in
+from rayprob.sweep.tune import alone_in, clear_folder
 from rayprob.systems.spec import System, SystemsFile, SystemsSpec, open_systems, rates_of
 from rayprob.systems.table import SystemRow, cells_of, chosen_lr
 from rayprob.systems.work import FailedSystem, Numbers, RunJob, TrainedSystem, judge, train_once
@@ -67,7 +67,7 @@ def compare_systems(file: SystemsFile, tell: Tell = lambda event: None, *, fresh
     spec, folder = file.systems, file.folder_of_all
     systems = open_systems(spec)
     if fresh:
-        _clear(folder)
+        clear_folder(folder, SystemsFolder(folder).identity_file, "systems")
     _claim(file, folder)
     with alone_in(folder):
         dataset, num_images = _prepare(spec, [one for one in systems if not one.left_out], tell)
@@ -134,19 +134,6 @@ class _Work:
         self.systems = [
             replace(one, left_out=failed.why) if one.name == failed.system and not one.left_out else one for one in self.systems
         ]
-
-
-def _clear(folder: str) -> None:
-    """Remove the folder of an earlier comparison. Raises RunError if it is another folder, or remote."""
-    if storage.is_local(folder) and not storage.list_names(folder):
-        return
-    if not storage.is_local(folder) or not storage.exists(SystemsFolder(folder).identity_file):
-        raise RunError(
-            f"--fresh removes local folders of systems only, and {folder} is not one; remove it yourself, or set another"
-        )
-    with alone_in(folder):
-        pass  # no process uses it
-    storage.remove_folder(folder)
 
 
 def _prepare(spec: SystemsSpec, systems: Sequence[System], tell: Tell) -> tuple[str, int]:
