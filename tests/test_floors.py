@@ -31,9 +31,9 @@ FLOORS = (
     ("loader", "probability", "metrics"),
     ("models",),
     ("runs",),
-    ("train",),
-    ("sweep", "calibrate", "predict", "report", "export", "serve", "doctor", "submit", "project"),
-    ("systems",),
+    ("train", "explain"),
+    ("sweep", "calibrate", "predict", "report", "export", "doctor", "submit", "project"),
+    ("systems", "serve"),
     ("api", "cli", "__main__"),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
@@ -42,7 +42,7 @@ RAY_FILES = {
     "train/worker.py",
     "train/on_ray.py",
     "sweep/trials.py",
-    "serve.py",
+    "serve/on_ray.py",
     "predict/on_ray.py",
     "doctor/on_ray.py",
     "submit/on_ray.py",
