@@ -225,12 +225,11 @@ def keeps_order(rows: Predictions, calibrator: OutputsCalibrator) -> bool:
 def calibrated_by_parts(rows: Predictions, calibrators: Iterable[tuple[OutputsCalibrator, Rows]]) -> LabelDistribution:
     """Return distributions whose rows come from several calibrators."""
     outputs: dict[str, NDArray[Any]] = {}
-    shared = family_of(rows.family).shared
+    family = family_of(rows.family)
     for calibrator, judged_rows in calibrators:
-        for name, values in calibrator.apply_outputs(rows.rows(judged_rows).outputs).items():
-            if name in shared:
-                outputs[name] = values
-                continue
+        calibrated = calibrator.apply_outputs(rows.rows(judged_rows).outputs)
+        outputs |= {name: values for name, values in calibrated.items() if name in family.shared}
+        for name, values in family.of_images(calibrated).items():
             outputs.setdefault(name, np.empty((len(rows), *values.shape[1:]), values.dtype))[judged_rows] = values
     return calibrator.as_distribution(outputs)
 

@@ -41,7 +41,6 @@ class Classifier(nn.Module):
         self.head: Head = head
         self.auxiliary = auxiliary
         self.family = head.family
-        self.shared_outputs = family_of(head.family).shared
         self.is_frozen = frozen == "backbone"
         self.norm = norm
         if self.is_frozen:
@@ -58,8 +57,7 @@ class Classifier(nn.Module):
         outputs = cast(dict[str, Tensor], self.head(features))
         if self.auxiliary is None or not self.training:
             return outputs
-        of_each = {name: tensor for name, tensor in outputs.items() if name not in self.shared_outputs}
-        return {**outputs, EMBEDDING: self.auxiliary(features, of_each)}
+        return {**outputs, EMBEDDING: self.auxiliary(features, family_of(self.family).of_images(outputs))}
 
     def features(self, images_BCHW: Tensor) -> Tensor:
         """Return features [B, F], or [B, F, P] of P places, in float32.

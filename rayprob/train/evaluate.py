@@ -65,15 +65,14 @@ def _predict_part(
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
     ids: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     parts: dict[str, list[NDArray[np.float32]]] = {}
-    shared = family_of(classifier.family).shared
+    family = family_of(classifier.family)
     with evaluating(classifier):
         for batch in batches:
             with compute.autocast():
                 outputs = classifier(compute.images(batch.images_BCHW))
             ids.append(batch.sample_ids_B.numpy())
-            for name, tensor in outputs.items():
-                if name not in shared:
-                    parts.setdefault(name, []).append(_array(tensor))
+            for name, tensor in family.of_images(outputs).items():
+                parts.setdefault(name, []).append(_array(tensor))
     return np.concatenate(ids), {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 

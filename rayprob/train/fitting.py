@@ -192,16 +192,13 @@ def predictions_of(classifier: Classifier, split: Features, label_space: LabelSp
     """Return the predictions of the classifier's head for a split's features."""
     head = classifier.head.eval()
     parts = [head(features_BF) for features_BF in torch.split(split.features_NF, ROWS_AT_ONCE)]
-    shared = family_of(classifier.family).shared
+    outputs = family_of(classifier.family).joined(parts, torch.cat)
     return Predictions(
         label_space=label_space,
         sample_ids_N=split.sample_ids_N.cpu().numpy(),
         targets_NL=split.targets_NL.cpu().numpy(),
         known_NL=split.known_NL.cpu().numpy(),
         family=classifier.family,
-        outputs={
-            name: (parts[0][name] if name in shared else torch.cat([part[name] for part in parts])).float().cpu().numpy()
-            for name in parts[0]
-        },
+        outputs={name: values.float().cpu().numpy() for name, values in outputs.items()},
         facts=facts,
     )

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
@@ -58,7 +57,7 @@ class CompressedHead(Head):
     def __init__(self, num_features: int, num_labels: int, spec: CompressedSpec, start: Start) -> None:
         super().__init__()
         num_codes = min(spec.codes, num_labels)
-        prior_L = np.full(num_labels, 0.5) if start.prevalence_L is None else np.asarray(start.prevalence_L, dtype=np.float64)
+        prior_L = start.prior(num_labels)
         self.dropout = FeatureDropout(spec.dropout)
         self.codes = nn.Linear(num_features, num_codes)
         nn.init.normal_(self.codes.weight, std=WEIGHT_STD)

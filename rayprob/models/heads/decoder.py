@@ -7,13 +7,12 @@ that 10,000 labels need no more than 100 queries.
 from collections.abc import Mapping
 from typing import Self
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from rayprob.models.heads.head import WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, constant, log_odds, set_values
+from rayprob.models.heads.head import WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, constant, prior_log_odds, set_values
 from rayprob.models.label_vectors import read_label_vectors
 
 
@@ -82,8 +81,7 @@ class DecoderHead(Head):
         self.answers = nn.Parameter(torch.empty(num_queries, spec.width, per_query))
         nn.init.normal_(self.answers, std=WEIGHT_STD)
         self.bias = nn.Parameter(torch.empty(num_labels))
-        prior_L = np.full(num_labels, 0.5) if start.prevalence_L is None else start.prevalence_L
-        set_values(self.bias, log_odds(prior_L), "prevalence_L")
+        set_values(self.bias, prior_log_odds(start, num_labels), "prevalence_L")
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return {"logits": [B, L]} for features [B, F, P]; features [B, F] are one place."""

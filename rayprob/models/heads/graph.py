@@ -18,7 +18,7 @@ from rayprob.models.heads.head import (
     Start,
     average,
     constant,
-    log_odds,
+    prior_log_odds,
     set_values,
 )
 from rayprob.models.label_vectors import read_label_vectors
@@ -81,8 +81,7 @@ class GraphHead(Head):
         self.second = nn.Linear(spec.hidden, num_features, bias=False)
         nn.init.normal_(self.second.weight, std=WEIGHT_STD)
         self.bias = nn.Parameter(torch.empty(num_labels))
-        prior_L = np.full(num_labels, 0.5) if start.prevalence_L is None else start.prevalence_L
-        set_values(self.bias, log_odds(prior_L), "prevalence_L")
+        set_values(self.bias, prior_log_odds(start, num_labels), "prevalence_L")
         neighbours_LL = np.eye(num_labels) if start.label_sets is None else neighbour_weights(*start.label_sets(), spec)
         set_values(self.neighbours, neighbours_LL, "the co-occurrence of label_sets")
         if spec.vectors is not None:

@@ -90,6 +90,12 @@ class Start:
     label_sets: Callable[[], tuple[NDArray[np.bool_], NDArray[np.bool_]]] | None = None
     label_names: tuple[str, ...] | None = None
 
+    def prior(self, num_labels: int) -> NDArray[np.float64]:
+        """Return the prevalences [L]; 0.5 where they are unknown."""
+        if self.prevalence_L is None:
+            return np.full(num_labels, 0.5)
+        return np.asarray(self.prevalence_L, dtype=np.float64)
+
 
 class Head(nn.Module):
     """Turns features [B, F], or [B, F, P] of P places, into the named outputs of its family."""
@@ -131,7 +137,13 @@ def build_head(spec: HeadSpec, num_features: int, num_labels: int, start: Start 
 
 def prior_log_odds(start: Start, num_labels: int) -> NDArray[Any]:
     """Return the log odds of the prevalences [L] that a fresh head starts from; 0 where they are unknown."""
-    return np.zeros(num_labels) if start.prevalence_L is None else log_odds(start.prevalence_L)
+    return log_odds(start.prior(num_labels))
+
+
+def by_frequency(start: Start, num_labels: int) -> Tensor:
+    """Return the place [L] of each label, as float32, if labels are sorted by prevalence, the most frequent first."""
+    order_L = np.argsort(-start.prior(num_labels), kind="stable")
+    return torch.from_numpy(np.argsort(order_L).astype(np.float32))
 
 
 def constant(values: Tensor) -> nn.Parameter:

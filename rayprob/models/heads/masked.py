@@ -19,13 +19,23 @@ Parameters: F L + L of the linear layer, F D + D of the projection, 4 L D and 8 
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from rayprob.models.heads.head import WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, average, log_odds, set_values
+from rayprob.models.heads.head import (
+    WEIGHT_STD,
+    FeatureDropout,
+    Head,
+    HeadSpec,
+    Start,
+    average,
+    by_frequency,
+    constant,
+    prior_log_odds,
+    set_values,
+)
 from rayprob.models.losses.loss import LossSpec
 from rayprob.probability.distributions.masked_network import ATTENTION_HEADS, chain_order, label_logits, tokens_seen
 
@@ -55,10 +65,8 @@ class MaskedHead(Head):
         self.states = nn.Parameter(torch.randn(2, num_labels, spec.width))
         self.blocks = nn.Parameter(torch.randn(spec.blocks, 8, spec.width, spec.width) * spec.width**-0.5)
         nn.init.normal_(self.linear.weight, std=WEIGHT_STD)
-        prior_L = np.full(num_labels, 0.5) if start.prevalence_L is None else start.prevalence_L
-        set_values(self.linear.bias, log_odds(prior_L), "prevalence_L")
-        # The chain begins with the most frequent labels.
-        self.turns = nn.Buffer(torch.from_numpy(np.argsort(np.argsort(-prior_L, kind="stable")).astype(np.float32)))
+        set_values(self.linear.bias, prior_log_odds(start, num_labels), "prevalence_L")
+        self.turns = constant(by_frequency(start, num_labels))  # the chain begins with the most frequent labels
 
     def shared(self) -> dict[str, Tensor]:
         weights = {"queries": self.queries, "readout": self.readout, "states": self.states, "blocks": self.blocks}

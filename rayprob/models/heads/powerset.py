@@ -111,7 +111,7 @@ class PowersetHead(Head):
             nn.init.normal_(layer.weight, std=WEIGHT_STD)
         if self.own is not None:
             nn.init.zeros_(self.own.weight)
-        prior_L = np.full(self.linear.out_features, 0.5) if start.prevalence_L is None else start.prevalence_L
+        prior_L = start.prior(self.linear.out_features)
         num_others, bias_L = 1.0, log_odds(prior_L)
         if start.label_sets is not None:
             targets_NL, known_NL = start.label_sets()

@@ -3,14 +3,13 @@
 import math
 from typing import ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rayprob.models.heads.bernoulli import BernoulliHead, BernoulliSpec
-from rayprob.models.heads.head import Head, HeadSpec, Start, average
+from rayprob.models.heads.head import Head, HeadSpec, Start, average, by_frequency, constant
 from rayprob.models.losses import LossSpec
 from rayprob.probability.distributions.sequences import LabelNetwork, logits_of_sets
 
@@ -59,9 +58,7 @@ class RecurrentHead(Head):
         self.cell_bias = nn.Parameter(torch.zeros(3 * spec.state))  # flat, because weight decay applies to matrices
         self.start = nn.Parameter(torch.zeros(spec.state))
         self.project = nn.Parameter(torch.zeros(spec.state, spec.embedding))
-        prevalence_L = np.zeros(num_labels) if start.prevalence_L is None else start.prevalence_L
-        rank_L = np.argsort(np.argsort(-prevalence_L, kind="stable"))
-        self.register_buffer("order", torch.from_numpy(rank_L.astype(np.float32)))
+        self.order = constant(by_frequency(start, num_labels))
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return "logits" [B, L] and "context" [B, E], with the network's weights; features are [B, F] or [B, F, P]."""

@@ -4,10 +4,10 @@ A head names its family. All code after the head asks the family which outputs t
 describe, and how they are calibrated, exported, summarised and named.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -17,6 +17,8 @@ from rayprob.probability.calibration.candidates import Candidates, Outputs, Outp
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.graphs.probabilities import Probabilities
 from rayprob.registry import PartTable, choose
+
+T = TypeVar("T")
 
 
 def _no_numbers(outputs: Outputs) -> dict[str, float]:
@@ -58,6 +60,15 @@ class Family:
     def shared(self) -> frozenset[str]:
         """The outputs that are the same for all images."""
         return frozenset(name for name, shape in self.outputs.items() if not shape.startswith("N"))
+
+    def of_images(self, outputs: Mapping[str, T]) -> dict[str, T]:
+        """Return the outputs that differ between images."""
+        return {name: values for name, values in outputs.items() if name not in self.shared}
+
+    def joined(self, parts: Sequence[Mapping[str, T]], join: Callable[[list[T]], T]) -> dict[str, T]:
+        """Return the outputs of several batches as one; those that are the same for all images are of the first."""
+        of_images = self.of_images(parts[0])
+        return {**parts[0], **{name: join([part[name] for part in parts]) for name in of_images}}
 
     def rows(self, outputs: Mapping[str, NDArray[Any]], rows: Rows | Bools) -> dict[str, NDArray[Any]]:
         """Return the outputs of some images, in the order of `rows`."""
