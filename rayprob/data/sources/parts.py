@@ -23,6 +23,11 @@ def parts_read_by(reader: InOrder) -> Iterator[None]:
         _reader.reset(token)
 
 
+def reads_elsewhere() -> bool:
+    """Return whether `in_order` maps with other processes, such as those of a cluster."""
+    return _reader.get() is not in_threads
+
+
 def in_order(read: Callable[[P], R], parts: Iterable[P]) -> Iterator[R]:
     """Yield `read(part)` for each part, in order. Both may be pickled for another process, which works in another folder:
     neither contains images, and paths in them are absolute.

@@ -1,6 +1,6 @@
 """The statements of a table's rows about images, on disk row by row, and merged if several rows are of one image."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +46,19 @@ class Statements:
         )
         columns = [to_array(names, pa.string()), row_numbers, states, lists_of(labels, len(names)), groups]
         self._rows.append(pa.RecordBatch.from_arrays(columns, schema=STATEMENTS))
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the statements added so far, as batches of STATEMENTS."""
+        return iter(self._rows)
+
+    def extend(self, batches: Iterable[pa.RecordBatch], labels: Sequence[str]) -> None:
+        """Add statements of others, whose labels are numbered as in `labels`."""
+        numbers_D = np.array([*map(self.number, labels), 0], np.int64)
+        for batch in batches:
+            lists = batch.column("labels")
+            rows_M = np.repeat(np.arange(batch.num_rows), lengths(lists))
+            pairs = rows_M, numbers_D[numbers(lists.flatten())]
+            self.add(batch.column("name").to_pylist(), numbers(batch.column("state")), pairs, numbers(batch.column("group")))
 
     def images(self, column_of: Sequence[int]) -> Iterator[pa.RecordBatch]:
         """Yield rows of ROWS, one per image in the order of first statements; label n becomes column `column_of[n]`."""

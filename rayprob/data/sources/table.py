@@ -1,6 +1,9 @@
 """Tables of labels: a column per label, a column that lists labels, or a row per image and label."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,6 +16,7 @@ from rayprob.data.sources.faults import label_space
 from rayprob.data.sources.groups import group_of
 from rayprob.data.sources.label_list import distinct as distinct_names
 from rayprob.data.sources.label_list import read_names
+from rayprob.data.sources.parts import in_order, reads_elsewhere
 from rayprob.data.sources.rows import Stated
 from rayprob.data.sources.spec import Source
 from rayprob.data.sources.statements import PRESENT, STATES, Pairs, Statements, image_rows, sorted_pairs
@@ -20,6 +24,7 @@ from rayprob.data.sources.table_arrays import Column, NotPlain, TableRows, cells
 from rayprob.data.sources.table_file import Column as TableColumn
 from rayprob.data.sources.table_file import TableFile, open_table, tables_of
 from rayprob.errors import SourceError
+from rayprob.files import uris
 from rayprob.registry import unknown
 
 NO_NAME = "a row without an image name"
@@ -93,37 +98,71 @@ class TableSource(Source):
 
 def read(source: TableSource) -> Stated:
     """Return the labels in a table, in the order of their columns or of `names`, else sorted. Raises SourceError."""
-    return _Reader(source).read()
+    names = None if source.names is None else distinct_names(source.described, read_names(source.names))
+    return _Reader(source, names, [uri for given in source.tables for uri in tables_of(given)]).read()
+
+
+@dataclass(frozen=True)
+class TablePart:
+    """What a task read of one of several tables: rows of images, or statements whose labels are numbered as in `labels`."""
+
+    batches: list[pa.RecordBatch]
+    labels: tuple[str, ...]
+    dropped: dict[str, int]
+
+
+def read_part(source: TableSource, names: dict[str, str] | None, uri: str) -> TablePart:
+    """Read one table of a source, by itself. Raises SourceError."""
+    reader = _Reader(source, names, [uri])
+    if source.one_hot is not None:
+        return TablePart([*reader.read().batches], (), reader.dropped)
+    reader.gather()
+    return TablePart([*reader.statements.batches()], (*reader.statements.number_of,), reader.dropped)
 
 
 class _Reader:
-    """Reads the tables of one source, a batch of rows at a time.
+    """Reads the tables of one source, a batch of rows at a time; in a cluster, several tables are read as a task each.
 
     A batch of plain cells is read column by column. Any other batch, or one with a cell of unknown meaning, is read row by
     row, which finds the first faulty row.
     """
 
-    def __init__(self, source: TableSource) -> None:
-        self.source = source
-        tables = [uri for given in source.tables for uri in tables_of(given)]
+    def __init__(self, source: TableSource, names: dict[str, str] | None, tables: list[str]) -> None:
+        self.source, self.names = source, names
         self.files = [open_table(uri, delimiter=source.delimiter, has_header=source.header) for uri in tables]
-        self.names = None if source.names is None else distinct_names(source.described, read_names(source.names))
         self.values = Values(source.values, source.present_from, source.absent_to)
         self.dropped: dict[str, int] = {}
-        self._first: dict[str, int] = {}  # the row where each reason first applied
-        self.statements = Statements(lambda row: self._drop(CONTRADICTED, row), self._refuse_second_group)
+        self.statements = Statements(lambda row: self._drop(CONTRADICTED), self._refuse_second_group)
 
     def read(self) -> Stated:
         if self.source.one_hot is not None:
             return self._wide(self.source.one_hot)
-        for file in self.files:
-            self._gather(file)
+        self.gather()
         number_of = self.statements.number_of
         ordered = sorted(number_of) if self.names is None else list(self.names.values())
         column_of = {label: column for column, label in enumerate(ordered)}
         batches = self.statements.images([column_of[label] for label in number_of])
         rest = "absent" if self.source.value is None else "unknown"
         return self._stated(ordered, batches, rest, is_declared=self.names is not None)
+
+    def gather(self) -> None:
+        """Add the statements of all tables."""
+        for part in self._parts():
+            self.statements.extend(part.batches, part.labels)
+        for file in () if self._has_parts else self.files:
+            self._gather(file)
+
+    @property
+    def _has_parts(self) -> bool:
+        return len(self.files) > 1 and reads_elsewhere()
+
+    def _parts(self) -> Iterator[TablePart]:
+        """Yield what tasks read of each table; nothing if this process reads them."""
+        tables = [uris.absolute(file.uri) for file in self.files] if self._has_parts else []
+        for part in in_order(partial(read_part, self.source, self.names), tables):
+            for reason, count in part.dropped.items():
+                self._drop(reason, count)
+            yield part
 
     def _stated(self, names: list[str], batches: Iterator[pa.RecordBatch], rest: Any, *, is_declared: bool) -> Stated:
         return Stated(
@@ -146,11 +185,12 @@ class _Reader:
                 raise SourceError(
                     f"{file.uri} has other label columns than {self.files[0].uri}; give tables with the same ones"
                 )
-        batches = (
+        here = (
             image_rows(rows.names, self._wide_pairs(rows, labels[0]), rows.groups_N)
             for file, some in zip(self.files, places, strict=True)
             for rows in self._rows(file, some)
         )
+        batches = chain.from_iterable(part.batches for part in self._parts()) if self._has_parts else here
         return self._stated(labels[0], batches, "absent", is_declared=True)
 
     def _column_name(self, file: TableFile, number: int, place: int) -> str:
@@ -247,8 +287,8 @@ class _Reader:
             for column, (_, allowed) in zip(columns[1:], filters, strict=False):
                 taken &= np.array([as_text(cell) in allowed for cell in cells_of(column)], dtype=bool)
             is_named = np.array([*map(bool, names)], dtype=bool)
-            for row in np.flatnonzero(taken & ~is_named).tolist():
-                self._drop(NO_NAME, line + row)
+            if (taken & ~is_named).any():
+                self._drop(NO_NAME, int((taken & ~is_named).sum()))
             rows = np.flatnonzero(taken & is_named)
             chosen = [rows_of(column, rows) for column in columns[1 + len(filters) :]]
             groups = map(group_of, cells_of(chosen.pop())) if group else np.zeros(len(rows))
@@ -259,9 +299,8 @@ class _Reader:
     def _refuse_second_group(self, name: str) -> None:
         raise SourceError(f"{self.source.described}: {name!a} has two groups in {self.source.group!a}; give each image one")
 
-    def _drop(self, reason: str, row: int) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
-        self._first.setdefault(reason, row)
+    def _drop(self, reason: str, count: int = 1) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
 def _texts(allowed: str | int | list[str | int]) -> set[str]:

@@ -78,6 +78,45 @@ def test_a_source_read_in_parts_gives_the_dataset_of_one_read_at_once(
     assert len(set(fingerprints)) == 1
 
 
+@pytest.mark.parametrize("form", ["one_hot", "lists", "label"])
+def test_a_table_in_parts_read_by_tasks_is_the_table_read_by_one_process(
+    annotated: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows without an image, one image in two tables, and labels that a later table uses first."""
+    monkeypatch.chdir(tmp_path)
+    images = sorted(str(path.relative_to(annotated)) for path in annotated.rglob("*.jpg") if "link" not in path.parts)
+    header = {"one_hot": "image,who,cat,dog", "lists": "image,who,labels", "label": "image,who,label,value"}[form]
+    cells = {"one_hot": ("1,0", "0,1", ",1"), "lists": ("zebra|cat", "dog", "cat"), "label": ("zebra,1", "dog,0", "cat,1")}[
+        form
+    ]
+    for part in range(3):
+        rows = [f"{image},{number},{cells[(part + number) % 3]}" for number, image in enumerate(images) if number % 3 == part]
+        twice = [f"{images[0]},0,{cells[1]}"] if part and form != "one_hot" else []
+        (tmp_path / f"part-{part}.csv").write_text("\n".join([header, *rows, *twice, f",9,{cells[0]}"]) + "\n")
+    columns = {
+        "one_hot": {"one_hot": "cat.."},
+        "lists": {"lists": "labels", "separator": "|"},
+        "label": {"label": 3, "value": 4},
+    }
+    split = {"format": "table", "images": "data", "annotations": "part-*.csv", "group": "who", **columns[form]}
+    read: list[str] = []
+
+    def noting(task: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+        listed = list(jobs)
+        read.extend(Path(job).name for job in listed if isinstance(job, str) and job.endswith(".csv"))
+        return pickled(task, listed)
+
+    found = []
+    for number, reader in enumerate((in_threads, noting)):
+        recipe = Recipe.parse({"name": "x", "target": str(tmp_path / f"built-{number}"), "splits": {"train": split}})
+        with parts_read_by(reader):
+            source = building.read_source(recipe)
+        found.append((source.label_space, source.dropped, source.rest, list(source.images["train"])))
+    assert found[0] == found[1]
+    assert read == ["part-0.csv", "part-1.csv", "part-2.csv"]
+    assert found[0][1]["train"]["a row without an image name"] == 3
+
+
 def test_folders_listed_side_by_side_are_those_of_one_walk(annotated: Path) -> None:
     whole = storage.list_below(str(annotated))
     chunks, unusable, again = storage.walk_below(str(annotated), pickled)
