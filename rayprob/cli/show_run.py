@@ -58,6 +58,7 @@ class RunView:
             "evaluation": self._evaluation,
             "stopping": self._stopping,
             "notice": self._notice,
+            "warning": self._warning,
             "waiting": self._waiting,
             "restart": self._restart,
             "finished": self._finished,
@@ -115,6 +116,9 @@ class RunView:
 
     def _notice(self, event: dict[str, Any]) -> None:
         self._line(notice_line(event))
+
+    def _warning(self, event: dict[str, Any]) -> None:
+        self._line(event["text"], "yellow")
 
     def _restart(self, event: dict[str, Any]) -> None:
         limit = f" of {event['of']}" if event["of"] >= 0 else ""
