@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rayprob.cli.terminal import AsJson, DataOption, SplitOption, err, out, show_line, status
+from rayprob.cli.terminal import AsJson, DataOption, SplitOption, err, out
 
 
 def compare(
@@ -25,7 +25,7 @@ def compare(
     """Compare runs, and find which differences are more than chance.
 
     Each run is compared with the first, on the images and labels that all have. Missing predictions are computed
-    first.
+    first. `rayprob report RUN RUN...` writes the same as a page.
 
     Examples:
 
@@ -33,21 +33,12 @@ def compare(
       rayprob compare demo/run demo/again --split holdout -o comparison.html
       rayprob compare demo/run demo/again/bundle --data demo/shards --json
     """
-    from rayprob.cli.show_compare import show_comparison
-    from rayprob.report.compare.comparison import compare as compare_opened
-    from rayprob.report.compare.comparison import open_models
-    from rayprob.report.compare.page import write_page
+    from rayprob.cli.show_compare import compared, show_comparison, show_written
 
-    with status(err, "opening the runs") as say:
-        opened = open_models(
-            folders, split, data, lambda folder, done, total: say(f"predicting {split} with {folder}: {done:,} of {total:,}")
-        )
-        say("drawing images")
-        comparison = compare_opened(opened, split, data, draws=draws, seed=seed)
-        written = write_page(comparison, page) if page else None
+    comparison, written = compared(err, folders, split, data, page, draws=draws, seed=seed)
     if as_json:
         typer.echo(json.dumps(comparison.to_dict()))
         return
     show_comparison(out, comparison)
     if written:
-        show_line(out, f"{written.path}: {written.size_bytes / 1e6:.1f} MB")
+        show_written(out, written)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rayprob.cli.terminal import AsJson, Overrides, err, out, show_line, show_message
+from rayprob.cli.terminal import AsJson, Overrides, err, out, show_line, show_message, status
 from rayprob.text import counted
 
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="A built dataset: a folder or URI.")]
@@ -121,7 +121,8 @@ def inspect(
     from rayprob.cli.show_data import show_inspection
     from rayprob.data.inspect import inspect as find_facts
 
-    found = find_facts(dataset, top=top)
+    with status(err, f"reading the manifest of {dataset}"):
+        found = find_facts(dataset, top=top)
     if as_json:
         typer.echo(json.dumps(found.to_dict()))
         return

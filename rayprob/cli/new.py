@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from rayprob.cli.terminal import out
+from rayprob.cli.terminal import err, out, status
 
 
 def complete_starters(incomplete: str) -> list[str]:
@@ -60,6 +60,7 @@ def new(
         return
     if like:
         raise typer.BadParameter("--like and --from cannot be combined; --from writes a run file of its own")
-    written, found, network = new_from(folder, source, backbone=backbone, weights=weights)
+    with status(err, f"looking at the images and annotations in {source}"):
+        written, found, network = new_from(folder, source, backbone=backbone, weights=weights)
     show_found(out, found, network)
     show_written(out, written)

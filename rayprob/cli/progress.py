@@ -1,9 +1,12 @@
 """Progress bars, with literal text next to them."""
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from rayprob.cli.terminal import LineAMinute
 from rayprob.text import cut, printable
 
 MOST_CELLS = 48  # of text next to a bar
@@ -20,9 +23,37 @@ class Words(TextColumn):
         return Text(cut(printable(self.text_format.format(task=task)), MOST_CELLS))
 
 
+class Bars(Progress):
+    """Progress bars; where the console is no terminal, a line every minute with the same words and numbers."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console) -> None:
+        super().__init__(*columns, console=console, transient=True)
+        self._lines = LineAMinute(console, self.words)
+
+    def start(self) -> None:
+        """Start the display."""
+        super().start()
+        self._lines.start()
+
+    def stop(self) -> None:
+        """End the display."""
+        self._lines.stop()
+        super().stop()
+
+    def words(self) -> str:
+        """Return what is next to the bars of the unfinished tasks, as text; "" if there are none."""
+        tasks = [task for task in self.tasks if task.visible and not task.finished]
+        return "; ".join(" ".join(" ".join(self._texts(task)).split()) for task in tasks)
+
+    def _texts(self, task: Task) -> Iterator[str]:
+        for column in self.columns:
+            if isinstance(column, ProgressColumn) and isinstance(cell := column.render(task), Text):
+                yield cell.plain
+
+
 def progress(console: Console, *columns: str | ProgressColumn) -> Progress:
     """Return a progress display that disappears at its end; a text among the columns is the format of `Words`."""
-    return Progress(*(Words(c) if isinstance(c, str) else c for c in columns), console=console, transient=True)
+    return Bars(*(Words(c) if isinstance(c, str) else c for c in columns), console=console)
 
 
 def bar(cells: int = 40) -> BarColumn:

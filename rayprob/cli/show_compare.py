@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from rayprob.cli.table import Table, show_table
-from rayprob.cli.terminal import show_line
+from rayprob.cli.terminal import show_line, status
 from rayprob.metrics.paired import PairedRow
-from rayprob.report.compare.comparison import ModelComparison
+from rayprob.report.compare.comparison import ModelComparison, compare, open_models
+from rayprob.report.compare.page import WrittenComparison, write_page
 from rayprob.report.compare.words import CAUTION, LEGEND, by_clearness, labels_clear, p_words, verdict
 
 LEAST_LABELS, MOST_LABELS = 3, 10
@@ -48,3 +49,22 @@ def _table(title: str, rows: Sequence[PairedRow], place: int, letters: Sequence[
         style = "" if difference.is_clear else "dim"
         table.row(row.name, *values, *ends, p_words(difference.p_value), verdict(row, place, letters), style=style)
     return table
+
+
+def compared(
+    console: Console, folders: Sequence[str], split: str, data: str | None, page: str | None, *, draws: int, seed: int
+) -> tuple[ModelComparison, WrittenComparison | None]:
+    """Compare runs while the console shows what is done; return the comparison, and its page if there is a path for one."""
+    with status(console, "opening the runs") as say:
+        opened = open_models(
+            folders, split, data, lambda folder, done, total: say(f"predicting {split} with {folder}: {done:,} of {total:,}")
+        )
+        say(f"drawing {draws:,} times from the images")
+        comparison = compare(opened, split, data, draws=draws, seed=seed)
+        say("drawing the page")
+        return comparison, write_page(comparison, page) if page else None
+
+
+def show_written(console: Console, written: WrittenComparison) -> None:
+    """Print the path of a comparison's page."""
+    show_line(console, f"{written.path}: {written.size_bytes / 1e6:.1f} MB")

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from rayprob.cli.show_run import sample_progress
 from rayprob.cli.table import Bar, Table, show_table
-from rayprob.cli.terminal import show_line
+from rayprob.cli.terminal import show_line, status
 from rayprob.predict.figure import write_figure
 from rayprob.predict.figure_files import FigureFiles
 from rayprob.predict.job import PredictJob
@@ -24,7 +24,8 @@ FEWEST_SHARE = 0.05  # of P(label): components below this share are not listed
 
 def show_outcomes(out: Console, err: Console, job: PredictJob, *, as_json: bool, figures: str | None) -> tuple[int, int]:
     """Print each prediction as it arrives and write figures if requested; return the numbers of rejected and of all images."""
-    asking, images = job.open()
+    with status(err, "opening the model"):
+        asking, images = job.open()
     show = _show_json if as_json else show_record if len(images) == 1 else show_lines
     num_rejected = 0
     files = FigureFiles(figures) if figures else None

@@ -58,6 +58,7 @@ class RunView:
             "evaluation": self._evaluation,
             "stopping": self._stopping,
             "notice": self._notice,
+            "warning": self._warning,
             "waiting": self._waiting,
             "restart": self._restart,
             "finished": self._finished,
@@ -116,6 +117,9 @@ class RunView:
     def _notice(self, event: dict[str, Any]) -> None:
         self._line(notice_line(event))
 
+    def _warning(self, event: dict[str, Any]) -> None:
+        self._line(event["text"], "yellow")
+
     def _restart(self, event: dict[str, Any]) -> None:
         limit = f" of {event['of']}" if event["of"] >= 0 else ""
         self._line(f"{event['reason']}; restarting from the last checkpoint (restart {event['number']}{limit})")
@@ -151,11 +155,18 @@ def notice_line(event: dict[str, Any]) -> str:
 
 
 @contextmanager
-def sample_progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback (samples done, total) that moves a progress bar."""
+def sample_progress(console: Console, what: str, then: str = "") -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback (samples done, total) that moves a progress bar; after the last sample it shows what follows, `then`."""
     with progress(console, "{task.description}", bar(), MofNCompleteColumn(), TimeRemainingColumn()) as shown:
         task = shown.add_task(what, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+        def show(done: int, total: int) -> None:
+            is_last = bool(then) and done == total
+            shown.update(task, completed=done, total=total, visible=not is_last)
+            if is_last and len(shown.tasks) == 1:
+                shown.add_task(then, total=None)
+
+        yield show
 
 
 def show_assessment(console: Console, assessment: Assessment) -> None:

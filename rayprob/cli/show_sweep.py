@@ -9,7 +9,7 @@ from rich.live import Live
 
 from rayprob.cli.show_run import notice_line, waiting_line
 from rayprob.cli.table import Cell, Table, show_table
-from rayprob.cli.terminal import show_line, styled
+from rayprob.cli.terminal import LineAMinute, show_line, styled
 from rayprob.report.sweep.words import sureness
 from rayprob.runs.paths import SweepFolder
 from rayprob.sweep.search import OWN_SETTINGS, described, short
@@ -27,15 +27,18 @@ class SweepView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._lines = LineAMinute(console, self._counts)
         self._study: Study | None = None
         self._note = ""
 
     def __enter__(self) -> "SweepView":
         if self._console.is_terminal:
             self._live.start()
+        self._lines.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._lines.stop()
         self._live.stop()
 
     def tell(self, event: dict[str, Any]) -> None:
@@ -54,6 +57,12 @@ class SweepView:
             self._line(f"evaluating trial {event['trial'].number:03d}, the best, on val")
         if self._live.is_started and self._study is not None:
             self._live.update(self._table(self._study), refresh=True)
+
+    def _counts(self) -> str:
+        """Return how many trials are done and running; "" before the first."""
+        states = [trial.state for trial in self._study.trials.values()] if self._study else []
+        running = states.count("running")
+        return f"{counted(len(states) - running, 'trial')} done, {running} running" if states else ""
 
     @property
     def _metrics(self) -> tuple[str, ...]:

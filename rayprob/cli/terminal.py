@@ -7,6 +7,8 @@ of it contains foreign names, such as the label `box [open]`; colours come from 
 import io
 import logging
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -18,6 +20,7 @@ from rich.text import Text
 from rayprob.cli.help import one_of
 from rayprob.text import printable, printable_lines
 
+MINUTE_S, LOOK_EVERY_S = 60.0, 1.0
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; repeat for more keys."),
@@ -63,11 +66,54 @@ def styled(text: str, style: str = "") -> Text:
     return Text(printable(text), style)
 
 
+class LineAMinute:
+    """While in use, prints a line of `text` every minute where the console is no terminal, such as in the log of a job.
+
+    A terminal shows the same text all the time, as a bar or next to a spinner.
+    """
+
+    def __init__(self, console: Console, text: Callable[[], str]) -> None:
+        self._console, self._text = console, text
+        self._printed_s = time.monotonic()
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Start to look at the clock, in a thread of its own: the work itself may not call anything for minutes."""
+        if not self._console.is_terminal:
+            self._printed_s = time.monotonic()
+            threading.Thread(target=self._work, name="rayprob-lines", daemon=True).start()
+
+    def stop(self) -> None:
+        """Print no more lines."""
+        self._ended.set()
+
+    def look(self, now_s: float) -> None:
+        """Print a line if the last one, or the start, is a minute before `now_s`, on the clock of `time.monotonic`."""
+        if now_s - self._printed_s >= MINUTE_S and (text := self._text()):
+            self._printed_s = now_s
+            show_line(self._console, text)
+
+    def _work(self) -> None:
+        while not self._ended.wait(LOOK_EVERY_S):
+            self.look(time.monotonic())
+
+
 @contextmanager
 def status(console: Console, text: str) -> Iterator[Callable[[str], None]]:
-    """Show a spinner next to `text` until the block ends; yield a function that changes the text."""
-    with console.status(styled(text)) as spinner:
-        yield lambda changed: spinner.update(styled(changed))
+    """Show a spinner next to `text` until the block ends, or a line every minute; yield a function that changes the text."""
+    shown, started_s = [text], time.monotonic()
+    lines = LineAMinute(console, lambda: f"{shown[0]} ({(time.monotonic() - started_s) / MINUTE_S:.0f} min)")
+    lines.start()
+    try:
+        with console.status(styled(text)) as spinner:
+
+            def say(changed: str) -> None:
+                shown[0] = changed
+                spinner.update(styled(changed))
+
+            yield say
+    finally:
+        lines.stop()
 
 
 class LogLines(logging.Formatter):

@@ -157,7 +157,7 @@ def evaluate(
     from rayprob.cli.show_run import sample_progress, show_assessment
     from rayprob.train.assess import assess
 
-    with sample_progress(err, f"predicting {split}") as on_progress:
+    with sample_progress(err, f"predicting {split}", "computing the numbers") as on_progress:
         assessment = assess(run_folder, split, on_progress, data=data, out=path)
     if as_json:
         typer.echo(json.dumps(assessment.to_dict()))

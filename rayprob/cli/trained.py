@@ -6,6 +6,7 @@ import typer
 
 from rayprob.cli.terminal import err, out, show_line, status
 
+COMPARISON = "comparison.html"
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a run's, such as demo/run.")]
 
 
@@ -114,7 +115,8 @@ def export(
     from rayprob.runs.paths import bundle_folder
 
     folder = bundle_folder(bundle)
-    exported = export_onnx(Bundle.load(folder), onnx, fingerprint=bundle_fingerprint(folder))
+    with status(err, "writing the graph, and comparing it with PyTorch"):
+        exported = export_onnx(Bundle.load(folder), onnx, fingerprint=bundle_fingerprint(folder))
     show_line(out, f"{exported.path}: {exported.size_bytes / 1e6:.1f} MB; {', '.join(exported.outputs)}")
     batches = ", ".join(map(str, exported.batches))
     show_line(
@@ -125,36 +127,67 @@ def export(
 
 
 def report(
-    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of an evaluated run, such as demo/run.")],
+    folders: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Folders of evaluated runs, such as demo/run; or that of a sweep.")
+    ],
     split: Annotated[
         str | None, typer.Option("--split", metavar="SPLIT", help="Which split; by default val, else holdout.")
     ] = None,
     path: Annotated[
-        str | None, typer.Option("--out", metavar="FILE", help="The file to write; by default RUN/report.html.")
+        str | None,
+        typer.Option("--out", metavar="FILE", help="The page; by default RUN/report.html, of several runs comparison.html."),
     ] = None,
 ) -> None:
-    """Write an HTML page about a run or a sweep.
+    """Write an HTML page about a run or a sweep, or to compare runs.
 
-    One self-contained file: metrics, charts, images, and how the run was made.
+    One self-contained file: metrics, charts, images, and how the run was made. The page of several runs is that of
+    `rayprob compare --out`: each run compared with the first, with intervals, and a link to its own page.
 
     Examples:
 
       rayprob report demo/run
+      rayprob report demo/run demo/again --out both.html
       rayprob report demo/sweep --out sweep.html
     """
-    from rayprob.runs.kinds import is_sweep, require_run
+    from rayprob.runs.kinds import is_sweep
 
-    if is_sweep(run_folder):
-        _report_sweep(run_folder, split, path)
-        return
-    require_run(run_folder)
+    if len(folders) > 1:
+        _report_several(folders, split, path)
+    elif is_sweep(folders[0]):
+        _report_sweep(folders[0], split, path)
+    else:
+        _report_run(folders[0], split, path)
+
+
+def _report_run(folder: str, split: str | None, path: str | None) -> None:
+    from rayprob.runs.kinds import require_run
+
+    require_run(folder)
     from rayprob.report.run.write import report as write_page
 
     with status(err, "drawing the page"):
-        written = write_page(run_folder, split, path)
+        written = write_page(folder, split, path)
     size = f"{written.size_bytes / 1e6:.1f} MB"
     show_line(out, f"{written.path}: {written.num_samples:,} images of {written.split}, {size}")
     for note in written.notes:
+        show_line(out, f"note: {note}")
+
+
+def _report_several(folders: list[str], split: str | None, path: str | None) -> None:
+    """Compare runs on val unless another split is asked for, because nothing was chosen on val."""
+    from rayprob.runs.kinds import require_run
+
+    for folder in folders:
+        require_run(folder)
+    from rayprob.cli.show_compare import compared, show_written
+    from rayprob.metrics.bootstrap import DRAWS
+    from rayprob.report.compare.words import lead
+
+    comparison, written = compared(err, folders, split or "val", None, path or COMPARISON, draws=DRAWS, seed=0)
+    assert written is not None
+    show_line(out, lead(comparison))
+    show_written(out, written)
+    for note in comparison.notes:
         show_line(out, f"note: {note}")
 
 

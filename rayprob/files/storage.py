@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import IO, TypeVar, cast
 
 import pyarrow as pa
@@ -54,6 +55,30 @@ def list_names(uri: str) -> list[str]:
             return folders.file_names(resolve(uri)[1])
     entries = _entries(uri, recursive=False)[1]
     return sorted(entry.base_name for entry in entries if entry.type == fs.FileType.File)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or folder directly in another folder; `modified_s` is 0 where the store does not tell."""
+
+    name: str
+    is_folder: bool
+    size_bytes: int = 0
+    modified_s: float = 0.0
+
+
+def list_entries(uri: str) -> list[Entry]:
+    """Return the files and folders directly in the folder `uri`, by name; links are followed, and dangling ones left out.
+
+    Names that are not UTF-8 are left out, since no URI can name them. Raises StorageError for a folder that cannot be read.
+    """
+    entries = _entries(uri, recursive=False)[1]
+    found = (
+        Entry(entry.base_name, entry.type == fs.FileType.Directory, entry.size or 0, (entry.mtime_ns or 0) / 1e9)
+        for entry in entries
+        if entry.type in (fs.FileType.File, fs.FileType.Directory) and is_utf8(entry.base_name)
+    )
+    return sorted(found, key=lambda entry: entry.name)
 
 
 def is_folder(uri: str) -> bool:

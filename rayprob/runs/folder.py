@@ -4,6 +4,7 @@
 """
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from rayprob.runs.paths import RunFolder
 from rayprob.runs.spec import Run, identity
 from rayprob.text import counted
 
+GIT_S = 5.0  # at most, for the commit of the working folder
+
 
 class _Facts(Shape):
     """run.json: which run the folder belongs to."""
@@ -32,6 +35,7 @@ class _Facts(Shape):
     dataset_fingerprint: str
     plugins: dict[str, str] = Field(default={})  # modules, and where they were when the run was started
     plugin_sums: dict[str, str] = Field(default={})  # the sha256 of each module's file; 0.1 has neither
+    git_commit: str = ""  # of a run that is tracked
 
 
 class _Failure(Shape):
@@ -65,6 +69,8 @@ def claim(run: Run, dataset: AnyDataset) -> Claim:
     if run.plugins:
         facts["plugins"] = {name: str(plugins.file_of(name)) for name in run.plugins}
         facts["plugin_sums"] = {name: plugins.sum_of(name) for name in run.plugins}
+    if run.tracking and (commit := _commit_here()):
+        facts["git_commit"] = commit
     is_new = not is_claimed(folder)
     if not is_new:
         _require_same(folder, _read_facts(folder), facts)
@@ -83,6 +89,12 @@ def recorded_data(run: Run) -> DataSpec:
     """Return the run's data, at the version that the run's folder records if the dataset has grown since."""
     facts = _read_facts(run.run_folder) if is_claimed(run.run_folder) else {}
     return run.data.at(facts.get("dataset_fingerprint"))
+
+
+def tracked_facts(folder: str) -> dict[str, str]:
+    """Return the `dataset_fingerprint` that the folder of a run records, and its `git_commit` if that is known."""
+    facts = _read_facts(folder) if is_claimed(folder) else {}
+    return {name: facts[name] for name in ("dataset_fingerprint", "git_commit") if name in facts}
 
 
 def let_go(claim: Claim) -> None:
@@ -183,6 +195,15 @@ def known_fault(folder: str, rank: int) -> dict[str, str]:
         return read_json(uri, _Fault, remedy="") if storage.exists(uri) else {}
     except RunError:  # the error being recorded matters more than this note
         return {}
+
+
+def _commit_here() -> str:
+    """Return the commit of the git repository that contains the working folder; "" where there is none."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=GIT_S, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
 
 
 def _require_same(folder: str, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ class EvaluationRow(Row):
     elapsed_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
-KINDS: dict[str, type[Shape]] = {"start": StartRow, "step": StepRow, "evaluation": EvaluationRow, "notice": Row}
+KINDS: dict[str, type[Shape]] = {"start": StartRow, "step": StepRow, "evaluation": EvaluationRow, "notice": Row, "warning": Row}
 
 
 def read_history(folder: str) -> list[dict[str, Any]]:

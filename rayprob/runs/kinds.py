@@ -5,7 +5,7 @@ from rayprob.config.spec import read_yaml
 from rayprob.data.manifest.facts import is_dataset
 from rayprob.errors import BundleError, RunError, SpecError
 from rayprob.files import storage
-from rayprob.runs.paths import DESCRIPTION_FILE, RunFolder, SweepFolder, is_bundle
+from rayprob.runs.paths import DESCRIPTION_FILE, RunFolder, SweepFolder, SystemsFolder, is_bundle
 
 UNFINISHED = "has no bundle yet: the run is not finished; continue with `rayprob train` and the same file"
 UNKNOWN = "is not a run folder: it has no run.yaml; give the folder that `rayprob train` printed"
@@ -47,6 +47,9 @@ def found_instead(path: str) -> str:
         return "is a bundle; give the run's folder, which also contains its predictions"
     if is_sweep(path):
         return f"is the folder of a sweep; give that of one of its runs, such as {SweepFolder(path).trial(0)}"
+    if storage.exists(SystemsFolder(path).identity_file):
+        page = SystemsFolder(path).report_page
+        return f"is the folder of a comparison of systems, whose page is {page}; `rayprob tune` on its file writes it again"
     if is_dataset(path):
         return f"is a dataset; `rayprob inspect {path}` shows it"
     if path.endswith((".yaml", ".yml")):

@@ -10,6 +10,8 @@ runs/NAME/run.yaml            the resolved run file
           threshold_search.*  what `rayprob calibrate --search` found
           features/           of the backbone, for `rayprob refit`
           tensorboard/        report.html
+          tracking.json       the runs of tracking services that continue with this one
+          wandb/              files of Weights & Biases
           stop                asks the run to save and stop
           failed.json         why it cannot continue, so that a restarted worker does not try again
           fault-RANK.json     what ended the last attempt of a rank on Ray, so that the same error is not retried forever
@@ -77,6 +79,7 @@ class RunFolder(Folder):
     threshold_search = PathIn("threshold_search.json")
     threshold_candidates = PathIn("threshold_search.parquet")
     features = PathIn("features")
+    tracking = PathIn("tracking.json")
     stop = PathIn("stop")
     failure = PathIn("failed.json")
     worker_log = PathIn("worker.log")

@@ -1,6 +1,7 @@
 """All rules between the parts of a run file, checked before the first step."""
 
 import math
+from importlib.util import find_spec
 
 from rayprob.config.parts import PartSpec
 from rayprob.data.joined.dataset import AnyDataset
@@ -28,8 +29,17 @@ def check(run: Run, dataset: AnyDataset, world_size: int, *, is_refit: bool = Fa
     _check_loss(run)
     _check_auxiliary(run)
     _check_apart(run, is_refit)
+    _check_tracking(run)
     prior_mixture(run.model.head, dataset.label_space)
     check_shapes(run, len(dataset.label_space), world_size)
+
+
+def _check_tracking(run: Run) -> None:
+    for name, spec in run.tracking.items():
+        if spec.package and find_spec(spec.package) is None:
+            raise SpecError(
+                f"tracking.{name} needs the package {spec.package}, which is missing; run pip install 'rayprob[{spec.package}]'"
+            )
 
 
 def _check_loss(run: Run) -> None:

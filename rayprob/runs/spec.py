@@ -17,6 +17,7 @@ from rayprob.models.losses import LossSpec
 from rayprob.runs.data_spec import DataSpec
 from rayprob.runs.optimizers import OptimizerSpec
 from rayprob.runs.schedules import ScheduleSpec
+from rayprob.runs.tracking import Tracking
 
 
 class Duration(Spec):
@@ -184,7 +185,7 @@ class Run(PluginSpec):
     """
 
     file_kind: ClassVar[FileKind | None] = RUN_FILE
-    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"auxiliary"}
+    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"auxiliary", "tracking"}
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run: letters, digits, ., _ and -."""
@@ -222,6 +223,8 @@ class Run(PluginSpec):
     """Where the run computes; does not change any result."""
     log_every_steps: PositiveInt = 10
     """How often to log loss, learning rate and speed."""
+    tracking: Tracking = Field(default={})
+    """Services that get the history of the run next to TensorBoard, each by its name: mlflow, wandb, or one of a plugin."""
 
     @property
     def run_folder(self) -> str:
@@ -243,7 +246,7 @@ class Run(PluginSpec):
 
 
 # Keys that change where or how work is done but no number of the result.
-FREE_KEYS = ("folder", "placement", "checkpoint", "log_every_steps")
+FREE_KEYS = ("folder", "placement", "checkpoint", "log_every_steps", "tracking")
 # The dataset is identified by its fingerprint, wherever it is.
 FREE_STREAM_KEYS = ("loader_workers", "prefetch", "check_shards", "cache_dir", "cache_bytes", "retries")
 
@@ -260,9 +263,15 @@ def identity(run: Run) -> dict[str, object]:
     return value
 
 
-def received(described: dict[str, Any]) -> Run:
+def described(run: Run) -> dict[str, Any]:
+    """Return the `run` and `run_fingerprint` that bundles and tables record, which do not depend on where it is tracked."""
+    untracked = run.model_copy(update={"tracking": {}})
+    return {"run": untracked.model_dump(mode="json"), "run_fingerprint": untracked.fingerprint}
+
+
+def received(sent: dict[str, Any]) -> Run:
     """Return the run that another process sent as plain data. Raises SpecError if this node lacks one of its plugins."""
-    return Run.parse(described, where=f"the run, as node {platform.node()} reads it,")
+    return Run.parse(sent, where=f"the run, as node {platform.node()} reads it,")
 
 
 def absolute(run: Run) -> Run:
@@ -270,6 +279,7 @@ def absolute(run: Run) -> Run:
     paths = {
         "folder": uris.absolute(run.run_folder),
         "data": run.data.moved(uris.absolute),
+        "tracking": {name: spec.absolute() for name, spec in run.tracking.items()},
     }
     model = run.model.model_copy(update={"head": run.model.head.with_absolute_paths(_absolute_where_local)})
     if model.weights is not None:

@@ -16,6 +16,7 @@ from rayprob.models.backbones import check_image_size
 from rayprob.registry import unknown
 from rayprob.runs.paths import SweepFolder
 from rayprob.runs.spec import Run
+from rayprob.runs.tracking import of_group
 from rayprob.sweep.space import RESOLUTION, Parameter, Params, applies, as_list, grid_cells, value_at, with_params
 
 # The metrics that trials can be ranked by, with their direction: numbers of the evaluation kept, and costs.
@@ -190,6 +191,8 @@ class Sweep(Spec):
         value |= {"name": name, "folder": SweepFolder(self.folder).trial(number)}
         if seed is not None:
             value["seed"] = seed
+        if self.run.tracking:
+            value["tracking"] = of_group(self.run.tracking, self.run.name)
         run = Run.parse(value, where=where)
         check_image_size(run.model.backbone, run.transforms.train.size_px, where)
         return run

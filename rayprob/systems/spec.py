@@ -18,6 +18,7 @@ from rayprob.runs.finished import REPORTED
 from rayprob.runs.optimizers import OptimizerSpec
 from rayprob.runs.schedules import ScheduleSpec
 from rayprob.runs.spec import Run
+from rayprob.runs.tracking import of_group
 from rayprob.train.refit import RefitSpec
 
 LEARNING_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
@@ -131,8 +132,8 @@ def rates_of(spec: SystemsSpec, system: System) -> tuple[float, ...]:
     return rates[:1] if system.run.model.head.needs_refit else rates
 
 
-def refit_spec(spec: SystemsSpec, system: System, lr: float, seed: int) -> RefitSpec:
-    """Return how the head of a system is trained on the features of the source."""
+def refit_spec(spec: SystemsSpec, system: System, lr: float, seed: int, group: str) -> RefitSpec:
+    """Return how the head of a system is trained on the features of the source; services track it in `group`."""
     common, run = spec.refit, system.run
     return RefitSpec(
         plugins=run.plugins,
@@ -146,6 +147,7 @@ def refit_spec(spec: SystemsSpec, system: System, lr: float, seed: int) -> Refit
         patience=common.patience,
         seed=seed,
         metric="mAP",
+        tracking=of_group(run.tracking, group),
         start="labels",
     )
 

@@ -12,7 +12,7 @@ from rayprob.calibrate.crossfit import NONE, CalibrateSpec
 from rayprob.calibrate.fitting import fit_bundle
 from rayprob.config.spec import fingerprint
 from rayprob.errors import CalibrationError, ModelError, NonFiniteLoss, QueryError, SpecError
-from rayprob.files import storage
+from rayprob.files import storage, uris
 from rayprob.metrics.bootstrap import Statistic, bootstrap
 from rayprob.metrics.drawn import calibration_error_of, count_metric_of, mean_average_precision_of, mean_of
 from rayprob.probability.families import family_of
@@ -23,6 +23,7 @@ from rayprob.runs.history_rows import read_history
 from rayprob.runs.paths import RunFolder, SystemsFolder
 from rayprob.runs.predictions import Predictions
 from rayprob.runs.spec import Run
+from rayprob.runs.tracking import of_group
 from rayprob.systems.spec import System, SystemsSpec, refit_spec
 from rayprob.train.assess import TUNED, kept_predictions
 from rayprob.train.features import FeatureSource
@@ -48,6 +49,11 @@ class RunJob:
     @property
     def run_folder(self) -> str:
         return SystemsFolder(self.folder).run(self.system.name, self.lr, self.seed)
+
+    @property
+    def group(self) -> str:
+        """What tracking services call the comparison: the name of its folder."""
+        return uris.split(self.folder)[1]
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def _trained(job: RunJob) -> TrainedSystem:
         torch.set_num_threads(1)
         refit(
             job.spec.source,
-            refit_spec(job.spec, job.system, job.lr, job.seed),
+            refit_spec(job.spec, job.system, job.lr, job.seed, job.group),
             name=f"{job.system.name}-{job.seed}",
             folder=job.run_folder,
         )
@@ -110,7 +116,7 @@ def end_to_end(job: RunJob) -> Run:
     """Return the run file of a system with one learning rate and seed."""
     run = job.system.run
     changes = {"folder": job.run_folder, "seed": job.seed, "optimizer": run.optimizer.model_copy(update={"lr": job.lr})}
-    return run.model_copy(update=changes)
+    return run.model_copy(update={**changes, "tracking": of_group(run.tracking, job.group)})
 
 
 def trained(job: RunJob) -> TrainedSystem:

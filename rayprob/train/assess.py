@@ -25,6 +25,8 @@ from rayprob.runs.finished import staleness
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 from rayprob.runs.spec import Run
+from rayprob.runs.tracked import summarise
+from rayprob.runs.tracking import scalars
 from rayprob.text import columns, printable
 from rayprob.train.compute import Compute
 from rayprob.train.evaluable import LabelMatch, Trained, open_trained
@@ -64,6 +66,11 @@ class Assessment:
         """Return plain data, for JSON."""
         return {**asdict(replace(self, labels=None)), "labels": self.labels.to_dict() if self.labels else None}
 
+    def summary(self) -> dict[str, Any]:
+        """Return what services that track the run show: the numbers at 0.5, and `tuned` and `prior` where they are known."""
+        others = {"tuned": self.tuned, "prior": self.with_prior}
+        return {**self.at_half.to_dict(), **{name: metrics.to_dict() for name, metrics in others.items() if metrics}}
+
     def by_rule(self) -> dict[str, PaperMetrics]:
         """Return the numbers by the way in which label sets are chosen, in the order of a table."""
         shown = {"at 0.5": self.at_half, f"at {self.threshold or 0:.3f}": self.at_threshold, "prior, at 0.5": self.with_prior}
@@ -96,7 +103,10 @@ def assess(
     predicted = predict_with(trained, split, data, on_progress)
     path = out or predicted.path
     predicted.predictions.write(path)
-    return assessment(trained, predicted, path)
+    found = assessment(trained, predicted, path)
+    if trained.run and data is None:
+        summarise(trained.run, dict(scalars({split: found.summary()})))
+    return found
 
 
 @dataclass(frozen=True, eq=False)

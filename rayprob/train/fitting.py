@@ -80,7 +80,7 @@ class Fitting:
             epochs=epochs,
             holdout=holdout.to(device),
             label_space=label_space,
-            history=History(run.run_folder, step=-1),
+            history=History(run.run_folder, step=-1, run=run),
             tell=tell,
             loss=loss,
             optimizer=build_optimizer(classifier, run.optimizer, device),

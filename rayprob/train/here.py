@@ -3,12 +3,14 @@
 import os
 import signal
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from rayprob import plugins
-from rayprob.errors import RunError, as_error
+from rayprob.errors import RayprobError, RunError, as_error
 from rayprob.files import storage
+from rayprob.runs.folder import note_failure
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.spec import Run
 from rayprob.text import counted
@@ -30,7 +32,19 @@ class TrainingHere(Training):
         self.log = _log_of(run)
 
     def train(self) -> Outcome:
-        """Train until the worker answers. Raises its failure; RunError for a repeated error or too many crashes."""
+        """Train until the worker answers. Raises its failure; RunError for a repeated error or too many crashes.
+
+        The folder of the run keeps a note of the error.
+        """
+        try:
+            return self._train()
+        except RayprobError as error:
+            if not self._is_abandoned:
+                with suppress(RayprobError):  # a folder that cannot be written to is perhaps the error itself
+                    note_failure(self._run.run_folder, error)
+            raise
+
+    def _train(self) -> Outcome:
         failures, known = 0, ""
         while True:
             answer = self._attempt()

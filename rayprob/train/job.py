@@ -24,7 +24,7 @@ from rayprob.runs.checkpoints import list_checkpoints, load_first, newest_first
 from rayprob.runs.folder import recorded_data
 from rayprob.runs.history import History
 from rayprob.runs.rules import check
-from rayprob.runs.spec import Run
+from rayprob.runs.spec import Run, described
 from rayprob.seeds import derive
 from rayprob.train.compute import Compute, wait_for_all
 from rayprob.train.notes import noted_warnings
@@ -75,8 +75,7 @@ class RankJob:
     def facts(self) -> dict[str, Any]:
         """What every table and bundle of this run records about its origin."""
         return {
-            "run": self.run.model_dump(mode="json"),
-            "run_fingerprint": self.run.fingerprint,
+            **described(self.run),
             "dataset_fingerprint": self.dataset.fingerprint,
             "step": self.state.progress.step,
         }
@@ -125,7 +124,7 @@ def _prepare(run: Run, place: Place, device: torch.device) -> RankJob:
         state=state,
         parallel=compute.parallel(state.classifier),
         loss=with_auxiliary(loss, state.classifier.auxiliary, run.auxiliary),
-        history=History(run.run_folder, state.progress.step) if place.rank == 0 else None,
+        history=History(run.run_folder, state.progress.step, run) if place.rank == 0 else None,
         total_steps=run.duration.in_steps(per_epoch, run.stream.global_batch),
         evaluate_every=run.evaluation.every.in_steps(per_epoch, run.stream.global_batch),
     )

@@ -64,7 +64,7 @@ def fit(
 
 
 def _fit(job: RankJob, report: Report, heed: Callable[[], dict[str, Any] | None]) -> Outcome:
-    run = job.run
+    run, ending = job.run, "failed"
     try:
         ending = train(job, report, heed)
         if ending != "stopped":
@@ -82,7 +82,7 @@ def _fit(job: RankJob, report: Report, heed: Callable[[], dict[str, Any] | None]
         raise
     finally:
         if job.history:
-            job.history.close()
+            job.history.close(ending)
     progress = job.state.progress
     return Outcome(ending, progress.step, job.total_steps, progress.best_step, progress.best_score)
 

@@ -33,7 +33,8 @@ from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 from rayprob.runs.rules import check, heads_of
 from rayprob.runs.schedules import ScheduleSpec
-from rayprob.runs.spec import Duration, Run
+from rayprob.runs.spec import Duration, Run, described
+from rayprob.runs.tracking import Tracking
 from rayprob.seeds import derive
 from rayprob.train.apart import FittingApart
 from rayprob.train.compute import Compute
@@ -78,6 +79,8 @@ class RefitSpec(PluginSpec):
     """The number on holdout that chooses the evaluation to keep: nll_nats or mAP. auto is mAP for losses whose outputs are not
     probabilities before calibration, and else nll_nats.
     """
+    tracking: Tracking | None = None
+    """Services that get the history of the refit next to TensorBoard; by default those of the source."""
     start: StartFrom = "source"
     """source: take over the head of the run where the new one can; labels: start from the training labels alone."""
 
@@ -135,11 +138,13 @@ def refit(
     metric = run.loss.best_by if spec.metric == "auto" else spec.metric
     kind = FittingApart if run.model.head.needs_refit else Fitting
     fitting = kind.start(run, classifier, loss, train, holdout, source.bundle.label_space, tell, epochs, metric)
+    ending = "failed"
     try:
         with Compute.plan(run.precision, Place(), fitting.train_split.features_NF.device).settings():
             fitting.train()
+        ending = "early" if fitting.progress.is_stopped_early else "finished"
     finally:
-        fitting.history.close()
+        fitting.history.close(ending)
     write(source, fitting, _facts(source, spec))
     return _refitted(run, was_finished=False)
 
@@ -178,6 +183,7 @@ def refit_run(source: FeatureSource, spec: RefitSpec, *, name: str | None, folde
             "patience": spec.patience,
             "min_gain": 0.0,
         },
+        "tracking": old.tracking if spec.tracking is None else spec.tracking,
     }
     return Run.parse({**old.model_dump(), **changes}, where=f"the refit of {old.run_folder}")
 
@@ -210,8 +216,7 @@ def write(source: FeatureSource, fitting: Fitting, refit_facts: dict[str, Any]) 
     """Write the holdout predictions of the kept head, then the bundle that completes the run."""
     run, classifier = fitting.run, fitting.restore_best()
     facts = {
-        "run": run.model_dump(mode="json"),
-        "run_fingerprint": run.fingerprint,
+        **described(run),
         "dataset_fingerprint": source.dataset.fingerprint,
         "step": fitting.progress.best_step,
         "refit": {**refit_facts, **fitting.facts},

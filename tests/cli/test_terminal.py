@@ -4,13 +4,17 @@ import ast
 import io
 import logging
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn
 
-from rayprob.cli.progress import progress
-from rayprob.cli.terminal import LogLines, make_console, show_line, show_message, show_what_can_be_shown, status
+from rayprob.cli import terminal
+from rayprob.cli.progress import Bars, progress
+from rayprob.cli.show_run import sample_progress
+from rayprob.cli.terminal import LineAMinute, LogLines, make_console, show_line, show_message, show_what_can_be_shown, status
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rayprob"
 SHOWN_BY = {"terminal.py", "table.py", "progress.py"}
@@ -112,3 +116,58 @@ def test_no_string_turns_markup_on() -> None:
         if not (isinstance(node.value, ast.Constant) and node.value.value is False)
     ]
     assert faults == []
+
+
+def lines_of(console: Console) -> list[str]:
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_where_there_is_no_terminal_a_line_is_printed_every_minute() -> None:
+    console, shown = make_console(file=io.StringIO()), ["looking"]
+    lines = LineAMinute(console, lambda: shown[0])
+    start_s = lines._printed_s
+    for second in range(200):
+        lines.look(start_s + second)
+        shown[0] = f"looking, second {second}"
+    assert lines_of(console) == ["looking, second 59", "looking, second 119", "looking, second 179"]
+
+
+def test_nothing_to_say_is_not_said() -> None:
+    console = make_console(file=io.StringIO())
+    LineAMinute(console, str).look(float("inf"))
+    assert lines_of(console) == []
+
+
+def test_the_line_of_progress_bars_has_the_words_and_numbers_next_to_them() -> None:
+    console = make_console(file=io.StringIO())
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "images, {task.percentage:.0f} %")
+    with progress(console, *columns) as shown:
+        assert isinstance(shown, Bars)
+        assert shown.words() == ""
+        first = shown.add_task("box [open]", total=200)
+        second = shown.add_task("second", total=10)
+        shown.update(first, completed=50)
+        assert shown.words() == "box [open] 50/200 images, 25 %; second 0/10 images, 0 %"
+        shown.update(second, completed=10)
+        assert shown.words() == "box [open] 50/200 images, 25 %"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_only_a_console_without_a_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
+    console, has_looked = make_console(file=io.StringIO(), force_terminal=is_terminal), threading.Event()
+    monkeypatch.setattr(terminal, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(LineAMinute, "look", lambda self, now_s: has_looked.set())
+    with status(console, "looking"):
+        if is_terminal:
+            assert "rayprob-lines" not in {thread.name for thread in threading.enumerate()}
+        else:
+            assert has_looked.wait(60)
+
+
+def test_what_follows_the_last_sample_is_shown_as_work_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Bars, "stop", lambda self: said.append(self.words()))
+    with sample_progress(make_console(file=io.StringIO()), "predicting val", "computing the numbers") as on_progress:
+        on_progress(5, 10)
+        on_progress(10, 10)
+    assert said == ["computing the numbers 0/?"]

@@ -10,8 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.summary.writer import event_file_writer
 
-from rayprob.runs.history import History, HistoryTail, as_markdown, scalars
+from rayprob.runs.history import History, HistoryTail
 from rayprob.runs.history_rows import read_history
+from rayprob.runs.tracking import scalars
+from rayprob.runs.tracking.tensorboard import as_markdown
 
 
 def record(history: History, *steps: int) -> None:

@@ -23,6 +23,7 @@ def made(folder: Path, *names: str) -> str:
     [
         (("bundle.json",), "is a bundle; give the run's folder, which also contains its predictions"),
         (("sweep.yaml",), "is the folder of a sweep; give that of one of its runs, such as {folder}/trials/000"),
+        (("systems.json",), "is the folder of a comparison of systems, whose page is {folder}/report.html; `rayprob tune` on"),
         (("dataset.json",), "is a dataset; `rayprob inspect {folder}` shows it"),
         (("photo.jpg",), "is not a run folder: it has no run.yaml"),
         ((), "does not exist; give the folder that `rayprob train` printed"),

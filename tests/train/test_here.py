@@ -19,6 +19,7 @@ from rayprob.cli.app import app
 from rayprob.errors import NonFiniteLoss, RunError
 from rayprob.loader.order import Place
 from rayprob.runs.checkpoints import latest, list_checkpoints
+from rayprob.runs.folder import read_failure
 from rayprob.runs.history_rows import read_history
 from rayprob.runs.spec import Run
 from rayprob.train import child, here, ready
@@ -67,6 +68,12 @@ def test_an_error_that_comes_twice_ends_the_run_with_its_own_text(train: Callabl
     for max_failures in (-1, 3):
         with pytest.raises(RunError, match=r"the same error occurred twice.*per channel, after step 7\n.*worker\.log"):
             train([fault, fault], max_failures=max_failures)
+
+
+def test_the_folder_keeps_a_note_of_what_ended_the_run(train: Callable[..., Outcome], tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLoss):
+        train([{"failure": {"kind": "NonFiniteLoss", "message": "the loss became nan"}}])
+    assert read_failure(str(tmp_path)) == {"kind": "NonFiniteLoss", "message": "the loss became nan"}
 
 
 def test_other_errors_and_deaths_are_started_again_as_often_as_allowed(train: Callable[..., Outcome]) -> None:

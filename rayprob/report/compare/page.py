@@ -1,8 +1,12 @@
 """The HTML page of a comparison."""
 
+import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -13,8 +17,10 @@ from rayprob.report.compare.comparison import ModelComparison
 from rayprob.report.compare.words import by_clearness, verdict
 from rayprob.report.html import fill
 from rayprob.runs.finished import REPORTED
+from rayprob.runs.paths import RunFolder
 
 MOST_IN_TILES = 4  # models
+NO_PAGES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -39,18 +45,27 @@ class Versus:
 
 
 def write_page(comparison: ModelComparison, path: str) -> WrittenComparison:
-    """Write the page of a comparison to a path or URI. Raises StorageError."""
-    html = render(comparison).encode()
+    """Write the page of a comparison to a path or URI, with links to the models' own pages. Raises StorageError."""
+    html = render(comparison, {model.folder: own_page(model.folder, path) for model in comparison.models}).encode()
     storage.write_bytes(path, html)
     return WrittenComparison(path, len(html))
 
 
-def render(comparison: ModelComparison) -> str:
-    """Return the whole page."""
+def own_page(folder: str, path: str) -> str:
+    """Return the link from a page at `path` to that of the run in a folder; "" if it has none, or is not on the same disk."""
+    own = RunFolder(folder).report_page
+    if not (storage.is_local(own) and storage.is_local(path) and storage.exists(own)):
+        return ""
+    return quote(os.path.relpath(storage.local_path(own), storage.local_path(path).parent))
+
+
+def render(comparison: ModelComparison, own_pages: Mapping[str, str] = NO_PAGES) -> str:
+    """Return the whole page; `own_pages` has the links to the models' own pages, by their folders."""
     letters = [model.letter for model in comparison.models]
     values: dict[str, Any] = {
         "comparison": comparison,
         "models": comparison.models,
+        "own_pages": own_pages,
         "title": f"{words.heading(comparison)}: rayprob compare",
         "heading": words.heading(comparison),
         "lead": words.lead(comparison),
