@@ -109,8 +109,7 @@ def export(
     """
     _bundles(bundle)
     from rayprob.export.onnx_file import TOLERANCE, export_onnx
-    from rayprob.predict.job import bundle_fingerprint
-    from rayprob.runs.bundle import Bundle
+    from rayprob.runs.bundle import Bundle, bundle_fingerprint
     from rayprob.runs.paths import bundle_folder
 
     folder = bundle_folder(bundle)

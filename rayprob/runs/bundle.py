@@ -7,6 +7,7 @@ you trust.
                               and how images are read: orientation, window
 <folder>/weights.safetensors      the classifier's parameters and buffers
 <folder>/calibrator.safetensors   only with a calibrator
+<folder>/card.json, card.md       what the model is, for people (runs/card); no part of the bundle's fingerprint
 """
 
 import hashlib
@@ -171,6 +172,11 @@ class Bundle:
             **({"plugins": {name: str(plugins.file_of(name)) for name in self.plugins}} if self.plugins else {}),
             **self.reading.to_dict(),
         }
+
+
+def bundle_fingerprint(folder: str) -> str:
+    """Return 16 hex digits of the description, which contains the checksums of all other files but the card's."""
+    return hashlib.sha256(storage.read_bytes(storage.join(folder, DESCRIPTION_FILE))).hexdigest()[:16]
 
 
 # `train.loop.finish` writes it; a run that has taken all its steps gets there at once.
