@@ -26,6 +26,7 @@ from rayprob.probability.decisions.thresholds import Thresholds
 from rayprob.probability.families import FAMILIES, family_of
 from rayprob.registry import unknown
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.card import carded
 from rayprob.runs.finished import REPORTED, holdout_split, open_bundle, staleness
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
@@ -72,13 +73,14 @@ class CalibrationReport:
 
 
 def calibrate(folder: str, spec: CalibrateSpec) -> CalibrationReport:
-    """Fit on a run's holdout predictions, store the result in its bundle, and write `calibration.json` next to it.
+    """Fit on a run's holdout predictions, store the result in its bundle with a new card, and write `calibration.json`.
 
     An already calibrated bundle is calibrated again; equal predictions give equal numbers. Raises as `fit_run`.
     """
     bundle, report = fit_run(folder, spec)
-    bundle.save(RunFolder(folder).bundle)
-    storage.write_text(RunFolder(folder).calibration, json.dumps(report.to_dict(), indent=1))
+    with carded(folder, bundle):
+        bundle.save(RunFolder(folder).bundle)
+        storage.write_text(RunFolder(folder).calibration, json.dumps(report.to_dict(), indent=1))
     return report
 
 

@@ -11,13 +11,14 @@ from rayprob.cli.calibrate import calibrate
 from rayprob.cli.cluster import doctor, submit
 from rayprob.cli.compare import compare
 from rayprob.cli.data import inspect, scenes, shard, verify
+from rayprob.cli.export import export
 from rayprob.cli.help import Verb, Verbs, show_version
 from rayprob.cli.new import new
 from rayprob.cli.prior import prior
 from rayprob.cli.runs import runs
 from rayprob.cli.terminal import LogLines, err, show_line, show_message, show_what_can_be_shown
 from rayprob.cli.train import evaluate, lr_find, refit, train
-from rayprob.cli.trained import export, predict, report
+from rayprob.cli.trained import predict, report
 from rayprob.cli.tune import tune
 from rayprob.errors import RayprobError
 

@@ -1,4 +1,4 @@
-"""Verbs about what was trained: predict, export, report. Heavy imports stay inside them; app.py has the app."""
+"""Verbs about what was trained: predict, report. Heavy imports stay inside them; app.py has the app."""
 
 from typing import Annotated
 
@@ -68,7 +68,7 @@ def predict(
     """
     if (parquet and (as_json or figure)) or (on_ray and not parquet):
         raise typer.BadParameter(_table_alone(parquet, as_json=as_json))
-    bundles = _bundles(bundle, *(others or ()))
+    bundles = require_bundles(bundle, *(others or ()))
     from rayprob.cli.show_predictions import finish, show_outcomes, write_parquet
     from rayprob.predict.job import PredictJob
 
@@ -81,7 +81,7 @@ def predict(
     finish(err, *counts, skip_bad=skip_bad)
 
 
-def _bundles(*folders: str) -> tuple[str, ...]:
+def require_bundles(*folders: str) -> tuple[str, ...]:
     """Return the folders; a wrong one is refused before anything heavy is imported."""
     from rayprob.runs.kinds import require_bundle
 
@@ -94,36 +94,6 @@ def _table_alone(parquet: str | None, *, as_json: bool) -> str:
     if not parquet:
         return "--ray writes a table; add --parquet FILE"
     return f"--parquet cannot be combined with {'--json' if as_json else '--figure'}; run the command once for each"
-
-
-def export(
-    bundle: BundleArgument,
-    onnx: Annotated[str, typer.Option("--onnx", metavar="FILE", help="Where to write the ONNX graph, such as demo.onnx.")],
-) -> None:
-    """Write a bundle as one ONNX graph, checked against PyTorch.
-
-    The graph takes pixels and returns calibrated probabilities.
-
-    Examples:
-
-      rayprob export demo/run --onnx demo.onnx
-    """
-    _bundles(bundle)
-    from rayprob.export.onnx_file import TOLERANCE, export_onnx
-    from rayprob.predict.job import bundle_fingerprint
-    from rayprob.runs.bundle import Bundle
-    from rayprob.runs.paths import bundle_folder
-
-    folder = bundle_folder(bundle)
-    with status(err, "writing the graph, and comparing it with PyTorch"):
-        exported = export_onnx(Bundle.load(folder), onnx, fingerprint=bundle_fingerprint(folder))
-    show_line(out, f"{exported.path}: {exported.size_bytes / 1e6:.1f} MB; {', '.join(exported.outputs)}")
-    batches = ", ".join(map(str, exported.batches))
-    show_line(
-        out,
-        f"onnxruntime differs from PyTorch by at most {exported.largest_difference:.1e} (allowed {TOLERANCE:.0e}), "
-        f"for batches of {batches} images of several sizes",
-    )
 
 
 def report(

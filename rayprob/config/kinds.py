@@ -26,7 +26,18 @@ class FileKind:
 
 RUN_KEYS = (
     *("plugins", "name", "folder", "seed", "data", "stream", "transforms", "model", "loss", "auxiliary", "optimizer"),
-    *("schedule", "duration", "ema", "evaluation", "precision", "checkpoint", "placement", "log_every_steps", "tracking"),
+    *(
+        "schedule",
+        "duration",
+        "ema",
+        "evaluation",
+        "precision",
+        "checkpoint",
+        "placement",
+        "log_every_steps",
+        "tracking",
+        "card",
+    ),
 )
 SEARCH_FILE = FileKind("a threshold search", "rayprob calibrate --search", ("thresholds",))
 SWEEP_FILE = FileKind("a sweep file", "rayprob tune", ("search",), keys=(*RUN_KEYS, "search"))

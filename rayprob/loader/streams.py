@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
 
+from rayprob.arrays import Rows
 from rayprob.data.joined.dataset import AnySplit
 from rayprob.errors import RunError
 from rayprob.images.reading import ImageReading
@@ -151,10 +152,14 @@ class EvalStream(Stream):
         place: Place,
         micro_batch: int,
         reading: ImageReading | None = None,
+        rows: Rows | None = None,
     ) -> None:
-        """Read the images by `reading`, by default as each dataset records; a bundle's gives the pixels its model knows."""
+        """Read the images by `reading`, by default as each dataset records; a bundle's gives the pixels its model knows.
+
+        With `rows`, only these rows of the split are read, all of them by this rank.
+        """
         super().__init__(manifest, spec, transform, seed=0, place=place, micro_batch=micro_batch, reading=reading)
-        self._rows = order.evaluation_rows(len(manifest), place)
+        self._rows = order.evaluation_rows(len(manifest), place) if rows is None else rows
         self._check_cache(place.local_world_size, "one for each of its ranks")
 
     def __len__(self) -> int:

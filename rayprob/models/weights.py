@@ -15,6 +15,7 @@ from rayprob.labels import LabelSpace
 from rayprob.models.auxiliaries import EMBEDDING
 from rayprob.models.classifier import Classifier
 from rayprob.models.heads import Head
+from rayprob.models.source_names import HEADER_KEY, SourceNames
 from rayprob.models.tensor_files import header_of, read_tensors
 from rayprob.models.weight_sets import choose_set, describe_contents, find_sets, flat, unnamed_averages
 from rayprob.text import counted, first_of
@@ -22,6 +23,7 @@ from rayprob.text import counted, first_of
 Part = Literal["all", "features", "backbone", "ema", "model"]
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".th", ".msgpack", ".h5", ".npz", ".onnx")
 WEIGHTS_FILE = "weights.safetensors"
+HUB_WEIGHTS_FILE = "model.safetensors"  # in a folder for Hugging Face, which expects this name
 COUNTER = "num_batches_tracked"
 SHOWN = 3
 BACKBONE_ONLY = "to take its backbone only, set model.weights_part: backbone"
@@ -40,8 +42,8 @@ def load_file(classifier: Classifier, uri: str, part: Part, label_space: LabelSp
     Raises StorageError if nothing can be read, ModelError if names, shapes or types differ or values are not finite,
     LabelError if the labels of a bundle differ from `label_space`.
     """
-    if storage.exists(storage.join(uri, WEIGHTS_FILE)):
-        uri = storage.join(uri, WEIGHTS_FILE)
+    in_folder = (storage.join(uri, name) for name in (WEIGHTS_FILE, HUB_WEIGHTS_FILE))
+    uri = next(filter(storage.exists, in_folder), uri)
     tensors, labels = read_weights(uri)
     if labels is None:
         _load_backbone_file(classifier, tensors, uri, part)
@@ -68,13 +70,20 @@ def read_weights(uri: str) -> tuple[dict[str, Tensor], LabelSpace | None]:
     tensors = flat(loaded) if isinstance(loaded, Mapping) else {}
     if not tensors:
         raise ModelError(f"{uri} contains {describe_contents(loaded)}, not a state_dict; save only model.state_dict()")
-    return tensors, _labels_in(content, tensors, uri)
+    labels = _labels_in(content, tensors, uri)
+    return own_names(content, tensors, uri), labels
 
 
-def classifier_bytes(classifier: nn.Module, label_space: LabelSpace) -> bytes:
+def own_names(content: bytes, tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Return tensors under a classifier's names: a file for the backbone's library has other ones, and states them."""
+    text = header_of(content).get(HEADER_KEY)
+    return tensors if text is None else SourceNames.from_text(text, where).undo(tensors)
+
+
+def classifier_bytes(classifier: nn.Module, label_space: LabelSpace, names: SourceNames | None = None) -> bytes:
     """Return a safetensors file of all weights that predictions need, with the label space in its header.
 
-    `load_file` compares the latter.
+    `load_file` compares the latter. With `names`, tensors have the names of the backbone's library.
     """
     tensors: dict[str, Tensor] = {}
     stored: set[int] = set()
@@ -86,7 +95,10 @@ def classifier_bytes(classifier: nn.Module, label_space: LabelSpace) -> bytes:
         # safetensors rejects tensors that share memory, as tied weights do.
         tensors[name] = tensor.clone() if address in stored else tensor
         stored.add(address)
-    return cast(bytes, safetensors.torch.save(tensors, {"rayprob_labels": json.dumps(label_space.to_dict())}))
+    header = {"rayprob_labels": json.dumps(label_space.to_dict())}
+    if names is not None:
+        tensors, header = names.apply(tensors), header | {"format": "pt", HEADER_KEY: names.to_text()}
+    return cast(bytes, safetensors.torch.save(tensors, header))
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, own: Mapping[str, Tensor]) -> None:

@@ -1,6 +1,5 @@
 """The steps of a prediction: open the bundles, read the question, go through the images and yield an outcome for each."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,15 +8,15 @@ from typing import Any
 import torch
 
 from rayprob.errors import ModelError, SpecError
-from rayprob.files import storage, uris
+from rayprob.files import uris
 from rayprob.predict.answering import Answering
 from rayprob.predict.images import Image, find_images
 from rayprob.predict.members import Forecast, Predictor, ensemble, one_bundle, with_dropout
 from rayprob.predict.question import Question
 from rayprob.predict.reading import Loaded, batches, stacked
 from rayprob.predict.record import Outcome, Rejected
-from rayprob.runs.bundle import Bundle
-from rayprob.runs.paths import DESCRIPTION_FILE, bundle_folder
+from rayprob.runs.bundle import Bundle, bundle_fingerprint
+from rayprob.runs.paths import bundle_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,11 +113,6 @@ def forecasts(
     for loaded in batches(images, predictor.inputs, batch=batch, threads=threads or (os.cpu_count() or 1)):
         readable = [one for one in loaded if one.error is None]
         yield loaded, predictor.forecast(_tensors(readable, predictor)) if readable else None
-
-
-def bundle_fingerprint(folder: str) -> str:
-    """Return 16 hex digits of the description, which contains the checksums of all other files."""
-    return hashlib.sha256(storage.read_bytes(storage.join(folder, DESCRIPTION_FILE))).hexdigest()[:16]
 
 
 def _tensors(loaded: Sequence[Loaded], predictor: Predictor) -> list[torch.Tensor]:

@@ -7,6 +7,7 @@ you trust.
                               and how images are read: orientation, window
 <folder>/weights.safetensors      the classifier's parameters and buffers
 <folder>/calibrator.safetensors   only with a calibrator
+<folder>/card.json, card.md       what the model is, for people (runs/card); no part of the bundle's fingerprint
 """
 
 import hashlib
@@ -36,7 +37,7 @@ from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.classifier import Classifier
-from rayprob.models.weights import WEIGHTS_FILE, classifier_bytes, load_strictly
+from rayprob.models.weights import HUB_WEIGHTS_FILE, WEIGHTS_FILE, classifier_bytes, load_strictly, own_names
 from rayprob.probability.calibration.calibrators import calibrator_from_arrays
 from rayprob.probability.calibration.candidates import OutputsCalibrator
 from rayprob.probability.decisions.conformal import RiskControl
@@ -122,17 +123,22 @@ class Bundle:
         No reader ever sees parts of two bundles: a local folder is renamed into place, elsewhere bundle.json is written last.
         Raises StorageError.
         """
-        files = {WEIGHTS_FILE: classifier_bytes(self.classifier, self.label_space)}
+        files = self.files({WEIGHTS_FILE: classifier_bytes(self.classifier, self.label_space)})
+        if storage.is_local(folder):
+            replace_local(storage.local_path(folder), files)
+        else:
+            replace_files(folder, files)
+
+    def files(self, weights: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Return the content of each file, bundle.json last; `weights` is the name and content of that of the weights."""
+        files = dict(weights)
         if self.calibrator is not None:
             arrays = {name: np.ascontiguousarray(array) for name, array in self.calibrator.to_arrays().items()}
             files[CALIBRATOR_FILE] = safetensors.numpy.save(arrays)
         sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         described = json.loads(json.dumps(self._description(sums)))
         files[DESCRIPTION_FILE] = json.dumps({**described, "fingerprint": fingerprint(described)}, indent=1).encode()
-        if storage.is_local(folder):
-            _write_local(storage.local_path(folder), files)
-        else:
-            _write_remote(folder, files)
+        return files
 
     @classmethod
     def load(cls, folder: str) -> "Bundle":
@@ -173,6 +179,16 @@ class Bundle:
         }
 
 
+def bundle_fingerprint(folder: str) -> str:
+    """Return 16 hex digits of the description, which contains the checksums of all other files but the card's."""
+    return fingerprint_of(storage.read_bytes(storage.join(folder, DESCRIPTION_FILE)))
+
+
+def fingerprint_of(description: bytes) -> str:
+    """Return 16 hex digits of the content of bundle.json."""
+    return hashlib.sha256(description).hexdigest()[:16]
+
+
 # `train.loop.finish` writes it; a run that has taken all its steps gets there at once.
 REMOVE = (
     "remove the bundle's folder and run `rayprob train` with the same run file, which writes the bundle again from the run's "
@@ -189,7 +205,9 @@ def _rebuild(described: dict[str, Any], files: dict[str, bytes]) -> Bundle:
     spec = ModelSpec.parse(described["model"], "its model")
     label_space = LabelSpace.from_dict(described["label_space"])
     classifier = build_classifier(spec, len(label_space), load=False)
-    load_strictly(classifier, safetensors.torch.load(files[WEIGHTS_FILE]), WEIGHTS_FILE, classifier.state_dict())
+    weights = WEIGHTS_FILE if WEIGHTS_FILE in files else HUB_WEIGHTS_FILE
+    tensors = own_names(files[weights], safetensors.torch.load(files[weights]), weights)
+    load_strictly(classifier, tensors, weights, classifier.state_dict())
     calibrator = None
     if described["calibrator"] is not None:
         arrays = safetensors.numpy.load(files[CALIBRATOR_FILE])
@@ -248,7 +266,7 @@ def _read_checked(folder: str, name: str, sha256: str) -> bytes:
     return content
 
 
-def _write_local(folder: Path, files: dict[str, bytes]) -> None:
+def replace_local(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a new folder next to the old one and swap them; for an instant a reader may find neither."""
     folder = folder.absolute()
     temporary, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.{what}") for what in ("tmp", "old"))
@@ -266,7 +284,8 @@ def _write_local(folder: Path, files: dict[str, bytes]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_remote(folder: str, files: dict[str, bytes]) -> None:
+def replace_files(folder: str, files: Mapping[str, bytes]) -> None:
+    """Write the files of a bundle into a folder whose other files are kept: a bundle only once the last one is written."""
     storage.remove(storage.join(folder, DESCRIPTION_FILE))
     for name, content in files.items():
         storage.write_bytes(storage.join(folder, name), content)

@@ -5,7 +5,7 @@ runs/NAME/run.yaml            the resolved run file
           metrics.jsonl       the history: one row per start, logged step and evaluation
           checkpoints/        step-00000100.pt and .json
           predictions/        SPLIT.parquet; FINGERPRINT/SPLIT.parquet of another dataset
-          bundle/             everything needed to predict
+          bundle/             everything needed to predict, and its card
           calibration.json    what `rayprob calibrate` fitted, and its evaluation
           threshold_search.*  what `rayprob calibrate --search` found
           features/           of the backbone, for `rayprob refit`
@@ -43,6 +43,7 @@ from rayprob.files import storage
 TABLE = ".parquet"
 RAYS_OWN, TUNES_OWN = "ray", "tune"  # subfolders for the files of Ray Train and of Ray Tune, which join the name themselves
 DESCRIPTION_FILE = "bundle.json"  # written last, so a bundle with it is complete
+CARD_FILE, CARD_PAGE = "card.json", "card.md"  # of a bundle, which is complete without them
 
 
 class PathIn:

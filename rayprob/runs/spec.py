@@ -14,6 +14,7 @@ from rayprob.loader.streams import StreamSpec
 from rayprob.models.auxiliaries import AuxiliarySpec
 from rayprob.models.build import ModelSpec
 from rayprob.models.losses import LossSpec
+from rayprob.runs.card_spec import CardSpec
 from rayprob.runs.data_spec import DataSpec
 from rayprob.runs.optimizers import OptimizerSpec
 from rayprob.runs.schedules import ScheduleSpec
@@ -185,7 +186,7 @@ class Run(PluginSpec):
     """
 
     file_kind: ClassVar[FileKind | None] = RUN_FILE
-    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"auxiliary", "tracking"}
+    later_keys: ClassVar[frozenset[str]] = PluginSpec.later_keys | {"auxiliary", "card", "tracking"}
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run: letters, digits, ., _ and -."""
@@ -225,6 +226,8 @@ class Run(PluginSpec):
     """How often to log loss, learning rate and speed."""
     tracking: Tracking = Field(default={})
     """Services that get the history of the run next to TensorBoard, each by its name: mlflow, wandb, or one of a plugin."""
+    card: CardSpec = CardSpec()
+    """What only people know about the model, for its card."""
 
     @property
     def run_folder(self) -> str:
@@ -246,7 +249,7 @@ class Run(PluginSpec):
 
 
 # Keys that change where or how work is done but no number of the result.
-FREE_KEYS = ("folder", "placement", "checkpoint", "log_every_steps", "tracking")
+FREE_KEYS = ("folder", "placement", "checkpoint", "log_every_steps", "card", "tracking")
 # The dataset is identified by its fingerprint, wherever it is.
 FREE_STREAM_KEYS = ("loader_workers", "prefetch", "check_shards", "cache_dir", "cache_bytes", "retries")
 

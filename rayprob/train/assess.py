@@ -21,6 +21,7 @@ from rayprob.metrics.counting import PaperMetrics, best_single_threshold, label_
 from rayprob.metrics.ranking import average_precision, mean_average_precision_by_size
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.families import from_outputs
+from rayprob.runs.card import write_card
 from rayprob.runs.finished import staleness
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
@@ -94,6 +95,8 @@ def assess(
 ) -> Assessment:
     """Predict a split with the bundle of a run, or a bundle alone, write the predictions, and return its numbers.
 
+    The card of a run's bundle then states the numbers of that split, too.
+
     `data` is the root of another dataset, whose labels are matched by name; its predictions do not replace the run's own. `out`
     is the table to write, by default one in the folder. The threshold comes from the run's holdout predictions; nothing is
     chosen on the split itself. `on_progress` gets the number of samples done and the total. Raises RunError for a run without
@@ -103,6 +106,8 @@ def assess(
     predicted = predict_with(trained, split, data, on_progress)
     path = out or predicted.path
     predicted.predictions.write(path)
+    if trained.run is not None and path == RunFolder(folder).predictions(split):  # the table that the card reads
+        write_card(folder, trained.bundle)
     found = assessment(trained, predicted, path)
     if trained.run and data is None:
         summarise(trained.run, dict(scalars({split: found.summary()})))

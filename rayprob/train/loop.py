@@ -21,6 +21,7 @@ from rayprob.files import patience
 from rayprob.loader.order import Place
 from rayprob.loader.streams import Batch
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.card import carded
 from rayprob.runs.checkpoints import Progress, best_first, latest, list_checkpoints, load_first, prune, save_checkpoint
 from rayprob.runs.history import History
 from rayprob.runs.paths import RunFolder
@@ -241,7 +242,9 @@ def finish(job: RankJob) -> None:
     predictions = predict_split(job.state.evaluated, manifest, job.holdout, job.compute, job.facts)
     if job.place.rank == 0:
         predictions.write(RunFolder(folder).predictions(manifest.split))
-        bundle_of(job).save(RunFolder(folder).bundle)
+        bundle = bundle_of(job)
+        with carded(folder, bundle, intervals=False):  # other ranks wait
+            bundle.save(RunFolder(folder).bundle)
     job.state.progress = progress
     wait_for_all(job.place)
 

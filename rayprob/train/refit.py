@@ -25,6 +25,7 @@ from rayprob.models.heads.mixture import MixtureSpec
 from rayprob.models.losses import LossSpec, build_loss
 from rayprob.probability.families import family_of
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.card import carded
 from rayprob.runs.finished import open_bundle
 from rayprob.runs.folder import claim, open_run
 from rayprob.runs.history_rows import read_history
@@ -233,7 +234,8 @@ def write(source: FeatureSource, fitting: Fitting, refit_facts: dict[str, Any]) 
         plugins=run.plugins,
         reading=source.bundle.reading,
     )
-    bundle.save(RunFolder(run.run_folder).bundle)
+    with carded(run.run_folder, bundle, intervals=False):  # a sweep of refits has hundreds
+        bundle.save(RunFolder(run.run_folder).bundle)
 
 
 def predict_from_features(folder: str, source: FeatureSource, split: str, tell: Tell = lambda event: None) -> Predictions:

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from rayprob.cli.app import app
 from rayprob.errors import ModelError
-from rayprob.export import onnx_file
+from rayprob.export import checking
+from rayprob.export.checking import expected
 from rayprob.export.network import Graph
-from rayprob.export.onnx_file import expected, export_onnx
+from rayprob.export.onnx_file import export_onnx
 from rayprob.export.squash import Squash
 from rayprob.loader.augment import resize
 from rayprob.models.build import ModelSpec
@@ -179,8 +180,8 @@ def test_a_head_that_starts_from_a_prior_is_in_the_graph() -> None:
 def test_a_graph_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = small(make_bundle(3, {"name": "bernoulli"}))
     wrong = AffineCalibrator("temperature", np.array([1.5]), np.zeros(1))
-    really = onnx_file.expected
-    monkeypatch.setattr(onnx_file, "expected", lambda one, images: really(replace(one, calibrator=wrong), images))
+    really = checking.expected
+    monkeypatch.setattr(checking, "expected", lambda one, images: really(replace(one, calibrator=wrong), images))
     with pytest.raises(
         ModelError, match=r"onnxruntime differs from PyTorch by 0\.\d+, more than 0.0001, so nothing was written"
     ):
@@ -206,7 +207,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def missing(name: str) -> ModuleType:
         raise ImportError(name)
 
-    monkeypatch.setattr(onnx_file.importlib, "import_module", missing)
+    monkeypatch.setattr(checking.importlib, "import_module", missing)
     with pytest.raises(ModelError, match=r"needs the packages onnx, onnxscript, onnxruntime, .* pip install 'rayprob\[onnx\]'"):
         export_onnx(make_bundle(3, {"name": "bernoulli"}), str(tmp_path / "b.onnx"))
 

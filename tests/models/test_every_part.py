@@ -16,8 +16,8 @@ from torch.func import functional_call
 
 import rayprob as rp
 from rayprob.errors import ModelError
+from rayprob.export.checking import expected
 from rayprob.export.network import Graph
-from rayprob.export.onnx_file import expected
 from rayprob.loader.augment import TransformSpec
 from rayprob.metrics.ranking import average_precision
 from rayprob.models.heads import HEADS

@@ -13,7 +13,8 @@ from rayprob.calibrate.crossfit import CalibrateSpec
 from rayprob.calibrate.fitting import calibrate
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import ModelError
-from rayprob.export.onnx_file import TOLERANCE, export_onnx
+from rayprob.export.checking import TOLERANCE
+from rayprob.export.onnx_file import export_onnx
 from rayprob.loader.order import Place
 from rayprob.models.heads import HEADS
 from rayprob.probability.families import family_of

@@ -12,11 +12,13 @@ from typer.testing import CliRunner
 from rayprob.calibrate.crossfit import CalibrateSpec
 from rayprob.calibrate.fitting import calibrate
 from rayprob.cli.app import app
+from rayprob.data.manifest.dataset import Dataset
 from rayprob.loader.order import Place
 from rayprob.metrics.ranking import mean_average_precision
 from rayprob.probability.distributions.mixture import LabelMixture
 from rayprob.probability.priors.file import LabelPriorFile
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.card import read_card
 from rayprob.runs.predictions import Predictions
 from rayprob.train.assess import assess
 from rayprob.train.loop import fit
@@ -27,7 +29,14 @@ def test_evaluate_adds_the_tuned_column_of_a_calibrated_bundle(make_run: MakeRun
     run = make_run(tmp_path)
     (tmp_path / "run.yaml").write_text(run.to_yaml())
     fit(run, Place(), torch.device("cpu"))
+    card = read_card(str(tmp_path))
+    dataset = Dataset.open(run.data.roots[0])
+    assert (card["data"]["name"], card["data"]["splits"]) == (dataset.name, dataset.splits)
+    assert [label["positives"] for label in card["data"]["labels"]] == dataset.split("train").targets().sum(axis=0).tolist()
+    assert [one["split"] for one in card["numbers"]] == ["holdout"]
     raw = assess(str(tmp_path), "val")
+    told = {one["split"]: one["metrics"] for one in read_card(str(tmp_path))["numbers"]}
+    assert pytest.approx(raw.at_half.mAP) == told["val"]["mAP"]["value"]
     assert raw.tuned is None
     before = Predictions.read(str(tmp_path / "predictions" / "val.parquet"))
     calibrate(str(tmp_path), CalibrateSpec())
