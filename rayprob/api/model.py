@@ -137,7 +137,7 @@ class Model:
         maps and logits are means over its members; `mc_dropout` has no effect on them.
 
         Raises SampleError and StorageError as `predict`, LabelError for an unknown label, QueryError for an unknown method or
-        one that the head does not allow, ModelError where captum is missing.
+        one that the head does not allow, ModelError if captum is missing.
 
         Example::
 

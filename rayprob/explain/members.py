@@ -28,7 +28,7 @@ def explain(members: Sequence[Seen], labels: Sequence[str], method: str = AUTO) 
     Several members have one method. The maps are means over the members, on the finest of their grids, and explain the mean of
     their logits, which is not the logit of the ensemble's mean probability.
 
-    Raises QueryError as `choose_method`, LabelError for an unknown label, ModelError where captum is missing.
+    Raises QueryError as `choose_method`, LabelError for an unknown label, ModelError if captum is missing.
     """
     bundles = [member.bundle for member in members]
     name = method_of(bundles, method)
@@ -84,7 +84,7 @@ def resampled(grid_CHW: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _shares(new: int, old: int) -> Tensor:
-    """Return the share of each old cell that lies in each new one [new, old], along a line; columns sum to 1."""
+    """Return the share of each old cell within each new one [new, old], along a line; columns sum to 1."""
     starts_N1, starts_O = torch.arange(new).double().unsqueeze(1) / new, torch.arange(old).double() / old
     ends = torch.minimum(starts_N1 + 1 / new, starts_O + 1 / old)
     return (ends - torch.maximum(starts_N1, starts_O)).clamp(min=0) * old

@@ -33,7 +33,7 @@ class Pooling(nn.Module):
     def parts(self, maps_BFhw: Tensor) -> Tensor:
         """Return the part of the features that each place has, [B, F, P]; their mean over places is [B, F].
 
-        With `keeps_places` they are the features themselves. Raises NotImplementedError where features are not such a mean.
+        With `keeps_places` they are the features themselves. Raises NotImplementedError if features are not such a mean.
         """
         raise NotImplementedError
 
@@ -63,7 +63,7 @@ class GlobalMax(Pooling):
         return at_least_float32(maps_BFhw).amax(dim=(2, 3))
 
     def parts(self, maps_BFhw: Tensor) -> Tensor:
-        """Return [B, F, P]: a feature's maximum belongs to the place where it is, the first of equal ones."""
+        """Return [B, F, P]: a feature's maximum belongs to the place where it is, the first if several tie."""
         maps_BFP = at_least_float32(maps_BFhw).flatten(2)
         largest, place = maps_BFP.max(dim=2, keepdim=True)
         return torch.zeros_like(maps_BFP).scatter(2, place, largest * maps_BFP.shape[2])

@@ -43,7 +43,7 @@ class Explaining:
         return list(self.maps(loaded, labels or self.labels))
 
     def maps(self, loaded: Loaded, labels: Sequence[str]) -> tuple[Explanation, ...]:
-        """Return the maps of an image whose pixels are loaded. Raises ModelError where the method needs a missing package."""
+        """Return the maps of an image whose pixels are loaded. Raises ModelError if the method needs a missing package."""
         inputs = self.predictor.inputs
         members = [Seen(bundle, loaded.squashed_S[inputs.index(input_of(bundle))]) for bundle in self.predictor.bundles]
         return tuple(explain(members, labels, self.method))

@@ -54,7 +54,8 @@ def draw(record: Record, pixels: Pixels) -> Figure:
     left_share = min(1.0, max(0.72, 0.8 * pixels.shape[1] / pixels.shape[0]))
     above: Figure | SubFigure = figure
     if explained:
-        above, _, below = figure.subfigures(3, 1, height_ratios=(height_inches, GAP_INCHES, maps_inches))
+        ratios = (height_inches, GAP_INCHES, maps_inches)
+        above, _, below = figure.subfigures(3, 1, height_ratios=ratios, squeeze=False)[:, 0]
         draw_maps(below, pixels, explained)
     left, right = above.subfigures(1, 2, width_ratios=(left_share, 1.12), squeeze=False)[0]
     _image(left.subplots(), pixels, record)

@@ -6,22 +6,21 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 
-from rayprob.arrays import Floats, Pixels
+from rayprob.arrays import Pixels
+from rayprob.explain.colours import COLOURS, scaled
 from rayprob.explain.explanation import Explanation
 from rayprob.text import cut, printable
 
 PER_ROW = 4
 TITLE_CELLS = 34
 TITLE_INCHES = 0.42
-FOR, AGAINST = "#d7301f", "#2b6cb0"
 VEIL = 0.35  # how much of the image's colour stays, so that colours of the map stand out
 
 
 def maps_height(pixels_HWC: Pixels, number: int, width_inches: float) -> float:
     """Return the height in inches of the panels for `number` labels."""
-    panel_inches = width_inches / PER_ROW * min(pixels_HWC.shape[0] / pixels_HWC.shape[1], 1.5)
+    panel_inches: float = width_inches / PER_ROW * min(pixels_HWC.shape[0] / pixels_HWC.shape[1], 1.5)
     return math.ceil(number / PER_ROW) * (panel_inches + TITLE_INCHES)
 
 
@@ -47,7 +46,7 @@ def _panel(axes: Axes, backdrop_HWC: Pixels, one: Explanation) -> None:
     largest = float(np.abs(one.grid_HW).max())
     axes.imshow(backdrop_HWC, extent=(0, width_px, height_px, 0))
     axes.imshow(
-        one.grid_HW / (largest or 1.0),
+        scaled(one.grid_HW),
         cmap=COLOURS,
         vmin=-1,
         vmax=1,
@@ -62,20 +61,3 @@ def _panel(axes: Axes, backdrop_HWC: Pixels, one: Explanation) -> None:
 def _title(one: Explanation, largest: float) -> str:
     scale = f"{one.method}, up to {largest:.2g}" if largest else f"{one.method}: 0 everywhere"
     return f"{cut(printable(one.label), TITLE_CELLS)}\n{scale}"
-
-
-def _rgba(colour: str, opacity: float) -> tuple[float, float, float, float]:
-    red, green, blue = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
-    return red, green, blue, opacity
-
-
-def overlay(grid_HW: Floats) -> Pixels:
-    """Return a map as RGBA [H, W, 4] in the colours of the panels, scaled by its largest value."""
-    scaled_HW = grid_HW / (np.abs(grid_HW).max() or 1.0)
-    rgba_HW4: Pixels = np.round(255 * COLOURS((scaled_HW + 1) / 2)).astype(np.uint8)
-    return rgba_HW4
-
-
-COLOURS = LinearSegmentedColormap.from_list(
-    "for and against", [_rgba(AGAINST, 0.75), _rgba(AGAINST, 0.0), _rgba(FOR, 0.0), _rgba(FOR, 0.75)]
-)

@@ -11,7 +11,7 @@ from rayprob.explain.explainer import Explainer, LabelMaps, in_grid, plain_log_o
 from rayprob.models.classifier import Classifier
 
 
-class Attention(Explainer):
+class AttentionWeights(Explainer):
     """The head's own weights of places, at least 0: those that `Head.attention_to_places` states."""
 
     def why_not(self, classifier: Classifier) -> str:
@@ -28,4 +28,4 @@ class Attention(Explainer):
         return LabelMaps(in_grid(weights_CP), logit_C)
 
 
-EXPLAINERS = {"attention": Attention}
+EXPLAINERS = {"attention": AttentionWeights}

@@ -27,7 +27,7 @@ class IntegratedGradients(Explainer):
         return why_no_log_odds(classifier)
 
     def maps(self, classifier: Classifier, image_1CHW: Tensor, columns_C: Tensor) -> LabelMaps:
-        """Return the maps. Raises ModelError where captum is missing."""
+        """Return the maps. Raises ModelError if captum is missing."""
         import_captum()
         import captum.attr
 

@@ -106,7 +106,7 @@ class Head(nn.Module):
     def by_place(self, features_BFP: Tensor) -> "ByPlace":
         """Return each label's logit as a sum over places, for features in evaluation mode.
 
-        Raises NotImplementedError where logits are not such sums.
+        Raises NotImplementedError if logits are not such sums.
         """
         raise NotImplementedError
 
