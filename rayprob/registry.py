@@ -16,7 +16,7 @@ HERE = "rayprob"
 # The names that a module of parts may give its tables (`plugins.py`).
 TABLES = (
     *("BACKBONES", "NECKS", "POOLINGS", "HEADS", "LOSSES", "AUXILIARIES", "FAMILIES"),
-    *("OPTIMIZERS", "SCHEDULES", "TRANSFORMS", "SOURCES", "SINKS"),
+    *("OPTIMIZERS", "SCHEDULES", "TRANSFORMS", "SOURCES", "EXPLAINERS", "SINKS"),
 )
 OPEN: dict[str, "PartTable[object]"] = {}
 

@@ -3,15 +3,17 @@
 Everything comes from the forecast of one forward pass: further queries and evidence do not compute the image again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayprob.errors import QueryError
+from rayprob.explain.explanation import Explanation
 from rayprob.labels import LabelSpace
 from rayprob.predict.answering import Answering, set_lines
+from rayprob.predict.explaining import Explaining, default_labels
 from rayprob.predict.members import Forecast, Predictor
 from rayprob.predict.question import Question
 from rayprob.predict.reading import Loaded
@@ -156,6 +158,15 @@ class Answer:
         question = self._asked.question
         column = question.label_space.column(label)
         return explain(self._asked.forecast.distribution, column, question.evidence, question.label_space)
+
+    def maps(self, labels: str | Sequence[str] | None = None, method: str = "auto") -> list[Explanation]:
+        """Return maps of where labels are seen in the image, which is read again: those of `Model.explain`.
+
+        By default of the label set and the three most probable labels, at most six. Evidence has no effect on a map.
+        Raises what `Model.explain` raises.
+        """
+        explaining = Explaining.of(self._asked.predictor, [labels] if isinstance(labels, str) else labels, method)
+        return explaining.image(self._asked.loaded.image, explaining.labels or default_labels(self._record))
 
     def given(self, evidence: Mapping[str, bool]) -> "Answer":
         """Return the answer for the same image with more evidence, such as `{"dining table": True, "person": False}`.

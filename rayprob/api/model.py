@@ -7,8 +7,10 @@ from typing import overload
 
 from rayprob.api.answer import Answer, Asked, required
 from rayprob.api.inputs import Images, OneImage, images_of
-from rayprob.errors import SpecError
+from rayprob.errors import SampleError, SpecError
+from rayprob.explain.explanation import Explanation
 from rayprob.predict.answering import Answering
+from rayprob.predict.explaining import Explaining
 from rayprob.predict.images import Image
 from rayprob.predict.job import forecasts, load_predictor
 from rayprob.predict.members import Predictor
@@ -117,6 +119,37 @@ class Model:
         found, is_single = images_of(images)
         answers = list(self._answers(question, found, batch))
         return answers[0] if is_single else answers
+
+    def explain(self, image: OneImage, labels: str | Sequence[str] | None = None, method: str = "auto") -> list[Explanation]:
+        """Return maps of where in an image labels are seen, an `Explanation` per label, whose `grid_HW` covers the image.
+
+        `image` is one of those that `predict` takes. `labels` are the labels to explain, by default the label set and the three
+        most probable labels, at most six. `method` is one of
+
+        - `contributions`: what each place adds to the logit: the grid and `rest` sum to `logit`. For heads that are sums
+          over places: bernoulli, csra, graph and compressed.
+        - `attention`: how much the label attends to each place, for the heads decoder and srn.
+        - `gradcam` and `integrated_gradients`, for any head but recurrent. They need captum: pip install 'rayprob[explain]'.
+        - `auto`, the first of contributions, attention and gradcam that the head allows.
+
+        The logit is the log-odds of the label's marginal as the network states it: before calibration, a label prior and
+        evidence. A mixture has no single logit per label; its gradients are those of the marginal's log-odds. For an ensemble,
+        maps and logits are means over its members; `mc_dropout` has no effect on them.
+
+        Raises SampleError and StorageError as `predict`, LabelError for an unknown label, QueryError for an unknown method or
+        one that the head does not allow, ModelError if captum is missing.
+
+        Example::
+
+            (person,) = model.explain("photo.jpg", ["person"])
+            person.grid_HW.sum() + person.rest                         # person.logit
+            person.where                                               # 'centre left'
+        """
+        found, is_single = images_of(image)
+        if not is_single:
+            raise SampleError("explain takes one image; call it for each image of a list")
+        explaining = Explaining.of(self._predictor, [labels] if isinstance(labels, str) else labels, method)
+        return explaining.image(found[0]) if explaining.labels else self.predict(image).maps(method=method)
 
     def __repr__(self) -> str:
         bundle, shown = self._predictor.bundle, ", ".join(map(repr, self._folders))

@@ -1,6 +1,7 @@
 """The output of `predict`: one image as a table, several as a few lines each; figures and Parquet tables."""
 
 import json
+from collections.abc import Sequence
 
 import typer
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.console import Console
 from rayprob.cli.show_run import sample_progress
 from rayprob.cli.table import Bar, Table, show_table
 from rayprob.cli.terminal import show_line, status
+from rayprob.explain.explanation import Explanation
 from rayprob.predict.figure import write_figure
 from rayprob.predict.figure_files import FigureFiles
 from rayprob.predict.job import PredictJob
@@ -110,10 +112,21 @@ def _facts(console: Console, record: Record, indent: str) -> None:
         if answer.probability is not None:
             error = f" +- {answer.standard_error:.2g}" if isinstance(answer, EstimatedAnswer) else ""
             show_line(console, f"{indent}{answer.query} = {answer.probability:.4g}{error}", style="green")
+    for line in _maps(record.explanations or ()):
+        show_line(console, f"{indent}{line}")
     for why in record.why:
         show_line(console, f"{indent}why {why.label}: {_why(why)}")
     for note in record.notes:
         show_line(console, f"{indent}{note}", style="dim")
+
+
+def _maps(explanations: Sequence[Explanation]) -> list[str]:
+    """Return a line per label: where its map is largest, and what that place adds to the logit if the map is exact."""
+    return [
+        f"seen {one.where}: {one.label}, by {one.method}"
+        + (f": {one.grid_HW.max():+.2f} of the logit {one.logit:+.2f}" if one.exact else "")
+        for one in explanations
+    ]
 
 
 def _marginal(label: str, marginal: float, without_evidence: float | None, record: Record) -> str:

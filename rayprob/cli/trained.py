@@ -34,6 +34,14 @@ TableFile = Annotated[
 ]
 OnRay = Annotated[bool, typer.Option("--ray", help="Write the table on Ray: on a cluster, or on all CPUs of this machine.")]
 Figures = Annotated[str | None, typer.Option("--figure", metavar="DIR", help="Write a PNG per image, with bars next to it.")]
+Explained = Annotated[bool, typer.Option("--explain", help="Map where the label set and the most probable labels are seen.")]
+ExplainedLabels = Annotated[
+    list[str] | None, typer.Option("--explain-label", metavar="LABEL", help="Map where this label is seen instead; repeat.")
+]
+ExplainMethod = Annotated[
+    str | None,
+    typer.Option("--explain-method", metavar="M", help="contributions, attention, gradcam, integrated_gradients or auto."),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Exit with 0 even if some images cannot be read.")]
 Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per forward pass.")]
 
@@ -52,6 +60,9 @@ def predict(
     parquet: TableFile = None,
     on_ray: OnRay = False,
     figure: Figures = None,
+    explain: Explained = False,
+    explain_labels: ExplainedLabels = None,
+    explain_method: ExplainMethod = None,
     skip_bad: SkipBad = False,
     batch: Batch = 16,
 ) -> None:
@@ -64,15 +75,18 @@ def predict(
 
       rayprob predict demo/run photo.jpg
       rayprob predict demo/run photo.jpg -q 'P(chair | dining table)'
+      rayprob predict demo/run photo.jpg --explain --figure figures
       rayprob predict demo/run photos/ --parquet predictions.parquet
     """
-    if (parquet and (as_json or figure)) or (on_ray and not parquet):
-        raise typer.BadParameter(_table_alone(parquet, as_json=as_json))
+    is_explained = explain or bool(explain_labels) or explain_method is not None
+    if (parquet and (as_json or figure or is_explained)) or (on_ray and not parquet):
+        raise typer.BadParameter(_table_alone(parquet, as_json=as_json, figure=figure))
     bundles = require_bundles(bundle, *(others or ()))
     from rayprob.cli.show_predictions import finish, show_outcomes, write_parquet
-    from rayprob.predict.job import PredictJob
+    from rayprob.predict.job import Explain, PredictJob
 
-    asked = {"queries": queries or (), "evidence": evidence or (), "rule": rule, "top": top}
+    maps = Explain(tuple(explain_labels or ()), explain_method or "auto") if is_explained else None
+    asked = {"queries": queries or (), "evidence": evidence or (), "rule": rule, "top": top, "explain": maps}
     job = PredictJob(bundles, tuple(images), {**asked, "mc_dropout": mc_dropout, "batch": batch}, split)
     if parquet:
         counts = write_parquet(out, err, job, parquet, on_ray=on_ray)
@@ -90,10 +104,11 @@ def require_bundles(*folders: str) -> tuple[str, ...]:
     return folders
 
 
-def _table_alone(parquet: str | None, *, as_json: bool) -> str:
+def _table_alone(parquet: str | None, *, as_json: bool, figure: str | None) -> str:
     if not parquet:
         return "--ray writes a table; add --parquet FILE"
-    return f"--parquet cannot be combined with {'--json' if as_json else '--figure'}; run the command once for each"
+    other = "--json" if as_json else "--figure" if figure else "--explain"
+    return f"--parquet cannot be combined with {other}; run the command once for each"
 
 
 def report(

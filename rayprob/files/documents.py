@@ -4,7 +4,9 @@ Readers can rely on each key of the shape. Other keys are kept unchanged.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -87,3 +89,18 @@ def require_shape(
         except ValidationError as found:
             raise error(f"{where}: {'; '.join(faults_of(shape, found)[:MOST_FAULTS])}; {remedy}") from None
     return value
+
+
+def json_values(value: Any) -> Any:
+    """Return plain data for JSON: floats of six significant digits, null where they are not finite, dataclasses as mappings."""
+    match value:
+        case bool() | str() | int() | None:
+            return value
+        case float():
+            return float(f"{value:.6g}") if math.isfinite(value) else None
+        case Mapping():
+            return {key: json_values(inner) for key, inner in value.items()}
+        case Sequence():
+            return [json_values(inner) for inner in value]
+        case _:
+            return json_values(asdict(value))

@@ -70,6 +70,10 @@ class Classifier(nn.Module):
             )
         return cast(Tensor, self.pooling(self.backbone(images_BCHW)))
 
+    def maps(self, images_BCHW: Tensor) -> Tensor:
+        """Return the maps [B, F, h, w] that `pooling.plain` pools, of which a neck may have joined those of several stages."""
+        return self.pooling.joined(self.backbone(images_BCHW))
+
     def train(self, mode: bool = True) -> Self:
         """Set training mode; a frozen backbone, and batch norm with `norm: frozen`, stay in evaluation mode."""
         super().train(mode)

@@ -68,6 +68,16 @@ class JoinedPooling(Pooling):
         self.neck, self.pooling = neck, pooling
         self.keeps_places, self.num_features = pooling.keeps_places, neck.num_features
 
+    @property
+    def plain(self) -> Pooling:
+        """The pooling of the joined maps."""
+        return self.pooling
+
+    def joined(self, maps: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return the maps [B, F, h, w] that the neck joins."""
+        joined: Tensor = self.neck(maps)
+        return joined
+
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Return features [B, F], or [B, F, P] of the places of the last stage."""
         features: Tensor = self.pooling(self.neck(maps))

@@ -6,13 +6,14 @@ from pathlib import PurePosixPath
 import cv2
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from rayprob.arrays import Pixels
 from rayprob.figures import literal, rendered
 from rayprob.files import storage
 from rayprob.predict.figure_files import MARK, mark_of
+from rayprob.predict.figure_maps import draw_maps, maps_height
 from rayprob.predict.record import LabelLine, Record
 from rayprob.text import cut_names, printable, wrapped
 
@@ -25,7 +26,7 @@ MOST_LINES = 6  # per text
 MOST_SETS = 3
 SHOWN_PX = 900
 DPI = 130
-ROW_INCHES, LEAST_INCHES = 0.29, 4.2
+ROW_INCHES, LEAST_INCHES, WIDTH_INCHES, GAP_INCHES = 0.29, 4.2, 11, 0.3
 
 
 def write_figure(record: Record, path: str) -> None:
@@ -42,10 +43,21 @@ def draw(record: Record, pixels: Pixels) -> Figure:
     rows = num_labels + (num_answers + 1.6 if num_answers else 0)
     headline = wrapped(_listing(record.label_set) or "no label", HEADLINE_CELLS, MOST_LINES)
     height_inches = max(LEAST_INCHES, rows * ROW_INCHES + 1.2) + 0.3 * len(headline)
-    figure = Figure(figsize=(11, height_inches), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, wspace=0.03))
+    explained = record.explanations or ()
+    maps_inches = maps_height(pixels, len(explained), WIDTH_INCHES) if explained else 0.0
+    all_inches = height_inches + (GAP_INCHES + maps_inches if explained else 0.0)
+    figure = Figure(
+        figsize=(WIDTH_INCHES, all_inches),
+        layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, wspace=0.03),
+    )
     FigureCanvasAgg(figure)
     left_share = min(1.0, max(0.72, 0.8 * pixels.shape[1] / pixels.shape[0]))
-    left, right = figure.subfigures(1, 2, width_ratios=(left_share, 1.12), squeeze=False)[0]
+    above: Figure | SubFigure = figure
+    if explained:
+        ratios = (height_inches, GAP_INCHES, maps_inches)
+        above, _, below = figure.subfigures(3, 1, height_ratios=ratios, squeeze=False)[:, 0]
+        draw_maps(below, pixels, explained)
+    left, right = above.subfigures(1, 2, width_ratios=(left_share, 1.12), squeeze=False)[0]
     _image(left.subplots(), pixels, record)
     if num_answers:
         labels, answers = right.subplots(2, 1, height_ratios=(num_labels, num_answers + 0.3))

@@ -3,13 +3,15 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from rayprob.errors import ModelError, SpecError
+from rayprob.explain.choosing import AUTO
 from rayprob.files import uris
 from rayprob.predict.answering import Answering
+from rayprob.predict.explaining import Explaining
 from rayprob.predict.images import Image, find_images
 from rayprob.predict.members import Forecast, Predictor, ensemble, one_bundle, with_dropout
 from rayprob.predict.question import Question
@@ -17,6 +19,13 @@ from rayprob.predict.reading import Loaded, batches, stacked
 from rayprob.predict.record import Outcome, Rejected
 from rayprob.runs.bundle import Bundle, bundle_fingerprint
 from rayprob.runs.paths import bundle_folder
+
+
+class Explain(NamedTuple):
+    """A request for maps: of these labels, or () for those that a prediction chooses, and the method."""
+
+    labels: tuple[str, ...] = ()
+    method: str = AUTO
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +36,11 @@ class Asking:
     question: Question
     batch: int
     facts: dict[str, Any]
+    explaining: Explaining | None = None
 
     def outcomes(self, images: Iterable[Image]) -> Iterator[Outcome]:
         """Yield an outcome for each image, in order, as `predict` does."""
-        return predict(self.predictor, self.question, images, batch=self.batch)
+        return predict(self.predictor, self.question, images, batch=self.batch, explaining=self.explaining)
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ def ask(
     top: int = 5,
     mc_dropout: int = 0,
     batch: int = 16,
+    explain: Explain | None = None,
 ) -> Asking:
     """Open the bundles at paths (of bundles or runs), on the GPU if available, and read the question.
 
@@ -73,7 +84,8 @@ def ask(
     question = Question.of(predictor.bundle, queries=queries, evidence=evidence, rule=rule, top=top)
     fingerprints = [bundle_fingerprint(bundle_folder(path)) for path in bundles]
     facts = {"bundles": fingerprints, "mc_dropout": mc_dropout, **question.to_dict()}
-    return Asking(predictor, question, batch, facts)
+    explaining = Explaining.of(predictor, explain.labels, explain.method) if explain else None
+    return Asking(predictor, question, batch, facts, explaining)
 
 
 def load_predictor(paths: Sequence[str], *, mc_dropout: int = 0) -> Predictor:
@@ -92,7 +104,13 @@ def open_predictor(bundles: Sequence[Bundle], *, mc_dropout: int = 0) -> Predict
 
 
 def predict(
-    predictor: Predictor, question: Question, images: Iterable[Image], *, batch: int = 16, threads: int | None = None
+    predictor: Predictor,
+    question: Question,
+    images: Iterable[Image],
+    *,
+    batch: int = 16,
+    threads: int | None = None,
+    explaining: Explaining | None = None,
 ) -> Iterator[Outcome]:
     """Yield an outcome for each image, in order; `threads` threads decode a batch while the one before is computed.
 
@@ -103,7 +121,9 @@ def predict(
     for loaded, forecast in forecasts(predictor, images, batch=batch, threads=threads):
         readable = [one for one in loaded if one.error is None]
         outcomes = iter(answering.outcomes(readable, forecast) if forecast else ())
-        yield from (Rejected(one.image, one.error) if one.error is not None else next(outcomes) for one in loaded)
+        for one in loaded:
+            outcome = Rejected(one.image, one.error) if one.error is not None else next(outcomes)
+            yield explaining.added(outcome, one) if explaining else outcome
 
 
 def forecasts(

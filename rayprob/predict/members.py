@@ -42,6 +42,17 @@ class Predictor:
     forecast: Callable[[Images], Forecast]
     num_members: int = 0
     why_no_guarantee: str = ""
+    others: tuple[Bundle, ...] = ()  # of an ensemble, besides `bundle`
+
+    @property
+    def bundles(self) -> tuple[Bundle, ...]:
+        """The bundles whose predictions it averages; often only one."""
+        return (self.bundle, *self.others)
+
+
+def input_of(bundle: Bundle) -> Input:
+    """Return how a bundle takes its images."""
+    return Input(bundle.transform_spec.size_px, bundle.reading)
 
 
 def one_bundle(bundle: Bundle, device: torch.device) -> Predictor:
@@ -91,7 +102,7 @@ def ensemble(bundles: Sequence[Bundle], device: torch.device) -> Predictor:
         return Forecast(equal_mixture(members), members)
 
     why_no_guarantee = "the guarantee was fitted for one bundle, not for an ensemble"
-    return Predictor(bundles[0], inputs, forecast, len(bundles), why_no_guarantee)
+    return Predictor(bundles[0], inputs, forecast, len(bundles), why_no_guarantee, tuple(bundles[1:]))
 
 
 def equal_mixture(members: Sequence[LabelDistribution]) -> LabelDistribution:
@@ -114,7 +125,7 @@ class _Network:
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         self.bundle = bundle
-        self.input = Input(bundle.transform_spec.size_px, bundle.reading)
+        self.input = input_of(bundle)
         self._device = device
         self._classifier = bundle.classifier.to(device).to(memory_format=torch.channels_last).eval()
 

@@ -15,17 +15,20 @@
     uncertainty         null, or {members, total_nats, aleatoric_nats, epistemic_nats, labels}: sums over all labels, and
                         labels: [{label, total_nats, aleatoric_nats, epistemic_nats, lowest, highest}] of those in `labels`,
                         with lowest and highest the range of the members' marginals
+    explanations        only with --explain: [{label, method, exact, logit, rest, height, width, box, values}] where each label
+                        is seen (`Explanation`); values has the rows of the grid, box the part of the image that it covers
 
 Numbers have six significant digits.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rayprob.arrays import Floats
 from rayprob.errors import RayprobError
+from rayprob.explain.explanation import Explanation
+from rayprob.files.documents import json_values
 from rayprob.images.reading import READ_AS_STORED, ImageReading
 from rayprob.predict.images import Image
 from rayprob.probability.queries.explain import Why
@@ -125,12 +128,14 @@ class Record:
     why: tuple[Why, ...]
     uncertainty: Doubt | None
     reading: ImageReading = READ_AS_STORED  # how the image was read
+    explanations: tuple[Explanation, ...] | None = None  # only if they were asked for
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
         said = {name: getattr(self, name) for name in KEYS}
         head = {"image": self.image.name, "sample_id": self.image.sample_id, "error": None}
-        return head | {name: _plain(value) for name, value in said.items()}
+        maps = {} if self.explanations is None else {"explanations": [one.to_dict() for one in self.explanations]}
+        return head | {name: json_values(value) for name, value in said.items()} | maps
 
 
 KEYS = (
@@ -153,17 +158,3 @@ Outcome = Record | Rejected
 def rejection(name: str, error: str) -> str:
     """Return one sentence that names the image and explains why it could not be predicted."""
     return error if name in error else f"{name} {error}"
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case bool() | str() | int() | None:
-            return value
-        case float():
-            return float(f"{value:.6g}") if math.isfinite(value) else None
-        case Mapping():
-            return {key: _plain(inner) for key, inner in value.items()}
-        case Sequence():
-            return [_plain(inner) for inner in value]
-        case _:
-            return _plain(asdict(value))

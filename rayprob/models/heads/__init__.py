@@ -3,6 +3,6 @@
 It may also end with a table LOSSES, for a loss that only its head has.
 """
 
-from rayprob.models.heads.head import HEADS, FeatureDropout, Head, HeadSpec, Start, average, build_head
+from rayprob.models.heads.head import HEADS, ByPlace, FeatureDropout, Head, HeadSpec, Start, average, build_head
 
-__all__ = ["HEADS", "FeatureDropout", "Head", "HeadSpec", "Start", "average", "build_head"]
+__all__ = ["HEADS", "ByPlace", "FeatureDropout", "Head", "HeadSpec", "Start", "average", "build_head"]

@@ -5,8 +5,19 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
-from rayprob.models.heads.head import WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, average, prior_log_odds, set_values
+from rayprob.models.heads.head import (
+    WEIGHT_STD,
+    ByPlace,
+    FeatureDropout,
+    Head,
+    HeadSpec,
+    Start,
+    average,
+    prior_log_odds,
+    set_values,
+)
 
 
 class AttentiveSpec(HeadSpec):
@@ -75,6 +86,13 @@ class BernoulliHead(Head):
         """Return {"logits": [B, L]} for features [B, F] or [B, F, P]."""
         features = self.dropout(features)
         return {"logits": self.linear(average(features)) + best_place(features, self.linear.weight, self.attention)}
+
+    def by_place(self, features_BFP: Tensor) -> ByPlace:
+        """Return the scores of all places, divided by their number, and the attention at the best one."""
+        of_mean = ByPlace.of_average(features_BFP, self.linear.weight, self.linear.bias)
+        scores_BLP = self.linear.weight @ features_BFP
+        is_best_BLP = one_hot(scores_BLP.argmax(dim=2), scores_BLP.shape[2])
+        return of_mean._replace(added_BLP=of_mean.added_BLP + self.attention * is_best_BLP * scores_BLP)
 
     def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
         """Take over the weights of a trained Bernoulli head. Raises ModelError if the shapes differ."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rayprob.models.heads.head import (
     WEIGHT_STD,
+    ByPlace,
     FeatureDropout,
     Head,
     HeadSpec,
@@ -78,6 +79,13 @@ class CompressedHead(Head):
         weight_M, scale_L, offset_L = self._decoding()
         stated_BM = self.codes(average(self.dropout(features)))
         return {"logits": ((weight_M * stated_BM) @ self.projection) * scale_L + (offset_L + self.bias)}
+
+    def by_place(self, features_BFP: Tensor) -> ByPlace:
+        """Return the scores of each place by the linear map from features to logits that codes and decoding make together."""
+        weight_M, scale_L, offset_L = self._decoding()
+        decoding_LM = (weight_M[:, None] * self.projection * scale_L).T
+        bias_L = decoding_LM @ self.codes.bias + offset_L + self.bias
+        return ByPlace.of_average(features_BFP, decoding_LM @ self.codes.weight, bias_L)
 
     def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
         """Take over a trained Bernoulli head: exactly with as many codes as labels, else the nearest weights (least squares).

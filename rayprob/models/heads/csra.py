@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
-from rayprob.models.heads.head import WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, prior_log_odds, set_values
+from rayprob.models.heads.head import WEIGHT_STD, ByPlace, FeatureDropout, Head, HeadSpec, Start, prior_log_odds, set_values
 
 Temperature = Literal["max"] | Annotated[float, Field(ge=0)]
 
@@ -55,6 +56,15 @@ class CsraHead(Head):
             logits_BL = logits_BL + self.attention * attended(scores_BLP, temperature)
         return {"logits": logits_BL}
 
+    def by_place(self, features_BFP: Tensor) -> ByPlace:
+        """Return the scores of each place under the weights of all heads: 1 / P, and those of their attention."""
+        all_scores: Tensor = self.linear.weight @ features_BFP
+        scores_BHLP = all_scores.reshape(len(all_scores), len(self.temperatures), -1, all_scores.shape[2])
+        added_BLP = scores_BHLP.sum(dim=1) / scores_BHLP.shape[3]
+        for scores_BLP, temperature in zip(scores_BHLP.unbind(dim=1), self.temperatures, strict=True):
+            added_BLP = added_BLP + self.attention * attention_weights(scores_BLP, temperature) * scores_BLP
+        return ByPlace(added_BLP, self.bias.expand(len(added_BLP), -1))
+
     def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
         """Take over a trained Bernoulli head, its weights shared equally by the heads. Raises ModelError for other shapes."""
         heads = len(self.temperatures)
@@ -67,7 +77,14 @@ def attended(scores_BLP: Tensor, temperature: Temperature) -> Tensor:
     """Return the mean over places of the scores, weighted by their softmax with a temperature [B, L]; `max`: the largest."""
     if temperature == "max":
         return scores_BLP.amax(dim=2)
-    return (torch.softmax(temperature * scores_BLP, dim=2) * scores_BLP).sum(dim=2)
+    return (attention_weights(scores_BLP, temperature) * scores_BLP).sum(dim=2)
+
+
+def attention_weights(scores_BLP: Tensor, temperature: Temperature) -> Tensor:
+    """Return the weights of places under a temperature, which sum to 1 [B, L, P]; `max`: all of it at the best place."""
+    if temperature == "max":
+        return one_hot(scores_BLP.argmax(dim=2), scores_BLP.shape[2])
+    return torch.softmax(temperature * scores_BLP, dim=2)
 
 
 HEADS = {"csra": CsraHead}

@@ -5,7 +5,7 @@ that 10,000 labels need no more than 100 queries.
 """
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -85,13 +85,27 @@ class DecoderHead(Head):
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return {"logits": [B, L]} for features [B, F, P]; features [B, F] are one place."""
-        features = self.dropout(features)
-        places_BPD = self.embed((features if features.ndim == 3 else features.unsqueeze(2)).transpose(1, 2))
+        places_BPD = self._places(self.dropout(features))
         state = self.queries.unsqueeze(0)  # [1, Q, D], the same for all images until they have attended to places
         for layer in self.layers:
             state = layer(state, places_BPD)
         logits_BQG = torch.einsum("bqd,qdg->bqg", state, self.answers)
         return {"logits": logits_BQG.flatten(1)[:, : self.num_labels] + self.bias}
+
+    def attention_to_places(self, features_BFP: Tensor) -> Tensor:
+        """Return the weights of places in the last layer [B, L, P], the mean of its attention heads; they sum to 1.
+
+        Labels that share a query share its weights.
+        """
+        places_BPD, state = self._places(features_BFP), self.queries.unsqueeze(0)
+        for layer in self.layers[:-1]:
+            state = layer(state, places_BPD)
+        weights_BQP = cast(DecoderLayer, self.layers[-1]).attention_to_places(state, places_BPD)
+        return weights_BQP.repeat_interleave(self.answers.shape[2], dim=1)[:, : self.num_labels]
+
+    def _places(self, features: Tensor) -> Tensor:
+        """Return places [B, P, D] of features [B, F, P]; features [B, F] are one place."""
+        return torch.as_tensor(self.embed((features if features.ndim == 3 else features.unsqueeze(2)).transpose(1, 2)))
 
 
 class DecoderLayer(nn.Module):
@@ -108,11 +122,19 @@ class DecoderLayer(nn.Module):
 
     def forward(self, state: Tensor, places_BPD: Tensor) -> Tensor:
         """Return the new states [B, Q, D] of queries [B, Q, D], or [1, Q, D] that all images share."""
-        if self.among_queries is not None:
-            state = state + self.among_queries(state, state)
-        state = self.norms[0](state)
+        state = self._asking(state)
         state = self.norms[1](state + self.to_places(state, places_BPD))
         return torch.as_tensor(self.norms[2](state + self.feedforward(state)))
+
+    def attention_to_places(self, state: Tensor, places_BPD: Tensor) -> Tensor:
+        """Return how much each query attends to each place [B, Q, P], the mean over attention heads."""
+        return self.to_places.weights(self._asking(state), places_BPD)
+
+    def _asking(self, state: Tensor) -> Tensor:
+        """Return the states that attend to places, after the attention among queries."""
+        if self.among_queries is not None:
+            state = state + self.among_queries(state, state)
+        return torch.as_tensor(self.norms[0](state))
 
 
 class Attention(nn.Module):
@@ -131,6 +153,14 @@ class Attention(nn.Module):
         )
         mixed = scaled_dot_product_attention(query.expand(key.shape[0], -1, -1, -1), key, value)
         return torch.as_tensor(self.out(mixed.transpose(1, 2).flatten(2)))
+
+    def weights(self, asking: Tensor, asked_BPD: Tensor) -> Tensor:
+        """Return the weights of `asked_BPD` for each query [B, Q, P], the mean over heads; they sum to 1."""
+        query, key = (
+            projected.unflatten(2, (self.heads, -1)).transpose(1, 2) for projected in (self.query(asking), self.key(asked_BPD))
+        )
+        scores_BHQP = query @ key.transpose(2, 3) / query.shape[3] ** 0.5
+        return torch.softmax(scores_BHQP, dim=3).mean(dim=1)
 
 
 HEADS = {"decoder": DecoderHead}

@@ -12,6 +12,7 @@ from torch.nn.functional import leaky_relu, linear, normalize
 from rayprob.arrays import Bools, Floats
 from rayprob.models.heads.head import (
     WEIGHT_STD,
+    ByPlace,
     FeatureDropout,
     Head,
     HeadSpec,
@@ -94,6 +95,10 @@ class GraphHead(Head):
         """Return {"logits": [B, L]} for features [B, F] or [B, F, P]."""
         classifiers_LF = self.second(self.states())
         return {"logits": linear(average(self.dropout(features)), classifiers_LF, self.bias)}
+
+    def by_place(self, features_BFP: Tensor) -> ByPlace:
+        """Return the scores of each place by the labels' classifiers."""
+        return ByPlace.of_average(features_BFP, self.second(self.states()), self.bias)
 
     def states(self) -> Tensor:
         """Return the labels' states [L, H]: of length 1 relative to their mean, plus the mean with length 1 / sqrt(L)."""

@@ -5,7 +5,7 @@ A head turns features [B, F], or [B, F, P] of P places, into the parameters of a
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -108,6 +108,42 @@ class Head(nn.Module):
 
     def start_from_bernoulli(self, weight_LF: Tensor, bias_L: Tensor) -> None:
         """Take over a trained Bernoulli head; a head that cannot do so is left unchanged."""
+
+    def by_place(self, features_BFP: Tensor) -> "ByPlace":
+        """Return each label's logit as a sum over places, for features in evaluation mode.
+
+        Raises NotImplementedError if logits are not such sums.
+        """
+        raise NotImplementedError
+
+    def attention_to_places(self, features_BFP: Tensor) -> Tensor:
+        """Return how much each label attends to each place [B, L, P], at least 0, for features in evaluation mode.
+
+        Raises NotImplementedError for a head without attention.
+        """
+        raise NotImplementedError
+
+    @property
+    def is_sum_over_places(self) -> bool:
+        """Whether `by_place` is defined."""
+        return type(self).by_place is not Head.by_place
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether `attention_to_places` is defined."""
+        return type(self).attention_to_places is not Head.attention_to_places
+
+
+class ByPlace(NamedTuple):
+    """Logits as sums: `logits` [B, L] = the sum over places of `added_BLP` + `rest_BL`, which belongs to no place."""
+
+    added_BLP: Tensor
+    rest_BL: Tensor
+
+    @classmethod
+    def of_average(cls, features_BFP: Tensor, weight_LF: Tensor, bias_L: Tensor) -> "ByPlace":
+        """Return the logits of a linear layer on the mean over places."""
+        return cls(weight_LF @ features_BFP / features_BFP.shape[2], bias_L.expand(len(features_BFP), -1))
 
 
 class FeatureDropout(nn.Dropout):

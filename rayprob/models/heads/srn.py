@@ -1,13 +1,12 @@
 """The head `srn`: spatial regularisation by attention maps per label. B images, F features, P = h*w places, L labels."""
 
-import math
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from rayprob.models.heads.bernoulli import BernoulliHead, BernoulliSpec
 from rayprob.models.heads.head import WEIGHT_STD, FeatureDropout, Head, HeadSpec, Start, prior_log_odds, set_values
+from rayprob.models.pooling import grid_of
 
 FILTERS = 4  # of the whole map, per channel
 
@@ -86,6 +85,10 @@ class SrnHead(Head):
         set_values(self.confidence.weight, weight_LF[:, :, None, None].numpy(), "the weight of the Bernoulli head")
         set_values(self.confidence.get_parameter("bias"), bias_L.numpy(), "the bias of the Bernoulli head")
 
+    def attention_to_places(self, features_BFP: Tensor) -> Tensor:
+        """Return the weighted attention maps u [B, L, P]."""
+        return self._maps(features_BFP).flatten(2)
+
     def _maps(self, features: Tensor) -> Tensor:
         """Return the weighted attention maps u [B, L, h, w]."""
         num_places = features.shape[2]
@@ -93,12 +96,6 @@ class SrnHead(Head):
         logits_BLhw = self.attention(maps_BFhw)
         attention_BLhw = torch.softmax(logits_BLhw.flatten(2), dim=2).view_as(logits_BLhw)
         return num_places * attention_BLhw * torch.sigmoid(self.confidence(maps_BFhw))
-
-
-def grid_of(num_places: int) -> tuple[int, int]:
-    """Return the rows and columns of `num_places` places: those of a square, which images are, or the nearest to one."""
-    rows = next(rows for rows in range(math.isqrt(num_places), 0, -1) if num_places % rows == 0)
-    return rows, num_places // rows
 
 
 def _normed(convolution: nn.Conv2d, channels: int) -> tuple[nn.Module, ...]:

@@ -14,5 +14,6 @@ BERNOULLI = Family(
     is_joint=False,
     own_candidates=independent.CANDIDATES,
     graph=choice.independent_labels,
+    log_odds=lambda outputs: outputs["logits"],
 )
 FAMILIES = {"bernoulli": BERNOULLI}

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rayprob.arrays import Bools, Rows
 from rayprob.errors import ModelError
@@ -45,6 +46,8 @@ class Family:
     # The calibrator (or None) -> the module that exports its probabilities; without it, there is no ONNX.
     graph: Callable[[OutputsCalibrator | None], Probabilities] | None = None
     numbers: Callable[[Outputs], dict[str, float]] = _no_numbers  # additional numbers that an evaluation records
+    # The outputs as tensors -> log-odds of the marginals [N, L], with gradients, for maps of where a label is seen.
+    log_odds: Callable[[Mapping[str, Tensor]], Tensor] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rayprob.probability.distributions.masked import MaskedDistribution
-from rayprob.probability.distributions.masked_network import OUTPUTS
+from rayprob.probability.distributions.masked_network import OUTPUTS, label_logits
 from rayprob.probability.families.family import Family
 from rayprob.probability.graphs.masked import masked_marginals
 
@@ -20,5 +20,6 @@ MASKED = Family(
     loss="masked",
     describe=_describe,
     graph=masked_marginals,
+    log_odds=label_logits,
 )
 FAMILIES = {"masked": MASKED}

@@ -25,6 +25,14 @@ def _usage(outputs: Outputs) -> dict[str, float]:
     return {"components_in_use": float(components_in_use(torch.from_numpy(outputs["mixing_logits"])))}
 
 
+def _log_odds(outputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the log-odds of the marginals [N, L]. Present and absent are summed apart: 1 - p would round to 0."""
+    mixing_N1K = torch.softmax(outputs["mixing_logits"].double(), dim=1).unsqueeze(1)
+    logits_NKL = outputs["component_logits"].double()
+    present_NL, absent_NL = ((mixing_N1K @ torch.sigmoid(sign * logits_NKL)).squeeze(1) for sign in (1, -1))
+    return torch.log(present_NL) - torch.log(absent_NL)
+
+
 def _describe_mixture(options: Mapping[str, Any]) -> str:
     return f"a joint distribution over label sets, a mixture of {options.get('components', 'some')} components"
 
@@ -38,6 +46,7 @@ MIXTURE = Family(
     has_scenes=True,
     own_candidates=mixture.CANDIDATES,
     graph=choice.mixtures,
+    log_odds=_log_odds,
     numbers=_usage,
 )
 FAMILIES = {"mixture": MIXTURE}

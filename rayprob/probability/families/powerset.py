@@ -29,6 +29,17 @@ def _graph(calibrator: OutputsCalibrator | None) -> Probabilities:
     return PowersetMarginals()
 
 
+def _log_odds(outputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the log-odds of the marginals [N, L]. Present and absent are summed apart: 1 - p would round to 0."""
+    score_NK = torch.cat([outputs["set_logits"], outputs["rest_logit"]], dim=1).double()
+    weight_NK, sets_SL, logits_NL = torch.softmax(score_NK, dim=1), outputs["sets"].double(), outputs["logits"].double()
+    present_NL, absent_NL = (
+        weight_NK[:, :-1] @ has_SL + weight_NK[:, -1:] * torch.sigmoid(sign * logits_NL)
+        for sign, has_SL in ((1, sets_SL), (-1, 1 - sets_SL))
+    )
+    return torch.log(present_NL) - torch.log(absent_NL)
+
+
 def _remainder(outputs: Outputs) -> dict[str, float]:
     """Return the mean probability of the remainder, the label sets that are not listed."""
     weight_NK = softmax(np.concatenate([outputs["set_logits"], outputs["rest_logit"]], axis=1).astype(np.float64), axis=1)
@@ -46,6 +57,7 @@ POWERSET = Family(
     loss="powerset",
     describe=_describe,
     graph=_graph,
+    log_odds=_log_odds,
     numbers=_remainder,
 )
 FAMILIES = {"powerset": POWERSET}

@@ -9,7 +9,8 @@ from rayprob.report.run.headline import Headline, headline
 from rayprob.report.run.images import Images, images
 from rayprob.report.run.judged import Judged
 from rayprob.report.run.labels import Labels, labels
-from rayprob.report.run.thumbnails import thumbnails
+from rayprob.report.run.maps import LabelMap, maps
+from rayprob.report.run.thumbnails import pictures, shrunk
 from rayprob.report.run.together import CoOccurrence, Scenes, co_occurrence, scenes
 
 
@@ -26,6 +27,7 @@ class Facts:
     scenes: Scenes | None
     images: Images
     thumbnails: dict[int, str]
+    maps: dict[tuple[int, str], LabelMap]
     training: curves.TrainingCurves | None
     made: Made
     notes: tuple[Note, ...]
@@ -38,7 +40,8 @@ def gather(files: RunFiles) -> Facts:
     seen, components = images(judged), scenes(judged)
     rows = [item.row for part in (seen.best, seen.worst, seen.suspects) for item in part]
     rows += [row for scene in components.scenes for row in scene.rows] if components else []
-    pictures, faults = thumbnails(files, rows)
+    mapped = {(one.row, one.mapped) for one in (*seen.best, *seen.worst)} | {(one.row, one.label) for one in seen.suspects}
+    pixels_of, faults = pictures(files, rows)
     return Facts(
         files=files,
         judged=judged,
@@ -48,7 +51,8 @@ def gather(files: RunFiles) -> Facts:
         co_occurrence=co_occurrence(judged),
         scenes=components,
         images=seen,
-        thumbnails=pictures,
+        thumbnails={row: shrunk(pixels_HWC) for row, pixels_HWC in pixels_of.items()},
+        maps=maps(files.bundle, pixels_of, mapped),
         training=curves.training(files.history),
         made=made(files),
         notes=(*files.notes, *faults),

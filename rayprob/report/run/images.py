@@ -48,6 +48,7 @@ class Card:
     extra: tuple[str, ...]
     guesses: tuple[Guess, ...]
     answers: tuple[QueryAnswer, ...]
+    mapped: str  # the label whose map is shown: the most probable one, or the most wrong one
 
 
 @dataclass(frozen=True)
@@ -83,17 +84,18 @@ def images(judged: Judged) -> Images:
     worst = [int(row) for row in order[::-1] if row not in best][:WORST]
     # Log-odds of what is annotated: probabilities would tie at 0 where the model is sure.
     of_truth_NL = np.where(judged.targets_NL, judged.best_scores_NL, -judged.best_scores_NL)
+    doubt_NL = np.where(judged.known_NL, of_truth_NL, np.inf)
     return Images(
-        best=tuple(card(judged, row) for row in best),
-        worst=tuple(card(judged, row) for row in worst),
+        best=tuple(card(judged, row, int(judged.best_scores_NL[row].argmax())) for row in best),
+        worst=tuple(card(judged, row, int(doubt_NL[row].argmin())) for row in worst),
         least_labels=counted(least, "label"),
-        suspects=tuple(suspects(judged, of_truth_NL)),
+        suspects=tuple(suspects(judged, doubt_NL)),
         surprises=int((judged.known_NL & (of_truth_NL < logit(0.05))).sum()),
     )
 
 
-def card(judged: Judged, row: int) -> Card:
-    """Return what the page shows about one image."""
+def card(judged: Judged, row: int, mapped: int) -> Card:
+    """Return what the page shows about one image, and the label in column `mapped` to show a map of."""
     names, known_L = judged.predictions.label_space.names_of, judged.known_NL[row]
     true_L, chosen_L = judged.targets_NL[row] & known_L, judged.sets_NL[row]
     marginal_L = judged.marginals_NL[row]
@@ -108,6 +110,7 @@ def card(judged: Judged, row: int) -> Card:
         extra=tuple(names(~true_L & chosen_L)),
         guesses=tuple(Guess(judged.names[c], float(marginal_L[c]), bool(true_L[c]), bool(chosen_L[c])) for c in top),
         answers=tuple(answers(judged, row)),
+        mapped=judged.names[mapped],
     )
 
 
@@ -147,9 +150,11 @@ def most_moved(distribution: LabelDistribution, evidence: int, columns: list[int
     return max(columns, key=lambda column: float(moved_L[column]))
 
 
-def suspects(judged: Judged, of_truth_NL: Floats) -> list[Suspect]:
-    """Return the least probable annotations, at most one per image, least probable first."""
-    doubt_NL = np.where(judged.known_NL, of_truth_NL, np.inf)
+def suspects(judged: Judged, doubt_NL: Floats) -> list[Suspect]:
+    """Return the least probable annotations, at most one per image, least probable first.
+
+    `doubt_NL` has the log-odds of what is annotated, and infinity where nothing is known.
+    """
     worst_N = doubt_NL.argmin(axis=1)
     rows = np.argsort(doubt_NL.min(axis=1), kind="stable")[:SUSPECTS].tolist()
     return [_suspect(judged, row, int(worst_N[row])) for row in rows if doubt_NL[row, worst_N[row]] < 0]

@@ -1,4 +1,4 @@
-"""Thumbnails of samples as small JPEG data URIs; a page contains its images."""
+"""Images of samples, and thumbnails of them as small JPEG data URIs; a page contains its images."""
 
 import base64
 import logging
@@ -10,6 +10,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from rayprob.arrays import Pixels
 from rayprob.data.manifest.dataset import Manifest
 from rayprob.errors import RayprobError
 from rayprob.images.decode import decode
@@ -23,19 +24,20 @@ QUALITY = 72
 log = logging.getLogger(__name__)
 
 
-def thumbnails(files: RunFiles, rows: Iterable[int]) -> tuple[dict[int, str], list[Note]]:
-    """Return a data URI for each row of the predictions whose image can be read, and a note if some cannot."""
+def pictures(files: RunFiles, rows: Iterable[int]) -> tuple[dict[int, Pixels], list[Note]]:
+    """Return the images of rows of the predictions that can be read, RGB [H, W, 3], and a note if some cannot."""
     if files.dataset is None or files.split not in files.dataset.splits:
         return {}, []
     manifest = files.dataset.split(files.split)
     place = {sample_id: row for row, sample_id in enumerate(manifest.sample_ids_N.tolist())}
     members = [(SampleReader(one.manifest.root, _shards(one.manifest)), one.manifest.reading) for one in manifest.members]
-    found, faults = {}, []
+    found: dict[int, Pixels] = {}
+    faults = []
     for row in sorted(set(rows)):
         try:
             sample = manifest.sample(place[int(files.predictions.sample_ids_N[row])])
             reader, reading = members[sample.member]
-            found[row] = shrunk(decode(reader.read(sample), reading))
+            found[row] = decode(reader.read(sample), reading)
         except (RayprobError, ValueError, KeyError) as error:
             faults.append(str(error))
     if not faults:

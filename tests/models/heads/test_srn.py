@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rayprob.models.heads import Head, HeadSpec, Start, build_head
-from rayprob.models.heads.srn import grid_of
+from rayprob.models.pooling import grid_of
 from tests.models.heads.learning import away_from_start, gradients_per_target, has_exact_gradients, loss_after_training
 
 B, F, L = 2, 3, 2
