@@ -15,7 +15,7 @@ from rayprob.predict.answering import Answering, set_lines
 from rayprob.predict.members import Forecast, Predictor
 from rayprob.predict.question import Question
 from rayprob.predict.reading import Loaded
-from rayprob.predict.record import Doubt, Record, Rejected, SetLine
+from rayprob.predict.record import Doubt, Record, SetLine, required
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.evidence import known_labels
 from rayprob.probability.queries.answer import Query, parse
@@ -213,11 +213,3 @@ class Marginals(dict[str, float]):
 
     def __missing__(self, label: str) -> float:
         return self[self._label_space.names[self._label_space.column(label)]]
-
-
-def required(outcome: Record | Rejected) -> Record:
-    """Return a record. Raises the error of an image that was rejected, with the image's name in its message."""
-    if isinstance(outcome, Record):
-        return outcome
-    is_sentence = isinstance(outcome.fault, QueryError)
-    raise type(outcome.fault)(f"{outcome.image.name}: {outcome.error}" if is_sentence else str(outcome)) from outcome.fault
