@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.api.marginals import Marginals
 from rayprob.errors import QueryError
-from rayprob.labels import LabelSpace
 from rayprob.predict.answering import Answering, set_lines
 from rayprob.predict.members import Forecast, Predictor
 from rayprob.predict.question import Question
@@ -83,7 +83,7 @@ class Answer:
         return self._record.notes
 
     @property
-    def marginals(self) -> "Marginals":
+    def marginals(self) -> Marginals:
         """P(label present | image, evidence) for every label by name, in column order: a dictionary.
 
         Looking up an unknown label raises UnknownLabel, a KeyError, with the nearest labels.
@@ -202,14 +202,3 @@ class Answer:
     def _given_evidence(self, distribution: LabelDistribution) -> LabelDistribution:
         evidence = self._asked.question.evidence
         return distribution.condition(evidence) if evidence else distribution
-
-
-class Marginals(dict[str, float]):
-    """Marginals by label name; the name of a label may be spelled with differently encoded accents."""
-
-    def __init__(self, label_space: LabelSpace, marginals_L: NDArray[np.float64]) -> None:
-        super().__init__(zip(label_space.names, marginals_L.tolist(), strict=True))
-        self._label_space = label_space
-
-    def __missing__(self, label: str) -> float:
-        return self[self._label_space.names[self._label_space.column(label)]]

@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -17,15 +16,16 @@ from rayprob.serve.ready import url_of
 from rayprob.serve.spec import ServeFile
 from rayprob.text import counted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 def serve_until_stopped(out: Console, err: Console, file: ServeFile, *, as_json: bool) -> None:
     """Serve, print what is served, and return when a signal has stopped it and open requests have finished."""
-    with _stopped_by_signals(err) as stopped, status(err, "starting Ray Serve and loading the bundles") as change:
-        from rayprob.serve.on_ray import run
+    from rayprob.serve.run_on_ray import run
 
-        def tell(event: dict[str, Any]) -> None:
+    stopping = _Stopping(err)
+    with status(err, "starting Ray Serve and loading the bundles") as change:
+
+        def tell_serving() -> None:
+            stopping.listen()
             change("serving; Ctrl-C stops")
             if as_json:
                 typer.echo(json.dumps(_facts(file)))
@@ -33,27 +33,26 @@ def serve_until_stopped(out: Console, err: Console, file: ServeFile, *, as_json:
                 for line in _lines(file):
                     show_line(out, line)
 
-        left = run(file, tell, stopped)
+        left = run(file, tell_serving, stopping.asked)
     show_line(err, f"stopped; {counted(left, 'request')} did not finish" if left else "stopped; all requests were answered")
 
 
-@contextmanager
-def _stopped_by_signals(err: Console) -> Iterator[threading.Event]:
-    """Yield an event that the first SIGINT or SIGTERM sets; the second one raises KeyboardInterrupt."""
-    stopped = threading.Event()
+class _Stopping:
+    """The first SIGINT or SIGTERM sets `asked`; the second one raises KeyboardInterrupt."""
 
-    def stop(_: int, __: FrameType | None) -> None:
-        if stopped.is_set():
+    def __init__(self, err: Console) -> None:
+        self._err, self.asked = err, threading.Event()
+
+    def listen(self) -> None:
+        """Handle the signals from now on. To be called once Ray has started, which sets handlers of its own."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, _: int, __: FrameType | None) -> None:
+        if self.asked.is_set():
             raise KeyboardInterrupt
-        stopped.set()
-        show_line(err, "stopping: finishing open requests; Ctrl-C again stops at once")
-
-    before = [signal.signal(number, stop) for number in SIGNALS]
-    try:
-        yield stopped
-    finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(number, handler)
+        self.asked.set()
+        show_line(self._err, "stopping: finishing open requests; Ctrl-C again stops at once")
 
 
 def _facts(file: ServeFile) -> dict[str, Any]:

@@ -64,4 +64,4 @@ async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
 
 
 def _too_large(most_bytes: int) -> TooLarge:
-    return TooLarge(f"the body has more than {most_bytes:,} bytes; shrink the image")
+    return TooLarge(f"the body has more than the {most_bytes:,} bytes that are allowed; send less, such as a smaller image")

@@ -5,19 +5,18 @@ the forecast. A request that loses its replica is sent to another one, so that c
 """
 
 import asyncio
+import hashlib
 import logging
-import os
-import re
+import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rayprob import plugins
-from rayprob.cluster import cluster_address, import_ray, start_ray
-from rayprob.errors import RayprobError, ServeError, as_error, one_line
+from rayprob.cluster import import_ray
+from rayprob.errors import one_line
 from rayprob.files import uris
 from rayprob.serve.access import read_token
 from rayprob.serve.examples import read_example
@@ -25,18 +24,14 @@ from rayprob.serve.faults import Busy
 from rayprob.serve.options import Options
 from rayprob.serve.reply import Reply
 from rayprob.serve.shares import Share, share_of
-from rayprob.serve.spec import BatchSpec, ServeFile, ServeSpec
+from rayprob.serve.spec import BatchSpec, ServeSpec
 
 if TYPE_CHECKING:  # PyTorch is imported by the replicas only: neither the command nor the HTTP process needs it
     from rayprob.serve.generation import Computed, Waiting
     from rayprob.serve.service import Forward
 
-APP = "rayprob"
 HTTP = "http"
 ATTEMPTS = 3
-RAISED = re.compile(r"rayprob\.errors\.(\w+): (.*)")
-ONLY_HERE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # Ray's own switch: with 0, its processes listen on 127.0.0.1 only
-FAILED_S = 5.0  # between two looks at whether the application still runs
 
 
 @dataclass(frozen=True)
@@ -68,9 +63,9 @@ class BundleReplica:
         if start.spec.reload_s:
             threading.Thread(target=self._reload, args=(start.spec.reload_s,), daemon=True, name="reload").start()
 
-    async def predict(self, content: bytes, sha256: str, options: Options) -> Reply:
+    async def predict(self, sha256: str, content: bytes, options: Options) -> Reply:
         """Answer for an image."""
-        return await self._service.predict(content, sha256, options, self._forward)
+        return await self._service.predict(sha256, content, options, self._forward)
 
     async def query(self, sha256: str, options: Options) -> Reply:
         """Answer for an image that this replica remembers."""
@@ -96,9 +91,9 @@ class OnHandle:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
-    async def predict(self, content: bytes, sha256: str, options: Options) -> Reply:
+    async def predict(self, sha256: str, content: bytes, options: Options) -> Reply:
         """Answer for an image."""
-        reply: Reply = await self._call("predict", content, sha256, options)
+        reply: Reply = await self._call("predict", sha256, content, options)
         return reply
 
     async def query(self, sha256: str, options: Options) -> Reply:
@@ -167,70 +162,6 @@ def application(spec: ServeSpec, *, is_only_here: bool) -> Any:
     return serve.deployment(wrapped).options(name=HTTP, **_http_options(spec)).bind(*bound)
 
 
-def run(file: ServeFile, tell: Callable[[dict[str, Any]], None], stopped: threading.Event) -> int:
-    """Serve until `stopped` is set, then finish open requests; return how many did not finish in time.
-
-    `tell` gets an event when everything is served. Raises ServeError, and the error of a bundle that cannot be loaded.
-    """
-    with _ray_here():
-        from ray import serve
-
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        _require_no_serve(serve)
-        quiet = {"log_level": "WARNING", "enable_access_log": False}
-        http = {"host": file.host, "port": file.port, "request_timeout_s": 2 * file.limits.timeout_s}
-        serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
-        with _as_ours():
-            handle = serve.run(application(file, is_only_here=cluster_address() is None), name=APP, route_prefix="/")
-        tell({"kind": "serving"})
-        while not stopped.wait(FAILED_S):
-            _require_running(serve)
-        left = handle.drain.remote(file.drain_s).result(timeout_s=file.drain_s + FAILED_S)
-        serve.shutdown()
-        return int(left)
-
-
-@contextmanager
-def _ray_here() -> Iterator[None]:
-    if cluster_address() is None:
-        os.environ.setdefault(ONLY_HERE, "0")
-    ray = import_ray()
-    start_ray()
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _as_ours() -> Iterator[None]:
-    """Raise the error of rayprob that a replica ended with, which Serve reports as text."""
-    try:
-        yield
-    except RayprobError:
-        raise
-    except Exception as error:  # Serve raises RuntimeError, ValueError, RayServeException...
-        found = RAISED.findall(str(error))
-        if found:
-            kind, message = found[-1]
-            raise as_error({"kind": kind, "message": message.strip()}) from error
-        raise ServeError(f"Ray Serve did not start the application: {one_line(error, 600)}") from error
-
-
-def _require_no_serve(serve: Any) -> None:
-    """Refuse a cluster that serves already: its address, and its limits, would not be those that were asked for."""
-    if cluster_address() is not None and (running := serve.status().applications):
-        names = ", ".join(running)
-        raise ServeError(f"this cluster serves already ({names}); use `serve deploy`, or `serve shutdown` first")
-
-
-def _require_running(serve: Any) -> None:
-    status = serve.status().applications.get(APP)
-    if status is None or status.status in ("DEPLOY_FAILED", "DELETING", "NOT_STARTED"):
-        said = f": {one_line(status.message)}" if status and status.message else ""
-        raise ServeError(f"Ray Serve no longer runs the application{said}; start it again")
-
-
 def _batched(batch: BatchSpec) -> "Forward":
     """Return the forward pass of one image, which waits for others and is computed together with them."""
     from ray import serve
@@ -262,12 +193,37 @@ def _maker(spec: ServeSpec, *, is_only_here: bool) -> Callable[[], Any]:
     return make
 
 
+def _by_image() -> type:
+    """Return a router that sends all questions about an image to the replica that remembers it, as long as that is not full.
+
+    Replicas rank by a hash of their id and the image's (rendezvous hashing, Thaler and Ravishankar 1998): if replicas come or
+    go, only the images of these change places.
+    """
+    from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+
+    class ByImage(RequestRouter):
+        async def choose_replicas(
+            self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+        ) -> list[list[RunningReplica]]:
+            """Return the replicas one by one, the preferred one first; for a call without an image, in any order."""
+            image = pending_request.args[0] if pending_request and pending_request.args else random.random()
+
+            def rank(replica: RunningReplica) -> bytes:
+                return hashlib.blake2b(f"{image} {replica.replica_id.unique_id}".encode(), digest_size=8).digest()
+
+            return [[replica] for replica in sorted(candidate_replicas, key=rank)]
+
+    return ByImage
+
+
 def _deployment(name: str) -> str:
     return f"bundle-{name}"
 
 
 def _options(spec: ServeSpec, share: Share) -> dict[str, Any]:
     """Return the options of a bundle's deployment. A replica takes more requests than fit a batch: some are being decoded."""
+    from ray.serve.config import RequestRouterConfig
+
     number: Mapping[str, Any] = {"num_replicas": share.replicas}
     if spec.replicas.most:
         load = {"target_ongoing_requests": 2 * spec.batch.images}
@@ -276,6 +232,7 @@ def _options(spec: ServeSpec, share: Share) -> dict[str, Any]:
         **number,
         "ray_actor_options": {"num_cpus": share.cpus, "num_gpus": share.gpus},
         "max_ongoing_requests": 3 * spec.batch.images,
+        "request_router_config": RequestRouterConfig(request_router_class=_by_image()),
         "graceful_shutdown_timeout_s": spec.drain_s,
         "max_constructor_retry_count": 1,
     }

@@ -33,7 +33,7 @@ FACTS_S = 10.0  # how long a bundle may take to describe itself
 class Answerer(Protocol):
     """One bundle that answers, wherever it runs."""
 
-    async def predict(self, content: bytes, sha256: str, options: Options) -> Reply: ...
+    async def predict(self, sha256: str, content: bytes, options: Options) -> Reply: ...
     async def query(self, sha256: str, options: Options) -> Reply: ...
     async def facts(self) -> dict[str, Any]: ...
     async def example(self, name: str) -> bytes | None: ...
@@ -81,7 +81,7 @@ class Routes:
             content, options = await read_image(request, self._limits.upload_bytes)
             name = self._chosen(options.bundle)
             sha256 = hashlib.sha256(content).hexdigest()
-            return self._sent(name, await self._bundles[name].predict(content, sha256, options))
+            return self._sent(name, await self._bundles[name].predict(sha256, content, options))
 
         return await self._in_time(answer())
 

@@ -16,7 +16,7 @@ from rayprob.predict.answering import Answering
 from rayprob.predict.images import ImageBytes
 from rayprob.predict.job import bundle_fingerprint
 from rayprob.predict.question import Question
-from rayprob.predict.record import Record, rejection, required
+from rayprob.predict.record import Record, required
 from rayprob.runs.paths import bundle_folder
 from rayprob.serve.examples import example_names
 from rayprob.serve.explaining import explanations
@@ -44,7 +44,7 @@ class BundleService:
         self._refused = ""
         self.generation = self._load()
 
-    async def predict(self, content: bytes, sha256: str, options: Options, forward: Forward) -> Reply:
+    async def predict(self, sha256: str, content: bytes, options: Options, forward: Forward) -> Reply:
         """Answer a question about an image, which is computed unless it is remembered; a fault is returned, not raised."""
         generation = self.generation
         try:
@@ -109,7 +109,7 @@ class BundleService:
             measure(content, self._limits.pixels)
             return Waiting.of(generation, ImageBytes(IMAGE, content))
         except SampleError as error:
-            raise SampleError(rejection(IMAGE, str(error))) from error
+            raise _of_image(error) from error
 
     def _answer(
         self, generation: Generation, sha256: str, seen: SeenImage, question: Question, options: Options
@@ -131,6 +131,12 @@ class BundleService:
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._decoding, function, *arguments)
+
+
+def _of_image(error: SampleError) -> SampleError:
+    """Return the error of an image as a sentence: `is empty, not a JPEG` lacks its subject, `its header is broken` does not."""
+    said = str(error)
+    return SampleError(said if said.startswith("its ") else f"the image {said}")
 
 
 def _question(generation: Generation, options: Options) -> Question:

@@ -8,8 +8,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 from rayprob.config.kinds import SERVE_FILE, FileKind
 from rayprob.config.spec import PluginSpec, Spec
 from rayprob.errors import QueryError
+from rayprob.files import uris
 from rayprob.images.header import MAX_FILE_BYTES, MAX_PIXELS
-from rayprob.runs.paths import bundle_folder
+from rayprob.runs.paths import RunFolder
 from rayprob.serve.options import Options
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
@@ -127,6 +128,5 @@ def name_and_folder(text: str) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
     if equals and "/" not in name:
         return name, folder
-    parts = [part for part in text.rstrip("/").split("/") if part not in ("", ".")]
-    is_run = bundle_folder(text) != text
-    return (parts[-2] if not is_run and len(parts) > 1 and parts[-1] == "bundle" else parts[-1] if parts else text), text
+    above, last = uris.split(text)
+    return (uris.split(above)[1] if above and RunFolder(above).bundle == text.rstrip("/") else last) or text, text

@@ -23,8 +23,8 @@ class Here:
     def __init__(self, service: BundleService) -> None:
         self.service, self.passes = service, 0
 
-    async def predict(self, content: bytes, sha256: str, options: Options) -> Reply:
-        return await self.service.predict(content, sha256, options, self.forward)
+    async def predict(self, sha256: str, content: bytes, options: Options) -> Reply:
+        return await self.service.predict(sha256, content, options, self.forward)
 
     async def query(self, sha256: str, options: Options) -> Reply:
         return await self.service.query(sha256, options)
