@@ -5,9 +5,7 @@ the forecast. A request that loses its replica is sent to another one, so that c
 """
 
 import asyncio
-import hashlib
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -193,29 +191,6 @@ def _maker(spec: ServeSpec, *, is_only_here: bool) -> Callable[[], Any]:
     return make
 
 
-def _by_image() -> type:
-    """Return a router that sends all questions about an image to the replica that remembers it, as long as that is not full.
-
-    Replicas rank by a hash of their id and the image's (rendezvous hashing, Thaler and Ravishankar 1998): if replicas come or
-    go, only the images of these change places.
-    """
-    from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
-
-    class ByImage(RequestRouter):
-        async def choose_replicas(
-            self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
-        ) -> list[list[RunningReplica]]:
-            """Return the replicas one by one, the preferred one first; for a call without an image, in any order."""
-            image = pending_request.args[0] if pending_request and pending_request.args else random.random()
-
-            def rank(replica: RunningReplica) -> bytes:
-                return hashlib.blake2b(f"{image} {replica.replica_id.unique_id}".encode(), digest_size=8).digest()
-
-            return [[replica] for replica in sorted(candidate_replicas, key=rank)]
-
-    return ByImage
-
-
 def _deployment(name: str) -> str:
     return f"bundle-{name}"
 
@@ -223,6 +198,8 @@ def _deployment(name: str) -> str:
 def _options(spec: ServeSpec, share: Share) -> dict[str, Any]:
     """Return the options of a bundle's deployment. A replica takes more requests than fit a batch: some are being decoded."""
     from ray.serve.config import RequestRouterConfig
+
+    from rayprob.serve.router_on_ray import ByImage
 
     number: Mapping[str, Any] = {"num_replicas": share.replicas}
     if spec.replicas.most:
@@ -232,7 +209,7 @@ def _options(spec: ServeSpec, share: Share) -> dict[str, Any]:
         **number,
         "ray_actor_options": {"num_cpus": share.cpus, "num_gpus": share.gpus},
         "max_ongoing_requests": 3 * spec.batch.images,
-        "request_router_config": RequestRouterConfig(request_router_class=_by_image()),
+        "request_router_config": RequestRouterConfig(request_router_class=ByImage),
         "graceful_shutdown_timeout_s": spec.drain_s,
         "max_constructor_retry_count": 1,
     }

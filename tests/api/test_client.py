@@ -123,9 +123,7 @@ def test_a_server_that_refuses_or_does_not_answer_is_named(url: str) -> None:
         rp.Client(url, token=TOKEN, bundle="large").predict(photo(1))
     with pytest.raises(ServeError, match="'localhost:8000' is not the URL of a server; `rayprob serve` prints it"):
         rp.Client("localhost:8000")
-    with pytest.raises(
-        ServeError, match=r"no server answers at http://127.0.0.1:1 \(.*refused.*\); start one: `rayprob serve`"
-    ):
+    with pytest.raises(ServeError, match=r"no server answers at http://127.0.0.1:1 \(connection refused\); start one"):
         rp.Client("http://127.0.0.1:1").predict(photo(1))
 
 
