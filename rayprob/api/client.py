@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 from rayprob.api.encoded import encoded
-from rayprob.api.served_answer import ServedAnswer, Source
+from rayprob.api.served_answer import SentImage, ServedAnswer
 from rayprob.errors import QueryError, RayprobError, ServeError, UnknownImage, as_error, one_line
 from rayprob.labels import LabelSpace
 
@@ -117,8 +117,8 @@ class Client:
         content = encoded(image)
         whole = {"marginals": True, "bundle": self.bundle, **options}
         said = self._sent(content, whole)
-        source = Source(name, self._label_space, lambda more: self._again(content, said["sha256"], more))
-        return ServedAnswer(source, whole, said)
+        sent = SentImage(name, self._label_space, lambda more: self._again(content, said["sha256"], more))
+        return ServedAnswer(sent, whole, said)
 
     def _again(self, content: bytes, sha256: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Ask about an image that was sent before; send it again if the server does not remember it."""

@@ -16,7 +16,7 @@ OWN = ("sha256", "bundle", "fingerprint", "explanations", "marginals")  # keys t
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class SentImage:
     """The image's name, the labels, and the function that asks the server about the image again."""
 
     name: str
@@ -31,13 +31,13 @@ class ServedAnswer:
     significant digits, except the marginals, which are exact.
     """
 
-    def __init__(self, source: Source, options: Mapping[str, Any], said: Mapping[str, Any]) -> None:
-        self._source, self._options, self._said = source, options, said
+    def __init__(self, source: SentImage, options: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+        self._sent, self._options, self._said = source, options, said
 
     @property
     def name(self) -> str:
         """The path of the image; `image` for one in memory."""
-        return self._source.name
+        return self._sent.name
 
     @property
     def label_set(self) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ class ServedAnswer:
     @property
     def marginals(self) -> Marginals:
         """P(label present | image, evidence) for every label by name, in column order: a dictionary."""
-        return Marginals(self._source.label_space, self.marginals_L)
+        return Marginals(self._sent.label_space, self.marginals_L)
 
     @property
     def marginals_L(self) -> NDArray[np.float64]:
@@ -116,7 +116,7 @@ class ServedAnswer:
     def given(self, evidence: Mapping[str, bool]) -> "ServedAnswer":
         """Return the answer for the same image with more evidence. A label stated again takes its new value."""
         options = {**self._options, "evidence": {**self.evidence, **evidence}}
-        return ServedAnswer(self._source, options, self._source.ask(options))
+        return ServedAnswer(self._sent, options, self._sent.ask(options))
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data with the keys and precision of `rayprob predict --json`."""
@@ -135,4 +135,4 @@ class ServedAnswer:
         return line
 
     def _asked(self, **more: Any) -> dict[str, Any]:
-        return self._source.ask({**self._options, "marginals": False, "explain": False, **more})
+        return self._sent.ask({**self._options, "marginals": False, "explain": False, **more})

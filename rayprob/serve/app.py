@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from rayprob.errors import RayprobError, one_line
 from rayprob.serve.access import is_allowed
-from rayprob.serve.faults import Fault, NoToken
+from rayprob.serve.faults import ErrorReply, NoToken
 from rayprob.serve.gate import Gate
 from rayprob.serve.metrics import Metrics
 from rayprob.serve.pages import HEADERS, PageFile, page_files
@@ -26,7 +26,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 GUARDED = ("/v1/", "/metrics")
-UNEXPECTED = Fault(HTTPStatus.INTERNAL_SERVER_ERROR, "ServeError", "the server failed; its log has the reason")
+UNEXPECTED = ErrorReply(HTTPStatus.INTERNAL_SERVER_ERROR, "ServeError", "the server failed; its log has the reason")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class Around:
             await self._app(scope, receive, send)
             return
         how = "send the header `Authorization: Bearer TOKEN`"
-        fault = Fault.of(NoToken(f"the token is wrong; {how}" if header else f"this server requires a token; {how}"))
+        fault = ErrorReply.of(NoToken(f"the token is wrong; {how}" if header else f"this server requires a token; {how}"))
         await Json(fault.to_dict(), fault.status, dict(fault.headers))(scope, receive, send)
 
 
@@ -101,12 +101,12 @@ class _Noted:
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RayprobError)
-    fault = Fault.of(error)
+    fault = ErrorReply.of(error)
     return Json(fault.to_dict(), fault.status, dict(fault.headers))
 
 
 async def _unknown_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     said = f"{request.method} {request.url.path!r:.200} is not served ({error.detail}); /docs lists what is"
-    fault = Fault(error.status_code, "ServeError", said)
+    fault = ErrorReply(error.status_code, "ServeError", said)
     return Json(fault.to_dict(), fault.status, error.headers)

@@ -52,7 +52,7 @@ class Late(Refused):
 
 
 @dataclass(frozen=True)
-class Fault:
+class ErrorReply:
     """An error as it is sent: plain data, which also passes between processes."""
 
     status: int
@@ -62,7 +62,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, error: RayprobError) -> "Fault":
+    def of(cls, error: RayprobError) -> "ErrorReply":
         """Return an error as it is sent. Its kind is a class of `rayprob.errors`."""
         kind = next(base.__name__ for base in type(error).__mro__ if base.__module__ == errors.__name__)
         at = error.at if isinstance(error, QueryError) else None

@@ -33,7 +33,7 @@ ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class Start:
+class ReplicaStart:
     """One replica: which bundle, with how many threads, and whether only this machine may reach it."""
 
     name: str
@@ -47,7 +47,7 @@ class Start:
 class BundleReplica:
     """A process that answers with one bundle."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: ReplicaStart) -> None:
         import torch
 
         from rayprob.serve.service import BundleService
@@ -154,7 +154,7 @@ def application(spec: ServeSpec, *, is_only_here: bool) -> Any:
     share = share_of(spec, ray.cluster_resources())
     bound = []
     for name, folder in spec.bundles.items():
-        start = Start(name, uris.absolute(folder), spec, share.threads, tuple(plugins.folders()), is_only_here)
+        start = ReplicaStart(name, uris.absolute(folder), spec, share.threads, tuple(plugins.folders()), is_only_here)
         bound.append(serve.deployment(BundleReplica).options(name=_deployment(name), **_options(spec, share)).bind(start))
     wrapped = serve.ingress(_maker(spec, is_only_here=is_only_here))(HttpReplica)
     return serve.deployment(wrapped).options(name=HTTP, **_http_options(spec)).bind(*bound)

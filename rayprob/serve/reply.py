@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rayprob.serve.faults import Fault
+from rayprob.serve.faults import ErrorReply
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,6 @@ class Reply:
     """
 
     value: Mapping[str, Any] | None = None
-    fault: Fault | None = None
+    fault: ErrorReply | None = None
     batch: int = 0
     is_new: bool = False

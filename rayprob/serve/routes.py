@@ -17,7 +17,7 @@ from rayprob.images.kinds import kind_of
 from rayprob.registry import unknown
 from rayprob.serve.body import read_body, read_image
 from rayprob.serve.describing import BODIES, SUMMARIES
-from rayprob.serve.faults import Fault, Late, NotServed
+from rayprob.serve.faults import ErrorReply, Late, NotServed
 from rayprob.serve.gate import Gate
 from rayprob.serve.metrics import CONTENT_TYPE, Metrics
 from rayprob.serve.options import MOST_BYTES, WHERE, Options, read_object
@@ -165,7 +165,7 @@ class Routes:
             raise Late(f"a bundle did not answer within {FACTS_S:g} s") from None
 
 
-def _sent_fault(fault: Fault) -> Response:
+def _sent_fault(fault: ErrorReply) -> Response:
     return Json(fault.to_dict(), fault.status, fault.headers)
 
 

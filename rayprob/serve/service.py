@@ -20,7 +20,7 @@ from rayprob.predict.record import Record, required
 from rayprob.runs.paths import bundle_folder
 from rayprob.serve.examples import example_names
 from rayprob.serve.explaining import explanations
-from rayprob.serve.faults import Fault
+from rayprob.serve.faults import ErrorReply
 from rayprob.serve.generation import Computed, Generation, Waiting
 from rayprob.serve.options import Options
 from rayprob.serve.reply import Reply
@@ -58,7 +58,7 @@ class BundleService:
                 generation.seen.put(sha256, seen)
             value = await self._in_thread(self._answer, generation, sha256, seen, question, options)
         except RayprobError as error:
-            return Reply(fault=Fault.of(error))
+            return Reply(fault=ErrorReply.of(error))
         return Reply(value, batch=computed.batch if computed else 0, is_new=computed is not None)
 
     async def query(self, sha256: str, options: Options) -> Reply:
@@ -71,7 +71,7 @@ class BundleService:
                 raise UnknownImage(f"the image with sha256 {sha256[:16]}... is not remembered; send it again to /v1/predict")
             return Reply(await self._in_thread(self._answer, generation, sha256, seen, question, options))
         except RayprobError as error:
-            return Reply(fault=Fault.of(error))
+            return Reply(fault=ErrorReply.of(error))
 
     def facts(self) -> dict[str, Any]:
         """Return what the bundle is: its labels and rules, its card, and the names of its examples."""

@@ -28,8 +28,12 @@ def share_of(spec: ServeSpec, resources: Mapping[str, float]) -> Share:
     replicas = spec.replicas.number or max(1, int(gpus) // bundles)
     in_all = bundles * max(replicas, spec.replicas.most or 0)
     each_cpus = spec.replicas.cpus or (max(1, cpus // in_all) if cpus >= in_all else _part(cpus, in_all))
-    each_gpus = 0.0 if not gpus else 1.0 if gpus >= in_all else _part(gpus, in_all)
+    each_gpus = spec.replicas.gpus if spec.replicas.gpus is not None else _even_gpus(gpus, in_all)
     return Share(replicas, each_cpus, max(1, int(each_cpus)), each_gpus)
+
+
+def _even_gpus(gpus: float, in_all: int) -> float:
+    return 0.0 if not gpus else 1.0 if gpus >= in_all else _part(gpus, in_all)
 
 
 def _part(whole: float, parts: int) -> float:

@@ -67,6 +67,8 @@ class ReplicaSpec(Spec):
     """Start more replicas under load, up to this many; null never does."""
     cpus: PositiveFloat | None = None
     """CPU cores per replica, as many threads compute; null shares the cores evenly."""
+    gpus: NonNegativeFloat | None = None
+    """GPUs per replica; null shares those that there are, so set it where a cluster adds nodes."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -141,6 +141,7 @@ def test_the_address_for_a_browser() -> None:
         (1, {"number": 4}, {"CPU": 2}, Share(4, 0.5, 1, 0)),
         (1, {"most": 4}, {"CPU": 8}, Share(1, 2, 2, 0)),
         (1, {"number": 2, "cpus": 3}, {"CPU": 8}, Share(2, 3, 3, 0)),
+        (1, {"most": 4, "cpus": 4, "gpus": 1}, {"CPU": 8, "GPU": 1}, Share(1, 4, 4, 1)),
     ],
 )
 def test_replicas_share_what_there_is(
