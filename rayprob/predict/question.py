@@ -80,7 +80,7 @@ class Question:
 
 
 def default_rule(bundle: Bundle) -> str:
-    """Return the rule that chooses label sets where none is asked for: the best one that the bundle has."""
+    """Return the rule that chooses label sets by default: the best one that the bundle has."""
     return next(name for name in DEFAULT_RULES if name in bundle.rules)
 
 

@@ -21,7 +21,7 @@ OPTIONS = {
 def read_served(bundles: Sequence[str], given: Mapping[str, Any], overrides: Sequence[str]) -> ServeFile:
     """Return what to serve; `given` are values of options by the dotted keys of OPTIONS, and None leaves a key alone.
 
-    Raises SpecError for two bundles of one name, and for values that do not fit, by the names of their options.
+    Raises SpecError for two bundles with the same name, and for values that do not fit, by the names of their options.
     """
     is_file = len(bundles) == 1 and bundles[0].endswith((".yaml", ".yml"))
     where = bundles[0] if is_file else COMMAND

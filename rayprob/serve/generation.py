@@ -1,7 +1,8 @@
 """A bundle as it was loaded, in one version of its files, and what it has seen. A changed bundle becomes a new generation."""
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,15 @@ from rayprob.serve.seen import SeenImages
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """A predictor, the fingerprint of the files that it was read from, and the images that it has seen."""
+    """A predictor, the fingerprint of the files that it was read from, and the images that it has seen.
+
+    `computing` is held during a forward pass: a map that explains a label puts hooks on the network.
+    """
 
     predictor: Predictor
     fingerprint: str
     seen: SeenImages
+    computing: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def load(cls, folder: str, seen: SeenImages) -> "Generation":
@@ -41,7 +46,10 @@ class Generation:
     def labels(self) -> dict[str, Any]:
         """Return the labels, and the rules with what they guarantee, as plain data."""
         bundle = self.predictor.bundle
-        rules = [{"name": name, "guarantee": guarantee_of(bundle, name)} for name in bundle.rules]
+        rules = [
+            {"name": name, "guarantee": guarantee_of(bundle, name), "thresholds": _thresholds(bundle, name)}
+            for name in bundle.rules
+        ]
         return {"labels": list(bundle.label_space.names), "rules": rules, "default_rule": default_rule(bundle)}
 
     def card(self) -> dict[str, Any]:
@@ -82,13 +90,20 @@ class Computed:
     batch: int
 
 
+def _thresholds(bundle: Bundle, rule: str) -> list[float] | None:
+    """Return the threshold of each label, in column order; None for a rule that is not made of thresholds."""
+    found = bundle.thresholds.get(rule)
+    return found.values_L.tolist() if found else None
+
+
 def forecast_together(waiting: Sequence[Waiting]) -> list[Computed]:
     """Return the forecasts of images, in order, by one forward pass per generation: there are two just after a reload."""
     found: dict[int, Computed] = {}
     for generation in dict.fromkeys(one.generation for one in waiting):
         places = [place for place, one in enumerate(waiting) if one.generation is generation]
         predictor = generation.predictor
-        forecast = predictor.forecast(tensors_of([waiting[place].loaded for place in places], predictor))
+        with generation.computing:
+            forecast = predictor.forecast(tensors_of([waiting[place].loaded for place in places], predictor))
         for row, place in enumerate(places):
             found[place] = Computed(forecast[[row]], 0 if row else len(places))
     return [found[place] for place in range(len(waiting))]

@@ -16,7 +16,7 @@ from rayprob.predict.answering import Answering
 from rayprob.predict.images import ImageBytes
 from rayprob.predict.job import bundle_fingerprint
 from rayprob.predict.question import Question
-from rayprob.predict.record import Record, required
+from rayprob.predict.record import required
 from rayprob.runs.paths import bundle_folder
 from rayprob.serve.examples import example_names
 from rayprob.serve.explaining import explanations
@@ -119,15 +119,7 @@ class BundleService:
         said = record.to_dict() | {"sha256": sha256, "bundle": self.name, "fingerprint": generation.fingerprint}
         if options.marginals:
             said["marginals"] = record.marginals_L.tolist()
-        return said | {"explanations": self._explanations(generation, seen, record, options)}
-
-    def _explanations(
-        self, generation: Generation, seen: SeenImage, record: Record, options: Options
-    ) -> list[dict[str, Any]] | None:
-        if options.explain is False:
-            return None
-        labels = record.label_set if options.explain is True else options.explain
-        return explanations(generation.predictor, seen.image, labels, options.explain_method)
+        return said | {"explanations": explanations(generation, seen.image, record, options)}
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._decoding, function, *arguments)

@@ -28,7 +28,7 @@ class Limits(Spec):
     query_letters: PositiveInt = 2000
     """Characters per query."""
     top: PositiveInt = 100
-    """The largest `top`: labels and label sets to list."""
+    """The largest `top`: labels and label sets to list; also the most labels to explain."""
     timeout_s: PositiveFloat = 60.0
     """Seconds until a request without an answer is given up, from its first byte."""
     in_flight: PositiveInt = 128
@@ -47,6 +47,8 @@ class Limits(Spec):
                 raise QueryError(f"query {place} has {len(text):,} characters; at most {self.query_letters:,} are allowed")
         if options.top > self.top:
             raise QueryError(f"top must be at most {self.top:,} here; got {options.top:,}")
+        if not isinstance(options.explain, bool) and len(options.explain) > self.top:
+            raise QueryError(f"explain takes at most {self.top:,} labels here; got {len(options.explain):,}")
 
 
 class BatchSpec(Spec):

@@ -86,6 +86,9 @@ def test_labels_rules_and_the_bundle_are_described(client: TestClient, bundle: B
     assert [rule["name"] for rule in labels["rules"]] == list(bundle.rules)
     promised = {rule["name"]: rule["guarantee"] for rule in labels["rules"]}
     assert str(promised["recall@0.1"]).startswith("misses at most 10 %")
+    cuts = {rule["name"]: rule["thresholds"] for rule in labels["rules"]}
+    assert cuts["label_OF1"] == bundle.thresholds["label_OF1"].values_L.tolist()
+    assert cuts["recall@0.1"] is None
     card = client.get("/v1/bundle?bundle=small").json()
     assert (card["bundle"], card["bundles"], card["backbone"]) == ("small", ["small"], "squeezenet1_1")
     assert client.get("/healthz").json() == {"status": "ok"}
