@@ -97,6 +97,7 @@ BENCHMARKS = (
     Benchmark("queries_speed.py"),
     Benchmark("conformal_risk.py"),
     Benchmark("predict_overhead.py", ("--backbone", "resnet50", "--size", "224")),
+    Benchmark("serve.py", ("--requests", "100", "--soak", "2000", "--seconds", "10")),
     Benchmark("large_label_space.py"),
     Benchmark("graph_stability.py"),
     Benchmark("scale.py", ("--quick",)),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rayprob.api.answer import Answer
+    from rayprob.api.client import Client
     from rayprob.api.datasets import draw_scenes, shard
     from rayprob.api.model import Model, load
     from rayprob.api.verbs import calibrate, evaluate, train, tune
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "Client",
     "Dataset",
     "Model",
     "RayprobError",
@@ -51,6 +53,7 @@ __all__ = [
 
 _MODULES = {
     "rayprob.api.answer": ("Answer",),
+    "rayprob.api.client": ("Client",),
     "rayprob.api.datasets": ("draw_scenes", "shard"),
     "rayprob.api.model": ("Model", "load"),
     "rayprob.api.verbs": ("calibrate", "evaluate", "train", "tune"),

@@ -14,6 +14,8 @@ RayprobError
 ├── ModelError         an unknown part, or weights that do not fit
 ├── BundleError        a bundle that this version cannot load
 ├── QueryError         a question that cannot be read or has no answer
+├── ServeError         a server that does not start, does not answer, or refuses a request
+│   └── UnknownImage   an image that the server does not remember
 └── RunError           a run that cannot start, resume or continue
     ├── NonFiniteLoss  the loss became inf or nan
     └── OutOfMemory    a micro batch does not fit into the device
@@ -76,7 +78,17 @@ class BundleError(RayprobError):
 
 
 class QueryError(RayprobError):
-    """A question that cannot be read or has no answer."""
+    """A question that cannot be read or has no answer; `at` is the position of the fault in a query's text, if it has one."""
+
+    at: int | None = None
+
+
+class ServeError(RayprobError):
+    """A server that does not start, does not answer, or refuses a request."""
+
+
+class UnknownImage(ServeError):
+    """An image that the server does not remember; send it again."""
 
 
 class RunError(RayprobError):

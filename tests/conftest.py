@@ -33,6 +33,7 @@ RAY = {
     "data/building/test_build_elsewhere.py": "ray-1",
     "cluster/test_doctor_and_submit.py": "ray-2",
     "cluster/test_ports.py": "ray-1",
+    "serve/test_on_ray.py": "ray-2",
 }
 # The files that take longest start first; the short ones fill up the other workers.
 FIRST = (*RAY, "train/test_here.py", "train/test_loop.py", "fuzz/test_fuzz.py", "models/test_backbones.py")

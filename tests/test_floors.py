@@ -43,6 +43,8 @@ RAY_FILES = {
     "train/on_ray.py",
     "sweep/trials.py",
     "serve/on_ray.py",
+    "serve/router_on_ray.py",
+    "serve/run_on_ray.py",
     "predict/on_ray.py",
     "doctor/on_ray.py",
     "submit/on_ray.py",

@@ -22,6 +22,8 @@ SIGNATURES = {
     "Answer.prob": "(self, query: str) -> float",
     "Answer.to_dict": "(self) -> dict[str, object]",
     "Answer.top_sets": "(self, k: int = 5) -> list[rayprob.predict.record.SetLine]",
+    "Client": "(url, *, token=None, bundle=None, timeout_s=120.0)",
+    "Client.predict": "(self, images, *, evidence=None, rule=None, queries=(), top=5, explain=False)",
     "Dataset.open": "(root: str) -> 'Dataset'",
     "Dataset.split": "(self, name: str) -> rayprob.data.manifest.dataset.Manifest",
     "Model.predict": "(self, images, *, evidence=(), rule=None, queries=(), batch=16)",
@@ -41,6 +43,7 @@ SIGNATURES = {
 }
 PROPERTIES = {
     "Answer": "answers distribution entropy evidence guarantee label_set marginals marginals_L name notes rule uncertainty",
+    "Client": "guarantees labels rules",
     "Model": "guarantees labels rules",
 }
 
@@ -91,7 +94,7 @@ def test_properties_are_a_promise(name: str) -> None:
 
 def test_import_rayprob_imports_nothing_heavy() -> None:
     found = run(f"import sys, rayprob; print([m for m in {HEAVY} if m in sys.modules], len(dir(rayprob)))")
-    assert found == "[] 16\n"
+    assert found == "[] 17\n"
 
 
 @pytest.mark.parametrize(("name", "module"), [("train", "loop"), ("calibrate", "fitting")])

@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.api.marginals import Marginals
 from rayprob.errors import QueryError
 from rayprob.explain.explanation import Explanation
-from rayprob.labels import LabelSpace
 from rayprob.predict.answering import Answering, set_lines
 from rayprob.predict.explaining import Explaining, default_labels
 from rayprob.predict.members import Forecast, Predictor
 from rayprob.predict.question import Question
 from rayprob.predict.reading import Loaded
-from rayprob.predict.record import Doubt, Record, Rejected, SetLine
+from rayprob.predict.record import Doubt, Record, SetLine, required
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.evidence import known_labels
 from rayprob.probability.queries.answer import Query, parse
@@ -85,7 +85,7 @@ class Answer:
         return self._record.notes
 
     @property
-    def marginals(self) -> "Marginals":
+    def marginals(self) -> Marginals:
         """P(label present | image, evidence) for every label by name, in column order: a dictionary.
 
         Looking up an unknown label raises UnknownLabel, a KeyError, with the nearest labels.
@@ -213,22 +213,3 @@ class Answer:
     def _given_evidence(self, distribution: LabelDistribution) -> LabelDistribution:
         evidence = self._asked.question.evidence
         return distribution.condition(evidence) if evidence else distribution
-
-
-class Marginals(dict[str, float]):
-    """Marginals by label name; the name of a label may be spelled with differently encoded accents."""
-
-    def __init__(self, label_space: LabelSpace, marginals_L: NDArray[np.float64]) -> None:
-        super().__init__(zip(label_space.names, marginals_L.tolist(), strict=True))
-        self._label_space = label_space
-
-    def __missing__(self, label: str) -> float:
-        return self[self._label_space.names[self._label_space.column(label)]]
-
-
-def required(outcome: Record | Rejected) -> Record:
-    """Return a record. Raises the error of an image that was rejected, with the image's name in its message."""
-    if isinstance(outcome, Record):
-        return outcome
-    is_sentence = isinstance(outcome.fault, QueryError)
-    raise type(outcome.fault)(f"{outcome.image.name}: {outcome.error}" if is_sentence else str(outcome)) from outcome.fault

@@ -15,26 +15,13 @@ from rayprob.errors import SampleError
 from rayprob.images.decode import rgb_of
 from rayprob.images.exif import orientation_of, turned
 from rayprob.images.reading import ImageReading
-from rayprob.predict.images import Image, ImageFile
-from rayprob.predict.pixels import DecodedImage, decoded
+from rayprob.predict.images import Image, ImageBytes, ImageFile
+from rayprob.predict.pixels import DecodedImage
 
 OneImage: TypeAlias = str | os.PathLike[str] | bytes | Pillow.Image | NDArray[Any] | torch.Tensor
 Images: TypeAlias = list[Any] | tuple[Any, ...]  # of OneImage, but type checkers reject lists of mixed kinds
 
 ALLOWED = "a path or URI, bytes of an image file, a PIL image, an array [H, W, 3] or a tensor [3, H, W], or a list of them"
-
-
-@dataclass(frozen=True, eq=False)
-class ImageBytes:
-    """An image as the bytes of a JPEG, PNG or WebP file."""
-
-    name: str
-    content: bytes
-    sample_id: None = None
-
-    def decode(self, reading: ImageReading) -> DecodedImage:
-        """Return the pixels. Raises SampleError for bytes of another kind, or cut short."""
-        return decoded(self.content, reading)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import overload
 
-from rayprob.api.answer import Answer, Asked, required
+from rayprob.api.answer import Answer, Asked
 from rayprob.api.inputs import Images, OneImage, images_of
 from rayprob.errors import SampleError, SpecError
 from rayprob.explain.explanation import Explanation
@@ -15,7 +15,7 @@ from rayprob.predict.images import Image
 from rayprob.predict.job import forecasts, load_predictor
 from rayprob.predict.members import Predictor
 from rayprob.predict.question import Question, guarantee_of
-from rayprob.predict.record import Rejected
+from rayprob.predict.record import Rejected, required
 
 
 class Model:

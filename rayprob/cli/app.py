@@ -16,6 +16,7 @@ from rayprob.cli.help import Verb, Verbs, show_version
 from rayprob.cli.new import new
 from rayprob.cli.prior import prior
 from rayprob.cli.runs import runs
+from rayprob.cli.serve import serve
 from rayprob.cli.terminal import LogLines, err, show_line, show_message, show_what_can_be_shown
 from rayprob.cli.train import evaluate, lr_find, refit, train
 from rayprob.cli.trained import predict, report
@@ -26,7 +27,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Projects": (new,),
     "Data": (scenes, shard, verify, inspect),
     "Training": (train, evaluate, lr_find, tune, refit, runs),
-    "Probabilities and predictions": (calibrate, prior, predict, report, compare, export),
+    "Probabilities and predictions": (calibrate, prior, predict, serve, report, compare, export),
     "Clusters": (submit, doctor),
 }
 app = typer.Typer(

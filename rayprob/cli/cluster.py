@@ -10,7 +10,8 @@ from rayprob.cli.terminal import AsJson, Overrides, err, out
 
 def submit(
     run_file: Annotated[
-        str | None, typer.Argument(metavar="RUN_OR_SWEEP.yaml", help="A run file to train, or a sweep file to tune.")
+        str | None,
+        typer.Argument(metavar="RUN_OR_SWEEP.yaml", help="A run file to train, a sweep to tune, or a serve file."),
     ] = None,
     overrides: Overrides = None,
     address: Annotated[
@@ -28,7 +29,7 @@ def submit(
     ] = None,
     stop: Annotated[str | None, typer.Option("--stop", metavar="ID", help="Stop a job; it saves first.")] = None,
 ) -> None:
-    """Run a run or sweep file as a job on a Ray cluster.
+    """Run a run, sweep or serve file as a job on a Ray cluster.
 
     The job gets this package, the file, and the files that it extends. Follows the job's log, and exits with the job's
     exit code; Ctrl-C leaves the job running.

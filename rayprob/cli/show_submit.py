@@ -14,6 +14,7 @@ from rayprob.cli.terminal import show_line
 from rayprob.config.spec import read_yaml
 from rayprob.errors import SpecError
 from rayprob.runs.spec import Run
+from rayprob.serve.spec import ServeFile
 from rayprob.submit.job import Job, check_run, default_id, require_absolute
 from rayprob.submit.log import Log
 from rayprob.submit.on_ray import DEFAULT_ADDRESS, End, Jobs
@@ -25,12 +26,19 @@ EXIT_CODES = {"SUCCEEDED": 0, "STOPPED": INTERRUPTED}
 
 
 def read_job(file: str, overrides: Sequence[str]) -> tuple[str, Job]:
-    """Return the name and the job of a run, sweep or search file, checked as on the cluster. Raises SpecError, RunError."""
+    """Return the name and job of a run, sweep, search or serve file, checked as on the cluster. Raises SpecError, RunError."""
     value = read_yaml(file, overrides)
     if "thresholds" in value:
         run = ThresholdSearch.read(file, overrides).thresholds.run
         require_absolute("thresholds.run", run, "/mnt/shared/runs/paper")
         return "thresholds", Job.of("tune", file, overrides)
+    if "bundles" in value:
+        served = ServeFile.read(file, overrides)
+        for name, folder in served.bundles.items():
+            require_absolute(f"bundles.{name}", folder, f"/mnt/shared/runs/{name}")
+        if served.token_file:
+            require_absolute("token_file", served.token_file, "/mnt/shared/token")
+        return "serve", Job.of("serve", file, overrides)
     if "search" in value:
         sweep = Sweep.read(file, overrides)
         check_run(sweep.run.model_copy(update={"folder": sweep.folder}))

@@ -42,11 +42,12 @@ RUN_KEYS = (
 SEARCH_FILE = FileKind("a threshold search", "rayprob calibrate --search", ("thresholds",))
 SWEEP_FILE = FileKind("a sweep file", "rayprob tune", ("search",), keys=(*RUN_KEYS, "search"))
 SYSTEMS_FILE = FileKind("a systems file", "rayprob tune", ("systems",), keys=("name", "folder", "systems"))
+SERVE_FILE = FileKind("a serve file", "rayprob serve", ("bundles",))
 RECIPE = FileKind("a recipe", "rayprob shard", ("splits",))
 RUN_FILE = FileKind(
     "a run file", "rayprob train", ("data", "stream", "transforms", "model", "duration"), least=2, keys=RUN_KEYS
 )
-KINDS = (SEARCH_FILE, SWEEP_FILE, SYSTEMS_FILE, RECIPE, RUN_FILE)
+KINDS = (SEARCH_FILE, SWEEP_FILE, SYSTEMS_FILE, SERVE_FILE, RECIPE, RUN_FILE)
 
 
 def kind_of(value: Mapping[str, object]) -> FileKind | None:

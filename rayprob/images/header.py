@@ -32,7 +32,7 @@ class Size:
         return Size(self.width_px, self.height_px) if orientation in SWAPS_SIDES else self
 
 
-def measure(content: bytes) -> Size:
+def measure(content: bytes, most_pixels: int = MAX_PIXELS) -> Size:
     """Return the size of an image as it is stored, from its header.
 
     Raises SampleError for an unsupported kind of file, a broken header, and too many bytes or pixels.
@@ -41,8 +41,8 @@ def measure(content: bytes) -> Size:
         raise SampleError(f"has more than {MAX_FILE_BYTES:,} bytes; shrink it")
     kind = kind_of(content)
     height_px, width_px = _jpeg_size(content) if kind is JPEG else _size_of_facts(content, kind)
-    if height_px * width_px > MAX_PIXELS:
-        raise SampleError(f"its header states {width_px:,} x {height_px:,} pixels, more than {MAX_PIXELS:,}; shrink it")
+    if height_px * width_px > most_pixels:
+        raise SampleError(f"its header states {width_px:,} x {height_px:,} pixels, more than {most_pixels:,}; shrink it")
     return Size(height_px, width_px)
 
 

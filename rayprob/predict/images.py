@@ -55,6 +55,19 @@ class ImageFile:
         return decoded(self.read(), reading)
 
 
+@dataclass(frozen=True, eq=False)
+class ImageBytes:
+    """An image as the bytes of a JPEG, PNG or WebP file."""
+
+    name: str
+    content: bytes
+    sample_id: None = None
+
+    def decode(self, reading: ImageReading) -> DecodedImage:
+        """Return the pixels. Raises SampleError for bytes of another kind, or cut short."""
+        return decoded(self.content, reading)
+
+
 @dataclass(frozen=True)
 class DatasetImage:
     """An image inside a shard of a built dataset."""

@@ -132,8 +132,9 @@ def forecasts(
     """Yield batches of images with the forecasts of those that could be read; None if none could."""
     for loaded in batches(images, predictor.inputs, batch=batch, threads=threads or (os.cpu_count() or 1)):
         readable = [one for one in loaded if one.error is None]
-        yield loaded, predictor.forecast(_tensors(readable, predictor)) if readable else None
+        yield loaded, predictor.forecast(tensors_of(readable, predictor)) if readable else None
 
 
-def _tensors(loaded: Sequence[Loaded], predictor: Predictor) -> list[torch.Tensor]:
+def tensors_of(loaded: Sequence[Loaded], predictor: Predictor) -> list[torch.Tensor]:
+    """Return readable images as one batch [B, 3, H, W] per input of the predictor."""
     return [torch.from_numpy(stacked(loaded, place)) for place in range(len(predictor.inputs))]

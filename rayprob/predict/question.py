@@ -50,7 +50,7 @@ class Question:
         space = bundle.label_space
         known = known_labels(evidence, space) if isinstance(evidence, Mapping) else parse_evidence(evidence, space)
         asked = tuple(dict.fromkeys(parse(text, space) for text in queries))
-        rule = rule or next(name for name in DEFAULT_RULES if name in bundle.rules)
+        rule = rule or default_rule(bundle)
         _require_rule(bundle, rule)
         question = cls(asked, known, space, rule, top)
         question.given_evidence()
@@ -77,6 +77,11 @@ class Question:
         labels = {column: Label(column, self.label_space.names[column]) for column in self.evidence}
         stated = (labels[column] if is_present else Not(labels[column]) for column, is_present in self.evidence.items())
         return parse(str(Query(query.event, (*query.given, *stated), self.label_space)), self.label_space)
+
+
+def default_rule(bundle: Bundle) -> str:
+    """Return the rule that chooses label sets by default: the best one that the bundle has."""
+    return next(name for name in DEFAULT_RULES if name in bundle.rules)
 
 
 def guarantee_of(bundle: Bundle, rule: str) -> str | None:

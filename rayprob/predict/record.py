@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rayprob.arrays import Floats
-from rayprob.errors import RayprobError
+from rayprob.errors import QueryError, RayprobError
 from rayprob.explain.explanation import Explanation
 from rayprob.files.documents import json_values
 from rayprob.images.reading import READ_AS_STORED, ImageReading
@@ -153,6 +153,14 @@ KEYS = (
     "uncertainty",
 )
 Outcome = Record | Rejected
+
+
+def required(outcome: Record | Rejected) -> Record:
+    """Return a record. Raises the error of an image that was rejected, with the image's name in its message."""
+    if isinstance(outcome, Record):
+        return outcome
+    is_sentence = isinstance(outcome.fault, QueryError)
+    raise type(outcome.fault)(f"{outcome.image.name}: {outcome.error}" if is_sentence else str(outcome)) from outcome.fault
 
 
 def rejection(name: str, error: str) -> str:

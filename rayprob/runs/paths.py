@@ -42,6 +42,7 @@ from rayprob.files import storage
 
 TABLE = ".parquet"
 RAYS_OWN, TUNES_OWN = "ray", "tune"  # subfolders for the files of Ray Train and of Ray Tune, which join the name themselves
+EXAMPLES = "examples"  # subfolder of a bundle with images to try, which `rayprob serve` shows
 DESCRIPTION_FILE = "bundle.json"  # written last, so a bundle with it is complete
 CARD_FILE, CARD_PAGE = "card.json", "card.md"  # of a bundle, which is complete without them
 

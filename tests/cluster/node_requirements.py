@@ -11,15 +11,16 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = """\
-# What a training node needs: the run-time part of constraints.txt, for Linux on x86-64. Written by
+# What a node needs to train and to serve: the run-time part of constraints.txt, for Linux on x86-64. Written by
 #   python -m tests.cluster.node_requirements > cluster/node/requirements.txt
 """
 
 
 def node_requirements() -> str:
-    """Return the pins of rayprob's dependencies and timm, and of all that these need, as a requirements file."""
+    """Return the pins of rayprob's dependencies, timm and serving, and of all that these need, as a requirements file."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["timm"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["timm"], *extras["serve"]]
     pins = read_pins(ROOT / "constraints.txt")
     names = closure(map(Requirement, wanted)) - {"setuptools"}  # every environment has one, and `pip freeze` leaves it out
     return HEADER + "".join(f"{name}=={pins[name]}\n" for name in sorted(names))

@@ -35,8 +35,10 @@ JOB_SPEC: dict[str, Any] = {
     "runtimeEnvYAML": str,
     "rayClusterSpec": CLUSTER_SPEC,
 }
-SPECS = {"RayCluster": CLUSTER_SPEC, "RayJob": JOB_SPEC}
-RAY_FILES = ("rayjob", "raycluster")
+SERVICE_SPEC: dict[str, Any] = {"serveConfigV2": str, "rayClusterConfig": CLUSTER_SPEC}
+SPECS = {"RayCluster": CLUSTER_SPEC, "RayJob": JOB_SPEC, "RayService": SERVICE_SPEC}
+RAY_FILES = ("rayjob", "raycluster", "rayservice")
+GPUS_PER_WORKER = {"rayjob": "4", "raycluster": "4", "rayservice": "1"}
 by_file = pytest.mark.parametrize("name", RAY_FILES)
 
 
@@ -58,7 +60,7 @@ def faults(value: Any, allowed: Any, path: str) -> list[str]:
 
 def cluster_spec(name: str) -> dict[str, Any]:
     spec: dict[str, Any] = read_manifests(name)[0]["spec"]
-    return spec.get("rayClusterSpec", spec)
+    return next((spec[key] for key in ("rayClusterSpec", "rayClusterConfig") if key in spec), spec)
 
 
 def groups(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -133,7 +135,7 @@ def test_only_workers_ask_for_gpus_and_as_many_as_they_are_limited_to(name: str)
     assert "nvidia.com/gpu" not in head["containers"][0]["resources"]["limits"]
     for worker in workers:
         resources = worker["containers"][0]["resources"]
-        assert resources["requests"]["nvidia.com/gpu"] == resources["limits"]["nvidia.com/gpu"] == "4"
+        assert resources["requests"]["nvidia.com/gpu"] == resources["limits"]["nvidia.com/gpu"] == GPUS_PER_WORKER[name]
 
 
 def test_the_job_asks_for_no_more_gpus_than_its_cluster_may_have() -> None:

@@ -47,6 +47,18 @@ def test_a_threshold_search_is_tuned_where_its_run_is_on_the_cluster() -> None:
         read_job("tune_configs/thresholds.yaml", ("thresholds.run=runs/x",))
 
 
+def test_a_serve_file_is_served_with_bundles_that_every_node_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "serve.yaml").write_text(
+        "bundles: {birds: /mnt/shared/runs/birds}\nhost: 0.0.0.0\ntoken_file: /mnt/shared/token\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    name, job = read_job("serve.yaml", ("port=9000",))
+    assert (name, job.entrypoint) == ("serve", "python -m rayprob serve serve.yaml --set port=9000")
+    for sets, key in ((("bundles.birds=runs/birds",), "bundles.birds runs/birds"), (("token_file=token",), "token_file token")):
+        with pytest.raises(RunError, match=f"{key} is relative, and a job runs in a copy"):
+            read_job("serve.yaml", sets)
+
+
 def test_the_packed_folder_holds_the_package_and_the_files_and_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mine.yaml").write_text("extends: ../base/base.yaml\nname: mine\n")

@@ -66,8 +66,10 @@ def tokens_of(text: str) -> list[Token]:
 
 
 def fault(message: str, text: str, start: int, end: int) -> QueryError:
-    """Return the error for the part of `text` from `start` to `end`."""
-    return QueryError(f"{message}\n  {text}\n  {' ' * start}{'^' * max(1, end - start)}")
+    """Return the error for the part of `text` from `start`, which is its `at`, to `end`."""
+    error = QueryError(f"{message}\n  {text}\n  {' ' * start}{'^' * max(1, end - start)}")
+    error.at = start
+    return error
 
 
 def all_of(parts: list[Expression]) -> Expression:

@@ -1,0 +1,81 @@
+"""The running part of `rayprob serve`: starts it, prints what is served where, and stops by signals."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from rayprob.cli.terminal import show_line, status
+from rayprob.serve.ready import url_of
+from rayprob.serve.spec import ServeFile
+from rayprob.text import counted
+
+
+def serve_until_stopped(out: Console, err: Console, file: ServeFile, *, as_json: bool) -> None:
+    """Serve, print what is served, and return when a signal has stopped it and open requests have finished."""
+    from rayprob.serve.run_on_ray import run
+
+    stopping = _Stopping(err)
+    with status(err, "starting Ray Serve and loading the bundles") as change:
+
+        def tell_serving() -> None:
+            stopping.listen()
+            change("serving; Ctrl-C stops")
+            if as_json:
+                typer.echo(json.dumps(_facts(file)))
+            else:
+                for line in _lines(file):
+                    show_line(out, line)
+
+        left = run(file, tell_serving, stopping.asked)
+    show_line(err, f"stopped; {counted(left, 'request')} did not finish" if left else "stopped; all requests were answered")
+
+
+class _Stopping:
+    """The first SIGINT or SIGTERM sets `asked`; the second one raises KeyboardInterrupt."""
+
+    def __init__(self, err: Console) -> None:
+        self._err, self.asked = err, threading.Event()
+
+    def listen(self) -> None:
+        """Handle the signals from now on. To be called once Ray has started, which sets handlers of its own."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, _: int, __: FrameType | None) -> None:
+        if self.asked.is_set():
+            raise KeyboardInterrupt
+        self.asked.set()
+        show_line(self._err, "stopping: finishing open requests; Ctrl-C again stops at once")
+
+
+def _facts(file: ServeFile) -> dict[str, Any]:
+    return {
+        "url": url_of(file.host, file.port),
+        "host": file.host,
+        "port": file.port,
+        "pid": os.getpid(),
+        "bundles": dict(file.bundles),
+        "needs_token": _needs_token(file),
+    }
+
+
+def _lines(file: ServeFile) -> Iterator[str]:
+    url = url_of(file.host, file.port)
+    yield f"serving at {url}"
+    for place, (name, folder) in enumerate(file.bundles.items()):
+        yield f"  {name}: {folder}{' (the default)' if not place and len(file.bundles) > 1 else ''}"
+    yield "token     requests must send it: Authorization: Bearer TOKEN" if _needs_token(file) else "token     not required"
+    header = ' -H "Authorization: Bearer $(cat TOKEN_FILE)"' if _needs_token(file) else ""
+    yield f"page      {url}/    metrics: {url}/metrics    requests: {url}/docs"
+    yield f"try       curl{header} --data-binary @photo.jpg {url}/v1/predict"
+
+
+def _needs_token(file: ServeFile) -> bool:
+    return bool(file.token_file or file.token_variable)
