@@ -36,7 +36,9 @@ function shown(value) {
 }
 
 function listed(values) {
-  if (values.some((one) => typeof one === "object" && one !== null)) return element("ul", {}, ...values.slice(0, MOST_ITEMS).map((one) => element("li", {}, shown(one))));
+  const first = values.slice(0, MOST_ITEMS);
+  const isNested = first.some((one) => typeof one === "object" && one !== null);
+  if (isNested) return element("ul", {}, ...first.map((one) => element("li", {}, shown(one))));
   const more = values.length > MOST_ITEMS ? `, … (${values.length.toLocaleString("en")} in all)` : "";
-  return values.length ? values.slice(0, MOST_ITEMS).join(", ") + more : "none";
+  return first.join(", ") + more || "none";
 }

@@ -63,7 +63,7 @@ async function fetched(path, init) {
     return await fetch(path, init);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Fault(0, { kind: "Unreachable", message: "The server does not answer; check that `rayprob serve` is running, then try again." });
+    throw new Fault(0, { message: "The server does not answer; check that `rayprob serve` is running, then try again." });
   }
 }
 
@@ -79,5 +79,6 @@ async function newToken(sent) {
 
 async function faultOf(answer) {
   const { error } = await answer.json().catch(() => ({}));
-  return new Fault(answer.status, error ?? { message: `The server answered with status ${answer.status} ${answer.statusText}.` });
+  const unexplained = { message: `The server answered with status ${answer.status} ${answer.statusText}.` };
+  return new Fault(answer.status, error ?? unexplained);
 }

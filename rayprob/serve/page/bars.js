@@ -8,8 +8,8 @@ const STATED = new Map([[true, "stated present"], [false, "stated absent"], [und
 const SIGN = new Map([[true, "+"], [false, "−"], [undefined, ""]]);
 
 let session = null;
-let rows = new Map(); // label -> its row
-let views = new Map(); // label -> {marginal, before, range} of the last answer
+let rows = new Map(); // label -> its row, once it was shown
+let views = new Map(); // label -> what its row shows of the last answer
 let isWhole = false; // all rows are shown
 
 /** Connect the list to a session; `explain(label)` shows a label's map. */
@@ -31,33 +31,36 @@ export function listenToBars(of, explain) {
   });
 }
 
-/** Make a row per label of a bundle. */
-export function makeRows() {
-  rows = new Map(session.labels.map((label) => [label, makeRow(label)]));
+/** Begin with the labels of another bundle. */
+export function clearBars() {
+  rows = new Map();
   isWhole = false;
   byId("filter").value = "";
   byId("bars").replaceChildren();
 }
 
-/** Show the session's answer in all rows, then move the rows to their places. */
+/** Show the session's answer. */
 export function showBars() {
-  const { answer, rules } = session;
-  views = viewsOf(session);
-  const chosen = new Set(answer.label_set);
-  const thresholds = thresholdsOf(answer.rule, rules);
-  session.labels.forEach((label, column) => {
-    showRow(rows.get(label), views.get(label), session.evidence.get(label), chosen.has(label), thresholds?.(column));
-  });
-  showKey(answer, thresholds);
+  const thresholds = thresholdsOf(session.answer.rule, session.rules);
+  views = viewsOf(session, thresholds);
+  showKey(session.answer, thresholds);
   arrange();
 }
 
 /** Marginals without the evidence are shown for all labels where this image was answered without any. */
-function viewsOf({ answer, labels, evidence, before }) {
+function viewsOf({ answer, labels, evidence, before }, thresholds) {
   const ranges = new Map((answer.uncertainty?.labels ?? []).map((one) => [one.label, [one.lowest, one.highest]]));
   const listed = new Map(answer.labels.map((one) => [one.label, one.without_evidence]));
+  const chosen = new Set(answer.label_set);
   const past = (label, column) => (evidence.size ? before?.[column] ?? listed.get(label) : null) ?? null;
-  const view = (label, column) => ({ marginal: answer.marginals[column], before: past(label, column), range: ranges.get(label) });
+  const view = (label, column) => ({
+    marginal: answer.marginals[column],
+    before: past(label, column),
+    range: ranges.get(label) ?? null,
+    threshold: thresholds?.(column) ?? null,
+    stated: evidence.get(label),
+    isChosen: chosen.has(label),
+  });
   return new Map(labels.map((label, column) => [label, view(label, column)]));
 }
 
@@ -78,15 +81,16 @@ function makeRow(label) {
   return element("li", { data: { label } }, state, track, value, map);
 }
 
-function showRow(row, { marginal, before, range }, stated, isChosen, threshold) {
+function showRow(row, { marginal, before, range, threshold, stated, isChosen }) {
   const [state, track, value] = row.children;
   const [fill, spread, ghost, line] = track.children;
   row.className = [isChosen ? "chosen" : "", stated === undefined ? "" : stated ? "present" : "absent"].join(" ").trim();
   state.firstChild.textContent = SIGN.get(stated);
   state.lastChild.textContent = stated === undefined ? "" : `, ${STATED.get(stated)}`;
   fill.style.transform = `scaleX(${marginal})`;
-  place(ghost, stated === undefined ? before : null);
-  place(line, threshold ?? null);
+  const hasMoved = before !== null && percent(before) !== percent(marginal);
+  place(ghost, stated === undefined && hasMoved ? before : null);
+  place(line, threshold);
   place(spread, range?.[0] ?? null);
   if (range) spread.style.width = `${100 * (range[1] - range[0])}%`;
   value.replaceChildren(percent(marginal), spoken(said(before, isChosen)));
@@ -109,15 +113,23 @@ function showKey(answer, thresholds) {
   for (const item of byId("bars-key").children) item.hidden = shown[item.dataset.key] === false;
 }
 
-/** Put the rows in order, statements first, and leave out what the filter and the limit leave out. */
+/** Show the rows that the filter and the limit leave, in order, what is stated first. Only these are made and filled. */
 function arrange() {
   const found = sought(byId("filter").value);
   const shown = isWhole ? found : found.slice(0, FEW);
   const all = byId("all");
   byId("bars-none").hidden = found.length > 0;
+  byId("bars").classList.toggle("whole", isWhole); // rows out of view are then not laid out
   all.hidden = found.length <= FEW;
   all.textContent = isWhole ? `Show the first ${FEW}` : `Show all ${counted(found.length, "label")}`;
-  moveTo(shown.map((label) => rows.get(label)));
+  moveTo(shown.map(filledRow));
+}
+
+function filledRow(label) {
+  if (!rows.has(label)) rows.set(label, makeRow(label));
+  const row = rows.get(label);
+  showRow(row, views.get(label));
+  return row;
 }
 
 function sought(text) {

@@ -99,7 +99,8 @@ function insert(input, label) {
   const { start } = nameAt(input.value, input.selectionStart);
   const before = input.value.slice(0, start);
   const rest = input.value.slice(input.selectionStart);
-  const head = (before.trim() || "P(") + written(label);
-  input.value = head + (before.trim() ? rest : ")");
+  const hasBegun = before.trim() !== "";
+  const head = (hasBegun ? before : "P(") + written(label);
+  input.value = head + (hasBegun ? rest : ")");
   input.setSelectionRange(head.length, head.length);
 }

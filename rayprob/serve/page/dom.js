@@ -34,9 +34,20 @@ export const counted = (number, noun) => `${number.toLocaleString("en")} ${noun}
 
 export const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-/** Return a bar from 0 to `p`; the number next to it is what screen readers read. */
-export function bar(p) {
+/** Return a bar from `low` to `high`; the number next to it is what screen readers read. */
+export function bar(high, low = 0) {
   const fill = element("span", { className: "fill" });
-  fill.style.transform = `scaleX(${p})`;
+  fill.style.transform = `translateX(${100 * low}%) scaleX(${high - low})`;
   return element("span", { className: "track", aria: { hidden: true } }, fill);
+}
+
+/** Return a table of texts, which scrolls if it is wider than the page. A first column of names wraps. */
+export function table(caption, head, rows) {
+  const className = (place) => (place === 0 && head.length ? "text" : "");
+  const headers = head.map((text, place) => element("th", { scope: "col", className: className(place) }, text));
+  const cell = (text, place) => element("td", { className: className(place) }, element("bdi", {}, text));
+  const lines = rows.map((row) => element("tr", {}, ...row.map(cell)));
+  const header = headers.length ? [element("thead", {}, element("tr", {}, ...headers))] : [];
+  const made = element("table", {}, element("caption", {}, caption), ...header, element("tbody", {}, ...lines));
+  return element("div", { className: "scroll", tabIndex: 0, role: "group", ariaLabel: caption }, made);
 }

@@ -70,6 +70,7 @@ export async function listExamples(bundle, show) {
 function exampleItem(name, image, show) {
   const url = URL.createObjectURL(image);
   const picture = element("img", { src: url, alt: "" });
-  const button = element("button", { title: name, aria: { label: `Example ${name}` }, on: { click: () => show(image) } }, picture);
+  const on = { click: () => show(image) };
+  const button = element("button", { title: name, aria: { label: `Example ${name}` }, on }, picture);
   return { url, item: element("li", {}, button) };
 }

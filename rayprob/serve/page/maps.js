@@ -1,6 +1,6 @@
 /** Maps over the image: what each place adds to a label's logit, or how much the model attends to it. */
 
-import { byId, element, signed } from "./dom.js";
+import { byId, element, signed, table } from "./dom.js";
 import { pictureAddress } from "./image.js";
 
 const METHODS = ["auto", "contributions", "attention", "gradcam", "integrated_gradients"];
@@ -9,6 +9,7 @@ const FOR = [20, 110, 230];
 const AGAINST = [235, 110, 0];
 const STRONGEST_ALPHA = 0.85;
 const MOST_PX = 640;
+const ABOUT = "A map explains the network's own output, before calibration, label prior and what you stated.";
 
 let session = null;
 let found = new Map(); // image, bundle, label and method -> explanation; evidence does not change it
@@ -75,7 +76,7 @@ function mapParts(explanation) {
     legend(explanation, most, isSigned),
     element("label", { className: "small" }, smooth, " smooth the map"),
     element("p", {}, decomposition(explanation)),
-    element("p", { className: "small" }, `${strongest(values)} The map explains the network's own output, before calibration and before what you stated.`),
+    element("p", { className: "small" }, `${strongest(values)} ${ABOUT}`),
     numbers(explanation),
   ];
 }
@@ -107,17 +108,19 @@ function gridOf(cells, height, width, most) {
   return grid;
 }
 
+/** Return the scale of colours; only exact maps have a unit, that of the logit. */
 function legend({ exact: isExact }, most, isSigned) {
-  const end = isExact ? signed(most) : "most";
-  const parts = [isSigned ? [isExact ? signed(-most) : "against", "scale against"] : null, [end, "scale for"]];
-  const low = isSigned ? `${parts[0][0]} speaks against` : "0";
+  const high = isExact ? `${signed(most)} speaks for` : "speaks for";
+  const low = isExact ? `${signed(-most)} speaks against` : "speaks against";
   const scale = element("span", { className: isSigned ? "scale both" : "scale", aria: { hidden: true } });
-  return element("p", { className: "legend" }, element("span", {}, low), scale, element("span", {}, `${end}${isSigned ? " speaks for" : ""}`));
+  const ends = [isSigned ? low : "nothing", high].map((text) => element("span", {}, text));
+  return element("p", { className: "legend" }, ends[0], scale, ends[1]);
 }
 
 /** Return how the logit comes about, or what kind of map this is. */
 function decomposition({ method, exact: isExact, logit, rest, values }) {
-  if (!isExact) return `The method ${method.replace("_", " ")} shows where the output comes from; its values do not add up to the logit.`;
+  const name = method.replaceAll("_", " ");
+  if (!isExact) return `The method ${name} shows where the output comes from; its values do not add up to the logit.`;
   const sum = values.flat().reduce((total, value) => total + value, 0);
   return `Exact: logit ${signed(logit)} = ${signed(sum)} from all places together, and ${signed(rest)} that has no place.`;
 }
@@ -126,14 +129,15 @@ function strongest(values) {
   const cells = values.flatMap((row, y) => row.map((value, x) => ({ value, x, y })));
   const { value, x, y } = cells.reduce((best, one) => (one.value > best.value ? one : best));
   const part = (at, count, names) => names[Math.min(2, Math.floor((3 * (at + 0.5)) / count))];
-  const where = [part(y, values.length, ["top", "middle", "bottom"]), part(x, values[0].length, ["left", "centre", "right"])].join(" ");
-  return `The strongest place for it is at the ${where}: row ${y + 1} of ${values.length}, column ${x + 1} of ${values[0].length} (${signed(value)}).`;
+  const [height, width] = [values.length, values[0].length];
+  const where = `${part(y, height, ["top", "centre", "bottom"])} ${part(x, width, ["left", "centre", "right"])}`;
+  const cell = `row ${y + 1} of ${height}, column ${x + 1} of ${width} (${signed(value)})`;
+  return `The strongest place for it is at the ${where === "centre centre" ? "centre" : where}: ${cell}.`;
 }
 
 /** Return the grid as a table, for those who read rather than see it; large grids are left out. */
 function numbers({ label, values }) {
   if (values.length * values[0].length > 200) return "";
-  const rows = values.map((row) => element("tr", {}, ...row.map((value) => element("td", {}, signed(value)))));
-  const table = element("table", {}, element("caption", {}, `Values of the map of ${label}, row by row`), element("tbody", {}, ...rows));
-  return element("details", {}, element("summary", {}, "Numbers"), element("div", { className: "scroll" }, table));
+  const cells = table(`Values of the map of ${label}, row by row`, [], values.map((row) => row.map(signed)));
+  return element("details", {}, element("summary", {}, "Numbers"), cells);
 }

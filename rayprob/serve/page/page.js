@@ -2,7 +2,7 @@
 
 import { listenToBundles, showModel } from "./about.js";
 import { setTokenSource } from "./api.js";
-import { listenToBars, makeRows, showBars } from "./bars.js";
+import { clearBars, listenToBars, showBars } from "./bars.js";
 import { listRules, listenToRule, showChosen, showEvidence } from "./chosen.js";
 import { byId, isStill, percent } from "./dom.js";
 import { listExamples, listenForImages, showPicture } from "./image.js";
@@ -16,7 +16,7 @@ let shownImage = null;
 
 start();
 
-async function start() {
+function start() {
   setTokenSource(askForToken);
   listenForImages(show, complain);
   listenToBars(session, explain);
@@ -24,12 +24,7 @@ async function start() {
   listenToQueries(session);
   listenToMaps(session);
   listenToBundles(session);
-  try {
-    await session.open(null);
-  } catch (fault) {
-    byId("model").textContent = "";
-    complain(fault.message);
-  }
+  session.open(null);
 }
 
 function show(image) {
@@ -39,7 +34,7 @@ function show(image) {
 }
 
 function showLabels() {
-  makeRows();
+  clearBars();
   listRules();
   showModel(session);
   listExamples(session.bundle, show);
@@ -48,6 +43,7 @@ function showLabels() {
 function showAnswer() {
   const { answer, image } = session;
   complain("");
+  byId("intro").hidden = true;
   document.querySelectorAll(".result").forEach((part) => (part.hidden = false));
   showBars();
   showEvidence();
@@ -62,11 +58,14 @@ function showAnswer() {
 }
 
 /** Tell screen readers what changed; the first labels are enough, the list has the rest. */
-function say({ label_set: chosen, labels, evidence }) {
-  const stated = Object.entries(evidence).map(([label, isPresent]) => `${label} ${isPresent ? "present" : "absent"}`);
-  const first = labels.filter(({ label }) => !(label in evidence)).slice(0, 3).map(({ label, marginal }) => `${label} ${percent(marginal)}`);
+function say({ label_set: chosen, labels }) {
+  const { evidence } = session;
+  const stated = [...evidence].map(([label, isPresent]) => `${label} ${isPresent ? "present" : "absent"}`);
+  const free = labels.filter(({ label }) => !evidence.has(label)).slice(0, 3);
+  const first = free.map(({ label, marginal }) => `${label} ${percent(marginal)}`);
   const given = stated.length ? `Given ${stated.join(", ")}: ` : "";
-  byId("said").textContent = `${given}${chosen.length} chosen: ${chosen.slice(0, 5).join(", ") || "no label"}. Most probable: ${first.join(", ")}.`;
+  const names = chosen.slice(0, 5).join(", ") || "no label";
+  byId("said").textContent = `${given}${chosen.length} chosen: ${names}. Most probable: ${first.join(", ")}.`;
 }
 
 function explain(label) {
@@ -83,6 +82,8 @@ function showBusy(sentence) {
 
 /** Show why a question failed; the page shows again what was answered before it. */
 function showFault(fault) {
+  if (!session.bundle) byId("model").textContent = "";
+  byId("bundle").value = session.bundle;
   showPicture(session.image);
   if (session.answer) showAnswer();
   complain(fault.message);

@@ -1,7 +1,9 @@
 /** The box for queries: asks, shows an error under its place, and lists the answers. */
 
-import { bar, byId, counted, element, percent } from "./dom.js";
 import { completeLabels, written } from "./complete.js";
+import { bar, byId, element, percent } from "./dom.js";
+
+const MOST_SETS = 5;
 
 let session = null;
 
@@ -87,19 +89,22 @@ function showSuggestions() {
   const texts = other ? [`P(${one} & ${other})`, `P(${one} | !${other})`, "P(count >= 2)"] : ["P(count >= 1)"];
   const asked = new Set(session.queries);
   const button = (text) => element("button", { type: "button", className: "chip", on: { click: () => ask(text) } }, text);
-  byId("suggestions").replaceChildren(...texts.filter((text) => !asked.has(text)).map((text) => element("li", {}, button(text))));
+  const items = texts.filter((text) => !asked.has(text)).map((text) => element("li", {}, button(text)));
+  byId("suggestions").replaceChildren(...items);
 }
 
 /** Show the most probable label sets. */
 export function showSets() {
-  const { top_sets: sets, labels } = session.answer;
-  const shown = (sets ?? []).slice(0, 5);
-  const items = shown.map(({ labels: names, probability }) => {
-    const text = element("span", { className: "set" }, ...(names.length ? namesOf(names) : ["no label"]));
+  const { top_sets: sets } = session.answer;
+  const items = sets?.slice(0, MOST_SETS).map(({ labels, probability }) => {
+    const text = element("span", { className: "set" }, ...(labels.length ? namesOf(labels) : ["no label"]));
     return element("li", {}, text, bar(probability), element("strong", {}, percent(probability)));
   });
-  const none = sets ? `none of ${counted(labels.length, "label")}` : "They cannot be found exactly; see the notes.";
-  byId("sets").replaceChildren(...(items.length ? items : [element("li", { className: "small" }, none)]));
+  const none = "They cannot be found exactly; the notes explain why.";
+  byId("sets").replaceChildren(...(items ?? [element("li", { className: "small" }, none)]));
 }
 
-const namesOf = (names) => names.flatMap((name, place) => (place ? [", ", element("bdi", {}, name)] : [element("bdi", {}, name)]));
+function namesOf(names) {
+  const parts = names.flatMap((name) => [", ", element("bdi", {}, name)]);
+  return parts.slice(1);
+}

@@ -5,6 +5,7 @@ import { Fault, getLabels, predict, query } from "./api.js";
 const LISTED = 20; // labels with all that is known of them, and label sets; `marginals` has every label
 
 export class Session {
+  #found = null; // labels and rules as the server sent them
   #sha256 = null; // of the image, once the server has seen it
   #accepted = null; // what the last answer answered
   #asking = null; // the AbortController of the request on its way
@@ -25,7 +26,18 @@ export class Session {
 
   /** Read the labels and rules of a bundle (null: the server's first), and ask anew if there is an image. */
   async open(bundle) {
-    const found = await getLabels(bundle);
+    try {
+      this.#take(await getLabels(bundle));
+    } catch (fault) {
+      return this.on.fault(fault);
+    }
+    this.on.labels();
+    if (this.image) await this.refresh();
+  }
+
+  #take(found) {
+    this.#found = found;
+    if (this.bundle !== found.bundle) this.#sha256 = null; // each bundle remembers its own images
     this.bundle = found.bundle;
     this.labels = found.labels;
     this.rules = found.rules;
@@ -34,13 +46,12 @@ export class Session {
     if (!this.hasRule(this.rule)) this.rule = found.default_rule;
     // Should the new question fail, the image stays, without evidence.
     this.#accepted &&= { ...this.#accepted, evidence: new Map(), rule: this.rule, fingerprint: null };
-    this.on.labels();
-    if (this.image) await this.refresh();
   }
 
   /** Whether a rule is one of the bundle's, or a threshold. */
   hasRule(rule) {
-    return this.rules.some(({ name }) => name === rule) || (rule !== null && rule !== "" && Number(rule) >= 0 && Number(rule) <= 1);
+    const isThreshold = rule !== null && rule !== "" && Number(rule) >= 0 && Number(rule) <= 1;
+    return isThreshold || this.rules.some(({ name }) => name === rule);
   }
 
   /** Ask about another image; what was stated about the one before is forgotten. */
@@ -91,7 +102,7 @@ export class Session {
       const answer = await this.#answered(asking.signal);
       if (!asking.signal.aborted) await this.#accept(answer);
     } catch (fault) {
-      if (fault.name !== "AbortError") this.#reject(fault);
+      if (fault.name !== "AbortError") await this.#reject(fault);
     } finally {
       if (this.#asking === asking) this.on.busy(null);
     }
@@ -152,7 +163,7 @@ export class Session {
     else this.on.answer();
   }
 
-  #reject(fault) {
+  async #reject(fault) {
     if (!(fault instanceof Fault)) throw fault;
     if (this.#accepted) {
       const { sha256, image, evidence, rule } = this.#accepted;
@@ -161,6 +172,13 @@ export class Session {
     } else {
       this.image = null;
     }
+    // The server may have loaded a changed bundle, which lacks a label or rule of this question.
+    if (fault.status === 422 && (await this.#isChanged())) await this.open(this.bundle);
     this.on.fault(fault);
+  }
+
+  async #isChanged() {
+    const found = await getLabels(this.bundle).catch(() => this.#found);
+    return JSON.stringify(found) !== JSON.stringify(this.#found);
   }
 }
