@@ -1,0 +1,143 @@
+/** Maps over the image: what each place adds to a label's logit, or how much the model attends to it. */
+
+import { byId, element, signed, table } from "./dom.js";
+import { pictureAddress } from "./image.js";
+
+const METHODS = ["auto", "contributions", "attention", "gradcam", "integrated_gradients"];
+// Blue and orange differ for all common kinds of colour blindness; the photo below them is grey.
+const FOR = [20, 110, 230];
+const AGAINST = [235, 110, 0];
+const STRONGEST_ALPHA = 0.85;
+const MOST_PX = 640;
+const ABOUT = "A map explains the network's own output, before calibration, label prior and what you stated.";
+
+let session = null;
+let found = new Map(); // image, bundle, label and method -> explanation; evidence does not change it
+let asking = null;
+
+export function listenToMaps(of) {
+  session = of;
+  byId("map-method").replaceChildren(...METHODS.map((name) => element("option", { value: name }, name.replace("_", " "))));
+  byId("map-draw").addEventListener("click", () => drawMap(byId("map-label").value));
+}
+
+/** Offer all labels, the most probable first; a map of another image goes. */
+export function offerMaps(isNewImage) {
+  const { answer, labels } = session;
+  const select = byId("map-label");
+  const before = select.value;
+  const first = answer.labels.map(({ label }) => label);
+  const options = [...new Set([...first, ...labels])].map((label) => element("option", { value: label }, label));
+  select.replaceChildren(...options);
+  if (isNewImage) byId("map").replaceChildren();
+  else select.value = before;
+}
+
+/** Compute, show and describe the map of a label. */
+export async function drawMap(label) {
+  byId("map-label").value = label;
+  const place = byId("map");
+  const turn = (asking = {}); // a map that was asked for later wins
+  place.replaceChildren(element("p", { className: "busy", role: "status" }, "Computing the map…"));
+  try {
+    const explanation = await explanationOf(label, byId("map-method").value);
+    if (turn === asking) place.replaceChildren(...mapParts(explanation));
+  } catch (fault) {
+    if (turn === asking) place.replaceChildren(element("p", { className: "fault", role: "alert" }, fault.message));
+  }
+}
+
+async function explanationOf(label, method) {
+  const { sha256, fingerprint } = session.answer;
+  const key = JSON.stringify([sha256, fingerprint, label, method]);
+  if (!found.has(key)) {
+    const { explanations } = await session.ask({ explain: [label], explain_method: method, top: 1 });
+    if (!explanations?.length) throw new Error("The server sent no map for this label.");
+    found.set(key, explanations[0]);
+  }
+  return found.get(key);
+}
+
+function mapParts(explanation) {
+  const { label, values } = explanation;
+  const cells = values.flat();
+  const most = Math.max(...cells.map(Math.abs)) || 1;
+  const canvas = element("canvas");
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `Map of ${label}. ${strongest(values)}`);
+  const picture = element("img", { src: pictureAddress(), alt: "" });
+  const smooth = element("input", { type: "checkbox", checked: true });
+  const paint = () => paintMap(canvas, picture, explanation, most, smooth.checked);
+  picture.addEventListener("load", paint);
+  smooth.addEventListener("change", paint);
+  const isSigned = Math.min(...cells) < 0;
+  return [
+    element("div", { className: "overlay" }, picture, canvas),
+    legend(explanation, most, isSigned),
+    element("label", { className: "small" }, smooth, " smooth the map"),
+    element("p", {}, decomposition(explanation)),
+    element("p", { className: "small" }, `${strongest(values)} ${ABOUT}`),
+    numbers(explanation),
+  ];
+}
+
+/** Paint the grid over the part of the picture that it covers. */
+function paintMap(canvas, picture, { values, height, width, box }, most, isSmooth) {
+  const scale = Math.min(1, MOST_PX / Math.max(picture.naturalWidth, picture.naturalHeight));
+  canvas.width = Math.max(1, Math.round(picture.naturalWidth * scale));
+  canvas.height = Math.max(1, Math.round(picture.naturalHeight * scale));
+  const [left, top, right, bottom] = box ?? [0, 0, 1, 1];
+  const grid = gridOf(values.flat(), height, width, most);
+  const paper = canvas.getContext("2d");
+  paper.imageSmoothingEnabled = isSmooth;
+  paper.imageSmoothingQuality = "high";
+  const { width: x, height: y } = canvas;
+  paper.drawImage(grid, left * x, top * y, (right - left) * x, (bottom - top) * y);
+}
+
+/** Return a canvas with one pixel per cell: the colour is the sign, the opacity the size. */
+function gridOf(cells, height, width, most) {
+  const grid = element("canvas", { width, height });
+  const paper = grid.getContext("2d");
+  const pixels = paper.createImageData(width, height);
+  cells.forEach((value, cell) => {
+    const alpha = Math.round(255 * STRONGEST_ALPHA * (Math.abs(value) / most));
+    pixels.data.set([...(value < 0 ? AGAINST : FOR), alpha], 4 * cell);
+  });
+  paper.putImageData(pixels, 0, 0);
+  return grid;
+}
+
+/** Return the scale of colours; only exact maps have a unit, that of the logit. */
+function legend({ exact: isExact }, most, isSigned) {
+  const high = isExact ? `${signed(most)} speaks for` : "speaks for";
+  const low = isExact ? `${signed(-most)} speaks against` : "speaks against";
+  const scale = element("span", { className: isSigned ? "scale both" : "scale", aria: { hidden: true } });
+  const ends = [isSigned ? low : "nothing", high].map((text) => element("span", {}, text));
+  return element("p", { className: "legend" }, ends[0], scale, ends[1]);
+}
+
+/** Return how the logit comes about, or what kind of map this is. */
+function decomposition({ method, exact: isExact, logit, rest, values }) {
+  const name = method.replaceAll("_", " ");
+  if (!isExact) return `The method ${name} shows where the output comes from; its values do not add up to the logit.`;
+  const sum = values.flat().reduce((total, value) => total + value, 0);
+  return `Exact: logit ${signed(logit)} = ${signed(sum)} from all places together, and ${signed(rest)} that has no place.`;
+}
+
+function strongest(values) {
+  const cells = values.flatMap((row, y) => row.map((value, x) => ({ value, x, y })));
+  const { value, x, y } = cells.reduce((best, one) => (one.value > best.value ? one : best));
+  const part = (at, count, names) => names[Math.min(2, Math.floor((3 * (at + 0.5)) / count))];
+  const [height, width] = [values.length, values[0].length];
+  const where = `${part(y, height, ["top", "centre", "bottom"])} ${part(x, width, ["left", "centre", "right"])}`;
+  const cell = `row ${y + 1} of ${height}, column ${x + 1} of ${width} (${signed(value)})`;
+  return `The strongest place for it is at the ${where === "centre centre" ? "centre" : where}: ${cell}.`;
+}
+
+/** Return the grid as a table, for those who read rather than see it; large grids are left out. */
+function numbers({ label, values }) {
+  if (values.length * values[0].length > 200) return "";
+  const cells = table(`Values of the map of ${label}, row by row`, [], values.map((row) => row.map(signed)));
+  return element("details", {}, element("summary", {}, "Numbers"), cells);
+}
