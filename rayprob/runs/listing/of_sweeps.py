@@ -2,6 +2,7 @@
 
 import fcntl
 from pathlib import Path
+from typing import Any
 
 from rayprob.files import storage
 from rayprob.runs.listing.row import (
@@ -28,7 +29,7 @@ def listed_sweep(found: Found) -> ListedRun:
     search, best = sweep.get("search") or {}, summary.get("best")
     metric = search.get("metric", "mAP")
     first = metric[0] if isinstance(metric, list) else metric
-    values = next((trial.get("values", {}) for trial in trials if trial["number"] == best), {})
+    values: dict[str, Any] = next((trial.get("values", {}) for trial in trials if trial["number"] == best), {})
     ledger = last_lines(found, paths.ledger)
     asked, ended = ([row for row in ledger if row.get("kind") == kind] for kind in ("ask", "end"))
     speeds = sorted(trial["images_per_s"] for trial in trials if trial.get("images_per_s"))
