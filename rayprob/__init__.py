@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rayprob.data.manifest.dataset import Dataset
     from rayprob.errors import RayprobError
     from rayprob.metrics.ranking import mean_average_precision
+    from rayprob.runs.listing import list_runs
     from rayprob.runs.spec import Run
     from rayprob.sweep.search import Sweep
 
@@ -44,6 +45,7 @@ __all__ = [
     "calibrate",
     "draw_scenes",
     "evaluate",
+    "list_runs",
     "load",
     "mean_average_precision",
     "shard",
@@ -61,6 +63,7 @@ _MODULES = {
     "rayprob.data.manifest.dataset": ("Dataset",),
     "rayprob.errors": ("RayprobError",),
     "rayprob.metrics.ranking": ("mean_average_precision",),
+    "rayprob.runs.listing": ("list_runs",),
     "rayprob.runs.spec": ("Run",),
     "rayprob.sweep.search": ("Sweep",),
 }

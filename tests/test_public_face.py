@@ -35,6 +35,7 @@ SIGNATURES = {
     "draw_scenes": "(folder, *, num_train=4000, num_val=1000, size_px=160, num_labels=80, seed=0, label_noise=0.0, "
     "num_processes=1, on_progress)",
     "evaluate": "(run_folder, split='val', *, data=None, out=None, on_progress)",
+    "list_runs": "(folder='.', *, every=False)",
     "load": "(folder, *others, mc_dropout=0)",
     "mean_average_precision": "(scores_NL, targets_NL, known_NL=None, *, variant='exact')",
     "shard": "(recipe, *, grow=False, use_ray=True, on_progress)",

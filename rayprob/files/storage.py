@@ -58,7 +58,7 @@ def list_names(uri: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Entry:
+class FolderEntry:
     """A file or folder directly in another folder; `modified_s` is 0 where the store does not tell."""
 
     name: str
@@ -67,14 +67,14 @@ class Entry:
     modified_s: float = 0.0
 
 
-def list_entries(uri: str) -> list[Entry]:
+def list_entries(uri: str) -> list[FolderEntry]:
     """Return the files and folders directly in the folder `uri`, by name; links are followed, and dangling ones left out.
 
     Names that are not UTF-8 are left out, since no URI can name them. Raises StorageError for a folder that cannot be read.
     """
     entries = _entries(uri, recursive=False)[1]
     found = (
-        Entry(entry.base_name, entry.type == fs.FileType.Directory, entry.size or 0, (entry.mtime_ns or 0) / 1e9)
+        FolderEntry(entry.base_name, entry.type == fs.FileType.Directory, entry.size or 0, (entry.mtime_ns or 0) / 1e9)
         for entry in entries
         if entry.type in (fs.FileType.File, fs.FileType.Directory) and is_utf8(entry.base_name)
     )

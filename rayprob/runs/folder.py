@@ -198,7 +198,7 @@ def known_fault(folder: str, rank: int) -> dict[str, str]:
 
 
 def _commit_here() -> str:
-    """Return the commit of the git repository that contains the working folder; "" where there is none."""
+    """Return the commit of the git repository that contains the working folder; "" without one."""
     try:
         found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=GIT_S, check=False)
     except (OSError, subprocess.SubprocessError):

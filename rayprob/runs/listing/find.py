@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from rayprob.data.manifest.facts import FACTS_FILE
 from rayprob.errors import RunError, StorageError, one_line
 from rayprob.files import storage, uris
-from rayprob.files.storage import Entry
+from rayprob.files.storage import FolderEntry
 from rayprob.runs.listing.of_runs import listed_run
 from rayprob.runs.listing.of_sweeps import listed_sweep, listed_systems
-from rayprob.runs.listing.row import BROKEN, Found, ListedRun, last_name
+from rayprob.runs.listing.row import BROKEN, FoundFolder, ListedRun, last_name
 from rayprob.runs.paths import RunFolder, SweepFolder, SystemsFolder
 
 THREADS = 16  # object stores answer slowly, but many at a time
@@ -18,20 +18,26 @@ READ = {"run": listed_run, "sweep": listed_sweep, "systems": listed_systems}
 NOT_ENTERED = ("__pycache__", "node_modules", "site-packages")
 
 
-def list_runs(folder: str, *, every: bool = False) -> list[ListedRun]:
+def list_runs(folder: str | os.PathLike[str] = ".", *, every: bool = False) -> list[ListedRun]:
     """Return the runs, sweeps and comparisons of systems in a folder and below it, the newest first.
 
     The runs of a sweep or a comparison are listed only if `folder` is that of the sweep or comparison, or for `every` one. A
     folder that cannot be read is listed as broken. Raises RunError if `folder` does not exist.
+
+    Example::
+
+        best = max((row for row in rp.list_runs("runs") if row.best is not None), key=lambda row: row.best)
+        best.folder, best.best, best.state
     """
-    if not storage.exists(folder):
-        raise RunError(f"{folder} does not exist; give the folder that contains runs, such as runs")
+    root = os.fspath(folder)
+    if not storage.exists(root):
+        raise RunError(f"{root} does not exist; give the folder that contains runs, such as runs")
     with ThreadPoolExecutor(THREADS) as pool:
-        rows = list(pool.map(_listed, _found_below(folder, pool, every=every)))
+        rows = list(pool.map(_listed, _found_below(root, pool, every=every)))
     return sorted(rows, key=lambda row: (-row.written_s, row.folder))
 
 
-def _listed(found: Found | ListedRun) -> ListedRun:
+def _listed(found: FoundFolder | ListedRun) -> ListedRun:
     """Return what a folder tells; one that cannot be read is broken, with the reason."""
     if isinstance(found, ListedRun):
         return found
@@ -45,7 +51,7 @@ def _broken(folder: str, kind: str, error: Exception) -> ListedRun:
     return ListedRun(folder, last_name(folder), kind, BROKEN, one_line(error))
 
 
-def _found_below(root: str, pool: ThreadPoolExecutor, *, every: bool) -> Iterator[Found | ListedRun]:
+def _found_below(root: str, pool: ThreadPoolExecutor, *, every: bool) -> Iterator[FoundFolder | ListedRun]:
     """Yield the folders to list, level by level; each real folder once."""
     level, seen = [root], set[str]()
     while level:
@@ -61,21 +67,21 @@ def _found_below(root: str, pool: ThreadPoolExecutor, *, every: bool) -> Iterato
             by_name = {entry.name: entry for entry in entries}
             kind = _kind(folder, by_name)
             if kind:
-                yield Found(folder, kind, by_name)
+                yield FoundFolder(folder, kind, by_name)
             if kind in ("", "sweep", "systems") and (not kind or every or folder == root):
                 below += [uris.join(folder, entry.name) for entry in entries if _is_entered(entry)]
         level = below
 
 
-def _entries(folder: str) -> list[Entry] | ListedRun:
+def _entries(folder: str) -> list[FolderEntry] | ListedRun:
     try:
         return storage.list_entries(folder)
     except StorageError as error:
         return _broken(folder, "folder", error)
 
 
-def _kind(folder: str, entries: dict[str, Entry]) -> str | None:
-    """Return what a folder is; "" for one whose subfolders are looked at, None for one that contains no runs."""
+def _kind(folder: str, entries: dict[str, FolderEntry]) -> str | None:
+    """Return what a folder is; "" for one whose subfolders may contain some, None for one that contains no runs."""
     marks = {
         "run": (RunFolder(folder).run_file,),
         "sweep": (SweepFolder(folder).sweep_file, SweepFolder(folder).summary),
@@ -87,5 +93,5 @@ def _kind(folder: str, entries: dict[str, Entry]) -> str | None:
     return None if FACTS_FILE in entries else ""
 
 
-def _is_entered(entry: Entry) -> bool:
+def _is_entered(entry: FolderEntry) -> bool:
     return entry.is_folder and not entry.name.startswith(".") and entry.name not in NOT_ENTERED

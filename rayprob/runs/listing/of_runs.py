@@ -17,7 +17,7 @@ from rayprob.runs.listing.row import (
     RUNNING,
     STOPPED,
     WHOLE_BYTES,
-    Found,
+    FoundFolder,
     ListedRun,
     dataset_of,
     json_mapping,
@@ -30,7 +30,7 @@ HEAD_BYTES, TAIL_BYTES = 2**16, 2**18  # of a longer history
 RECENT_S = 600.0  # a run of another machine that has written since then counts as running
 
 
-def listed_run(found: Found) -> ListedRun:
+def listed_run(found: FoundFolder) -> ListedRun:
     """Return what the folder of a run tells. Raises what reading its files raises."""
     paths = RunFolder(found.folder)
     run = yaml_mapping(paths.run_file)
@@ -61,7 +61,7 @@ class _History:
     is_whole: bool
 
     @classmethod
-    def read(cls, found: Found) -> "_History":
+    def read(cls, found: FoundFolder) -> "_History":
         uri = RunFolder(found.folder).history
         size = found.size_bytes(uri)
         if size <= WHOLE_BYTES:
@@ -102,7 +102,7 @@ def _rows(content: bytes) -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
-def _best(found: Found, history: _History) -> float | None:
+def _best(found: FoundFolder, history: _History) -> float | None:
     """Return the mAP of the evaluation that is kept: from the newest checkpoint, which knows it for a history of any length."""
     kept = [row.get("mAP") for row in history.rows if row["kind"] == "evaluation" and row.get("is_best")]
     if kept and history.is_whole:
@@ -114,7 +114,7 @@ def _best(found: Found, history: _History) -> float | None:
     return progress.get("best_score") if uri else (kept[-1] if kept else None)
 
 
-def _state_of_run(found: Found, history: _History) -> tuple[str, str]:
+def _state_of_run(found: FoundFolder, history: _History) -> tuple[str, str]:
     paths = RunFolder(found.folder)
     if found.has(paths.bundle) and is_bundle(paths.bundle):
         return FINISHED, "it has its bundle"

@@ -2,13 +2,14 @@
 
 import fcntl
 from pathlib import Path
+from typing import Any
 
 from rayprob.files import storage
 from rayprob.runs.listing.row import (
     FINISHED,
     RUNNING,
     STOPPED,
-    Found,
+    FoundFolder,
     ListedRun,
     dataset_of,
     json_mapping,
@@ -19,7 +20,7 @@ from rayprob.runs.listing.row import (
 from rayprob.runs.paths import SweepFolder, SystemsFolder
 
 
-def listed_sweep(found: Found) -> ListedRun:
+def listed_sweep(found: FoundFolder) -> ListedRun:
     """Return what the folder of a sweep tells; `done` and `total` count its trials. Raises what reading its files raises."""
     paths = SweepFolder(found.folder)
     sweep = yaml_mapping(paths.sweep_file)
@@ -28,7 +29,7 @@ def listed_sweep(found: Found) -> ListedRun:
     search, best = sweep.get("search") or {}, summary.get("best")
     metric = search.get("metric", "mAP")
     first = metric[0] if isinstance(metric, list) else metric
-    values = next((trial.get("values", {}) for trial in trials if trial["number"] == best), {})
+    values: dict[str, Any] = next((trial.get("values", {}) for trial in trials if trial["number"] == best), {})
     ledger = last_lines(found, paths.ledger)
     asked, ended = ([row for row in ledger if row.get("kind") == kind] for kind in ("ask", "end"))
     speeds = sorted(trial["images_per_s"] for trial in trials if trial.get("images_per_s"))
@@ -51,7 +52,7 @@ def listed_sweep(found: Found) -> ListedRun:
     )
 
 
-def listed_systems(found: Found) -> ListedRun:
+def listed_systems(found: FoundFolder) -> ListedRun:
     """Return what the folder of a comparison tells; `best` is the best mean mAP. Raises what reading its files raises."""
     paths = SystemsFolder(found.folder)
     results = json_mapping(paths.results) if found.has(paths.results) else {}
@@ -73,7 +74,7 @@ def listed_systems(found: Found) -> ListedRun:
     )
 
 
-def _state_by_lock(found: Found, is_done: bool, because: str) -> tuple[str, str]:
+def _state_by_lock(found: FoundFolder, is_done: bool, because: str) -> tuple[str, str]:
     lock = SweepFolder(found.folder).lock
     if found.has(lock) and storage.is_local(lock) and _is_locked(storage.local_path(lock)):
         return RUNNING, "a process holds its lock"

@@ -10,10 +10,10 @@ import yaml
 
 from rayprob.errors import RunError
 from rayprob.files import storage, uris
-from rayprob.files.storage import Entry
+from rayprob.files.storage import FolderEntry
 
 WHOLE_BYTES = 2**22  # a file of JSON lines is read as a whole up to this size
-# libyaml, where there is one: `strict_yaml` takes ten times as long, and these files were written by rayprob.
+# libyaml if PyYAML has it: `strict_yaml` takes ten times as long, and these files were written by rayprob.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FINISHED, RUNNING, STOPPED, FAILED, BROKEN = "finished", "running", "stopped", "failed", "broken"
 
@@ -47,12 +47,12 @@ class ListedRun:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFolder:
     """A folder of one of the three kinds, with what is directly in it."""
 
     folder: str
     kind: str
-    entries: Mapping[str, Entry] = field(default_factory=dict)
+    entries: Mapping[str, FolderEntry] = field(default_factory=dict)
 
     def has(self, path: str) -> bool:
         """Return whether a file or folder of this path is directly in it."""
@@ -86,7 +86,7 @@ def mapping_of(uri: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def last_lines(found: Found, uri: str) -> list[dict[str, Any]]:
+def last_lines(found: FoundFolder, uri: str) -> list[dict[str, Any]]:
     """Return the last lines of a file of JSON lines, all of them if it is not enormous."""
     size = found.size_bytes(uri)
     content = storage.read_bytes(uri, max(0, size - WHOLE_BYTES), min(size, WHOLE_BYTES)) if size else b""

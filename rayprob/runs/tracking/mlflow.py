@@ -1,6 +1,7 @@
 """MLflow: a run of the tracking server or the local store at a URI, with the run file as parameters and rows as metrics."""
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -103,6 +104,7 @@ class MlflowSink(Sink):
             run = self._client.create_run(self._experiment(), tags=self._tags(), run_name=self._run.name)
             self._id = run.info.run_id
             self._log_parameters()
+            self._log_dataset()
         return {"run_id": self._id}
 
     def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -133,7 +135,18 @@ class MlflowSink(Sink):
         group = {"group": self._spec.group} if self._spec.group else {}
         tags = {f"rayprob.{name}": text for name, text in {**self._run.facts, **group}.items()}
         commit = self._run.facts.get("git_commit")
-        return {**tags, **({"mlflow.source.git.commit": commit} if commit else {})}
+        return {**tags, "mlflow.source.name": "rayprob", **({"mlflow.source.git.commit": commit} if commit else {})}
+
+    def _log_dataset(self) -> None:
+        from mlflow.entities import Dataset, DatasetInput
+
+        root = self._run.settings.get("data", {}).get("root", "")
+        roots = [root] if isinstance(root, str) else list(root)
+        name = " + ".join(uris.split(one)[1] for one in roots)
+        digest = self._run.facts.get("dataset_fingerprint", "")
+        if name and digest:
+            dataset = Dataset(name[:MOST_IN_KEY], digest, "rayprob", json.dumps(roots))
+            self._client.log_inputs(self._id, datasets=[DatasetInput(dataset)])
 
     def _log_parameters(self) -> None:
         for part in _parts(flattened(self._run.settings), MOST_PARAMETERS):

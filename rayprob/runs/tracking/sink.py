@@ -1,4 +1,4 @@
-"""A sink gets each row of a run's history, next to metrics.jsonl: what it is told, and the options that a run file gives it."""
+"""A sink gets each row of a run's history, next to metrics.jsonl: its methods, what it knows of the run, and the options that a run file gives it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ class ServiceSpec(SinkSpec):
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a sink is told about a run.
+    """What a sink knows of a run.
 
     `recorded` has the last step of each kind of row that earlier starts recorded. A run that resumes records the rows after its
     checkpoint again, with equal values.

@@ -89,6 +89,8 @@ def test_the_run_file_is_its_parameters_and_what_it_came_from_its_tags(resumed: 
     assert not [name for name in parameters if name.startswith("tracking")]
     assert tags["rayprob.dataset_fingerprint"] == resumed.data.open().fingerprint
     assert (tags["rayprob.version"], tags["rayprob.torch"]) == (rp.__version__, torch.__version__.partition("+")[0])
+    (dataset,) = [given.dataset for given in tracked.inputs.dataset_inputs]
+    assert (dataset.name, dataset.digest) == ("built", resumed.data.open().fingerprint)
     assert (tags["rayprob.device"], tags["rayprob.world_size"]) == ("cpu", "1")
 
 
