@@ -109,6 +109,7 @@ BENCHMARKS = (
     Benchmark("calibration.py", ("demo/run",), needs_demo),
     Benchmark("uncertainty.py", ("runs/coco-sample", "--images", str(SAMPLE / "val2014")), needs_sample_run),
     Benchmark("label_prior.py", ("runs/coco-sample", "--wrong"), needs_sample_run),
+    Benchmark("export.py", ("runs/coco-sample",), needs_sample_run),
     Benchmark("prior_scale.py", is_long=True),
     Benchmark("label_prior_variants.py", ("runs/coco-sample",), needs_sample_run, is_long=True),
     Benchmark("learning_curves.py", ("runs/learning-curves",), needs_weights, is_long=True),

@@ -119,7 +119,8 @@ def _export_onnx(
         calibration = images.for_calibration() if images and precision == "int8" else ()
         exported = export_onnx(bundle, onnx, fingerprint=fingerprint, precision=precision, images=calibration)
         tell(f"measuring the loss on {split}")
-        measured = images.measure(onnx_reader(storage.read_bytes(onnx)), split, number) if images else None
+        reader = onnx_reader(storage.read_bytes(onnx))
+        measured = images.measure({onnx: reader}, split, number)[onnx] if images else None
     _show_file(exported, f"onnxruntime in {precision}", is_checked=False)
     show_line(out, _loss(measured) if measured else f"the loss in mAP and ECE was not measured: {why_not}")
 

@@ -1,6 +1,6 @@
 """What an exported file costs in quality: a split of a dataset through the file and through PyTorch. N images, L labels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,8 +58,8 @@ class Images:
         for batch in self._batches(manifest, CALIBRATION_IMAGES):
             yield from (image[None] for image in _pixels(batch))
 
-    def measure(self, read: Reader, split: str, num_images: int) -> Measured:
-        """Judge a file, whose answers `read` returns, on at most `num_images` images of a split, evenly spaced.
+    def measure(self, readers: Mapping[str, Reader], split: str, num_images: int) -> dict[str, Measured]:
+        """Judge files by name, whose answers the `readers` return, on at most `num_images` images of a split, evenly spaced.
 
         Raises DatasetError for an unknown split, LabelError for a dataset without common labels, MetricError for a split
         without a positive.
@@ -67,18 +67,20 @@ class Images:
         dataset, bundle = self.trained.dataset(self.data), self.trained.bundle
         manifest = dataset.split(split)
         labels = LabelMatch.of(bundle.label_space, dataset.label_space, dataset.root) if self.data is not None else None
-        ours, theirs, targets, known = [], [], [], []
+        ours: list[Floats] = []
+        theirs: dict[str, list[Floats]] = {name: [] for name in readers}
+        stated: list[Bools] = []  # targets and known [2, B, labels of the dataset]
         for batch in self._batches(manifest, num_images):
             with torch.inference_mode():
                 outputs = bundle.classifier(batch.images_BCHW)
             ours.append(bundle.distribution(outputs).marginals())
-            theirs.append(np.asarray(read(_pixels(batch))[0], dtype=np.float64))
-            targets.append(batch.targets_BL.numpy())
-            known.append(batch.known_BL.numpy())
-        tables = [np.concatenate(parts).astype(bool) for parts in (targets, known)]
-        if labels is not None:
-            tables = [labels.of_model(table, missing=False) for table in tables]
-        return _judged(split, len(manifest), np.concatenate(ours), np.concatenate(theirs), *tables)
+            for name, read in readers.items():
+                theirs[name].append(np.asarray(read(_pixels(batch))[0], dtype=np.float64))
+            stated.append(np.stack([batch.targets_BL.numpy(), batch.known_BL.numpy()]).astype(bool))
+        tables = np.concatenate(stated, axis=1)
+        targets_NL, known_NL = tables if labels is None else (labels.of_model(table, missing=False) for table in tables)
+        rows = np.concatenate(ours), targets_NL, known_NL
+        return {name: _judged(split, len(manifest), np.concatenate(found), *rows) for name, found in theirs.items()}
 
     def _batches(self, manifest: AnySplit, num_images: int) -> Iterator[Batch]:
         rows = np.unique(np.linspace(0, len(manifest) - 1, min(num_images, len(manifest))).astype(np.int64))
@@ -87,7 +89,7 @@ class Images:
         yield from EvalStream(manifest, spec, transform, place=Place(), micro_batch=BATCH, reading=reading, rows=rows)
 
 
-def _judged(split: str, of_images: int, ours_NL: Floats, theirs_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Measured:
+def _judged(split: str, of_images: int, theirs_NL: Floats, ours_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Measured:
     both = ours_NL, theirs_NL
     mean = [mean_average_precision(marginals_NL, targets_NL, known_NL).value for marginals_NL in both]
     error = [expected_calibration_error(marginals_NL, targets_NL, known_NL) for marginals_NL in both]

@@ -26,9 +26,12 @@ def _same(model: Any, images: Iterable[Pixels]) -> Any:
 def to_fp16(model: Any, images: Iterable[Pixels]) -> Any:
     """Return the model with its float32 tensors in half precision, and the same inputs and outputs; no image is needed."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     blocked = [*DEFAULT_OP_BLOCK_LIST, IDENTITY]
-    return convert_float_to_float16(_with_computed_outputs(model), keep_io_types=True, op_block_list=blocked)
+    converted = convert_float_to_float16(_with_computed_outputs(model), keep_io_types=True, op_block_list=blocked)
+    OnnxModel(converted).topological_sort()  # the converter appends nodes behind those that read them
+    return converted
 
 
 def to_int8(model: Any, images: Iterable[Pixels]) -> Any:
