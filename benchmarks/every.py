@@ -115,6 +115,11 @@ BENCHMARKS = (
     Benchmark("learning_curves.py", ("runs/learning-curves",), needs_weights, is_long=True),
     Benchmark("compare_calibration.py", is_long=True),
     Benchmark("evidence.py", ("demo/run",), needs_demo),
+    Benchmark(
+        "explain.py",
+        ("demo/run", "--images", "demo/scenes/val2014", "--boxes", "demo/scenes/annotations/instances_val2014.json"),
+        needs_demo,
+    ),
     Benchmark("joint_model.py", ("demo/run",), needs_demo, is_long=True),
     Benchmark("sweep_savings.py", missing=needs_demo, is_long=True),
     Benchmark("faults.py", missing=needs_demo, is_long=True),

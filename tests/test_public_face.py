@@ -19,6 +19,8 @@ SIGNATURES = {
     "Answer": "(asked: rayprob.api.answer.Asked, record: rayprob.predict.record.Record) -> None",
     "Answer.explain": "(self, label: str) -> rayprob.probability.queries.explain.Why",
     "Answer.given": "(self, evidence: collections.abc.Mapping[str, bool]) -> 'Answer'",
+    "Answer.maps": "(self, labels: str | collections.abc.Sequence[str] | None = None, method: str = 'auto') -> "
+    "list[rayprob.explain.explanation.Explanation]",
     "Answer.prob": "(self, query: str) -> float",
     "Answer.to_dict": "(self) -> dict[str, object]",
     "Answer.top_sets": "(self, k: int = 5) -> list[rayprob.predict.record.SetLine]",
@@ -26,6 +28,7 @@ SIGNATURES = {
     "Client.predict": "(self, images, *, evidence=None, rule=None, queries=(), top=5, explain=False)",
     "Dataset.open": "(root: str) -> 'Dataset'",
     "Dataset.split": "(self, name: str) -> rayprob.data.manifest.dataset.Manifest",
+    "Model.explain": "(self, image, labels=None, method='auto')",
     "Model.predict": "(self, images, *, evidence=(), rule=None, queries=(), batch=16)",
     "Recipe.read": "(path: str | pathlib.Path, overrides: collections.abc.Sequence[str] = ()) -> Self",
     "Run.read": "(path: str | pathlib.Path, overrides: collections.abc.Sequence[str] = ()) -> Self",
