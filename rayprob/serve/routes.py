@@ -102,7 +102,7 @@ class Routes:
 
     async def _bundle(self, request: Request) -> Response:
         name, facts = await self._facts(request)
-        return Json({"bundle": name, "bundles": list(self._bundles), **facts["card"]})
+        return Json({**facts["card"], "bundle": name, "bundles": list(self._bundles)})
 
     async def _examples(self, request: Request) -> Response:
         name, facts = await self._facts(request)
