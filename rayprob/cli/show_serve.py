@@ -24,13 +24,13 @@ def serve_until_stopped(out: Console, err: Console, file: ServeFile, *, as_json:
     stopping = _Stopping(err)
     with status(err, "starting Ray Serve and loading the bundles") as change:
 
-        def tell_serving() -> None:
+        def tell_serving(num_labels: dict[str, int]) -> None:
             stopping.listen()
             change("serving; Ctrl-C stops")
             if as_json:
-                typer.echo(json.dumps(_facts(file)))
+                typer.echo(json.dumps(_facts(file, num_labels)))
             else:
-                for line in _lines(file):
+                for line in _lines(file, num_labels):
                     show_line(out, line)
 
         left = run(file, tell_serving, stopping.asked)
@@ -55,22 +55,23 @@ class _Stopping:
         show_line(self._err, "stopping: finishing open requests; Ctrl-C again stops at once")
 
 
-def _facts(file: ServeFile) -> dict[str, Any]:
+def _facts(file: ServeFile, num_labels: dict[str, int]) -> dict[str, Any]:
     return {
         "url": url_of(file.host, file.port),
         "host": file.host,
         "port": file.port,
         "pid": os.getpid(),
-        "bundles": dict(file.bundles),
+        "bundles": {name: {"folder": folder, "labels": num_labels[name]} for name, folder in file.bundles.items()},
         "needs_token": _needs_token(file),
     }
 
 
-def _lines(file: ServeFile) -> Iterator[str]:
+def _lines(file: ServeFile, num_labels: dict[str, int]) -> Iterator[str]:
     url = url_of(file.host, file.port)
     yield f"serving at {url}"
     for place, (name, folder) in enumerate(file.bundles.items()):
-        yield f"  {name}: {folder}{' (the default)' if not place and len(file.bundles) > 1 else ''}"
+        default = ", the default" if not place and len(file.bundles) > 1 else ""
+        yield f"  {name:<8}  {folder}: {counted(num_labels[name], 'label')}{default}"
     yield "token     requests must send it: Authorization: Bearer TOKEN" if _needs_token(file) else "token     not required"
     header = ' -H "Authorization: Bearer $(cat TOKEN_FILE)"' if _needs_token(file) else ""
     yield f"page      {url}/    metrics: {url}/metrics    requests: {url}/docs"

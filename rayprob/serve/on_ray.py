@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # PyTorch is imported by the replicas only: neither the comma
 
 HTTP = "http"
 ATTEMPTS = 3
+FACTS_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class BundleReplica:
         """Return what the bundle is."""
         return self._service.facts()
 
+    async def is_ready(self) -> bool:
+        """Return whether the bundle is loaded, which it is once this object exists."""
+        return True
+
     async def example(self, name: str) -> bytes | None:
         """Return an image to try."""
         return await asyncio.to_thread(read_example, self._service.folder, name)
@@ -103,6 +108,10 @@ class OnHandle:
         """Return what the bundle is."""
         found: dict[str, Any] = await self._call("facts")
         return found
+
+    async def is_ready(self) -> bool:
+        """Return whether a replica answers."""
+        return bool(await self._call("is_ready"))
 
     async def example(self, name: str) -> bytes | None:
         """Return an image to try."""
@@ -158,6 +167,14 @@ def application(spec: ServeSpec, *, is_only_here: bool) -> Any:
         bound.append(serve.deployment(BundleReplica).options(name=_deployment(name), **_options(spec, share)).bind(start))
     wrapped = serve.ingress(_maker(spec, is_only_here=is_only_here))(HttpReplica)
     return serve.deployment(wrapped).options(name=HTTP, **_http_options(spec)).bind(*bound)
+
+
+def labels_of(name: str, app: str) -> int:
+    """Return the number of labels of a bundle that an application serves."""
+    from ray import serve
+
+    facts = serve.get_deployment_handle(_deployment(name), app).facts.remote().result(timeout_s=FACTS_S)
+    return len(facts["labels"]["labels"])
 
 
 def _batched(batch: BatchSpec) -> "Forward":

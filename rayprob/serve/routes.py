@@ -36,6 +36,7 @@ class Answerer(Protocol):
     async def predict(self, sha256: str, content: bytes, options: Options) -> Reply: ...
     async def query(self, sha256: str, options: Options) -> Reply: ...
     async def facts(self) -> dict[str, Any]: ...
+    async def is_ready(self) -> bool: ...
     async def example(self, name: str) -> bytes | None: ...
 
 
@@ -102,7 +103,7 @@ class Routes:
 
     async def _bundle(self, request: Request) -> Response:
         name, facts = await self._facts(request)
-        return Json({"bundle": name, "bundles": list(self._bundles), **facts["card"]})
+        return Json({**facts["card"], "bundle": name, "bundles": list(self._bundles)})
 
     async def _examples(self, request: Request) -> Response:
         name, facts = await self._facts(request)
@@ -116,7 +117,7 @@ class Routes:
         return Response(content, media_type=f"image/{kind_of(content).title.lower()}")
 
     async def _healthz(self) -> Response:
-        await asyncio.gather(*(self._waited(answerer.facts()) for answerer in self._bundles.values()))
+        await asyncio.gather(*(self._waited(answerer.is_ready()) for answerer in self._bundles.values()))
         return Json({"status": "ok"})
 
     async def _metrics_text(self) -> Response:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rayprob.cluster import cluster_address, import_ray, start_ray
 from rayprob.errors import RayprobError, ServeError, as_error, one_line
-from rayprob.serve.on_ray import application
+from rayprob.serve.on_ray import application, labels_of
 from rayprob.serve.spec import ServeFile
 
 APP = "rayprob"
@@ -19,10 +19,11 @@ ONLY_HERE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # Ray's own switch: with 0, its
 CHECK_S = 5.0  # between two checks whether the application still runs
 
 
-def run(file: ServeFile, tell_serving: Callable[[], None], stopped: threading.Event) -> int:
+def run(file: ServeFile, tell_serving: Callable[[dict[str, int]], None], stopped: threading.Event) -> int:
     """Serve until `stopped` is set, then finish open requests; return how many did not finish in time.
 
-    `tell_serving` is called when everything is served. Raises ServeError, and the error of a bundle that cannot be loaded.
+    `tell_serving` gets the number of labels of each bundle when everything is served. Raises ServeError, and the error of a
+    bundle that cannot be loaded.
     """
     with _ray_here():
         from ray import serve
@@ -32,9 +33,9 @@ def run(file: ServeFile, tell_serving: Callable[[], None], stopped: threading.Ev
         quiet = {"log_level": "WARNING", "enable_access_log": False}
         http = {"host": file.host, "port": file.port, "request_timeout_s": 2 * file.limits.timeout_s}
         serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
-        with _as_ours():
+        with _as_ours(serve):
             handle = serve.run(application(file, is_only_here=cluster_address() is None), name=APP, route_prefix="/")
-        tell_serving()
+        tell_serving({name: labels_of(name, APP) for name in file.bundles})
         while not stopped.wait(CHECK_S):
             _require_running(serve)
         left = handle.drain.remote(file.drain_s).result(timeout_s=file.drain_s + CHECK_S)
@@ -55,14 +56,16 @@ def _ray_here() -> Iterator[None]:
 
 
 @contextmanager
-def _as_ours() -> Iterator[None]:
-    """Raise the error of rayprob that a replica ended with, which Serve reports as text."""
+def _as_ours(serve: Any) -> Iterator[None]:
+    """Raise the error of rayprob that a replica ended with, which Serve reports as text in the status of its deployment."""
     try:
         yield
     except RayprobError:
         raise
     except Exception as error:  # Serve raises RuntimeError, ValueError, RayServeException...
-        found = RAISED.findall(str(error))
+        states = serve.status().applications.get(APP)
+        said = [deployment.message for deployment in states.deployments.values()] if states else []
+        found = RAISED.findall("\n".join([str(error), *said]))
         if found:
             kind, message = found[-1]
             raise as_error({"kind": kind, "message": message.strip()}) from error

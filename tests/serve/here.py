@@ -32,6 +32,9 @@ class Here:
     async def facts(self) -> dict[str, Any]:
         return self.service.facts()
 
+    async def is_ready(self) -> bool:
+        return True
+
     async def example(self, name: str) -> bytes | None:
         return read_example(self.service.folder, name)
 

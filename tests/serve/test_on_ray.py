@@ -41,7 +41,7 @@ def test_serve_answers_reloads_and_stops(server: "subprocess.Popen[str]", folder
     assert server.stdout
     assert server.stderr
     started = json.loads(server.stdout.readline())
-    assert started["bundles"] == {"birds": folder}
+    assert started["bundles"] == {"birds": {"folder": folder, "labels": 6}}
     client = rp.Client(started["url"])
     ours, theirs = rp.load(folder).predict(photo(1)), client.predict(photo(1))
     assert theirs.marginals_L == pytest.approx(ours.marginals_L, abs=1e-6)
