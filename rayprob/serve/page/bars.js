@@ -3,6 +3,7 @@
 import { byId, counted, element, isStill, percent, spoken } from "./dom.js";
 
 const FEW = 25; // rows before "show all"
+const MOST_GLIDING = 100; // rows: to measure where more of them are takes longer than it helps
 const NEXT = new Map([[undefined, true], [true, false], [false, null]]); // what a click states
 const STATED = new Map([[true, "stated present"], [false, "stated absent"], [undefined, ""]]);
 const SIGN = new Map([[true, "+"], [false, "−"], [undefined, ""]]);
@@ -144,7 +145,7 @@ function sought(text) {
 /** Make `wanted` the rows of the list, without moving the focused one in the document: it would lose the focus. */
 function moveTo(wanted) {
   const list = byId("bars");
-  const before = isStill() ? new Map() : places(list.children);
+  const before = isStill() || wanted.length > MOST_GLIDING ? new Map() : places(list.children);
   const focused = wanted.find((row) => row.contains(document.activeElement));
   const kept = new Set(wanted);
   [...list.children].filter((row) => !kept.has(row)).forEach((row) => row.remove());

@@ -33,7 +33,8 @@ export function showChosen() {
   byId("chosen").replaceChildren(...(items.length ? items : [element("li", { className: "small" }, "no label")]));
   const isListed = session.rules.some(({ name }) => name === answer.rule);
   byId("rule").value = isListed ? answer.rule : OWN;
-  if (!isListed) byId("threshold").value = answer.rule;
+  const threshold = byId("threshold");
+  if (!isListed && threshold !== document.activeElement) threshold.value = answer.rule; // not while it is being written
   showThreshold();
   byId("guarantee").textContent = guaranteeOf(answer);
   byId("notes").replaceChildren(...answer.notes.map((note) => element("li", {}, sentence(note))));

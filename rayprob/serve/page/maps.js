@@ -12,8 +12,9 @@ const MOST_PX = 640;
 const ABOUT = "A map explains the network's own output, before calibration, label prior and what you stated.";
 
 let session = null;
-let found = new Map(); // image, bundle, label and method -> explanation; evidence does not change it
+const found = new Map(); // image, bundle, label and method -> explanation; evidence does not change it
 let asking = null;
+let offered = null; // the image and bundle whose labels are offered
 
 export function listenToMaps(of) {
   session = of;
@@ -21,16 +22,16 @@ export function listenToMaps(of) {
   byId("map-draw").addEventListener("click", () => drawMap(byId("map-label").value));
 }
 
-/** Offer all labels, the most probable first; a map of another image goes. */
-export function offerMaps(isNewImage) {
+/** Offer all labels for a new image or bundle, the most probable first; the map of the one before goes. */
+export function offerMaps() {
   const { answer, labels } = session;
-  const select = byId("map-label");
-  const before = select.value;
+  const shown = JSON.stringify([answer.sha256, answer.fingerprint]);
+  if (shown === offered) return;
+  offered = shown;
   const first = answer.labels.map(({ label }) => label);
   const options = [...new Set([...first, ...labels])].map((label) => element("option", { value: label }, label));
-  select.replaceChildren(...options);
-  if (isNewImage) byId("map").replaceChildren();
-  else select.value = before;
+  byId("map-label").replaceChildren(...options);
+  byId("map").replaceChildren();
 }
 
 /** Compute, show and describe the map of a label. */

@@ -12,7 +12,6 @@ import { showReasons, showUncertainty } from "./reasons.js";
 import { Session } from "./session.js";
 
 const session = new Session({ labels: showLabels, busy: showBusy, answer: showAnswer, fault: showFault });
-let shownImage = null;
 
 start();
 
@@ -41,7 +40,7 @@ function showLabels() {
 }
 
 function showAnswer() {
-  const { answer, image } = session;
+  const { answer } = session;
   complain("");
   byId("intro").hidden = true;
   document.querySelectorAll(".result").forEach((part) => (part.hidden = false));
@@ -52,8 +51,7 @@ function showAnswer() {
   showSets();
   showUncertainty(answer);
   showReasons(answer);
-  offerMaps(image !== shownImage);
-  shownImage = image;
+  offerMaps();
   say(answer);
 }
 

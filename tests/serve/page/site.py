@@ -40,13 +40,6 @@ class Watched(Here):
         self.asked.append("query")
         return await self._with_maps(options, super().query(sha256, options.model_copy(update=WITHOUT_MAPS)))
 
-    async def facts(self) -> dict[str, Any]:
-        facts = await super().facts()
-        for rule in facts["labels"]["rules"]:
-            if found := self.service.generation.predictor.bundle.thresholds.get(rule["name"]):
-                rule["thresholds"] = found.values_L.tolist()
-        return facts
-
     def forget(self) -> None:
         """Forget all images, as a server does that is started again."""
         self.service.generation = replace(self.service.generation, seen=SeenImages(10, 2**20))
