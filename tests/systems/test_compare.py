@@ -131,7 +131,7 @@ def test_every_shipped_system_is_compared_on_features_or_left_out_with_a_reason(
     assert left_out == {"contrastive", "convnext", "efficientnet", "mobilenet", "multi_scale", "vit"}
     assert next(iter(systems)) == "bernoulli"
     for name in systems.keys() - left_out:
-        assert refit_spec(spec, systems[name], 0.01, 0).loss_of_head.family == systems[name].run.model.head.family
+        assert refit_spec(spec, systems[name], 0.01, 0, "all").loss_of_head.family == systems[name].run.model.head.family
 
 
 def test_files_that_do_not_fit_are_named(make_run: Any, tmp_path: Path) -> None:
