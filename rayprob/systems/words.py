@@ -9,8 +9,8 @@ LEGEND = (
     "{draws:,} draws of images. NLL and ECE: lower is better"
 )
 CAUTION = (
-    "All systems are trained by one recipe, each at the learning rate that holdout chose from the same list. A recipe that is tuned "
-    "for one system alone may rank them otherwise."
+    "All systems are trained by one recipe, each at the learning rate that holdout chose from the same list. A recipe that is "
+    "tuned for one system alone may rank them otherwise."
 )
 
 
