@@ -40,7 +40,7 @@ def run(file: ServeFile, tell: Tell, stopped: threading.Event) -> int:
         serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
         try:
             with _as_ours(serve):
-                handle = serve.run(application(file, is_only_here=cluster_address() is None), name=APP, route_prefix="/")
+                handle = serve.run(application(file), name=APP, route_prefix="/")
             _watch(serve, file, tell, stopped)
             left = int(handle.drain.remote(file.drain_s).result(timeout_s=file.drain_s + CHECK_S))
             time.sleep(DELIVERY_S)
