@@ -90,7 +90,8 @@ def _as_ours(serve: Any) -> Iterator[None]:
         if found:
             kind, message = found[-1]
             raise as_error({"kind": kind, "message": message.strip()}) from error
-        raise ServeError(f"Ray Serve did not start the application: {one_line(error, 600)}") from error
+        why = [text.strip().splitlines()[-1] for text in [str(error), *said] if text.strip()]
+        raise ServeError(f"Ray Serve did not start the application: {one_line('; '.join(why), 600)}") from error
 
 
 def _require_no_serve(serve: Any) -> None:
