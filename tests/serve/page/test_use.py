@@ -127,19 +127,19 @@ def test_a_bundle_that_changes_brings_its_labels(open_page: Open, tmp_path: Path
         page.context.close()
 
 
-def test_a_thousand_labels_are_listed_a_few_at_a_time(open_page: Open, tmp_path: Path, jpeg_path: Path) -> None:
-    names = tuple(f"label {place}" for place in range(1000))
-    make_bundle(1, {"name": "bernoulli"}, labels=LabelSpace(names, tuple(range(1000)))).save(str(tmp_path / "bundle"))
+def test_many_labels_are_listed_a_few_at_a_time(open_page: Open, tmp_path: Path, jpeg_path: Path) -> None:
+    names = tuple(f"label {place}" for place in range(300))
+    make_bundle(1, {"name": "bernoulli"}, labels=LabelSpace(names, tuple(range(300)))).save(str(tmp_path / "bundle"))
     with serving([BundleService("large", str(tmp_path / "bundle"), Limits())]) as large:
         page = open_page(large.url)
         page.set_input_files("#file", jpeg_path)
         page.wait_for_selector("#bars li")
         assert page.locator("#bars li").count() == 25
-        page.get_by_role("button", name="Show all 1,000 labels").click()
+        page.get_by_role("button", name="Show all 300 labels").click()
         assert set(marginals(page)) == set(names)
-        page.fill("#filter", "label 777")
-        state(page, "label 777", "+")
-        assert marginals(page) == {"label 777": 1}
+        page.fill("#filter", "label 277")
+        state(page, "label 277", "+")
+        assert marginals(page) == {"label 277": 1}
         page.context.close()
 
 
