@@ -4,7 +4,7 @@ import { byId, element, signed, table } from "./dom.js";
 import { pictureAddress } from "./image.js";
 
 const METHODS = new Map([
-  ["auto", "the best that the model has"],
+  ["auto", "automatic"],
   ["contributions", "contributions"],
   ["attention", "attention"],
   ["gradcam", "Grad-CAM"],

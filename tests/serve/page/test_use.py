@@ -155,6 +155,7 @@ def test_the_page_fits_a_phone_and_can_be_read(open_page: Open, site: Site, jpeg
     page.click("#map-draw")
     page.wait_for_selector("#map canvas")
     page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    assert page.get_by_text("Take a photo").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert page.evaluate(POOR_CONTRASTS) == []
 
