@@ -56,6 +56,19 @@ def test_the_latest_of_several_quick_clicks_wins(page: Any, site: Site, model: r
     assert marginals(page) == pytest.approx(expected.marginals, abs=1e-6)
 
 
+def test_a_query_that_is_asked_while_evidence_is_computed_takes_it_into_account(
+    page: Any, site: Site, model: rp.Model, jpeg_path: Path
+) -> None:
+    site.bundles[0].may_answer.clear()
+    row(page, "cat").locator(".state").click()
+    ask(page, "P(dog)")
+    site.bundles[0].may_answer.set()
+    page.wait_for_selector("#answers strong")
+    expected = model.predict(jpeg_path, evidence={"cat": True}).marginals["dog"]
+    assert float(page.locator("#answers strong").get_attribute("title")) == pytest.approx(expected, abs=1e-6)
+    assert marginals(page)["cat"] == pytest.approx(1)
+
+
 def test_a_file_that_is_no_image_is_refused_and_the_answer_stays(page: Any, tmp_path: Path) -> None:
     before = marginals(page)
     (tmp_path / "notes.jpg").write_text("not an image")
@@ -91,6 +104,7 @@ def test_another_bundle_answers_for_the_same_image(page: Any, services: Services
     page.get_by_text(f"Over {MEMBERS} members").wait_for()
     expected = rp.load(services[1].folder, mc_dropout=MEMBERS).predict(jpeg_path, evidence={"cat": True})
     assert marginals(page) == pytest.approx(expected.marginals, abs=1e-6)
+    assert page.locator(".track .ghost:visible").count() == 0  # its labels are independent: the evidence moves no other
     assert expected.uncertainty is not None
     dog = next(line for line in expected.uncertainty.labels if line.label == "dog")
     assert mark(page, "dog", "range") == pytest.approx(dog.lowest, abs=1e-4)
