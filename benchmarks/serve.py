@@ -127,7 +127,8 @@ def disrupt(bundle: str, images: Sequence[bytes], options: argparse.Namespace) -
         swapped = load.stop()
     print(f"\n{'':24}{HEADING}")
     for name, outcomes in (("a replica of 2 killed", killed), ("the bundle replaced", swapped)):
-        print(f"{name:<24}{outcomes}  of {sum(outcomes.statuses.values()):,} requests; statuses {dict(outcomes.statuses)}")
+        count, bundles = sum(outcomes.statuses.values()), len(outcomes.fingerprints)
+        print(f"{name:<24}{outcomes}  of {count:,} requests, by {bundles} versions; statuses {dict(outcomes.statuses)}")
 
 
 def loaded(url: str, images: Sequence[bytes], clients: int, requests: int) -> Outcomes:
