@@ -205,7 +205,7 @@ def _rebuild(described: dict[str, Any], files: dict[str, bytes]) -> Bundle:
     spec = ModelSpec.parse(described["model"], "its model")
     label_space = LabelSpace.from_dict(described["label_space"])
     classifier = build_classifier(spec, len(label_space), load=False)
-    weights = WEIGHTS_FILE if WEIGHTS_FILE in files else HUB_WEIGHTS_FILE
+    weights = HUB_WEIGHTS_FILE if HUB_WEIGHTS_FILE in files else WEIGHTS_FILE
     tensors = own_names(files[weights], safetensors.torch.load(files[weights]), weights)
     load_strictly(classifier, tensors, weights, classifier.state_dict())
     calibrator = None
