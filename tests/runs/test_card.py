@@ -147,7 +147,7 @@ def test_what_people_state_is_told_and_the_rest_is_not_stated(tmp_path: Path, sp
 def test_an_unknown_statement_is_refused_by_name(tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     (tmp_path / "run.yaml").write_text("card: {licence: mit}")
-    with pytest.raises(SpecError, match=r"run.yaml has 1 fault:\n.*card.licence"):
+    with pytest.raises(SpecError, match=r"run.yaml has 1 fault:\n.*under card: 'licence'; nearest: "):
         write_card(folder, Bundle.load(f"{folder}/bundle"))
 
 
