@@ -24,8 +24,12 @@ def serve_until_stopped(out: Console, err: Console, file: ServeFile, *, as_json:
     stopping = _Stopping(err)
     with status(err, "starting Ray Serve and loading the bundles") as change:
 
-        def tell_serving(num_labels: dict[str, int]) -> None:
+        def tell(event: dict[str, Any]) -> None:
+            if event["kind"] == "bundle":
+                show_line(err, _became(event))
+                return
             stopping.listen()
+            num_labels = event["labels"]
             change("serving; Ctrl-C stops")
             if as_json:
                 typer.echo(json.dumps(_facts(file, num_labels)))
@@ -33,7 +37,7 @@ def serve_until_stopped(out: Console, err: Console, file: ServeFile, *, as_json:
                 for line in _lines(file, num_labels):
                     show_line(out, line)
 
-        left = run(file, tell_serving, stopping.asked)
+        left = run(file, tell, stopping.asked)
     show_line(err, f"stopped; {counted(left, 'request')} did not finish" if left else "stopped; all requests were answered")
 
 
@@ -53,6 +57,13 @@ class _Stopping:
             raise KeyboardInterrupt
         self.asked.set()
         show_line(self._err, "stopping: finishing open requests; Ctrl-C again stops at once")
+
+
+def _became(event: dict[str, Any]) -> str:
+    """Return what became of a bundle whose files changed."""
+    if event["fault"]:
+        return f"{event['name']} changed, but is not loaded, and the one before answers: {event['fault']}"
+    return f"{event['name']} was loaded again; fingerprint {event['fingerprint']}"
 
 
 def _facts(file: ServeFile, num_labels: dict[str, int]) -> dict[str, Any]:

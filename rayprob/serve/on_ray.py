@@ -169,12 +169,13 @@ def application(spec: ServeSpec, *, is_only_here: bool) -> Any:
     return serve.deployment(wrapped).options(name=HTTP, **_http_options(spec)).bind(*bound)
 
 
-def labels_of(name: str, app: str) -> int:
-    """Return the number of labels of a bundle that an application serves."""
+def facts_of(name: str, app: str) -> dict[str, Any]:
+    """Return what a bundle is that an application serves."""
     from ray import serve
 
-    facts = serve.get_deployment_handle(_deployment(name), app).facts.remote().result(timeout_s=FACTS_S)
-    return len(facts["labels"]["labels"])
+    handle = serve.get_deployment_handle(_deployment(name), app)
+    facts: dict[str, Any] = handle.facts.remote().result(timeout_s=FACTS_S)
+    return facts
 
 
 def _batched(batch: BatchSpec) -> "Forward":

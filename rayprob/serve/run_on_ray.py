@@ -4,25 +4,30 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rayprob.cluster import cluster_address, import_ray, start_ray
 from rayprob.errors import RayprobError, ServeError, as_error, one_line
-from rayprob.serve.on_ray import application, labels_of
+from rayprob.serve.on_ray import application, facts_of
 from rayprob.serve.spec import ServeFile
 
 APP = "rayprob"
 RAISED = re.compile(r"rayprob\.errors\.(\w+): (.*)")
 ONLY_HERE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # Ray's own switch: with 0, its processes listen on 127.0.0.1 only
 CHECK_S = 5.0  # between two checks whether the application still runs
+DELIVERY_S = 0.5  # for the last answers to pass Serve's proxy
+
+Tell = Callable[[dict[str, Any]], None]
 
 
-def run(file: ServeFile, tell_serving: Callable[[dict[str, int]], None], stopped: threading.Event) -> int:
+def run(file: ServeFile, tell: Tell, stopped: threading.Event) -> int:
     """Serve until `stopped` is set, then finish open requests; return how many did not finish in time.
 
-    `tell_serving` gets the number of labels of each bundle when everything is served. Raises ServeError, and the error of a
+    `tell` gets an event of kind `serving` when everything is served, with the number of `labels` of each bundle; and one of
+    kind `bundle` when one was loaded again, or could not be: then `fault` has the reason. Raises ServeError, and the error of a
     bundle that cannot be loaded.
     """
     with _ray_here():
@@ -33,14 +38,30 @@ def run(file: ServeFile, tell_serving: Callable[[dict[str, int]], None], stopped
         quiet = {"log_level": "WARNING", "enable_access_log": False}
         http = {"host": file.host, "port": file.port, "request_timeout_s": 2 * file.limits.timeout_s}
         serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
-        with _as_ours(serve):
-            handle = serve.run(application(file, is_only_here=cluster_address() is None), name=APP, route_prefix="/")
-        tell_serving({name: labels_of(name, APP) for name in file.bundles})
-        while not stopped.wait(CHECK_S):
-            _require_running(serve)
-        left = handle.drain.remote(file.drain_s).result(timeout_s=file.drain_s + CHECK_S)
-        serve.shutdown()
-        return int(left)
+        try:
+            with _as_ours(serve):
+                handle = serve.run(application(file, is_only_here=cluster_address() is None), name=APP, route_prefix="/")
+            _watch(serve, file, tell, stopped)
+            left = int(handle.drain.remote(file.drain_s).result(timeout_s=file.drain_s + CHECK_S))
+            time.sleep(DELIVERY_S)
+        finally:
+            if cluster_address() is not None:  # Ray on this machine ends with this process, and Serve with it
+                serve.shutdown()
+        return left
+
+
+def _watch(serve: Any, file: ServeFile, tell: Tell, stopped: threading.Event) -> None:
+    """Tell that everything is served, and what becomes of the bundles, until `stopped` is set."""
+    found = {name: facts_of(name, APP) for name in file.bundles}
+    tell({"kind": "serving", "labels": {name: len(facts["labels"]["labels"]) for name, facts in found.items()}})
+    told = {(name, *facts["state"].values()) for name, facts in found.items()}
+    while not stopped.wait(CHECK_S):
+        _require_running(serve)
+        for name in file.bundles:
+            state = facts_of(name, APP)["state"]
+            if (name, *state.values()) not in told:  # replicas do not load a bundle at the same instant
+                told.add((name, *state.values()))
+                tell({"kind": "bundle", "name": name, **state})
 
 
 @contextmanager

@@ -74,9 +74,11 @@ class BundleService:
             return Reply(fault=ErrorReply.of(error))
 
     def facts(self) -> dict[str, Any]:
-        """Return what the bundle is: its labels and rules, its card, and the names of its examples."""
+        """Return what the bundle is: its labels and rules, its card, the names of its examples, and the state of its files."""
         generation = self.generation
-        return {"labels": generation.labels(), "card": generation.card(), "examples": example_names(self.folder)}
+        state = {"fingerprint": generation.fingerprint, "fault": self._refused}
+        described = {"labels": generation.labels(), "card": generation.card()}
+        return {**described, "examples": example_names(self.folder), "state": state}
 
     def reload(self) -> bool:
         """Load the bundle again if its files have changed, and answer with it from then on; return whether it did.
@@ -86,8 +88,10 @@ class BundleService:
         """
         try:
             if bundle_fingerprint(self.folder) == self.generation.fingerprint:
+                self._refused = ""
                 return False
             self.generation = self._load()
+            self._refused = ""
         except (BundleError, StorageError) as error:
             if str(error) != self._refused:
                 log.warning("the bundle %s changed, but is not loaded: %s", self.name, one_line(error))

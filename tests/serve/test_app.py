@@ -142,6 +142,8 @@ def test_a_changed_bundle_is_loaded_and_a_damaged_one_is_not(
     (folder / "bundle.json").write_text("{}")
     assert not service.reload()
     assert not service.reload()
+    state = service.facts()["state"]
+    assert (state["fingerprint"], "version None" in state["fault"]) == (after["fingerprint"], True)
     (folder / "bundle.json").unlink()
     assert not service.reload()
     assert ask(client, photo(1)) == after

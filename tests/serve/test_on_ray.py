@@ -67,6 +67,7 @@ def test_serve_answers_reloads_and_stops(server: "subprocess.Popen[str]", folder
     asking.join()
     assert client.predict(photo(1)).marginals_L == pytest.approx(rp.load(folder).predict(photo(1)).marginals_L, abs=1e-6)
 
+    assert server.stderr.readline() == f"birds was loaded again; fingerprint {seen[-1]}\n"
     os.kill(server.pid, signal.SIGTERM)
     _, said = server.communicate(timeout=LIMIT_S)
     assert server.returncode == 0, said
