@@ -1,4 +1,4 @@
-"""Do maps of where a label is seen point at its objects? The pointing game, random weights, and what a map costs.
+"""Are maps of where a label is seen largest at its objects? The pointing game, random weights, and what a map costs.
 
     python benchmarks/explain.py RUN [RUN...] --images FOLDER --boxes FILE [--split val] [--limit 200] [--slow-limit 20]
 
@@ -9,7 +9,7 @@ COCO's. Slow methods (integrated_gradients) see the first SLOW-LIMIT images.
 
 Pointing game (Zhang et al., ECCV 2016): for each label that an image has, the largest value of its map, resized by cubic
 interpolation, is a hit if it is within a box of the label, or at most 3 % of the longer side away (there 15 of 500 px). `small`
-are their difficult cases: boxes of less than a quarter of the image, and another label is present. The baseline points at the
+are their difficult cases: boxes of less than a quarter of the image, and another label is present. The baseline is the image's
 centre. Accuracies are over pairs of image and label, with 95 % intervals over draws of the images; `over centre` is the
 difference from the baseline on the same pairs.
 
@@ -26,6 +26,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,13 +46,14 @@ from rayprob.explain.explainer import EXPLAINERS
 from rayprob.explain.members import Seen, explain
 from rayprob.labels import columns_by_name
 from rayprob.loader.augment import resize
+from rayprob.models.backbones import Backbone
 from rayprob.predict.images import find_images
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.paths import bundle_folder
 
 SLOW = ("integrated_gradients",)
 TOLERANCE = 0.03
-DRAWS, CHECKED, TIMED = 2000, 8, 5
+DRAWS, CHECKED, TIMED = 2000, 20, 3
 
 Boxes = dict[str, list[tuple[float, float, float, float]]]  # by label: left, top, right, bottom in pixels
 
@@ -81,11 +84,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Entry:
-    """A run and a method, with what is measured before the game: rank correlations under shuffled weights, and the cost."""
+    """A run and a method, and the cost of a map."""
 
     bundle: Bundle
     method: str
-    alike: tuple[float, float]
     cost: float
 
     @property
@@ -106,17 +108,17 @@ def main() -> None:
     bundles = [Bundle.load(bundle_folder(run)) for run in options.runs]
     found = read_scenes(bundles[0], options.images, options.split, read_boxes(Path(options.boxes)))
     scenes = list(islice(found, options.limit))
-    entries = [entry(bundle, name, scenes) for bundle in bundles for name in methods_of(bundle, options.slow_limit)]
+    entries = [
+        Entry(bundle, name, relative_cost(bundle, name, scenes[0]))
+        for bundle in bundles
+        for name in methods_of(bundle, options.slow_limit)
+    ]
     share_backbones(bundles)
-    rows: list[list[Point]] = [[] for _ in entries]
-    for place, scene in enumerate(scenes):
-        for one, points in zip(entries, rows, strict=True):
-            if one.method not in SLOW or place < options.slow_limit:
-                points += play(one, scene, place)
     print(f"{'head, pooling':22}{'method':22}{'pairs':>6}{'all':>19}{'centre':>8}{'over centre':>20}{'small':>19}", end="")
     print(f"{'shuffled head, all':>20}{'cost':>7}")
-    for one, points in zip(entries, rows, strict=True):
-        print(line(one, points), flush=True)
+    for one in entries:
+        seen = scenes[: options.slow_limit] if one.method in SLOW else scenes
+        print(line(one, [point for place, scene in enumerate(seen) for point in play(one, scene, place)], seen), flush=True)
 
 
 def methods_of(bundle: Bundle, slow_limit: int) -> list[str]:
@@ -126,35 +128,34 @@ def methods_of(bundle: Bundle, slow_limit: int) -> list[str]:
     return [name for name in possible if slow_limit or name not in SLOW]
 
 
-def entry(bundle: Bundle, method: str, scenes: Sequence[Scene]) -> Entry:
-    """Measure what the game does not."""
-    few = scenes[:1] if method in SLOW else scenes[:CHECKED]
-    alike = (correlation(bundle, method, few, "head"), correlation(bundle, method, few, ""))
-    return Entry(bundle, method, alike, relative_cost(bundle, method, scenes[0]))
-
-
 def share_backbones(bundles: Sequence[Bundle]) -> None:
-    """Let networks with equal backbones share one, which remembers the maps of the last image."""
+    """Let networks with the backbone of the first share it; it remembers the maps of all images."""
     first = bundles[0].classifier.backbone
     for bundle in bundles:
         own, theirs = bundle.classifier.backbone.state_dict(), first.state_dict()
         if own.keys() == theirs.keys() and all(torch.equal(own[name], theirs[name]) for name in own):
             bundle.classifier.backbone = first
-    last: list[tuple[Tensor, Any]] = []
-    forward = first.forward
+        remember(bundle.classifier.backbone)
+
+
+def remember(backbone: nn.Module) -> None:
+    """Keep the maps of images for which no gradient is needed."""
+    known: dict[bytes, Any] = {}
+    forward = type(backbone).forward
 
     def remembered(images_BCHW: Tensor) -> Any:
         if images_BCHW.requires_grad:
-            return forward(images_BCHW)
-        if not last or not torch.equal(last[0][0], images_BCHW):
-            last[:] = [(images_BCHW, forward(images_BCHW))]
-        return last[0][1]
+            return forward(backbone, images_BCHW)
+        key = sha256(images_BCHW.numpy().tobytes()).digest()
+        if key not in known:
+            known[key] = forward(backbone, images_BCHW)
+        return known[key]
 
-    first.forward = remembered  # type: ignore[method-assign]
+    backbone.forward = remembered
 
 
 class Point(NamedTuple):
-    """Whether a map and the image's centre hit an object of the label, whether the case is difficult, and the image's number."""
+    """Whether a map and the image's centre hit an object of the label, whether it is difficult, and the image's number."""
 
     hit: bool
     centre: bool
@@ -171,13 +172,14 @@ def play(one: Entry, scene: Scene, place: int) -> list[Point]:
     ]
 
 
-def line(one: Entry, points: Sequence[Point]) -> str:
+def line(one: Entry, points: Sequence[Point], scenes: Sequence[Scene]) -> str:
     """Return the row of a run and a method."""
     hit_P, centre_P, is_small_P, image_P = (np.array(column) for column in zip(*points, strict=True))
     every_P = np.ones(len(points), bool)
     cells = [f"{interval(hit_P, every_P, image_P):>19}{100 * centre_P.mean():>8.1f}"]
     cells += [f"{interval(hit_P * 1.0 - centre_P, every_P, image_P):>20}{interval(hit_P, is_small_P, image_P):>19}"]
-    alike = "{:.2f}, {:.2f}".format(*one.alike)
+    few, own = scenes[: 1 if one.method in SLOW else CHECKED], one.bundle.classifier.backbone
+    alike = f"{correlation(one, few, own):.2f}, {correlation(one, few, shuffled(own)):.2f}"
     return f"{one.name:22}{one.method:22}{len(points):6}{''.join(cells)}{alike:>20}{one.cost:>7.2f}"
 
 
@@ -199,16 +201,29 @@ def interval(values_P: NDArray[Any], chosen_P: Bools, image_P: Ints) -> str:
     return f"{100 * sum_N.sum() / max(count_N.sum(), 1):.1f} [{low:.1f}, {high:.1f}]"
 
 
-def correlation(bundle: Bundle, method: str, scenes: Sequence[Scene], part: str) -> float:
-    """Return the mean rank correlation of maps before and after the weights of `part`, or of all, are shuffled."""
-    other = copy.deepcopy(bundle.classifier)
-    shuffle(other.get_submodule(part) if part else other)
-    both, found = (bundle, replace(bundle, classifier=other)), []
+def correlation(one: Entry, scenes: Sequence[Scene], backbone: nn.Module) -> float:
+    """Return the mean rank correlation of maps with those of a network with this backbone, and a head that is shuffled."""
+    own = one.bundle.classifier
+    other = copy.deepcopy(own, {id(own.backbone): backbone})
+    shuffle(other.pooling)
+    shuffle(other.head)
+    both, found = (one.bundle, replace(one.bundle, classifier=other)), []
     for scene in scenes:
-        maps = [explain([Seen(one, scene.pixels_HWC)], list(scene.boxes), method) for one in both]
+        maps = [explain([Seen(bundle, scene.pixels_HWC)], list(scene.boxes), one.method) for bundle in both]
         pairs = [(a.grid_HW.ravel(), b.grid_HW.ravel()) for a, b in zip(*maps, strict=True)]
         found += [float(spearmanr(a, b).statistic) if np.ptp(a) * np.ptp(b) else 0.0 for a, b in pairs]
     return float(np.mean(found))
+
+
+@cache
+def shuffled(backbone: Backbone) -> Backbone:
+    """Return a copy whose weights are shuffled."""
+    kept = backbone.__dict__.pop("forward")
+    other = copy.deepcopy(backbone)
+    backbone.forward = kept
+    shuffle(other)
+    remember(other)
+    return other
 
 
 def shuffle(module: nn.Module) -> None:

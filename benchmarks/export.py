@@ -20,7 +20,7 @@ import torch
 from rayprob.arrays import Pixels
 from rayprob.export.checking import Reader, expected, probabilities_of
 from rayprob.export.hub import export_hub
-from rayprob.export.measured import Images
+from rayprob.export.measured import ExportImages
 from rayprob.export.onnx_file import export_onnx, onnx_reader
 from rayprob.export.precisions import FP16, INT8
 from rayprob.export.torch_file import export_torch, torch_reader
@@ -39,13 +39,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
     options = parser.parse_args()
-    images = Images.open(options.run, None, options.split)
+    images = ExportImages.open(options.run, None, options.split)
     bundle = Bundle.load(bundle_folder(options.run))
     with tempfile.TemporaryDirectory() as folder:
         measure(bundle, images, options, Path(folder))
 
 
-def measure(bundle: Bundle, images: Images, options: argparse.Namespace, folder: Path) -> None:
+def measure(bundle: Bundle, images: ExportImages, options: argparse.Namespace, folder: Path) -> None:
     """Print a line for each format."""
     sizes, reader_of = written(bundle, images, options.run, folder)
     speeds = {threads: timed(bundle, reader_of, threads, options) for threads in THREADS}
@@ -62,7 +62,7 @@ def measure(bundle: Bundle, images: Images, options: argparse.Namespace, folder:
 
 
 def written(
-    bundle: Bundle, images: Images, run: str, folder: Path
+    bundle: Bundle, images: ExportImages, run: str, folder: Path
 ) -> tuple[dict[str, int], dict[str, Callable[[int], Reader]]]:
     """Write every format; return its size in bytes, and a function that reads it back for a number of threads."""
     onnx = {"ONNX": {}, "ONNX fp16": {"precision": FP16}, "ONNX int8": {"precision": INT8}}

@@ -46,10 +46,10 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--requests", type=int, default=300, help="per number of clients and server")
+    parser.add_argument("--requests", type=int, default=300, help="per number of clients and server; 0 skips it")
     parser.add_argument("--soak", type=int, default=20_000, help="requests while memory is measured; 0 skips it")
     parser.add_argument("--soak-size", type=int, default=32, help="pixels of a side of the network's input in that time")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of load around a killed replica and a replaced bundle")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of load around a kill and a new bundle; 0 skips it")
     options = parser.parse_args()
     options.components = 8
     with tempfile.TemporaryDirectory() as folder:
@@ -65,6 +65,8 @@ def main() -> None:
 
 def compare(bundle: str, images: Sequence[bytes], options: argparse.Namespace) -> None:
     """Print requests per second and latencies of both servers, and of the bare forward pass."""
+    if not options.requests:
+        return
     threads = os.cpu_count() or 1
     torch.set_num_threads(threads)
     bare = bare_per_s(bundle, images)
@@ -108,6 +110,8 @@ def soak(bundle: str, images: Sequence[bytes], options: argparse.Namespace) -> N
 
 def disrupt(bundle: str, images: Sequence[bytes], options: argparse.Namespace) -> None:
     """Print what clients see when a replica of two is killed, and when the bundle is replaced."""
+    if not options.seconds:
+        return
     with served(bundle, "--replicas", "2") as (url, pid):
         load = Load(url, images, DISRUPTED)
         load.start()
@@ -123,7 +127,8 @@ def disrupt(bundle: str, images: Sequence[bytes], options: argparse.Namespace) -
         swapped = load.stop()
     print(f"\n{'':24}{HEADING}")
     for name, outcomes in (("a replica of 2 killed", killed), ("the bundle replaced", swapped)):
-        print(f"{name:<24}{outcomes}  of {sum(outcomes.statuses.values()):,} requests; statuses {dict(outcomes.statuses)}")
+        count, bundles = sum(outcomes.statuses.values()), len(outcomes.fingerprints)
+        print(f"{name:<24}{outcomes}  of {count:,} requests, by {bundles} versions; statuses {dict(outcomes.statuses)}")
 
 
 def loaded(url: str, images: Sequence[bytes], clients: int, requests: int) -> Outcomes:

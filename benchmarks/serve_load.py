@@ -2,6 +2,7 @@
 
 import http.client
 import itertools
+import re
 import statistics
 import threading
 import time
@@ -18,6 +19,7 @@ class Outcomes:
     seconds: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     elapsed_s: float = 0.0
+    fingerprints: set[bytes] = field(default_factory=set)
 
     @property
     def per_s(self) -> float:
@@ -40,6 +42,7 @@ class Outcomes:
         return f"{self.per_s:8.1f} {latencies} {1e3 * max(self.seconds, default=0):7.0f} {self.failed:6d}"
 
 
+FINGERPRINT = re.compile(rb'"fingerprint":"(\w+)"')
 HEADING = f"{'req/s':>8} {'p50 ms':>7} {'p95 ms':>7} {'p99 ms':>7} {'max ms':>7} {'errors':>6}"
 
 
@@ -90,7 +93,7 @@ class Load:
         try:
             connection.request("POST", "/v1/predict", body=image)
             response = connection.getresponse()
-            response.read()
+            self.outcomes.fingerprints.update(FINGERPRINT.findall(response.read()))
         except (OSError, http.client.HTTPException):
             connection.close()
             return 0

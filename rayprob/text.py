@@ -40,6 +40,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return names as in a sentence: `a`, `a and b`, `a, b and c`; "" without any."""
+    *first, last = names or ("",)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def cut(text: str, cells: int) -> str:
     """Return `text`, or its beginning and an ellipsis, in at most `cells` cells."""
     return text if cell_len(text) <= cells else _head(text, cells - 1) + CUT

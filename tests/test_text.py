@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 import rayprob
-from rayprob.text import counted, cut, cut_names, first_of, printable, printable_lines, wrapped
+from rayprob.text import counted, cut, cut_names, first_of, listed, printable, printable_lines, wrapped
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,7 @@ def test_no_message_leaves_the_plural_to_the_reader() -> None:
     package = Path(rayprob.__file__).parent
     files = [path for suffix in ("py", "html") for path in package.rglob(f"*.{suffix}")]
     assert [path.name for path in files if re.search(r'[a-zA-Z]\(s\)[ ,;:"]', path.read_text(encoding="utf-8"))] == []
+
+
+def test_names_are_listed_as_in_a_sentence() -> None:
+    assert [listed("abc"[:number]) for number in range(4)] == ["", "a", "a and b", "a, b and c"]

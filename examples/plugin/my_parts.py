@@ -1,4 +1,4 @@
-"""A plugin: a head, a head with its own family, a loss, a pooling and a backbone, in one module outside the package.
+"""A plugin: a head, one with its own family, a loss, a pooling, a backbone and a map, in one module outside the package.
 
 B images, F features, L labels. Run files use these parts by the names in the tables at the end; docs/extend.md explains them.
 """
@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from rayprob.errors import ModelError
+from rayprob.explain.explainer import Explainer, LabelMaps, in_grid, log_odds, why_no_log_odds
 from rayprob.models.backbones import Cut
+from rayprob.models.classifier import Classifier
 from rayprob.models.heads import FeatureDropout, Head, HeadSpec, Start, average
 from rayprob.models.losses import LossSpec
 from rayprob.models.pooling import Pooling
@@ -163,10 +166,33 @@ def small_net(weights: str | None, image_size_px: int | None, load: bool) -> Cut
 
 # [/backbone]
 
+
+# [explainer]
+class Occlusion(Explainer):
+    """How much a label's log-odds fall when a part of the image is covered (Zeiler and Fergus, ECCV 2014)."""
+
+    CELLS = 4
+
+    def why_not(self, classifier: Classifier) -> str:
+        return why_no_log_odds(classifier)
+
+    @torch.no_grad()
+    def maps(self, classifier: Classifier, image_1CHW: Tensor, columns_C: Tensor) -> LabelMaps:
+        is_cell_NHW = torch.eye(self.CELLS**2, device=image_1CHW.device).view(-1, 1, self.CELLS, self.CELLS)
+        covered_NCHW = torch.lerp(image_1CHW, classifier.backbone.mean, interpolate(is_cell_NHW, image_1CHW.shape[2:]))
+        whole_C, covered_NC = (
+            log_odds(classifier, classifier.features(images))[:, columns_C] for images in (image_1CHW, covered_NCHW)
+        )
+        return LabelMaps(in_grid((whole_C - covered_NC).T), whole_C[0])
+
+
+# [/explainer]
+
 # [tables]
 BACKBONES = {"small_net": small_net}
 POOLINGS = {"log_sum_exp": LogSumExp}
 HEADS = {"hidden": HiddenHead, "hurdle": HurdleHead}
 LOSSES = {"hinge": hinge, "hurdle_nll": hurdle_nll}
 FAMILIES = {"hurdle": HURDLE}
+EXPLAINERS = {"occlusion": Occlusion}
 # [/tables]

@@ -12,7 +12,7 @@ from rayprob.errors import RayprobError
 if TYPE_CHECKING:
     from rayprob.export.checking import Exported
     from rayprob.export.hub import HubFolder
-    from rayprob.export.measured import Images, Measured
+    from rayprob.export.measured import ExportImages, ExportLoss
     from rayprob.runs.bundle import Bundle
 
 PRECISIONS = ("float32", "fp16", "int8")
@@ -125,19 +125,19 @@ def _export_onnx(
     show_line(out, _loss(measured) if measured else f"the loss in mAP and ECE was not measured: {why_not}")
 
 
-def _open_images(path: str, precision: str, data: str | None, split: str) -> tuple["Images | None", str]:
+def _open_images(path: str, precision: str, data: str | None, split: str) -> tuple["ExportImages | None", str]:
     """Return the images to measure on, or why there are none, which is an error for int8 and for a dataset that was named."""
-    from rayprob.export.measured import Images
+    from rayprob.export.measured import ExportImages
 
     try:
-        return Images.open(path, data, split), ""
+        return ExportImages.open(path, data, split), ""
     except RayprobError as error:
         if data is not None or precision == "int8":
             raise
         return None, str(error)
 
 
-def _loss(measured: "Measured") -> str:
+def _loss(measured: "ExportLoss") -> str:
     (before, after), (error, new_error) = measured.mAP, measured.ECE
     some = f"{measured.num_images:,} of the " if measured.num_images < measured.of_images else "the "
     return (

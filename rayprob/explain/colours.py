@@ -20,7 +20,7 @@ def scaled(grid_HW: Floats) -> Floats:
 
 
 def overlay(grid_HW: Floats) -> Pixels:
-    """Return a map as RGBA [H, W, 4], to lay over its image."""
+    """Return a map as RGBA [H, W, 4], to draw on its image."""
     rgba_HW4: Pixels = np.round(255 * np.asarray(COLOURS((scaled(grid_HW) + 1) / 2))).astype(np.uint8)
     return rgba_HW4
 

@@ -24,7 +24,7 @@ HOLDOUT = "holdout"  # what a bundle that does not name its split chose on
 
 
 @dataclass(frozen=True)
-class Measured:
+class ExportLoss:
     """mAP and ECE of the marginals by PyTorch, then by the file, and the largest difference of a marginal between the two."""
 
     split: str
@@ -36,14 +36,14 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class ExportImages:
     """The images of a bundle's own dataset, or of another one, as the bundle's network sees them."""
 
     trained: Trained
     data: str | None
 
     @classmethod
-    def open(cls, path: str, data: str | None, split: str) -> "Images":
+    def open(cls, path: str, data: str | None, split: str) -> "ExportImages":
         """Open the dataset at `data`, by default that of the run at `path`, which has `split`.
 
         Raises as `open_trained`, and DatasetError for an unknown split.
@@ -58,7 +58,7 @@ class Images:
         for batch in self._batches(manifest, CALIBRATION_IMAGES):
             yield from (image[None] for image in _pixels(batch))
 
-    def measure(self, readers: Mapping[str, Reader], split: str, num_images: int) -> dict[str, Measured]:
+    def measure(self, readers: Mapping[str, Reader], split: str, num_images: int) -> dict[str, ExportLoss]:
         """Judge files by name, whose answers the `readers` return, on at most `num_images` images of a split, evenly spaced.
 
         Raises DatasetError for an unknown split, LabelError for a dataset without common labels, MetricError for a split
@@ -89,12 +89,12 @@ class Images:
         yield from EvalStream(manifest, spec, transform, place=Place(), micro_batch=BATCH, reading=reading, rows=rows)
 
 
-def _judged(split: str, of_images: int, theirs_NL: Floats, ours_NL: Floats, targets_NL: Bools, known_NL: Bools) -> Measured:
+def _judged(split: str, of_images: int, theirs_NL: Floats, ours_NL: Floats, targets_NL: Bools, known_NL: Bools) -> ExportLoss:
     both = ours_NL, theirs_NL
     mean = [mean_average_precision(marginals_NL, targets_NL, known_NL).value for marginals_NL in both]
     error = [expected_calibration_error(marginals_NL, targets_NL, known_NL) for marginals_NL in both]
     difference = float(np.abs(ours_NL - theirs_NL).max())
-    return Measured(split, len(ours_NL), of_images, (mean[0], mean[1]), (error[0], error[1]), difference)
+    return ExportLoss(split, len(ours_NL), of_images, (mean[0], mean[1]), (error[0], error[1]), difference)
 
 
 def _pixels(batch: Batch) -> Pixels:

@@ -46,7 +46,7 @@ from rayprob.probability.decisions.thresholds import Thresholds
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.families import from_outputs
 from rayprob.runs.kinds import require_bundle
-from rayprob.runs.paths import DESCRIPTION_FILE
+from rayprob.runs.paths import DESCRIPTION_FILE, EXAMPLES
 
 VERSION = 1
 CALIBRATOR_FILE = "calibrator.safetensors"
@@ -267,12 +267,17 @@ def _read_checked(folder: str, name: str, sha256: str) -> bytes:
 
 
 def replace_local(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a new folder next to the old one and swap them; for an instant a reader may find neither."""
+    """Write a new folder next to the old one and swap them; for an instant a reader may find neither.
+
+    The images in its folder `examples`, which people put there, are kept.
+    """
     folder = folder.absolute()
     temporary, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.{what}") for what in ("tmp", "old"))
     try:
         for name, content in files.items():
             storage.write_bytes(str(temporary / name), content)
+        if (folder / EXAMPLES).is_dir():
+            shutil.copytree(folder / EXAMPLES, temporary / EXAMPLES)
         if folder.exists():
             os.replace(folder, old)
         os.replace(temporary, folder)

@@ -17,6 +17,7 @@ from rayprob.runs.tracking.sink import Notes
 
 MOST_WAITING = 10_000  # rows, kept until the service can be reached
 CLOSE_WAIT_S = 60.0  # at the end of a run
+MOST_LETTERS = 160  # of the error of a library
 Call = Callable[[], None]
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Delivery:
         try:
             call()
         except Exception as error:  # whatever a service's library raises
-            self._tell(one_line(error))
+            self._tell(one_line(error, MOST_LETTERS))
             return False
         return True
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Container, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +15,7 @@ from rayprob.serve.access import is_allowed
 from rayprob.serve.faults import ErrorReply, NoToken
 from rayprob.serve.gate import Gate
 from rayprob.serve.metrics import Metrics
-from rayprob.serve.pages import HEADERS, PageFile, page_files
+from rayprob.serve.pages import HEADERS, PageFile, page_files, path_of
 from rayprob.serve.routes import Answerer, Json, Routes
 from rayprob.serve.spec import Limits
 
@@ -25,7 +25,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-GUARDED = ("/v1/", "/metrics")
+OPEN = ("/healthz", "/docs", "/openapi.json")  # and the page: without a token, nothing else is answered
 UNEXPECTED = ErrorReply(HTTPStatus.INTERNAL_SERVER_ERROR, "ServeError", "the server failed; its log has the reason")
 
 
@@ -49,15 +49,16 @@ def make_app(front: Front) -> FastAPI:
     Routes(front.bundles, front.limits, front.metrics, app.state.gate).add_to(app, front.page)
     app.add_exception_handler(RayprobError, _refused)
     app.add_exception_handler(HTTPException, _unknown_route)
-    app.add_middleware(Around, token=front.token, metrics=front.metrics)
+    open_paths = {*OPEN, *map(path_of, front.page)}
+    app.add_middleware(Around, token=front.token, open_paths=open_paths, metrics=front.metrics)
     return app
 
 
 class Around:
     """Wraps each request: checks the token, counts and times it, adds the headers of `pages`, and answers what fails."""
 
-    def __init__(self, app: Any, token: str | None, metrics: Metrics) -> None:
-        self._app, self._token, self._metrics = app, token, metrics
+    def __init__(self, app: Any, token: str | None, open_paths: Container[str], metrics: Metrics) -> None:
+        self._app, self._token, self._open_paths, self._metrics = app, token, open_paths, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request as ASGI defines it."""
@@ -77,7 +78,8 @@ class Around:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         header = dict(scope["headers"]).get(b"authorization")
-        if not scope["path"].startswith(GUARDED) or is_allowed(header and header.decode("latin-1"), self._token):
+        path = scope["path"].removeprefix(scope.get("root_path", ""))  # a Serve config may put the application below a prefix
+        if path in self._open_paths or is_allowed(header and header.decode("latin-1"), self._token):
             await self._app(scope, receive, send)
             return
         how = "send the header `Authorization: Bearer TOKEN`"

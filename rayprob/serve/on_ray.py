@@ -35,14 +35,13 @@ FACTS_S = 60.0
 
 @dataclass(frozen=True)
 class ReplicaStart:
-    """One replica: which bundle, with how many threads, and whether only this machine may reach it."""
+    """One replica: which bundle, and with how many threads."""
 
     name: str
     folder: str
     spec: ServeSpec
     threads: int
     plugin_folders: tuple[str, ...]
-    is_only_here: bool
 
 
 class BundleReplica:
@@ -53,8 +52,7 @@ class BundleReplica:
 
         from rayprob.serve.service import BundleService
 
-        if start.is_only_here:
-            _listen_only_here()
+        _close_grpc()
         torch.set_num_threads(start.threads)
         plugins.look_in(start.plugin_folders)
         self._service = BundleService(start.name, start.folder, start.spec.limits, threads=start.threads + 1)
@@ -152,10 +150,10 @@ def build(args: dict[str, Any]) -> Any:
 
     `args` has the keys of a serve file, without host and port. Raises SpecError.
     """
-    return application(ServeSpec.parse(args, "args"), is_only_here=False)
+    return application(ServeSpec.parse(args, "args"))
 
 
-def application(spec: ServeSpec, *, is_only_here: bool) -> Any:
+def application(spec: ServeSpec) -> Any:
     """Return the Serve application of a spec, for the resources of the cluster that this process has joined."""
     from ray import serve
 
@@ -163,9 +161,9 @@ def application(spec: ServeSpec, *, is_only_here: bool) -> Any:
     share = share_of(spec, ray.cluster_resources())
     bound = []
     for name, folder in spec.bundles.items():
-        start = ReplicaStart(name, uris.absolute(folder), spec, share.threads, tuple(plugins.folders()), is_only_here)
+        start = ReplicaStart(name, uris.absolute(folder), spec, share.threads, tuple(plugins.folders()))
         bound.append(serve.deployment(BundleReplica).options(name=_deployment(name), **_options(spec, share)).bind(start))
-    wrapped = serve.ingress(_maker(spec, is_only_here=is_only_here))(HttpReplica)
+    wrapped = serve.ingress(_maker(spec))(HttpReplica)
     return serve.deployment(wrapped).options(name=HTTP, **_http_options(spec)).bind(*bound)
 
 
@@ -191,7 +189,7 @@ def _batched(batch: BatchSpec) -> "Forward":
     return made
 
 
-def _maker(spec: ServeSpec, *, is_only_here: bool) -> Callable[[], Any]:
+def _maker(spec: ServeSpec) -> Callable[[], Any]:
     """Return the function that makes the application, in its own process."""
     limits, names = spec.limits, list(spec.bundles)
     token_file, token_variable = spec.token_file and uris.absolute(spec.token_file), spec.token_variable
@@ -201,8 +199,7 @@ def _maker(spec: ServeSpec, *, is_only_here: bool) -> Callable[[], Any]:
 
         from rayprob.serve.app import Front, make_app
 
-        if is_only_here:
-            _listen_only_here()
+        _close_grpc()
         bundles = {name: OnHandle(serve.get_deployment_handle(_deployment(name))) for name in names}
         return make_app(Front(bundles, limits, read_token(token_file, token_variable)))
 
@@ -243,9 +240,12 @@ def _http_options(spec: ServeSpec) -> dict[str, Any]:
     }
 
 
-def _listen_only_here() -> None:
-    """Make this replica's gRPC server listen on 127.0.0.1: Serve 2.60 opens it, without a token, on all interfaces."""
-    from ray.serve._private import replica
+def _close_grpc() -> None:
+    """Keep the gRPC server of this replica from listening, unless Ray's settings make Serve use it.
 
-    add_port = replica.add_port_to_grpc_server
-    replica.add_port_to_grpc_server = lambda server, address: add_port(server, address.replace("[::]", "127.0.0.1"))
+    Serve 2.60 opens it in every replica, on all interfaces and without a token, and unpickles what arrives there.
+    """
+    from ray.serve._private import constants, replica
+
+    if not (constants.RAY_SERVE_USE_GRPC_BY_DEFAULT or constants.RAY_SERVE_PROXY_USE_GRPC):
+        replica.add_port_to_grpc_server = lambda server, address: 0

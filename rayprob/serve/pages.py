@@ -23,6 +23,11 @@ class PageFile:
     kind: str
 
 
+def path_of(name: str) -> str:
+    """Return the path at which a file of the page is served."""
+    return "/" if name == INDEX else f"/{name}"
+
+
 def page_files(folder: Path = FOLDER) -> dict[str, PageFile]:
     """Return the files in a folder by name; only those of known kinds, so that a request never names a path."""
     found = sorted(path for path in folder.glob("*") if path.suffix in KINDS and path.is_file())

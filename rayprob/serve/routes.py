@@ -21,7 +21,7 @@ from rayprob.serve.faults import ErrorReply, Late, NotServed
 from rayprob.serve.gate import Gate
 from rayprob.serve.metrics import CONTENT_TYPE, Metrics
 from rayprob.serve.options import MOST_BYTES, WHERE, Options, read_object
-from rayprob.serve.pages import INDEX, KINDS, PageFile
+from rayprob.serve.pages import KINDS, PageFile, path_of
 from rayprob.serve.reply import Reply
 from rayprob.serve.spec import Limits
 
@@ -74,8 +74,7 @@ class Routes:
             app.add_api_route(path, handler, methods=[method], summary=SUMMARIES[path], openapi_extra=extra, name=path)
         app.add_api_route("/docs", _sender(_docs()), include_in_schema=False, name="docs")
         for name, file in page.items():
-            path = "/" if name == INDEX else f"/{name}"
-            app.add_api_route(path, _sender(file), include_in_schema=False, name=name)
+            app.add_api_route(path_of(name), _sender(file), include_in_schema=False, name=name)
 
     async def _predict(self, request: Request) -> Response:
         async def answer() -> Response:

@@ -33,14 +33,14 @@ def run(file: ServeFile, tell: Tell, stopped: threading.Event) -> int:
     with _ray_here():
         from ray import serve
 
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its warnings concern this process, not the server
         _require_no_serve(serve)
         quiet = {"log_level": "WARNING", "enable_access_log": False}
         http = {"host": file.host, "port": file.port, "request_timeout_s": 2 * file.limits.timeout_s}
         serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
         try:
             with _as_ours(serve):
-                handle = serve.run(application(file, is_only_here=cluster_address() is None), name=APP, route_prefix="/")
+                handle = serve.run(application(file), name=APP, route_prefix="/")
             _watch(serve, file, tell, stopped)
             left = int(handle.drain.remote(file.drain_s).result(timeout_s=file.drain_s + CHECK_S))
             time.sleep(DELIVERY_S)
@@ -58,10 +58,19 @@ def _watch(serve: Any, file: ServeFile, tell: Tell, stopped: threading.Event) ->
     while not stopped.wait(CHECK_S):
         _require_running(serve)
         for name in file.bundles:
-            state = facts_of(name, APP)["state"]
-            if (name, *state.values()) not in told:  # replicas do not load a bundle at the same instant
+            state = _state_of(name)
+            if state and (name, *state.values()) not in told:  # replicas do not load a bundle at the same instant
                 told.add((name, *state.values()))
                 tell({"kind": "bundle", "name": name, **state})
+
+
+def _state_of(name: str) -> dict[str, str] | None:
+    """Return the state of a bundle's files; None if the replica that is asked ends, or does not answer."""
+    try:
+        state: dict[str, str] = facts_of(name, APP)["state"]
+    except (import_ray().exceptions.RayError, TimeoutError):
+        return None
+    return state
 
 
 @contextmanager
@@ -90,7 +99,8 @@ def _as_ours(serve: Any) -> Iterator[None]:
         if found:
             kind, message = found[-1]
             raise as_error({"kind": kind, "message": message.strip()}) from error
-        raise ServeError(f"Ray Serve did not start the application: {one_line(error, 600)}") from error
+        why = [text.strip().splitlines()[-1] for text in [str(error), *said] if text.strip()]
+        raise ServeError(f"Ray Serve did not start the application: {one_line('; '.join(why), 600)}") from error
 
 
 def _require_no_serve(serve: Any) -> None:

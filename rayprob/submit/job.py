@@ -88,6 +88,9 @@ def check_run(run: Run) -> None:
     require_absolute_folder(run)
     for root in run.data.roots:
         require_absolute("data.root", root, "/mnt/shared/coco2014")
+    for name, service in run.tracking.items():
+        if service.absolute() != service:
+            raise RunError(f"tracking.{name} has a relative path, and {COPY}; set a server, or a path that every node sees")
     files = {"model.weights": run.model.weights}
     files |= {f"model.head.{option}": path for option, path in run.model.head.files.items()}
     for key, uri in files.items():

@@ -9,7 +9,7 @@ from rayprob.systems.compare import SystemsCompared
 from rayprob.systems.table import SystemRow
 from rayprob.systems.words import CAUTION, LEGEND, OF_RUN_FILES, mark
 from rayprob.systems.work import WITH_PRIOR
-from rayprob.text import counted
+from rayprob.text import counted, listed
 
 
 def write_page(compared: SystemsCompared) -> str:
@@ -43,7 +43,7 @@ def lead(compared: SystemsCompared) -> str:
     """Return which systems have another mAP than the first by more than chance."""
     first, *others = compared.rows
     clear = {sign: [row.name for row in others if mark("mAP", row.cells["mAP"]) == sign] for sign in "+-"}
-    better, worse = (", ".join(clear[sign]) or "no system" for sign in "+-")
+    better, worse = (listed(clear[sign]) or "no system" for sign in "+-")
     return (
         f"{len(compared.rows)} systems on {compared.num_images:,} images, {counted(compared.spec.seeds, 'seed')} each. "
         f"By more than chance, {better} has a higher mAP than {first.name}, and {worse} a lower one."

@@ -7,6 +7,7 @@ seeds drawn with replacement would find differences among equal systems. P-value
 procedure (1979), separately for each number. With one seed, intervals cover images only.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from rayprob.metrics.bootstrap import CONFIDENCE, Interval
 from rayprob.systems.work import WITH_PRIOR, Numbers, TrainedSystem
 
 LOWER_IS_BETTER = ("NLL", "ECE")
+MOST = {"NLL": math.inf}  # of a number that may exceed 1; none is negative
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ def cells_of(judged: Mapping[str, Sequence[Numbers]]) -> dict[str, dict[str, Sys
             found, difference = one.interval(), differences.get(system)
             cells[system][name] = SystemNumber(
                 found.value,
-                found.low,
-                found.high,
+                max(found.low, 0.0),
+                min(found.high, MOST.get(name.removesuffix(WITH_PRIOR), 1.0)),
                 one.by_seed,
                 difference.interval() if difference else None,
                 p_values.get(system),

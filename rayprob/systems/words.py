@@ -9,9 +9,9 @@ LEGEND = (
     "{draws:,} draws of images. NLL and ECE: lower is better"
 )
 CAUTION = (
-    "Systems are compared under this recipe, at {rates}. A recipe that is tuned for one system alone may rank them otherwise."
+    "All systems are trained by one recipe, each at the learning rate that holdout chose from the same list. A recipe that is "
+    "tuned for one system alone may rank them otherwise."
 )
-TRIED, OWN = "learning rates that holdout chose from the same list for each", "the learning rate of each run file"
 
 
 def mark(name: str, cell: SystemNumber) -> str:

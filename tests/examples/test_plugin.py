@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ from rayprob import plugins
 from rayprob.calibrate.crossfit import CalibrateSpec
 from rayprob.calibrate.fitting import calibrate
 from rayprob.data.manifest.dataset import Dataset
+from rayprob.errors import QueryError
+from rayprob.explain.members import Seen, explain
 from rayprob.export.onnx_file import export_onnx
+from rayprob.labels import LabelSpace
+from rayprob.loader.augment import TransformSpec
 from rayprob.loader.order import Place
-from rayprob.models.build import build_classifier
+from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.models.losses import LossSpec, build_loss
 from rayprob.predict.images import find_images
 from rayprob.predict.job import ask
@@ -41,6 +46,7 @@ __all__ = ["apart"]
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "plugin"
 OWN_HEAD = {"head": {"name": "hurdle", "dropout": 0.1}}
 OWN_LOSS = {"name": "hurdle_nll"}
+OWN = {"backbone": "small_net", "pooling": "gmp", **OWN_HEAD}
 # What runs change to use every part of the plugin once: the model's keys, and the loss.
 PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "family, backbone and pooling": ({"backbone": "small_net", "pooling": "log_sum_exp", **OWN_HEAD}, OWN_LOSS),
@@ -112,6 +118,23 @@ def test_the_family_of_the_example_is_what_it_says_it_is() -> None:
     outputs = {"empty_logit": torch.from_numpy(empty_N1), "logits": torch.from_numpy(logits_NL)}
     loss_N = build_loss(LossSpec(name="hurdle_nll"))(outputs, torch.from_numpy(targets_NL), torch.from_numpy(known_NL))
     np.testing.assert_allclose(3 * loss_N.numpy(), nll_N, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_map_of_the_example_is_largest_where_covering_costs_most() -> None:
+    plugins.load(["my_parts"])
+    torch.manual_seed(0)
+    model = ModelSpec.parse({"backbone": "small_net", "pooling": "gmp"})
+    labels = LabelSpace(("red", "green", "blue", "round"), (1, 2, 3, 4))
+    bundle = Bundle(build_classifier(model, 4).eval(), model, labels, TransformSpec(size_px=32), plugins=("my_parts",))
+    pixels_HWC = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    (one,) = explain([Seen(bundle, pixels_HWC)], ["green"], "occlusion")
+    pixels_HWC[8:16, 24:] = 255 * np.array([0.485, 0.456, 0.406])  # the mean colour of ImageNet
+    (covered,) = explain([Seen(bundle, pixels_HWC)], ["green"], "occlusion")
+    np.testing.assert_allclose(one.grid_HW[1, 3], one.logit - covered.logit, atol=1e-3)
+    hurdle = replace(bundle, classifier=build_classifier(ModelSpec.parse(OWN), 4).eval())
+    with pytest.raises(QueryError, match="which the family hurdle does not state"):
+        explain([Seen(hurdle, pixels_HWC)], ["green"])
 
 
 @pytest.mark.usefixtures("loaded")

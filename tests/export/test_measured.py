@@ -12,7 +12,7 @@ from rayprob.cli.app import app
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.errors import DatasetError, RunError
 from rayprob.export.checking import expected
-from rayprob.export.measured import Images
+from rayprob.export.measured import ExportImages
 from rayprob.runs.bundle import Bundle
 from tests.predict.small import make_bundle
 
@@ -36,7 +36,7 @@ def test_a_file_is_judged_on_every_image_of_the_split_as_pytorch_is(folder: str,
     def opposite(images_NHWC: Pixels) -> list[np.ndarray]:
         return [1 - answers[-1]]
 
-    found = Images.open(folder, tiny, "val").measure({"same": same, "opposite": opposite}, "val", 10_000)
+    found = ExportImages.open(folder, tiny, "val").measure({"same": same, "opposite": opposite}, "val", 10_000)
     targets_NL, marginals_NL = Dataset.open(tiny).split("val").targets(), np.concatenate(answers)
     has_positive_L = targets_NL.any(axis=0)
     wanted = average_precision_score(targets_NL[:, has_positive_L], marginals_NL[:, has_positive_L], average="macro")
@@ -48,8 +48,8 @@ def test_a_file_is_judged_on_every_image_of_the_split_as_pytorch_is(folder: str,
 
 
 def test_images_are_evenly_spaced_and_those_of_calibration_come_from_the_holdout(folder: str, tiny: str) -> None:
-    images = Images.open(folder, tiny, "val")
-    few = images.measure({"none": lambda images_NHWC: [np.zeros((len(images_NHWC), 80))]}, "val", 9)["none"]
+    images = ExportImages.open(folder, tiny, "val")
+    few = images.measure({"none": lambda images_NHWC: [np.zeros((len(images_NHWC), 4))]}, "val", 9)["none"]
     assert few.num_images == 9 < few.of_images
     calibration = list(images.for_calibration())
     assert len(calibration) == min(64, Dataset.open(tiny).splits["holdout"])
@@ -58,9 +58,9 @@ def test_images_are_evenly_spaced_and_those_of_calibration_come_from_the_holdout
 
 def test_a_bundle_without_a_dataset_and_an_unknown_split_are_refused(folder: str, tiny: str) -> None:
     with pytest.raises(RunError, match=r"is a bundle; give the run's folder, .* or a dataset with --data"):
-        Images.open(folder, None, "val")
+        ExportImages.open(folder, None, "val")
     with pytest.raises(DatasetError, match="has no split 'test'"):
-        Images.open(folder, tiny, "test")
+        ExportImages.open(folder, tiny, "test")
 
 
 def test_int8_without_a_dataset_is_refused_before_the_export(folder: str, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_the_program_answers_for_any_batch_and_size(exported: Path, shape: tuple
     np.testing.assert_allclose(marginals, expected(bundle, drawn(*shape))["marginals"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_program_runs_where_rayprob_is_not_installed(exported: Path) -> None:
     code = (
         "import sys, torch; p = torch.export.load(sys.argv[1]).module();"

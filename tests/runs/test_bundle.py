@@ -162,6 +162,13 @@ def test_an_unknown_rule_is_answered_with_the_rules_that_there_are() -> None:
         replace(make(), thresholds={}).label_sets(distribution, "label_CF1")
 
 
+def test_saving_keeps_the_examples_that_were_put_there(saved: Path) -> None:
+    (saved / "examples").mkdir()
+    (saved / "examples" / "one.jpg").write_bytes(b"an image")
+    Bundle.load(str(saved)).save(str(saved))
+    assert (saved / "examples" / "one.jpg").read_bytes() == b"an image"
+
+
 def test_saving_replaces_a_bundle_whole(saved: Path) -> None:
     second = make()
     Bundle(second.classifier, second.model_spec, LABELS, second.transform_spec, facts={"run": 2}).save(str(saved))

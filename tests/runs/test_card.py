@@ -99,7 +99,8 @@ def test_the_card_of_another_bundle_is_not_believed(calibrated: str, tmp_path: P
 def test_a_damaged_card_is_replaced(tmp_path: Path) -> None:
     folder = write_run(tmp_path, predictions(40, "holdout", seed=1))
     (tmp_path / "bundle" / "card.json").write_text('{"bundle": 3')
-    assert read_card(folder)["numbers"] == []
+    assert read_card(f"{folder}/bundle")["numbers"] == []
+    assert [one["split"] for one in read_card(folder)["numbers"]] == ["holdout"]  # from the run's files
     write_card(folder, Bundle.load(f"{folder}/bundle"))
     assert [one["split"] for one in read_card(folder)["numbers"]] == ["holdout"]
 
@@ -146,7 +147,7 @@ def test_what_people_state_is_told_and_the_rest_is_not_stated(tmp_path: Path, sp
 def test_an_unknown_statement_is_refused_by_name(tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     (tmp_path / "run.yaml").write_text("card: {licence: mit}")
-    with pytest.raises(SpecError, match=r"card has 1 fault:\n.*licence"):
+    with pytest.raises(SpecError, match=r"run.yaml has 1 fault:\n.*card.licence"):
         write_card(folder, Bundle.load(f"{folder}/bundle"))
 
 

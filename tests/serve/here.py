@@ -43,8 +43,10 @@ class Here:
         return forecast_together([waiting])[0]
 
 
-def client_of(*services: BundleService | Here, limits: Limits | None = None, token: str | None = None) -> TestClient:
+def client_of(
+    *services: BundleService | Here, limits: Limits | None = None, token: str | None = None, root_path: str = ""
+) -> TestClient:
     """Return a client of the bundles, by their names."""
     bundles = [service if isinstance(service, Here) else Here(service) for service in services]
     front = Front({one.service.name: one for one in bundles}, limits or Limits(), token, page=PAGE)
-    return TestClient(make_app(front), raise_server_exceptions=False)
+    return TestClient(make_app(front), raise_server_exceptions=False, root_path=root_path)

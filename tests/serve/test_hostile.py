@@ -217,6 +217,15 @@ def test_without_the_token_nothing_is_answered(service: BundleService, jpeg: byt
     assert client.get("/").status_code == client.get("/healthz").status_code == 200
 
 
+def test_below_a_prefix_the_token_is_needed_too(service: BundleService, jpeg: bytes) -> None:
+    client = client_of(service, token=TOKEN, root_path="/models")
+    assert client.post("/models/v1/predict", content=jpeg).status_code == 401
+    assert client.get("/models/metrics").status_code == 401
+    assert client.get("/models/healthz").status_code == 200
+    sent = client.post("/models/v1/predict", content=jpeg, headers={"authorization": f"Bearer {TOKEN}"})
+    assert sent.status_code == 200
+
+
 def test_with_the_token_everything_is_answered(service: BundleService, jpeg: bytes) -> None:
     client = client_of(service, token=TOKEN)
     client.headers["authorization"] = f"bearer {TOKEN}"

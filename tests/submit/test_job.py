@@ -99,6 +99,7 @@ def test_a_file_that_extends_an_absolute_path_is_refused(tmp_path: Path) -> None
             r"folder runs/paper is relative, but a job runs in a temporary copy of the working folder; set a path that",
         ),
         (("folder=s3://b/r",), r"data.root shards/coco2014 is relative, .*--set data.root=/mnt/shared/coco2014"),
+        ((*THERE, "tracking.mlflow=sqlite:///m.db"), r"tracking.mlflow has a relative path, .*; set a server, or a path that"),
         ((*THERE, "model.weights=./w.pt"), r"model.weights ./w.pt is relative, .*--set model.weights=/mnt/shared/weights/w.pt"),
         (
             (*THERE, "model.head={name: mixture, components: 2, prior: ./p.safetensors}", "loss.name=mixture"),

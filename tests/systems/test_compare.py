@@ -20,6 +20,7 @@ from rayprob.systems.compare import compare_systems
 from rayprob.systems.page import render
 from rayprob.systems.spec import SystemsFile, open_systems, refit_spec
 from rayprob.systems.table import cells_of, chosen_lr, holm
+from rayprob.systems.words import CAUTION
 from rayprob.systems.work import TrainedSystem
 from rayprob.train.assess import assess
 from rayprob.train.loop import fit
@@ -80,6 +81,8 @@ def test_a_table_of_systems_is_made_once(source: str, make_run: Any, tmp_path: P
         assert assess(run, "val").at_half.mAP == pytest.approx(cell.by_seed[1], abs=1e-6)
     page = render(compared)
     assert "left out" in page
+    assert CAUTION in page
+    assert not re.search(r"\{\w*\}", CAUTION)
     assert all(row.name in page for row in compared.rows)
     assert compare_systems(file).rows == compared.rows
 
@@ -128,7 +131,7 @@ def test_every_shipped_system_is_compared_on_features_or_left_out_with_a_reason(
     assert left_out == {"contrastive", "convnext", "efficientnet", "mobilenet", "multi_scale", "vit"}
     assert next(iter(systems)) == "bernoulli"
     for name in systems.keys() - left_out:
-        assert refit_spec(spec, systems[name], 0.01, 0).loss_of_head.family == systems[name].run.model.head.family
+        assert refit_spec(spec, systems[name], 0.01, 0, "all").loss_of_head.family == systems[name].run.model.head.family
 
 
 def test_files_that_do_not_fit_are_named(make_run: Any, tmp_path: Path) -> None:
@@ -157,6 +160,13 @@ def test_differences_are_paired_over_images_and_not_over_seeds() -> None:
     # Without the noise of seeds a mean has that of images.
     alone = cells_of({"a": numbers([0.5], drawn_D)})["a"]["mAP"]
     assert alone.high - alone.value == pytest.approx(1.972 * drawn_D.std(), rel=1e-3)
+
+
+def test_an_interval_stays_within_what_its_number_can_be() -> None:
+    by_seed = [[{name: {"value": value, "draws": [value] * 3} for name in ("mAP", "NLL")}] for value in (0.05, 0.95)]
+    cells = cells_of({"a": by_seed[0] + by_seed[1]})["a"]
+    assert (cells["mAP"].low, cells["mAP"].high, cells["NLL"].low) == (0.0, 1.0, 0.0)
+    assert cells["NLL"].high > 1
 
 
 def test_equal_systems_rarely_differ_by_more_than_chance() -> None:

@@ -1,4 +1,4 @@
-"""Maps of where a label is seen on the images of the page, as small PNGs to lay over their thumbnails."""
+"""Maps of where a label is seen on the images of the page, as small PNGs for the top of their thumbnails."""
 
 import base64
 import logging

@@ -1,6 +1,7 @@
 """What a card tells, section by section, as plain data. A value that is not known is null."""
 
 import posixpath
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,25 @@ from rayprob.probability.families import family_of
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.card_spec import CardSpec
 from rayprob.runs.data_spec import DataSpec
+from rayprob.runs.finished import holdout_split
+
+
+def run_of(bundle: Bundle) -> dict[str, Any]:
+    """Return the run file that a bundle records, as plain data; empty if it records none."""
+    return part_of(bundle.facts, "run")
+
+
+def part_of(whole: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return a part of a run file as plain data; empty if it is missing, as bundles of other programs may have it."""
+    part = whole.get(key)
+    return part if isinstance(part, dict) else {}
 
 
 def data_of(bundle: Bundle) -> dict[str, Any]:
     """Return what the model was trained on, from its dataset if it can be opened, otherwise from the bundle alone."""
-    run = bundle.facts.get("run") or {}
+    run = run_of(bundle)
     fingerprint = bundle.facts.get("dataset_fingerprint")
-    train_split = (run.get("data") or {}).get("train_split", "train")
+    train_split = str(part_of(run, "data").get("train_split", "train"))
     found: dict[str, Any] = {
         "name": None,
         "fingerprint": fingerprint,
@@ -89,31 +102,29 @@ def pretraining_of(bundle: Bundle) -> dict[str, Any] | None:
 
 def training_of(bundle: Bundle, history: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the settings of the training, from the run file that the bundle records, and what its history adds."""
-    run = bundle.facts.get("run") or {}
+    run = run_of(bundle)
     starts = [row for row in history if row.get("kind") == "start"]
-    evaluate = (run.get("evaluation") or {}).get("split")
     kept = ("world_size", "device", "train_samples", "total_steps")
     return {
         "seed": run.get("seed"),
-        "duration": {unit: number for unit, number in (run.get("duration") or {}).items() if number is not None},
+        "duration": {unit: number for unit, number in part_of(run, "duration").items() if number is not None},
         "step": bundle.facts.get("step"),
-        "global_batch": (run.get("stream") or {}).get("global_batch"),
+        "global_batch": part_of(run, "stream").get("global_batch"),
         "optimizer": run.get("optimizer"),
         "schedule": run.get("schedule"),
         "loss": run.get("loss"),
-        "train_transform": ((run.get("transforms") or {}).get("train") or {}).get("name"),
+        "train_transform": part_of(part_of(run, "transforms"), "train").get("name"),
         "frozen": bundle.model_spec.frozen,
         "ema": run.get("ema"),
-        "checkpoint_chosen_on": evaluate,
+        "checkpoint_chosen_on": holdout_split(run),
         "is_refit": "refit" in bundle.facts,
         **({key: starts[-1].get(key) for key in kept} if starts else {}),
     }
 
 
-def stated_in(run: Any) -> dict[str, Any]:
-    """Return what people state in the part `card` of a run file, from the run as plain data."""
-    stated = run.get("card") if isinstance(run, dict) else None
-    return CardSpec.parse(stated or {}, where="card").model_dump(mode="json")
+def stated_in(run: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return what people state in the part `card` of a run file, from plain data. Raises SpecError, which names `where`."""
+    return CardSpec.parse(run.get("card") or {}, where, under="card").model_dump(mode="json")
 
 
 def versions() -> dict[str, str]:

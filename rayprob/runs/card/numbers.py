@@ -12,6 +12,7 @@ from rayprob.metrics.bootstrap import CONFIDENCE, DRAWS, Statistic, bootstrap
 from rayprob.metrics.drawn import calibration_error_of, count_metric_of, mean_average_precision_of, mean_of
 from rayprob.probability.decisions.rules import Rules
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.card.content import part_of, run_of
 from rayprob.runs.finished import holdout_split, staleness
 from rayprob.runs.paths import TABLE, RunFolder
 from rayprob.runs.predictions import Predictions
@@ -28,21 +29,20 @@ def numbers_of(bundle: Bundle, folder: str, *, intervals: bool) -> tuple[list[di
     On the split that the run chose on they are those of the classifier before calibration, which is fitted there; on others
     those of the bundle. Splits that trained the weights are left out.
     """
-    run = bundle.facts.get("run") or {}
-    trained_on, holdout = (run.get("data") or {}).get("train_split", "train"), holdout_split(run)
+    run = run_of(bundle)
+    trained_on, holdout = part_of(run, "data").get("train_split", "train"), holdout_split(run)
     entries, faults = [], []
     for split in _splits(folder):
         if split == trained_on:
             continue
         try:
             predictions = Predictions.read(RunFolder(folder).predictions(split))
-            stale = staleness(predictions, bundle)
-        except RayprobError as error:
-            stale = str(error)
-        if stale:
-            faults.append(f"The predictions of {split} are not those of this bundle ({stale}), so they are not judged.")
-            continue
-        entries.append(split_numbers(bundle, predictions, split, is_chosen_on=split == holdout, intervals=intervals))
+            if stale := staleness(predictions, bundle):
+                faults.append(f"The predictions of {split} are not those of this bundle ({stale}), so they are not judged.")
+                continue
+            entries.append(split_numbers(bundle, predictions, split, is_chosen_on=split == holdout, intervals=intervals))
+        except RayprobError as error:  # the card of a good bundle is still worth writing
+            faults.append(f"The predictions of {split} cannot be judged: {error}.")
     return entries, faults
 
 

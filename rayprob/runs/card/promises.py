@@ -20,6 +20,21 @@ EXCHANGEABLE = (
 )
 
 
+class _Comparison(Shape):
+    """The parts of a comparison that a card tells."""
+
+    split: str
+    before: dict[str, float | None]
+    after: dict[str, float | None]
+
+
+class _Calibration(Shape):
+    """calibration.json, as far as a card reads it."""
+
+    holdout: _Comparison
+    reported: _Comparison | None = None
+
+
 def calibration_of(bundle: Bundle, folder: str | None) -> dict[str, Any] | None:
     """Return what was fitted on which images, and ECE and NLL before and after; None for a bundle without calibration."""
     fitted = bundle.facts.get("calibration")
@@ -27,9 +42,8 @@ def calibration_of(bundle: Bundle, folder: str | None) -> dict[str, Any] | None:
         return None
     measured = []
     for name, one in _measured(folder).items():
-        before, after = one.get("before", {}), one.get("after", {})
-        numbers = {metric: [before.get(metric), after.get(metric)] for metric in ("ECE", "nll_nats")}
-        measured.append({"split": one.get("split"), "is_cross_fitted": name == "holdout", **numbers})
+        numbers = {metric: [one["before"].get(metric), one["after"].get(metric)] for metric in ("ECE", "nll_nats")}
+        measured.append({"split": one["split"], "is_cross_fitted": name == "holdout", **numbers})
     return {**fitted, "measured": measured}
 
 
@@ -39,10 +53,10 @@ def _measured(folder: str | None) -> dict[str, dict[str, Any]]:
     if not path or not storage.exists(path):
         return {}
     try:
-        found = read_json(path, Shape, error=RunError, remedy="run `rayprob calibrate` again")
+        found = read_json(path, _Calibration, error=RunError, remedy="run `rayprob calibrate` again")
     except RunError:  # the card does without; `rayprob report` names the damage
         return {}
-    return {name: found[name] for name in ("holdout", "reported") if isinstance(found.get(name), dict)}
+    return {name: found[name] for name in ("holdout", "reported") if found.get(name) is not None}
 
 
 def rules_of(bundle: Bundle) -> list[dict[str, Any]]:

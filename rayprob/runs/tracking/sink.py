@@ -1,4 +1,4 @@
-"""A sink gets each row of a run's history, next to metrics.jsonl: its methods, what it knows of the run, and the options that a run file gives it."""
+"""A sink gets each row of a run's history, next to metrics.jsonl; it knows the run, and the options of its run file."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence

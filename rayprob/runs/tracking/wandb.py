@@ -46,7 +46,7 @@ class WandbSink(Sink):
         run_id = known.get("id") or secrets.token_hex(4)
         self._open = self._started(run_id)
         self._first_step = self._open.starting_step
-        if not self._first_step:  # an offline run does not know what earlier starts logged
+        if known and not self._first_step:  # an offline run does not know what earlier starts logged
             self._sent = self._run.recorded
         return {"id": run_id}
 

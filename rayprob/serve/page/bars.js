@@ -94,7 +94,7 @@ function showRow(row, { marginal, before, range, threshold, stated, isChosen }) 
   place(line, threshold);
   place(spread, range?.[0] ?? null);
   if (range) spread.style.width = `${100 * (range[1] - range[0])}%`;
-  value.replaceChildren(percent(marginal), spoken(said(before, isChosen)));
+  value.replaceChildren(percent(stated === undefined ? marginal : Number(stated)), spoken(said(before, isChosen)));
   value.title = String(marginal);
 }
 

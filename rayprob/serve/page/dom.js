@@ -23,12 +23,8 @@ export function percent(p, digits = 1) {
   return `${p === 0 || p === 1 ? 100 * p : (100 * p).toFixed(digits)}\u00a0%`;
 }
 
-/** Return a number with its sign, at three significant digits. */
-export function signed(value) {
-  const size = Math.abs(value);
-  const digits = size >= 100 ? 0 : size >= 10 ? 1 : 2;
-  return `${value < 0 ? "−" : "+"}${size.toFixed(digits)}`;
-}
+/** Return a number with its sign, to two decimals. */
+export const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 
 export const counted = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 

@@ -10,6 +10,7 @@ let exampleAddresses = [];
 
 /** Call `show(blob)` for every image that comes, and `complain(sentence)` for what is dropped and is not a file. */
 export function listenForImages(show, complain) {
+  byId("camera").parentElement.hidden = navigator.maxTouchPoints === 0; // phones and tablets have a camera to point
   for (const id of ["file", "camera"]) {
     byId(id).addEventListener("change", ({ target }) => {
       if (target.files.length) show(target.files[0]);

@@ -3,7 +3,13 @@
 import { byId, element, signed, table } from "./dom.js";
 import { pictureAddress } from "./image.js";
 
-const METHODS = ["auto", "contributions", "attention", "gradcam", "integrated_gradients"];
+const METHODS = new Map([
+  ["auto", "automatic"],
+  ["contributions", "contributions"],
+  ["attention", "attention"],
+  ["gradcam", "Grad-CAM"],
+  ["integrated_gradients", "integrated gradients"],
+]);
 // Blue and orange differ for all common kinds of colour blindness; the photo below them is grey.
 const FOR = [20, 110, 230];
 const AGAINST = [235, 110, 0];
@@ -18,7 +24,8 @@ let offered = null; // the image and bundle whose labels are offered
 
 export function listenToMaps(of) {
   session = of;
-  byId("map-method").replaceChildren(...METHODS.map((name) => element("option", { value: name }, name.replace("_", " "))));
+  const options = [...METHODS].map(([name, words]) => element("option", { value: name }, words));
+  byId("map-method").replaceChildren(...options);
   byId("map-draw").addEventListener("click", () => drawMap(byId("map-label").value));
 }
 
@@ -120,8 +127,8 @@ function legend({ exact: isExact }, most, isSigned) {
 
 /** Return how the logit comes about, or what kind of map this is. */
 function decomposition({ method, exact: isExact, logit, rest, values }) {
-  const name = method.replaceAll("_", " ");
-  if (!isExact) return `The method ${name} shows where the output comes from; its values do not add up to the logit.`;
+  const name = METHODS.get(method) ?? method;
+  if (!isExact) return `By ${name}: where the output comes from. The values do not add up to the logit.`;
   const sum = values.flat().reduce((total, value) => total + value, 0);
   return `Exact: logit ${signed(logit)} = ${signed(sum)} from all places together, and ${signed(rest)} that has no place.`;
 }
@@ -129,6 +136,7 @@ function decomposition({ method, exact: isExact, logit, rest, values }) {
 function strongest(values) {
   const cells = values.flatMap((row, y) => row.map((value, x) => ({ value, x, y })));
   const { value, x, y } = cells.reduce((best, one) => (one.value > best.value ? one : best));
+  if (value <= 0) return "No place speaks for it.";
   const part = (at, count, names) => names[Math.min(2, Math.floor((3 * (at + 0.5)) / count))];
   const [height, width] = [values.length, values[0].length];
   const where = `${part(y, height, ["top", "centre", "bottom"])} ${part(x, width, ["left", "centre", "right"])}`;

@@ -31,10 +31,12 @@ function pieceParts({ name, is_present: isPresent, alone, last }) {
 const chance = (logOdds) => 1 / (1 + Math.exp(-logOdds));
 
 function scenesTable(label, scenes) {
-  const head = ["component", "weight before", "weight now", "P(label)", "share"];
+  const head = ["component", "weight, before → now", "P(label)", "share"];
   const rows = scenes.map(({ name, weight_before: before, weight, probability, share }) => [
     name,
-    ...[before, weight, probability, share].map((value) => percent(value)),
+    `${percent(before)} → ${percent(weight)}`,
+    percent(probability),
+    percent(share),
   ]);
   return table(`Components of the mixture responsible for ${label}`, head, rows);
 }

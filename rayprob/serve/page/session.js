@@ -41,6 +41,7 @@ export class Session {
     this.bundle = found.bundle;
     this.labels = found.labels;
     this.rules = found.rules;
+    this.before = null;
     const known = new Set(found.labels);
     this.evidence = new Map([...this.evidence].filter(([label]) => known.has(label)));
     if (!this.hasRule(this.rule)) this.rule = found.default_rule;
@@ -85,10 +86,13 @@ export class Session {
 
   /** Add a query if it can be answered; throws the Fault if not. */
   async add(text) {
+    const { evidence, image } = this;
     const { answers } = await this.ask({ queries: [text], top: 1 });
     const [answer] = answers;
     if (this.queries.includes(answer.query)) return;
     this.queries.push(answer.query);
+    // What was asked in the meantime lacks this query, or this answer lacks its evidence.
+    if (this.#asking || evidence !== this.evidence || image !== this.image) return this.refresh();
     this.answer.answers.push(answer);
     this.on.answer();
   }
@@ -104,7 +108,10 @@ export class Session {
     } catch (fault) {
       if (fault.name !== "AbortError") await this.#reject(fault);
     } finally {
-      if (this.#asking === asking) this.on.busy(null);
+      if (this.#asking === asking) {
+        this.#asking = null;
+        this.on.busy(null);
+      }
     }
   }
 
@@ -154,7 +161,8 @@ export class Session {
   async #accept(answer) {
     const isNewBundle = this.#accepted?.fingerprint && this.#accepted.fingerprint !== answer.fingerprint;
     if (!this.evidence.size) this.before = answer.marginals;
-    else if (answer.sha256 !== this.answer?.sha256 || isNewBundle) this.before = null;
+    else if (answer.sha256 !== this.answer?.sha256) this.before = null;
+    answer.answers = answer.answers.filter((one) => this.queries.includes(one.query)); // some may be removed by now
     this.answer = answer;
     const { image, evidence, rule } = this;
     this.#accepted = { image, evidence, rule, sha256: this.#sha256, fingerprint: answer.fingerprint };

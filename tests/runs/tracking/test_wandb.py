@@ -43,7 +43,8 @@ def wait_for_the_next_second() -> None:
 
 def test_a_resumed_run_is_one_run_with_each_step_once(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", tracking={"wandb": {"project": "birds", "group": "a sweep"}})
-    record(run, 0, 1, 2, 3)
+    record(make_run(tmp_path / "run"), 0, 1)  # before it was tracked
+    record(run, 1, 2, 3)
     wait_for_the_next_second()
     record(run, 2, 3, 4)
     wait_for_the_next_second()
