@@ -1,7 +1,7 @@
 """A bundle as it was loaded, in one version of its files, and what it has seen. A changed bundle becomes a new generation."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,18 +14,20 @@ from rayprob.predict.members import Forecast, Predictor
 from rayprob.predict.question import default_rule, guarantee_of
 from rayprob.predict.reading import Loaded, load
 from rayprob.runs.bundle import Bundle, bundle_fingerprint
+from rayprob.runs.card import read_card
 from rayprob.serve.seen import SeenImages
 
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """A predictor, the fingerprint of the files that it was read from, and the images that it has seen.
+    """A predictor, the fingerprint of the files that it was read from, its card, and the images that it has seen.
 
     `computing` is held during a forward pass: a map that explains a label puts hooks on the network.
     """
 
     predictor: Predictor
     fingerprint: str
+    card: Mapping[str, Any]
     seen: SeenImages
     computing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -41,7 +43,7 @@ class Generation:
             raise BundleError(f"the bundle at {folder} changed while it was read; try again")
         blank = tuple(np.zeros((one.size_px, one.size_px, 3), np.uint8) for one in predictor.inputs)
         predictor.forecast(tensors_of([Loaded(ImageBytes("blank", b""), blank)], predictor))
-        return cls(predictor, fingerprint, seen)
+        return cls(predictor, fingerprint, {**read_card(folder), "fingerprint": fingerprint}, seen)
 
     def labels(self) -> dict[str, Any]:
         """Return the labels, and the rules with what they guarantee, as plain data."""
@@ -51,19 +53,6 @@ class Generation:
             for name in bundle.rules
         ]
         return {"labels": list(bundle.label_space.names), "rules": rules, "default_rule": default_rule(bundle)}
-
-    def card(self) -> dict[str, Any]:
-        """Return what the bundle is made of, as plain data."""
-        bundle = self.predictor.bundle
-        return {
-            "fingerprint": self.fingerprint,
-            "backbone": bundle.model_spec.backbone,
-            "head": bundle.model_spec.head.name,
-            "num_labels": len(bundle.label_space),
-            "size_px": bundle.transform_spec.size_px,
-            "calibrator": bundle.calibrator.name if bundle.calibrator else None,
-            "facts": dict(bundle.facts),
-        }
 
 
 @dataclass(frozen=True, eq=False)

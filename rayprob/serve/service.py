@@ -77,7 +77,7 @@ class BundleService:
         """Return what the bundle is: its labels and rules, its card, the names of its examples, and the state of its files."""
         generation = self.generation
         state = {"fingerprint": generation.fingerprint, "fault": self._refused}
-        described = {"labels": generation.labels(), "card": generation.card()}
+        described = {"labels": generation.labels(), "card": dict(generation.card)}
         return {**described, "examples": example_names(self.folder), "state": state}
 
     def reload(self) -> bool:

@@ -90,7 +90,8 @@ def test_labels_rules_and_the_bundle_are_described(client: TestClient, bundle: B
     assert cuts["label_OF1"] == bundle.thresholds["label_OF1"].values_L.tolist()
     assert cuts["recall@0.1"] is None
     card = client.get("/v1/bundle?bundle=small").json()
-    assert (card["bundle"], card["bundles"], card["backbone"]) == ("small", ["small"], "squeezenet1_1")
+    assert (card["bundle"], card["bundles"], card["model"]["backbone"]) == ("small", ["small"], "squeezenet1_1")
+    assert card["format"] == "rayprob card"
     assert client.get("/healthz").json() == {"status": "ok"}
 
 
@@ -170,3 +171,18 @@ def test_what_a_library_raises_becomes_a_500_without_its_message(
     assert response.status_code == 500
     assert response.json()["error"]["message"] == "the server failed; its log has the reason"
     assert any("secret of a library" in message for message in caplog.messages)
+
+
+def test_labels_are_explained_by_the_maps_of_the_model(client: TestClient, bundle_path: str, jpeg: bytes) -> None:
+    model = rp.load(bundle_path)
+    asked = {"explain": ["cat"], "explain_method": "gradcam"}
+    (found,) = ask(client, jpeg, **asked)["explanations"]  # type: ignore[misc]
+    (ours,) = model.explain(jpeg, "cat", "gradcam")
+    assert found == json.loads(json.dumps(ours.to_dict()))
+    again = client.post("/v1/query", json={"sha256": hashlib.sha256(jpeg).hexdigest(), "evidence": {"dog": True}, **asked})
+    assert again.json()["explanations"] == [found]
+    chosen = ask(client, jpeg, explain=True, explain_method="gradcam")["explanations"]
+    labels = [one.label for one in model.predict(jpeg).maps(method="gradcam")]
+    assert [one["label"] for one in chosen] == labels  # type: ignore[index]
+    wrong = client.post("/v1/predict", content=jpeg, params={"options": '{"explain": ["kat"]}'})
+    assert (wrong.status_code, wrong.json()["error"]["kind"]) == (422, "UnknownLabel")
