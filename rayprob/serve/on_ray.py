@@ -17,7 +17,6 @@ from rayprob.cluster import import_ray
 from rayprob.errors import one_line
 from rayprob.files import uris
 from rayprob.serve.access import read_token
-from rayprob.serve.examples import read_example
 from rayprob.serve.faults import Busy
 from rayprob.serve.options import Options
 from rayprob.serve.reply import Reply
@@ -55,7 +54,13 @@ class BundleReplica:
         _close_grpc()
         torch.set_num_threads(start.threads)
         plugins.look_in(start.plugin_folders)
-        self._service = BundleService(start.name, start.folder, start.spec.limits, threads=start.threads + 1)
+        self._service = BundleService(
+            start.name,
+            start.folder,
+            start.spec.limits,
+            threads=start.threads + 1,
+            most_of_dataset=start.spec.most_examples,
+        )
         self._forward = _batched(start.spec.batch)
         if start.spec.reload_s:
             threading.Thread(target=self._reload, args=(start.spec.reload_s,), daemon=True, name="reload").start()
@@ -78,7 +83,7 @@ class BundleReplica:
 
     async def example(self, name: str) -> bytes | None:
         """Return an image to try."""
-        return await asyncio.to_thread(read_example, self._service.folder, name)
+        return await asyncio.to_thread(self._service.examples.read, name)
 
     def _reload(self, every_s: float) -> None:
         while True:

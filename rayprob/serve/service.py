@@ -18,7 +18,7 @@ from rayprob.predict.question import Question
 from rayprob.predict.record import required
 from rayprob.runs.bundle import bundle_fingerprint
 from rayprob.runs.paths import bundle_folder
-from rayprob.serve.examples import example_names
+from rayprob.serve.examples import Examples
 from rayprob.serve.explaining import explanations
 from rayprob.serve.faults import ErrorReply
 from rayprob.serve.generation import Computed, Generation, Waiting
@@ -36,9 +36,13 @@ IMAGE = "image"
 class BundleService:
     """One bundle that answers."""
 
-    def __init__(self, name: str, folder: str, limits: Limits, *, threads: int = 1) -> None:
-        """Load the bundle; `threads` images are decoded at a time. Raises BundleError or StorageError."""
+    def __init__(self, name: str, folder: str, limits: Limits, *, threads: int = 1, most_of_dataset: int = 0) -> None:
+        """Load the bundle; `threads` images are decoded at a time, `most_of_dataset` is that of Examples.
+
+        Raises BundleError or StorageError.
+        """
         self.name, self.folder = name, bundle_folder(folder)
+        self.examples = Examples(self.folder, most_of_dataset)
         self._limits = limits
         self._decoding = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._refused = ""
@@ -78,7 +82,7 @@ class BundleService:
         generation = self.generation
         state = {"fingerprint": generation.fingerprint, "fault": self._refused}
         described = {"labels": generation.labels(), "card": dict(generation.card)}
-        return {**described, "examples": example_names(self.folder), "state": state}
+        return {**described, "examples": self.examples.names, "state": state}
 
     def reload(self) -> bool:
         """Load the bundle again if its files have changed, and answer with it from then on; return whether it did.

@@ -3,7 +3,7 @@
 import re
 from typing import ClassVar, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from rayprob.config.kinds import SERVE_FILE, FileKind
 from rayprob.config.spec import PluginSpec, Spec
@@ -14,6 +14,7 @@ from rayprob.runs.paths import RunFolder
 from rayprob.serve.options import Options
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+OF_DATASET = 12  # examples of a run's dataset, by default
 
 
 class Limits(Spec):
@@ -90,6 +91,10 @@ class ServeSpec(PluginSpec):
     """Batches of images."""
     limits: Limits = Limits()
     """What requests may take."""
+    examples: NonNegativeInt | None = None
+    """How many images of its run's `val` split the page offers, for a bundle without a folder `examples`. null offers 12 if
+    `rayprob serve` needs no token, because only this machine can connect, and else none.
+    """
     token_file: str | None = None
     """A file with the token that requests must send; null asks for none."""
     token_variable: str | None = None
@@ -115,6 +120,11 @@ class ServeSpec(PluginSpec):
             raise ValueError("give token_file or token_variable, not both")
         return self
 
+    @property
+    def most_examples(self) -> int:
+        """The number of examples of a run's dataset."""
+        return self.examples or 0
+
 
 class ServeFile(ServeSpec):
     """A serve file: what to serve, and where. A Serve config has the same keys as `args`, but its own host and port."""
@@ -125,6 +135,12 @@ class ServeFile(ServeSpec):
     """The address to listen at; another than this machine's own requires a token."""
     port: int = Field(default=8000, gt=0, lt=2**16)
     """The port to listen at."""
+
+    @property
+    def most_examples(self) -> int:
+        """The number of examples of a run's dataset."""
+        needs_token = self.token_file is not None or self.token_variable is not None
+        return OF_DATASET if self.examples is None and not needs_token else super().most_examples
 
 
 def name_and_folder(text: str) -> tuple[str, str]:

@@ -8,8 +8,9 @@ from rayprob.serve.spec import Limits
 from tests.loader.tiny import photo
 from tests.predict.conftest import bundle, bundle_path
 from tests.serve.here import client_of
+from tests.train.conftest import make_run, tiny
 
-__all__ = ["bundle", "bundle_path"]
+__all__ = ["bundle", "bundle_path", "make_run", "tiny"]
 
 
 @pytest.fixture(scope="session")

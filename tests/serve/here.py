@@ -5,7 +5,6 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from rayprob.serve.app import Front, make_app
-from rayprob.serve.examples import read_example
 from rayprob.serve.generation import Computed, Waiting, forecast_together
 from rayprob.serve.options import Options
 from rayprob.serve.pages import PageFile
@@ -36,7 +35,7 @@ class Here:
         return True
 
     async def example(self, name: str) -> bytes | None:
-        return read_example(self.service.folder, name)
+        return self.service.examples.read(name)
 
     async def forward(self, waiting: Waiting) -> Computed:
         self.passes += 1

@@ -8,12 +8,17 @@ import pytest
 from starlette.testclient import TestClient
 
 import rayprob as rp
+from rayprob.config import strict_yaml
+from rayprob.data.manifest.dataset import Dataset
+from rayprob.images.header import measure
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.paths import RunFolder
 from rayprob.serve.service import BundleService
 from rayprob.serve.spec import Limits
 from tests.loader.tiny import photo
 from tests.predict.small import NAMES, make_bundle
 from tests.serve.here import Here, client_of
+from tests.train.conftest import MakeRun
 
 QUERIES = ["P(fork & knife)", "P(cat | dog)"]
 EVIDENCE = {"dining table": True}
@@ -119,6 +124,19 @@ def test_a_bundles_examples_are_served_by_name(tmp_path: Path, bundle: Bundle) -
     sent = client.get("/" + found[0]["url"])
     assert (sent.content, sent.headers["content-type"]) == (photo(1), "image/jpeg")
     assert [client.get(f"/v1/examples/{name}").status_code for name in ("page.png", "notes.txt")] == [404, 404]
+
+
+def test_a_run_offers_images_of_its_dataset_to_try(tmp_path: Path, bundle: Bundle, tiny: str, make_run: MakeRun) -> None:
+    run = RunFolder(str(tmp_path))
+    bundle.save(run.bundle)
+    Path(run.run_file).write_text(strict_yaml.dump(make_run(tmp_path).model_dump(mode="json")))
+    services = [BundleService("small", str(tmp_path), Limits(), most_of_dataset=most) for most in (3, 0)]
+    first, _, last = client_of(services[0]).get("/v1/examples").json()
+    val = Dataset.open(tiny).split("val")
+    assert (first["name"], last["name"]) == (val.sample(0).key, val.sample(len(val) - 1).key)
+    sent = client_of(services[0]).get("/" + first["url"])
+    assert (measure(sent.content).width_px, sent.headers["content-type"]) == (48, "image/jpeg")
+    assert client_of(services[1]).get("/v1/examples").json() == []
 
 
 def test_a_bundle_without_examples_has_an_empty_list(client: TestClient) -> None:

@@ -149,3 +149,16 @@ def test_replicas_share_what_there_is(
 ) -> None:
     spec = ServeSpec.parse({"bundles": {f"b{place}": "x" for place in range(bundles)}, "replicas": replicas})
     assert share_of(spec, resources) == share
+
+
+def test_images_of_a_dataset_are_offered_only_where_no_token_is_needed(tmp_path: Path) -> None:
+    def offered(**keys: object) -> int:
+        return ServeFile.parse({"bundles": {"a": str(tmp_path)}, **keys}).most_examples
+
+    assert [offered(), offered(token_file="token"), offered(token_file="token", examples=3), offered(examples=0)] == [
+        12,
+        0,
+        3,
+        0,
+    ]
+    assert ServeSpec.parse({"bundles": {"a": str(tmp_path)}}).most_examples == 0
