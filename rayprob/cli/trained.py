@@ -73,7 +73,6 @@ def predict(
 
     Examples:
 
-      rayprob predict demo/run photo.jpg
       rayprob predict demo/run photo.jpg -q 'P(chair | dining table)'
       rayprob predict demo/run photo.jpg --explain --figure figures
       rayprob predict demo/run photos/ --parquet predictions.parquet
