@@ -17,8 +17,8 @@ NAMES = {
     *(entry.name for kind in KINDS for entry in vars(kind).values() if isinstance(entry, PathIn)),
 } - {RAYS_OWN, TUNES_OWN}  # which are words of other paths, too
 FILES = {name for name in NAMES if "." in name}
-# A name by itself, or beside a slash: in the middle of a sentence it is a word of a message.
-SPELLED = re.compile(rf"(?:{'|'.join(map(re.escape, FILES))})$|\S*/(?:{'|'.join(map(re.escape, NAMES))})\b")
+# A name by itself, or beside a slash: in the middle of a sentence it is a word of a message. /v1/ is a path of a server.
+SPELLED = re.compile(rf"(?:{'|'.join(map(re.escape, FILES))})$|(?!/v1/)\S*/(?:{'|'.join(map(re.escape, NAMES))})\b")
 
 
 def spelled(path: Path) -> Iterator[str]:
