@@ -4,19 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from rayprob.errors import QueryError
 from rayprob.labels import LabelSpace
 from rayprob.probability.decisions.rules import RECALL
-from rayprob.probability.distributions.distribution import BernoulliDistribution
 from rayprob.probability.distributions.evidence import known_labels, parse_evidence
 from rayprob.probability.queries.answer import Query, parse
 from rayprob.probability.queries.expression import Label, Not
 from rayprob.runs.bundle import Bundle
 
 DEFAULT_RULES = ("label_OF1", "global_OF1", "best_F1")  # the first that the bundle has; every bundle has the last
-UNLIKELY = -9.0  # a logit
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class Question:
         known = known_labels(evidence, space) if isinstance(evidence, Mapping) else parse_evidence(evidence, space)
         asked = tuple(dict.fromkeys(parse(text, space) for text in queries))
         rule = rule or default_rule(bundle)
-        _require_rule(bundle, rule)
+        bundle.require_rule(rule)
         question = cls(asked, known, space, rule, top)
         question.given_evidence()
         return question
@@ -90,7 +86,3 @@ def guarantee_of(bundle: Bundle, rule: str) -> str | None:
     if not rule.startswith(RECALL) or alpha not in bundle.guarantees:
         return None
     return bundle.guarantees[alpha].words
-
-
-def _require_rule(bundle: Bundle, rule: str) -> None:
-    bundle.label_sets(BernoulliDistribution(np.full((1, len(bundle.label_space)), UNLIKELY)), rule)

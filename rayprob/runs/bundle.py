@@ -108,14 +108,22 @@ class Bundle:
     @property
     def rules(self) -> tuple[str, ...]:
         """The rules that `label_sets` accepts, besides any number from 0 to 1."""
-        return Rules(self.thresholds, self.guarantees).names
+        return self._decisions.names
+
+    def require_rule(self, rule: str) -> None:
+        """Raise QueryError, with the available rules, for a rule that `label_sets` does not accept."""
+        self._decisions.require(rule)
 
     def label_sets(self, distribution: LabelDistribution, rule: str) -> NDArray[np.bool_]:
         """Return the label sets [N, L] that a rule of `probability.decisions.rules` chooses from what `distribution` returned.
 
         Raises QueryError with the available rules.
         """
-        return Rules(self.thresholds, self.guarantees).label_sets(distribution, rule)
+        return self._decisions.label_sets(distribution, rule)
+
+    @property
+    def _decisions(self) -> Rules:
+        return Rules(self.thresholds, self.guarantees)
 
     def save(self, folder: str) -> None:
         """Write the bundle to a local folder or URI, replacing an existing one.

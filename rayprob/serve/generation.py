@@ -75,6 +75,7 @@ class Waiting:
 class Computed:
     """The forecast of an image; `batch` is the size of its forward pass for the first image of each pass, else 0."""
 
+    waiting: Waiting
     forecast: Forecast
     batch: int
 
@@ -94,5 +95,5 @@ def forecast_together(waiting: Sequence[Waiting]) -> list[Computed]:
         with generation.computing:
             forecast = predictor.forecast(tensors_of([waiting[place].loaded for place in places], predictor))
         for row, place in enumerate(places):
-            found[place] = Computed(forecast[[row]], 0 if row else len(places))
+            found[place] = Computed(waiting[place], forecast[[row]], 0 if row else len(places))
     return [found[place] for place in range(len(waiting))]

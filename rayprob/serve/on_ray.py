@@ -1,7 +1,8 @@
 """Bundles on Ray Serve: one deployment per bundle, whose replicas compute, behind one that speaks HTTP and computes nothing.
 
 An image passes the HTTP deployment, which hashes it, to a replica, which decodes it, waits for a batch, answers and remembers
-the forecast. A request that loses its replica is sent to another one, so that clients do not see it.
+the forecast. A request that loses its replica is sent to another one, so that clients do not see it. PyTorch is imported by the
+replicas only: neither the command nor the HTTP process needs it.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rayprob import plugins
 from rayprob.cluster import import_ray
@@ -21,11 +22,7 @@ from rayprob.serve.faults import Busy
 from rayprob.serve.options import Options
 from rayprob.serve.reply import Reply
 from rayprob.serve.shares import Share, share_of
-from rayprob.serve.spec import BatchSpec, ServeSpec
-
-if TYPE_CHECKING:  # PyTorch is imported by the replicas only: neither the command nor the HTTP process needs it
-    from rayprob.serve.generation import Computed, Waiting
-    from rayprob.serve.service import Forward
+from rayprob.serve.spec import ServeSpec
 
 HTTP = "http"
 ATTEMPTS = 3
@@ -49,6 +46,8 @@ class BundleReplica:
     def __init__(self, start: ReplicaStart) -> None:
         import torch
 
+        from rayprob.serve.batches import Batches
+        from rayprob.serve.generation import forecast_together
         from rayprob.serve.service import BundleService
 
         _close_grpc()
@@ -61,13 +60,13 @@ class BundleReplica:
             threads=start.threads + 1,
             most_of_dataset=start.spec.most_examples,
         )
-        self._forward = _batched(start.spec.batch)
+        self._batches = Batches(start.spec.batch, forecast_together)
         if start.spec.reload_s:
             threading.Thread(target=self._reload, args=(start.spec.reload_s,), daemon=True, name="reload").start()
 
     async def predict(self, sha256: str, content: bytes, options: Options) -> Reply:
         """Answer for an image."""
-        return await self._service.predict(sha256, content, options, self._forward)
+        return await self._service.predict(sha256, content, options, self._batches.forward)
 
     async def query(self, sha256: str, options: Options) -> Reply:
         """Answer for an image that this replica remembers."""
@@ -179,19 +178,6 @@ def facts_of(name: str, app: str) -> dict[str, Any]:
     handle = serve.get_deployment_handle(_deployment(name), app)
     facts: dict[str, Any] = handle.facts.remote().result(timeout_s=FACTS_S)
     return facts
-
-
-def _batched(batch: BatchSpec) -> "Forward":
-    """Return the forward pass of one image, which waits for others and is computed together with them."""
-    from ray import serve
-
-    from rayprob.serve.generation import forecast_together
-
-    async def together(waiting: "list[Waiting]") -> "list[Computed]":
-        return await asyncio.to_thread(forecast_together, waiting)
-
-    made: Forward = serve.batch(max_batch_size=batch.images, batch_wait_timeout_s=batch.wait_ms / 1000)(together)
-    return made
 
 
 def _maker(spec: ServeSpec) -> Callable[[], Any]:

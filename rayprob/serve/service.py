@@ -29,7 +29,7 @@ from rayprob.serve.spec import Limits
 
 log = logging.getLogger(__name__)
 
-Forward = Callable[[Waiting], Awaitable[Computed]]
+Forward = Callable[[Awaitable[Waiting]], Awaitable[Computed]]  # of an image that is being decoded
 IMAGE = "image"
 
 
@@ -56,9 +56,9 @@ class BundleService:
             computed = None
             seen = generation.seen.get(sha256)
             if seen is None:
-                waiting = await self._in_thread(self._decoded, generation, content)
-                computed = await forward(waiting)
-                seen = SeenImage(ImageBytes(IMAGE, content), replace(waiting.loaded, squashed_S=()), computed.forecast)
+                computed = await forward(self._in_thread(self._decoded, generation, content))
+                loaded = replace(computed.waiting.loaded, squashed_S=())
+                seen = SeenImage(ImageBytes(IMAGE, content), loaded, computed.forecast)
                 generation.seen.put(sha256, seen)
             value = await self._in_thread(self._answer, generation, sha256, seen, question, options)
         except RayprobError as error:

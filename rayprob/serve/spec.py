@@ -58,7 +58,9 @@ class BatchSpec(Spec):
     images: PositiveInt = 16
     """The most images per forward pass."""
     wait_ms: NonNegativeFloat = 5.0
-    """How long the first image of a batch waits for others."""
+    """How long the first image of a batch waits for others that are being decoded; images that come while a forward pass is
+    computed share the next one in any case.
+    """
 
 
 class ReplicaSpec(Spec):

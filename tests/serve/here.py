@@ -1,5 +1,6 @@
 """The application in this process: bundles that compute one image at a time, behind starlette's client."""
 
+from collections.abc import Awaitable
 from typing import Any
 
 from starlette.testclient import TestClient
@@ -37,7 +38,10 @@ class Here:
     async def example(self, name: str) -> bytes | None:
         return self.service.examples.read(name)
 
-    async def forward(self, waiting: Waiting) -> Computed:
+    async def forward(self, decoding: Awaitable[Waiting]) -> Computed:
+        return await self.computed(await decoding)
+
+    async def computed(self, waiting: Waiting) -> Computed:
         self.passes += 1
         return forecast_together([waiting])[0]
 

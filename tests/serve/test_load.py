@@ -27,9 +27,9 @@ class Held(Here):
         super().__init__(service)
         self.released = asyncio.Event()
 
-    async def forward(self, waiting: Waiting) -> Computed:
+    async def computed(self, waiting: Waiting) -> Computed:
         await self.released.wait()
-        return await super().forward(waiting)
+        return await super().computed(waiting)
 
 
 def caller(held: Held, limits: Limits) -> tuple[httpx.AsyncClient, Gate]:

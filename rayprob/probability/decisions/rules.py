@@ -59,6 +59,11 @@ class Rules:
             return JOINT_RULES[rule](distribution)
         return self._decision(rule)(distribution.marginals())
 
+    def require(self, rule: str) -> None:
+        """Raise QueryError for an unknown rule, with the known ones."""
+        if rule not in JOINT_RULES:
+            self._decision(rule)
+
     def decide(self, marginals_NL: Floats, rule: str) -> Bools:
         """Return the label sets [N, L] of a rule that needs marginals only. Raises QueryError as `label_sets`."""
         return self._decision(rule)(marginals_NL)
