@@ -10,9 +10,9 @@ const METHODS = new Map([
   ["gradcam", "Grad-CAM"],
   ["integrated_gradients", "integrated gradients"],
 ]);
-// Blue and orange differ for all common kinds of colour blindness; the photo below them is grey.
-const FOR = [20, 110, 230];
-const AGAINST = [235, 110, 0];
+// The colours of `explain/colours.py`, which also differ for the common kinds of colour blindness; the photo below them is grey.
+const FOR = [215, 48, 31];
+const AGAINST = [43, 108, 176];
 const STRONGEST_ALPHA = 0.85;
 const MOST_PX = 640;
 const ABOUT = "A map explains the network's own output, before calibration, label prior and what you stated.";
