@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rayprob.errors import RunError
+from rayprob.signals import handlers_kept
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ def start_ray(**init: Any) -> None:
     quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
     # address: without it, init would join any cluster recorded in Ray's temporary folder, even a dead one.
     try:
-        ray.init(**{"address": "local", "object_store_memory": OBJECT_STORE_BYTES, **quiet, **init})
+        with handlers_kept():
+            ray.init(**{"address": "local", "object_store_memory": OBJECT_STORE_BYTES, **quiet, **init})
     except Exception as error:  # OSError for a long RAY_TMPDIR, AuthenticationError, ValueError for arguments, Exception
         raise RunError(f"Ray did not start on this machine ({' '.join(str(error).split())}); {_remedy(error)}") from error
 
@@ -118,7 +120,8 @@ def _join() -> None:
     require_cluster()
     address = cluster_address()
     try:
-        import_ray().init(logging_level="ERROR", log_to_driver=False)
+        with handlers_kept():
+            import_ray().init(logging_level="ERROR", log_to_driver=False)
     except Exception as error:  # Ray raises all kinds: ConnectionError, ValueError, AuthenticationError, Exception
         raise RunError(
             f"cannot join the Ray cluster at RAY_ADDRESS={address}: {' '.join(str(error).split())}; check "

@@ -23,6 +23,7 @@ FLOORS = (
         "figures",
         "cluster",
         "processes",
+        "signals",
         "config",
         "files",
         "images",

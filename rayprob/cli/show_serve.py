@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import threading
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
 import typer
@@ -14,6 +12,7 @@ from rich.console import Console
 from rayprob.cli.terminal import show_line, status
 from rayprob.serve.ready import url_of
 from rayprob.serve.spec import ServeFile
+from rayprob.signals import signals_call
 from rayprob.text import counted
 
 
@@ -22,13 +21,13 @@ def serve_until_stopped(out: Console, err: Console, file: ServeFile, *, as_json:
     from rayprob.serve.run_on_ray import run
 
     stopping = _Stopping(err)
-    with status(err, "starting Ray Serve and loading the bundles") as change:
+    with signals_call(stopping.stop), status(err, "starting Ray Serve and loading the bundles") as change:
 
         def tell(event: dict[str, Any]) -> None:
             if event["kind"] == "bundle":
                 show_line(err, _became(event))
                 return
-            stopping.listen()
+            stopping.is_serving = True
             num_labels = event["labels"]
             change("serving; Ctrl-C stops")
             if as_json:
@@ -42,18 +41,14 @@ def serve_until_stopped(out: Console, err: Console, file: ServeFile, *, as_json:
 
 
 class _Stopping:
-    """The first SIGINT or SIGTERM sets `asked`; the second one raises KeyboardInterrupt."""
+    """The first signal sets `asked`; the second one raises KeyboardInterrupt, as one does while nothing is served yet."""
 
     def __init__(self, err: Console) -> None:
-        self._err, self.asked = err, threading.Event()
+        self._err, self.asked, self.is_serving = err, threading.Event(), False
 
-    def listen(self) -> None:
-        """Handle the signals from now on. To be called once Ray has started, which sets handlers of its own."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stop)
-
-    def _stop(self, _: int, __: FrameType | None) -> None:
-        if self.asked.is_set():
+    def stop(self) -> None:
+        """Handle a signal."""
+        if self.asked.is_set() or not self.is_serving:
             raise KeyboardInterrupt
         self.asked.set()
         show_line(self._err, "stopping: finishing open requests; Ctrl-C again stops at once")

@@ -22,13 +22,14 @@ from rayprob.files.documents import Shape, read_json
 from rayprob.runs.paths import SweepFolder
 from rayprob.runs.rules import check
 from rayprob.runs.spec import Run, absolute, identity
+from rayprob.signals import signals_call
 from rayprob.sweep.ledger import Ledger
 from rayprob.sweep.results import summarise, write_results
 from rayprob.sweep.search import Sweep
 from rayprob.sweep.study import Study, Trial
 from rayprob.text import counted
 from rayprob.train.assess import assess
-from rayprob.train.launch import check_folder, signals_call
+from rayprob.train.launch import check_folder
 from rayprob.train.on_ray import ray_cluster
 from rayprob.train.training import Tell
 

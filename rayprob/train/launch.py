@@ -5,12 +5,9 @@ One worker on this machine is a process of its own (`here.py`); everything else 
 
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from types import FrameType
 
 from rayprob.cluster import require_cluster
 from rayprob.errors import RunError
@@ -19,6 +16,7 @@ from rayprob.runs import folder
 from rayprob.runs.history import HistoryTail
 from rayprob.runs.rules import check
 from rayprob.runs.spec import Run, absolute
+from rayprob.signals import signals_call
 from rayprob.train.here import TrainingHere
 from rayprob.train.loop import Outcome, finished_outcome
 from rayprob.train.on_ray import ELASTIC_SETTINGS, RayTraining, ray_cluster
@@ -106,24 +104,6 @@ def _follow(run: Run, training: Training, tail: HistoryTail, tell: Tell) -> Outc
     for row in tail.new_rows():
         tell(row)
     return training.outcome()
-
-
-@contextmanager
-def signals_call(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at SIGINT and SIGTERM instead of the default handlers; in the main thread only, which alone gets signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stop()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def check_folder(run: Run) -> None:

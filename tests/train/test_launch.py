@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -114,3 +116,28 @@ def test_a_relative_folder_inside_a_job_is_refused(make_run: MakeRun, monkeypatc
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with pytest.raises(RunError, match=r"folder runs/x is relative, .* --set folder=/mnt/shared/runs/tiny"):
         launch(make_run(Path("runs/x")))
+
+
+AFTER_RAY = """
+import os, signal, time
+from rayprob.cluster import start_ray
+from rayprob.signals import signals_call
+
+def stop():
+    raise KeyboardInterrupt
+
+with signals_call(stop):
+    start_ray(num_cpus=1)
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("stopped by its own handler")
+"""
+
+
+@pytest.mark.ray
+def test_signals_reach_the_handlers_of_a_command_after_ray_has_started() -> None:
+    """Ray replaces them, below Python too: it would print a stack and abort."""
+    done = subprocess.run([sys.executable, "-c", AFTER_RAY], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped by its own handler\n", "")
