@@ -2,13 +2,23 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.main import get_command
 
+from rayprob.calibrate.search_spec import ThresholdSearch
 from rayprob.cli.app import app
+from rayprob.config.spec import override, read_yaml
+from rayprob.data.building.recipe import Recipe
+from rayprob.errors import RayprobError
+from rayprob.runs.spec import Run
+from rayprob.serve.spec import ServeFile
+from rayprob.sweep.search import Sweep
+from rayprob.systems.spec import SystemsFile
+from rayprob.train.refit import RefitSpec
 
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.M | re.S)
 SPAN = re.compile(r"`([^`\n]+)`")
@@ -71,4 +81,33 @@ def fault_of(arguments: list[str], *, whole: bool = True) -> str | None:
         return None
     except Exception as error:
         return str(getattr(error, "message", error))
+    return None
+
+
+def _read_by_its_keys(file: str, overrides: list[str]) -> object:
+    keys = read_yaml(file, overrides)
+    readers = {"thresholds": ThresholdSearch, "systems": SystemsFile, "search": Sweep, "bundles": ServeFile}
+    reader: Any = next((reader for key, reader in readers.items() if key in keys), Run)
+    return reader.read(file, overrides)
+
+
+READERS: dict[str, Callable[[str, list[str]], object]] = {
+    **dict.fromkeys(("train", "lr-find", "tune", "submit"), _read_by_its_keys),
+    "shard": Recipe.read,
+    "refit": lambda _, overrides: RefitSpec.parse(override({}, overrides), where="refit"),
+}
+
+
+def fault_of_keys(arguments: list[str], root: Path) -> str | None:
+    """Return what is wrong with the keys that a command sets by `--set`, of a file below `root` or of a refit."""
+    verb, *rest = arguments
+    overrides = [rest[place + 1] for place, word in enumerate(rest[:-1]) if word == "--set"]
+    file = next((word for word in rest if word.endswith(".yaml") and (root / word).exists()), "")
+    is_example = "..." in arguments or any(text.startswith("plugins=") for text in overrides)  # a reader fills it in
+    if not overrides or verb not in READERS or not (file or verb == "refit") or is_example:
+        return None
+    try:
+        READERS[verb](str(root / file), overrides)
+    except RayprobError as error:
+        return str(error)
     return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import SPAN, blocks, fault_of, header_commands, rayprob_commands
+from tests.commands import SPAN, blocks, fault_of, fault_of_keys, header_commands, rayprob_commands
 
 ROOT = Path(__file__).resolve().parents[1]
 TRACKED = subprocess.run(
@@ -50,6 +50,15 @@ def test_the_commands_in_the_code_blocks_of_a_page_are_known(name: str) -> None:
 def test_the_commands_in_the_header_of_a_file_are_known(name: str) -> None:
     commands = list(rayprob_commands(header_commands((ROOT / name).read_text())))
     faults = {" ".join(command): fault for command in commands if (fault := fault_of(command, whole=False))}
+    assert not faults
+
+
+@pytest.mark.parametrize("name", sorted({*PAGES, *WITH_COMMANDS}))
+def test_the_keys_that_shown_commands_set_are_known(name: str) -> None:
+    text = (ROOT / name).read_text()
+    shown = [*blocks(text), *SPAN.findall(text)] if name in PAGES else [header_commands(text)]
+    commands = [command for code in shown for command in rayprob_commands(code)]
+    faults = {" ".join(command): fault for command in commands if (fault := fault_of_keys(command, ROOT))}
     assert not faults
 
 

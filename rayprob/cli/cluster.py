@@ -29,10 +29,10 @@ def submit(
     ] = None,
     stop: Annotated[str | None, typer.Option("--stop", metavar="ID", help="Stop a job; it saves first.")] = None,
 ) -> None:
-    """Run a run, sweep or serve file as a job on a Ray cluster.
+    """Run a run, sweep, systems or serve file as a job on a Ray cluster.
 
-    The job gets this package, the file, and the files that it extends. Follows the job's log, and exits with the job's
-    exit code; Ctrl-C leaves the job running.
+    The job gets this package, the file, and the files that it extends or compares. Follows the job's log, and exits with the
+    job's exit code; Ctrl-C leaves the job running.
 
     Examples:
 

@@ -19,6 +19,7 @@ from rayprob.submit.job import Job, check_run, default_id, require_absolute
 from rayprob.submit.log import Log
 from rayprob.submit.on_ray import DEFAULT_ADDRESS, End, Jobs
 from rayprob.sweep.search import Sweep
+from rayprob.systems.spec import SystemsFile, open_systems
 from rayprob.text import printable
 
 INTERRUPTED = 130
@@ -26,7 +27,10 @@ EXIT_CODES = {"SUCCEEDED": 0, "STOPPED": INTERRUPTED}
 
 
 def read_job(file: str, overrides: Sequence[str]) -> tuple[str, Job]:
-    """Return the name and job of a run, sweep, search or serve file, checked as on the cluster. Raises SpecError, RunError."""
+    """Return the name and job of a file of any kind that `train`, `tune` or `serve` takes, checked as on the cluster.
+
+    Raises SpecError, RunError.
+    """
     value = read_yaml(file, overrides)
     if "thresholds" in value:
         run = ThresholdSearch.read(file, overrides).thresholds.run
@@ -39,6 +43,8 @@ def read_job(file: str, overrides: Sequence[str]) -> tuple[str, Job]:
         if served.token_file:
             require_absolute("token_file", served.token_file, "/mnt/shared/token")
         return "serve", Job.of("serve", file, overrides)
+    if "systems" in value:
+        return _systems_job(file, overrides)
     if "search" in value:
         sweep = Sweep.read(file, overrides)
         check_run(sweep.run.model_copy(update={"folder": sweep.folder}))
@@ -46,6 +52,19 @@ def read_job(file: str, overrides: Sequence[str]) -> tuple[str, Job]:
     run_spec = Run.read(file, overrides)
     check_run(run_spec)
     return run_spec.name, Job.of("train", file, overrides)
+
+
+def _systems_job(file: str, overrides: Sequence[str]) -> tuple[str, Job]:
+    """Return the name and job of a systems file, which takes the run files that it compares along."""
+    opened = SystemsFile.read(file, overrides)
+    require_absolute("folder", opened.folder_of_all, f"/mnt/shared/systems/{opened.name}")
+    systems = open_systems(opened.systems)
+    if opened.systems.source is not None:
+        require_absolute("systems.source", opened.systems.source, "/mnt/shared/runs/paper")
+    else:
+        for system in systems:
+            check_run(system.run.model_copy(update={"folder": opened.folder_of_all}))
+    return opened.name, Job.of("tune", file, overrides, [system.file for system in systems])
 
 
 def parse_env(assignments: Sequence[str]) -> dict[str, str]:

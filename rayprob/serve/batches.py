@@ -80,5 +80,5 @@ class Batches:
                     one.computed.set_exception(error)
             return
         for one, computed in zip(batch, found, strict=True):
-            if not one.computed.done():  # its request may have ended meanwhile
+            if not one.computed.done():  # its request may have ended by now
                 one.computed.set_result(computed)

@@ -35,9 +35,9 @@ class Job:
     plugins: tuple[Path, ...] = ()  # modules and packages, next to the package in the job
 
     @classmethod
-    def of(cls, verb: str, file: str, overrides: Sequence[str]) -> "Job":
-        """Return the job of a run file and of all files that it extends. Raises SpecError."""
-        chain = read_chain(file)
+    def of(cls, verb: str, file: str, overrides: Sequence[str], others: Sequence[str] = ()) -> "Job":
+        """Return the job of a file and of `others` that it names, with all files that they extend. Raises SpecError."""
+        chain = {path: mapping for one in (file, *others) for path, mapping in read_chain(one).items()}
         for path, mapping in chain.items():
             if os.path.isabs(str(mapping.get("extends", ""))):
                 raise SpecError(
@@ -45,7 +45,8 @@ class Job:
                     f"to {path}"
                 )
         files = tuple(Path(os.path.abspath(path)) for path in chain)
-        modules = tuple(dict.fromkeys(map(plugins.file_of, plugin_names(read_yaml(file, overrides)))))
+        read = [read_yaml(file, overrides), *map(read_yaml, others)]
+        modules = tuple(dict.fromkeys(plugins.file_of(name) for value in read for name in plugin_names(value)))
         return cls(verb, files[0], files, _base(files), tuple(overrides), modules)
 
     @property

@@ -47,6 +47,23 @@ def test_a_threshold_search_is_tuned_where_its_run_is_on_the_cluster() -> None:
         read_job("tune_configs/thresholds.yaml", ("thresholds.run=runs/x",))
 
 
+@pytest.mark.usefixtures("here")
+def test_a_systems_file_brings_the_run_files_that_it_compares() -> None:
+    """On features it needs their run; end to end, each run must find its data."""
+    there = ("folder=/mnt/shared/systems/all", "systems.source=/mnt/shared/runs/paper")
+    name, job = read_job("tune_configs/systems.yaml", there)
+    assert (name, job.verb) == ("systems", "tune")
+    files = {path.relative_to(ROOT).as_posix() for path in job.files}
+    assert files > {"tune_configs/systems.yaml", "tune_configs/systems/bernoulli.yaml", "tune_configs/systems/decoder.yaml"}
+    for sets, message in (
+        (there[:1], "systems.source runs/coco-places is relative"),
+        (there[1:], "folder systems/systems is relative"),
+        ((there[0], "systems.source=null", "systems.files=[systems/vit.yaml]"), "data.root .* is relative"),
+    ):
+        with pytest.raises(RunError, match=message):
+            read_job("tune_configs/systems.yaml", sets)
+
+
 def test_a_serve_file_is_served_with_bundles_that_every_node_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "serve.yaml").write_text(
         "bundles: {birds: /mnt/shared/runs/birds}\nhost: 0.0.0.0\ntoken_file: /mnt/shared/token\n"
