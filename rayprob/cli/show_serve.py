@@ -21,7 +21,10 @@ def serve_until_stopped(out: Console, err: Console, file: ServeFile, *, as_json:
     from rayprob.serve.run_on_ray import run
 
     stopping = _Stopping(err)
-    with signals_call(stopping.stop), status(err, "starting Ray Serve and loading the bundles") as change:
+    starting = "starting Ray Serve and loading the bundles"
+    if not err.is_terminal:
+        show_line(err, starting)
+    with signals_call(stopping.stop), status(err, starting) as change:
 
         def tell(event: dict[str, Any]) -> None:
             if event["kind"] == "bundle":
@@ -29,7 +32,7 @@ def serve_until_stopped(out: Console, err: Console, file: ServeFile, *, as_json:
                 return
             stopping.is_serving = True
             num_labels = event["labels"]
-            change("serving; Ctrl-C stops")
+            change("serving; Ctrl-C stops", is_repeated=False)
             if as_json:
                 typer.echo(json.dumps(_facts(file, num_labels)))
             else:

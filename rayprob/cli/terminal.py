@@ -99,16 +99,19 @@ class LineAMinute:
 
 
 @contextmanager
-def status(console: Console, text: str) -> Iterator[Callable[[str], None]]:
-    """Show a spinner next to `text` until the block ends, or a line every minute; yield a function that changes the text."""
+def status(console: Console, text: str) -> Iterator[Callable[..., None]]:
+    """Show a spinner next to `text` until the block ends, or a line every minute.
+
+    Yield a function that changes the text; with `is_repeated=False`, no line has the new one.
+    """
     shown, started_s = [text], time.monotonic()
-    lines = LineAMinute(console, lambda: f"{shown[0]} ({(time.monotonic() - started_s) / MINUTE_S:.0f} min)")
+    lines = LineAMinute(console, lambda: shown[0] and f"{shown[0]} ({(time.monotonic() - started_s) / MINUTE_S:.0f} min)")
     lines.start()
     try:
         with console.status(styled(text)) as spinner:
 
-            def say(changed: str) -> None:
-                shown[0] = changed
+            def say(changed: str, *, is_repeated: bool = True) -> None:
+                shown[0] = changed if is_repeated else ""
                 spinner.update(styled(changed))
 
             yield say

@@ -1,8 +1,8 @@
 """`--parquet FILE`: a table of outcomes, written part by part, so that a stopped command can resume. L labels.
 
 One row per image, in order: image, sample_id, error, notes, marginals (list of L), label_set, guarantee, top_sets,
-entropy_nats, entropy_standard_error; a column per query, named by its text; and with members total_nats, aleatoric_nats,
-epistemic_nats.
+entropy_nats, entropy_standard_error; a column per query, named by its text, and for a family whose answers are estimated one
+more, `QUERY standard error`; and with members total_nats, aleatoric_nats, epistemic_nats.
 The labels and the question are JSON in the schema's metadata, under "rayprob".
 
 Parts are written to FILE.parts/, with a plan.json that describes the table; at the end FILE is written and they are removed.
@@ -25,13 +25,15 @@ from rayprob.files.tables import parse_table
 from rayprob.labels import LabelSpace
 from rayprob.predict.images import Image
 from rayprob.predict.job import Asking, PredictJob
-from rayprob.predict.record import Outcome, Record, Rejected, rejection
+from rayprob.predict.record import EstimatedAnswer, Outcome, Record, Rejected, rejection
+from rayprob.probability.families import family_of
 from rayprob.text import counted
 
 FORMAT_VERSION = 1
 KEY = b"rayprob"
 PART_IMAGES = 1024
 PLAN_FILE = "plan.json"
+STANDARD_ERROR = " standard error"  # behind the name of a query's column
 REMEDY = "choose another file, or remove this one"
 
 Progress = Callable[[int, int], None]  # images done, and their total number
@@ -46,6 +48,7 @@ class TablePlan:
     label_space: LabelSpace
     facts: dict[str, Any]
     has_members: bool
+    is_sampled: bool = False  # whether answers are estimates, with standard errors
     part_images: int = PART_IMAGES
 
     @classmethod
@@ -55,7 +58,8 @@ class TablePlan:
         names = "\n".join(image.name for image in images)
         about = {"number": len(images), "sha256": hashlib.sha256(names.encode()).hexdigest()[:16]}
         facts = {"format_version": FORMAT_VERSION, **asking.facts, "labels": list(label_space.names), "images": about}
-        return cls(path, images, label_space, facts, asking.predictor.num_members > 0, part_images)
+        is_sampled = family_of(asking.predictor.bundle.family).is_sampled
+        return cls(path, images, label_space, facts, asking.predictor.num_members > 0, is_sampled, part_images)
 
     @property
     def parts_folder(self) -> str:
@@ -90,10 +94,13 @@ class TablePlan:
             "top_sets": top_sets,
             "entropy_nats": pa.float64(),
             "entropy_standard_error": pa.float64(),
-            **{query: pa.float64() for query in self.facts["queries"]},
+            **{column: pa.float64() for query in self.facts["queries"] for column in self._columns_of(query)},
             **({name: pa.float64() for name in DOUBTS} if self.has_members else {}),
         }
         return pa.schema(columns, metadata={KEY: json.dumps(self.facts).encode()})
+
+    def _columns_of(self, query: str) -> tuple[str, ...]:
+        return (query, query + STANDARD_ERROR) if self.is_sampled else (query,)
 
 
 DOUBTS = ("total_nats", "aleatoric_nats", "epistemic_nats")
@@ -186,6 +193,7 @@ def _row(record: Record) -> dict[str, Any]:
     row |= {"marginals": record.marginals_L, "entropy_nats": record.entropy_nats}
     row |= {"entropy_standard_error": record.entropy_standard_error}
     row |= {answer.query: answer.probability for answer in record.answers}
+    row |= {one.query + STANDARD_ERROR: one.standard_error for one in record.answers if isinstance(one, EstimatedAnswer)}
     return row | ({name: getattr(record.uncertainty, name) for name in DOUBTS} if record.uncertainty else {})
 
 

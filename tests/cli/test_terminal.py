@@ -171,3 +171,15 @@ def test_what_follows_the_last_sample_is_shown_as_work_without_an_end(monkeypatc
         on_progress(5, 10)
         on_progress(10, 10)
     assert said == ["computing the numbers 0/?"]
+
+
+def test_a_text_that_is_not_to_be_repeated_is_in_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that runs for days must not fill its log."""
+    console, kept = make_console(file=io.StringIO()), list[LineAMinute]()
+    monkeypatch.setattr(LineAMinute, "start", lambda self: kept.append(self))
+    with status(console, "starting") as say:
+        kept[0].look(float("inf"))
+        kept[0]._printed_s = 0.0
+        say("serving", is_repeated=False)
+        kept[0].look(float("inf"))
+    assert lines_of(console) == ["starting (0 min)"]

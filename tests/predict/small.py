@@ -1,5 +1,7 @@
 """Bundles of a small network with random weights, six labels and everything that can be fitted on a holdout."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -7,10 +9,11 @@ from rayprob.labels import LabelSpace
 from rayprob.loader.augment import TransformSpec
 from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.probability.calibration.affine import AffineCalibrator
-from rayprob.probability.calibration.candidates import OutputsCalibrator
+from rayprob.probability.calibration.candidates import AsItIs, OutputsCalibrator
 from rayprob.probability.calibration.mixture import MixtureCalibrator
 from rayprob.probability.decisions.conformal import RiskControl
 from rayprob.probability.decisions.thresholds import Thresholds
+from rayprob.probability.families import family_of
 from rayprob.runs.bundle import Bundle
 
 NAMES = ("person", "cat", "dog", "fork", "knife", "dining table")
@@ -40,3 +43,12 @@ def make_bundle(seed: int, head: dict[str, object], *, size_px: int = 32, labels
         thresholds={"label_OF1": Thresholds(np.linspace(0.3, 0.6, len(labels)), "OF1", 0.0, 0.7, 100)},
         guarantees={"0.1": RiskControl(0.2, 0.1, 100, 0.09)},
     )
+
+
+def sampled_like(bundle: Bundle) -> Bundle:
+    """Return a bundle with a recurrent head, whose answers are estimated from samples."""
+    spec = ModelSpec.parse({"backbone": "squeezenet1_1", "head": {"name": "recurrent", "embedding": 4, "state": 4}})
+    classifier = build_classifier(spec, len(bundle.label_space), prevalence_L=np.full(len(bundle.label_space), 0.3)).eval()
+    torch.nn.init.normal_(classifier.head.get_parameter("project"))
+    same = AsItIs("recurrent", family_of("recurrent").distribution)
+    return replace(bundle, classifier=classifier, model_spec=spec, calibrator=same, guarantees={})

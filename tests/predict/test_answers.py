@@ -12,17 +12,14 @@ import simplejpeg
 import torch
 
 from rayprob.errors import LabelError, QueryError
-from rayprob.models.build import ModelSpec, build_classifier
 from rayprob.predict.images import find_images
 from rayprob.predict.job import open_predictor, predict
 from rayprob.predict.question import Question
 from rayprob.predict.record import Record, Rejected
-from rayprob.probability.calibration.candidates import AsItIs
 from rayprob.probability.distributions.distribution import LabelDistribution
-from rayprob.probability.families import family_of
 from rayprob.runs.bundle import Bundle
 from tests.loader.tiny import write_dataset
-from tests.predict.small import NAMES, make_bundle
+from tests.predict.small import NAMES, make_bundle, sampled_like
 from tests.probability.brute_force import all_sets, ask, set_probabilities
 
 PERSON, CAT, DOG, FORK, KNIFE, TABLE = range(6)
@@ -210,12 +207,7 @@ def test_what_cannot_be_asked_is_refused_before_any_image(bundle: Bundle) -> Non
 
 
 def test_answers_from_samples_have_standard_errors_and_a_note(bundle: Bundle, photos: Path) -> None:
-    spec = ModelSpec.parse({"backbone": "squeezenet1_1", "head": {"name": "recurrent", "embedding": 4, "state": 4}})
-    classifier = build_classifier(spec, len(bundle.label_space), prevalence_L=np.full(len(bundle.label_space), 0.3)).eval()
-    torch.nn.init.normal_(classifier.head.get_parameter("project"))
-    same = AsItIs("recurrent", family_of("recurrent").distribution)
-    sampled = replace(bundle, classifier=classifier, model_spec=spec, calibrator=same, guarantees={})
-    record, *_ = records(sampled, photos, queries=["P(fork & knife)"], evidence=["dog=1"], top=2)
+    record, *_ = records(sampled_like(bundle), photos, queries=["P(fork & knife)"], evidence=["dog=1"], top=2)
     (answer,) = record.to_dict()["answers"]
     assert 0 < answer["standard_error"] < 0.05 < answer["probability"] < 1
     assert record.notes[-1].startswith("estimated from samples: marginals have standard errors of up to 0.0")

@@ -15,6 +15,8 @@ from rayprob.predict.images import Image, find_images
 from rayprob.predict.job import Asking, ask
 from rayprob.predict.record import Outcome, Record, Rejected
 from rayprob.predict.table import TablePlan, write_table
+from rayprob.runs.bundle import Bundle
+from tests.predict.small import sampled_like
 
 
 @pytest.fixture
@@ -128,3 +130,12 @@ def test_a_table_of_bad_images_only_is_written_all_the_same(asking: Asking, imag
     written = write_table(TablePlan.of(str(tmp_path / "t.parquet"), asking, images[2:3]), asking.outcomes)
     assert (written.num_images, len(written.rejected)) == (1, 1)
     assert not any(isinstance(outcome, Record) for outcome in asking.outcomes(images[2:3]))
+
+
+def test_estimated_answers_have_a_column_of_standard_errors(bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+    sampled_like(bundle).save(str(tmp_path / "sampled"))
+    query = "P(fork & knife)"
+    asked, path = ask([str(tmp_path / "sampled")], queries=[query], top=1), str(tmp_path / "t.parquet")
+    write_table(TablePlan.of(path, asked, find_images([str(photos)])), asked.outcomes)
+    for row in pq.read_table(path).to_pylist():
+        assert 0 < row[f"{query} standard error"] < 0.05 < row[query]

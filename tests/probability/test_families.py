@@ -29,6 +29,7 @@ def test_a_family_hangs_together(name: str) -> None:
     outputs = outputs_of(family)
     distribution = from_outputs(name, outputs)
     assert (len(distribution), distribution.num_labels, distribution.family) == (4, 5, name)
+    assert distribution.is_sampled == family.is_sampled
     assert LossSpec.of(family.loss).family == name
     assert all(isinstance(value, float) for value in family.numbers(outputs).values())
     if name in NOT_EXPORTED:

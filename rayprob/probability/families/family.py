@@ -41,6 +41,7 @@ class Family:
     loss: str  # the default loss for heads of this family
     describe: Callable[[Mapping[str, Any]], str]  # the head's options -> what it is, for the report
     is_joint: bool = True  # labels may depend on each other, so evidence about one is informative about others
+    is_sampled: bool = False  # answers to queries are estimated from label sets drawn from it, and have standard errors
     has_scenes: bool = False  # its components are shared by all images, so each can be named and shown
     own_candidates: Candidates | None = None  # without them, the only calibrator leaves outputs unchanged
     # The calibrator (or None) -> the module that exports its probabilities; without it, there is no ONNX.

@@ -18,6 +18,7 @@ MASKED = Family(
     outputs=OUTPUTS,
     distribution=MaskedDistribution.of_outputs,
     loss="masked",
+    is_sampled=True,
     describe=_describe,
     graph=masked_marginals,
     log_odds=label_logits,

@@ -36,6 +36,7 @@ RECURRENT = Family(
     },
     distribution=RecurrentDistribution.of_outputs,
     loss="recurrent",
+    is_sampled=True,
     describe=_describe,
     graph=_graph,
 )

@@ -3,6 +3,7 @@
 import { getCard } from "./api.js";
 import { byId, counted, element } from "./dom.js";
 
+const UNNAMED = "unnamed"; // in the card of a bundle that records no run
 const HIDDEN = new Set(["bundles"]);
 const MOST_ITEMS = 30; // of a list in the card
 
@@ -10,13 +11,15 @@ export function listenToBundles(session) {
   byId("bundle").addEventListener("change", ({ target }) => session.open(target.value));
 }
 
-/** Show what the server has to tell about the session's bundle. */
+/** Show what the server has to tell about the session's bundle; the only one goes by the name of its run. */
 export async function showModel(session) {
-  byId("model").textContent = `${session.bundle} answers for ${counted(session.labels.length, "label")}.`;
   const card = await getCard(session.bundle).catch(() => null);
   const bundles = card?.bundles ?? [session.bundle];
   byId("bundle").replaceChildren(...bundles.map((name) => element("option", { value: name }, name)));
   byId("bundle").value = session.bundle;
+  const isNamed = bundles.length < 2 && card && card.name !== UNNAMED;
+  const name = isNamed ? card.name : session.bundle;
+  byId("model").textContent = `${name} answers for ${counted(session.labels.length, "label")}.`;
   byId("bundle-choice").hidden = bundles.length < 2;
   byId("about").hidden = !card;
   if (card) byId("card").replaceChildren(factsOf(card));
