@@ -17,7 +17,7 @@ from rayprob.metrics.bootstrap import Statistic, bootstrap
 from rayprob.metrics.drawn import calibration_error_of, count_metric_of, mean_average_precision_of, mean_of
 from rayprob.probability.families import family_of
 from rayprob.runs.bundle import Bundle
-from rayprob.runs.finished import open_bundle
+from rayprob.runs.finished import open_bundle, staleness
 from rayprob.runs.folder import open_run
 from rayprob.runs.history_rows import read_history
 from rayprob.runs.paths import RunFolder, SystemsFolder
@@ -173,7 +173,7 @@ def _predictions(job: RunJob) -> Predictions:
     if job.spec.source is None:
         return kept_predictions(folder, split, None, lambda done, total: None).predictions
     path = RunFolder(folder).predictions(split)
-    if not storage.exists(path):
+    if not storage.exists(path) or staleness(Predictions.read(path), open_bundle(folder)):
         source = FeatureSource.open(open_run(job.spec.source), open_bundle(job.spec.source))
         predict_from_features(folder, source, split).write(path)
     return Predictions.read(path)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from rayprob.data.tasks import in_process
 from rayprob.errors import NonFiniteLoss, RunError, SpecError
 from rayprob.loader.order import Place
 from rayprob.runs.folder import claim
+from rayprob.runs.paths import RunFolder, SystemsFolder
+from rayprob.runs.predictions import Predictions
 from rayprob.systems import compare, work
 from rayprob.systems.compare import compare_systems
 from rayprob.systems.page import render
@@ -93,6 +96,18 @@ def test_a_folder_keeps_to_one_way_of_training(source: str, make_run: Any, tmp_p
     compare_systems(SystemsFile.read(path, few))
     with pytest.raises(RunError, match="trained otherwise"):
         compare_systems(SystemsFile.read(path, [*few, "systems.refit.epochs=1"]))
+
+
+@pytest.mark.usefixtures("here")
+def test_predictions_of_another_bundle_are_computed_again(source: str, make_run: Any, tmp_path: Path) -> None:
+    few = [f"systems.source={source}", "systems.files=[../base.yaml]", "systems.lr=[0.01]", "systems.seeds=1"]
+    file = SystemsFile.read(files(tmp_path, make_run), few)
+    rows, folder = compare_systems(file).rows, SystemsFolder(str(tmp_path / "out"))
+    path = RunFolder(folder.run("base", 0.01, 0)).predictions("val")
+    found = Predictions.read(path)
+    replace(found, outputs={"logits": -found.outputs["logits"]}, facts=found.facts | {"step": 1}).write(path)
+    Path(folder.judged("base", 0)).unlink()
+    assert compare_systems(file).rows == rows
 
 
 @pytest.mark.usefixtures("here")
