@@ -106,7 +106,9 @@ def _map_on_ray(task: Callable[[J], R], jobs: Iterable[J], wording: Wording, *, 
     try:
         under_way.extend(remote.remote(job) for job in islice(waiting, bound))
         while under_way:
-            with told_when_long(f"a task that {wording.does}: it needs 1 CPU; `ray status` shows what is free"):
+            with told_when_long(
+                f"a task that {wording.does}; if none runs yet, `ray status` shows whether the 1 CPU that each needs is free"
+            ):
                 (ready,), _ = ray.wait(under_way[:1] if in_order else under_way, num_returns=1)
                 under_way.remove(ready)
             under_way.extend(remote.remote(job) for job in islice(waiting, 1))
