@@ -10,7 +10,7 @@ from torch import Tensor
 from rayprob.errors import ModelError
 from rayprob.export.checking import drawn_images
 from rayprob.loader.augment import resize
-from rayprob.models.backbones import TIMM
+from rayprob.models.from_timm import TIMM
 from rayprob.models.heads.bernoulli import BernoulliHead
 from rayprob.models.source_names import SourceNames
 from rayprob.runs.bundle import Bundle

@@ -12,7 +12,9 @@ import torchvision
 from torch import Tensor, nn
 
 from rayprob.errors import ModelError
-from rayprob.models.backbones import IMAGENET_MEAN, IMAGENET_STD, build_backbone, torchvision_names
+from rayprob.models.backbones import build_backbone
+from rayprob.models.cut import IMAGENET_MEAN, IMAGENET_STD
+from rayprob.models.from_torchvision import torchvision_names
 
 # One small member of each family, the size of the images, and the first layer that reads the maps or their mean.
 FAMILIES = [
