@@ -27,6 +27,7 @@ import numpy as np
 from label_prior import Variant, nll, others, show
 
 from rayprob.arrays import Bools, Floats
+from rayprob.errors import MetricError
 from rayprob.metrics.bootstrap import DRAWS, Resampled, bootstrap
 from rayprob.metrics.drawn import mean_of
 from rayprob.runs.finished import REPORTED, open_bundle
@@ -47,13 +48,20 @@ def main() -> None:
     tables = {run: Predictions.read(RunFolder(run).predictions(options.split)) for run in options.runs}
     first, *_ = tables
     for run, table in tables.items():
-        tables[first].require_same_samples(table, first, run)
+        require_same_images(tables[first], table, first, run)
     runs = [variant_of(run, table) for run, table in tables.items()]
     split = tables[first]
     pairs = frequent_pairs(split.targets_NL & split.known_NL, options.pairs)
     print(f"{len(split):,} images of {options.split}, {len(pairs)} pairs of labels, {options.draws} draws")
     for metric, statistic in metrics(pairs).items():
         show(metric, {one.name: statistic(one, split, options.draws) for one in runs}, control=first)
+
+
+def require_same_images(ours: Predictions, theirs: Predictions, first: str, run: str) -> None:
+    """Raise MetricError or LabelError unless two runs have predictions for the same images, in order, with the same labels."""
+    ours.label_space.require_same(theirs.label_space, first, run)
+    if not np.array_equal(ours.sample_ids_N, theirs.sample_ids_N):
+        raise MetricError(f"{first} and {run} have predictions for different images; evaluate both on the same split")
 
 
 def variant_of(run: str, table: Predictions) -> Variant:

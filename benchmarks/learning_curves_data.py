@@ -22,13 +22,13 @@ from rayprob.labels import LabelSpace
 from rayprob.loader.order import Place
 from rayprob.probability.priors.file import LabelPriorFile
 from rayprob.probability.priors.fit import fit_prior
+from rayprob.runs.finished import open_bundle
 from rayprob.runs.folder import claim
 from rayprob.runs.spec import Run
 from rayprob.scenes.generate import ScenesSpec, generate_scenes
 from rayprob.scenes.labels import SceneLabels
 from rayprob.seeds import derive
-from rayprob.train.assess import open_bundle
-from rayprob.train.features import Features, Source, split_features
+from rayprob.train.features import Features, FeatureSource, split_features
 from rayprob.train.loop import fit
 
 SCENES = ScenesSpec(num_train=11_200, num_val=3_200, size_px=128)
@@ -104,13 +104,13 @@ def _recipe(folder: str) -> Recipe:
     return Recipe.parse(value)
 
 
-def _source(folder: str) -> Source:
+def _source(folder: str) -> FeatureSource:
     """Return the run whose backbone makes the features: ImageNet's weights, and a head that has taken one step."""
     run = Run.parse(_run(folder))
     if not storage.exists(f"{run.run_folder}/bundle/bundle.json"):
         claim(run, Dataset.open(run.data.root))
         fit(run, Place(), torch.device("cpu"))
-    return Source.open(run, open_bundle(run.run_folder))
+    return FeatureSource.open(run, open_bundle(run.run_folder))
 
 
 def _run(folder: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rayprob.labels import LabelSpace
 from rayprob.models.head_prior import prior_mixture
 from rayprob.models.heads import HeadSpec, Start, build_head
 from rayprob.models.heads.bernoulli import BernoulliHead
-from rayprob.models.heads.mixture import MixtureHead
+from rayprob.models.heads.mixture import MixtureHead, MixtureSpec
 from rayprob.models.losses import LossSpec, build_loss
 from rayprob.probability.distributions.mixture import fit_label_mixture
 from rayprob.runs.schedules import ScheduleSpec, lr_factor
@@ -119,6 +119,7 @@ def _descend(head: MixtureHead, setting: Setting, learning: Learning) -> None:
     train, num_labels = learning.train, learning.train.targets_NL.shape[1]
     num_steps = min(max(EPOCHS * len(train) // BATCH, LEAST_STEPS), MOST_STEPS)
     optimizer = torch.optim.Adam(head.parameters(), lr=setting.lr, fused=True)
+    assert isinstance(setting.head, MixtureSpec)
     loss = build_loss(LossSpec(name="mixture") if setting.head.prior is None else NO_USAGE)
     best_nll, best = nll(head, learning.holdout), copy.deepcopy(head.state_dict())
     for step in range(num_steps):
@@ -155,6 +156,7 @@ def _start(head: HeadSpec, learning: Learning) -> Start:
         return Start(prevalence_L)
     mixture = prior_mixture(head, learning.label_space)
     if mixture is None:
+        assert isinstance(head, MixtureSpec)
         seed = derive(learning.seed, "label mixture")
         mixture = fit_label_mixture(targets_NL, num_components=head.components, seed=seed)
     return Start(prevalence_L, mixture.mixing_weights_K, mixture.probabilities_KL)

@@ -23,10 +23,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script's own folder is on the path, its parent is not
 
-from benchmarks import scale_bounds as bounds
-from benchmarks.scale_manifest import Size, first_batch, lookup_us, three_windows, write_dataset
-from benchmarks.scale_network import Scenario
-from benchmarks.scale_simulation import Training, caches_after
+import scale_bounds as bounds
+from scale_manifest import Size, first_batch, lookup_us, three_windows, write_dataset
+from scale_network import Scenario
+from scale_simulation import Training, caches_after
+
 from rayprob.loader.order import Cursor, EpochOrder
 
 DETECTION_S, RESTART_S = 60.0, 30.0  # assumed, not measured

@@ -7,9 +7,9 @@ from functools import cache
 from itertools import islice
 
 import numpy as np
+from scale_network import Scenario
+from scale_simulation import needed_shards
 
-from benchmarks.scale_network import Scenario
-from benchmarks.scale_simulation import needed_shards
 from rayprob.loader.order import Cursor
 from rayprob.loader.prefetch import THREADS
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scale_network import Clock, Scenario, Store
 
-from benchmarks.scale_network import Clock, Scenario, Store
 from rayprob.loader.cache import Kept, make_room
 from rayprob.loader.order import Cursor, EpochOrder, Place, rank_lanes
 from rayprob.loader.prefetch import THREADS, PrefetchPlan

@@ -26,8 +26,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.predict_overhead import make_bundle, timed, write_images  # noqa: E402
-from benchmarks.serve_load import HEADING, Load, Outcomes  # noqa: E402
+from predict_overhead import make_bundle, timed, write_images  # noqa: E402
+from serve_load import HEADING, Load, Outcomes  # noqa: E402
+
 from rayprob.predict.images import ImageBytes  # noqa: E402
 from rayprob.predict.job import load_predictor, tensors_of  # noqa: E402
 from rayprob.predict.members import Predictor  # noqa: E402

@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from rayprob.images.reading import READ_AS_STORED
 from rayprob.predict.images import find_images
 from rayprob.predict.job import open_predictor, predict
 from rayprob.predict.members import Predictor
-from rayprob.predict.pixels import read_pixels
 from rayprob.predict.question import Question
 from rayprob.predict.record import Record
 from rayprob.runs.bundle import Bundle
@@ -84,7 +84,7 @@ def measured(predictor: Predictor, folder: Path) -> NDArray[np.float64]:
 
 def write_kinds(folder: Path, images: str, limit: int) -> None:
     """Write a folder of PNGs for each kind."""
-    inside = [read_pixels(image.read()) for image in islice(find_images([images]), limit)]
+    inside = [image.decode(READ_AS_STORED).pixels_HWC for image in islice(find_images([images]), limit)]
     kinds: dict[str, Callable[[int, Pixels], Pixels]] = {
         "0 in domain": lambda place, image: image,
         "1 shuffled": shuffled,
@@ -99,7 +99,7 @@ def write_kinds(folder: Path, images: str, limit: int) -> None:
     with tempfile.TemporaryDirectory() as drawn:
         generate_scenes(drawn, spec, num_processes=1)
         for place, image in enumerate(islice(find_images([f"{drawn}/val2014"]), limit)):
-            write(folder / "5 drawn scenes" / f"{place:04d}.png", read_pixels(image.read()))
+            write(folder / "5 drawn scenes" / f"{place:04d}.png", image.decode(READ_AS_STORED).pixels_HWC)
 
 
 def write(path: Path, pixels: Pixels) -> None:

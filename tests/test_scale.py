@@ -5,13 +5,13 @@ from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
+import scale_bounds as bounds
 from hypothesis import given
 from hypothesis import strategies as st
+from scale import cache_hits
+from scale_network import Scenario, fair_share
+from scale_simulation import Training
 
-from benchmarks import scale_bounds as bounds
-from benchmarks.scale import cache_hits
-from benchmarks.scale_network import Scenario, fair_share
-from benchmarks.scale_simulation import Training
 from rayprob.loader.order import Cursor
 
 SMALL = Scenario(gpus=16, images=200_000, failure_share=0.0)

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from graph_stability import first_step, heads_on, scenes
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
 
-from benchmarks.graph_stability import first_step, heads_on, scenes
 from rayprob.models.heads import Head, HeadSpec, Start, build_head
 from rayprob.models.heads.graph import GraphSpec, neighbour_weights
 from rayprob.models.losses import LossSpec, build_loss
