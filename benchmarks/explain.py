@@ -15,6 +15,7 @@ difference from the baseline on the same pairs.
 
 Random weights (Adebayo et al., NeurIPS 2018): the mean rank correlation of a map with that of the same network after the
 entries of each tensor of the head, or of the whole network, are shuffled. Near 1, a map does not depend on what was learned.
+Pairs of which one map is the same everywhere have no correlation: they are left out, and their share is in brackets.
 
 Cost: the median time of a map of one label over that of a forward pass of the same image, measured in turns.
 """
@@ -115,7 +116,7 @@ def main() -> None:
     ]
     share_backbones(bundles)
     print(f"{'head, pooling':22}{'method':22}{'pairs':>6}{'all':>19}{'centre':>8}{'over centre':>20}{'small':>19}", end="")
-    print(f"{'shuffled head, all':>20}{'cost':>7}")
+    print(f"{'shuffled head, all':>26}{'cost':>7}")
     for one in entries:
         seen = scenes[: options.slow_limit] if one.method in SLOW else scenes
         print(line(one, [point for place, scene in enumerate(seen) for point in play(one, scene, place)], seen), flush=True)
@@ -179,8 +180,8 @@ def line(one: Entry, points: Sequence[Point], scenes: Sequence[Scene]) -> str:
     cells = [f"{interval(hit_P, every_P, image_P):>19}{100 * centre_P.mean():>8.1f}"]
     cells += [f"{interval(hit_P * 1.0 - centre_P, every_P, image_P):>20}{interval(hit_P, is_small_P, image_P):>19}"]
     few, own = scenes[: 1 if one.method in SLOW else CHECKED], one.bundle.classifier.backbone
-    alike = f"{correlation(one, few, own):.2f}, {correlation(one, few, shuffled(own)):.2f}"
-    return f"{one.name:22}{one.method:22}{len(points):6}{''.join(cells)}{alike:>20}{one.cost:>7.2f}"
+    alike = f"{correlation(one, few, own)}, {correlation(one, few, shuffled(own))}"
+    return f"{one.name:22}{one.method:22}{len(points):6}{''.join(cells)}{alike:>26}{one.cost:>7.2f}"
 
 
 def peak(grid_HW: Floats, side: int = 224) -> tuple[float, float]:
@@ -201,8 +202,11 @@ def interval(values_P: NDArray[Any], chosen_P: Bools, image_P: Ints) -> str:
     return f"{100 * sum_N.sum() / max(count_N.sum(), 1):.1f} [{low:.1f}, {high:.1f}]"
 
 
-def correlation(one: Entry, scenes: Sequence[Scene], backbone: nn.Module) -> float:
-    """Return the mean rank correlation of maps with those of a network with this backbone, and a head that is shuffled."""
+def correlation(one: Entry, scenes: Sequence[Scene], backbone: nn.Module) -> str:
+    """Return the mean rank correlation of maps with those of a network with this backbone, and a head that is shuffled.
+
+    In brackets is the share of pairs that have none.
+    """
     own = one.bundle.classifier
     other = copy.deepcopy(own, {id(own.backbone): backbone})
     shuffle(other.pooling)
@@ -211,8 +215,9 @@ def correlation(one: Entry, scenes: Sequence[Scene], backbone: nn.Module) -> flo
     for scene in scenes:
         maps = [explain([Seen(bundle, scene.pixels_HWC)], list(scene.boxes), one.method) for bundle in both]
         pairs = [(a.grid_HW.ravel(), b.grid_HW.ravel()) for a, b in zip(*maps, strict=True)]
-        found += [float(spearmanr(a, b).statistic) if np.ptp(a) * np.ptp(b) else 0.0 for a, b in pairs]
-    return float(np.mean(found))
+        found += [float(spearmanr(a, b).statistic) if np.ptp(a) and np.ptp(b) else np.nan for a, b in pairs]
+    constant = f" ({np.isnan(found).mean():.0%})" if np.isnan(found).any() else ""
+    return f"{np.nanmean(found) if not np.isnan(found).all() else np.nan:.2f}{constant}"
 
 
 @cache
@@ -257,7 +262,7 @@ def read_scenes(bundle: Bundle, folder: str, split: str, boxes_of: dict[str, Box
     names = bundle.label_space.names
     images = find_images([folder], split)
     for place in np.random.default_rng(0).permutation(len(images)).tolist():
-        boxes = boxes_of.get(Path(images[place].name).stem, {})
+        boxes = boxes_of.get(Path(images[place].name).stem) or boxes_of.get(str(images[place].sample_id), {})
         named = columns_by_name(names, list(boxes))
         if named:
             pixels_HWC = images[place].decode(bundle.reading).pixels_HWC
@@ -267,17 +272,20 @@ def read_scenes(bundle: Bundle, folder: str, split: str, boxes_of: dict[str, Box
 
 
 def read_boxes(path: Path) -> dict[str, Boxes]:
-    """Return the boxes of every image by the stem of its file's name."""
-    return dict(map(_voc, sorted(path.glob("*.xml")))) if path.is_dir() else _coco(path)
+    """Return the boxes of every image, by the stem of its file's name and by its id, which built datasets have."""
+    return dict(_voc(sorted(path.glob("*.xml")))) if path.is_dir() else _coco(path)
 
 
-def _voc(file: Path) -> tuple[str, Boxes]:
-    boxes: Boxes = defaultdict(list)
-    for node in ElementTree.parse(file).getroot().findall("object"):
-        if node.findtext("difficult", "0") == "0":
-            ends = [float(node.findtext(f"bndbox/{end}", "0")) for end in ("xmin", "ymin", "xmax", "ymax")]
-            boxes[node.findtext("name", "")].append((ends[0], ends[1], ends[2], ends[3]))
-    return file.stem, dict(boxes)
+def _voc(files: Sequence[Path]) -> Iterator[tuple[str, Boxes]]:
+    for file in files:
+        boxes: Boxes = defaultdict(list)
+        for node in ElementTree.parse(file).getroot().findall("object"):
+            if node.findtext("difficult", "0") == "0":
+                ends = [float(node.findtext(f"bndbox/{end}", "0")) for end in ("xmin", "ymin", "xmax", "ymax")]
+                boxes[node.findtext("name", "")].append((ends[0], ends[1], ends[2], ends[3]))
+        yield file.stem, dict(boxes)
+        if file.stem.isdecimal():
+            yield str(int(file.stem)), dict(boxes)
 
 
 def _coco(file: Path) -> dict[str, Boxes]:
@@ -288,7 +296,8 @@ def _coco(file: Path) -> dict[str, Boxes]:
     for one in described["annotations"]:
         x, y, width, height = one["bbox"]
         found[keys[one["image_id"]]][names[one["category_id"]]].append((x, y, x + width, y + height))
-    return {key: dict(boxes) for key, boxes in found.items()}
+    by_stem = {key: dict(boxes) for key, boxes in found.items()}
+    return by_stem | {str(key): by_stem[stem] for key, stem in keys.items() if stem in by_stem}
 
 
 if __name__ == "__main__":

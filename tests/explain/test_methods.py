@@ -109,8 +109,7 @@ def test_auto_takes_the_attention_of_a_head_that_has_it(head: dict[str, object])
 @pytest.mark.parametrize("method", ["contributions", "gradcam", "integrated_gradients"])
 def test_maps_of_a_network_with_other_random_weights_are_unlike(method: str) -> None:
     head: dict[str, object] = {"name": "csra"}
-    rank = [alike(method, make_bundle(head, seed=1, pooling="places"), seed) for seed in range(6)]
-    assert np.mean(rank) < 0.5
+    assert_unlike(method, make_bundle(head, pooling="places"), make_bundle(head, seed=1, pooling="places"))
 
 
 @pytest.mark.parametrize("method", ["contributions", "gradcam", "integrated_gradients"])
@@ -118,15 +117,19 @@ def test_maps_change_where_only_the_head_is_random(method: str) -> None:
     other = make_bundle(BERNOULLI)
     torch.manual_seed(7)
     torch.nn.init.normal_(other.classifier.head.get_submodule("linear").weight, std=0.3)
-    assert np.mean([alike(method, other, seed, BERNOULLI) for seed in range(6)]) < 0.5
+    assert_unlike(method, make_bundle(BERNOULLI), other)
 
 
-def alike(method: str, other: Bundle, seed: int, head: dict[str, object] | None = None) -> float:
-    """Return the mean rank correlation of the maps of an image by a network and by another one."""
-    one = make_bundle(head or {"name": "csra"}, pooling="gap" if head else "places")
-    maps = [explain(seen(bundle, seed), LABELS.names, method) for bundle in (one, other)]
-    pairs = [(a.grid_HW.ravel(), b.grid_HW.ravel()) for a, b in zip(*maps, strict=True)]
-    return float(np.mean([spearmanr(a, b).statistic if np.ptp(a) * np.ptp(b) else 0.0 for a, b in pairs]))
+def assert_unlike(method: str, one: Bundle, other: Bundle, num_images: int = 12) -> None:
+    """Compare the maps of images by two networks. A map that is the same everywhere, as Grad-CAM's may be, does not count."""
+    pairs = [
+        (a.grid_HW.ravel(), b.grid_HW.ravel())
+        for seed in range(num_images)
+        for a, b in zip(*(explain(seen(bundle, seed), LABELS.names, method) for bundle in (one, other)), strict=True)
+    ]
+    varied = [(a, b) for a, b in pairs if np.ptp(a) and np.ptp(b)]
+    assert len(varied) >= num_images
+    assert np.mean([spearmanr(a, b).statistic for a, b in varied]) < 0.5
 
 
 def test_an_ensemble_has_the_mean_of_its_members_maps_on_the_finest_grid() -> None:
