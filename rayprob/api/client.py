@@ -5,7 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
+
+import numpy as np
 
 from rayprob.api.encoded import encoded
 from rayprob.api.served_answer import SentImage, ServedAnswer
@@ -103,11 +105,12 @@ class Client:
         """
         asked = [queries] if isinstance(queries, str) else list(queries)
         explained = explain if isinstance(explain, bool) else list(explain)
-        options = {"queries": asked, "evidence": dict(evidence or {}), "rule": rule, "top": top, "explain": explained}
-        if not isinstance(images, list | tuple):
+        options = {"queries": asked, "evidence": stated(evidence or {}), "rule": rule, "top": top, "explain": explained}
+        is_several = isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4  # arrays and tensors of a batch
+        if not is_several:
             return self._predict(images, options)
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            return list(pool.map(lambda image: self._predict(image, options), images))
+            return list(pool.map(lambda image: self._predict(image, options), cast(Sequence[Any], images)))
 
     def __repr__(self) -> str:
         return f"Client({self.url!r}{f', bundle={self.bundle!r}' if self.bundle else ''})"
@@ -156,6 +159,15 @@ class Client:
         if response.ok:
             return found
         raise _error_of(found, self.url, response.status_code)
+
+
+def stated(evidence: Mapping[str, Any]) -> dict[str, bool]:
+    """Return evidence as plain data. Raises QueryError for a value that is not a truth value, as the server does."""
+    plain = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in evidence.items()}
+    for name, value in plain.items():
+        if not isinstance(value, bool | int) or value not in (0, 1):
+            raise QueryError(f"evidence for {name!r} must be True (present) or False (absent); got {value!r:.100}")
+    return plain
 
 
 def _cause_of(error: BaseException) -> str:

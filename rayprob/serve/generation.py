@@ -13,6 +13,7 @@ from rayprob.predict.job import open_predictor, tensors_of
 from rayprob.predict.members import Forecast, Predictor
 from rayprob.predict.question import default_rule, guarantee_of
 from rayprob.predict.reading import Loaded, load
+from rayprob.probability.decisions.rules import RECALL
 from rayprob.runs.bundle import Bundle, bundle_fingerprint
 from rayprob.runs.card import read_card
 from rayprob.serve.seen import SeenImages
@@ -20,7 +21,7 @@ from rayprob.serve.seen import SeenImages
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """A predictor, the fingerprint of the files that it was read from, its card, and the images that it has seen.
+    """A predictor, the fingerprint of the files that it was read from, its card then, and the images that it has seen.
 
     `computing` is held during a forward pass: a map that explains a label puts hooks on the network.
     """
@@ -43,7 +44,7 @@ class Generation:
             raise BundleError(f"the bundle at {folder} changed while it was read; try again")
         blank = tuple(np.zeros((one.size_px, one.size_px, 3), np.uint8) for one in predictor.inputs)
         predictor.forecast(tensors_of([Loaded(ImageBytes("blank", b""), blank)], predictor))
-        return cls(predictor, fingerprint, {**read_card(folder), "fingerprint": fingerprint}, seen)
+        return cls(predictor, fingerprint, read_card(folder), seen)
 
     def labels(self) -> dict[str, Any]:
         """Return the labels, and the rules with what they guarantee, as plain data."""
@@ -80,10 +81,12 @@ class Computed:
     batch: int
 
 
-def _thresholds(bundle: Bundle, rule: str) -> list[float] | None:
-    """Return the threshold of each label, in column order; None for a rule that is not made of thresholds."""
-    found = bundle.thresholds.get(rule)
-    return found.values_L.tolist() if found else None
+def _thresholds(bundle: Bundle, rule: str) -> list[float] | float | None:
+    """Return the threshold of each label, in column order, or that of all; None for a rule that is not made of thresholds."""
+    if rule in bundle.thresholds:
+        return bundle.thresholds[rule].values_L.tolist()
+    control = bundle.guarantees.get(rule.removeprefix(RECALL)) if rule.startswith(RECALL) else None
+    return control.threshold if control else None
 
 
 def forecast_together(waiting: Sequence[Waiting]) -> list[Computed]:

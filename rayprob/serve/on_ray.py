@@ -26,7 +26,7 @@ from rayprob.serve.spec import ServeSpec
 
 HTTP = "http"
 ATTEMPTS = 3
-FACTS_S = 60.0
+STATE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,11 @@ class BundleReplica:
 
     async def facts(self) -> dict[str, Any]:
         """Return what the bundle is."""
-        return self._service.facts()
+        return await asyncio.to_thread(self._service.facts)
+
+    async def state(self) -> dict[str, Any]:
+        """Return which bundle answers."""
+        return self._service.state()
 
     async def is_ready(self) -> bool:
         """Return whether the bundle is loaded, which it is once this object exists."""
@@ -171,13 +175,13 @@ def application(spec: ServeSpec) -> Any:
     return serve.deployment(wrapped).options(name=HTTP, **_http_options(spec)).bind(*bound)
 
 
-def facts_of(name: str, app: str) -> dict[str, Any]:
-    """Return what a bundle is that an application serves."""
+def state_of(name: str, app: str) -> dict[str, Any]:
+    """Return the state of a bundle that an application serves: `BundleService.state`."""
     from ray import serve
 
     handle = serve.get_deployment_handle(_deployment(name), app)
-    facts: dict[str, Any] = handle.facts.remote().result(timeout_s=FACTS_S)
-    return facts
+    state: dict[str, Any] = handle.state.remote().result(timeout_s=STATE_S)
+    return state
 
 
 def _maker(spec: ServeSpec) -> Callable[[], Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rayprob.cluster import cluster_address, import_ray, start_ray
 from rayprob.errors import RayprobError, ServeError, as_error, one_line
-from rayprob.serve.on_ray import application, facts_of
+from rayprob.serve.on_ray import application, state_of
 from rayprob.serve.spec import ServeFile
 
 APP = "rayprob"
@@ -52,9 +52,9 @@ def run(file: ServeFile, tell: Tell, stopped: threading.Event) -> int:
 
 def _watch(serve: Any, file: ServeFile, tell: Tell, stopped: threading.Event) -> None:
     """Tell that everything is served, and what becomes of the bundles, until `stopped` is set."""
-    found = {name: facts_of(name, APP) for name in file.bundles}
-    tell({"kind": "serving", "labels": {name: len(facts["labels"]["labels"]) for name, facts in found.items()}})
-    told = {(name, *facts["state"].values()) for name, facts in found.items()}
+    found = {name: state_of(name, APP) for name in file.bundles}
+    tell({"kind": "serving", "labels": {name: state["labels"] for name, state in found.items()}})
+    told = {(name, *state.values()) for name, state in found.items()}
     while not stopped.wait(CHECK_S):
         _require_running(serve)
         for name in file.bundles:
@@ -64,13 +64,12 @@ def _watch(serve: Any, file: ServeFile, tell: Tell, stopped: threading.Event) ->
                 tell({"kind": "bundle", "name": name, **state})
 
 
-def _state_of(name: str) -> dict[str, str] | None:
-    """Return the state of a bundle's files; None if the replica that is asked ends, or does not answer."""
+def _state_of(name: str) -> dict[str, Any] | None:
+    """Return the state of a bundle; None if the replica that is asked ends, or does not answer."""
     try:
-        state: dict[str, str] = facts_of(name, APP)["state"]
+        return state_of(name, APP)
     except (import_ray().exceptions.RayError, TimeoutError):
         return None
-    return state
 
 
 @contextmanager

@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from rayprob.errors import BundleError, RayprobError, SampleError, StorageError, UnknownImage, one_line
+from rayprob.errors import RayprobError, SampleError, UnknownImage, one_line
 from rayprob.images.header import measure
 from rayprob.predict.answering import Answering
 from rayprob.predict.images import ImageBytes
 from rayprob.predict.question import Question
 from rayprob.predict.record import required
 from rayprob.runs.bundle import bundle_fingerprint
+from rayprob.runs.card import stored_card
 from rayprob.runs.paths import bundle_folder
 from rayprob.serve.examples import Examples
 from rayprob.serve.explaining import explanations
@@ -78,11 +79,18 @@ class BundleService:
             return Reply(fault=ErrorReply.of(error))
 
     def facts(self) -> dict[str, Any]:
-        """Return what the bundle is: its labels and rules, its card, the names of its examples, and the state of its files."""
+        """Return what the bundle is: its labels and rules, its card, and the names of its examples. Reads files."""
         generation = self.generation
-        state = {"fingerprint": generation.fingerprint, "fault": self._refused}
-        described = {"labels": generation.labels(), "card": dict(generation.card)}
-        return {**described, "examples": self.examples.names, "state": state}
+        # The card is written after the bundle, and again by `rayprob evaluate`.
+        card = stored_card(self.folder, generation.fingerprint) or generation.card
+        described = {"labels": generation.labels(), "card": {**card, "fingerprint": generation.fingerprint}}
+        return {**described, "examples": self.examples.names}
+
+    def state(self) -> dict[str, Any]:
+        """Return the fingerprint of the bundle that answers, its number of labels, and why a newer one is not loaded, or ""."""
+        generation = self.generation
+        num_labels = len(generation.predictor.bundle.label_space)
+        return {"fingerprint": generation.fingerprint, "fault": self._refused, "labels": num_labels}
 
     def reload(self) -> bool:
         """Load the bundle again if its files have changed, and answer with it from then on; return whether it did.
@@ -96,10 +104,10 @@ class BundleService:
                 return False
             self.generation = self._load()
             self._refused = ""
-        except (BundleError, StorageError) as error:
+        except Exception as error:  # also what PyTorch raises: a GPU may lack memory for two bundles
             if str(error) != self._refused:
                 log.warning("the bundle %s changed, but is not loaded: %s", self.name, one_line(error))
-            self._refused = str(error)
+            self._refused = str(error) or type(error).__name__
             return False
         log.warning("loaded the bundle %s again: fingerprint %s", self.name, self.generation.fingerprint)
         return True

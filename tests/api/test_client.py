@@ -86,11 +86,22 @@ def test_images_of_all_kinds_are_sent_unchanged(client: rp.Client, model: rp.Mod
     several = client.predict([path, tensor])
     assert [one.name for one in several] == [str(path), "image"]
     assert several[1].marginals == model.predict(tensor).marginals
+    batch = np.stack([pixels_HWC, pixels_HWC[::-1]])
+    for images in (batch, torch.from_numpy(batch).permute(0, 3, 1, 2), batch[:1]):
+        found = client.predict(images)
+        assert [one.marginals for one in found] == [model.predict(one).marginals for one in images]
     turned = Pillow.open(path)
     turned.getexif()[0x0112] = 6
     turned.save(tmp_path / "turned.jpg", exif=turned.getexif())
     with Pillow.open(tmp_path / "turned.jpg") as opened:
         assert client.predict(opened).marginals == model.predict(opened).marginals
+
+
+def test_evidence_may_come_from_numpy(client: rp.Client, model: rp.Model) -> None:
+    evidence = {"cat": np.True_, "dog": np.False_}
+    ours, theirs = (one.predict(photo(1), evidence=evidence) for one in (model, client))  # type: ignore[attr-defined]
+    assert theirs.evidence == ours.evidence
+    assert theirs.marginals == ours.marginals
 
 
 def test_errors_are_those_of_the_model(client: rp.Client, model: rp.Model) -> None:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 import rayprob as rp
@@ -12,7 +13,9 @@ from rayprob.config import strict_yaml
 from rayprob.data.manifest.dataset import Dataset
 from rayprob.images.header import measure
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.card import read_card
 from rayprob.runs.paths import RunFolder
+from rayprob.serve.generation import Generation
 from rayprob.serve.service import BundleService
 from rayprob.serve.spec import Limits
 from tests.loader.tiny import photo
@@ -93,7 +96,8 @@ def test_labels_rules_and_the_bundle_are_described(client: TestClient, bundle: B
     assert str(promised["recall@0.1"]).startswith("misses at most 10 %")
     cuts = {rule["name"]: rule["thresholds"] for rule in labels["rules"]}
     assert cuts["label_OF1"] == bundle.thresholds["label_OF1"].values_L.tolist()
-    assert cuts["recall@0.1"] is None
+    assert cuts["recall@0.1"] == bundle.guarantees["0.1"].threshold
+    assert cuts["best_F1"] is None
     card = client.get("/v1/bundle?bundle=small").json()
     assert (card["bundle"], card["bundles"], card["model"]["backbone"]) == ("small", ["small"], "squeezenet1_1")
     assert card["format"] == "rayprob card"
@@ -161,12 +165,43 @@ def test_a_changed_bundle_is_loaded_and_a_damaged_one_is_not(
     (folder / "bundle.json").write_text("{}")
     assert not service.reload()
     assert not service.reload()
-    state = service.facts()["state"]
+    state = service.state()
     assert (state["fingerprint"], "version None" in state["fault"]) == (after["fingerprint"], True)
     (folder / "bundle.json").unlink()
     assert not service.reload()
     assert ask(client, photo(1)) == after
     assert sum("is not loaded" in message for message in caplog.messages) == 2
+
+
+def test_a_card_that_is_written_after_its_bundle_is_told(bundle: Bundle, tmp_path: Path) -> None:
+    """As `rayprob calibrate` and `evaluate` write them, the server may load the bundle in between."""
+    folder = tmp_path / "bundle"
+    bundle.save(str(folder))
+    service = BundleService("small", str(folder), Limits())
+    client = client_of(service)
+    assert client.get("/v1/bundle").json()["numbers"] == []
+    card = read_card(str(folder)) | {"numbers": ["of an evaluation"]}
+    (folder / "card.json").write_text(json.dumps(card))
+    assert client.get("/v1/bundle").json()["numbers"] == ["of an evaluation"]
+    (folder / "card.json").write_text(json.dumps(card | {"bundle": "another"}))
+    assert client.get("/v1/bundle").json()["numbers"] == []
+
+
+def test_whatever_keeps_a_bundle_from_being_loaded_leaves_the_one_before(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.save(str(tmp_path))
+    service = BundleService("small", str(tmp_path), Limits())
+
+    def fails(*_: object) -> Generation:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    make_bundle(5, {"name": "bernoulli"}).save(str(tmp_path))
+    with monkeypatch.context() as broken:
+        broken.setattr(Generation, "load", fails)
+        assert not service.reload()
+        assert service.state()["fault"] == "CUDA out of memory"
+    assert service.reload()
 
 
 def test_the_page_and_the_docs_need_no_network(client: TestClient) -> None:
@@ -182,7 +217,7 @@ def test_what_a_library_raises_becomes_a_500_without_its_message(
     service: BundleService, jpeg: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Here):
-        async def forward(self, waiting: object) -> object:  # type: ignore[override]
+        async def computed(self, waiting: object) -> object:  # type: ignore[override]
             raise RuntimeError("secret of a library")
 
     response = client_of(Broken(service)).post("/v1/predict", content=photo(77))

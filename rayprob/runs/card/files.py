@@ -45,6 +45,12 @@ class _Card(Shape):
     data: _Data
 
 
+def stored_card(folder: str, fingerprint: str) -> dict[str, Any] | None:
+    """Return the card that was written for the bundle of this fingerprint in its folder; None if there is none."""
+    stored = _stored(folder)
+    return stored if stored is not None and stored["bundle"] == fingerprint else None
+
+
 def read_card(path: str) -> dict[str, Any]:
     """Return the card of the bundle at `path`, a bundle's folder or a run's.
 
