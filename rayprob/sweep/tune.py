@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 # Keys of `search` that may change between two starts of a sweep: they only add trials or change their placement.
 FREE_SEARCH_KEYS = ("trials", "confirm", "max_concurrent")
 POLL_S = 0.3
+LOCK_ATTEMPTS, LOCK_RETRY_S = 10, 0.05
 OVER = "start the sweep over with --fresh, or set another folder"
 
 
@@ -160,18 +161,30 @@ def alone_in(folder: str) -> Iterator[None]:
         yield
         return
     with open(storage.local_path(SweepFolder(folder).lock), "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
-        except OSError:
+        if not _locked(lock):
             lock.seek(0)
             raise RunError(
                 f"{folder} is in use by process {lock.read().strip() or '?'} on this machine; wait for it, or stop it "
                 "with Ctrl-C and run this command again"
-            ) from None
+            )
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _locked(lock: IO[str]) -> bool:
+    """Lock a file until the process ends, however it ends, and return whether no other process has it.
+
+    `rayprob runs` holds it for an instant, to see whether it is free.
+    """
+    for _ in range(LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(LOCK_RETRY_S)
+    return False
 
 
 def clear(sweep: Sweep) -> None:

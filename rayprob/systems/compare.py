@@ -15,9 +15,11 @@ from rayprob.data.tasks import RunAll, Wording, as_ray_tasks, in_process
 from rayprob.errors import RunError, SpecError
 from rayprob.files import storage
 from rayprob.files.documents import read_json
-from rayprob.runs.finished import holdout_split, open_bundle
+from rayprob.runs.bundle import bundle_fingerprint
+from rayprob.runs.finished import REPORTED, holdout_split, open_bundle
 from rayprob.runs.folder import open_run
-from rayprob.runs.paths import SystemsFolder
+from rayprob.runs.paths import SystemsFolder, bundle_folder
+from rayprob.runs.spec import Run
 from rayprob.sweep.tune import alone_in, clear_folder
 from rayprob.systems.spec import System, SystemsFile, SystemsSpec, open_systems, rates_of
 from rayprob.systems.table import SystemRow, cells_of, chosen_lr
@@ -146,27 +148,49 @@ def _prepare(spec: SystemsSpec, systems: Sequence[System], tell: Tell) -> tuple[
                 raise SpecError(
                     f"{name} is trained on {dataset.root}, {systems[0].name} on {first.root}; systems need equal images"
                 )
+        for one in systems:
+            _require_untouched(spec.split, one.run)
         return str(first.root), len(first.split(spec.split))
     source = FeatureSource.open(open_run(spec.source), open_bundle(spec.source))
     holdout = holdout_split(source.run.model_dump())
+    _require_untouched(spec.split, source.run)
     for split in (source.run.data.train_split, holdout, spec.split):
         split_features(source, str(split), tell)
     return str(source.dataset.root), len(source.dataset.split(spec.split))
+
+
+def _require_untouched(split: str, run: Run) -> None:
+    """Raise SpecError for a split to report on by which a run was trained or chosen."""
+    used = {str(run.data.train_split): "trained", str(holdout_split(run.model_dump())): "chosen"}
+    if split in used:
+        raise SpecError(
+            f"systems.split {split} is what {run.name} is {used[split]} on, so its numbers would be too good; report on "
+            f"another split, such as {REPORTED}"
+        )
 
 
 def _claim(file: SystemsFile, folder: str) -> None:
     """Record what is compared, or raise RunError if the folder has another comparison; files may be added."""
     known_uri = SystemsFolder(folder).identity_file
     spec = file.systems.model_dump(mode="json", exclude={"files", "draws", "seed", "split", "prior", "seeds", "lr"})
-    made_of = fingerprint(spec)
+    made_of, source = fingerprint(spec), file.systems.source
+    of_source = _fingerprint_of(source) if source is not None else None
     if not storage.exists(known_uri):
-        storage.write_text(known_uri, json.dumps({"fingerprint": made_of, "systems": spec}, indent=1))
+        said = {"fingerprint": made_of, "source_fingerprint": of_source, "systems": spec}
+        storage.write_text(known_uri, json.dumps(said, indent=1))
         return
     known = read_json(known_uri, error=RunError, remedy="choose another folder")
+    remedy = "choose another folder, or start with --fresh"
     if known.get("fingerprint") != made_of:
-        raise RunError(
-            f"{folder} has systems that were trained otherwise ({known_uri}); choose another folder, or start with --fresh"
-        )
+        raise RunError(f"{folder} has systems that were trained otherwise ({known_uri}); {remedy}")
+    if known.get("source_fingerprint", of_source) != of_source:  # older folders do not have it
+        raise RunError(f"{folder} has systems on the features of an earlier bundle of {source} ({known_uri}); {remedy}")
+
+
+def _fingerprint_of(source: str) -> str:
+    """Return the fingerprint of a run's bundle. Raises RunError for a run that is not finished."""
+    open_bundle(source)
+    return bundle_fingerprint(bundle_folder(source))
 
 
 def _rows(

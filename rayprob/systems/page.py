@@ -1,5 +1,6 @@
 """The HTML page of a comparison of systems."""
 
+import math
 from typing import Any
 
 from rayprob.files import storage
@@ -32,7 +33,7 @@ def render(compared: SystemsCompared) -> str:
         "mark": mark,
         "lead": lead(compared),
         "legend": LEGEND.format(first=compared.rows[0].name, draws=spec.draws),
-        "caution": CAUTION if spec.lr else OF_RUN_FILES,
+        "caution": CAUTION if spec.source else OF_RUN_FILES,
         "tried": tried,
         "command": "rayprob tune",
     }
@@ -44,12 +45,14 @@ def lead(compared: SystemsCompared) -> str:
     first, *others = compared.rows
     clear = {sign: [row.name for row in others if mark("mAP", row.cells["mAP"]) == sign] for sign in "+-"}
     better, worse = (listed(clear[sign]) or "no system" for sign in "+-")
+    have = "have" if len(clear["+"]) > 1 else "has"
     return (
         f"{len(compared.rows)} systems on {compared.num_images:,} images, {counted(compared.spec.seeds, 'seed')} each. "
-        f"By more than chance, {better} has a higher mAP than {first.name}, and {worse} a lower one."
+        f"By more than chance, {better} {have} a higher mAP than {first.name}, and {worse} a lower one."
     )
 
 
 def tried(row: SystemRow) -> str:
     """Return the holdout mAP of each learning rate."""
-    return ", ".join(f"{lr}: {value:.3f}" for lr, value in row.tried.items())
+    said = {lr: f"{value:.3f}" if math.isfinite(value) else "diverged" for lr, value in row.tried.items()}
+    return ", ".join(f"{lr}: {text}" for lr, text in said.items())

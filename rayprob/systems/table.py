@@ -59,7 +59,11 @@ class SystemRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return {**asdict(self), "tried": dict(self.tried), "cells": {name: asdict(cell) for name, cell in self.cells.items()}}
+        return {
+            **asdict(self),
+            "tried": {lr: value if math.isfinite(value) else None for lr, value in self.tried.items()},
+            "cells": {name: asdict(cell) for name, cell in self.cells.items()},
+        }
 
 
 def better(name: str, cell: SystemNumber) -> bool:

@@ -140,7 +140,8 @@ def judge(job: RunJob) -> tuple[str, int, Numbers] | FailedSystem:
 
 def _judged(job: RunJob) -> tuple[str, int, Numbers]:
     plugins.look_in(job.plugin_folders)
-    torch.set_num_threads(1)
+    if job.spec.source is not None:  # a task among others, on features; end to end, this process has the machine
+        torch.set_num_threads(1)
     path = SystemsFolder(job.folder).judged(job.system.name, job.seed)
     made_of = _made_of(job)
     if storage.exists(path):
@@ -155,7 +156,13 @@ def _judged(job: RunJob) -> tuple[str, int, Numbers]:
 def _made_of(job: RunJob) -> str:
     spec, bundle = job.spec, open_bundle(job.run_folder)
     origin = [bundle.facts["run_fingerprint"], bundle.facts["step"], job.lr]
-    return fingerprint([*origin, spec.split, spec.prior, spec.draws, spec.seed])
+    return fingerprint([*origin, spec.split, _content_of(spec.prior), spec.draws, spec.seed])
+
+
+def _content_of(prior: str) -> str:
+    """Return the name of a label prior, or what identifies the content of its file."""
+    is_file = prior.endswith(".safetensors") and storage.exists(prior)
+    return fingerprint(storage.read_bytes(prior).hex()) if is_file else prior
 
 
 def _numbers(job: RunJob) -> Numbers:

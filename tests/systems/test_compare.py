@@ -1,6 +1,7 @@
 """Systems on the features of a tiny run: the table, its page, and what a second start does."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,9 +21,9 @@ from rayprob.runs.paths import RunFolder, SystemsFolder
 from rayprob.runs.predictions import Predictions
 from rayprob.systems import compare, work
 from rayprob.systems.compare import compare_systems
-from rayprob.systems.page import render
+from rayprob.systems.page import render, tried
 from rayprob.systems.spec import SystemsFile, open_systems, refit_spec
-from rayprob.systems.table import cells_of, chosen_lr, holm
+from rayprob.systems.table import SystemRow, cells_of, chosen_lr, holm
 from rayprob.systems.words import CAUTION
 from rayprob.systems.work import TrainedSystem
 from rayprob.train.assess import assess
@@ -96,6 +97,21 @@ def test_a_folder_keeps_to_one_way_of_training(source: str, make_run: Any, tmp_p
     compare_systems(SystemsFile.read(path, few))
     with pytest.raises(RunError, match="trained otherwise"):
         compare_systems(SystemsFile.read(path, [*few, "systems.refit.epochs=1"]))
+    for split, what in (("holdout", "chosen"), ("train", "trained")):
+        with pytest.raises(SpecError, match=f"systems.split {split} is what .* is {what} on, .* such as val"):
+            compare_systems(SystemsFile.read(path, [*few, f"systems.split={split}", f"folder={tmp_path}/{split}"]))
+    identity = Path(SystemsFolder(str(tmp_path / "out")).identity_file)
+    identity.write_text(json.dumps(json.loads(identity.read_text()) | {"source_fingerprint": "of an earlier training"}))
+    with pytest.raises(
+        RunError, match=r"on the features of an earlier bundle of .*; choose another folder, or start"
+    ):
+        compare_systems(SystemsFile.read(path, few))
+
+
+def test_a_rate_at_which_the_loss_diverged_is_said_and_is_no_number_in_json() -> None:
+    row = SystemRow("base", "base.yaml", "", 0.01, {"0.01": 0.5, "1": -math.inf}, 1, 1.0, "", {})
+    assert tried(row) == "0.01: 0.500, 1: diverged"
+    assert row.to_dict()["tried"] == {"0.01": 0.5, "1": None}
 
 
 @pytest.mark.usefixtures("here")

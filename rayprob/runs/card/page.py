@@ -101,7 +101,8 @@ def _numbers(card: Mapping[str, Any]) -> str:
         "In brackets: 95 % bootstrap intervals over images; as images are drawn twice, those of ECE, and of mAP if labels have "
         "few positives, are too high. OF1 and CF1 are of the label sets of the rule."
     )
-    return f"## Numbers\n\n{_table(('split', 'probabilities', 'rule', *titles), rows)}\n\n{explained}"
+    table = _table(("split", "probabilities", "rule", *titles), rows)
+    return "\n\n".join(["## Numbers", table, *([explained] if any(entry["confidence"] for entry in judged) else [])])
 
 
 def _with_interval(name: str, number: Mapping[str, float | None] | None) -> str:
