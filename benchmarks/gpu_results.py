@@ -36,12 +36,11 @@ class Results:
 
     def markdown(self) -> str:
         """Return the table in Markdown."""
-        head = ("system", "backbone", "settings", "micro batch", "loop", "images/s", "ms per step", "MFU", "GiB", "data wait")
         lines = [
-            ", ".join(f"{name} {value}" for name, value in self.facts.items()),
+            ", ".join(f"{name} {value}" for name, value in self.facts.items() if value is not None),
             "",
-            _cells(head),
-            _cells(["---"] * len(head)),
+            _cells(HEAD),
+            _cells(["---"] * len(HEAD)),
         ]
         for row in self.rows:
             named = (row["name"], row["system"]["backbone"], row["settings"], row["micro_batch"], row["loop"])

@@ -104,7 +104,7 @@ def dataset_of(data: Mapping[str, Any]) -> str:
     """Return the names of the datasets of a run file."""
     root = data.get("root", "")
     roots = root if isinstance(root, list) else [root]
-    return " + ".join(last_name(str(one.get("root", "") if isinstance(one, dict) else one)) for one in roots)
+    return " + ".join(last_name(str(one)) for one in roots)
 
 
 def last_name(path: str) -> str:
