@@ -9,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
-# Benchmarks are run by hand: this finds what they call and is not there any more.
+# Benchmarks are run by hand: this finds calls of what was renamed or removed.
 LOOSE := arg-type assignment call-overload dict-item import-not-found import-untyped method-assign misc no-any-return \
   no-untyped-call return-value union-attr
 
