@@ -35,6 +35,8 @@ async def read_image(request: Request, most_bytes: int) -> tuple[bytes, Options]
     if unknown or len(in_url) > 1:
         raise SpecError(f"expected only ?options=JSON in the URL, once; found {', '.join(sorted(unknown)) or 'it twice'}")
     if not request.headers.get("content-type", "").lower().startswith("multipart/"):
+        if not body:
+            raise SpecError("the request has no image: its body is empty; with curl, check the path after @")
         return body, read_options(in_url[0] if in_url else None)
     image, in_form = await _read_form(request, body)
     if in_url and in_form is not None:

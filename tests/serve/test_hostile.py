@@ -92,10 +92,17 @@ def test_a_length_that_is_no_number_is_not_believed(client: TestClient, length: 
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"GIF89a", b"%PDF-1.4"]
+    "content", [b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"GIF89a", b"%PDF-1.4"]
 )
 def test_what_is_not_an_image_is_refused(client: TestClient, content: bytes) -> None:
     assert refused(client, 422, content=content).startswith(("the image is ", "its "))
+
+
+def test_an_empty_body_is_told_from_an_empty_image(client: TestClient) -> None:
+    response = client.post("/v1/predict", content=b"")
+    assert response.status_code == 422
+    assert "its body is empty; with curl, check the path after @" in response.json()["error"]["message"]
+    assert "the image is empty" in client.post("/v1/predict", files={"image": b""}).json()["error"]["message"]
 
 
 def test_an_image_that_is_cut_short_is_refused(client: TestClient, jpeg: bytes) -> None:

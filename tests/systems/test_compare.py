@@ -102,9 +102,7 @@ def test_a_folder_keeps_to_one_way_of_training(source: str, make_run: Any, tmp_p
             compare_systems(SystemsFile.read(path, [*few, f"systems.split={split}", f"folder={tmp_path}/{split}"]))
     identity = Path(SystemsFolder(str(tmp_path / "out")).identity_file)
     identity.write_text(json.dumps(json.loads(identity.read_text()) | {"source_fingerprint": "of an earlier training"}))
-    with pytest.raises(
-        RunError, match=r"on the features of an earlier bundle of .*; choose another folder, or start"
-    ):
+    with pytest.raises(RunError, match=r"on the features of an earlier bundle of .*; choose another folder, or start"):
         compare_systems(SystemsFile.read(path, few))
 
 

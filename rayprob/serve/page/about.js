@@ -4,8 +4,9 @@ import { getCard } from "./api.js";
 import { byId, counted, element } from "./dom.js";
 
 const UNNAMED = "unnamed"; // in the card of a bundle that records no run
-const HIDDEN = new Set(["bundles"]);
-const MOST_ITEMS = 30; // of a list in the card
+const HIDDEN = new Set(["bundles", "format", "version"]);
+const MOST_ITEMS = 12; // of a list in the card
+const DIGITS = 4;
 
 export function listenToBundles(session) {
   byId("bundle").addEventListener("change", ({ target }) => session.open(target.value));
@@ -27,12 +28,15 @@ export async function showModel(session) {
 
 /** Return plain data as a list of facts, nested where the data is. */
 function factsOf(value) {
-  const facts = Object.entries(value).filter(([name, one]) => !HIDDEN.has(name) && one !== null && one !== "");
+  const facts = Object.entries(value).filter(([name, one]) => !HIDDEN.has(name) && hasContent(one));
   const parts = facts.flatMap(([name, one]) => [element("dt", {}, name.replaceAll("_", " ")), element("dd", {}, shown(one))]);
   return element("dl", { className: "facts" }, ...parts);
 }
 
+const hasContent = (value) => value !== null && value !== "" && !(Array.isArray(value) && !value.length);
+
 function shown(value) {
+  if (typeof value === "number" && !Number.isInteger(value)) return String(Number(value.toPrecision(DIGITS)));
   if (Array.isArray(value)) return listed(value);
   if (typeof value === "object" && value !== null) return Object.keys(value).length ? factsOf(value) : "none";
   return typeof value === "boolean" ? (value ? "yes" : "no") : String(value);
@@ -41,7 +45,17 @@ function shown(value) {
 function listed(values) {
   const first = values.slice(0, MOST_ITEMS);
   const isNested = first.some((one) => typeof one === "object" && one !== null);
-  if (isNested) return element("ul", {}, ...first.map((one) => element("li", {}, shown(one))));
-  const more = values.length > MOST_ITEMS ? `, … (${values.length.toLocaleString("en")} in all)` : "";
-  return first.join(", ") + more || "none";
+  const inAll = `… (${values.length.toLocaleString("en")} in all)`;
+  const isCut = values.length > MOST_ITEMS;
+  if (!isNested) return [...first.map(shown), ...(isCut ? [inAll] : [])].join(", ") || "none";
+  const items = first.map((one) => element("li", {}, oneLine(one) ?? shown(one)));
+  return element("ul", {}, ...items, ...(isCut ? [element("li", {}, inAll)] : []));
+}
+
+/** Return facts without parts of their own in one line, such as those of a label; null for others. */
+function oneLine(value) {
+  if (Array.isArray(value) || typeof value !== "object" || value === null) return null;
+  const facts = Object.entries(value).filter(([, one]) => hasContent(one));
+  if (facts.some(([, one]) => typeof one === "object")) return null;
+  return facts.map(([name, one]) => (name === "name" ? shown(one) : `${name.replaceAll("_", " ")} ${shown(one)}`)).join(", ");
 }

@@ -15,6 +15,8 @@ const FOR = [215, 48, 31];
 const AGAINST = [43, 108, 176];
 const STRONGEST_ALPHA = 0.85;
 const MOST_PX = 640;
+const MOST_TALL_PX = 448; // as in page.css
+const MOST_ENLARGED = 4;
 const ABOUT = "A map explains the network's own output, before calibration, label prior and what you stated.";
 
 let session = null;
@@ -76,7 +78,10 @@ function mapParts(explanation) {
   const picture = element("img", { src: pictureAddress(), alt: "" });
   const smooth = element("input", { type: "checkbox", checked: true });
   const paint = () => paintMap(canvas, picture, explanation, most, smooth.checked);
-  picture.addEventListener("load", paint);
+  picture.addEventListener("load", () => {
+    enlarge(picture);
+    paint();
+  });
   smooth.addEventListener("change", paint);
   const isSigned = Math.min(...cells) < 0;
   return [
@@ -87,6 +92,13 @@ function mapParts(explanation) {
     element("p", { className: "small" }, `${strongest(values)} ${ABOUT}`),
     numbers(explanation),
   ];
+}
+
+/** Enlarge a small picture, on which a map could not be seen, as far as there is room. */
+function enlarge(picture) {
+  const { naturalWidth, naturalHeight } = picture;
+  const scale = Math.min(byId("map").clientWidth / naturalWidth, MOST_TALL_PX / naturalHeight, MOST_ENLARGED);
+  if (scale > 1) picture.style.width = `${Math.floor(naturalWidth * scale)}px`;
 }
 
 /** Paint the grid over the part of the picture that it covers. */

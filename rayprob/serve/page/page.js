@@ -7,7 +7,7 @@ import { listRules, listenToRule, showChosen, showEvidence } from "./chosen.js";
 import { byId, isStill, percent } from "./dom.js";
 import { listExamples, listenForImages, showPicture } from "./image.js";
 import { drawMap, listenToMaps, offerMaps } from "./maps.js";
-import { listenToQueries, showAnswers, showSets } from "./query.js";
+import { listenToQueries, showAnswers, showExamples, showSets } from "./query.js";
 import { showReasons, showUncertainty } from "./reasons.js";
 import { Session } from "./session.js";
 
@@ -35,6 +35,7 @@ function show(image) {
 function showLabels() {
   clearBars();
   listRules();
+  showExamples();
   showModel(session);
   listExamples(session.bundle, show);
 }

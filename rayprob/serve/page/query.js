@@ -18,6 +18,15 @@ export function listenToQueries(of) {
   });
 }
 
+/** Write the questions that the page shows as examples with the first labels of the bundle. */
+export function showExamples() {
+  const names = session.labels.map(written);
+  document.querySelectorAll("[data-of-labels]").forEach((example) => {
+    const text = example.dataset.ofLabels.replace(/\{(\d)\}/g, (_, place) => names[place % names.length]);
+    example.replaceChildren(element("bdi", {}, text));
+  });
+}
+
 async function ask(text) {
   if (!session.answer) return;
   const button = document.querySelector("#query-form button");

@@ -27,6 +27,13 @@ def test_an_uploaded_image_shows_every_label_with_its_marginal(page: Any, model:
     assert site.bundles[0].asked == ["predict"]
 
 
+def test_examples_of_questions_have_labels_of_the_bundle(page: Any) -> None:
+    shown = page.locator("[data-of-labels]").all_text_contents()
+    assert "P(person | cat, !dog)" in shown
+    assert "P(count{person, cat} == 1)" in shown
+    assert "P(exactly {person, cat})" in shown
+
+
 def test_odd_names_of_labels_are_text(page: Any) -> None:
     for name in ODD:
         assert row(page, name).locator(".name").inner_text() == name
@@ -149,7 +156,8 @@ def test_a_map_is_painted_over_the_image_and_adds_up(page: Any, site: Site) -> N
     read = "one => [...one.getContext('2d').getImageData(0, 0, one.width, one.height).data]"
     pixels = page.locator("#map canvas").evaluate(read)
     red, _, blue, alpha = pixels[-4:]
-    assert blue > red
+    assert red > blue
+    assert page.locator("#map .overlay img").bounding_box()["width"] == 4 * 64  # a small picture is enlarged
     assert alpha > 200
     assert pixels[3] < 10
     page.click("#map-draw")  # the map is kept: it is not asked for again
