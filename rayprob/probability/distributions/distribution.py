@@ -2,7 +2,7 @@
 
 Most are independent labels, or the conditional Bernoulli mixture p(y|x) = sum_k pi_k(x) prod_l Bernoulli(y_l; p_kl(x)) of Li,
 Wang, Pavlu & Aslam (ICML 2016). Independent labels are the case K = 1, so every answer is implemented once, for components with
-independent labels, in float64 and over chunks of images that fit in the cache. Other families replace what they answer otherwise.
+independent labels, in float64 and over chunks of images that fit in the cache. Other families replace what differs.
 """
 
 from abc import ABC, abstractmethod
