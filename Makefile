@@ -16,7 +16,7 @@ LOOSE := arg-type assignment call-overload dict-item import-not-found import-unt
 .PHONY: demo docs test test-slow repeat-tests lint format bench coco2014 clean
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
-	@echo "installing into $(VENV): about 6 GB, a few minutes the first time"
+	@echo "installing into $(VENV): about 7 GB, a few minutes the first time"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@

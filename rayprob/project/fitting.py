@@ -14,6 +14,9 @@ from rayprob.project.found import Found
 SMALL = 5_000  # training images below which the backbone stays frozen
 HELD_OUT = 100  # enough images to fit thresholds and a calibrator, if a fifth of the set is that many
 LARGEST_PX = 448  # the paper's
+# Learning rates of those two files, at their batch; a smaller batch has a smaller rate in proportion (Goyal et al., 2017).
+SMALL_LR, SMALL_BATCH = 0.5, 16
+LARGE_LR, LARGE_BATCH = 0.8, 128
 LARGEST_SMALL_PX = 384  # coco-sample.yaml's, evaluated at 576
 STEP_PX = 32
 BACKBONE = "resnet50"
@@ -44,6 +47,7 @@ class Fit:
     size_px: int
     evaluate_px: int
     global_batch: int
+    lr: float
     epochs: int
     evaluate_every: int
 
@@ -55,7 +59,7 @@ def fit_to(found: Found) -> Fit:
     kept = max(1, int(num_train * (1 - fraction)))
     is_small = num_train < SMALL
     size_px = _size_px(found.short_side_px, LARGEST_SMALL_PX if is_small else LARGEST_PX)
-    batch = _power_of_two(min(kept // 8, 16 if is_small else 128))
+    batch = _power_of_two(min(kept // 8, SMALL_BATCH if is_small else LARGE_BATCH))
     epochs = min(30, max(5, math.ceil((5_000 if is_small else 2_400_000) / num_train)))
     return Fit(
         is_small=is_small,
@@ -65,6 +69,7 @@ def fit_to(found: Found) -> Fit:
         # Crops show enlarged objects, so a network trained on them is evaluated at a larger size.
         evaluate_px=_stepped(size_px * 1.5) if is_small else size_px,
         global_batch=batch,
+        lr=SMALL_LR * batch / SMALL_BATCH if is_small else LARGE_LR * batch / LARGE_BATCH,
         epochs=epochs,
         evaluate_every=max(1, epochs // 5),
     )

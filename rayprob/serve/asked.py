@@ -5,7 +5,7 @@ from typing import Any
 
 from rayprob.config.spec import assigned, override, read_kind, with_overrides
 from rayprob.errors import SpecError
-from rayprob.serve.spec import ServeFile, name_and_folder
+from rayprob.serve.spec import ServeFile, name_and_folder, run_name
 
 COMMAND = "rayprob serve"
 OPTIONS = {
@@ -36,9 +36,12 @@ def read_served(bundles: Sequence[str], given: Mapping[str, Any], overrides: Seq
 
 
 def _by_name(bundles: Sequence[str]) -> dict[str, str]:
+    """Return the folders by name: as asked, or that of the run, or that of the folder if another run has the same name."""
     named: dict[str, str] = {}
     for text in bundles:
         name, folder = name_and_folder(text)
+        of_run = run_name(folder) if folder == text else ""
+        name = of_run if of_run and of_run not in named else name
         if name in named:
             raise SpecError(f"two bundles are named {name}: {named[name]} and {folder}; name them, NAME=FOLDER")
         named[name] = folder

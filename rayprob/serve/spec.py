@@ -4,12 +4,14 @@ import re
 from typing import ClassVar, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from yaml import YAMLError
 
 from rayprob.config.kinds import SERVE_FILE, FileKind
 from rayprob.config.spec import PluginSpec, Spec
-from rayprob.errors import QueryError
-from rayprob.files import uris
+from rayprob.errors import QueryError, RayprobError
+from rayprob.files import storage, uris
 from rayprob.images.header import MAX_FILE_BYTES, MAX_PIXELS
+from rayprob.runs.listing.row import yaml_mapping
 from rayprob.runs.paths import RunFolder
 from rayprob.serve.options import Options
 
@@ -143,6 +145,16 @@ class ServeFile(ServeSpec):
         """The number of examples of a run's dataset."""
         needs_token = self.token_file is not None or self.token_variable is not None
         return OF_DATASET if self.examples is None and not needs_token else super().most_examples
+
+
+def run_name(folder: str) -> str:
+    """Return the name of the run in a folder; "" if there is none, or if a bundle cannot have it."""
+    path = RunFolder(folder).run_file
+    try:
+        name = str(yaml_mapping(path).get("name", "")) if storage.exists(path) else ""
+    except (RayprobError, ValueError, YAMLError):  # a damaged run file is not what is served
+        return ""
+    return name if re.fullmatch(NAME, name) else ""
 
 
 def name_and_folder(text: str) -> tuple[str, str]:

@@ -59,6 +59,7 @@ def test_a_project_reads_and_its_batches_fit_for_any_number_and_size_of_images(
 def test_fewer_images_than_a_network_needs_freeze_it_and_more_train_it_all() -> None:
     small, large = fit_to(found_of(286)), fit_to(found_of(82_081))
     assert (small.is_small, small.size_px, small.evaluate_px, small.global_batch, small.epochs) == (True, 384, 576, 16, 18)
+    assert (small.lr, large.lr, fit_to(found_of(36)).global_batch, fit_to(found_of(36)).lr) == (0.5, 0.8, 2, 0.0625)
     assert (large.is_small, large.size_px, large.evaluate_px, large.global_batch, large.epochs) == (False, 448, 448, 128, 30)
 
 

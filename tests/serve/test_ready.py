@@ -36,6 +36,13 @@ def test_a_bundle_is_named_by_its_run_or_as_asked(tmp_path: Path, bundle_path: s
     assert name_and_folder("runs/a=b") == ("a=b", "runs/a=b")
     assert name_and_folder("s3://bucket/runs/x") == ("x", "s3://bucket/runs/x")
     assert served("a/x", "b=b/x").bundles == {"x": "a/x", "b": "b/x"}
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "run.yaml").write_text("name: demo\n")
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    assert served(one, two, f"three={two}").bundles == {"demo": one, "two": two, "three": two}
+    (tmp_path / "one" / "run.yaml").write_text("name: [\n")
+    assert served(one).bundles == {"one": one}
     with pytest.raises(SpecError, match="two bundles are named x: a/x and b/x; name them, NAME=FOLDER"):
         served("a/x", "b/x")
     with pytest.raises(SpecError, match=r"may have up to 63 letters, digits, dots, dashes and underscores; got 'a b'"):
