@@ -19,6 +19,7 @@ from rayprob.files import uris
 from rayprob.runs.tracking.sink import NUMBERS, Notes, ServiceSpec, Sink, TrackedRun, scalars
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 SQLITE = "sqlite:///"
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 SECRETS = ("password", "passwd", "pwd", "token", "access_token", "api_key", "key", "secret")
@@ -95,16 +96,16 @@ class MlflowSink(Sink):
             raise SpecError(f"tracking.mlflow.uri cannot be opened: {one_line(error)}") from error
 
     def open(self, known: Notes) -> Notes:
-        """Continue the run of an earlier start, or create one."""
-        if known.get("run_id"):
-            self._id = known["run_id"]
+        """Continue the run of an earlier start, or of a call that failed, or create one."""
+        self._id = known.get("run_id") or self._id
+        if self._id:
             self._client.update_run(self._id, status="RUNNING")
-            self._sent = self._last_steps()
+            run = self._client.get_run(self._id)
+            self._sent = self._last_steps(run)
         else:
             run = self._client.create_run(self._experiment(), tags=self._tags(), run_name=self._run.name)
             self._id = run.info.run_id
-            self._log_parameters()
-            self._log_dataset()
+        self._describe(run)
         return {"run_id": self._id}
 
     def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -137,19 +138,29 @@ class MlflowSink(Sink):
         commit = self._run.facts.get("git_commit")
         return {**tags, "mlflow.source.name": "rayprob", **({"mlflow.source.git.commit": commit} if commit else {})}
 
-    def _log_dataset(self) -> None:
+    def _describe(self, run: Any) -> None:
+        """Log the run file and the dataset, unless the run has them; rows follow even if MLflow does not take these."""
+        for what, log_part in {"the run file": self._log_parameters, "the dataset": self._log_dataset}.items():
+            try:
+                log_part(run)
+            except Exception as error:  # whatever the client raises
+                log.warning("tracking.mlflow: %s is not logged until the next start: %s", what, one_line(error))
+
+    def _log_dataset(self, run: Any) -> None:
         from mlflow.entities import Dataset, DatasetInput
 
         root = self._run.settings.get("data", {}).get("root", "")
         roots = [root] if isinstance(root, str) else list(root)
         name = " + ".join(uris.split(one)[1] for one in roots)
         digest = self._run.facts.get("dataset_fingerprint", "")
-        if name and digest:
+        has_dataset = bool(run.inputs and run.inputs.dataset_inputs)
+        if name and digest and not has_dataset:
             dataset = Dataset(name[:MOST_IN_KEY], digest, "rayprob", json.dumps(roots))
             self._client.log_inputs(self._id, datasets=[DatasetInput(dataset)])
 
-    def _log_parameters(self) -> None:
-        for part in _parts(flattened(self._run.settings), MOST_PARAMETERS):
+    def _log_parameters(self, run: Any) -> None:
+        missing = ((name, value) for name, value in flattened(self._run.settings) if key_of(name) not in run.data.params)
+        for part in _parts(missing, MOST_PARAMETERS):
             self._log(parameters=dict(part))
 
     def _log(
@@ -172,10 +183,10 @@ class MlflowSink(Sink):
                 tags=[RunTag(name, value) for name, value in (tags or {}).items()],
             )
 
-    def _last_steps(self) -> dict[str, int]:
+    def _last_steps(self, run: Any) -> dict[str, int]:
         """Return the last step of each kind of row that the run has, by the metrics that every row of the kind has."""
         last: dict[str, int] = {}
-        for name in self._client.get_run(self._id).data.metrics:
+        for name in run.data.metrics:
             kind, _, rest = name.partition("/")
             if rest in IN_EVERY_ROW:
                 steps = [point.step for point in self._client.get_metric_history(self._id, name)]
