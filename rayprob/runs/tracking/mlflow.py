@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, ClassVar, Self, TypeVar
@@ -27,7 +28,7 @@ SECRETS = ("password", "passwd", "pwd", "token", "access_token", "api_key", "key
 LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 MOST_PARAMETERS, MOST_METRICS = 100, 1000  # in a request
 MOST_IN_KEY, MOST_IN_VALUE = 250, 500  # letters; later versions of MLflow take more
-IN_EVERY_ROW = ("loss", "mAP", "nll_nats")  # of its kind, where they are finite
+IN_EVERY_ROW = ("loss", "mAP", "nll_nats", "elapsed_s")  # of its kind; mAP and nll_nats only where they are finite
 UNNAMED = "rayprob"  # the experiment of runs without a group
 STATUS = {"finished": "FINISHED", "early": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
@@ -89,7 +90,7 @@ class MlflowSink(Sink):
         logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)  # it reports each table of a new local store
         self._spec, self._run = spec, run
         self._id = ""
-        self._sent: dict[str, int] = {}  # the last step of each kind of row that the service has
+        self._sent: defaultdict[str, set[int]] = defaultdict(set)  # the steps of each kind of row that the service has
         try:
             self._client = MlflowClient(spec.uri)
         except Exception as error:
@@ -101,7 +102,7 @@ class MlflowSink(Sink):
         if self._id:
             self._client.update_run(self._id, status="RUNNING")
             run = self._client.get_run(self._id)
-            self._sent = self._last_steps(run)
+            self._find_sent(run)
         else:
             run = self._client.create_run(self._experiment(), tags=self._tags(), run_name=self._run.name)
             self._id = run.info.run_id
@@ -113,9 +114,9 @@ class MlflowSink(Sink):
         if kind == "start":
             facts = {f"rayprob.{name}": str(value) for name, value in values.items() if isinstance(value, int | str)}
             self._log(tags=facts)
-        elif kind in NUMBERS and step > self._sent.get(kind, -1):
+        elif kind in NUMBERS and step not in self._sent[kind]:
             self._log(metrics={f"{kind}/{name}": value for name, value in scalars(values)}, step=step)
-            self._sent[kind] = step
+            self._sent[kind].add(step)
 
     def close(self, ending: str) -> None:
         """Set how the run ended."""
@@ -183,15 +184,12 @@ class MlflowSink(Sink):
                 tags=[RunTag(name, value) for name, value in (tags or {}).items()],
             )
 
-    def _last_steps(self, run: Any) -> dict[str, int]:
-        """Return the last step of each kind of row that the run has, by the metrics that every row of the kind has."""
-        last: dict[str, int] = {}
+    def _find_sent(self, run: Any) -> None:
+        """Find the steps of each kind of row that the run has, by the metrics that every row of the kind has."""
         for name in run.data.metrics:
             kind, _, rest = name.partition("/")
             if rest in IN_EVERY_ROW:
-                steps = [point.step for point in self._client.get_metric_history(self._id, name)]
-                last[kind] = max(last.get(kind, -1), *steps)
-        return last
+                self._sent[kind].update(point.step for point in self._client.get_metric_history(self._id, name))
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

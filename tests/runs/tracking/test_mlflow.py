@@ -128,6 +128,30 @@ def test_a_call_that_fails_after_the_run_was_created_does_not_create_another(
     assert [given.dataset.name for given in tracked.inputs.dataset_inputs] == ["built"]
 
 
+def test_rows_that_failed_are_sent_at_the_next_start_and_no_others(
+    make_run: MakeRun, store: str, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, tracking={"mlflow": {"uri": store, "group": "rows fail"}})
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowSink, "_log", fails_at({2, 3}, MlflowSink._log))
+        record_steps(run, 0, 1, 2, 3, 4)
+    record_steps(run, 4, 5)
+    (tracked,) = runs_of(client, "rows fail")
+    assert sorted(step for step, _ in points(client, tracked, "step/loss")) == [1, 2, 3, 4, 5]
+    assert [step for step, _ in points(client, tracked, "evaluation/elapsed_s")] == [0, 4]
+
+
+def fails_at(steps: set[int], method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that fails at some steps."""
+
+    def called(*args: Any, step: int = 0, **values: Any) -> Any:
+        if step in steps:
+            raise OSError("no route to the service")
+        return method(*args, step=step, **values)
+
+    return called
+
+
 def fails(times: int, method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method whose first calls fail."""
     faults = iter(range(times))
@@ -142,6 +166,7 @@ def fails(times: int, method: Callable[..., Any]) -> Callable[..., Any]:
 
 def record_steps(run: rp.Run, start: int, *steps: int) -> None:
     history = History(run.run_folder, start, run)
+    history.record("evaluation", start, {"mAP": float("nan"), "elapsed_s": 0.5})
     for step in steps:
         history.record("step", step, {"loss": 1 / step})
     history.close()
