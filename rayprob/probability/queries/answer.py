@@ -78,13 +78,17 @@ def joint_and_whole(query: Query, distribution: Joint) -> tuple[Floats, Floats]:
 
 
 def refuse_impossible(is_possible_B: NDArray[np.bool_], what: str, first_image: int = 0) -> None:
-    """Raise QueryError, with the first such image, if the evidence `what` has probability 0 for an image."""
+    """Raise QueryError, with the first of several images, if the evidence `what` has probability 0 for an image."""
     impossible = np.flatnonzero(~is_possible_B)
     if len(impossible):
-        raise QueryError(
-            f"{what} has probability 0 for {len(impossible)} of {len(is_possible_B)} images, first image "
-            f"{first_image + impossible[0]}: it contradicts what is already known; drop one of the two"
-        )
+        where = _share(is_possible_B)
+        first = f", first image {first_image + impossible[0]}" if where else ""
+        raise QueryError(f"{what} has probability 0{where}{first}: it contradicts what is already known; drop one of the two")
+
+
+def _share(is_possible_B: NDArray[np.bool_]) -> str:
+    """Return for how many images evidence is impossible; "" for a single one."""
+    return f" for {int((~is_possible_B).sum())} of {len(is_possible_B)} images" if len(is_possible_B) > 1 else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,9 +154,9 @@ def _answer(plan: _Plan, part: Joint, components: Sequence[Components], first_im
     is_possible_B[faint_B] = log_whole_F > -np.inf
     if part.is_sampled and not is_possible_B.all():
         raise QueryError(
-            f"none of the {part.num_components} label sets drawn meets the evidence of {plan.text}, for "
-            f"{int((~is_possible_B).sum())} of {len(is_possible_B)} images: it is too improbable to estimate an answer; state "
-            "single labels, which are given to the model, or use a head with exact answers"
+            f"none of the {part.num_components} label sets drawn meets the evidence of {plan.text}{_share(is_possible_B)}: it is "
+            "too improbable to estimate an answer; state single labels, which are given to the model, or use a head with exact "
+            "answers"
         )
     refuse_impossible(is_possible_B, f"the evidence of {plan.text}", first_image)
     answer_B = joint_B / np.maximum(whole_B, SAFE)
