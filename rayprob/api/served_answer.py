@@ -101,7 +101,10 @@ class ServedAnswer:
         return float(self._line(query)["probability"])
 
     def standard_error(self, query: str) -> float:
-        """Return the standard error of `prob`: 0, unless the model's answers are estimated from samples."""
+        """Return the standard error of `prob`: 0, unless the model's answers are estimated from samples.
+
+        Raises QueryError as `prob` does.
+        """
         return float(self._line(query).get("standard_error", 0.0))
 
     def top_sets(self, k: int = 5) -> list[SetLine]:

@@ -25,6 +25,7 @@ from rayprob.probability.distributions.distribution import (
     finite_or_certain,
     outputs_named,
 )
+from rayprob.probability.distributions.drawn import DrawnMixture
 from rayprob.probability.distributions.evidence import Evidence
 from rayprob.probability.queries import answer
 from rayprob.seeds import derive
@@ -110,7 +111,10 @@ class RecurrentDistribution(LabelDistribution):
         return self._marginals_and_errors
 
     def standard_error(self, query: answer.Query) -> Floats:
-        """Return the standard error [B] of `prob`, a ratio of sums over weighted samples, to first order."""
+        """Return the standard error [B] of `prob`, a ratio of sums over weighted samples, to first order.
+
+        Raises QueryError as `prob` does.
+        """
         told = self.condition(answer.evidence_of(query))
         parts = [told[rows]._standard_error(query) for rows in told.chunks()]
         return np.concatenate(parts)
@@ -245,13 +249,12 @@ class RecurrentDistribution(LabelDistribution):
         It is at least 1 over the effective number of samples: an event that was never drawn is not impossible.
         """
         log_weight_BD, logits_BDL = self.log_mixing_BK, self.component_logits_BKL
-        joint_B, whole_B = answer.joint_and_whole(query, MixtureDistribution(log_weight_BD, logits_BDL))
-        joint2_B, whole2_B = answer.joint_and_whole(query, MixtureDistribution(2 * log_weight_BD, logits_BDL))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            p_B = joint_B / whole_B
-            sum_B = np.exp(logsumexp(2 * log_weight_BD, axis=1))
-            squares_B = np.maximum((1 - 2 * p_B) * joint2_B + p_B**2 * whole2_B, 0) * sum_B
-            return np.asarray(np.maximum(np.sqrt(squares_B) / whole_B, sum_B * whole2_B / whole_B**2))
+        log_joint_B, log_whole_B = answer.log_joint_and_whole(query, DrawnMixture(log_weight_BD, logits_BDL))
+        log_joint2_B, log_whole2_B = answer.log_joint_and_whole(query, DrawnMixture(2 * log_weight_BD, logits_BDL))
+        log_scale_B = logsumexp(2 * log_weight_BD, axis=1) - 2 * log_whole_B  # the mixture has normalised the squared weights
+        p_B = np.exp(np.minimum(log_joint_B - log_whole_B, 0))
+        joint2_B, whole2_B = np.exp(log_joint2_B + log_scale_B), np.exp(log_whole2_B + log_scale_B)
+        return np.asarray(np.maximum(np.sqrt(np.maximum((1 - 2 * p_B) * joint2_B + p_B**2 * whole2_B, 0)), whole2_B))
 
 
 def _log_uniform(num_draws: int, num_labels: int, seed: int) -> Tensor:

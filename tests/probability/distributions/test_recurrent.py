@@ -1,13 +1,16 @@
 """Label sets as sequences: exact probabilities against a written-out network, and estimates against all 2^L label sets."""
 
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import expit, logsumexp
 
 from rayprob.errors import ModelError, QueryError
-from rayprob.probability.distributions import recurrent
+from rayprob.probability.distributions import recurrent, sequences
 from rayprob.probability.distributions.evidence import Evidence
 from rayprob.probability.distributions.recurrent import RecurrentDistribution
 from rayprob.probability.queries.answer import parse, probabilities
@@ -128,6 +131,32 @@ def test_queries_are_estimated_with_their_errors(text: str) -> None:
     assert_within(found_B, expected_B, error_B)
     assert (error_B < 0.1).all()
     np.testing.assert_array_equal(probabilities([query], distribution())[0], found_B)
+
+
+def test_a_standard_error_is_refused_as_the_answer_is() -> None:
+    rare = RecurrentDistribution.of_outputs(outputs_of() | {"logits": np.full((B, L), -30.0)})
+    query = parse("P(a | count >= 4)", letters(L))
+    with pytest.raises(QueryError, match="none of the 256 label sets drawn") as refused:
+        rare.prob(query)
+    with pytest.raises(QueryError) as refused_too:
+        rare.standard_error(query)
+    assert str(refused_too.value) == str(refused.value)
+
+
+def test_a_standard_error_is_finite_where_the_weights_of_the_samples_underflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples of which one in two weighs e^-800: half of them meet a condition, and all of these weigh that."""
+    drawn = sequences.draw
+
+    def draw(*given: Any) -> sequences.Draws:
+        found = drawn(*given)
+        return replace(found, log_weight_BD=torch.where(found.sets_BDL[:, :, 0], -800.0, 0.0).double())
+
+    monkeypatch.setattr(sequences, "draw", draw)
+    first = letters(L).names[distribution().order_L[0]]
+    query = parse(f"P({first} & count >= 2 | ({first} | ({first} & a)))", letters(L))
+    p_B, error_B = distribution().prob(query), distribution().standard_error(query)
+    number_B = distribution()._draws.sets_BDL[:, :, 0].sum(dim=1).numpy()
+    np.testing.assert_allclose(error_B, np.maximum(np.sqrt(p_B * (1 - p_B) / number_B), 1 / number_B))
 
 
 def test_a_wide_beam_finds_the_most_probable_sets() -> None:
