@@ -220,15 +220,22 @@ class RecurrentDistribution(LabelDistribution):
         here, log_B = self.images, np.zeros(len(self))
         is_all_B, is_some_B = here.known_BL.all(dim=1).numpy(), here.known_BL.any(dim=1).numpy()
         whole_b, part_b = np.flatnonzero(is_all_B), np.flatnonzero(is_some_B & ~is_all_B)
-        present_bL = here.values_BL[whole_b]
-        logits_bL = sequences.logits_of_sets(here.network, here.logits_BL[whole_b], here.context_BE[whole_b], present_bL)
-        log_B[whole_b] = logsigmoid(torch.where(present_bL, logits_bL, -logits_bL)).sum(dim=1).numpy()
+        if len(whole_b):
+            whole, longest = self[whole_b], int(here.values_BL[whole_b].sum(dim=1).max())
+            parts = (whole[rows] for rows in whole.chunks(32 * (longest + 1) * self.num_labels))
+            log_B[whole_b] = np.concatenate([part._log_of_values() for part in parts])
         if len(part_b):
             estimated = self if len(part_b) == len(self) else self[part_b]
             chunks = [estimated] if len(estimated) == 1 else [estimated[rows] for rows in estimated.chunks()]
             log_weight_bD = np.concatenate([chunk._draws.log_weight_BD.numpy() for chunk in chunks])
             log_B[part_b] = logsumexp(log_weight_bD, axis=1) - np.log(NUM_DRAWS)
         return log_B
+
+    def _log_of_values(self) -> Floats:
+        """Return the log probability [B] of images of which all labels are known, before anything was."""
+        here = self.images
+        logits_BL = sequences.logits_of_sets(here.network, here.logits_BL, here.context_BE, here.values_BL)
+        return np.asarray(logsigmoid(torch.where(here.values_BL, logits_BL, -logits_BL)).sum(dim=1).numpy())
 
     def _estimated_marginals(self) -> tuple[Floats, Floats]:
         columns_L, known_BL = torch.arange(self.num_labels), self.images.known_BL

@@ -187,6 +187,23 @@ def test_an_image_has_the_same_answers_whatever_is_beside_it(monkeypatch: pytest
     np.testing.assert_allclose(given.marginals(), whole_BL, rtol=1e-12)
 
 
+def test_the_log_probabilities_of_whole_label_sets_are_computed_for_a_chunk_of_images_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sets_BL = np.array([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=bool)
+    whole_B, sizes = distribution().log_prob(sets_BL), []
+    logits_of_sets = sequences.logits_of_sets
+
+    def counted(network: sequences.LabelNetwork, *parts_B: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(parts_B[0]))
+        return logits_of_sets(network, *parts_B)
+
+    monkeypatch.setattr(sequences, "logits_of_sets", counted)
+    monkeypatch.setattr("rayprob.probability.distributions.distribution.CHUNK_BYTES", 1000)  # one image per chunk
+    np.testing.assert_allclose(distribution().log_prob(sets_BL), whole_B, rtol=1e-12)
+    assert sizes == [1, 1, 1]
+
+
 def test_outputs_with_nan_are_refused() -> None:
     with pytest.raises(ModelError, match="logits of family recurrent contain nan"):
         RecurrentDistribution.of_outputs({**outputs_of(), "logits": np.full((B, L), np.nan)})
