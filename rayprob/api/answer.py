@@ -104,7 +104,7 @@ class Answer:
 
     @property
     def answers(self) -> dict[str, float | None]:
-        """The answers to the `queries` of `predict`, by their text; None if the condition of a query is impossible."""
+        """The answers to the `queries` of `predict`, by their text; None if there is none, as one of the `notes` explains."""
         return {line.query: line.probability for line in self._record.answers}
 
     @property

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rayprob.api.marginals import Marginals
 from rayprob.errors import QueryError
 from rayprob.labels import LabelSpace
-from rayprob.predict.record import SetLine
+from rayprob.predict.record import NO_ANSWER, SetLine
 
 OWN = ("sha256", "bundle", "fingerprint", "explanations", "marginals")  # keys that `rayprob predict --json` does not print
 
@@ -77,7 +77,7 @@ class ServedAnswer:
 
     @property
     def answers(self) -> dict[str, float | None]:
-        """The answers to the `queries` of `predict`, by their text; None if the condition of a query is impossible."""
+        """The answers to the `queries` of `predict`, by their text; None if there is none, as one of the `notes` explains."""
         return {line["query"]: line["probability"] for line in self._said["answers"]}
 
     @property
@@ -101,7 +101,10 @@ class ServedAnswer:
         return float(self._line(query)["probability"])
 
     def standard_error(self, query: str) -> float:
-        """Return the standard error of `prob`: 0, unless the model's answers are estimated from samples."""
+        """Return the standard error of `prob`: 0, unless the model's answers are estimated from samples.
+
+        Raises QueryError as `prob` does.
+        """
         return float(self._line(query).get("standard_error", 0.0))
 
     def top_sets(self, k: int = 5) -> list[SetLine]:
@@ -129,9 +132,11 @@ class ServedAnswer:
 
     def _line(self, query: str) -> dict[str, Any]:
         line: dict[str, Any]
-        (line,) = self._asked(top=1, queries=[query])["answers"]
+        said = self._asked(top=1, queries=[query])
+        (line,) = said["answers"]
         if line["probability"] is None:
-            raise QueryError(f"the evidence of {query} has probability 0 for this image; drop a part of it")
+            start = NO_ANSWER.format(line["query"], "")
+            raise QueryError("; ".join(note for note in said["notes"] if note.startswith(start)))
         return line
 
     def _asked(self, **more: Any) -> dict[str, Any]:

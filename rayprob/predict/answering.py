@@ -9,7 +9,18 @@ from rayprob.errors import QueryError
 from rayprob.predict.members import Forecast, Predictor
 from rayprob.predict.question import Question, guarantee_of
 from rayprob.predict.reading import Loaded
-from rayprob.predict.record import AnswerLine, Doubt, DoubtLine, EstimatedAnswer, LabelLine, Outcome, Record, Rejected, SetLine
+from rayprob.predict.record import (
+    NO_ANSWER,
+    AnswerLine,
+    Doubt,
+    DoubtLine,
+    EstimatedAnswer,
+    LabelLine,
+    Outcome,
+    Record,
+    Rejected,
+    SetLine,
+)
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.uncertainty import uncertainty
 from rayprob.probability.queries.answer import Query, probabilities
@@ -19,7 +30,6 @@ from rayprob.runs.bundle import Bundle
 MOST_EXPLAINED = 3
 NOTABLE = 0.01  # smaller changes of a marginal are not explained
 NO_GUARANTEE_WITH_EVIDENCE = "no guarantee: it holds for images without evidence"
-NO_ANSWER = "no answer to {}: its condition has probability 0"
 ESTIMATED = "estimated from samples: marginals have standard errors of up to {:.2g}; top sets come from a beam search"
 NO_TOP_SETS = "the most probable label sets cannot be found exactly: {}"
 
@@ -123,8 +133,8 @@ class Answering:
     def _answer(self, text: str, query: Query, one: LabelDistribution) -> tuple[AnswerLine, str]:
         try:
             return _lines(text, one.prob(query), one.standard_error(query) if one.is_sampled else None)[0], ""
-        except QueryError:
-            return AnswerLine(text, None), NO_ANSWER.format(text)
+        except QueryError as error:
+            return AnswerLine(text, None), NO_ANSWER.format(text, error)
 
     def _why(self, before: LabelDistribution, change_L: Floats) -> tuple[Why, ...]:
         """Explain the labels that the evidence changed most; with independent labels, evidence changes nothing."""

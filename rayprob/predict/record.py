@@ -9,8 +9,8 @@
     top_sets            [{labels, probability}] best first; null if they cannot be found exactly
     entropy_nats        of the distribution of label sets, with its entropy_standard_error (0: exact)
     evidence            {label: true or false}; all other keys take it into account
-    answers             [{query, probability}] in the order asked; null if the condition has probability 0; with standard_error
-                        where the probability is estimated from samples
+    answers             [{query, probability}] in the order asked; null if there is none, as a note explains; with
+                        standard_error where the probability is estimated from samples
     why                 [{label, log_odds_before, log_odds, pieces, scenes}] of the labels that the evidence changed most
     uncertainty         null, or {members, total_nats, aleatoric_nats, epistemic_nats, labels}: sums over all labels, and
                         labels: [{label, total_nats, aleatoric_nats, epistemic_nats, lowest, highest}] of those in `labels`,
@@ -32,6 +32,8 @@ from rayprob.files.documents import json_values
 from rayprob.images.reading import READ_AS_STORED, ImageReading
 from rayprob.predict.images import Image
 from rayprob.probability.queries.explain import Why
+
+NO_ANSWER = "no answer to {}: {}"  # the note of a query, and why
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class SetLine:
 
 @dataclass(frozen=True)
 class AnswerLine:
-    """A query as it was asked, and its answer; None if its condition is impossible."""
+    """A query as it was asked, and its answer; None if there is none."""
 
     query: str
     probability: float | None

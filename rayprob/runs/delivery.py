@@ -1,4 +1,4 @@
-"""Passes the rows of a run to a sink, so that a sink that fails or is slow neither ends the run nor delays it."""
+"""Passes the rows of a run to a sink, so that a sink that fails or is slow neither ends the run nor delays its steps."""
 
 import logging
 import threading

@@ -1,15 +1,21 @@
 """The images that a replica remembers, by the SHA-256 of their bytes, for further questions. Bounded by number and bytes."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rayprob.predict.images import ImageBytes
 from rayprob.predict.members import Forecast
 from rayprob.predict.reading import Loaded
+
+Content = NDArray[Any] | torch.Tensor | bytes
+Held = dict[int, Content]  # by id, so that what several images share is found
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,19 +27,22 @@ class SeenImage:
     forecast: Forecast
 
     @property
-    def size_bytes(self) -> int:
-        """The bytes of the file and of the arrays of the forecast."""
-        parts = (self.forecast.distribution, *self.forecast.members)
-        return len(self.image.content) + sum(_array_bytes(vars(part)) for part in parts)
+    def held(self) -> Held:
+        """The bytes of the file and the arrays of the forecast, to which answers add what they compute and keep."""
+        return _held((self.image.content, self.forecast.distribution, *self.forecast.members))
 
 
 class SeenImages:
-    """The images that were used last; the one that was not used for longest is forgotten first."""
+    """The images that were used last; the one that was not used for longest is forgotten first.
+
+    An array that several images hold, such as the label sets of a head, counts once.
+    """
 
     def __init__(self, most_images: int, most_bytes: int) -> None:
         self._most_images, self._most_bytes = most_images, most_bytes
-        self._seen: OrderedDict[str, tuple[SeenImage, int]] = OrderedDict()
-        self._bytes = 0
+        self._seen: OrderedDict[str, tuple[SeenImage, Held]] = OrderedDict()
+        self._holders: Counter[int] = Counter()  # the number of images that hold an array, by its id
+        self.size_bytes = 0
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -48,27 +57,54 @@ class SeenImages:
     def put(self, sha256: str, seen: SeenImage) -> None:
         """Remember an image; one that is larger than all that may be remembered is not."""
         self._forget(sha256)
-        size_bytes = seen.size_bytes
-        if size_bytes > self._most_bytes:
+        held = seen.held
+        if sum(map(_size_bytes, held.values())) > self._most_bytes:
             return
-        self._seen[sha256] = (seen, size_bytes)
-        self._bytes += size_bytes
-        while len(self._seen) > self._most_images or self._bytes > self._most_bytes:
+        self._seen[sha256] = (seen, held)
+        for key, value in held.items():
+            self.size_bytes += 0 if self._holders[key] else _size_bytes(value)
+            self._holders[key] += 1
+        while len(self._seen) > self._most_images or self.size_bytes > self._most_bytes:
             self._forget(next(iter(self._seen)))
 
+    def measure(self, sha256: str) -> None:
+        """Count again what an image holds, if it is remembered: an answer may have added to it."""
+        if sha256 in self._seen:
+            self.put(sha256, self._seen[sha256][0])
+
     def _forget(self, sha256: str) -> None:
-        _, size_bytes = self._seen.pop(sha256, (None, 0))
-        self._bytes -= size_bytes
+        _, held = self._seen.pop(sha256, (None, {}))
+        for key, value in held.items():
+            self._holders[key] -= 1
+            if not self._holders[key]:
+                del self._holders[key]
+                self.size_bytes -= _size_bytes(value)
 
 
-def _array_bytes(values: dict[str, Any]) -> int:
-    """Return the bytes of the arrays and tensors among values, also of those in mappings."""
-    total = 0
-    for value in values.values():
-        if isinstance(value, np.ndarray):
-            total += value.nbytes
-        elif isinstance(value, torch.Tensor):
-            total += value.numel() * value.element_size()
-        elif isinstance(value, dict):
-            total += _array_bytes(value)
-    return total
+def _held(roots: Iterable[object]) -> Held:
+    """Return the arrays, tensors and bytes that objects and their parts hold, each once."""
+    found: Held = {}
+    rest, met = list(roots), set()
+    while rest:
+        value = rest.pop()
+        if id(value) in met:
+            continue
+        met.add(id(value))
+        if isinstance(value, np.ndarray | torch.Tensor | bytes):
+            found[id(value)] = value
+        else:
+            rest += _parts_of(value)
+    return found
+
+
+def _parts_of(value: object) -> list[object]:
+    """Return what a container has, or the attributes of an object; as a list, because another thread may add to them."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, tuple | list | set | frozenset):
+        return list(value)
+    return [] if isinstance(value, type | ModuleType) else list(getattr(value, "__dict__", {}).values())
+
+
+def _size_bytes(value: Content) -> int:
+    return len(value) if isinstance(value, bytes) else value.nbytes

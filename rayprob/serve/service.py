@@ -62,6 +62,7 @@ class BundleService:
                 seen = SeenImage(ImageBytes(IMAGE, content), loaded, computed.forecast)
                 generation.seen.put(sha256, seen)
             value = await self._in_thread(self._answer, generation, sha256, seen, question, options)
+            generation.seen.measure(sha256)
         except RayprobError as error:
             return Reply(fault=ErrorReply.of(error))
         return Reply(value, batch=computed.batch if computed else 0, is_new=computed is not None)
@@ -74,9 +75,11 @@ class BundleService:
             seen = generation.seen.get(sha256)
             if seen is None:
                 raise UnknownImage(f"the image with sha256 {sha256[:16]}... is not remembered; send it again to /v1/predict")
-            return Reply(await self._in_thread(self._answer, generation, sha256, seen, question, options))
+            value = await self._in_thread(self._answer, generation, sha256, seen, question, options)
+            generation.seen.measure(sha256)
         except RayprobError as error:
             return Reply(fault=ErrorReply.of(error))
+        return Reply(value)
 
     def facts(self) -> dict[str, Any]:
         """Return what the bundle is: its labels and rules, its card, and the names of its examples. Reads files."""

@@ -12,10 +12,12 @@ from PIL import Image as Pillow
 
 import rayprob as rp
 from rayprob.errors import LabelError, QueryError, SampleError, ServeError, StorageError, UnknownLabel
+from rayprob.runs.bundle import Bundle
 from rayprob.serve.app import Front, make_app
 from rayprob.serve.service import BundleService
 from rayprob.serve.spec import Limits
 from tests.loader.tiny import photo
+from tests.predict.small import sampled_like
 from tests.serve.here import TOKEN, Here
 from tests.serve.live import listening
 
@@ -136,6 +138,21 @@ def test_a_server_that_refuses_or_does_not_answer_is_named(url: str) -> None:
         rp.Client("localhost:8000")
     with pytest.raises(ServeError, match=r"no server answers at http://127.0.0.1:1 \(connection refused\); start one"):
         rp.Client("http://127.0.0.1:1").predict(photo(1))
+
+
+def test_a_query_without_an_answer_is_refused_with_the_reason_of_the_model(bundle: Bundle, tmp_path: Path) -> None:
+    sampled_like(bundle).save(str(tmp_path / "sampled"))
+    model, rare = rp.load(str(tmp_path / "sampled")), "P(cat | count >= 6)"
+    with listening(
+        make_app(Front({"small": Here(BundleService("small", str(tmp_path / "sampled"), Limits()))}, page={}))
+    ) as url:
+        ours, theirs = model.predict(photo(1)), rp.Client(url).predict(photo(1))
+        with pytest.raises(QueryError, match="too improbable to estimate") as refused:
+            ours.prob(rare)
+        for ask in (theirs.prob, theirs.standard_error):
+            with pytest.raises(QueryError) as refused_there:
+                ask(rare)
+            assert str(refused_there.value) == f"no answer to {rare}: {refused.value}"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from rayprob.export.checking import expected
 from rayprob.export.network import Graph
 from rayprob.loader.augment import TransformSpec
 from rayprob.metrics.ranking import average_precision
-from rayprob.models.heads import HEADS
+from rayprob.models.auxiliaries import AuxiliarySpec, build_auxiliary
+from rayprob.models.heads import HEADS, HeadSpec
 from rayprob.models.losses import LOSSES, LossSpec
 from rayprob.models.pooling import POOLINGS, build_pooling
 from rayprob.probability.families import family_of
@@ -98,6 +99,20 @@ def moved(head: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
         for parameter in head.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
     return list(head.named_parameters())
+
+
+@every_head
+def test_the_outputs_of_a_head_can_be_compared(name: str) -> None:
+    spec = HeadSpec(name=name, sets=100) if name == "powerset" else head_spec(name)  # of which most are not used
+    head, features = fresh(spec), features_of(spec, TEST)
+    auxiliary = build_auxiliary(AuxiliarySpec(compare="outputs"), F, L)
+    embedding_BE = auxiliary(features, family_of(spec.family).of_images(head(features)))
+    term_B = auxiliary.term(embedding_BE, TEST.targets.double(), torch.ones_like(TEST.targets).double())
+    term_B.sum().backward()
+    assert term_B.isfinite().all()
+    gradients = [parameter.grad for parameter in head.parameters() if parameter.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 @every_head

@@ -22,6 +22,7 @@ from tests.loader.tiny import write_dataset
 from tests.predict.small import NAMES, make_bundle, sampled_like
 from tests.probability.brute_force import all_sets, ask, set_probabilities
 
+RARE = "P(cat | count >= 6)"  # a condition that no sample of `sampled_like` meets
 PERSON, CAT, DOG, FORK, KNIFE, TABLE = range(6)
 
 
@@ -135,7 +136,8 @@ def test_a_query_whose_evidence_is_impossible_has_no_answer_and_the_others_have_
     for record in records(certain(bundle, dog=-np.inf), photos, queries=["P(cat | dog)", "P(cat)"]):
         assert record.answers[0].probability is None
         assert record.answers[1].probability == pytest.approx(listed(record).get("cat", record.answers[1].probability))
-        assert record.notes == ("no answer to P(cat | dog): its condition has probability 0",)
+        (note,) = record.notes
+        assert note.startswith("no answer to P(cat | dog): the evidence of P(cat | dog) has probability 0: it contradicts")
 
 
 def test_an_image_that_makes_the_evidence_impossible_is_rejected(bundle: Bundle, photos: Path) -> None:
@@ -143,7 +145,7 @@ def test_an_image_that_makes_the_evidence_impossible_is_rejected(bundle: Bundle,
     question = Question.of(sure, evidence=["dog=1"])
     outcomes = list(predict(open_predictor([sure]), question, find_images([str(photos)])))
     assert all(isinstance(outcome, Rejected) for outcome in outcomes)
-    assert "the evidence has probability 0 for 1 of 1 images" in str(outcomes[0])
+    assert "the evidence has probability 0: it contradicts" in str(outcomes[0])
 
 
 def test_a_sample_of_a_dataset_and_its_file_get_the_same_answers(bundle: Bundle, tmp_path: Path) -> None:
@@ -212,3 +214,12 @@ def test_answers_from_samples_have_standard_errors_and_a_note(bundle: Bundle, ph
     assert 0 < answer["standard_error"] < 0.05 < answer["probability"] < 1
     assert record.notes[-1].startswith("estimated from samples: marginals have standard errors of up to 0.0")
     assert all(not why.scenes for why in record.why)
+
+
+def test_a_condition_that_no_sample_meets_is_too_improbable_to_estimate_and_not_impossible(
+    bundle: Bundle, photos: Path
+) -> None:
+    (record,) = records(sampled_like(bundle), photos / "photo-1.jpg", queries=[RARE, "P(cat)"])
+    assert [line.probability is None for line in record.answers] == [True, False]
+    (note,) = [note for note in record.notes if note.startswith("no answer")]
+    assert note.startswith(f"no answer to {RARE}: none of the 256 label sets drawn meets the evidence of {RARE}: it is too imp")

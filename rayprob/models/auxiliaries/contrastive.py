@@ -46,7 +46,7 @@ class Contrastive(Auxiliary):
 
     The projection is a hidden layer and a linear one, F*F + F*width parameters and as many multiplications per image; the
     similarities take B*B*(width + L). `compare: outputs` has no parameters: it compares the outputs minus their means over the
-    micro batch.
+    micro batch, except those that are infinite, such as the logits of label sets that a powerset does not use.
     """
 
     def __init__(self, num_features: int, num_labels: int, spec: ContrastiveSpec) -> None:
@@ -62,7 +62,8 @@ class Contrastive(Auxiliary):
         if self.projection is not None:
             return self.projection(average(features))  # type: ignore[no-any-return]
         flat_BE = torch.cat([output.flatten(1) for output in outputs.values()], dim=1)
-        return flat_BE - flat_BE.mean(dim=0)
+        finite_BE = flat_BE.masked_fill(flat_BE.isinf().any(dim=0), 0)
+        return finite_BE - finite_BE.mean(dim=0)
 
     def term(self, embedding_BE: Tensor, targets_BL: Tensor, known_BL: Tensor) -> Tensor:
         """Return B times each image's part of the mean over (image, label) [B]; 0 without a label that another image shares."""

@@ -147,8 +147,11 @@ class LabelDistribution(ABC):
         return answer.probability(query, self)
 
     def standard_error(self, query: answer.Query) -> Floats:
-        """Return the standard error of the answer to a query [B]: 0, unless it is estimated from samples."""
-        return np.zeros(len(self))
+        """Return the standard error of the answer to a query [B]: 0, unless it is estimated from samples.
+
+        Raises QueryError as `prob` does.
+        """
+        return np.zeros_like(self.prob(query))
 
     def condition(self, evidence: Evidence | Mapping[int, bool]) -> "LabelDistribution":
         """Return the exact distributions given the evidence: mixing weights follow Bayes' rule, known labels are certain.

@@ -29,6 +29,15 @@ class DrawnSets:
     entropy_BS: Floats
 
 
+class DrawnMixture(MixtureDistribution):
+    """Label sets drawn from a distribution, as components: a condition that none of them meets may still be possible."""
+
+    is_sampled = True
+
+    def rebuilt(self, log_mixing_BK: Floats, component_logits_BKL: NDArray[Any]) -> "DrawnMixture":
+        return DrawnMixture(log_mixing_BK, component_logits_BKL)
+
+
 class DrawnDistribution(LabelDistribution):
     """A distribution that is known by its marginals, by the probability of a label set, and by drawing from it.
 
@@ -63,9 +72,9 @@ class DrawnDistribution(LabelDistribution):
         return self.draws((stratum_SL + random.random(stratum_SL.shape))[None] / NUM_DRAWN)
 
     @property
-    def as_mixture(self) -> MixtureDistribution:
+    def as_mixture(self) -> DrawnMixture:
         """The label sets drawn, as components."""
-        return MixtureDistribution(self.log_mixing_BK, self.component_logits_BKL)
+        return DrawnMixture(self.log_mixing_BK, self.component_logits_BKL)
 
     @property
     def num_components(self) -> int:

@@ -109,13 +109,14 @@ class MaskedDistribution(DrawnDistribution):
     def standard_error(self, query: answer.Query) -> Floats:
         """Return the standard error of the answer to a query [B]: 0, unless it is estimated from label sets drawn.
 
-        It is at least 1 over the number of these in which the conditions hold: what was never drawn is not impossible.
+        It is at least 1 over the number of these in which the conditions hold: what was never drawn is not impossible. Raises
+        QueryError as `prob` does.
         """
-        if len(answer.others_of(query)) <= ENUMERATED:
-            return np.zeros(len(self))
         told = self.condition(answer.evidence_of(query))
-        joint_B, whole_B = answer.joint_and_whole(query, told.as_mixture)
-        p_B, least_B = joint_B / whole_B, 1 / (NUM_DRAWN * whole_B)
+        if len(answer.others_of(query)) <= ENUMERATED:
+            return np.zeros_like(self.prob(query)) if answer.has_other_conditions(query) else np.zeros(len(self))
+        log_joint_B, log_whole_B = answer.log_joint_and_whole(query, told.as_mixture)
+        p_B, least_B = np.exp(np.minimum(log_joint_B - log_whole_B, 0)), 1 / (NUM_DRAWN * np.exp(log_whole_B))
         return np.asarray(np.maximum(np.sqrt(p_B * (1 - p_B) * least_B), least_B))
 
     # ---- label sets

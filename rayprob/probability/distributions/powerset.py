@@ -97,12 +97,15 @@ class PowersetDistribution(LabelDistribution):
         return np.minimum(np.concatenate(parts), 1.0)
 
     def marginal_logits(self) -> Floats:
-        def components(rows_E: Ints, columns_E: Ints) -> tuple[Floats, Floats]:
-            return self.log_mixing_BK[rows_E], self[rows_E].logits_at(columns_E[:, None])[:, :, 0]
-
         sides = [self[rows]._sides() for rows in self.chunks(self._search_bytes)]
         present_BL, absent_BL = (np.concatenate(side) for side in zip(*sides, strict=True))
-        return log_odds_of(present_BL, absent_BL, components)
+
+        def log_odds(rows: slice) -> Floats:
+            part = self[rows]
+            return log_odds_of(present_BL[rows], absent_BL[rows], part._at)
+
+        most_certain = int(np.isinf(self.logits_BL).sum(axis=1).max(initial=0))  # labels of an image, each summed over K again
+        return np.concatenate([log_odds(rows) for rows in self.chunks(64 * self.num_components * (1 + most_certain))])
 
     def joint_log_prob(self, evidence: Evidence) -> Floats:
         values_BL, known_BL = self._stated(evidence)
@@ -178,6 +181,10 @@ class PowersetDistribution(LabelDistribution):
     @property
     def _search_bytes(self) -> int:
         return 32 * self.num_components + 64 * self.num_labels
+
+    def _at(self, rows_E: Ints, columns_E: Ints) -> tuple[Floats, Floats]:
+        """Return the log weights and logits [E, K] of some images and labels."""
+        return self.log_mixing_BK[rows_E], self[rows_E].logits_at(columns_E[:, None])[:, :, 0]
 
     def _sides(self) -> tuple[Floats, Floats]:
         """Return P(label present) and P(label absent) [B, L]."""

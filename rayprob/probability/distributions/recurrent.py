@@ -25,6 +25,7 @@ from rayprob.probability.distributions.distribution import (
     finite_or_certain,
     outputs_named,
 )
+from rayprob.probability.distributions.drawn import DrawnMixture
 from rayprob.probability.distributions.evidence import Evidence
 from rayprob.probability.queries import answer
 from rayprob.seeds import derive
@@ -110,7 +111,10 @@ class RecurrentDistribution(LabelDistribution):
         return self._marginals_and_errors
 
     def standard_error(self, query: answer.Query) -> Floats:
-        """Return the standard error [B] of `prob`, a ratio of sums over weighted samples, to first order."""
+        """Return the standard error [B] of `prob`, a ratio of sums over weighted samples, to first order.
+
+        Raises QueryError as `prob` does.
+        """
         told = self.condition(answer.evidence_of(query))
         parts = [told[rows]._standard_error(query) for rows in told.chunks()]
         return np.concatenate(parts)
@@ -216,15 +220,22 @@ class RecurrentDistribution(LabelDistribution):
         here, log_B = self.images, np.zeros(len(self))
         is_all_B, is_some_B = here.known_BL.all(dim=1).numpy(), here.known_BL.any(dim=1).numpy()
         whole_b, part_b = np.flatnonzero(is_all_B), np.flatnonzero(is_some_B & ~is_all_B)
-        present_bL = here.values_BL[whole_b]
-        logits_bL = sequences.logits_of_sets(here.network, here.logits_BL[whole_b], here.context_BE[whole_b], present_bL)
-        log_B[whole_b] = logsigmoid(torch.where(present_bL, logits_bL, -logits_bL)).sum(dim=1).numpy()
+        if len(whole_b):
+            whole, longest = self[whole_b], int(here.values_BL[whole_b].sum(dim=1).max())
+            parts = (whole[rows] for rows in whole.chunks(32 * (longest + 1) * self.num_labels))
+            log_B[whole_b] = np.concatenate([part._log_of_values() for part in parts])
         if len(part_b):
             estimated = self if len(part_b) == len(self) else self[part_b]
             chunks = [estimated] if len(estimated) == 1 else [estimated[rows] for rows in estimated.chunks()]
             log_weight_bD = np.concatenate([chunk._draws.log_weight_BD.numpy() for chunk in chunks])
             log_B[part_b] = logsumexp(log_weight_bD, axis=1) - np.log(NUM_DRAWS)
         return log_B
+
+    def _log_of_values(self) -> Floats:
+        """Return the log probability [B] of images of which all labels are known, before anything was."""
+        here = self.images
+        logits_BL = sequences.logits_of_sets(here.network, here.logits_BL, here.context_BE, here.values_BL)
+        return np.asarray(logsigmoid(torch.where(here.values_BL, logits_BL, -logits_BL)).sum(dim=1).numpy())
 
     def _estimated_marginals(self) -> tuple[Floats, Floats]:
         columns_L, known_BL = torch.arange(self.num_labels), self.images.known_BL
@@ -245,13 +256,12 @@ class RecurrentDistribution(LabelDistribution):
         It is at least 1 over the effective number of samples: an event that was never drawn is not impossible.
         """
         log_weight_BD, logits_BDL = self.log_mixing_BK, self.component_logits_BKL
-        joint_B, whole_B = answer.joint_and_whole(query, MixtureDistribution(log_weight_BD, logits_BDL))
-        joint2_B, whole2_B = answer.joint_and_whole(query, MixtureDistribution(2 * log_weight_BD, logits_BDL))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            p_B = joint_B / whole_B
-            sum_B = np.exp(logsumexp(2 * log_weight_BD, axis=1))
-            squares_B = np.maximum((1 - 2 * p_B) * joint2_B + p_B**2 * whole2_B, 0) * sum_B
-            return np.asarray(np.maximum(np.sqrt(squares_B) / whole_B, sum_B * whole2_B / whole_B**2))
+        log_joint_B, log_whole_B = answer.log_joint_and_whole(query, DrawnMixture(log_weight_BD, logits_BDL))
+        log_joint2_B, log_whole2_B = answer.log_joint_and_whole(query, DrawnMixture(2 * log_weight_BD, logits_BDL))
+        log_scale_B = logsumexp(2 * log_weight_BD, axis=1) - 2 * log_whole_B  # the mixture has normalised the squared weights
+        p_B = np.exp(np.minimum(log_joint_B - log_whole_B, 0))
+        joint2_B, whole2_B = np.exp(log_joint2_B + log_scale_B), np.exp(log_whole2_B + log_scale_B)
+        return np.asarray(np.maximum(np.sqrt(np.maximum((1 - 2 * p_B) * joint2_B + p_B**2 * whole2_B, 0)), whole2_B))
 
 
 def _log_uniform(num_draws: int, num_labels: int, seed: int) -> Tensor:

@@ -71,20 +71,31 @@ def others_of(query: Query) -> set[int]:
     return plan.columns - plan.evidence.keys()
 
 
-def joint_and_whole(query: Query, distribution: Joint) -> tuple[Floats, Floats]:
-    """Return P(event, evidence) and P(evidence) [B] of a few images."""
+def has_other_conditions(query: Query) -> bool:
+    """Return whether a query has conditions other than single labels, such as `(a | b)`."""
+    return _plan(query).condition is not None
+
+
+def log_joint_and_whole(query: Query, distribution: Joint) -> tuple[Floats, Floats]:
+    """Return log P(event, evidence) and log P(evidence) [B] of a few images. Raises QueryError as `probability` does."""
     plan = _plan(query)
-    return _over_all(plan, tuple(distribution.components(plan.columns)))
+    log_joint_B, log_whole_B = _over_all(plan, tuple(distribution.components(plan.columns, LOGARITHMS)))
+    _require_evidence(log_whole_B > -np.inf, plan, distribution)
+    return log_joint_B, log_whole_B
 
 
 def refuse_impossible(is_possible_B: NDArray[np.bool_], what: str, first_image: int = 0) -> None:
-    """Raise QueryError, with the first such image, if the evidence `what` has probability 0 for an image."""
+    """Raise QueryError, with the first of several images, if the evidence `what` has probability 0 for an image."""
     impossible = np.flatnonzero(~is_possible_B)
     if len(impossible):
-        raise QueryError(
-            f"{what} has probability 0 for {len(impossible)} of {len(is_possible_B)} images, first image "
-            f"{first_image + impossible[0]}: it contradicts what is already known; drop one of the two"
-        )
+        where = _share(is_possible_B)
+        first = f", first image {first_image + impossible[0]}" if where else ""
+        raise QueryError(f"{what} has probability 0{where}{first}: it contradicts what is already known; drop one of the two")
+
+
+def _share(is_possible_B: NDArray[np.bool_]) -> str:
+    """Return for how many images evidence is impossible; "" for a single one."""
+    return f" for {int((~is_possible_B).sum())} of {len(is_possible_B)} images" if len(is_possible_B) > 1 else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,16 +159,21 @@ def _answer(plan: _Plan, part: Joint, components: Sequence[Components], first_im
     log_joint_F, log_whole_F = _over_all(plan, tuple(part[faint_B].components(plan.columns, LOGARITHMS)))
     is_possible_B = np.ones(len(whole_B), dtype=bool)
     is_possible_B[faint_B] = log_whole_F > -np.inf
-    if part.is_sampled and not is_possible_B.all():
-        raise QueryError(
-            f"none of the {part.num_components} label sets drawn meets the evidence of {plan.text}, for "
-            f"{int((~is_possible_B).sum())} of {len(is_possible_B)} images: it is too improbable to estimate an answer; state "
-            "single labels, which are given to the model, or use a head with exact answers"
-        )
-    refuse_impossible(is_possible_B, f"the evidence of {plan.text}", first_image)
+    _require_evidence(is_possible_B, plan, part, first_image)
     answer_B = joint_B / np.maximum(whole_B, SAFE)
     answer_B[faint_B] = np.exp(log_joint_F - log_whole_F)
     return np.minimum(answer_B, 1)
+
+
+def _require_evidence(is_possible_B: NDArray[np.bool_], plan: _Plan, part: Joint, first_image: int = 0) -> None:
+    """Raise QueryError if the evidence has probability 0 for an image, or is met by none of the label sets drawn for it."""
+    if part.is_sampled and not is_possible_B.all():
+        raise QueryError(
+            f"none of the {part.num_components} label sets drawn meets the evidence of {plan.text}{_share(is_possible_B)}: it "
+            "is too improbable to estimate an answer; state single labels, which are given to the model, or use a head with "
+            "exact answers"
+        )
+    refuse_impossible(is_possible_B, f"the evidence of {plan.text}", first_image)
 
 
 def _over_all(plan: _Plan, parts: Sequence[Components]) -> tuple[Floats, Floats]:

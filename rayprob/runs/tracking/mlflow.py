@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, ClassVar, Self, TypeVar
@@ -19,6 +20,7 @@ from rayprob.files import uris
 from rayprob.runs.tracking.sink import NUMBERS, Notes, ServiceSpec, Sink, TrackedRun, scalars
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 SQLITE = "sqlite:///"
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 SECRETS = ("password", "passwd", "pwd", "token", "access_token", "api_key", "key", "secret")
@@ -26,7 +28,7 @@ SECRETS = ("password", "passwd", "pwd", "token", "access_token", "api_key", "key
 LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 MOST_PARAMETERS, MOST_METRICS = 100, 1000  # in a request
 MOST_IN_KEY, MOST_IN_VALUE = 250, 500  # letters; later versions of MLflow take more
-IN_EVERY_ROW = ("loss", "mAP", "nll_nats")  # of its kind, where they are finite
+IN_EVERY_ROW = ("loss", "mAP", "nll_nats", "elapsed_s")  # of its kind; mAP and nll_nats only where they are finite
 UNNAMED = "rayprob"  # the experiment of runs without a group
 STATUS = {"finished": "FINISHED", "early": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
@@ -88,23 +90,23 @@ class MlflowSink(Sink):
         logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)  # it reports each table of a new local store
         self._spec, self._run = spec, run
         self._id = ""
-        self._sent: dict[str, int] = {}  # the last step of each kind of row that the service has
+        self._sent: defaultdict[str, set[int]] = defaultdict(set)  # the steps of each kind of row that the service has
         try:
             self._client = MlflowClient(spec.uri)
         except Exception as error:
             raise SpecError(f"tracking.mlflow.uri cannot be opened: {one_line(error)}") from error
 
     def open(self, known: Notes) -> Notes:
-        """Continue the run of an earlier start, or create one."""
-        if known.get("run_id"):
-            self._id = known["run_id"]
+        """Continue the run of an earlier start, or of a call that failed, or create one."""
+        self._id = known.get("run_id") or self._id
+        if self._id:
             self._client.update_run(self._id, status="RUNNING")
-            self._sent = self._last_steps()
+            run = self._client.get_run(self._id)
+            self._find_sent(run)
         else:
             run = self._client.create_run(self._experiment(), tags=self._tags(), run_name=self._run.name)
             self._id = run.info.run_id
-            self._log_parameters()
-            self._log_dataset()
+        self._describe(run)
         return {"run_id": self._id}
 
     def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -112,9 +114,9 @@ class MlflowSink(Sink):
         if kind == "start":
             facts = {f"rayprob.{name}": str(value) for name, value in values.items() if isinstance(value, int | str)}
             self._log(tags=facts)
-        elif kind in NUMBERS and step > self._sent.get(kind, -1):
+        elif kind in NUMBERS and step not in self._sent[kind]:
             self._log(metrics={f"{kind}/{name}": value for name, value in scalars(values)}, step=step)
-            self._sent[kind] = step
+            self._sent[kind].add(step)
 
     def close(self, ending: str) -> None:
         """Set how the run ended."""
@@ -137,19 +139,29 @@ class MlflowSink(Sink):
         commit = self._run.facts.get("git_commit")
         return {**tags, "mlflow.source.name": "rayprob", **({"mlflow.source.git.commit": commit} if commit else {})}
 
-    def _log_dataset(self) -> None:
+    def _describe(self, run: Any) -> None:
+        """Log the run file and the dataset, unless the run has them; rows follow even if MLflow does not take these."""
+        for what, log_part in {"the run file": self._log_parameters, "the dataset": self._log_dataset}.items():
+            try:
+                log_part(run)
+            except Exception as error:  # whatever the client raises
+                log.warning("tracking.mlflow: %s is not logged until the next start: %s", what, one_line(error))
+
+    def _log_dataset(self, run: Any) -> None:
         from mlflow.entities import Dataset, DatasetInput
 
         root = self._run.settings.get("data", {}).get("root", "")
         roots = [root] if isinstance(root, str) else list(root)
         name = " + ".join(uris.split(one)[1] for one in roots)
         digest = self._run.facts.get("dataset_fingerprint", "")
-        if name and digest:
+        has_dataset = bool(run.inputs and run.inputs.dataset_inputs)
+        if name and digest and not has_dataset:
             dataset = Dataset(name[:MOST_IN_KEY], digest, "rayprob", json.dumps(roots))
             self._client.log_inputs(self._id, datasets=[DatasetInput(dataset)])
 
-    def _log_parameters(self) -> None:
-        for part in _parts(flattened(self._run.settings), MOST_PARAMETERS):
+    def _log_parameters(self, run: Any) -> None:
+        missing = ((name, value) for name, value in flattened(self._run.settings) if key_of(name) not in run.data.params)
+        for part in _parts(missing, MOST_PARAMETERS):
             self._log(parameters=dict(part))
 
     def _log(
@@ -172,15 +184,12 @@ class MlflowSink(Sink):
                 tags=[RunTag(name, value) for name, value in (tags or {}).items()],
             )
 
-    def _last_steps(self) -> dict[str, int]:
-        """Return the last step of each kind of row that the run has, by the metrics that every row of the kind has."""
-        last: dict[str, int] = {}
-        for name in self._client.get_run(self._id).data.metrics:
+    def _find_sent(self, run: Any) -> None:
+        """Find the steps of each kind of row that the run has, by the metrics that every row of the kind has."""
+        for name in run.data.metrics:
             kind, _, rest = name.partition("/")
             if rest in IN_EVERY_ROW:
-                steps = [point.step for point in self._client.get_metric_history(self._id, name)]
-                last[kind] = max(last.get(kind, -1), *steps)
-        return last
+                self._sent[kind].update(point.step for point in self._client.get_metric_history(self._id, name))
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -83,7 +83,7 @@ function answerItem({ query, probability, standard_error: error, fault }) {
   const remove = element("button", { className: "remove", aria: { label: `Remove ${query}` }, on: { click: drop } }, "×");
   const asked = element("code", {}, query);
   if (probability === null) {
-    const why = fault?.split("\n")[0] ?? "no answer: the condition has probability 0";
+    const why = fault?.split("\n")[0] ?? "no answer: the condition has probability 0, or too small a one to estimate";
     return element("li", { className: "unanswered" }, asked, remove, element("span", { className: "small" }, why));
   }
   const value = element("strong", { title: String(probability) }, percent(probability, 2));

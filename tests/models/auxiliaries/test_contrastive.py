@@ -71,6 +71,15 @@ def test_the_term_is_added_to_any_loss_by_its_weight() -> None:
     assert with_auxiliary(loss, None, None) is loss
 
 
+def test_outputs_that_are_infinite_are_left_out_and_those_that_are_nan_are_not() -> None:
+    embedding_BE, *_ = a_batch()
+    auxiliary = build_auxiliary(AuxiliarySpec(compare="outputs"), E, L)
+    unused_BE = torch.full((B, 2), -torch.inf, dtype=torch.float64)
+    found_BE = auxiliary(embedding_BE, {"logits": embedding_BE, "set_logits": unused_BE})
+    torch.testing.assert_close(found_BE, torch.cat([embedding_BE - embedding_BE.mean(0), torch.zeros(B, 2)], dim=1))
+    assert auxiliary(embedding_BE, {"logits": embedding_BE * torch.nan}).isnan().all()
+
+
 @pytest.mark.parametrize(("compare", "parameters"), [("features", 4), ("outputs", 0)])
 def test_embeddings_of_images_that_share_labels_get_closer(compare: str, parameters: int) -> None:
     generator = torch.Generator().manual_seed(1)

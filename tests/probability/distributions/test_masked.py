@@ -163,6 +163,33 @@ def test_questions_about_many_labels_are_answered_from_label_sets_drawn() -> Non
     assert str(drawn.NUM_DRAWN) in distribution.notes[0]
 
 
+def test_a_condition_that_no_label_set_drawn_meets_is_too_improbable_to_estimate_and_not_impossible() -> None:
+    outputs = random_outputs(9)
+    rare = MaskedDistribution.of_outputs(outputs | {"logits": outputs["logits"] - 5})
+    query = parse("P(a | count >= 8)", letters(9))
+    with pytest.raises(
+        QueryError, match=r"none of the 64 label sets drawn meets the evidence of .* for 3 of 3 images: it is too"
+    ):
+        rare.prob(query)
+    with pytest.raises(QueryError, match=r"none of the 64 label sets drawn meets the evidence of .*8.: it is too improbable"):
+        rare[:1].prob(query)
+    with pytest.raises(
+        QueryError, match=r"the evidence of .* has probability 0 for 3 of 3 images, first image 0: it contradicts"
+    ):
+        masked().condition({1: False, 2: False}).prob(parse("P(a | (b | c))", letters(L)))
+
+
+@pytest.mark.parametrize("text", ["P(a | count >= 8)", "P(a | (b | c))", "P(a | b)", "P(a | (b | c | d | e | f | g | h))"])
+def test_a_standard_error_is_refused_as_the_answer_is(text: str) -> None:
+    outputs, query = random_outputs(9), parse(text, letters(9))
+    told = MaskedDistribution.of_outputs(outputs | {"logits": outputs["logits"] - 9}).condition({1: False, 2: False})
+    with pytest.raises(QueryError) as refused:
+        told.prob(query)
+    with pytest.raises(QueryError) as refused_too:
+        told.standard_error(query)
+    assert str(refused_too.value) == str(refused.value)
+
+
 def test_label_sets_are_drawn_with_the_probabilities_of_the_chain() -> None:
     sets_SBL = masked().sample(4000, seed=3)
     for image in range(B):

@@ -172,3 +172,21 @@ def test_two_thousand_sets_of_eighty_labels_take_no_array_of_images_sets_and_lab
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 0.2 * 8 * 512 * 2001 * 80  # bytes of such an array
+
+
+def test_the_log_odds_of_known_labels_are_computed_for_a_chunk_of_images_at_a_time() -> None:
+    random, num_images, num_sets = np.random.default_rng(0), 1500, 500
+    logits_BL = random.normal(-1, 1, (num_images, 20))
+    table = SetTable(random.random((num_sets, 20)) < 0.1).distinct()[0]
+    given = PowersetDistribution(np.full((num_images, len(table) + 1), -np.log(len(table) + 1)), table, logits_BL)
+    given = given.condition(Evidence.of(dict.fromkeys(range(16), False), 20))
+    with np.errstate(divide="ignore"):
+        expected_BL = np.log(given.marginals()) - np.log1p(-given.marginals())
+    tracemalloc.start()
+    found_BL = given.marginal_logits()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(found_BL[:, 16:], expected_BL[:, 16:], rtol=1e-9)
+    assert np.isneginf(found_BL[:, :16]).all()
+    assert peak < 2 * 16 * 2**20
+    assert 8 * num_images * 16 * len(table) > 2 * 16 * 2**20  # bytes of one array of all known labels

@@ -1,13 +1,16 @@
 """Label sets as sequences: exact probabilities against a written-out network, and estimates against all 2^L label sets."""
 
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import expit, logsumexp
 
 from rayprob.errors import ModelError, QueryError
-from rayprob.probability.distributions import recurrent
+from rayprob.probability.distributions import recurrent, sequences
 from rayprob.probability.distributions.evidence import Evidence
 from rayprob.probability.distributions.recurrent import RecurrentDistribution
 from rayprob.probability.queries.answer import parse, probabilities
@@ -130,6 +133,32 @@ def test_queries_are_estimated_with_their_errors(text: str) -> None:
     np.testing.assert_array_equal(probabilities([query], distribution())[0], found_B)
 
 
+def test_a_standard_error_is_refused_as_the_answer_is() -> None:
+    rare = RecurrentDistribution.of_outputs(outputs_of() | {"logits": np.full((B, L), -30.0)})
+    query = parse("P(a | count >= 4)", letters(L))
+    with pytest.raises(QueryError, match="none of the 256 label sets drawn") as refused:
+        rare.prob(query)
+    with pytest.raises(QueryError) as refused_too:
+        rare.standard_error(query)
+    assert str(refused_too.value) == str(refused.value)
+
+
+def test_a_standard_error_is_finite_where_the_weights_of_the_samples_underflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples of which one in two weighs e^-800: half of them meet a condition, and all of these weigh that."""
+    drawn = sequences.draw
+
+    def draw(*given: Any) -> sequences.Draws:
+        found = drawn(*given)
+        return replace(found, log_weight_BD=torch.where(found.sets_BDL[:, :, 0], -800.0, 0.0).double())
+
+    monkeypatch.setattr(sequences, "draw", draw)
+    first = letters(L).names[distribution().order_L[0]]
+    query = parse(f"P({first} & count >= 2 | ({first} | ({first} & a)))", letters(L))
+    p_B, error_B = distribution().prob(query), distribution().standard_error(query)
+    number_B = distribution()._draws.sets_BDL[:, :, 0].sum(dim=1).numpy()
+    np.testing.assert_allclose(error_B, np.maximum(np.sqrt(p_B * (1 - p_B) / number_B), 1 / number_B))
+
+
 def test_a_wide_beam_finds_the_most_probable_sets() -> None:
     top, p_BS = distribution().top_sets(32), exact_BS()
     np.testing.assert_allclose(np.exp(top.log_prob_BT), -np.sort(-p_BS, axis=1), rtol=1e-10)
@@ -156,6 +185,23 @@ def test_an_image_has_the_same_answers_whatever_is_beside_it(monkeypatch: pytest
     np.testing.assert_array_equal(given.sample(7, seed=3)[:, [1]], given[[1]].sample(7, seed=3))
     monkeypatch.setattr(recurrent.RecurrentDistribution, "bytes_per_image", 2**30)  # one image per chunk
     np.testing.assert_allclose(given.marginals(), whole_BL, rtol=1e-12)
+
+
+def test_the_log_probabilities_of_whole_label_sets_are_computed_for_a_chunk_of_images_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sets_BL = np.array([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=bool)
+    whole_B, sizes = distribution().log_prob(sets_BL), []
+    logits_of_sets = sequences.logits_of_sets
+
+    def counted(network: sequences.LabelNetwork, *parts_B: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(parts_B[0]))
+        return logits_of_sets(network, *parts_B)
+
+    monkeypatch.setattr(sequences, "logits_of_sets", counted)
+    monkeypatch.setattr("rayprob.probability.distributions.distribution.CHUNK_BYTES", 1000)  # one image per chunk
+    np.testing.assert_allclose(distribution().log_prob(sets_BL), whole_B, rtol=1e-12)
+    assert sizes == [1, 1, 1]
 
 
 def test_outputs_with_nan_are_refused() -> None:

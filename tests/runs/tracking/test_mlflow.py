@@ -12,7 +12,8 @@ from rayprob.loader.order import Place
 from rayprob.runs import folder
 from rayprob.runs.history import History
 from rayprob.runs.history_rows import read_history
-from rayprob.runs.tracking.mlflow import key_of
+from rayprob.runs.tracked import SinkNotes
+from rayprob.runs.tracking.mlflow import MlflowSink, key_of
 from rayprob.sweep.search import SearchSpec, Sweep
 from rayprob.train import loop
 from rayprob.train.assess import assess
@@ -105,6 +106,70 @@ def test_the_bundle_does_not_tell_where_the_run_was_tracked(resumed: rp.Run) -> 
     texts = [path.read_text() for path in Path(resumed.run_folder, "bundle").glob("*.json")]
     assert texts
     assert not [text for text in texts if "mlflow" in text]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(MlflowSink, "_log_parameters"), (MlflowSink, "_log_dataset"), (SinkNotes, "keep")]
+)
+def test_a_call_that_fails_after_the_run_was_created_does_not_create_another(
+    make_run: MakeRun, store: str, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    run = make_run(tmp_path, tracking={"mlflow": {"uri": store, "group": f"{name} fails"}})
+    folder.claim(run, run.data.open())
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fails(2, getattr(owner, name)))
+        record_steps(run, 0, 1, 2, 3)
+    (tracked,) = runs_of(client, f"{name} fails")
+    assert tracked.info.status == "FINISHED"
+    record_steps(run, 3, 4)
+    (tracked,) = runs_of(client, f"{name} fails")
+    assert [step for step, _ in points(client, tracked, "step/loss")] == [1, 2, 3, 4]
+    assert tracked.data.params["optimizer.lr"] == "0.001"
+    assert [given.dataset.name for given in tracked.inputs.dataset_inputs] == ["built"]
+
+
+def test_rows_that_failed_are_sent_at_the_next_start_and_no_others(
+    make_run: MakeRun, store: str, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, tracking={"mlflow": {"uri": store, "group": "rows fail"}})
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowSink, "_log", fails_at({2, 3}, MlflowSink._log))
+        record_steps(run, 0, 1, 2, 3, 4)
+    record_steps(run, 4, 5)
+    (tracked,) = runs_of(client, "rows fail")
+    assert sorted(step for step, _ in points(client, tracked, "step/loss")) == [1, 2, 3, 4, 5]
+    assert [step for step, _ in points(client, tracked, "evaluation/elapsed_s")] == [0, 4]
+
+
+def fails_at(steps: set[int], method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that fails at some steps."""
+
+    def called(*args: Any, step: int = 0, **values: Any) -> Any:
+        if step in steps:
+            raise OSError("no route to the service")
+        return method(*args, step=step, **values)
+
+    return called
+
+
+def fails(times: int, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method whose first calls fail."""
+    faults = iter(range(times))
+
+    def called(*args: Any) -> Any:
+        if next(faults, None) is not None:
+            raise OSError("no route to the service")
+        return method(*args)
+
+    return called
+
+
+def record_steps(run: rp.Run, start: int, *steps: int) -> None:
+    history = History(run.run_folder, start, run)
+    history.record("evaluation", start, {"mAP": float("nan"), "elapsed_s": 0.5})
+    for step in steps:
+        history.record("step", step, {"loss": 1 / step})
+    history.close()
 
 
 @pytest.mark.parametrize(("ending", "status"), [("early", "FINISHED"), ("stopped", "KILLED"), ("failed", "FAILED")])
