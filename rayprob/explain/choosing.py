@@ -8,8 +8,8 @@ from rayprob.explain.explainer import EXPLAINERS
 from rayprob.models.classifier import Classifier
 from rayprob.registry import unknown
 
-AUTO = "auto"
-PREFERRED = ("contributions", "attention", "gradcam")  # for `auto`: exact, then the head's own attention, then any head
+AUTO, ATTENTION = "auto", "attention"
+PREFERRED = ("contributions", ATTENTION, "gradcam")  # for `auto`: exact, then the head's own attention, then any head
 
 assert methods.__path__  # its modules have filled EXPLAINERS
 
@@ -23,6 +23,8 @@ def choose_method(classifiers: Sequence[Classifier], method: str = AUTO) -> str:
         raise QueryError(unknown(method, [AUTO, *EXPLAINERS], "explanation method"))
     possible = [name for name in PREFERRED if not _why_not(classifiers, name)]
     possible += [name for name in EXPLAINERS if name not in PREFERRED and not _why_not(classifiers, name)]
+    if not all(one.head.explains_by_attention for one in classifiers):
+        possible.sort(key=lambda name: name == ATTENTION)  # last
     if method == AUTO and possible:
         return possible[0]
     if method in possible:

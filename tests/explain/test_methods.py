@@ -97,10 +97,12 @@ def test_gradient_methods_explain_the_log_odds_of_the_marginal(head: dict[str, o
 
 
 @pytest.mark.parametrize("head", ATTENTIVE, ids=lambda head: str(head["name"]))
-def test_auto_takes_the_attention_of_a_head_that_has_it(head: dict[str, object]) -> None:
-    (one,) = explain(seen(make_bundle(head, pooling="places")), ["red"])
+def test_auto_takes_the_attention_of_a_head_that_explains_by_it(head: dict[str, object]) -> None:
+    bundle = make_bundle(head, pooling="places")
+    (one,) = explain(seen(bundle), ["red"], "attention")
     assert (one.method, one.exact, one.grid_HW.shape) == ("attention", False, (SIDE, SIDE))
     assert one.grid_HW.min() >= 0
+    assert explain(seen(bundle), ["red"])[0].method == ("gradcam" if head["name"] == "srn" else "attention")
 
 
 # Sanity checks of Adebayo et al. (NeurIPS 2018): a map that stays the same under random weights does not show the model.

@@ -129,6 +129,11 @@ class Head(nn.Module):
         return type(self).by_place is not Head.by_place
 
     @property
+    def explains_by_attention(self) -> bool:
+        """Whether its attention explains a label better than Grad-CAM does, so that it is the default."""
+        return self.has_attention
+
+    @property
     def has_attention(self) -> bool:
         """Whether `attention_to_places` is defined."""
         return type(self).attention_to_places is not Head.attention_to_places

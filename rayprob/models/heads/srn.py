@@ -85,6 +85,11 @@ class SrnHead(Head):
         set_values(self.confidence.weight, weight_LF[:, :, None, None].numpy(), "the weight of the Bernoulli head")
         set_values(self.confidence.get_parameter("bias"), bias_L.numpy(), "the bias of the Bernoulli head")
 
+    @property
+    def explains_by_attention(self) -> bool:
+        """No: in the pointing game its attention is no better than the centre of an image (docs/how-to/explain.md)."""
+        return False
+
     def attention_to_places(self, features_BFP: Tensor) -> Tensor:
         """Return the weighted attention maps u [B, L, P]."""
         return self._maps(features_BFP).flatten(2)
