@@ -16,6 +16,7 @@ To compare the head `masked` with mixtures of 8, 16 and 32 components on the sam
 
     rayprob refit RUN --set head.name=masked --set name=masked
     rayprob refit RUN --set head.name=mixture --set head.components=8 --set name=mixture8
+    rayprob calibrate runs/masked --prior none, and so on
     python benchmarks/evidence.py runs/mixture8 runs/mixture16 runs/mixture32 runs/masked
 """
 
