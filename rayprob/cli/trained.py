@@ -158,16 +158,19 @@ def _report_run(folder: str, split: str | None, path: str | None) -> None:
 
 
 def _report_several(folders: list[str], split: str | None, path: str | None) -> None:
-    """Compare runs on val unless another split is asked for, because nothing was chosen on val."""
+    """Compare runs on val unless another split is asked for, because nothing was chosen on val; without val, on holdout."""
+    from rayprob.runs.finished import REPORTED, split_to_report
     from rayprob.runs.kinds import require_run
 
     for folder in folders:
         require_run(folder)
+    without_val = (found for found in map(split_to_report, folders) if found != REPORTED)
+    split = split or next(without_val, REPORTED)
     from rayprob.cli.show_compare import compared, show_written
     from rayprob.metrics.bootstrap import DRAWS
     from rayprob.report.compare.words import lead
 
-    comparison, written = compared(err, folders, split or "val", None, path or COMPARISON, draws=DRAWS, seed=0)
+    comparison, written = compared(err, folders, split, None, path or COMPARISON, draws=DRAWS, seed=0)
     assert written is not None
     show_line(out, lead(comparison))
     show_written(out, written)
