@@ -10,9 +10,7 @@ COMPARISON = "comparison.html"
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a run's, such as demo/run.")]
 
 
-Images = Annotated[
-    list[str], typer.Argument(metavar="IMAGES...", help="JPEG, PNG or WebP files, folders, globs, built datasets.")
-]
+Images = Annotated[list[str], typer.Argument(metavar="IMAGES", help="JPEG, PNG or WebP files, folders, globs, built datasets.")]
 Queries = Annotated[
     list[str] | None, typer.Option("--query", "-q", metavar="Q", help="Such as 'P(fork | dining table, !person)'; repeat.")
 ]
@@ -112,7 +110,7 @@ def _table_alone(parquet: str | None, *, as_json: bool, figure: str | None) -> s
 
 def report(
     folders: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Folders of evaluated runs, such as demo/run; or that of a sweep.")
+        list[str], typer.Argument(metavar="RUN", help="Folders of evaluated runs, such as demo/run; or that of a sweep.")
     ],
     split: Annotated[
         str | None, typer.Option("--split", metavar="SPLIT", help="Which split; by default val, else holdout.")
