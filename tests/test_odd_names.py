@@ -68,7 +68,7 @@ def test_predict_names_labels_evidence_and_files(run_folder: str, tmp_path: Path
     several = said("predict", run_folder, str(photo), str(second), *asked)
     assert f"\n{second}\n" in several
     assert all(f"{label} 0." in several for label in ODD)
-    assert f"figures: {tmp_path}/figures [x]: 2 written, 1 replaced an earlier figure of the same image\n" in several
+    assert f"\n{tmp_path}/figures [x]: 2 figures written, 1 replaced an earlier figure of the same image\n" in several
     assert {path.name for path in (tmp_path / "figures [x]").iterdir()} == {"a [bold]$1$ $2_{$ :cat:.png", "[b].png"}
 
 

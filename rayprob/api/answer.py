@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.api.answer_text import answer_text
 from rayprob.api.marginals import Marginals
 from rayprob.errors import QueryError
 from rayprob.explain.explanation import Explanation
@@ -22,7 +23,6 @@ from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.distributions.evidence import known_labels
 from rayprob.probability.queries.answer import Query, parse
 from rayprob.probability.queries.explain import Why, explain
-from rayprob.text import printable
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -185,15 +185,7 @@ class Answer:
         return self._record.to_dict()
 
     def __repr__(self) -> str:
-        record = self._record
-        lines = [f"{printable(self.name)}: {{{', '.join(self.label_set)}}} by {self.rule}"]
-        width = max(len(line.label) for line in record.labels)
-        for line in record.labels:
-            mark = "known" if line.label in record.evidence else "in the set" if line.label in record.label_set else ""
-            lines.append(f"  {line.label:<{width}}  {line.marginal:.3f}  {mark}".rstrip())
-        lines += [f"  {query} = {'no answer' if p is None else format(p, '.4g')}" for query, p in self.answers.items()]
-        lines += [f"  {note}" for note in ((self.guarantee,) if self.guarantee else ()) + self.notes]
-        return "\n".join(lines)
+        return answer_text(self, ((line.label, line.marginal) for line in self._record.labels))
 
     def _repr_html_(self) -> str:
         """Return the answer with bars and the image, for notebooks: one element, no script, no network."""

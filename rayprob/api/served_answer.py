@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprob.api.answer_text import answer_text
 from rayprob.api.marginals import Marginals
 from rayprob.errors import QueryError
 from rayprob.labels import LabelSpace
@@ -126,9 +127,7 @@ class ServedAnswer:
         return {**{key: value for key, value in self._said.items() if key not in OWN}, "image": self.name}
 
     def __repr__(self) -> str:
-        lines = [f"{self.name}: {{{', '.join(self.label_set)}}} by {self.rule}"]
-        lines += [f"  {line['label']}  {line['marginal']:.3f}" for line in self._said["labels"]]
-        return "\n".join(lines)
+        return answer_text(self, ((line["label"], line["marginal"]) for line in self._said["labels"]))
 
     def _line(self, query: str) -> dict[str, Any]:
         line: dict[str, Any]

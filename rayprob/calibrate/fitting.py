@@ -27,7 +27,7 @@ from rayprob.probability.families import FAMILIES, family_of
 from rayprob.registry import unknown
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.card import carded
-from rayprob.runs.finished import REPORTED, holdout_split, open_bundle, staleness
+from rayprob.runs.finished import REPORTED, holdout_split, open_bundle, split_to_report, staleness
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 from rayprob.text import columns, counted, printable
@@ -194,11 +194,15 @@ def compare_reported(folder: str, bundle: Bundle) -> tuple[Comparison | None, li
 
 
 def open_reported(folder: str, bundle: Bundle, *, then: str) -> tuple[Predictions | None, list[str]]:
-    """Return the predictions of val, or why there are none; `then` is the command to repeat once there are."""
+    """Return the predictions of val, or why there are none; `then` is the command to repeat once there are.
+
+    Of a dataset without val there never are any, so there is no note.
+    """
     path = RunFolder(folder).predictions(REPORTED)
     renew = f"`rayprob evaluate {folder} --split {REPORTED}` writes them, then {then} again"
     if not storage.exists(path):
-        return None, [f"no predictions of {REPORTED} to report on: {renew}"]
+        has_val = split_to_report(folder) == REPORTED
+        return None, [f"no predictions of {REPORTED} to report on: {renew}"] if has_val else []
     predictions = Predictions.read(path)
     if stale := staleness(predictions, bundle):
         return None, [f"the predictions of {REPORTED} do not come from this bundle ({stale}): {renew}"]

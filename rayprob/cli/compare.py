@@ -11,7 +11,7 @@ from rayprob.cli.terminal import AsJson, DataOption, SplitOption, err, out
 def compare(
     folders: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Folders of finished runs; with --data, also of bundles. The first is A."),
+        typer.Argument(metavar="RUN", help="Folders of finished runs; with --data, also of bundles. The first is A."),
     ],
     split: SplitOption = "val",
     data: DataOption = None,

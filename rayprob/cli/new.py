@@ -18,7 +18,11 @@ def new(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="The project's folder, created if it is missing.")],
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="FOLDER", help="Your images with their COCO annotations."),
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="Your images with labels: COCO, LVIS, a table, Pascal VOC, YOLO, folders, Hugging Face, WebDataset.",
+        ),
     ] = None,
     backbone: Annotated[
         str | None,

@@ -30,7 +30,9 @@ def show_comparison(console: Console, comparison: ModelComparison) -> None:
         show_table(console, _table(title, paired.numbers, place, letters))
         ranked = by_clearness(paired.labels, place)
         num_clear = sum(row.differences[place].is_clear for row in ranked)
-        show_line(console, f"{labels_clear(comparison, place)}; the clearest:")
+        is_tested = bool(ranked) and ranked[0].differences[place].p_value is not None
+        first = "the clearest" if is_tested else "the largest differences"
+        show_line(console, f"{labels_clear(comparison, place)}; {first}:")
         show_table(console, _table("", ranked[: max(LEAST_LABELS, min(num_clear, MOST_LABELS))], place, letters))
     show_line(console, LEGEND.format(draws=paired.draws), "dim")
     show_line(console, CAUTION, "dim")

@@ -1,6 +1,7 @@
 """The output of `scenes`, `shard`, `verify` and `inspect`."""
 
-from collections.abc import Callable, Iterator
+import posixpath
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,15 +15,19 @@ from rayprob.cli.table import Bar, Table, show_table
 from rayprob.cli.terminal import show_line
 from rayprob.data.building import build
 from rayprob.data.building.list_files import COPIES_FILE, REJECTS_FILE
+from rayprob.data.building.recipe import HOLDOUT
 from rayprob.data.in_place import TarsInPlace, tars_in_place
 from rayprob.data.inspect import Inspection, LabelFacts, SplitFacts
 from rayprob.data.manifest.shard_list import Shards
 from rayprob.data.manifest.versions import split_version
+from rayprob.data.sources.kept_rows import NOTHING_STATED
 from rayprob.files import uris
 from rayprob.scenes.generate import ScenesSummary
 from rayprob.text import counted, first_of
 
 BAR_COLUMNS = 20
+SCENES = "demo/scenes"  # where shards/scenes.yaml expects them
+MOST_OFF = 0.03  # of a holdout's share, which is only said if it is further from the recipe's
 
 
 @contextmanager
@@ -45,7 +50,8 @@ def show_scenes(console: Console, folder: str, summary: ScenesSummary) -> None:
     if summary.drawn_images:
         speed = summary.drawn_images / max(summary.elapsed_s, 1e-9)
         show_line(console, f"  drew {summary.drawn_images:,} images in {summary.elapsed_s:.1f} s: {speed:,.0f} images/s")
-    show_line(console, f"next: rayprob shard shards/scenes.yaml    (its paths must point to {folder})")
+    moved = "" if posixpath.normpath(folder) == SCENES else f"    (its paths must point to {folder})"
+    show_line(console, f"next: rayprob shard shards/scenes.yaml{moved}")
 
 
 @contextmanager
@@ -96,11 +102,11 @@ def show_summary(console: Console, summary: build.Summary) -> None:
         done = "wrote" if in_place is None else "checked"
         written = f"  {done} {counted(summary.images_written, 'image')} in {summary.writing_s:.1f} s, {speed:,.0f} images/s"
         show_line(console, f"{written} ({summary.elapsed_s:.1f} s including reading annotations and starting Ray){gone_on}")
-    for line in (*_ways_of_splitting(facts["recipe"]), _rest(facts)):
+    for line in (*_ways_of_splitting(facts["recipe"], facts["splits"]), _rest(facts)):
         show_line(console, f"  {line}")
     for split, counts in facts.get("dropped", {}).items():
         for reason, count in counts.items():
-            show_line(console, f"  {split}: left out {count:,} x {reason}")
+            show_line(console, f"  {split}: left out {_left_out(reason, count)}")
     if num_rejected := facts.get("rejected", 0):
         show_line(console, f"  rejected {counted(num_rejected, 'image')}, listed in {summary.root.rstrip('/')}/{REJECTS_FILE}")
     if num_corrected := facts.get("sizes_corrected", 0):
@@ -140,21 +146,38 @@ def _show_in_place(console: Console, found: TarsInPlace | None) -> None:
         show_line(console, f"  images of {', '.join(found.splits)} are read in place, not copied: {where}")
 
 
-def _ways_of_splitting(recipe: dict[str, Any]) -> list[str]:
-    """Return how the splits of a recipe were made from its sources."""
+def _left_out(reason: str, count: int) -> str:
+    if reason == NOTHING_STATED:
+        return f"{counted(count, 'image')} without a label (keep_unlabelled: true keeps them)"
+    return f"{count:,} x {reason}"
+
+
+def _ways_of_splitting(recipe: dict[str, Any], num_samples: Mapping[str, int]) -> list[str]:
+    """Return how the splits of a recipe, with these numbers of samples, were made from its sources."""
     lines = []
     if divide := recipe.get("divide"):
         parts = [f"{name} {part if isinstance(part, str) else f'{part:.3g}'}" for name, part in divide["into"].items()]
         by = "" if all(isinstance(part, str) for part in divide["into"].values()) else f", {_by(divide)}"
         lines.append(f"{divide['of']} divided into {', '.join(parts)}{by}")
     if holdout := recipe.get("holdout"):
-        lines.append(f"holdout: {holdout['fraction']:.3g} of {holdout['of']}, {_by(holdout)}")
+        lines.append(f"holdout: {_holdout(holdout, num_samples)}")
     grouped = [
         f"{split} by {source.get('group') or source.get('group_pattern')}"
         for split, source in recipe.get("splits", {}).items()
         if source.get("group") or source.get("group_pattern")
     ]
     return lines + ([f"groups stay in one split: {', '.join(grouped)}"] if grouped else [])
+
+
+def _holdout(part: dict[str, Any], num_samples: Mapping[str, int]) -> str:
+    """Return how holdout was made, with its actual share if that is far from the one asked for."""
+    held, rest = (num_samples.get(split, 0) for split in (HOLDOUT, part["of"]))
+    if not held or abs(held / (held + rest) - part["fraction"]) <= MOST_OFF:
+        return f"{part['fraction']:.3g} of {part['of']}, {_by(part)}"
+    found = f"{held:,} of {counted(held + rest, 'image')} of {part['of']} ({part['fraction']:.3g} asked), {_by(part)}"
+    if part.get("by") == "stratified":
+        return found
+    return f"{found}, which is uneven for few of them; `by: stratified` is closer"
 
 
 def _by(part: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ def show_outcomes(out: Console, err: Console, job: PredictJob, *, as_json: bool,
         if files:
             write_figure(outcome, files.path_for(outcome.image))
     if files:
-        show_line(err if as_json else out, f"figures: {files.summary()}")
+        show_line(err if as_json else out, files.summary())
     return num_rejected, len(images)
 
 

@@ -1,7 +1,7 @@
 """The output of `train` and `evaluate`: the live line of a run, and the table with the paper's numbers."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from rayprob.text import counted
 from rayprob.train.assess import NUMBERS, PAPER, Assessment
 from rayprob.train.other_labels import OtherLabels
 
+MOST_RANKED = 10  # best labels, and worst ones
 OTHER_LABELS_LEGEND = (
     "given: the number of an image's present labels that are revealed, drawn at random; mean over images with more labels than "
     "that, and the gain's 95 % interval"
@@ -87,7 +88,7 @@ class RunView:
         waited_s = time.monotonic() - self._launched_at_s
         self._steps_per_epoch = event["steps_per_epoch"]
         self._line(
-            f"{event['train_samples']:,} training samples, {event['trainable_parameters'] / 1e6:.1f} M trainable parameters, "
+            f"{event['train_samples']:,} training samples, {_millions(event['trainable_parameters'])} trainable parameters, "
             f"{event['total_steps']:,} steps on {event['world_size']} x {event['device']} (ready after {waited_s:.0f} s)"
         )
         for note in (*event.get("datasets", ()), *event.get("notes", ())):
@@ -134,17 +135,26 @@ class RunView:
         show_line(self._progress.console, text, style)
 
 
+def _millions(number: int) -> str:
+    return f"{number:,}" if number < 100_000 else f"{number / 1e6:.1f} M"
+
+
 def waiting_line(event: dict[str, Any]) -> str:
     """Return what a run that has not taken a step yet is waiting for."""
     if "log" in event:
         return f"still waiting for the worker's first step; its log is {event['log']}; Ctrl-C stops"
+    num_workers = event["least"] or event["num_workers"]
     each = f"{counted(event['cpus_per_worker'], 'CPU')}{' and 1 GPU' if event['use_gpu'] else ''}"
-    has = event["resources"]
-    return (
-        f"still waiting for {counted(event['least'] or event['num_workers'], 'worker')} with {each} each; the cluster "
-        f"currently has {counted(round(has.get('CPU', 0)), 'CPU')} and {counted(round(has.get('GPU', 0)), 'GPU')}. `ray "
-        "status` shows whether nodes are starting; Ctrl-C stops"
-    )
+    cpus, gpus = (round(event["resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
+    waiting = f"still waiting for {counted(num_workers, 'worker')}"
+    if num_workers * event["cpus_per_worker"] > cpus or (event["use_gpu"] and num_workers > gpus):
+        return (
+            f"{waiting} with {each} each; the cluster currently has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}. `ray "
+            "status` shows whether nodes are starting; Ctrl-C stops"
+        )
+    if event.get("is_shared"):
+        return f"{waiting} with {each} each: they are starting, or others use the cluster, as `ray status` shows; Ctrl-C stops"
+    return f"{waiting}: they are starting, which takes longer on a busy machine; Ctrl-C stops"
 
 
 def notice_line(event: dict[str, Any]) -> str:
@@ -190,9 +200,16 @@ def show_assessment(console: Console, assessment: Assessment) -> None:
         show_line(console, OTHER_LABELS_LEGEND, "dim")
     sizes = "   ".join(f"{size} {'none' if v is None else format(v, '.3f')}" for size, v in assessment.map_by_size.items())
     show_line(console, f"mAP by size of the largest object: {sizes}")
-    ranked = sorted(assessment.ap.items(), key=lambda item: -item[1])
-    for word, part in (("best", ranked[:10]), ("worst", ranked[-10:][::-1])):
-        show_line(console, f"{word} labels: " + ", ".join(f"{label} {ap:.3f}" for label, ap in part))
+    for words, part in _ranked(assessment.ap):
+        show_line(console, f"{words}: " + ", ".join(f"{label} {ap:.3f}" for label, ap in part))
+
+
+def _ranked(ap: Mapping[str, float]) -> list[tuple[str, list[tuple[str, float]]]]:
+    """Return the labels with the highest and the lowest AP, or all of them if there are few: no label is listed twice."""
+    ranked = sorted(ap.items(), key=lambda item: -item[1])
+    if len(ranked) <= 2 * MOST_RANKED:
+        return [("labels, best first", ranked)]
+    return [("best labels", ranked[:MOST_RANKED]), ("worst labels", ranked[-MOST_RANKED:][::-1])]
 
 
 def _other_labels_table(others: Sequence[OtherLabels]) -> Table:

@@ -8,8 +8,9 @@ from rich.console import Console
 
 from rayprob.cli.table import Table, show_table
 from rayprob.cli.terminal import show_line
+from rayprob.files import uris
 from rayprob.runs.listing import ListedRun
-from rayprob.runs.listing.row import BROKEN, FAILED, RUNNING
+from rayprob.runs.listing.row import BROKEN, FAILED, RUNNING, last_name
 
 STYLES = {BROKEN: "red", FAILED: "red", RUNNING: "green"}
 LEAST_FIRST: dict[str, Callable[[ListedRun], Any]] = {
@@ -35,7 +36,7 @@ def show_runs(console: Console, folder: str, rows: Sequence[ListedRun]) -> None:
         show_line(console, "next: rayprob train RUN.yaml    rayprob runs FOLDER, another one")
         return
     table = Table(padding=1)
-    table.name("name")
+    table.name("folder")
     table.word("kind")
     table.name("dataset")
     table.word("state")
@@ -43,12 +44,18 @@ def show_runs(console: Console, folder: str, rows: Sequence[ListedRun]) -> None:
     now_s = time.time()
     for row in rows:
         cells = (_done(row), _best(row), "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}", _ago(row, now_s))
-        table.row(row.name, row.kind, row.dataset or "-", row.state, *cells, style=STYLES.get(row.state, ""))
+        table.row(_folder(row, folder), row.kind, row.dataset or "-", row.state, *cells, style=STYLES.get(row.state, ""))
     show_table(console, table)
-    show_line(console, LEGEND, "dim")
+    show_line(console, LEGEND if folder == "." else f"folders are below {folder}; {LEGEND}", "dim")
     for row in rows:
         if row.state in (BROKEN, FAILED):
             show_line(console, f"{row.state}: {row.folder}: {row.because}", "red")
+
+
+def _folder(row: ListedRun, asked: str) -> str:
+    """Return a run's folder as it is below the one asked for, and the run's name if that is another than the folder's."""
+    path = uris.below(asked, row.folder) or "."
+    return path if last_name(row.folder) == row.name else f"{path} ({row.name})"
 
 
 def _done(row: ListedRun) -> str:

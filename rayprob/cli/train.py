@@ -44,7 +44,7 @@ def train(
     early = ", stopped early: no evaluation was better for a while" if outcome.ending == "early" else ""
     best = f"best holdout mAP {outcome.best_score:.4f} at step {outcome.best_step}"
     show_line(out, f"finished at step {outcome.step}{early}; {best}")
-    show_line(out, f"next: rayprob evaluate {run.run_folder}    tensorboard --logdir {run.run_folder}")
+    show_line(out, f"next: {evaluate_command(run.run_folder)}    tensorboard --logdir {run.run_folder}")
 
 
 def lr_find(
@@ -125,7 +125,15 @@ def refit(
         f"{already}; best on holdout: NLL {best['nll_nats']:.3f} nats, mAP {best['mAP']:.4f} at step {best['step']} "
         f"of {refitted.total_steps}",
     )
-    show_line(out, f"next: rayprob evaluate {refitted.folder}    rayprob calibrate {refitted.folder}")
+    show_line(out, f"next: {evaluate_command(refitted.folder)}    rayprob calibrate {refitted.folder}")
+
+
+def evaluate_command(folder: str) -> str:
+    """Return the command that evaluates a run, with --split only if the dataset has no val."""
+    from rayprob.runs.finished import REPORTED, split_to_report
+
+    split = split_to_report(folder)
+    return f"rayprob evaluate {folder}" + (f" --split {split}" if split != REPORTED else "")
 
 
 def evaluate(

@@ -10,9 +10,7 @@ COMPARISON = "comparison.html"
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a run's, such as demo/run.")]
 
 
-Images = Annotated[
-    list[str], typer.Argument(metavar="IMAGES...", help="JPEG, PNG or WebP files, folders, globs, built datasets.")
-]
+Images = Annotated[list[str], typer.Argument(metavar="IMAGES", help="JPEG, PNG or WebP files, folders, globs, built datasets.")]
 Queries = Annotated[
     list[str] | None, typer.Option("--query", "-q", metavar="Q", help="Such as 'P(fork | dining table, !person)'; repeat.")
 ]
@@ -112,7 +110,7 @@ def _table_alone(parquet: str | None, *, as_json: bool, figure: str | None) -> s
 
 def report(
     folders: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Folders of evaluated runs, such as demo/run; or that of a sweep.")
+        list[str], typer.Argument(metavar="RUN", help="Folders of evaluated runs, such as demo/run; or that of a sweep.")
     ],
     split: Annotated[
         str | None, typer.Option("--split", metavar="SPLIT", help="Which split; by default val, else holdout.")
@@ -158,16 +156,19 @@ def _report_run(folder: str, split: str | None, path: str | None) -> None:
 
 
 def _report_several(folders: list[str], split: str | None, path: str | None) -> None:
-    """Compare runs on val unless another split is asked for, because nothing was chosen on val."""
+    """Compare runs on val unless another split is asked for, because nothing was chosen on val; without val, on holdout."""
+    from rayprob.runs.finished import REPORTED, split_to_report
     from rayprob.runs.kinds import require_run
 
     for folder in folders:
         require_run(folder)
+    without_val = (found for found in map(split_to_report, folders) if found != REPORTED)
+    split = split or next(without_val, REPORTED)
     from rayprob.cli.show_compare import compared, show_written
     from rayprob.metrics.bootstrap import DRAWS
     from rayprob.report.compare.words import lead
 
-    comparison, written = compared(err, folders, split or "val", None, path or COMPARISON, draws=DRAWS, seed=0)
+    comparison, written = compared(err, folders, split, None, path or COMPARISON, draws=DRAWS, seed=0)
     assert written is not None
     show_line(out, lead(comparison))
     show_written(out, written)

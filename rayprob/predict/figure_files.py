@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from rayprob.files import storage
 from rayprob.files.uris import absolute, caseless
 from rayprob.predict.images import Image
+from rayprob.text import counted
 
 MARK = "rayprob image"  # key of a PNG text chunk
 MARK_BYTES = 4096  # at the beginning of a file, which contain its mark
@@ -47,7 +48,7 @@ class FigureFiles:
 
     def summary(self) -> str:
         """Return one line: how many figures were written, how many replaced earlier ones, and how many have numbers and why."""
-        parts = [f"{self._folder}: {len(self._given):,} written"]
+        parts = [f"{self._folder}: {counted(len(self._given), 'figure')} written"]
         if self.num_replaced:
             parts.append(f"{self.num_replaced:,} replaced an earlier figure of the same image")
         if self.num_numbered:

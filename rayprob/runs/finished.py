@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rayprob.config import strict_yaml
+from rayprob.errors import RayprobError
+from rayprob.files import storage
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.data_spec import DataSpec
 from rayprob.runs.kinds import require_finished
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
@@ -22,6 +26,21 @@ def holdout_split(run: Any) -> str | None:
     """Return the split on which a run was allowed to choose, from its run file as plain data; None if it does not name one."""
     evaluation = run.get("evaluation") if isinstance(run, Mapping) else None
     return str(evaluation["split"]) if isinstance(evaluation, Mapping) and "split" in evaluation else None
+
+
+def split_to_report(folder: str) -> str:
+    """Return the split to report a run on: val, or the one that the run chose on if its dataset has no val.
+
+    A run or dataset that cannot be read is taken to have val.
+    """
+    uri = RunFolder(folder).run_file
+    try:
+        run = strict_yaml.plain(strict_yaml.load(storage.read_bytes(uri), uri))
+        chosen_on = holdout_split(run)
+        splits = DataSpec.parse(run.get("data"), under="data").open().splits if chosen_on else (REPORTED,)
+    except RayprobError:
+        return REPORTED
+    return REPORTED if chosen_on is None or REPORTED in splits else chosen_on
 
 
 def staleness(predictions: Predictions, bundle: Bundle) -> str:

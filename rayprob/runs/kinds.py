@@ -3,12 +3,13 @@
 from rayprob.config.kinds import kind_of
 from rayprob.config.spec import read_yaml
 from rayprob.data.manifest.facts import is_dataset
-from rayprob.errors import BundleError, RunError, SpecError
+from rayprob.errors import BundleError, RunError, SpecError, StorageError
 from rayprob.files import storage
 from rayprob.runs.paths import DESCRIPTION_FILE, RunFolder, SweepFolder, SystemsFolder, is_bundle
 
 UNFINISHED = "has no bundle yet: the run is not finished; continue with `rayprob train` and the same file"
 UNKNOWN = "is not a run folder: it has no run.yaml; give the folder that `rayprob train` printed"
+MOST_LOOKED_INTO, MOST_NAMED = 50, 3  # folders, when a path is that of the folder above
 
 
 def require_run(folder: str) -> None:
@@ -54,7 +55,21 @@ def found_instead(path: str) -> str:
         return f"is a dataset; `rayprob inspect {path}` shows it"
     if path.endswith((".yaml", ".yml")):
         return _file(path)
+    if finished := _finished_runs_in(path):
+        return f"is the folder above {'a run' if len(finished) == 1 else 'runs'}; give {' or '.join(finished)}"
     return "" if storage.exists(path) else "does not exist; give the folder that `rayprob train` printed"
+
+
+def _finished_runs_in(path: str) -> list[str]:
+    """Return the folders of finished runs directly in a folder; none if there are more than a few, or too many to look into."""
+    try:
+        folders = [entry.name for entry in storage.list_entries(path) if entry.is_folder] if storage.exists(path) else []
+    except StorageError:  # such as of a file
+        return []
+    if len(folders) > MOST_LOOKED_INTO:
+        return []
+    finished = [run for name in folders if RunFolder(run := storage.join(path, name)).has_bundle]
+    return finished if len(finished) <= MOST_NAMED else []
 
 
 def _file(path: str) -> str:

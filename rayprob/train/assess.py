@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayprob.data.joined.dataset import AnySplit
+from rayprob.data.building.recipe import HOLDOUT
+from rayprob.data.joined.dataset import AnyDataset, AnySplit
 from rayprob.data.joined.split import JoinedSplit
 from rayprob.data.manifest.areas import largest_areas
-from rayprob.errors import StorageError
+from rayprob.errors import DatasetError, StorageError
 from rayprob.files import storage
 from rayprob.labels import COCO_80
 from rayprob.loader.augment import build_transform
@@ -22,7 +23,7 @@ from rayprob.metrics.ranking import average_precision, mean_average_precision_by
 from rayprob.probability.distributions.distribution import LabelDistribution
 from rayprob.probability.families import from_outputs
 from rayprob.runs.card import write_card
-from rayprob.runs.finished import staleness
+from rayprob.runs.finished import REPORTED, staleness
 from rayprob.runs.paths import RunFolder
 from rayprob.runs.predictions import Predictions
 from rayprob.runs.spec import Run
@@ -127,7 +128,7 @@ class PredictedSplit:
 def predict_with(trained: Trained, split: str, data: str | None, on_progress: OnProgress) -> PredictedSplit:
     """Return the uncalibrated predictions of a bundle for a split of its run's dataset, or of the one at `data`."""
     dataset, bundle = trained.dataset(data), trained.bundle
-    manifest = dataset.split(split)
+    manifest = _split(dataset, split)
     labels = LabelMatch.of(bundle.label_space, dataset.label_space, dataset.root) if data is not None else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     compute = Compute.plan(trained.precision, Place(), device)
@@ -141,6 +142,16 @@ def predict_with(trained: Trained, split: str, data: str | None, on_progress: On
     with compute.settings():
         predictions = predict_split(bundle.classifier, manifest, stream, compute, facts, on_progress, labels=labels)
     return PredictedSplit(predictions, manifest, labels, trained.predictions_path(dataset, split, data))
+
+
+def _split(dataset: AnyDataset, split: str) -> AnySplit:
+    """Return a split. Raises a DatasetError that names the split to ask for instead of a missing val."""
+    try:
+        return dataset.split(split)
+    except DatasetError as error:
+        if split == REPORTED and HOLDOUT in dataset.splits:
+            raise DatasetError(f"{error}; add --split {HOLDOUT}") from error
+        raise
 
 
 @dataclass(frozen=True, eq=False)

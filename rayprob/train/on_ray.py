@@ -84,8 +84,8 @@ class RayTraining(Training):
         return Outcome(**value["outcome"])
 
     def waits_for(self) -> dict[str, Any]:
-        """Return the resources of the cluster."""
-        return {"resources": import_ray().cluster_resources()}
+        """Return the resources of the cluster, and whether others may use it too."""
+        return {"resources": import_ray().cluster_resources(), "is_shared": cluster_address() is not None}
 
     def abandon(self) -> None:
         """Do nothing: Ray ends the workers when this process leaves the cluster."""

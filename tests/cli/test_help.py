@@ -153,3 +153,15 @@ def test_completion_of_bash_is_a_script_of_this_command() -> None:
     script, heavy = started("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     assert script.rstrip().endswith("complete -o default -F _rayprob_completion rayprob")
     assert heavy == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "usage"), [("predict", "{BUNDLE} {IMAGES}..."), ("compare", "{RUN}..."), ("report", "{RUN}...")]
+)
+def test_an_argument_that_repeats_has_its_dots_once(verb: str, usage: str) -> None:
+    assert shown(verb, "--help").splitlines()[0] == f"Usage: rayprob {verb} [OPTIONS] {usage}"
+
+
+def test_a_new_project_takes_every_layout_of_labels() -> None:
+    said = " ".join(shown("new", "--help").split())
+    assert "Your images with labels: COCO, LVIS, a table, Pascal VOC, YOLO, folders, Hugging Face, WebDataset." in said

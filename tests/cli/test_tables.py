@@ -83,6 +83,21 @@ def test_the_papers_column_is_shown_for_cocos_labels_alone() -> None:
         assert ("the paper" in console.file.getvalue()) is is_coco  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(("num_labels", "lines"), [(3, ["labels, best first"]), (21, ["best labels", "worst labels"])])
+def test_no_label_is_both_among_the_best_and_the_worst(num_labels: int, lines: list[str]) -> None:
+    at = PaperMetrics(*[0.5] * 7)
+    console = Console(file=io.StringIO(), width=100)
+    ap = {f"label{place}": place / 100 for place in range(num_labels)}
+    show_assessment(console, Assessment("run", "val", 9, None, at, None, None, None, at, None, {}, ap))
+    shown = [line for line in console.file.getvalue().splitlines() if "label0 " in line or "label2 " in line]  # type: ignore[attr-defined]
+    last = [line for line in console.file.getvalue().splitlines() if "labels" in line]  # type: ignore[attr-defined]
+    assert [line.partition(":")[0] for line in last] == lines
+    assert shown[-1:] == last[-1:]
+    named = [label for line in last for label in line.partition(": ")[2].split(", ")]
+    assert len(named) == len({*named}) == min(num_labels, 20)
+    assert named[0].startswith(f"label{num_labels - 1} ")
+
+
 def record(names: tuple[str, ...], *, has_evidence: bool) -> Record:
     lines = [LabelLine(name, 0.871 - place / 100, 0.543 if has_evidence else None) for place, name in enumerate(names)]
     return Record(

@@ -104,7 +104,7 @@ def test_another_call_overwrites_neither_other_figures_nor_photos(tmp_path: Path
         "a-2.png", "a.png", "b-2.png"
     ]  # fmt: skip
     assert files.summary() == (
-        f"{tmp_path}: 3 written, 1 replaced an earlier figure of the same image, "
+        f"{tmp_path}: 3 figures written, 1 replaced an earlier figure of the same image, "
         "2 with a number added, because the name was taken"
     )
 

@@ -22,8 +22,9 @@ COMPONENTS = 3
 
 
 def build_dataset(root: Path, *, num_train: int = 60, num_val: int = 48) -> str:
-    """Build a dataset of noise images whose last label has no positive, and return its root."""
-    splits = {"train": _write_coco(root, "train", num_train, 1), "val": _write_coco(root, "val", num_val, 10_001)}
+    """Build a dataset of noise images whose last label has no positive, and return its root; without val for 0 images of it."""
+    splits = {"train": _write_coco(root, "train", num_train, 1)}
+    splits |= {"val": _write_coco(root, "val", num_val, 10_001)} if num_val else {}
     recipe = Recipe.parse(
         {
             "name": "nasty",

@@ -36,6 +36,21 @@ def test_a_folder_of_another_kind_is_no_run(tmp_path: Path, names: tuple[str, ..
     assert str(caught.value).startswith(f"{folder} {message.format(folder=folder)}")
 
 
+def test_the_folder_above_a_run_names_the_run(tmp_path: Path) -> None:
+    made(tmp_path, "demo/run/run.yaml", "demo/run/bundle/bundle.json", "demo/shards/dataset.json", "demo/photo.jpg")
+    demo = str(tmp_path / "demo")
+    with pytest.raises(BundleError, match=f"^no bundle at {demo}: it is the folder above a run; give {demo}/run$"):
+        require_bundle(demo)
+    with pytest.raises(RunError, match=f"^{demo} is the folder above a run; give {demo}/run$"):
+        require_run(demo)
+    made(tmp_path, "demo/two/bundle/bundle.json")
+    with pytest.raises(BundleError, match=f"is the folder above runs; give {demo}/run or {demo}/two$"):
+        require_bundle(demo)
+    made(tmp_path, "demo/three/bundle/bundle.json", "demo/four/bundle/bundle.json")
+    with pytest.raises(BundleError, match=r"bundle\.json is missing"):
+        require_bundle(demo)
+
+
 def test_a_file_is_no_run() -> None:
     path = str(ROOT / "tune_configs/demo.yaml")
     with pytest.raises(RunError) as caught:

@@ -83,6 +83,25 @@ def test_a_run_of_another_machine_runs_as_long_as_it_writes(tmp_path: Path) -> N
     assert only(folder).because == "it was asked to stop"
 
 
+def test_a_run_or_sweep_file_alone_is_neither_but_there_may_be_runs_below_it(tmp_path: Path) -> None:
+    tmp_path /= "example"
+    tmp_path.mkdir()
+    for file in ("run.yaml", "sweep.yaml"):
+        (tmp_path / file).write_text(yaml.safe_dump({"name": "mine", **RUN}))
+        assert list_runs(str(tmp_path)) == []
+    write_run(tmp_path / "runs" / "mine")
+    assert only(tmp_path).folder == str(tmp_path / "runs" / "mine")
+    assert list_runs(str(tmp_path.parent)) == []
+    assert len(list_runs(str(tmp_path.parent), every=True)) == 1
+
+
+def test_a_claimed_run_that_never_wrote_has_not_started(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one", is_finished=False)
+    (folder / "metrics.jsonl").unlink()
+    os.utime(folder / "run.json", (1e9, 1e9))
+    assert (only(folder).state, only(folder).because) == ("stopped", "it has not started")
+
+
 def test_a_failed_run_tells_why(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one", is_finished=False)
     (folder / "failed.json").write_text(json.dumps({"kind": "NonFiniteLoss", "message": "the loss became nan"}))
@@ -184,6 +203,7 @@ def test_the_table_fits_80_columns_and_is_sorted(tmp_path: Path) -> None:
     write_run(tmp_path / "b", step(20, 12_345.0), evaluation(20, 0.9), data={"root": "/mnt/a-dataset-with-a-long-name"})
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "run.yaml").write_text("3")
+    (tmp_path / "c" / "run.json").write_text("{}")
     text = shown(str(tmp_path), "--sort", "best")
     assert [line.split()[0][:1] for line in text.splitlines()[1:4]] == ["b", "a", "c"]
     assert max(len(line) for line in text.splitlines()[:4]) <= 80
@@ -192,6 +212,19 @@ def test_the_table_fits_80_columns_and_is_sorted(tmp_path: Path) -> None:
     told = json.loads(shown(str(tmp_path), "--sort", "name", "--json"))
     assert [row["name"][0] for row in told["runs"]] == ["a", "b", "c"]
     assert told["runs"][1]["written"].endswith("+00:00")
+
+
+def test_the_table_has_the_folder_that_other_commands_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "demo" / "run", name="demo")
+    write_run(tmp_path / "runs" / "birds")
+    heading, *lines = shown("--sort", "name").splitlines()
+    assert heading.split()[:2] == ["folder", "kind"]
+    assert [line.partition(" run ")[0].strip() for line in lines[:2]] == ["runs/birds", "demo/run (demo)"]
+    below = shown("runs")
+    assert below.splitlines()[1].startswith("birds  run ")
+    assert "folders are below runs; best: mAP" in below
+    assert shown("demo/run").splitlines()[1].startswith(". (demo) run ")
 
 
 def test_nothing_to_list_tells_what_to_do(tmp_path: Path) -> None:

@@ -197,8 +197,14 @@ def test_the_verb_says_what_it_made_and_what_comes_next(tmp_path: Path) -> None:
     assert first.exit_code == second.exit_code == 0
     assert "5 images, " in first.output
     assert "drew 5 images in " in first.output
-    assert "next: rayprob shard shards/scenes.yaml" in first.output
+    assert f"next: rayprob shard shards/scenes.yaml    (its paths must point to {tmp_path}" in first.output
     assert "already drawn" in second.output
+
+
+def test_the_recipe_points_to_the_scenes_of_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = ["--train", "3", "--val", "2", "--size", "64", "--labels", "20", "--processes", "1"]
+    assert CliRunner().invoke(app, ["scenes", "demo/scenes/", *few]).output.endswith("next: rayprob shard shards/scenes.yaml\n")
 
 
 def test_a_folder_with_other_scenes_names_the_differing_options(folder: Path) -> None:

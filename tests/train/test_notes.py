@@ -4,12 +4,14 @@ import io
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 import torchvision
 from rich.console import Console
 
-from rayprob.cli.show_run import RunView
+from rayprob.cli.show_run import RunView, waiting_line
 from rayprob.loader.order import Place
 from rayprob.runs.checkpoints import save_checkpoint
 from rayprob.runs.spec import Run
@@ -64,3 +66,48 @@ def test_notes_are_shown_as_they_are() -> None:
     with RunView(console) as view:
         view.tell({**facts, "total_steps": 4, "world_size": 1, "device": "cpu", "notes": ["took [/b] of x.pth"]})
     assert "took [/b] of x.pth" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(25_620, "25,620 trainable"), (99_999, "99,999 trainable"), (100_000, "0.1 M trainable")]
+)
+def test_a_small_head_has_its_number_of_parameters(number: int, words: str) -> None:
+    facts = {"kind": "start", "step": 0, "steps_per_epoch": 2, "train_samples": 9, "trainable_parameters": number}
+    console = Console(file=io.StringIO(), width=200)
+    with RunView(console) as view:
+        view.tell({**facts, "total_steps": 4, "world_size": 1, "device": "cpu"})
+    assert words in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("changes", "resources", "words"),
+    [
+        (
+            {},
+            {"CPU": 2.0},
+            "still waiting for 2 workers: they are starting, which takes longer on a busy machine; Ctrl-C stops",
+        ),
+        (
+            {},
+            {"CPU": 1.0},
+            "still waiting for 2 workers with 1 CPU each; the cluster currently has 1 CPU and 0 GPUs. `ray status`",
+        ),
+        (
+            {"use_gpu": True},
+            {"CPU": 8.0, "GPU": 1.0},
+            "with 1 CPU and 1 GPU each; the cluster currently has 8 CPUs and 1 GPU. ",
+        ),
+        ({"use_gpu": True}, {"CPU": 8.0, "GPU": 2.0}, "still waiting for 2 workers: they are starting"),
+        ({"num_workers": 8, "least": 2}, {"CPU": 2.0}, "still waiting for 2 workers: they are starting"),
+        (
+            {"is_shared": True},
+            {"CPU": 2.0},
+            "with 1 CPU each: they are starting, or others use the cluster, as `ray status` shows",
+        ),
+    ],
+)
+def test_what_a_run_waits_for_depends_on_what_the_cluster_has(
+    changes: dict[str, Any], resources: dict[str, float], words: str
+) -> None:
+    event = {"num_workers": 2, "least": None, "use_gpu": False, "cpus_per_worker": 1, "resources": resources, **changes}
+    assert words in waiting_line(event)

@@ -16,6 +16,7 @@ from rayprob.metrics.reliability import ReliabilityCurve, reliability_curve
 from rayprob.report.compare.together import Together, together
 from rayprob.report.run.files import Note
 from rayprob.runs.bundle import Bundle
+from rayprob.runs.finished import holdout_split
 from rayprob.runs.predictions import Predictions
 from rayprob.train.assess import TUNED, KeptPredictions, OnProgress, kept_predictions
 
@@ -103,7 +104,7 @@ def compare(
         paired=compare_models(tables, common.names, *annotations, draws=draws, seed=seed),
         reliability=tuple(reliability_curve(one.marginals_NL, *annotations, bins=BINS) for one in tables),
         num_labels=len(common.names),
-        notes=(*_notes(opened), *map(Note, common.notes), *_uncalibrated(opened)),
+        notes=(*_optimistic(opened, split, data), *_notes(opened), *map(Note, common.notes), *_uncalibrated(opened)),
     )
 
 
@@ -134,6 +135,14 @@ def _notes(opened: Sequence[KeptPredictions]) -> list[Note]:
     """Return notes on predictions that were computed, and on labels of the dataset that a model lacks."""
     new = [Note(one.note) for one in opened if one.note]
     return new + [Note(f"{one.trained.folder}: {one.labels.left_out}.") for one in opened if one.labels and one.labels.left_out]
+
+
+def _optimistic(opened: Sequence[KeptPredictions], split: str, data: str | None) -> list[Note]:
+    """Return a note if a model was chosen on the images compared."""
+    chosen_on = {holdout_split(one.trained.bundle.facts.get("run")) for one in opened}
+    if data is not None or split not in chosen_on:
+        return []
+    return [Note(f"Checkpoints were chosen on {split}, so these numbers are optimistic.")]
 
 
 def _uncalibrated(opened: Sequence[KeptPredictions]) -> list[Note]:

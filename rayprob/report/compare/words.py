@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rayprob.metrics.paired import LEAST_POSITIVES, PairedRow
+from rayprob.metrics.paired import LEAST_POSITIVES, Difference, PairedRow
 from rayprob.report.compare.comparison import ModelComparison
 
 CHANCE, EQUAL, FEW = "may be chance", "equal", "too few"
@@ -70,16 +70,26 @@ def summary(comparison: ModelComparison, place: int) -> str:
 
 def labels_clear(comparison: ModelComparison, place: int) -> str:
     """Return how many labels differ by more than chance, and how many have too few images to tell."""
+    if not _tested(comparison, place):
+        return _count_clear(comparison, place)
     few = sum(row.differences[place].p_value is None for row in comparison.paired.labels)
     rest = f" ({few} more have fewer than {LEAST_POSITIVES} images with or without it)" if few else ""
     return f"{_count_clear(comparison, place)}{rest}"
 
 
 def _count_clear(comparison: ModelComparison, place: int) -> str:
-    tested = [row.differences[place] for row in comparison.paired.labels if row.differences[place].p_value is not None]
+    tested = _tested(comparison, place)
+    if not tested:
+        return f"no label has {LEAST_POSITIVES} images with it and {LEAST_POSITIVES} without, which a test of its AP takes"
     num_clear = sum(each.is_clear for each in tested)
     verb = "differs" if num_clear < 2 else "differ"
     return f"{num_clear or 'none'} of {len(tested)} labels {verb} in AP by more than chance"
+
+
+def _tested(comparison: ModelComparison, place: int) -> list[Difference]:
+    """Return the differences in AP of the labels with enough images to tell them from chance."""
+    differences = (row.differences[place] for row in comparison.paired.labels)
+    return [difference for difference in differences if difference.p_value is not None]
 
 
 def by_clearness(rows: Sequence[PairedRow], place: int) -> list[PairedRow]:

@@ -12,7 +12,7 @@ from rayprob.files import storage
 from rayprob.files.documents import Shape, read_json, require_shape
 from rayprob.runs.bundle import Bundle
 from rayprob.runs.data_spec import DataSpec
-from rayprob.runs.finished import REPORTED, holdout_split, staleness
+from rayprob.runs.finished import REPORTED, holdout_split, split_to_report, staleness
 from rayprob.runs.history_rows import read_history
 from rayprob.runs.kinds import require_run
 from rayprob.runs.paths import TABLE, RunFolder
@@ -132,7 +132,7 @@ def choose_split(folder: str, holdout: str, split: str | None) -> str:
     missing = " or ".join(wanted)
     raise RunError(
         f"{folder} has no predictions of {missing} (found: {there}); once the run has finished, "
-        f"`rayprob evaluate {folder} --split {wanted[0]}` writes them"
+        f"`rayprob evaluate {folder} --split {split or split_to_report(folder)}` writes them"
     )
 
 
@@ -180,8 +180,7 @@ def _read_calibration(folder: str) -> dict[str, Any] | None:
 
 
 def _without_val(folder: str, chosen: str) -> Note:
-    return Note(
-        f"There are no predictions of {REPORTED}, so this page shows {chosen}, on which the run chose its checkpoint: these "
-        "numbers are optimistic.",
-        f"rayprob evaluate {folder}",
-    )
+    shown = f"so this page shows {chosen}, on which the run chose its checkpoint: these numbers are optimistic."
+    if split_to_report(folder) != REPORTED:
+        return Note(f"The dataset has no split {REPORTED}, {shown}")
+    return Note(f"There are no predictions of {REPORTED}, {shown}", f"rayprob evaluate {folder}")

@@ -15,14 +15,16 @@ from rayprob.runs.paths import RunFolder, SweepFolder, SystemsFolder
 
 THREADS = 16  # object stores answer slowly, but many at a time
 READ = {"run": listed_run, "sweep": listed_sweep, "systems": listed_systems}
+ENTERED_ON_REQUEST = ("sweep", "systems", "example")
 NOT_ENTERED = ("__pycache__", "node_modules", "site-packages")
 
 
 def list_runs(folder: str | os.PathLike[str] = ".", *, every: bool = False) -> list[ListedRun]:
     """Return the runs, sweeps and comparisons of systems in a folder and below it, the newest first.
 
-    The runs of a sweep or a comparison are listed only if `folder` is that of the sweep or comparison, or for `every` one. A
-    folder that cannot be read is listed as broken. Raises RunError if `folder` does not exist.
+    The runs of a sweep or a comparison, and those below an example (a run or sweep file alone), are listed only if `folder` is
+    that folder, or for `every` one. A folder that cannot be read is listed as broken. Raises RunError if `folder` does not
+    exist.
 
     Example::
 
@@ -66,9 +68,9 @@ def _found_below(root: str, pool: ThreadPoolExecutor, *, every: bool) -> Iterato
                 continue
             by_name = {entry.name: entry for entry in entries}
             kind = _kind(folder, by_name)
-            if kind:
+            if kind in READ:
                 yield FoundFolder(folder, kind, by_name)
-            if kind in ("", "sweep", "systems") and (not kind or every or folder == root):
+            if kind == "" or (kind in ENTERED_ON_REQUEST and (every or folder == root)):
                 below += [uris.join(folder, entry.name) for entry in entries if _is_entered(entry)]
         level = below
 
@@ -81,15 +83,23 @@ def _entries(folder: str) -> list[FolderEntry] | ListedRun:
 
 
 def _kind(folder: str, entries: dict[str, FolderEntry]) -> str | None:
-    """Return what a folder is; "" for one whose subfolders may contain some, None for one that contains no runs."""
-    marks = {
-        "run": (RunFolder(folder).run_file,),
-        "sweep": (SweepFolder(folder).sweep_file, SweepFolder(folder).summary),
-        "systems": (SystemsFolder(folder).identity_file,),
-    }
-    for kind, files in marks.items():
-        if any(last_name(file) in entries for file in files):
-            return kind
+    """Return what a folder is; "" for one whose subfolders may contain some, None for one that contains no runs.
+
+    A run and a sweep have their identity or history next to their file; with the file alone, a folder is an `example`.
+    """
+    run, sweep = RunFolder(folder), SweepFolder(folder)
+
+    def has(*files: str) -> bool:
+        return any(last_name(file) in entries for file in files)
+
+    if has(run.run_file) and has(run.identity_file, run.history):
+        return "run"
+    if has(sweep.summary) or (has(sweep.sweep_file) and has(sweep.identity_file, sweep.ledger)):
+        return "sweep"
+    if has(SystemsFolder(folder).identity_file):
+        return "systems"
+    if has(run.run_file, sweep.sweep_file):
+        return "example"
     return None if FACTS_FILE in entries else ""
 
 

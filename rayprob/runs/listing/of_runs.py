@@ -130,7 +130,9 @@ def _state_of_run(found: FoundFolder, history: _History) -> tuple[str, str]:
     ago_s = time.time() - written_s
     if ago_s < RECENT_S and not found.has(paths.stop):
         return RUNNING, f"it wrote {ago_s:.0f} s ago"
-    return STOPPED, "it was asked to stop" if found.has(paths.stop) else f"it has not written for {ago_s / 60:.0f} min"
+    if found.has(paths.stop):
+        return STOPPED, "it was asked to stop"
+    return STOPPED, f"it has not written for {ago_s / 60:.0f} min" if found.has(paths.history) else "it has not started"
 
 
 def _is_alive(pid: int, written_s: float) -> bool:

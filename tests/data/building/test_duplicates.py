@@ -13,11 +13,12 @@ import pytest
 from rayprob.cli.show_data import show_summary
 from rayprob.cli.terminal import out
 from rayprob.data.building import duplicates
-from rayprob.data.building.build import build, in_process
+from rayprob.data.building.build import Summary, build, in_process
 from rayprob.data.building.duplicates import evaluated_last
 from rayprob.data.building.recipe import Recipe
 from rayprob.data.building.shard import BuiltShard, ShardJob
 from rayprob.data.manifest.dataset import Dataset
+from rayprob.data.manifest.facts import read_facts
 from rayprob.data.verify import verify
 from rayprob.errors import SourceError
 from tests.data.building.test_build import files
@@ -182,7 +183,25 @@ def test_the_summary_says_what_the_splits_were_made_by_and_which_images_are_copi
         show_summary(out, summary)
     said = printed.get()
     assert "  val divided into val 0.5, test 0.5, stratified by labels\n" in said
-    assert "  holdout: 0.2 of train, by a hash of sample ids or groups\n" in said
+    held, rest = summary.facts["splits"]["holdout"], summary.facts["splits"]["train"]
+    assert f"  holdout: {held} of {held + rest} images of train (0.2 asked), by a hash of sample ids or groups, which" in said
     assert r"  groups stay in one split: train by _(\d+)\." in said
     assert "dropped 3 images with the same bytes as another (" in said
     assert f"listed in {source.built}/duplicates.jsonl" in said.replace("\n", "")
+
+
+def test_the_summary_has_the_share_that_a_holdout_has_if_it_is_far_from_the_one_asked_for(built_once: Source) -> None:
+    facts = read_facts(str(built_once.built))
+    held, rest = facts["splits"]["holdout"], facts["splits"]["train"]
+
+    def said(**holdout: Any) -> str:
+        recipe = {**facts["recipe"], "holdout": {**facts["recipe"]["holdout"], **holdout}}
+        with out.capture() as printed:
+            show_summary(out, Summary(str(built_once.built), {**facts, "recipe": recipe}))
+        return printed.get()
+
+    share = held / (held + rest)
+    assert f"  holdout: {share + 0.02:.3g} of train, by a hash of sample ids or groups\n" in said(fraction=share + 0.02)
+    actual = f"  holdout: {held} of {held + rest} images of train (0.5 asked), "
+    assert f"{actual}by a hash of sample ids or groups, which is uneven for few of them; " in said(fraction=0.5)
+    assert f"{actual}stratified by labels\n" in said(fraction=0.5, by="stratified")

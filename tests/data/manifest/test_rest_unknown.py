@@ -115,7 +115,7 @@ def test_the_summary_tells_what_is_not_listed_and_what_was_left_out(dataset: Dat
     show_summary(out, Summary(dataset.root, dataset.facts))
     said = out.file.getvalue()  # type: ignore[attr-defined]
     assert "labels not listed for an image: unknown in train, holdout\n" in said
-    assert "train: left out 1 x no label is stated, present or absent\n" in said
+    assert "train: left out 1 image without a label (keep_unlabelled: true keeps them)\n" in said
 
 
 def test_rest_may_be_said_by_the_recipe(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 """`rayprob compare`: numbers are those of `evaluate`, predictions are made where they are missing, and the page is sound."""
 
+import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from rayprob.calibrate.crossfit import CalibrateSpec
 from rayprob.calibrate.fitting import calibrate
 from rayprob.cli.app import app
+from rayprob.cli.show_compare import show_comparison
 from rayprob.errors import RayprobError, RunError, SpecError
 from rayprob.report.compare.comparison import compare, open_models
 from rayprob.report.compare.page import render
@@ -45,6 +49,19 @@ def test_the_noisier_run_is_worse_and_the_same_predictions_are_equal(folders: tu
         "C compared with A: no number of C differs from A's by more than chance; none of 5 labels differs "
         "in AP by more than chance."
     )
+
+
+def test_labels_with_too_few_images_for_a_test_are_not_counted_as_equal(folders: tuple[str, ...]) -> None:
+    found = compare(open_models(folders[:2], "val", None), "val", draws=2)
+    untested = [
+        replace(row, differences=tuple(replace(one, p_value=None) for one in row.differences)) for row in found.paired.labels
+    ]
+    few = replace(found, paired=replace(found.paired, labels=tuple(untested)))
+    told = "no label has 10 images with it and 10 without, which a test of its AP takes"
+    assert lead(few).endswith(f"; {told}.")
+    console = Console(file=io.StringIO(), width=200)
+    show_comparison(console, few)
+    assert f"\n{told}; the largest differences:\n" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_numbers_are_those_of_evaluate_once_calibrated(
