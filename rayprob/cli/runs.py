@@ -16,7 +16,7 @@ def runs(
     sort: Annotated[
         str, typer.Option("--sort", metavar="KEY", help=f"{', '.join(SORTS[:-1])} or state.", autocompletion=one_of(*SORTS))
     ] = "when",
-    every: Annotated[bool, typer.Option("--all", help="Also list the trials of sweeps, the runs of systems, and runs below examples.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also list the trials of sweeps and the runs of systems.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the runs and sweeps below a folder: state, epoch, best mAP.
