@@ -59,6 +59,7 @@ def server(folder: str) -> Iterator["Started"]:
 def test_serve_answers_reloads_and_stops(server: Started, folder: str) -> None:
     process, started = server
     assert process.stderr
+    assert process.stderr.readline() == "starting Ray Serve and loading the bundles\n"
     assert started["bundles"] == {"birds": {"folder": folder, "labels": 6}}
     client = rp.Client(started["url"])
     ours, theirs = rp.load(folder).predict(photo(1)), client.predict(photo(1))
