@@ -84,7 +84,8 @@ class Computed:
 def _thresholds(bundle: Bundle, rule: str) -> list[float] | float | None:
     """Return the threshold of each label, in column order, or that of all; None for a rule that is not made of thresholds."""
     if rule in bundle.thresholds:
-        return bundle.thresholds[rule].values_L.tolist()
+        values: list[float] = bundle.thresholds[rule].values_L.tolist()
+        return values
     control = bundle.guarantees.get(rule.removeprefix(RECALL)) if rule.startswith(RECALL) else None
     return control.threshold if control else None
 
