@@ -98,8 +98,8 @@ def write_kinds(folder: Path, images: str, limit: int) -> None:
     spec = ScenesSpec.parse({"num_train": 1, "num_val": limit, "size_px": 320}, where="scenes")
     with tempfile.TemporaryDirectory() as drawn:
         generate_scenes(drawn, spec, num_processes=1)
-        for place, image in enumerate(islice(find_images([f"{drawn}/val2014"]), limit)):
-            write(folder / "5 drawn scenes" / f"{place:04d}.png", image.decode(READ_AS_STORED).pixels_HWC)
+        for place, scene in enumerate(islice(find_images([f"{drawn}/val2014"]), limit)):
+            write(folder / "5 drawn scenes" / f"{place:04d}.png", scene.decode(READ_AS_STORED).pixels_HWC)
 
 
 def write(path: Path, pixels: Pixels) -> None:
