@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast, overload
 
-import numpy as np
-
 from rayprob.api.encoded import encoded
 from rayprob.api.served_answer import SentImage, ServedAnswer
 from rayprob.errors import QueryError, RayprobError, ServeError, UnknownImage, as_error, one_line
 from rayprob.labels import LabelSpace
+from rayprob.probability.distributions.evidence import truth_of
 
 if TYPE_CHECKING:  # these import PyTorch, which a client needs only for tensors
     from rayprob.api.inputs import Images, OneImage
@@ -105,7 +104,8 @@ class Client:
         """
         asked = [queries] if isinstance(queries, str) else list(queries)
         explained = explain if isinstance(explain, bool) else list(explain)
-        options = {"queries": asked, "evidence": stated(evidence or {}), "rule": rule, "top": top, "explain": explained}
+        stated = {str(name): truth_of(name, is_present) for name, is_present in (evidence or {}).items()}
+        options = {"queries": asked, "evidence": stated, "rule": rule, "top": top, "explain": explained}
         is_several = isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4  # arrays and tensors of a batch
         if not is_several:
             return self._predict(images, options)
@@ -159,15 +159,6 @@ class Client:
         if response.ok:
             return found
         raise _error_of(found, self.url, response.status_code)
-
-
-def stated(evidence: Mapping[str, Any]) -> dict[str, bool]:
-    """Return evidence as plain data. Raises QueryError for a value that is not a truth value, as the server does."""
-    plain = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in evidence.items()}
-    for name, value in plain.items():
-        if not isinstance(value, bool | int) or value not in (0, 1):
-            raise QueryError(f"evidence for {name!r} must be True (present) or False (absent); got {value!r:.100}")
-    return plain
 
 
 def _cause_of(error: BaseException) -> str:

@@ -18,7 +18,8 @@ from rayprob.files.documents import read_json
 from rayprob.runs.bundle import bundle_fingerprint
 from rayprob.runs.finished import REPORTED, holdout_split, open_bundle
 from rayprob.runs.folder import open_run
-from rayprob.runs.paths import SystemsFolder, bundle_folder
+from rayprob.runs.kinds import require_finished
+from rayprob.runs.paths import RunFolder, SystemsFolder
 from rayprob.runs.spec import Run
 from rayprob.sweep.tune import alone_in, clear_folder
 from rayprob.systems.spec import System, SystemsFile, SystemsSpec, open_systems, rates_of
@@ -189,8 +190,8 @@ def _claim(file: SystemsFile, folder: str) -> None:
 
 def _fingerprint_of(source: str) -> str:
     """Return the fingerprint of a run's bundle. Raises RunError for a run that is not finished."""
-    open_bundle(source)
-    return bundle_fingerprint(bundle_folder(source))
+    require_finished(source)
+    return bundle_fingerprint(RunFolder(source).bundle)
 
 
 def _rows(

@@ -180,9 +180,12 @@ def _predictions(job: RunJob) -> Predictions:
     if job.spec.source is None:
         return kept_predictions(folder, split, None, lambda done, total: None).predictions
     path = RunFolder(folder).predictions(split)
-    if not storage.exists(path) or staleness(Predictions.read(path), open_bundle(folder)):
-        source = FeatureSource.open(open_run(job.spec.source), open_bundle(job.spec.source))
-        predict_from_features(folder, source, split).write(path)
+    if storage.exists(path):
+        kept = Predictions.read(path)
+        if not staleness(kept, open_bundle(folder)):
+            return kept
+    source = FeatureSource.open(open_run(job.spec.source), open_bundle(job.spec.source))
+    predict_from_features(folder, source, split).write(path)
     return Predictions.read(path)
 
 

@@ -220,7 +220,7 @@ class LabelDistribution(ABC):
                 raised_bKL = present_bKL * t
                 factor_bKL = absent_bKL + raised_bKL
                 log_weight_bK = part.log_mixing_BK + np.log(np.multiply.reduceat(factor_bKL, blocks, axis=2)).sum(axis=2)
-                log_mean_QB[q, rows] = np.logaddexp.reduce(log_weight_bK, axis=1)  # which has no overhead
+                log_mean_QB[q, rows] = np.logaddexp.reduce(log_weight_bK, axis=1)  # SciPy's is slow for few
                 raised_bKL /= factor_bKL
                 marginals_QBL[q, rows] = _mix(log_weight_bK - log_mean_QB[q, rows, None], raised_bKL)
         return log_mean_QB, marginals_QBL

@@ -65,12 +65,17 @@ def known_labels(evidence: Mapping[str, bool], label_space: LabelSpace) -> dict[
     """
     presence: dict[int, bool] = {}
     for name, is_present in evidence.items():
-        column = label_space.column(str(name))
-        if not isinstance(is_present, bool | int | np.bool_) or is_present not in (0, 1):
-            raise QueryError(f"evidence for {name!r} must be True (present) or False (absent); got {is_present!r:.100}")
-        if presence.setdefault(column, bool(is_present)) != bool(is_present):
+        column, stated = label_space.column(str(name)), truth_of(name, is_present)
+        if presence.setdefault(column, stated) != stated:
             raise QueryError(f"contradictory evidence: {name!r} is stated as present and as absent; keep one of them")
     return presence
+
+
+def truth_of(name: str, is_present: object) -> bool:
+    """Return whether a label is stated present. Raises QueryError for a value that is not a truth value."""
+    if not isinstance(is_present, bool | int | np.bool_) or is_present not in (0, 1):
+        raise QueryError(f"evidence for {name!r} must be True (present) or False (absent); got {is_present!r:.100}")
+    return bool(is_present)
 
 
 def _read(text: str, label_space: LabelSpace) -> tuple[int, bool]:
